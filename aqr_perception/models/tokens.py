@@ -1,0 +1,37 @@
+"""Where each evidence token of a frame sits in the decoder's memory."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The memory is the BEV grid's cells (row-major: y, then x), then each camera's cells (row-major), camera by camera.
+
+    Attributes:
+        bev: rows and columns of the BEV grid; (0, 0) where no LiDAR takes part.
+        views: number of cameras that take part.
+        image: rows and columns of one camera's token grid; (0, 0) where no camera takes part.
+    """
+
+    bev: tuple[int, int] = (0, 0)
+    views: int = 0
+    image: tuple[int, int] = (0, 0)
+
+    @property
+    def bev_tokens(self) -> int:
+        return self.bev[0] * self.bev[1]
+
+    @property
+    def tokens_per_view(self) -> int:
+        return self.image[0] * self.image[1]
+
+    @property
+    def total(self) -> int:
+        return self.bev_tokens + self.views * self.tokens_per_view
+
+    @property
+    def segments(self) -> tuple[slice, ...]:
+        """The LiDAR's slice of the memory (possibly empty), then each camera's."""
+        start, size = self.bev_tokens, self.tokens_per_view
+        cameras = tuple(slice(start + view * size, start + (view + 1) * size) for view in range(self.views))
+        return (slice(0, self.bev_tokens), *cameras)

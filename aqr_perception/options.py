@@ -1,0 +1,88 @@
+"""What a user may change between two frames, validated as a whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from aqr_perception.frame import CLASSES
+
+AqrMode = Literal["off", "modulation", "bias", "both"]
+WeightsSource = Literal["auto", "router", "attention"]
+
+
+class OptionError(ValueError):
+    """A setting is out of its range; the message names it, the value found and the values allowed."""
+
+
+def _require(holds: bool, name: str, found: object, needed: str) -> None:
+    if not holds:
+        raise OptionError(f"{name} is {found!r}, but must be {needed}")
+
+
+@dataclass(frozen=True)
+class AqrOptions:
+    """How the query weights are used.
+
+    Attributes:
+        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, or ``both``.
+        strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
+        bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts.
+        router_bev_window, router_image_window: edge length in cells, odd, of the windows the router attends to.
+        min_weight: rendered weights below this become 0.
+        reduce: how overlapping Gaussian splats combine.
+    """
+
+    mode: AqrMode = "both"
+    strength: float = 1.0
+    bev_window: int = 15
+    image_window: int = 15
+    router_bev_window: int = 5
+    router_image_window: int = 15
+    min_weight: float = 0.05
+    reduce: Literal["max", "sum"] = "max"
+
+    def __post_init__(self) -> None:
+        _require(self.mode in get_args(AqrMode), "aqr.mode", self.mode, f"one of {', '.join(get_args(AqrMode))}")
+        _require(0.0 <= self.strength <= 4.0, "aqr.strength", self.strength, "in 0..4")
+        for name in ("bev_window", "image_window", "router_bev_window", "router_image_window"):
+            size = getattr(self, name)
+            _require(1 <= size <= 31 and size % 2 == 1, f"aqr.{name}", size, "odd and in 1..31")
+        _require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
+        _require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
+
+    @property
+    def modulates(self) -> bool:
+        return self.mode in ("modulation", "both") and self.strength > 0
+
+    @property
+    def biases(self) -> bool:
+        return self.mode in ("bias", "both") and self.strength > 0
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """What is reported of a frame, and how weights are found.
+
+    Attributes:
+        score_threshold: detections scoring less are not reported.
+        class_score_thresholds: overrides by class name.
+        max_detections: most detections reported, 1 to 300.
+        weights_source: ``router`` (AQR), ``attention`` (attention mass), or ``auto``: the router where the checkpoint
+            has one, otherwise the attention mass.
+        aqr: see `AqrOptions`.
+    """
+
+    score_threshold: float = 0.3
+    class_score_thresholds: Mapping[str, float] = field(default_factory=dict)
+    max_detections: int = 300
+    weights_source: WeightsSource = "auto"
+    aqr: AqrOptions = field(default_factory=AqrOptions)
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.score_threshold <= 1.0, "score_threshold", self.score_threshold, "in 0..1")
+        for name, threshold in self.class_score_thresholds.items():
+            _require(name in CLASSES, "class_score_thresholds", name, f"one of {', '.join(CLASSES)}")
+            _require(0.0 <= threshold <= 1.0, f"class_score_thresholds.{name}", threshold, "in 0..1")
+        _require(1 <= self.max_detections <= 300, "max_detections", self.max_detections, "in 1..300")
+        sources = get_args(WeightsSource)
+        _require(self.weights_source in sources, "weights.source", self.weights_source, f"one of {', '.join(sources)}")
