@@ -1,0 +1,191 @@
+"""Model configurations: one YAML file a preset in ``config/models/``, read strictly into typed dataclasses."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from aqr_perception.options import AqrOptions, OptionError
+
+
+class PresetError(ValueError):
+    """A preset is unknown or its file does not fit; the message names the file, the entry and the remedy."""
+
+
+@dataclass(frozen=True)
+class ImageBranch:
+    """Backbone and FPN of the cameras.
+
+    Attributes:
+        size: width and height of the model's images in pixels, multiples of 32.
+        backbone: which network computes the features.
+        mean, std: of the BGR pixels.
+    """
+
+    size: tuple[int, int]
+    backbone: Literal["resnet18", "resnet50", "vovnet99"]
+    mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
+    std: tuple[float, float, float] = (57.375, 57.120, 58.395)
+
+
+@dataclass(frozen=True)
+class PointBranch:
+    """Voxels, sparse encoder, SECOND and SECOND-FPN of the LiDAR.
+
+    Attributes:
+        voxel_size: x, y, z in metres.
+        grid: cells along x, y, z that are kept. The published 0.1 m model keeps 1024 of 1080.
+        max_points, max_voxels: most points averaged in a voxel, and most voxels in a sweep.
+        encoder_channels: of the sparse encoder's four stages.
+        encoder_output: channels after its last convolution, before depth is folded in.
+        backbone_channels, backbone_layers: of SECOND's two stages.
+        neck_channels: of each of SECOND-FPN's two outputs.
+    """
+
+    voxel_size: tuple[float, float, float]
+    grid: tuple[int, int, int]
+    max_points: int = 10
+    max_voxels: int = 160_000
+    encoder_channels: tuple[int, int, int, int] = (16, 32, 64, 128)
+    encoder_output: int = 128
+    backbone_channels: tuple[int, int] = (128, 256)
+    backbone_layers: tuple[int, int] = (5, 5)
+    neck_channels: int = 256
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Queries, transformer decoder and prediction heads.
+
+    Attributes:
+        channels: of every token and query.
+        queries: learned reference points.
+        layers, heads, feedforward: of the transformer decoder.
+        depths: points along a camera ray.
+        head_kernel: of the prediction heads' convolutions over the queries.
+    """
+
+    channels: int = 256
+    queries: int = 900
+    layers: int = 6
+    heads: int = 8
+    feedforward: int = 1024
+    depths: int = 64
+    head_kernel: int = 1
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model's whole configuration.
+
+    Attributes:
+        name: the file's stem.
+        description: one line for people.
+        point_range: x, y, z minimum and maximum of the scene in metres, model frame.
+        image: None for a LiDAR-only model.
+        points: None for a camera-only model.
+        sweeps: LiDAR sweeps the model was trained to see at once.
+        aqr: how query weights are used unless the user says otherwise.
+    """
+
+    name: str
+    description: str
+    point_range: tuple[float, float, float, float, float, float]
+    image: ImageBranch | None = None
+    points: PointBranch | None = None
+    decoder: Decoder = field(default_factory=Decoder)
+    sweeps: int = 10
+    aqr: AqrOptions = field(default_factory=AqrOptions)
+
+
+def preset_directory() -> Path:
+    """Return where the presets lie: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "config" / "models"
+    return installed if installed.is_dir() else package.parent / "config" / "models"
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of all presets, sorted."""
+    return tuple(sorted(path.stem for path in preset_directory().glob("*.yaml")))
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name, or from a path ending in ``.yaml``.
+
+    Raises:
+        PresetError: there is no such preset, or an entry is unknown, missing or of the wrong type.
+    """
+    path = Path(name) if name.endswith(".yaml") else preset_directory() / f"{name}.yaml"
+    if not path.is_file():
+        raise PresetError(
+            f"model preset {name!r} does not exist; choose one of {', '.join(preset_names())}, or give the path of a .yaml file"
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise PresetError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PresetError(f"{path}: found {type(values).__name__}, needed a mapping of preset entries")
+    preset = _read(Preset, {"name": path.stem, **values}, str(path))
+    _check(preset, str(path))
+    return preset
+
+
+def _check(preset: Preset, path: str) -> None:
+    if preset.image is None and preset.points is None:
+        raise PresetError(f"{path}: has neither 'image' nor 'points'; a model needs at least one of them")
+    if preset.image is not None and any(size <= 0 or size % 32 for size in preset.image.size):
+        raise PresetError(f"{path}: image.size is {list(preset.image.size)}, but both must be positive multiples of 32")
+    if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
+        raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
+    if preset.decoder.channels % preset.decoder.heads:
+        raise PresetError(
+            f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads ({preset.decoder.heads})"
+        )
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as ``kind`` (a dataclass, tuple, literal, optional or scalar type), or raise naming ``where``."""
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else _read(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(arguments):
+            raise PresetError(f"{where}: found {value!r}, needed a list of {len(arguments)}")
+        return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True)))
+    if origin is Literal:
+        if value not in arguments:
+            raise PresetError(f"{where}: found {value!r}, needed one of {', '.join(map(repr, arguments))}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise PresetError(f"{where}: found {value!r}, needed {kind.__name__}")
+    return value
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise PresetError(f"{where}: found {value!r}, needed a mapping")
+    kinds = typing.get_type_hints(kind)
+    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    required = {
+        name
+        for name, entry in entries.items()
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    }
+    unknown, missing = sorted(set(value) - set(entries)), sorted(required - set(value))
+    if unknown or missing:
+        raise PresetError(f"{where}: unknown entries {unknown}, missing entries {missing}; known are {sorted(entries)}")
+    try:
+        return kind(**{name: _read(kinds[name], item, f"{where}: {name}") for name, item in value.items()})
+    except OptionError as error:
+        raise PresetError(f"{where}: {error}") from error

@@ -1,0 +1,141 @@
+"""Position embeddings of BEV cells, image cells and reference points (CMT, arXiv:2301.01283, section 3.2)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sine_features(position: Tensor, features: int) -> Tensor:
+    """Return (..., 2 * features) sine/cosine features of (..., >=2) positions (x, y) in 0..1; y's features come first.
+
+    The divisor grows linearly, ``2 * (i // 2) / features + 1``, where DETR's is a power of a temperature: the published
+    weights were trained so.
+    """
+    index = torch.arange(features, dtype=torch.float32, device=position.device)
+    divisor = 2 * torch.div(index, 2, rounding_mode="floor") / features + 1
+    angles = (2 * math.pi) * position[..., :2, None].float() / divisor
+    waves = torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
+    return torch.cat((waves[..., 1, :], waves[..., 0, :]), dim=-1)
+
+
+def bev_cell_centres(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """Return (rows * columns, 2) cell centres (x, y) in 0..1, x fastest."""
+    y, x = torch.meshgrid(
+        (torch.arange(rows, device=device) + 0.5) / rows,
+        (torch.arange(columns, device=device) + 0.5) / columns,
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1).flatten(0, 1)
+
+
+class BevEmbedding(nn.Sequential):
+    """Embeds positions on the ground plane: sine features, then two linear layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Linear(2 * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels))
+        self._channels = channels
+        self._grid: tuple[tuple[object, ...], Tensor] | None = None
+
+    def forward(self, position: Tensor) -> Tensor:
+        """Return (..., C) embeddings of (..., >=2) positions (x, y) in 0..1."""
+        return super().forward(sine_features(position, self._channels).to(self[0].weight.dtype))
+
+    def grid(self, rows: int, columns: int) -> Tensor:
+        """Return (rows * columns, C) embeddings of all cells of a BEV grid.
+
+        They depend on the parameters alone, so inference computes them once and keeps them.
+        """
+        device = self[0].weight.device
+        if torch.is_grad_enabled():
+            return self(bev_cell_centres(rows, columns, device))
+        # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
+        key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
+        if self._grid is None or self._grid[0] != key:
+            self._grid = (key, self(bev_cell_centres(rows, columns, device)))
+        return self._grid[1]
+
+
+class FrustumEmbedding(nn.Sequential):
+    """Embeds camera rays as 3D points at fixed depths along them (PETR, arXiv:2203.05625, equation 1), then an MLP.
+
+    A pixel (u, v) at depths d_k is the points ``d_k * r + o`` with the ray ``r = M (u, v, 1)`` and the camera's centre
+    ``o``, so the 3 K inputs of the first layer are affine in the three numbers of ``r``. The first layer is
+    therefore applied as one 3-column matrix and an offset for each camera, which is the same function at a fraction of the work.
+    """
+
+    def __init__(self, channels: int, depths: int, point_range: tuple[float, ...]) -> None:
+        super().__init__(nn.Linear(3 * depths, 4 * channels), nn.ReLU(inplace=True), nn.Linear(4 * channels, channels))
+        lower, upper = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
+        self.register_buffer("_lower", lower, persistent=False)
+        self.register_buffer("_extent", upper - lower, persistent=False)
+        depth = 1 + torch.arange(depths, dtype=torch.float32) * (point_range[3] - 1) / depths
+        self.register_buffer("_depths", depth, persistent=False)
+
+    def image_grid(self, lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
+        """Return (B, V, rows * columns, C) embeddings of every image cell.
+
+        Args:
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels.
+            image_size: height and width of the images in pixels. A cell stands for its first pixel, not for its middle.
+        """
+        height, width = image_size
+        v, u = torch.meshgrid(
+            torch.arange(rows, device=lidar_to_image.device) * (height / rows),
+            torch.arange(columns, device=lidar_to_image.device) * (width / columns),
+            indexing="ij",
+        )
+        pixels = torch.stack((u, v), dim=-1).flatten(0, 1)
+        return self._embed(pixels.expand(*lidar_to_image.shape[:2], -1, 2), lidar_to_image)
+
+    def queries(self, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Return (B, Q, C): each point's pixel in every camera that sees it, lifted and embedded, summed over cameras.
+
+        Args:
+            points: (B, Q, 3) in metres, model frame.
+            lidar_to_image: (B, V, 4, 4).
+            image_size: height and width of the images in pixels.
+        """
+        height, width = image_size
+        homogeneous = nn.functional.pad(points.float(), (0, 1), value=1.0)
+        projected = torch.einsum("bvij,bqj->bvqi", lidar_to_image.float(), homogeneous)[..., :3]
+        depth = projected[..., 2]
+        pixels = projected[..., :2] / depth.clamp(min=1e-6)[..., None]
+        u, v = pixels.unbind(-1)
+        visible = (depth > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        # A point is seen by one or two of six cameras: embed those pairs alone.
+        batch, view, query = visible.nonzero(as_tuple=True)
+        embedded = self._embed_rays(*self._rays(lidar_to_image), pixels[batch, view, query], batch, view)
+        total = embedded.new_zeros(points.shape[0] * points.shape[1], embedded.shape[-1])
+        total = total.index_add(0, batch * points.shape[1] + query, embedded)
+        return total.view(*points.shape[:2], -1)
+
+    def _rays(self, lidar_to_image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, V, 3, 3) pixel -> ray and (B, V, 3) camera centre, both in normalised coordinates."""
+        # float64: the inverse of a projection whose entries span four orders of magnitude.
+        inverse = torch.linalg.inv(lidar_to_image.double())
+        matrix = (inverse[..., :3, :3] / self._extent[:, None].double()).float()
+        centre = ((inverse[..., :3, 3] - self._lower.double()) / self._extent.double()).float()
+        return matrix, centre
+
+    def _first_layer(self) -> tuple[Tensor, Tensor, Tensor]:
+        first = self[0]
+        by_depth = first.weight.float().unflatten(1, (-1, 3))
+        return torch.einsum("okc,k->oc", by_depth, self._depths), by_depth.sum(1), first.bias.float()
+
+    def _embed(self, pixels: Tensor, lidar_to_image: Tensor) -> Tensor:
+        """Return (B, V, N, C) embeddings of (B, V, N, 2) pixels."""
+        matrix, centre = self._rays(lidar_to_image)
+        along_ray, at_centre, bias = self._first_layer()
+        to_hidden = along_ray @ matrix  # (B, V, 4C, 3)
+        offset = centre @ at_centre.T + bias
+        hidden = pixels.float() @ to_hidden[..., :2].transpose(-1, -2)
+        hidden += (to_hidden[..., 2] + offset)[..., None, :]
+        return self[2](self[1](hidden).to(self[2].weight.dtype))
+
+    def _embed_rays(self, matrix: Tensor, centre: Tensor, pixels: Tensor, batch: Tensor, view: Tensor) -> Tensor:
+        """Return (N, C) embeddings of (N, 2) pixels of the cameras (batch, view)."""
+        along_ray, at_centre, bias = self._first_layer()
+        rays = (matrix[batch, view] @ nn.functional.pad(pixels, (0, 1), value=1.0)[..., None]).squeeze(-1)
+        hidden = rays @ along_ray.T + centre[batch, view] @ at_centre.T + bias
+        return self[2](self[1](hidden).to(self[2].weight.dtype))
