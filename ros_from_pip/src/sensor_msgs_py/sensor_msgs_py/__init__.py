@@ -1,0 +1,1 @@
+"""Python access to the payload of sensor_msgs messages."""
