@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from aqr_perception.frame import CLASSES
 
-AqrMode = Literal["off", "modulation", "bias", "both"]
+AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
 WeightsSource = Literal["auto", "router", "attention"]
 
 
@@ -24,7 +24,8 @@ class AqrOptions:
     """How the query weights are used.
 
     Attributes:
-        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, or ``both``.
+        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, ``both``, or ``auto``: what
+            the model's preset says. Without a trained router every mode is ``off``.
         strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
         bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts.
         router_bev_window, router_image_window: edge length in cells, odd, of the windows the router attends to.
@@ -32,7 +33,7 @@ class AqrOptions:
         reduce: how overlapping Gaussian splats combine.
     """
 
-    mode: AqrMode = "both"
+    mode: AqrMode = "auto"
     strength: float = 1.0
     bev_window: int = 15
     image_window: int = 15

@@ -1,0 +1,1 @@
+"""What `aqr_perception benchmark` measures."""

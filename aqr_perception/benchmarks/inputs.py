@@ -1,0 +1,67 @@
+"""Frames to measure with: a nuScenes-style keyframe from a folder, or a made-up one of the same size."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from aqr_perception.frame import CameraView, Frame
+from aqr_perception.geometry import rigid_transform
+
+
+def keyframe(folder: Path) -> Frame:
+    """Read a keyframe folder: ``keyframe.json``, one JPEG a camera, one sweep of float32 (N, 5).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    record = json.loads((folder / "keyframe.json").read_text())
+    sweep = np.fromfile(folder / record["lidar"]["file"], dtype=np.float32).reshape(-1, 5)
+    sweep[:, 4] = 0.0  # the file's fifth column is the ring; a single sweep has no time lag
+    views = []
+    for name, camera in record["cameras"].items():
+        image = cv2.imread(str(folder / camera["file"]))
+        if image is None:
+            raise FileNotFoundError(f"{folder / camera['file']}: no readable picture of camera {name}")
+        views.append(
+            CameraView(
+                name=name.lower(),
+                image=image,
+                intrinsics=np.array(camera["intrinsics"]),
+                extrinsics=np.array(camera["lidar_to_camera"]),
+                age=record["stamp"] - camera["stamp"],
+            )
+        )
+    return Frame(round(record["stamp"] * 1e9), sweep, tuple(views), "LIDAR_TOP")
+
+
+def made_up_frame(seed: int = 0) -> Frame:
+    """Return six 1600 x 900 pictures of noise and a 32-beam sweep of a ground plane with walls, always the same."""
+    random = np.random.default_rng(seed)
+    views = []
+    for index in range(6):
+        coarse = random.integers(0, 255, (9, 16, 3), dtype=np.uint8)
+        yaw = -index * np.pi / 3
+        # Columns of the rotation: the camera's right, down and forward axes in the LiDAR frame.
+        right, forward = np.array([np.cos(yaw), np.sin(yaw), 0]), np.array([-np.sin(yaw), np.cos(yaw), 0])
+        extrinsics = np.eye(4)
+        extrinsics[:3, :3] = np.stack((right, [0, 0, -1], forward))
+        intrinsics = np.array([[1266.0, 0, 800], [0, 1266, 450], [0, 0, 1]])
+        image = cv2.resize(coarse, (1600, 900), interpolation=cv2.INTER_CUBIC)
+        views.append(CameraView(f"camera_{index}", image, intrinsics, extrinsics @ rigid_transform([0, 0, 0.3], [0, 0, 0, 1])))
+    azimuth, elevation = np.meshgrid(np.linspace(-np.pi, np.pi, 1084), np.radians(np.linspace(-30, 10, 32)))
+    walls = 12 + 25 * np.abs(np.sin(3 * azimuth)) + random.normal(0, 0.02, azimuth.shape)
+    ground = np.where(elevation < 0, 1.84 / np.maximum(np.sin(-elevation), 1e-3), np.inf)
+    distance = np.minimum(walls / np.cos(elevation), ground)
+    points = np.stack(
+        (
+            distance * np.cos(elevation) * np.cos(azimuth),
+            distance * np.cos(elevation) * np.sin(azimuth),
+            distance * np.sin(elevation),
+            random.uniform(0, 255, distance.shape),
+            np.zeros_like(distance),
+        ),
+        axis=-1,
+    )
+    return Frame(0, points.reshape(-1, 5).astype(np.float32), tuple(views))

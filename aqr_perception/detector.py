@@ -1,0 +1,224 @@
+"""`Detector`: preset + checkpoint + device -> ``detect(frame) -> Result``; the one way into ``models/``."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
+from aqr_perception.models import build_model, load_checkpoint
+from aqr_perception.models.boxes.coder import decode
+from aqr_perception.models.cmt import CMT
+from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
+from aqr_perception.models.preprocessing import image_to_model, prepare_image
+from aqr_perception.options import DetectionOptions
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceError(ValueError):
+    """The device or precision cannot be had on this machine; the message says which can."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"model.device is {name!r}, but must be auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"model.device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"model.device is {name!r}, but must be auto, cpu, cuda or cuda:N")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number format of convolutions and matrix products.
+
+    ``auto`` takes the fastest safe one: on CUDA bf16 where the card has it, otherwise fp16; on a CPU bf16 where the processor
+    multiplies it natively (AMX or AVX-512 BF16: elsewhere it is emulated, hundreds of times slower), otherwise fp32.
+
+    Raises:
+        DeviceError: the name is unknown, or fp16 was asked for on a CPU.
+    """
+    if name not in get_args(Precision):
+        raise DeviceError(f"model.precision is {name!r}, but must be one of {', '.join(get_args(Precision))}")
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("model.precision is 'fp16', which needs a CUDA device; on a CPU use auto, bf16 or fp32")
+    if name != "auto":
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+class StageClock:
+    """Wall time by stage; waits for the device at every stage's end, or its work would be counted to a later one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class Detector:
+    """A model on a device, ready for frames.
+
+    Attributes:
+        preset_name: the model's preset.
+        device, dtype: where and in which number format it runs.
+        uses_cameras, uses_lidar: which sensors the model can look at.
+        image_size: width and height of the model's images; (0, 0) without cameras.
+        has_router: whether query weights of a trained router are to be had.
+    """
+
+    def __init__(
+        self,
+        preset: str,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        options: DetectionOptions | None = None,
+    ) -> None:
+        """Build the model and load its weights.
+
+        Raises:
+            PresetError, CheckpointError, DeviceError: with what was found, what is needed and what to do.
+        """
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.model: CMT = build_model(preset)
+        if checkpoint:
+            load_checkpoint(self.model, checkpoint)
+        else:
+            _log.warning("model.checkpoint is empty: %s runs with random weights, its detections mean nothing", preset)
+        self.model.to(self.device)
+        self.options = options or DetectionOptions()
+        self.preset_name = self.model.preset.name
+        image = self.model.preset.image
+        self.uses_cameras = image is not None
+        self.uses_lidar = self.model.preset.points is not None
+        self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
+
+    @property
+    def has_router(self) -> bool:
+        return self.model.router_trained
+
+    @torch.inference_mode()
+    def detect(self, frame: Frame, options: DetectionOptions | None = None) -> Result:
+        """Return the objects in a frame and the weights of its sensors.
+
+        Args:
+            frame: points, cameras or both; sensors that the model cannot look at are ignored.
+            options: instead of the detector's own.
+        """
+        options = options or self.options
+        clock = StageClock(self.device)
+        views = frame.cameras if self.uses_cameras else ()
+        source = self._source(options)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with clock.stage("preprocess"):
+                images, lidar_to_image = self._images(views), self._projections(views)
+                points = self._points(frame)
+            with clock.stage("image"):
+                image = self.model.image_features(images)
+            with clock.stage("points"):
+                bev = self.model.bev_features(points)
+            with clock.stage("decoder"):
+                features = self.model.features(images, points, image, bev)
+                output = self.model.decode(
+                    features,
+                    lidar_to_image,
+                    options.aqr,
+                    route=source == "router",
+                    attention_weights=source == "attention",
+                    layers=slice(-1, None),
+                )
+        with clock.stage("postprocess"):
+            weights = output.router if source == "router" else output.attention
+            detections = self._detections(output, weights, options)
+            maps = self._weight_maps(weights, views, source)
+        return Result(detections, maps, clock.seconds)
+
+    def _source(self, options: DetectionOptions) -> Literal["router", "attention"]:
+        wanted = options.weights_source
+        if wanted == "attention" or not self.has_router:
+            return "attention"
+        return "router"
+
+    def _images(self, views: tuple[CameraView, ...]) -> Tensor | None:
+        branch = self.model.preset.image
+        if branch is None or not views:
+            return None
+        images = [prepare_image(view.image, branch.size, branch.mean, branch.std, self.device) for view in views]
+        return torch.stack(images)[None]
+
+    def _projections(self, views: tuple[CameraView, ...]) -> Tensor:
+        """Return (1, V, 4, 4), model frame -> pixels of the model's images."""
+        matrices = np.zeros((1, len(views), 4, 4))
+        for index, view in enumerate(views):
+            projection = np.eye(4)
+            projection[:3, :3] = self._image_to_model(view) @ view.intrinsics
+            matrices[0, index] = projection @ view.extrinsics
+        return torch.from_numpy(matrices).to(self.device, torch.float32)
+
+    def _image_to_model(self, view: CameraView) -> NDArray[np.float64]:
+        return image_to_model((view.image.shape[1], view.image.shape[0]), self.image_size)
+
+    def _points(self, frame: Frame) -> list[Tensor] | None:
+        if frame.points is None or not self.uses_lidar:
+            return None
+        return [torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)).to(self.device)]
+
+    def _detections(self, output: HeadOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
+        logits, boxes = output.predictions
+        best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
+        thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in CLASSES]
+        kept = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
+        query = best.query_index[kept]
+        modality = weights.modality[0, query].float().cpu().numpy()
+        return Detections(
+            boxes=best.boxes[kept].cpu().numpy(),
+            scores=best.scores[kept].cpu().numpy(),
+            labels=best.labels[kept].cpu().numpy(),
+            lidar_weight=modality[:, 0],
+            camera_weight=modality[:, 1],
+            camera_weights=weights.cameras[0, query].float().cpu().numpy(),
+        )
+
+    def _weight_maps(
+        self, weights: QueryWeights, views: tuple[CameraView, ...], source: Literal["router", "attention"]
+    ) -> WeightMaps:
+        bev = weights.bev_map[0].float().cpu().numpy() if weights.bev_map.shape[1] else None
+        maps = weights.camera_maps[0].float().cpu().numpy()
+        cameras = {}
+        for view, values in zip(views, maps, strict=True):
+            width, height = self.image_size
+            to_cells = np.diag([values.shape[1] / width, values.shape[0] / height, 1.0])
+            cameras[view.name] = CameraWeightMap(values, to_cells @ self._image_to_model(view))
+        x_min, y_min, _, x_max, y_max, _ = self.model.preset.point_range
+        return WeightMaps(bev, (x_min, y_min, x_max, y_max), cameras, source)

@@ -1,0 +1,42 @@
+"""PyTorch models; nothing in here imports ROS."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aqr_perception.models import checkpoint
+from aqr_perception.models.cmt import CMT
+from aqr_perception.models.presets import load_preset, preset_names
+
+__all__ = ["CMT", "build_model", "load_checkpoint", "preset_names"]
+
+_log = logging.getLogger(__name__)
+
+
+def build_model(preset: str) -> CMT:
+    """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
+
+    Raises:
+        PresetError: the preset is unknown or its file does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CMT(load_preset(preset)).eval()
+
+
+def load_checkpoint(model: CMT, source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
+    """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
+
+    The router is the only part an authors' file may lack: then AQR is off and query weights come from the attention mass.
+
+    Raises:
+        CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
+    """
+    report = checkpoint.load_checkpoint(model, source)
+    model.router_trained = report.has_router
+    if not report.has_router:
+        _log.warning("the checkpoint has no query router: AQR is off, and query weights come from the attention mass")
+    return report

@@ -1,0 +1,189 @@
+"""CMT, the cross-modal transformer (arXiv:2301.01283), with AQR: cameras and LiDAR in, class logits and boxes out.
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from aqr_perception.models.aqr.router import Router
+from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Predictions, Queries, merge
+from aqr_perception.models.image.fpn import CPFPN
+from aqr_perception.models.image.resnet import ResNet
+from aqr_perception.models.image.vovnet import VoVNet
+from aqr_perception.models.points.second import SECOND, SECONDFPN
+from aqr_perception.models.points.sparse_encoder import SparseEncoder
+from aqr_perception.models.points.voxels import voxelize
+from aqr_perception.models.presets import ImageBranch, PointBranch, Preset
+from aqr_perception.options import AqrOptions
+
+
+class Features(NamedTuple):
+    """Feature maps of one batch.
+
+    Attributes:
+        bev: (B, C, H, W) of the LiDAR; None where no sample has points.
+        image: (B, V, C, h, w) of the cameras; None without them.
+        has_points: for each sample; an empty cloud gives no LiDAR tokens.
+        image_size: height and width of the images in pixels; (0, 0) without them.
+    """
+
+    bev: Tensor | None
+    image: Tensor | None
+    has_points: tuple[bool, ...]
+    image_size: tuple[int, int]
+
+
+def _has_points(images: Tensor | None, points: Sequence[Tensor] | None) -> tuple[bool, ...]:
+    if points is None:
+        return (False,) * (1 if images is None else images.shape[0])
+    return tuple(len(cloud) > 0 for cloud in points)
+
+
+def _image_backbone(branch: ImageBranch) -> nn.Module:
+    if branch.backbone == "vovnet99":
+        return VoVNet()
+    return ResNet(depth=50 if branch.backbone == "resnet50" else 18)
+
+
+class CMT(nn.Module):
+    """The fusion detector; a preset without an image or a point branch makes it a LiDAR-only or camera-only one.
+
+    Attributes:
+        preset: its configuration.
+        aqr_options: how `forward` uses the query weights.
+        router_trained: whether the router may be used; false for presets of published models, and for any model into
+            which a checkpoint without a router was loaded.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.preset = preset
+        self.aqr_options = preset.aqr
+        self.router_trained = preset.aqr.mode != "off"
+        if preset.image is not None:
+            self.img_backbone = _image_backbone(preset.image)
+            self.img_neck = CPFPN(self.img_backbone.out_channels, preset.decoder.channels)
+        if preset.points is not None:
+            points = preset.points
+            x, y, z = points.grid
+            self.pts_middle_encoder = SparseEncoder(
+                5, points.encoder_channels, grid=(z + 1, y, x), output_channels=points.encoder_output
+            )
+            self.pts_backbone = SECOND(
+                2 * points.encoder_output, points.backbone_channels, points.backbone_layers
+            )
+            self.pts_neck = SECONDFPN(points.backbone_channels, points.neck_channels)
+        self.pts_bbox_head = FusionHead(preset)
+        self.aqr = Router(preset.decoder.channels)
+
+    def forward(
+        self,
+        images: Tensor | None,
+        lidar_to_image: Tensor | None,
+        points: Sequence[Tensor] | None,
+        queries: Queries | None = None,
+    ) -> Predictions:
+        """Return every decoder layer's predictions.
+
+        Args:
+            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation; V may be smaller than the
+                ring the model was trained with. None, or V = 0, without cameras.
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
+            points: B clouds (N, 5): x, y, z in metres, intensity 0..255, time lag in seconds. A sample whose cloud is
+                empty has no LiDAR tokens. None without LiDAR.
+            queries: instead of the learned queries alone (training).
+        """
+        return self.predict(images, lidar_to_image, points, self.aqr_options, queries=queries).predictions
+
+    def predict(
+        self,
+        images: Tensor | None,
+        lidar_to_image: Tensor | None,
+        points: Sequence[Tensor] | None,
+        aqr: AqrOptions,
+        *,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+    ) -> HeadOutput:
+        """As `forward`, with the query weights; see `decode`."""
+        features = self.features(images, points, self.image_features(images), self.bev_features(points))
+        return self.decode(features, lidar_to_image, aqr, attention_weights=attention_weights, queries=queries)
+
+    def image_features(self, images: Tensor | None) -> Tensor | None:
+        """Return (B, V, C, h, w) features of (B, V, 3, H, W) images; None where there are none to look at."""
+        if images is None or images.shape[1] == 0 or self.preset.image is None:
+            return None
+        features = self.img_neck(self.img_backbone(images.flatten(0, 1)))
+        return features.unflatten(0, images.shape[:2])
+
+    def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
+        """Return (B, C, H, W) features of B clouds (N, 5); None where all are empty."""
+        branch = self.preset.points
+        if branch is None or not any(_has_points(None, points)):
+            return None
+        voxels = voxelize(
+            points, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
+        )
+        return self.pts_neck(self.pts_backbone(self.pts_middle_encoder(voxels)))
+
+    @staticmethod
+    def features(
+        images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
+    ) -> Features:
+        """Return the feature maps of these inputs, with what the head needs to know of the inputs themselves."""
+        size = (0, 0) if images is None else (images.shape[-2], images.shape[-1])
+        return Features(bev, image, _has_points(images, points), size)
+
+    def decode(
+        self,
+        features: Features,
+        lidar_to_image: Tensor | None,
+        aqr: AqrOptions,
+        *,
+        route: bool = False,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+    ) -> HeadOutput:
+        """Return predictions and query weights for feature maps.
+
+        Args:
+            features: of the sensors that take part.
+            lidar_to_image: (B, V, 4, 4); None without cameras.
+            aqr: how the query weights are used; never without a trained router.
+            route: whether to return the router's weights also where they are not used.
+            attention_weights: whether to return weights from the attention mass.
+            queries: instead of the learned queries alone (training).
+            layers: the decoder layers whose predictions are computed.
+        """
+        if aqr.mode == "auto":
+            aqr = dataclasses.replace(aqr, mode=self.preset.aqr.mode)
+        router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
+        if features.image is None or lidar_to_image is None:
+            lidar_to_image = self.pts_bbox_head.reference_points.weight.new_zeros(len(features.has_points), 0, 4, 4)
+
+        def head(samples: list[int], bev: Tensor | None) -> HeadOutput:
+            return self.pts_bbox_head(
+                bev,
+                None if features.image is None else features.image[samples],
+                lidar_to_image[samples],
+                features.image_size,
+                router,
+                aqr,
+                attention_weights=attention_weights,
+                queries=None if queries is None else queries.of(samples),
+                layers=layers,
+            )
+
+        seen = [sample for sample, has_points in enumerate(features.has_points) if has_points]
+        blind = [sample for sample, has_points in enumerate(features.has_points) if not has_points]
+        if not seen:
+            return head(blind, None)
+        if not blind:
+            return head(seen, features.bev)
+        # Samples with and without points have different tokens: each kind is decoded by itself.
+        return merge(head(seen, features.bev[seen]), head(blind, None), seen + blind)

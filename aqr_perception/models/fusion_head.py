@@ -1,0 +1,234 @@
+"""From feature maps to predictions: tokens, query weights, decoder and prediction heads (CMT with AQR).
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.aqr import modulation, rendering, window_bias
+from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.aqr.router import Router
+from aqr_perception.models.boxes.head import TaskHeads
+from aqr_perception.models.folding import fold
+from aqr_perception.models.presets import Preset
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
+from aqr_perception.models.transformer.position import BevEmbedding, FrustumEmbedding
+from aqr_perception.options import AqrOptions
+
+
+class Predictions(NamedTuple):
+    """What every decoder layer says of every query.
+
+    Attributes:
+        class_logits: (L, B, Q, C).
+        boxes: (L, B, Q, 10) as cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy in metres, model frame.
+    """
+
+    class_logits: Tensor
+    boxes: Tensor
+
+
+class QueryWeights(NamedTuple):
+    """What each query's evidence is worth, and the maps rendered from it.
+
+    Attributes:
+        modality: (B, Q, 2) in 0..1: LiDAR, camera.
+        cameras: (B, Q, V) in 0..1.
+        bev_map: (B, H, W) in [0, 1.5]; (B, 0, 0) without LiDAR.
+        camera_maps: (B, V, h, w) in [0, 1.5].
+    """
+
+    modality: Tensor
+    cameras: Tensor
+    bev_map: Tensor
+    camera_maps: Tensor
+
+
+class HeadOutput(NamedTuple):
+    """Predictions, and the query weights by source: the router's and the attention mass's, where computed."""
+
+    predictions: Predictions
+    router: QueryWeights | None
+    attention: QueryWeights | None
+
+
+class Queries(NamedTuple):
+    """Queries other than the learned ones alone, for training.
+
+    Attributes:
+        reference_points: (B, Q, 3) in 0..1 of the point range, denoising queries first.
+        denoising: how many of them are denoising queries.
+        mask: (Q, Q) bool, true where the row's query must not see the column's.
+    """
+
+    reference_points: Tensor
+    denoising: int
+    mask: Tensor | None
+
+    def of(self, samples: list[int]) -> "Queries":
+        """Return the queries of some samples of the batch."""
+        return self._replace(reference_points=self.reference_points[samples])
+
+
+def merge(first: HeadOutput, second: HeadOutput, samples: list[int]) -> HeadOutput:
+    """Return one batch's output from the outputs of its two parts.
+
+    Args:
+        first: of samples with LiDAR.
+        second: of samples without, whose LiDAR maps are therefore empty and become zeros.
+        samples: the place in the batch of each of first's samples, then of each of second's.
+    """
+    order = torch.tensor(samples, device=first.predictions.boxes.device).argsort()
+
+    def merged(a: QueryWeights | None, b: QueryWeights | None) -> QueryWeights | None:
+        if a is None or b is None:
+            return None
+        b = b._replace(bev_map=a.bev_map.new_zeros(b.bev_map.shape[0], *a.bev_map.shape[1:]))
+        return QueryWeights(*(torch.cat(pair)[order] for pair in zip(a, b, strict=True)))
+
+    predictions = (torch.cat(pair, dim=1)[:, order] for pair in zip(first.predictions, second.predictions, strict=True))
+    return HeadOutput(
+        Predictions(*predictions), merged(first.router, second.router), merged(first.attention, second.attention)
+    )
+
+
+class _SharedConvolution(nn.Module):
+    """3 x 3 convolution, batch norm, ReLU: LiDAR BEV features to token channels."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            return self.bn(self.conv(features)).relu()
+        weight, bias = fold(self.conv, self.bn)
+        return nn.functional.conv2d(features, weight, bias, padding=1).relu_()
+
+
+class _Transformer(nn.Module):
+    def __init__(self, decoder: TransformerDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+
+class FusionHead(nn.Module):
+    """Queries gather evidence from LiDAR and camera tokens; see `forward`."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        config = preset.decoder
+        self.point_range = preset.point_range
+        if preset.points is not None:
+            self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
+        self.transformer = _Transformer(
+            TransformerDecoder(config.channels, config.heads, config.feedforward, config.layers)
+        )
+        self.reference_points = nn.Embedding(config.queries, 3)
+        nn.init.uniform_(self.reference_points.weight, 0.0, 1.0)
+        self.bev_embedding = BevEmbedding(config.channels)
+        if preset.image is not None:
+            self.rv_embedding = FrustumEmbedding(config.channels, config.depths, preset.point_range)
+        self.task_heads = TaskHeads(
+            config.channels, layers=config.layers, point_range=preset.point_range, kernel_size=config.head_kernel
+        )
+        lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
+        self.register_buffer("_lower", lower, persistent=False)
+        self.register_buffer("_extent", upper - lower, persistent=False)
+
+    def forward(
+        self,
+        bev: Tensor | None,
+        image: Tensor | None,
+        lidar_to_image: Tensor,
+        image_size: tuple[int, int],
+        router: Router | None,
+        aqr: AqrOptions,
+        *,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+    ) -> HeadOutput:
+        """Detect objects in one batch of feature maps.
+
+        Args:
+            bev: (B, C, H, W) of the LiDAR; None without it.
+            image: (B, V, C, h, w) of the cameras; None without them.
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels.
+            image_size: height and width of the images in pixels.
+            router: gives the query weights; None where there is none, or where nobody needs them.
+            aqr: how the weights are used.
+            attention_weights: whether to also return weights from the attention mass.
+            queries: instead of the learned queries alone.
+            layers: the decoder layers whose predictions are computed.
+        """
+        batch = lidar_to_image.shape[0]
+        if queries is None:
+            queries = Queries(self.reference_points.weight.expand(batch, -1, -1), 0, None)
+        points = queries.reference_points * self._extent + self._lower
+        features, positions, layout = self._tokens(bev, image, lidar_to_image, image_size)
+        query_positions = self._query_positions(queries.reference_points, points, lidar_to_image, image_size)
+        cells = project(points, self.point_range, lidar_to_image, image_size, layout)
+
+        routed, bias = None, None
+        if router is not None:
+            weights = router(query_positions, features + positions, features, cells, layout, aqr)
+            # Denoising queries start at the true objects: in the shared maps they would give the answer away.
+            routed = self._render(weights.modality, weights.cameras, cells, layout, aqr, skip=queries.denoising)
+            if aqr.modulates:
+                maps = torch.cat((routed.bev_map.flatten(1), routed.camera_maps.flatten(1)), dim=1)
+                features = modulation.modulate(features, maps, aqr.strength)
+            if aqr.biases:
+                bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, aqr)
+
+        memory = Memory(features + positions, features, layout)
+        decoded = self.transformer.decoder(query_positions, memory, bias, queries.mask, attention_weights)
+        attended = None
+        if decoded.mass is not None:
+            modality = torch.stack((decoded.mass[..., 0], decoded.mass[..., 1:].sum(-1)), dim=-1)
+            attended = self._render(modality, decoded.mass[..., 1:], cells, layout, aqr, skip=queries.denoising)
+        logits, boxes = self.task_heads(decoded.queries, queries.reference_points, layers=layers)
+        return HeadOutput(Predictions(logits, boxes), routed, attended)
+
+    def _tokens(
+        self, bev: Tensor | None, image: Tensor | None, lidar_to_image: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, TokenLayout]:
+        """Return features (B, K, C), position embeddings (B or 1, K, C) and the layout of all tokens."""
+        features, positions = [], []
+        grid, views, cells = (0, 0), 0, (0, 0)
+        if bev is not None:
+            bev = self.shared_conv(bev)
+            grid = (bev.shape[2], bev.shape[3])
+            features.append(bev.flatten(2).transpose(1, 2))
+            positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
+        if image is not None:
+            views, cells = image.shape[1], (image.shape[3], image.shape[4])
+            features.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
+            positions.append(self.rv_embedding.image_grid(lidar_to_image, *cells, image_size).flatten(1, 2))
+        if not features:
+            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.bev_embedding[2].out_features)
+            return empty, empty, TokenLayout()
+        return torch.cat(features, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells)
+
+    def _query_positions(
+        self, reference_points: Tensor, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
+    ) -> Tensor:
+        position = self.bev_embedding(reference_points)
+        if hasattr(self, "rv_embedding"):
+            position = position + self.rv_embedding.queries(points, lidar_to_image, image_size)
+        return position
+
+    @staticmethod
+    def _render(
+        modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, aqr: AqrOptions, skip: int
+    ) -> QueryWeights:
+        shown = QueryCells(*(cell[:, skip:] for cell in cells))
+        bev = rendering.render_bev(modality[:, skip:, 0], shown, layout, aqr)
+        return QueryWeights(
+            modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr)
+        )

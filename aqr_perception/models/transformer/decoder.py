@@ -1,0 +1,107 @@
+"""CMT's transformer decoder: post-norm layers of self-attention, cross-attention and feed-forward (arXiv:2301.01283).
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.models.transformer.attention import MultiHeadAttention
+
+
+class Memory(NamedTuple):
+    """The evidence the queries look at: keys (B, K, C) carry positions, values (B, K, C) do not."""
+
+    keys: Tensor
+    values: Tensor
+    layout: TokenLayout
+
+
+class Decoded(NamedTuple):
+    """Queries (L, B, Q, C) after every layer, and the last layer's attention mass (B, Q, 1 + V) where asked for."""
+
+    queries: Tensor
+    mass: Tensor | None
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attn = MultiHeadAttention(channels, heads)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        first = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(first, nn.Linear(hidden, channels))
+
+    def forward(self, target: Tensor) -> Tensor:
+        return target + self.layers(target)
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at each other, then at the memory, then at themselves."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList((_Attention(channels, heads), _Attention(channels, heads)))
+        self.ffns = nn.ModuleList((_FeedForward(channels, feedforward),))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+
+    def forward(
+        self,
+        target: Tensor,
+        position: Tensor,
+        memory: Memory,
+        bias: WindowBias | None = None,
+        mask: Tensor | None = None,
+        return_mass: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the queries (B, Q, C) after this layer, and their attention mass (B, Q, 1 + V) where asked for.
+
+        Args:
+            target, position: (B, Q, C), the queries' content and position embedding.
+            memory: see `Memory`.
+            bias: added to the cross-attention's logits inside the queries' windows.
+            mask: (Q, Q) bool, true where the row's query must not see the column's (denoising queries).
+            return_mass: whether to return the attention mass by segment.
+        """
+        self_attention, cross_attention = self.attentions[0].attn, self.attentions[1].attn
+        located = target + position
+        target = self.norms[0](target + self_attention(located, located, target, mask=mask)[0])
+        attended, mass = cross_attention(
+            target + position, memory.keys, memory.values, layout=memory.layout, bias=bias, return_mass=return_mass
+        )
+        target = self.norms[1](target + attended)
+        return self.norms[2](self.ffns[0](target)), mass
+
+
+class TransformerDecoder(nn.Module):
+    """A stack of layers; one shared norm is applied to every layer's output but not fed forward."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(channels, heads, feedforward) for _ in range(layers))
+        self.post_norm = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        position: Tensor,
+        memory: Memory,
+        bias: WindowBias | None = None,
+        mask: Tensor | None = None,
+        return_mass: bool = False,
+    ) -> Decoded:
+        """Decode queries at (B, Q, C) position embeddings, whose content starts at zero; see `DecoderLayer`."""
+        target = torch.zeros_like(position)
+        outputs, mass = [], None
+        for index, layer in enumerate(self.layers):
+            last = index == len(self.layers) - 1
+            target, mass = layer(target, position, memory, bias, mask, return_mass and last)
+            outputs.append(self.post_norm(target))
+        return Decoded(torch.stack(outputs), mass)

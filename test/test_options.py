@@ -1,0 +1,47 @@
+"""Settings are checked as a whole, and a wrong one is named with what is allowed."""
+
+import pytest
+
+from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"mode": "loud"}, "aqr.mode.*'loud'.*modulation"),
+        ({"strength": -0.1}, r"aqr\.strength is -0\.1"),
+        ({"bev_window": 4}, r"aqr\.bev_window is 4, but must be odd"),
+        ({"router_image_window": 33}, "router_image_window"),
+        ({"min_weight": 1.5}, "min_weight"),
+        ({"reduce": "mean"}, "reduce"),
+    ],
+)
+def test_a_wrong_aqr_setting_is_refused_by_name(setting: dict[str, object], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        AqrOptions(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"score_threshold": 1.1}, "score_threshold"),
+        ({"max_detections": 0}, "max_detections"),
+        ({"max_detections": 301}, "max_detections"),
+        ({"class_score_thresholds": {"unicorn": 0.5}}, "unicorn.*car"),
+        ({"class_score_thresholds": {"car": 2.0}}, r"class_score_thresholds\.car"),
+        ({"weights_source": "magic"}, "weights.source"),
+    ],
+)
+def test_a_wrong_detection_setting_is_refused_by_name(setting: dict[str, object], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        DetectionOptions(**setting)
+
+
+@pytest.mark.parametrize(
+    ("mode", "modulates", "biases"),
+    [("off", False, False), ("modulation", True, False), ("bias", False, True), ("both", True, True)],
+)
+def test_strength_zero_is_the_same_as_off(mode: str, modulates: bool, biases: bool) -> None:
+    assert (AqrOptions(mode=mode).modulates, AqrOptions(mode=mode).biases) == (modulates, biases)
+    silent = AqrOptions(mode=mode, strength=0.0)
+    assert not silent.modulates and not silent.biases
