@@ -1,0 +1,1 @@
+"""Rosbag2 files, read and written without ROS."""
