@@ -1,0 +1,112 @@
+"""Homogeneous transforms (4, 4) and quaternions (x, y, z, w), with the names of Gohlke's transformations.py.
+
+The work is done by transforms3d and SciPy; this package keeps the older names, argument orders and the ROS order of
+quaternions. Angles are in radians. Euler axes are one of the 24 strings 'sxyz', 'rzyx'... (s: static axes, r: rotating
+ones) or the tuples (first axis, parity, repetition, frame) that stand for them.
+"""
+
+from transforms3d.euler import _AXES2TUPLE, _NEXT_AXIS, _TUPLE2AXES
+
+from tf_transformations.affine import (
+    ROTATION_IDENTITY,
+    SHEAR_IDENTITY,
+    TRANSLATION_IDENTITY,
+    ZOOM_IDENTITY,
+    compose_matrix,
+    concatenate_matrices,
+    decompose_matrix,
+    identity_matrix,
+    inverse_matrix,
+    is_same_transform,
+    reflection_from_matrix,
+    reflection_matrix,
+    rotation_from_matrix,
+    rotation_matrix,
+    scale_from_matrix,
+    scale_matrix,
+    shear_from_matrix,
+    shear_matrix,
+    superimposition_matrix,
+    translation_from_matrix,
+    translation_matrix,
+)
+from tf_transformations.arcball import (
+    Arcball,
+    arcball_constrain_to_axis,
+    arcball_map_to_sphere,
+    arcball_nearest_axis,
+)
+from tf_transformations.projections import (
+    clip_matrix,
+    orthogonalization_matrix,
+    projection_from_matrix,
+    projection_matrix,
+)
+from tf_transformations.rotations import (
+    euler_from_matrix,
+    euler_from_quaternion,
+    euler_matrix,
+    quaternion_about_axis,
+    quaternion_conjugate,
+    quaternion_from_euler,
+    quaternion_from_matrix,
+    quaternion_inverse,
+    quaternion_matrix,
+    quaternion_multiply,
+    quaternion_slerp,
+    random_quaternion,
+    random_rotation_matrix,
+)
+from tf_transformations.vectors import _EPS, random_vector, unit_vector, vector_norm
+
+__all__ = [
+    "ROTATION_IDENTITY",
+    "SHEAR_IDENTITY",
+    "TRANSLATION_IDENTITY",
+    "ZOOM_IDENTITY",
+    "_AXES2TUPLE",
+    "_EPS",
+    "_NEXT_AXIS",
+    "_TUPLE2AXES",
+    "Arcball",
+    "arcball_constrain_to_axis",
+    "arcball_map_to_sphere",
+    "arcball_nearest_axis",
+    "clip_matrix",
+    "compose_matrix",
+    "concatenate_matrices",
+    "decompose_matrix",
+    "euler_from_matrix",
+    "euler_from_quaternion",
+    "euler_matrix",
+    "identity_matrix",
+    "inverse_matrix",
+    "is_same_transform",
+    "orthogonalization_matrix",
+    "projection_from_matrix",
+    "projection_matrix",
+    "quaternion_about_axis",
+    "quaternion_conjugate",
+    "quaternion_from_euler",
+    "quaternion_from_matrix",
+    "quaternion_inverse",
+    "quaternion_matrix",
+    "quaternion_multiply",
+    "quaternion_slerp",
+    "random_quaternion",
+    "random_rotation_matrix",
+    "random_vector",
+    "reflection_from_matrix",
+    "reflection_matrix",
+    "rotation_from_matrix",
+    "rotation_matrix",
+    "scale_from_matrix",
+    "scale_matrix",
+    "shear_from_matrix",
+    "shear_matrix",
+    "superimposition_matrix",
+    "translation_from_matrix",
+    "translation_matrix",
+    "unit_vector",
+    "vector_norm",
+]
