@@ -1,0 +1,322 @@
+"""BufferCore: stores the frame tree over time and answers how to get from one frame to another.
+
+The interface is that of the Python extension of ROS 2 Kilted's tf2_py; semantics and texts are those of its tf2.
+"""
+
+import math
+import threading
+import warnings
+from typing import Any, Final
+
+from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
+from rclpy.logging import get_logger
+from rclpy.time import Time
+
+from tf2_py import frame_report
+from tf2_py.composition import RigidTransform, compose
+from tf2_py.exceptions import InvalidArgumentException, LookupException, TransformException
+from tf2_py.frame_tree import FrameTree, Hop
+from tf2_py.stamps import LATEST, NANOSECONDS_PER_SECOND, display, nanoseconds, to_message
+from tf2_py.time_cache import Sample
+from tf2_py.velocity import Vector, mean_velocity
+
+DEFAULT_CACHE_TIME: Final = 10 * NANOSECONDS_PER_SECOND
+QUATERNION_NORMALIZATION_TOLERANCE: Final = 10e-3
+"""On the squared norm."""
+
+
+class BufferCore:
+    """A thread-safe tree of frames whose poses are kept for `cache_time` (rclpy Duration or message, default 10 s)."""
+
+    def __init__(self, cache_time: Any = None) -> None:
+        self._tree = FrameTree(DEFAULT_CACHE_TIME if cache_time is None else nanoseconds(cache_time, "duration"))
+        self._tree_lock = threading.RLock()
+
+    # Storing
+
+    def set_transform(self, transform: TransformStamped, authority: str) -> None:
+        """Store the pose of `child_frame_id` in `header.frame_id` at `header.stamp`.
+
+        A malformed or outdated pose is logged and dropped. Raises TypeError for fields of the wrong type.
+        """
+        self._store(transform, authority, is_static=False)
+
+    def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+        """Store a pose that holds at every time, whatever its stamp."""
+        self._store(transform, authority, is_static=True)
+
+    def clear(self) -> None:
+        """Forget all moving poses. Frame names and static poses stay."""
+        with self._tree_lock:
+            self._tree.clear()
+
+    # Looking up
+
+    def can_transform_core(self, target_frame: str, source_frame: str, time: Any) -> tuple[bool, str]:
+        """Whether `lookup_transform_core` would succeed, and if not, why."""
+        stamp = nanoseconds(time)
+        if target_frame == source_frame:
+            return True, ""
+        with self._tree_lock:
+            reason = self._why_unknown(target_frame=target_frame, source_frame=source_frame)
+            return self._why_unreachable((target_frame, source_frame, stamp)) if reason is None else (False, reason)
+
+    def can_transform_full_core(
+        self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
+    ) -> tuple[bool, str]:
+        """Whether `lookup_transform_full_core` would succeed, and if not, why."""
+        target_stamp, source_stamp = nanoseconds(target_time), nanoseconds(source_time)
+        with self._tree_lock:
+            reason = self._why_unknown(target_frame=target_frame, source_frame=source_frame, fixed_frame=fixed_frame)
+            if reason is not None:
+                return False, reason
+            return self._why_unreachable(
+                (target_frame, fixed_frame, target_stamp), (fixed_frame, source_frame, source_stamp)
+            )
+
+    def lookup_transform_core(self, target_frame: str, source_frame: str, time: Any) -> TransformStamped:
+        """The transform that carries coordinates from `source_frame` to `target_frame` at a time (0: the newest).
+
+        Raises LookupException, ConnectivityException, ExtrapolationException or InvalidArgumentException.
+        """
+        transform, stamp = self._lookup(target_frame, source_frame, nanoseconds(time))
+        return _to_message(transform, target_frame, source_frame, stamp)
+
+    def lookup_transform_full_core(
+        self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
+    ) -> TransformStamped:
+        """From `source_frame` at `source_time` to `target_frame` at `target_time`, over a frame that stands still.
+
+        Raises the same as `lookup_transform_core`.
+        """
+        hops, stamp = self._full_path(target_frame, target_time, source_frame, source_time, fixed_frame)
+        return _to_message(compose(hops), target_frame, source_frame, stamp)
+
+    def get_latest_common_time(self, target_frame: str, source_frame: str) -> Time:
+        """Newest time at which the transform between two frames is known.
+
+        Raises LookupException or InvalidArgumentException for a bad name, else TransformException.
+        """
+        with self._tree_lock:
+            for frame in (target_frame, source_frame):
+                self._validate_frame("get_latest_common_time", frame)
+            try:
+                stamp = self._tree.latest_common_time(target_frame, source_frame)
+            except TransformException as error:
+                # The original reports every cause with the base class.
+                raise TransformException(str(error)) from None
+        return Time(nanoseconds=stamp)
+
+    def lookupVelocityCore(  # noqa: N802 - tf2's name
+        self, tracking_frame: str, observation_frame: str, time: Any, averaging_interval: Any
+    ) -> tuple[Vector, Vector]:
+        """Linear (m/s) and angular (rad/s) velocity of `tracking_frame` seen from `observation_frame`."""
+        return self.lookupVelocityFullCore(
+            tracking_frame,
+            observation_frame,
+            observation_frame,
+            (0.0, 0.0, 0.0),
+            tracking_frame,
+            time,
+            averaging_interval,
+        )
+
+    def lookupVelocityFullCore(  # noqa: N802 - tf2's name
+        self,
+        tracking_frame: str,
+        observation_frame: str,
+        reference_frame: str,
+        reference_point: Vector,
+        reference_point_frame: str,
+        time: Any,
+        averaging_interval: Any,
+    ) -> tuple[Vector, Vector]:
+        """As `lookupVelocityCore`, expressed in a reference frame and about a reference point."""
+        with self._tree_lock:
+            try:
+                newest = self._tree.latest_common_time(observation_frame, tracking_frame)
+            except TransformException:
+                # The look-ups in mean_velocity fail for the same reason, and name the frame at fault.
+                newest = 0
+            return mean_velocity(
+                lambda target, source, stamp: self._lookup(target, source, stamp)[0],
+                tracking_frame,
+                observation_frame,
+                reference_frame,
+                reference_point,
+                reference_point_frame,
+                nanoseconds(time),
+                nanoseconds(averaging_interval, "duration"),
+                newest,
+            )
+
+    # Describing
+
+    def all_frames_as_yaml(self) -> str:
+        """Parent, broadcaster, rate and time span of every frame, as YAML."""
+        with self._tree_lock:
+            return frame_report.as_yaml(self._tree)
+
+    def all_frames_as_string(self) -> str:
+        """One line a frame, with its parent."""
+        with self._tree_lock:
+            return self._tree.describe()
+
+    def _allFramesAsDot(self, time: Any = None) -> str:  # noqa: N802 - tf2's name
+        with self._tree_lock:
+            return frame_report.as_dot(self._tree, LATEST if time is None else nanoseconds(time))
+
+    def _frameExists(self, frame_id: str) -> bool:  # noqa: N802 - tf2's name
+        with self._tree_lock:
+            return frame_id in self._tree.frames
+
+    def _getFrameStrings(self) -> list[str]:  # noqa: N802 - tf2's name
+        with self._tree_lock:
+            return list(self._tree.frames)
+
+    def _chain(
+        self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
+    ) -> list[str]:
+        """Names of the frames passed on the way from `source_frame` over `fixed_frame` to `target_frame`.
+
+        Unlike the original's debugging aid it leaves out no frame, and not the target when both times are equal.
+        """
+        hops = self._full_path(target_frame, target_time, source_frame, source_time, fixed_frame)[0]
+        return [source_frame, *(hop.destination for hop in hops)]
+
+    # Inner workings
+
+    def _store(self, transform: TransformStamped, authority: str, is_static: bool) -> None:
+        rotation, translation = transform.transform.rotation, transform.transform.translation
+        if not isinstance(translation, Vector3):
+            warnings.warn("translation should be of type Vector3", UserWarning, stacklevel=3)
+            raise TypeError("transform.translation must have members x, y, z")
+        if not isinstance(rotation, Quaternion):
+            warnings.warn("rotation should be of type Quaternion", UserWarning, stacklevel=3)
+        child = transform.child_frame_id.removeprefix("/")
+        sample = Sample(
+            nanoseconds(transform.header.stamp),
+            transform.header.frame_id.removeprefix("/"),
+            (float(rotation.x), float(rotation.y), float(rotation.z), float(rotation.w)),
+            (float(translation.x), float(translation.y), float(translation.z)),
+        )
+        faults = _faults(child, sample, authority)
+        for fault in faults:
+            get_logger("tf2").error(fault)
+        if faults:
+            return
+        with self._tree_lock:
+            stored = self._tree.insert(child, sample, authority, is_static)
+        if not stored:
+            get_logger("tf2").warning(
+                f"TF_OLD_DATA ignoring data from the past for frame {child} at time {display(sample.stamp)} according "
+                f"to authority {authority}\nPossible reasons are listed at "
+                "http://wiki.ros.org/tf/Errors%20explained"
+            )
+
+    def _lookup(self, target: str, source: str, stamp: int) -> tuple[RigidTransform, int]:
+        with self._tree_lock:
+            if target != source:
+                self._validate("lookupTransform argument ", target_frame=target, source_frame=source)
+            hops, stamp = self._tree.path(target, source, self._own_stamp(target, source, stamp))
+        return compose(hops), stamp
+
+    def _full_path(
+        self, target: str, target_time: Any, source: str, source_time: Any, fixed: str
+    ) -> tuple[list[Hop], int]:
+        target_stamp, source_stamp = nanoseconds(target_time), nanoseconds(source_time)
+        with self._tree_lock:
+            self._validate("lookupTransform argument ", target_frame=target, source_frame=source, fixed_frame=fixed)
+            to_fixed, _ = self._tree.path(fixed, source, source_stamp)
+            to_target, stamp = self._tree.path(target, fixed, self._own_stamp(target, fixed, target_stamp))
+        return to_fixed + to_target, stamp
+
+    def _own_stamp(self, target: str, source: str, stamp: int) -> int:
+        """Time 0 of a frame relative to itself is its newest sample, if it is known at all."""
+        if target != source or stamp != LATEST:
+            return stamp
+        return self._tree.latest_common_time(target, source)
+
+    def _why_unreachable(self, *legs: tuple[str, str, int]) -> tuple[bool, str]:
+        try:
+            for target, source, stamp in legs:
+                self._tree.path(target, source, stamp)
+        except TransformException as error:
+            return False, str(error)
+        return True, ""
+
+    def _why_unknown(self, **frames: str) -> str | None:
+        for argument, frame in frames.items():
+            reason = self._invalid(frame) or (None if frame in self._tree.frames else "frame does not exist")
+            if reason is not None:
+                return f'Invalid frame ID "{frame}" passed to canTransform argument {argument} - {reason}'
+        return None
+
+    def _validate(self, function: str, **frames: str) -> None:
+        for argument, frame in frames.items():
+            self._validate_frame(function + argument, frame)
+
+    def _validate_frame(self, place: str, frame: str) -> None:
+        reason = self._invalid(frame)
+        if reason is not None:
+            raise InvalidArgumentException(f'Invalid argument "{frame}" passed to {place} - {reason}')
+        if frame not in self._tree.frames:
+            raise LookupException(f'"{frame}" passed to {place} does not exist. ')
+
+    @staticmethod
+    def _invalid(frame: str) -> str | None:
+        if not isinstance(frame, str):
+            raise TypeError(f"a frame name must be str, not {type(frame).__name__}")
+        if not frame:
+            return "in tf2 frame_ids cannot be empty"
+        if frame.startswith("/"):
+            return "in tf2 frame_ids cannot start with a '/'"
+        return None
+
+
+def _faults(child: str, sample: Sample, authority: str) -> list[str]:
+    """Why a pose cannot be stored, one sentence a reason."""
+    numbers = (*sample.translation, *sample.rotation)
+    norm = sum(component * component for component in sample.rotation)
+    translation, rotation = _bracketed(sample.translation), _bracketed(sample.rotation)
+    faults = []
+    if child == sample.parent:
+        faults.append(
+            f'TF_SELF_TRANSFORM: Ignoring transform from authority "{authority}" with frame_id and  child_frame_id '
+            f'"{child}" because they are the same'
+        )
+    if not child:
+        faults.append(
+            f'TF_NO_CHILD_FRAME_ID: Ignoring transform from authority "{authority}" because child_frame_id not set '
+        )
+    if not sample.parent:
+        faults.append(
+            f'TF_NO_FRAME_ID: Ignoring transform with child_frame_id "{child}"  from authority "{authority}" because '
+            "frame_id not set"
+        )
+    if any(map(math.isnan, numbers)):
+        faults.append(
+            f'TF_NAN_INPUT: Ignoring transform for child_frame_id "{child}" from authority "{authority}" because of a '
+            f"nan value in the transform {translation} {rotation}"
+        )
+    if not abs(norm - 1.0) < QUATERNION_NORMALIZATION_TOLERANCE:
+        faults.append(
+            f'TF_DENORMALIZED_QUATERNION: Ignoring transform for child_frame_id "{child}" from authority '
+            f'"{authority}" because of an invalid quaternion in the transform {rotation}'
+        )
+    return faults
+
+
+def _bracketed(numbers: tuple[float, ...]) -> str:
+    return "(" + " ".join(f"{number:f}" for number in numbers) + ")"
+
+
+def _to_message(transform: RigidTransform, target: str, source: str, stamp: int) -> TransformStamped:
+    message = TransformStamped()
+    message.header.stamp = to_message(stamp)
+    message.header.frame_id = target
+    message.child_frame_id = source
+    translation, rotation = message.transform.translation, message.transform.rotation
+    translation.x, translation.y, translation.z = transform.translation
+    rotation.x, rotation.y, rotation.z, rotation.w = transform.rotation
+    return message
