@@ -1,0 +1,19 @@
+from setuptools import setup
+
+package_name = "tf2_ros"
+
+setup(
+    name=package_name,
+    version="0.41.0",
+    packages=[package_name],
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/" + package_name]),
+        ("share/" + package_name, ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="aqr_perception maintainers",
+    maintainer_email="maintainers@aqr-perception.invalid",
+    description="The Python module tf2_ros",
+    license="Apache-2.0",
+)
