@@ -43,6 +43,8 @@ from tf_transformations.projections import (
     projection_matrix,
 )
 from tf_transformations.rotations import (
+    _reorder_input_quaternion,
+    _reorder_output_quaternion,
     euler_from_matrix,
     euler_from_quaternion,
     euler_matrix,
@@ -68,6 +70,8 @@ __all__ = [
     "_EPS",
     "_NEXT_AXIS",
     "_TUPLE2AXES",
+    "_reorder_input_quaternion",
+    "_reorder_output_quaternion",
     "Arcball",
     "arcball_constrain_to_axis",
     "arcball_map_to_sphere",

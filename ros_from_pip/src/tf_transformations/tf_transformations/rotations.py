@@ -17,13 +17,13 @@ def _homogeneous(rotation: NDArray[np.float64]) -> Matrix:
     return transforms3d.affines.compose(np.zeros(3), rotation, np.ones(3))
 
 
-def _w_first(quaternion: ArrayLike) -> Quaternion:
+def _reorder_input_quaternion(quaternion: ArrayLike) -> Quaternion:
     """Return a ROS quaternion in the order of transforms3d."""
     x, y, z, w = quaternion
     return w, x, y, z
 
 
-def _w_last(quaternion: ArrayLike) -> Quaternion:
+def _reorder_output_quaternion(quaternion: ArrayLike) -> Quaternion:
     """Return a quaternion of transforms3d in the order of ROS."""
     w, x, y, z = quaternion
     return x, y, z, w
@@ -46,37 +46,38 @@ def euler_from_quaternion(quaternion: ArrayLike, axes: Axes = "sxyz") -> tuple[f
 
 def quaternion_from_euler(ai: float, aj: float, ak: float, axes: Axes = "sxyz") -> Quaternion:
     """Return the quaternion of three Euler angles."""
-    return _w_last(transforms3d.euler.euler2quat(ai, aj, ak, axes=axes))
+    return _reorder_output_quaternion(transforms3d.euler.euler2quat(ai, aj, ak, axes=axes))
 
 
 def quaternion_about_axis(angle: float, axis: ArrayLike) -> Quaternion:
     """Return the quaternion of a rotation by `angle` about `axis` (3,), which may have any length."""
-    return _w_last(transforms3d.quaternions.axangle2quat(axis, angle))
+    return _reorder_output_quaternion(transforms3d.quaternions.axangle2quat(axis, angle))
 
 
 def quaternion_matrix(quaternion: ArrayLike) -> Matrix:
     """Return the rotation matrix (4, 4) of a quaternion of any length; the identity for one of length zero."""
-    return _homogeneous(transforms3d.quaternions.quat2mat(_w_first(quaternion)))
+    return _homogeneous(transforms3d.quaternions.quat2mat(_reorder_input_quaternion(quaternion)))
 
 
 def quaternion_from_matrix(matrix: ArrayLike) -> Quaternion:
     """Return the quaternion, with w not negative, of the rotation in an affine transform (4, 4)."""
-    return _w_last(transforms3d.quaternions.mat2quat(transforms3d.affines.decompose(matrix)[1]))
+    return _reorder_output_quaternion(transforms3d.quaternions.mat2quat(transforms3d.affines.decompose(matrix)[1]))
 
 
 def quaternion_multiply(quaternion1: ArrayLike, quaternion0: ArrayLike) -> Quaternion:
     """Return the product: the rotation `quaternion0` followed by `quaternion1`."""
-    return _w_last(transforms3d.quaternions.qmult(_w_first(quaternion1), _w_first(quaternion0)))
+    return _reorder_output_quaternion(transforms3d.quaternions.qmult(_reorder_input_quaternion(quaternion1), _reorder_input_quaternion(quaternion0)))
 
 
 def quaternion_conjugate(quaternion: ArrayLike) -> NDArray[np.float64]:
     """Return (-x, -y, -z, w)."""
-    return np.array(_w_last(transforms3d.quaternions.qconjugate(_w_first(quaternion))), dtype=np.float64)
+    return np.array(_reorder_output_quaternion(transforms3d.quaternions.qconjugate(_reorder_input_quaternion(quaternion))), dtype=np.float64)
 
 
 def quaternion_inverse(quaternion: ArrayLike) -> NDArray[np.float64]:
     """Return the quaternion whose product with the given one, of any length, is (0, 0, 0, 1)."""
-    return np.array(_w_last(transforms3d.quaternions.qinverse(_w_first(quaternion))), dtype=np.float64)
+    # transforms3d's qinverse divides by the length, not its square, and so is right for unit quaternions only.
+    return quaternion_conjugate(quaternion) / np.dot(quaternion, quaternion)
 
 
 def quaternion_slerp(
