@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from rclpy.time import Time
+
 from message_filters.simple_filter import SimpleFilter
 from message_filters.stamps import stamp_or_now
-from rclpy.time import Time
 
 
 class Cache(SimpleFilter):

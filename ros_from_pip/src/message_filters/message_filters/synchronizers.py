@@ -5,10 +5,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from message_filters.simple_filter import SimpleFilter
-from message_filters.stamps import stamp_or_now
 from rclpy.duration import Duration
 from rclpy.time import Time
+
+from message_filters.simple_filter import SimpleFilter
+from message_filters.stamps import stamp_or_now
 
 # The messages of one input that wait for partners, by stamp in nanoseconds.
 Queue = dict[int, Any]

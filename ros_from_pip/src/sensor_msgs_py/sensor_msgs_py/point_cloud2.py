@@ -194,6 +194,7 @@ def create_cloud(
 def create_cloud_xyz32(header: Header, points: Iterable[Any]) -> PointCloud2:
     """Return a cloud of float32 fields x, y, z. Arguments and errors: see `create_cloud`."""
     fields = [
-        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1) for index, name in enumerate("xyz")
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate("xyz")
     ]
     return create_cloud(header, fields, points)

@@ -100,7 +100,7 @@ def clip_matrix(
         ValueError: a lower bound is not below its upper one, or `near` is not positive in a perspective.
     """
     if left >= right or bottom >= top or near >= far:
-        raise ValueError(f"invalid frustum: x {left}..{right}, y {bottom}..{top}, z {near}..{far} are not all increasing")
+        raise ValueError(f"invalid frustum: x {left}..{right}, y {bottom}..{top}, z {near}..{far} do not all increase")
     low = np.array([left, bottom, near], dtype=np.float64)
     high = np.array([right, top, far], dtype=np.float64)
     size = high - low

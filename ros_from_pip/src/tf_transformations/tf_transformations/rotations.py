@@ -66,12 +66,17 @@ def quaternion_from_matrix(matrix: ArrayLike) -> Quaternion:
 
 def quaternion_multiply(quaternion1: ArrayLike, quaternion0: ArrayLike) -> Quaternion:
     """Return the product: the rotation `quaternion0` followed by `quaternion1`."""
-    return _reorder_output_quaternion(transforms3d.quaternions.qmult(_reorder_input_quaternion(quaternion1), _reorder_input_quaternion(quaternion0)))
+    return _reorder_output_quaternion(
+        transforms3d.quaternions.qmult(_reorder_input_quaternion(quaternion1), _reorder_input_quaternion(quaternion0))
+    )
 
 
 def quaternion_conjugate(quaternion: ArrayLike) -> NDArray[np.float64]:
     """Return (-x, -y, -z, w)."""
-    return np.array(_reorder_output_quaternion(transforms3d.quaternions.qconjugate(_reorder_input_quaternion(quaternion))), dtype=np.float64)
+    return np.array(
+        _reorder_output_quaternion(transforms3d.quaternions.qconjugate(_reorder_input_quaternion(quaternion))),
+        dtype=np.float64,
+    )
 
 
 def quaternion_inverse(quaternion: ArrayLike) -> NDArray[np.float64]:
@@ -85,8 +90,8 @@ def quaternion_slerp(
 ) -> NDArray[np.float64]:
     """Return the unit quaternion at `fraction` of the way along the great circle from `quat0` to `quat1`.
 
-    `spin` adds as many half turns on the way; without `shortestpath`, the way is not turned round where it is the longer
-    one. The fraction may lie outside [0, 1]. With these three, neither SciPy nor transforms3d can do it; the formula is
+    `spin` adds as many half turns on the way; without `shortestpath`, the way is not turned round where it is longer.
+    The fraction may lie outside [0, 1]. With these three, neither SciPy nor transforms3d can do it; the formula is
     Shoemake's (Animating rotation with quaternion curves, 1985).
     """
     start = unit_vector(quat0[:4])

@@ -1,0 +1,1 @@
+"""What is a C++ extension in the original."""
