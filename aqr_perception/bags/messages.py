@@ -1,0 +1,108 @@
+"""Sensor messages for a bag, made without ROS; fields are those of the message definitions of the same names."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
+
+from aqr_perception.geometry import quaternion_xyzw
+
+TYPESTORE = get_typestore(Stores.ROS2_KILTED)
+"""Message classes by type name, e.g. ``TYPESTORE.types["sensor_msgs/msg/Image"]``."""
+
+_DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}  # sensor_msgs/PointField
+
+
+def make(type_name: str, **fields: Any) -> Any:
+    """Return a message of any type in `TYPESTORE`, e.g. ``std_msgs/msg/Header``; every field must be given."""
+    return TYPESTORE.types[type_name](**fields)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+    return make(
+        "std_msgs/msg/Header", stamp=make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec), frame_id=frame_id
+    )
+
+
+def transform(stamp_ns: int, parent: str, child: str, child_to_parent: NDArray[np.float64]) -> Any:
+    """Return a TransformStamped of a rigid (4, 4) matrix in metres."""
+    x, y, z = child_to_parent[:3, 3].tolist()
+    qx, qy, qz, qw = quaternion_xyzw(child_to_parent).tolist()
+    return make(
+        "geometry_msgs/msg/TransformStamped",
+        header=header(stamp_ns, parent),
+        child_frame_id=child,
+        transform=make(
+            "geometry_msgs/msg/Transform",
+            translation=make("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
+            rotation=make("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+        ),
+    )
+
+
+def tf(transforms: list[Any]) -> Any:
+    return make("tf2_msgs/msg/TFMessage", transforms=transforms)
+
+
+def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
+    """Return a PointCloud2, one row, of a (N,) structured array of little-endian numbers; padding is kept."""
+    fields = [
+        make("sensor_msgs/msg/PointField", name=name, offset=entry[1], datatype=_DATATYPES[entry[0].str[1:]], count=1)
+        for name, entry in (records.dtype.fields or {}).items()
+    ]
+    return make(
+        "sensor_msgs/msg/PointCloud2",
+        header=header(stamp_ns, frame_id),
+        height=1,
+        width=len(records),
+        fields=fields,
+        is_bigendian=False,
+        point_step=records.dtype.itemsize,
+        row_step=records.dtype.itemsize * len(records),
+        data=np.frombuffer(records.tobytes(), np.uint8),
+        is_dense=False,
+    )
+
+
+def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics: NDArray[np.float64]) -> Any:
+    """Return the CameraInfo of a camera without distortion: K and P from (3, 3) intrinsics; size is width, height."""
+    return make(
+        "sensor_msgs/msg/CameraInfo",
+        header=header(stamp_ns, frame_id),
+        height=size[1],
+        width=size[0],
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=intrinsics.reshape(-1),
+        r=np.eye(3).reshape(-1),
+        p=np.c_[intrinsics, np.zeros(3)].reshape(-1),
+        binning_x=0,
+        binning_y=0,
+        roi=make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
+    )
+
+
+def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
+    return make(
+        "sensor_msgs/msg/CompressedImage",
+        header=header(stamp_ns, frame_id),
+        format="bgr8; jpeg compressed bgr8",
+        data=np.frombuffer(jpeg, np.uint8),
+    )
+
+
+def image(stamp_ns: int, frame_id: str, pixels: NDArray[np.uint8]) -> Any:
+    """Return an Image of (H, W, 3) uint8 BGR pixels."""
+    height, width = pixels.shape[:2]
+    return make(
+        "sensor_msgs/msg/Image",
+        header=header(stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding="bgr8",
+        is_bigendian=0,
+        step=3 * width,
+        data=pixels.reshape(-1),
+    )

@@ -1,0 +1,220 @@
+"""Plays a rosbag2 file over DDS, where there is no `ros2 bag play`: ``bag_player BAG [options]``."""
+
+import argparse
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from rosbags.interfaces import Qos
+from rosgraph_msgs.msg import Clock
+from tqdm import tqdm
+
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.reader import BagMessage, BagReader, BagTopic
+from aqr_perception.nodes.stamps import ns_to_stamp
+
+_CLOCK_PERIOD = 0.025
+_DISCOVERY_POLL = 0.02
+_DELIVERY_SECONDS = 2.0
+
+_log = logging.getLogger("bag_player")
+
+
+class BagPlayer:
+    """Publishes a bag's messages, as the bytes they are, at the pace at which they were recorded.
+
+    Topics whose message package is not installed are left out with a warning. A topic offers the QoS with which it was
+    recorded. Use it as a context manager.
+
+    Args:
+        topics: play only these; none named: all.
+        clock: publish the bag's time on /clock too, for nodes with `use_sim_time`.
+    """
+
+    def __init__(self, node: Node, bag: BagReader, topics: Sequence[str] = (), clock: bool = False) -> None:
+        self._node = node
+        self._bag = bag
+        known = {topic.name for topic in bag.topics}
+        if unknown := sorted(set(topics) - known):
+            raise BagError(f"{bag.path}: found no topic {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        self._publishers: dict[str, Any] = {}
+        for topic in bag.topics:
+            if topic.name not in self._publishers and (not topics or topic.name in topics):
+                self._add_publisher(topic)
+        if not self._publishers:
+            raise BagError(f"{bag.path}: found no topic that can be played, needed one whose message type is installed")
+        self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
+
+    def _add_publisher(self, topic: BagTopic) -> None:
+        message_class = _message_class(topic.type)
+        if message_class is None:
+            _log.warning(
+                "%s is not played: found type %s, needed an installed message package; install ros-<distro>-%s",
+                topic.name,
+                topic.type,
+                topic.type.split("/")[0].replace("_", "-"),
+            )
+            return
+        self._publishers[topic.name] = self._node.create_publisher(message_class, topic.name, _profile(topic))
+
+    def wait_for_subscribers(self, seconds: float) -> bool:
+        """Wait until every topic has a subscriber, at most so long; return whether they all have."""
+        deadline = time.monotonic() + seconds
+        while any(publisher.get_subscription_count() == 0 for publisher in self._publishers.values()):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_DISCOVERY_POLL)
+        return True
+
+    def play(self, rate: float = 1.0, start: float = 0.0, duration: float | None = None, progress: bool = True) -> int:
+        """Play once; return the number of messages published.
+
+        Args:
+            rate: bag seconds in a second.
+            start, duration: play this part of the bag, in seconds of the bag.
+        """
+        start_ns = self._bag.start_ns + round(start * 1e9)
+        stop_ns = None if duration is None else start_ns + round(duration * 1e9)
+        length = ((stop_ns or self._bag.end_ns) - start_ns) / 1e9
+        begun = time.monotonic()
+        count = 0
+        with tqdm(total=round(max(length, 0.0), 3), unit="s", disable=not progress, bar_format=_BAR) as bar:
+            for message in self._bag.messages(tuple(self._publishers), start_ns, stop_ns):
+                self._wait_until(message, start_ns, begun, rate)
+                self._publishers[message.topic].publish(message.data)
+                count += 1
+                bar.update((message.stamp_ns - start_ns) / 1e9 - bar.n)
+        return count
+
+    def _wait_until(self, message: BagMessage, start_ns: int, begun: float, rate: float) -> None:
+        """Sleep until a message is due; keep /clock going meanwhile."""
+        due = begun + (message.stamp_ns - start_ns) / 1e9 / rate
+        while (left := due - time.monotonic()) > 0:
+            self._tick(message.stamp_ns - round(left * rate * 1e9))
+            time.sleep(min(left, _CLOCK_PERIOD) if self._clock else left)
+        self._tick(message.stamp_ns)
+
+    def _tick(self, now_ns: int) -> None:
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=ns_to_stamp(now_ns)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the last messages time to arrive, unless interrupted, and take the publishers down."""
+        for publisher in self._publishers.values():
+            if kind is None:
+                publisher.wait_for_all_acked(Duration(seconds=_DELIVERY_SECONDS))
+            self._node.destroy_publisher(publisher)
+
+
+_BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag [{elapsed}<{remaining}]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play a bag as the command line says; return the exit status (130 where interrupted)."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(levelname)s: %(message)s")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(remove_ros_args(["bag_player", *arguments])[1:])
+    rclpy.init(args=["bag_player", *arguments])
+    try:
+        node = rclpy.create_node("bag_player")
+        with BagReader(options.bag) as bag, BagPlayer(node, bag, options.topics, options.clock) as player:
+            _play(player, options)
+    except BagError as error:
+        _log.error("%s", error)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 130
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _play(player: BagPlayer, options: argparse.Namespace) -> None:
+    time.sleep(options.delay)
+    player.wait_for_subscribers(options.wait)
+    for _ in _rounds(options.loop):
+        count = player.play(options.rate, options.start, options.duration, sys.stderr.isatty())
+        if count == 0:
+            raise BagError(f"{options.bag}: found no message in the part to play; check --start and --duration")
+
+
+def _rounds(endless: bool) -> Iterator[None]:
+    yield None
+    while endless:
+        yield None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bag_player", description="Play a rosbag2 file (mcap or sqlite3) over DDS.")
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
+    parser.add_argument("--rate", type=_positive, default=1.0, help="speed (default: %(default)s)")
+    parser.add_argument("--loop", action="store_true", help="start over at the end, until interrupted")
+    parser.add_argument("--clock", action="store_true", help="publish the bag's time on /clock")
+    parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="play only these")
+    parser.add_argument("--start", type=_not_negative, default=0.0, metavar="S", help="skip the bag's first seconds")
+    parser.add_argument("--duration", type=_positive, metavar="S", help="stop after so many seconds of the bag")
+    parser.add_argument("--delay", type=_not_negative, default=0.0, metavar="S", help="sleep before anything is played")
+    parser.add_argument(
+        "--wait",
+        type=_not_negative,
+        default=2.0,
+        metavar="S",
+        help="wait at most so long for a subscriber to every topic (default: %(default)s)",
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}, needed a positive number")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}, needed 0 or a positive number")
+    return value
+
+
+def _message_class(type_name: str) -> type | None:
+    """Return the class of e.g. ``sensor_msgs/msg/Image``; None where its package is not installed."""
+    package, *folders, name = type_name.split("/")
+    try:
+        return getattr(importlib.import_module(".".join([package, *(folders or ["msg"])])), name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def _profile(topic: BagTopic) -> QoSProfile:
+    """Return the recorded publisher's QoS as far as it matters to subscribers; reliable and volatile where unknown."""
+    qos: Qos | None = topic.qos[0] if topic.qos else None
+    latched = topic.name == "/tf_static" if qos is None else qos.durability.name == "TRANSIENT_LOCAL"
+    best_effort = qos is not None and qos.reliability.name == "BEST_EFFORT"
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=max(qos.depth if qos is not None else 0, 10),
+        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
