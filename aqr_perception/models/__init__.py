@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aqr_perception.models import checkpoint
-from aqr_perception.models.cmt import CMT
 from aqr_perception.models.presets import load_preset, preset_names
 
 __all__ = ["CMT", "build_model", "load_checkpoint", "preset_names"]
@@ -16,18 +14,20 @@ __all__ = ["CMT", "build_model", "load_checkpoint", "preset_names"]
 _log = logging.getLogger(__name__)
 
 
-def build_model(preset: str) -> CMT:
+def build_model(preset: str):
     """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
 
     Raises:
         PresetError: the preset is unknown or its file does not fit.
     """
+    from aqr_perception.models.cmt import CMT
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return CMT(load_preset(preset)).eval()
 
 
-def load_checkpoint(model: CMT, source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
+def load_checkpoint(model, source):
     """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
 
     The router is the only part an authors' file may lack: then AQR is off and query weights come from the attention mass.
@@ -35,6 +35,8 @@ def load_checkpoint(model: CMT, source: str | Path | Mapping[str, Tensor]) -> ch
     Raises:
         CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
     """
+    from aqr_perception.models import checkpoint
+
     report = checkpoint.load_checkpoint(model, source)
     model.router_trained = report.has_router
     if not report.has_router:
