@@ -45,7 +45,7 @@ class BufferClient(BufferInterface):
         node: Node,
         ns: str,
         check_frequency: float = 10.0,
-        timeout_padding: Duration = Duration(seconds=2.0),  # noqa: B008 - immutable, and tf2's signature
+        timeout_padding: Duration | float = Duration(seconds=2.0),  # noqa: B008 - immutable, and tf2's signature
     ) -> None:
         super().__init__()
         self.node = node
@@ -143,7 +143,10 @@ class BufferClient(BufferInterface):
     def _process(self, goal: LookupTransform.Goal) -> TransformStamped:
         if not self.action_client.server_is_ready():
             raise TimeoutException("The BufferServer is not ready.")
-        patience = (Duration.from_msg(goal.timeout) + self.timeout_padding).nanoseconds * 1e-9
+        # The original's own tests also pass the padding as a number of seconds.
+        padding = self.timeout_padding
+        padding_seconds = padding.nanoseconds * 1e-9 if isinstance(padding, Duration) else padding
+        patience = Duration.from_msg(goal.timeout).nanoseconds * 1e-9 + padding_seconds
         goal_handle = _await(self.action_client.send_goal_async(goal), patience)
         if not goal_handle.accepted:
             raise TimeoutException(

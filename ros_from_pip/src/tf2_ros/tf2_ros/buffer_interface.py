@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from geometry_msgs.msg import (
     PointStamped,
@@ -17,7 +17,6 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 MsgStamped = PointStamped | PoseStamped | PoseWithCovarianceStamped | Vector3Stamped | PointCloud2
-PyKDLType = TypeVar("PyKDLType")
 TransformableObject = Any
 """A stamped message, or an object of any library that has registered its types."""
 TransformableObjectType = type
