@@ -57,8 +57,9 @@ def compose(hops: Sequence[Hop]) -> RigidTransform:
             position = matrix @ position + translation
             orientation = qmult(quaternion, orientation)
     w, x, y, z = orientation.tolist()
+    along_x, along_y, along_z = position.tolist()
     sign = -1.0 if _leading(x, y, z, w) < 0.0 else 1.0
-    return RigidTransform((sign * x, sign * y, sign * z, sign * w), tuple(position.tolist()))
+    return RigidTransform((sign * x, sign * y, sign * z, sign * w), (along_x, along_y, along_z))
 
 
 def _leading(x: float, y: float, z: float, w: float) -> float:

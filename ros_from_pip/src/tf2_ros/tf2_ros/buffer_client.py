@@ -49,7 +49,7 @@ class BufferClient(BufferInterface):
     ) -> None:
         super().__init__()
         self.node = node
-        self.action_client = ActionClient(node, LookupTransform, action_name=ns)
+        self.action_client: ActionClient = ActionClient(node, LookupTransform, action_name=ns)
         self.check_frequency = check_frequency
         self.timeout_padding = timeout_padding
 

@@ -111,7 +111,7 @@ class BufferInterface:
         source_frame: str,
         time: Time,
         timeout: Duration = Duration(),  # noqa: B008 - immutable, and tf2's signature
-    ) -> bool:
+    ) -> bool | tuple[bool, str]:
         """Whether `lookup_transform` would succeed."""
         raise NotImplementedException()
 
@@ -123,7 +123,7 @@ class BufferInterface:
         source_time: Time,
         fixed_frame: str,
         timeout: Duration = Duration(),  # noqa: B008 - immutable, and tf2's signature
-    ) -> bool:
+    ) -> bool | tuple[bool, str]:
         """Whether `lookup_transform_full` would succeed."""
         raise NotImplementedException()
 
