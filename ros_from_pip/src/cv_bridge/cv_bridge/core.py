@@ -63,7 +63,7 @@ class CvBridge:
     ) -> NDArray[Any] | None:
         """Return the decoded image: as OpenCV decodes it (mostly BGR), or in `desired_encoding`.
 
-        None where the data is no image (with `passthrough`).
+        None where the data is no image, with `passthrough` or `bgr8`.
 
         Raises:
             CvBridgeError: the image cannot be converted to `desired_encoding` as a bgr8 one.
@@ -141,7 +141,7 @@ class CvBridge:
         return message
 
     @staticmethod
-    def _convert(image: NDArray[Any] | None, encoding: str, desired_encoding: str) -> NDArray[Any]:
+    def _convert(image: NDArray[Any] | None, encoding: str, desired_encoding: str) -> NDArray[Any] | None:
         try:
             return cvtColor2(image, encoding, desired_encoding)
         except RuntimeError as error:

@@ -1,6 +1,6 @@
 """The functions of the original's C++ extension: pixel types, colour conversion, conversion for display.
 
-All raise RuntimeError, as exceptions of the extension arrive in Python.
+They raise RuntimeError, as exceptions of the extension arrive in Python.
 """
 
 import re
@@ -75,14 +75,17 @@ def CV_MAT_DEPTHWrap(i: int) -> int:  # noqa: N802
     return i & _DEPTH_MASK
 
 
-def cvtColor2(obj_in: Image, encoding_in: str, encoding_out: str) -> Image:  # noqa: N802
+def cvtColor2(obj_in: Image | None, encoding_in: str, encoding_out: str) -> Image | None:  # noqa: N802
     """Return a copy of an image in another encoding; unchanged where `encoding_out` is empty or the same.
 
     Between colour encodings everything that OpenCV can do, with 8 bits scaled to 16 and back. Otherwise the number of
     channels must stay, values outside the new range saturate, and a generic encoding never becomes a colour one.
+    No image (None) can only stay what it is.
     """
     if encoding_out in ("", encoding_in):
-        return _mat(np.array(obj_in))
+        return None if obj_in is None else _mat(obj_in).copy()
+    if obj_in is None:
+        raise RuntimeError(f"there is no image to convert from [{encoding_in}] to [{encoding_out}]")
     image = _mat(obj_in)
     source, target = COLOR_ENCODINGS.get(encoding_in), COLOR_ENCODINGS.get(encoding_out)
     if source is None and target is not None:
@@ -109,7 +112,7 @@ def cvtColor2(obj_in: Image, encoding_in: str, encoding_out: str) -> Image:  # n
 def _mat(image: Image) -> Image:
     """Return the image as OpenCV gives images back: without a last axis of length 1, and 64-bit integers as 32-bit."""
     if not isinstance(image, np.ndarray):
-        raise RuntimeError(f"there is no image to convert, but {type(image).__name__}")
+        raise TypeError(f"the image is a {type(image).__name__}, not a numpy array")
     if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
         image = image.astype(np.int32)
     return image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image

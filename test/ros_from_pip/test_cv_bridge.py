@@ -1,0 +1,217 @@
+"""Images to messages and back over all encodings, and the rules by which encodings convert to each other."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="no ROS 2 here", exc_type=ImportError)
+cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not built or installed")
+import cv2  # noqa: E402
+from cv_bridge import CvBridge, CvBridgeError, cvtColorForDisplay, getCvType  # noqa: E402
+from cv_bridge.boost.cv_bridge_boost import CV_MAT_CNWrap, CV_MAT_DEPTHWrap, cvtColor2  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+BRIDGE = CvBridge()
+COLORS = ["rgb8", "bgr8", "rgba8", "bgra8", "rgb16", "bgr16", "rgba16", "bgra16", "mono8", "mono16"]
+BAYER = [f"bayer_{pattern}{bits}" for pattern in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)]
+YUV = ["yuv422", "yuv422_yuy2", "uyvy", "yuyv"]
+GENERIC = [
+    f"{depth}C{channels}" for depth in ("8U", "8S", "16U", "16S", "32S", "32F", "64F") for channels in (1, 2, 3, 4)
+]
+encodings = st.sampled_from(COLORS + BAYER + YUV + GENERIC + ["8U", "32F"])
+
+
+def random_image(encoding, height=4, width=6, seed=0, low=0, high=127):
+    dtype, channels = BRIDGE.encoding_to_dtype_with_channels(encoding)
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.random.default_rng(seed).integers(low, high, size=shape).astype(dtype)
+
+
+@given(encodings, st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_image_survives_the_way_through_a_message(encoding, height, width, big_endian, seed):
+    image = random_image(encoding, height, width, seed)
+    header = Header(frame_id="camera")
+    message = BRIDGE.cv2_to_imgmsg(image.astype(image.dtype.newbyteorder(">" if big_endian else "<")), encoding, header)
+    assert (message.height, message.width, message.encoding) == (height, width, encoding)
+    assert message.header == header
+    assert message.step * height == len(message.data) == image.nbytes
+    decoded = BRIDGE.imgmsg_to_cv2(message)
+    assert decoded.dtype == image.dtype
+    assert decoded.dtype.isnative
+    np.testing.assert_array_equal(decoded, image)
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message, encoding), image)
+
+
+@given(encodings, st.integers(1, 5), st.integers(1, 5), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_padding_at_the_end_of_rows_is_left_out(encoding, height, width, padding):
+    image = random_image(encoding, height, width)
+    rows = np.pad(image.reshape(height, -1).view(np.uint8), ((0, 0), (0, padding)), constant_values=255)
+    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1])
+    message.data.frombytes(rows.tobytes())
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message), image)
+
+
+@pytest.mark.parametrize("source", COLORS + GENERIC)
+def test_encodings_convert_where_the_channels_or_the_colors_allow_it(source):
+    image = random_image(source)
+    for target in COLORS + GENERIC:
+        same_channels = CV_MAT_CNWrap(getCvType(source)) == CV_MAT_CNWrap(getCvType(target))
+        both_colors = source in COLORS and target in COLORS
+        if (source in GENERIC and target in COLORS) or not (same_channels or both_colors):
+            with pytest.raises(RuntimeError, match=r"color format|number of channels"):
+                cvtColor2(image, source, target)
+            continue
+        converted = cvtColor2(image, source, target)
+        assert converted.dtype == random_image(target).dtype
+        assert converted.shape == random_image(target).shape
+        if same_channels and (both_colors or source in GENERIC):
+            # 16 bits hold 8 exactly; 8 bits hold the upper byte of 16.
+            tolerance = 128 if "16" in source and "8" in target else 0
+            back = cvtColor2(converted, target, source).astype(np.float64)
+            assert np.abs(back - image).max() <= tolerance, f"{source} to {target} and back"
+
+
+@pytest.mark.parametrize("encoding", COLORS[:8])
+def test_colors_keep_their_meaning_in_every_order_and_depth(encoding):
+    full = 255 if encoding.endswith("8") else 65535
+    orange = {"r": full, "g": full / 5, "b": 0, "a": full}
+    image = np.empty_like(random_image(encoding))
+    image[:] = [orange[channel] for channel in encoding.rstrip("0123456789")]
+    message = BRIDGE.cv2_to_imgmsg(image, encoding)
+    assert BRIDGE.imgmsg_to_cv2(message, "bgr8")[0, 0].tolist() == [0, 51, 255]
+    assert BRIDGE.imgmsg_to_cv2(message, "rgba16")[0, 0].tolist() == [65535, 13107, 0, 65535]
+    gray = 0.299 * 255 + 0.587 * 51
+    assert BRIDGE.imgmsg_to_cv2(message, "mono8")[0, 0] == pytest.approx(gray, abs=1)
+
+
+def test_depths_scale_between_8_and_16_bits_and_saturate_elsewhere():
+    assert cvtColor2(np.array([[1000]], np.uint16), "mono16", "bgr8").tolist() == [[[4, 4, 4]]]
+    assert cvtColor2(np.array([[255, 1]], np.uint8), "mono8", "mono16").tolist() == [[65535, 257]]
+    floats = np.array([[-7.0, 2.5, 3.5, 300.0, np.nan]], np.float32)
+    assert cvtColor2(floats, "32FC1", "8UC1").tolist() == [[0, 2, 4, 255, 0]]
+    assert cvtColor2(floats[:, :4], "32FC1", "8SC1").tolist() == [[-7, 2, 4, 127]]
+
+
+@pytest.mark.parametrize("encoding", BAYER)
+def test_bayer_mosaic_of_one_color_has_that_color(encoding):
+    scale = 1 if encoding.endswith("8") else 257
+    rgb = {"r": 200 * scale, "g": 100 * scale, "b": 50 * scale}
+    pattern = encoding[6:10]
+    tile = np.array([[rgb[pattern[0]], rgb[pattern[1]]], [rgb[pattern[2]], rgb[pattern[3]]]])
+    image = np.tile(tile, (4, 4)).astype(np.uint8 if scale == 1 else np.uint16)
+    color = BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(image, encoding), "rgb8")
+    np.testing.assert_array_equal(color, np.broadcast_to([200, 100, 50], (8, 8, 3)))
+    with pytest.raises(CvBridgeError, match="Unsupported conversion"):
+        BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(image, encoding), "rgba8")
+
+
+@pytest.mark.parametrize("encoding", YUV)
+def test_yuv_brightness_is_found_in_its_byte_of_each_pixel(encoding):
+    luma = 1 if encoding in ("yuv422", "uyvy") else 0
+    image = np.full((2, 4, 2), 128, np.uint8)  # 128: no colour
+    image[..., luma] = [[16, 60, 126, 235]] * 2
+    message = BRIDGE.cv2_to_imgmsg(image, encoding)
+    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(message, "mono8"), image[..., luma])
+    assert BRIDGE.imgmsg_to_cv2(message, "bgr8")[0, 3].tolist() == [255, 255, 255]
+    with pytest.raises(CvBridgeError):
+        BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(np.zeros((2, 2, 3), np.uint8), "bgr8"), encoding)
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "bgr8", "bgra8", "mono16", "bgr16"])
+def test_lossless_compression_gives_the_image_back(encoding):
+    image = random_image(encoding, high=255)
+    message = BRIDGE.cv2_to_compressed_imgmsg(image, "png")
+    assert message.format == "png"
+    np.testing.assert_array_equal(BRIDGE.compressed_imgmsg_to_cv2(message), image)
+
+
+def test_compressed_images_convert_from_bgr():
+    image = random_image("bgr8", high=255)
+    message = BRIDGE.cv2_to_compressed_imgmsg(image, "png")
+    np.testing.assert_array_equal(BRIDGE.compressed_imgmsg_to_cv2(message, "rgb8"), image[..., ::-1])
+    np.testing.assert_array_equal(BRIDGE.compressed_imgmsg_to_cv2(message, "bgr8"), image)
+    jpeg = BRIDGE.cv2_to_compressed_imgmsg(np.full((16, 16, 3), 77, np.uint8))
+    assert jpeg.format == "jpg"
+    assert np.abs(BRIDGE.compressed_imgmsg_to_cv2(jpeg).astype(int) - 77).max() <= 1
+
+
+def test_data_that_is_no_image_is_none_and_cannot_be_converted():
+    message = CompressedImage(format="jpeg")
+    message.data.frombytes(b"not an image")
+    assert BRIDGE.compressed_imgmsg_to_cv2(message) is None
+    with pytest.raises(CvBridgeError, match="no image"):
+        BRIDGE.compressed_imgmsg_to_cv2(message, "rgb8")
+
+
+def test_image_shares_the_data_of_its_message():
+    message = BRIDGE.cv2_to_imgmsg(np.zeros((2, 3, 3), np.uint8), "bgr8")
+    BRIDGE.imgmsg_to_cv2(message)[1, 2, 0] = 9
+    assert message.data[15] == 9
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"encoding": "rgb9"}, "Unrecognized image encoding"),
+        ({"step": 5}, "step"),
+        ({"height": 3}, "bytes in all"),
+    ],
+)
+def test_message_that_contradicts_itself_is_refused(attributes, reason):
+    message = BRIDGE.cv2_to_imgmsg(np.zeros((2, 2, 3), np.uint8), "bgr8")
+    for name, value in attributes.items():
+        setattr(message, name, value)
+    with pytest.raises(CvBridgeError, match=reason):
+        BRIDGE.imgmsg_to_cv2(message)
+
+
+def test_array_that_does_not_hold_its_encoding_is_refused():
+    with pytest.raises(CvBridgeError, match="incompatible type 8UC3"):
+        BRIDGE.cv2_to_imgmsg(np.zeros((2, 2, 3), np.uint8), "rgba8")
+    for convert in (BRIDGE.cv2_to_imgmsg, BRIDGE.cv2_to_compressed_imgmsg):
+        with pytest.raises(TypeError, match="numpy array"):
+            convert([[1, 2], [3, 4]])
+    assert issubclass(CvBridgeError, TypeError)
+
+
+@pytest.mark.parametrize("encoding", COLORS + BAYER + GENERIC)
+def test_pixel_types_are_those_of_opencv(encoding):
+    image = np.empty_like(random_image(encoding))
+    name = BRIDGE.cvtype_to_name[getCvType(encoding)]
+    assert name == BRIDGE.dtype_with_channels_to_cvtype2(image.dtype, 1 if image.ndim == 2 else image.shape[2])
+    assert getCvType(encoding) == getattr(cv2, f"CV_{name}")
+    assert CV_MAT_DEPTHWrap(getCvType(encoding)) == getattr(cv2, f"CV_{name.split('C')[0]}")
+
+
+def test_display_scales_the_finite_range_of_depth_images():
+    depth = np.array([[50, 100, 150, -np.inf, np.inf, np.nan]], np.float32)
+    shown = cvtColorForDisplay(depth, "32FC1", "", do_dynamic_scaling=True)
+    assert shown.tolist() == [[[value] * 3 for value in (0, 128, 255, 0, 0, 0)]]
+    assert cvtColorForDisplay(depth[:, :3], "32FC1", "mono8", False, 100, 200).tolist() == [[0, 0, 128]]
+    colored = cvtColorForDisplay(depth, "32FC1", "bgr8", True, colormap=cv2.COLORMAP_JET)
+    assert colored[0, 5].tolist() == [0, 0, 0]
+    assert colored[0, 0].tolist() != colored[0, 2].tolist()
+    assert np.unique(cvtColorForDisplay(np.full((2, 2), 7, np.uint8), "mono8", "", True)).tolist() == [128]
+
+
+def test_display_gives_labels_colors_of_their_own():
+    labels = np.array([[0, 1, 2, 146, -1, 7]], np.int32)
+    shown = cvtColorForDisplay(labels, "32SC1", "bgr8")
+    assert shown.shape == (1, 6, 3)
+    assert shown[0, 0].tolist() == shown[0, 3].tolist() == [255, 248, 239]
+    assert shown[0, 4].tolist() == [0, 0, 0]
+    assert len({tuple(color) for color in shown[0, :3]}) == 3
+
+
+def test_display_needs_an_encoding_that_can_be_shown():
+    with pytest.raises(RuntimeError, match="8 bits"):
+        cvtColorForDisplay(np.zeros((2, 2), np.uint16), "mono16", "mono16")
+    with pytest.raises(RuntimeError, match="more than one channel"):
+        cvtColorForDisplay(np.zeros((2, 2, 3), np.uint8), "bgr8", "bgr8", False, 0, 10)
+    with pytest.raises(RuntimeError, match="cannot be guessed"):
+        cvtColorForDisplay(np.zeros((2, 2)), "64FC1", "")
+    assert cvtColorForDisplay(np.full((1, 1), 65535, np.uint16), "16UC1", "mono8").tolist() == [[255]]
