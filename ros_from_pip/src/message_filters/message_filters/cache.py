@@ -65,4 +65,5 @@ class Cache(SimpleFilter):
         return None if latest is None else self.getElemAfterTime(latest)
 
     def _stamped(self) -> list[tuple[Any, Time]]:
-        return list(zip(self.cache_msgs, self.cache_times, strict=True))
+        # Not strict: another thread may be between the two insertions of `add`.
+        return list(zip(self.cache_msgs, self.cache_times, strict=False))
