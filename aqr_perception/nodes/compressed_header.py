@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aqr_perception.nodes.message_error import MessageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 
@@ -55,7 +56,7 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
 
 
 def _read_png(data: bytes, topic: str) -> CompressedHeader:
-    if b"IEND" not in data[-16:]:
+    if data.rfind(_PNG_END) < 0:
         raise _truncated("PNG", data, "the IEND chunk", topic)
     return CompressedHeader("PNG", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
 
