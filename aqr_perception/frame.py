@@ -53,7 +53,7 @@ class Frame:
     """Everything the detector gets to see at one moment.
 
     Attributes:
-        stamp_ns: time of the frame, nanoseconds: the LiDAR sweep's stamp, or the timer's for a camera-only frame.
+        stamp_ns: time of the frame, nanoseconds: the LiDAR sweep's stamp, or the newest image's in a camera-only frame.
         points: (N, 5) float32: x, y, z in the model frame, intensity 0..255, time lag to the newest sweep in seconds;
             None where there is no LiDAR. (0, 5) is an empty sweep, which is not the same thing.
         cameras: the views that take part, in configured order; possibly none.

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,9 @@ from typing import Any, Self
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import Qos
 from rosgraph_msgs.msg import Clock
@@ -130,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(levelname)s: %(message)s")
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(remove_ros_args(["bag_player", *arguments])[1:])
-    rclpy.init(args=["bag_player", *arguments])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with the publishers taken down
+    rclpy.init(args=["bag_player", *arguments], signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node("bag_player")
         with BagReader(options.bag) as bag, BagPlayer(node, bag, options.topics, options.clock) as player:
@@ -138,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BagError as error:
         _log.error("%s", error)
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         return 130
     finally:
         rclpy.try_shutdown()

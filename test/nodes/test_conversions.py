@@ -201,7 +201,7 @@ def test_wrong_encodings_are_named(encoding: str) -> None:
 
 def test_an_encoding_that_does_not_fit_the_step_is_named() -> None:
     message = Image(height=4, width=4, encoding="bgr8", step=4, data=array("B", bytes(16)))
-    with pytest.raises(MessageError, match="^/image: "):
+    with pytest.raises(MessageError, match=r"^/image: "):
         picture_from_message(message, "/image")
 
 

@@ -1,0 +1,343 @@
+"""Which messages make a frame, and when it goes."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
+
+from aqr_perception.nodes.assembler import Assembler, AssemblerSettings, CameraSettings, FrameRequest
+from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
+from aqr_perception.options import OptionError
+
+MS = 1_000_000
+START = 1_500_000_000_000 * MS
+
+
+def settings(**changes: object) -> AssemblerSettings:
+    cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
+    defaults = {
+        "cameras": cameras,
+        "lidar_topic": "/points",
+        "max_camera_age": 0.2,
+        "camera_wait": 0.05,
+        "lidar_timeout": 0.5,
+        "camera_only_period": 0.1,
+    }
+    return AssemblerSettings(**(defaults | changes))
+
+
+class Drive:
+    """An assembler and a clock; times in milliseconds, stamps equal to the times of arrival unless given."""
+
+    def __init__(self, chosen: AssemblerSettings | None = None) -> None:
+        self.assembler = Assembler(chosen or settings())
+        for camera in self.assembler.settings.cameras:
+            self.assembler.on_info(camera.name, CameraInfo())
+
+    def image(self, name: str, now: int, stamp: int | None = None) -> float:
+        message = CompressedImage()
+        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
+        return self.assembler.on_image(name, message, now / 1e3)
+
+    def sweep(self, now: int, stamp: int | None = None, frame_id: str = "lidar") -> float:
+        message = PointCloud2()
+        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
+        message.header.frame_id = frame_id
+        return self.assembler.on_cloud(message, now / 1e3)
+
+    def poll(self, now: int) -> FrameRequest | None:
+        return self.assembler.poll(now / 1e3)
+
+
+def used(request: FrameRequest) -> dict[str, int]:
+    """The cameras of a request and their images' stamps, milliseconds."""
+    return {camera.settings.name: (camera.stamp_ns - START) // MS for camera in request.cameras}
+
+
+def reasons(request: FrameRequest) -> dict[str, str]:
+    return {name: use.reason for name, use in request.left_out.items()}
+
+
+def test_the_sweep_triggers_a_frame_with_every_camera() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.image("back", 10)
+    assert drive.poll(10) is None, "no sweep, no frame"
+    drive.sweep(40)
+    request = drive.poll(40)
+    assert request is not None
+    assert request.stamp_ns == START + 40 * MS
+    assert used(request) == {"front": 0, "back": 10}
+    assert (len(request.sweeps), request.model_frame, request.left_out) == (1, "lidar", {})
+    assert drive.poll(41) is None, "one frame a sweep"
+
+
+def test_a_missing_camera_is_waited_for_but_not_for_long() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.sweep(40)
+    assert drive.poll(40) is None
+    assert drive.poll(85) is None
+    request = drive.poll(91)
+    assert request is not None
+    assert used(request) == {"front": 0}
+    assert reasons(request) == {"back": "no data"}
+    assert math.isnan(request.left_out["back"].age)
+
+
+def test_a_camera_that_comes_during_the_wait_takes_part_at_once() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.sweep(40)
+    assert drive.poll(40) is None
+    drive.image("back", 60, stamp=30)
+    request = drive.poll(60)
+    assert request is not None
+    assert used(request) == {"front": 0, "back": 30}
+
+
+def test_a_dead_camera_is_not_waited_for_again_until_it_delivers() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.sweep(0)
+    assert drive.poll(50) is not None
+    drive.image("front", 95)
+    drive.sweep(100)
+    assert drive.poll(100) is not None, "the second frame goes at once"
+    drive.image("back", 150)
+    drive.image("front", 195)
+    drive.sweep(500)
+    drive.image("front", 500)
+    assert drive.poll(500) is None, "the camera is back, and so it is waited for"
+
+
+def test_images_too_far_from_the_sweep_are_not_used() -> None:
+    drive = Drive()
+    drive.image("front", 0, stamp=-201)
+    drive.image("back", 0, stamp=201)
+    drive.sweep(0)
+    request = drive.poll(50)
+    assert request is not None
+    assert reasons(request) == {"front": "too old", "back": "too old"}
+    assert request.left_out["front"].age == pytest.approx(0.201)
+    assert request.left_out["back"].age == pytest.approx(-0.201)
+
+
+def test_the_image_nearest_to_the_sweep_is_chosen_among_those_kept() -> None:
+    drive = Drive()
+    for stamp in (0, 50, 100):
+        drive.image("front", 110, stamp)
+        drive.image("back", 110, stamp + 20)
+    drive.sweep(110, stamp=60)
+    request = drive.poll(110)
+    assert request is not None
+    assert used(request) == {"front": 50, "back": 70}
+
+
+def test_an_offset_is_taken_off_the_stamp() -> None:
+    late = CameraSettings("front", "/front/image", "/front/info", offset=0.15)
+    drive = Drive(settings(cameras=(late,)))
+    drive.image("front", 0, stamp=0)
+    drive.sweep(100)
+    request = drive.poll(151)
+    assert request is not None
+    assert reasons(request) == {"front": "too old"}
+    assert request.left_out["front"].age == pytest.approx(0.25)
+    drive.image("front", 200, stamp=260)
+    drive.sweep(210)
+    request = drive.poll(210)
+    assert request is not None
+    assert used(request) == {"front": 110}
+
+
+def test_a_camera_without_calibration_is_left_out() -> None:
+    drive = Drive()
+    drive.assembler = Assembler(settings())
+    drive.assembler.on_info("front", CameraInfo())
+    drive.image("front", 0)
+    drive.image("back", 0)
+    drive.sweep(0)
+    assert drive.poll(0) is None
+    request = drive.poll(50)
+    assert request is not None
+    assert reasons(request) == {"back": "no camera_info"}
+
+
+def test_a_newer_sweep_sends_the_waiting_frame_off() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.sweep(0)
+    assert drive.poll(0) is None
+    drive.sweep(30)
+    first = drive.poll(30)
+    assert first is not None
+    assert first.stamp_ns == START
+    second = drive.poll(31)
+    assert second is not None
+    assert second.stamp_ns == START + 30 * MS, "the missing camera is not waited for twice"
+
+
+def test_of_several_sweeps_nobody_polled_for_only_the_newest_two_remain() -> None:
+    drive = Drive()
+    for now in (0, 10, 20, 30):
+        drive.sweep(now)
+    stamps = [request.stamp_ns - START for now in (31, 32, 90) if (request := drive.poll(now))]
+    assert stamps == [20 * MS, 30 * MS]
+
+
+def test_disabled_sensors_take_no_part_and_are_not_waited_for() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.image("back", 0)
+    drive.assembler.settings = settings(enabled=frozenset({"lidar", "front"}))
+    drive.sweep(10)
+    request = drive.poll(10)
+    assert request is not None
+    assert used(request) == {"front": 0}
+    assert reasons(request) == {"back": "disabled"}
+
+
+def test_a_lidar_alone_makes_frames() -> None:
+    drive = Drive(settings(cameras=()))
+    drive.sweep(0)
+    request = drive.poll(0)
+    assert request is not None
+    assert (len(request.sweeps), request.cameras) == (1, ())
+
+
+def test_a_silent_lidar_gives_way_to_camera_only_frames() -> None:
+    drive = Drive()
+    drive.sweep(0)
+    requests = []
+    for now in range(0, 1000, 10):
+        if now % 50 == 0:
+            drive.image("front", now)
+            drive.image("back", now + 5, stamp=now)
+        if request := drive.poll(now + 5):
+            requests.append((now, request))
+    times = [now for now, request in requests if not request.sweeps]
+    assert times[0] == 500
+    assert all(later - earlier >= 100 for earlier, later in pairwise(times))
+    assert len(times) >= 4
+    newest = requests[-1][1]
+    assert newest.stamp_ns == START + times[-1] * MS, "the newest image's stamp"
+    assert (newest.left_out["lidar"].reason, newest.model_frame) == ("too old", "lidar")
+    assert newest.left_out["lidar"].age == pytest.approx(times[-1] / 1e3)
+
+    drive.image("front", 1000)
+    drive.image("back", 1000)
+    drive.sweep(1010)
+    request = drive.poll(1010)
+    assert request is not None
+    assert request.stamp_ns == START + 1010 * MS, "the LiDAR is back"
+
+
+def test_camera_only_frames_need_new_images() -> None:
+    drive = Drive(settings(lidar_topic="", output_frame="base_link"))
+    drive.image("front", 0)
+    drive.image("back", 0)
+    request = drive.poll(0)
+    assert request is not None
+    assert (request.model_frame, "lidar" in request.left_out) == ("base_link", False)
+    assert [drive.poll(now) for now in range(10, 2000, 50)] == [None] * 40
+
+
+def test_camera_only_frames_wait_for_the_other_cameras_too() -> None:
+    drive = Drive(settings(enabled=frozenset({"front", "back"})))
+    drive.image("front", 0)
+    assert drive.poll(0) is None
+    drive.image("back", 30)
+    request = drive.poll(30)
+    assert request is not None
+    assert used(request) == {"front": 0, "back": 30}
+    assert reasons(request) == {"lidar": "disabled"}
+
+
+def test_after_a_pause_the_first_images_wait_for_their_sweep() -> None:
+    drive = Drive()
+    for begin in (0, 5000):
+        drive.poll(begin)
+        drive.image("front", begin + 3000)
+        drive.image("back", begin + 3020)
+        assert drive.poll(begin + 3100) is None, "the LiDAR may well be alive"
+        drive.sweep(begin + 3110)
+        request = drive.poll(begin + 3110)
+        assert request is not None
+        assert len(request.sweeps) == 1
+
+
+def test_a_camera_only_frame_without_any_frame_id_has_none() -> None:
+    drive = Drive(settings(lidar_topic=""))
+    drive.image("front", 0)
+    request = drive.poll(100) or drive.poll(200)
+    assert request is not None
+    assert request.model_frame == ""
+
+
+def test_the_model_frame_may_be_set() -> None:
+    drive = Drive(settings(model_frame="base_link", cameras=()))
+    drive.sweep(0, frame_id="lidar_front")
+    request = drive.poll(0)
+    assert request is not None
+    assert request.model_frame == "base_link"
+
+
+@pytest.mark.parametrize(("fixed_frame", "expected"), [("odom", [400, 350, 300]), ("", [400])])
+def test_past_sweeps_are_handed_on_where_motion_is_known(fixed_frame: str, expected: list[int]) -> None:
+    drive = Drive(settings(cameras=(), fixed_frame=fixed_frame, max_sweeps=3))
+    for now in range(0, 401, 50):
+        drive.sweep(now)
+        request = drive.poll(now)
+    assert request is not None
+    assert [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps] == expected
+
+
+def test_a_bag_that_starts_over_leaves_nothing_of_its_end() -> None:
+    drive = Drive(settings(fixed_frame="odom", max_sweeps=10))
+    for now in range(0, 2001, 100):
+        drive.image("front", now)
+        drive.image("back", now)
+        drive.sweep(now)
+        drive.poll(now)
+    assert drive.image("front", 2100, stamp=0) == pytest.approx(2.0)
+    assert drive.sweep(2110, stamp=10) == 0.0, "told once"
+    request = drive.poll(2200)
+    assert request is not None
+    assert used(request) == {"front": 0}
+    assert reasons(request) == {"back": "no data"}
+    assert len(request.sweeps) == 1
+
+
+def test_a_bag_of_one_frame_can_be_played_again_and_again() -> None:
+    drive = Drive()
+    for now in range(0, 1000, 100):
+        drive.image("front", now, stamp=0)
+        drive.image("back", now, stamp=10)
+        drive.sweep(now, stamp=20)
+        request = drive.poll(now)
+        assert request is not None
+        assert used(request) == {"front": 0, "back": 10}
+        assert len(request.sweeps) == 1
+
+
+def test_an_unknown_camera_is_named() -> None:
+    with pytest.raises(KeyError, match="camera 'left' is not configured; configured are: front, back"):
+        Drive().image("left", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_sweeps": 11}, r"max_sweeps is 11, but must be in 1\.\.10"),
+        ({"max_camera_age": 0.0}, "max_camera_age is 0.0, but must be a positive number"),
+        ({"camera_wait": -1.0}, "camera_wait is -1.0"),
+        ({"enabled": frozenset({"radar"})}, r"enabled is \['radar'\], but must be among lidar, front, back"),
+        ({"cameras": (), "lidar_topic": ""}, "cameras is"),
+        ({"cameras": (CameraSettings("lidar", "a", "b"),)}, "names other than"),
+        ({"cameras": (CameraSettings("a", "a", "b"),) * 2}, "distinct names"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        settings(**change)

@@ -1,0 +1,231 @@
+"""Bags are played over DDS as they were recorded."""
+
+import importlib
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
+
+from aqr_perception.bags import messages
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.messages import TYPESTORE
+from aqr_perception.bags.reader import BagReader
+from aqr_perception.bags.writer import BagWriter
+from aqr_perception.nodes import bag_player
+from aqr_perception.nodes.bag_player import BagPlayer, main
+
+DOMAIN = 43
+START = 1_500_000_000_000_000_000
+MS = 1_000_000
+PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    path = tmp_path / "bag.mcap"
+    with BagWriter(path) as writer:
+        static = messages.tf([messages.transform(START, "base_link", "lidar", np.eye(4))])
+        writer.write("/tf_static", static, START, latched=True)
+        for index in range(4):
+            stamp_ns = START + index * 50 * MS
+            writer.write("/image", messages.image(stamp_ns, "camera", PIXELS), stamp_ns)
+    return path
+
+
+class Listener:
+    """Subscribes in a context and a thread of its own, and keeps what comes."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = Node("listener", context=self.context)
+        self.received: dict[str, list[Any]] = {}
+        self._arrived = threading.Condition()
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin)
+        self._thread.start()
+
+    def listen(self, kind: type, topic: str, qos: QoSProfile | int = 10) -> None:
+        self.received[topic] = []
+        self.node.create_subscription(kind, topic, lambda message: self._keep(topic, message), qos)
+
+    def _keep(self, topic: str, message: Any) -> None:
+        with self._arrived:
+            self.received[topic].append(message)
+            self._arrived.notify_all()
+
+    def wait_for(self, topic: str, count: int) -> list[Any]:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.received[topic]) >= count, timeout=10.0)
+            return list(self.received[topic])
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    found = Listener()
+    yield found
+    found.close()
+
+
+def stamps_ns(received: list[Any]) -> list[int]:
+    return [message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec for message in received]
+
+
+def test_every_message_arrives_in_order_and_unchanged(bag: Path, listener: Listener) -> None:
+    listener.listen(Image, "/image")
+    assert main([str(bag), "--rate", "4", "--wait", "5", "--topics", "/image"]) == 0
+    images = listener.wait_for("/image", 4)
+    assert stamps_ns(images) == [START + index * 50 * MS for index in range(4)]
+    assert bytes(images[0].data) == PIXELS.tobytes()
+    assert images[0].header.frame_id == "camera"
+
+
+def test_a_part_of_the_bag_can_be_played(bag: Path, listener: Listener) -> None:
+    listener.listen(Image, "/image")
+    chosen = ["--start", "0.05", "--duration", "0.1", "--topics", "/image", "--wait", "5"]
+    assert main([str(bag), *chosen]) == 0
+    assert stamps_ns(listener.wait_for("/image", 2)) == [START + 50 * MS, START + 100 * MS]
+
+
+def test_latched_topics_reach_subscribers_that_come_late(bag: Path, listener: Listener) -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = Node("player", context=context)
+    try:
+        with BagReader(bag) as opened, BagPlayer(node, opened) as player:
+            assert player.play(rate=20.0, progress=False) == 5
+            late = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            listener.listen(TFMessage, "/tf_static", late)
+            (static,) = listener.wait_for("/tf_static", 1)
+            assert static.transforms[0].child_frame_id == "lidar"
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_clock_shows_the_bags_time(bag: Path, listener: Listener) -> None:
+    listener.listen(Clock, "/clock", 100)
+    listener.listen(Image, "/image")
+    assert main([str(bag), "--clock", "--topics", "/image", "--wait", "5"]) == 0
+    listener.wait_for("/image", 4)
+    times = [tick.clock.sec * 1_000_000_000 + tick.clock.nanosec for tick in listener.wait_for("/clock", 1)]
+    assert times == sorted(times)
+    assert START <= times[0] <= times[-1] <= START + 150 * MS
+
+
+def test_a_loop_goes_on_until_interrupted(bag: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, rounds = BagPlayer.play, []
+
+    def play_and_interrupt(self: BagPlayer, *arguments: Any) -> int:
+        rounds.append(original(self, *arguments))
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        return rounds[-1]
+
+    monkeypatch.setattr(BagPlayer, "play", play_and_interrupt)
+    assert main([str(bag), "--loop", "--rate", "50", "--wait", "0"]) == 130
+    assert rounds == [5, 5, 5]
+    assert not rclpy.ok(), "the context is shut down all the same"
+
+
+def test_types_that_are_not_installed_are_left_out_and_named(
+    tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bag"
+    with BagWriter(path) as writer:
+        writer.write("/image", messages.image(START, "camera", PIXELS), START)
+        text = TYPESTORE.types["std_msgs/msg/String"](data="hello")
+        writer.write("/text", text, START)
+    installed = importlib.import_module
+
+    def without_std_msgs(name: str) -> Any:
+        if name.startswith("std_msgs"):
+            raise ModuleNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(bag_player.importlib, "import_module", without_std_msgs)
+    listener.listen(Image, "/image")
+    with caplog.at_level(logging.WARNING, "bag_player"):
+        assert main([str(path), "--wait", "5"]) == 0
+    listener.wait_for("/image", 1)
+    assert "/text is not played: found type std_msgs/msg/String" in caplog.text
+
+
+def test_missing_and_broken_bags_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    assert main([str(tmp_path / "none.mcap")]) == 1
+    assert "none.mcap: found nothing, needed a bag" in caplog.text
+    (tmp_path / "broken.mcap").write_bytes(b"\x89MCAP0\r\n and so on")
+    assert main([str(tmp_path / "broken.mcap")]) == 1
+    assert "broken.mcap: found a broken bag" in caplog.text
+
+
+def test_unknown_topics_and_empty_parts_are_named(
+    bag: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    assert main([str(bag), "--topics", "/radar"]) == 1
+    assert "found no topic /radar; it has /image, /tf_static" in caplog.text
+    assert main([str(bag), "--start", "100", "--wait", "0"]) == 1
+    assert "found no message in the part to play" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [["--rate", "0"], ["--rate", "fast"], ["--start", "-1"], ["--duration", "0"]])
+def test_options_out_of_range_are_refused(bag: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(bag), *arguments])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_process_ends_cleanly_when_told_to(bag: Path, listener: Listener, end: signal.Signals) -> None:
+    listener.listen(Image, "/image")
+    command = [sys.executable, "-m", "aqr_perception.nodes.bag_player", str(bag), "--loop", "--clock", "--wait", "5"]
+    player = subprocess.Popen([*command, "--topics", "/image"], stderr=subprocess.PIPE, text=True)
+    try:
+        listener.wait_for("/image", 6)
+        player.send_signal(end)
+        _, said = player.communicate(timeout=20)
+    finally:
+        player.kill()
+    assert (player.returncode, said) == (130, "")
+
+
+def test_a_bag_without_any_playable_topic_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bag"
+    with BagWriter(path):
+        pass
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = Node("player", context=context)
+    try:
+        with BagReader(path) as opened, pytest.raises(BagError, match="found no topic that can be played"):
+            BagPlayer(node, opened)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
