@@ -57,7 +57,7 @@ class Assembler:
         self._overtaken: _Pending | None = None
         self._image_heard = -math.inf
         self._lidar_awaited_since = -math.inf
-        self._new_images = False
+        self._new_images: set[str] = set()
         self._next_camera_only = -math.inf
         self._last_frame_ns: int | None = None
         self._unpunctual: set[str] = set()
@@ -89,7 +89,7 @@ class Assembler:
             if now - self._image_heard > self._settings.lidar_timeout:
                 self._lidar_awaited_since = now  # after a pause the LiDAR gets its full time again
             self._image_heard = now
-            self._new_images |= self._settings.is_enabled(name)
+            self._new_images.add(name)
             if self._last_frame_ns is not None and self._in_time(stamp_ns, self._last_frame_ns):
                 self._unpunctual.discard(name)
             return jump
@@ -157,7 +157,8 @@ class Assembler:
         return jump_ns / 1e9
 
     def _camera_only_due(self, now: float) -> bool:
-        if not self._new_images or now < self._next_camera_only:
+        fresh = any(self._settings.is_enabled(name) and self._images[name] for name in self._new_images)
+        if not fresh or now < self._next_camera_only:
             return False
         return not self._settings.is_enabled(LIDAR) or now - self._lidar_awaited_since > self._settings.lidar_timeout
 
@@ -207,7 +208,7 @@ class Assembler:
             else:
                 cameras.append(CameraInput(camera, nearest[1], self._infos[camera.name], nearest[0]))
         self._unpunctual = {name for name, use in left_out.items() if use.reason != "disabled"}
-        self._new_images = False
+        self._new_images.clear()
         self._last_frame_ns = frame_ns
         model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
         return FrameRequest(frame_ns, model_frame, self._sweeps_until(sweep_ns), tuple(cameras), settings, left_out)

@@ -57,7 +57,7 @@ def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: 
         maps = _undistortion_maps(
             info.distortion_model, tuple(info.d), tuple(intrinsics.reshape(-1).tolist()), (width, height)
         )
-        pixels = cv2.remap(pixels, *maps, interpolation=cv2.INTER_LINEAR)
+        pixels = np.asarray(cv2.remap(pixels, *maps, interpolation=cv2.INTER_LINEAR), np.uint8)
     return Pinhole(pixels, intrinsics, baseline)
 
 
@@ -116,4 +116,5 @@ def _undistortion_maps(
     """Return OpenCV's fixed-point maps; the undistorted picture has the same intrinsics and size as the distorted."""
     matrix = np.array(intrinsics).reshape(3, 3)
     make_maps = cv2.fisheye.initUndistortRectifyMap if model in _FISHEYE else cv2.initUndistortRectifyMap
-    return make_maps(matrix, np.array(distortion), np.eye(3), matrix, size, cv2.CV_16SC2)
+    cells, weights = make_maps(matrix, np.array(distortion), np.eye(3), matrix, size, cv2.CV_16SC2)
+    return np.asarray(cells, np.int16), np.asarray(weights, np.uint16)

@@ -126,7 +126,7 @@ def _decode(data: NDArray[np.uint8], flag: int, header: CompressedHeader, topic:
     if pixels is None:
         found = f"{len(data)} bytes that OpenCV cannot decode"
         raise MessageError(topic, f"corrupt {header.format}", found, f"a whole {header.format}", "check the driver")
-    return pixels
+    return np.asarray(pixels, np.uint8)
 
 
 def _reduction(full_width: int, image_width: int) -> int:

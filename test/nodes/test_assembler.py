@@ -1,9 +1,13 @@
 """Which messages make a frame, and when it goes."""
 
 import math
-from itertools import pairwise
+from dataclasses import replace
+from itertools import cycle, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
 
 from aqr_perception.nodes.assembler import Assembler, AssemblerSettings, CameraSettings, FrameRequest
@@ -319,6 +323,47 @@ def test_a_bag_of_one_frame_can_be_played_again_and_again() -> None:
         assert request is not None
         assert used(request) == {"front": 0, "back": 10}
         assert len(request.sweeps) == 1
+
+
+events = st.tuples(
+    st.sampled_from(["front", "back", "sweep", "enable", "poll"]),
+    st.integers(0, 300),  # milliseconds since the last event
+    st.integers(-100, 100),  # how far the stamp is off
+    st.integers(0, 40).map(lambda n: -5000 if n == 0 else 0),  # now and then a bag starts over
+)
+
+
+@given(st.lists(events, max_size=60), st.booleans())
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_whatever_comes_a_frame_holds_only_enabled_sensors_that_are_in_time(
+    played: list[tuple[str, int, int, int]], with_lidar: bool
+) -> None:
+    drive = Drive(settings(lidar_topic="/points" if with_lidar else "", fixed_frame="odom", max_sweeps=10))
+    now, bag = 0, 10_000
+    subsets = cycle([{"front"}, {"back"}, {"lidar"}, set(), {"lidar", "front", "back"}])
+    for event, pause, error, jump in played:
+        now, bag = now + pause, bag + pause + jump
+        if event in ("front", "back"):
+            drive.image(event, now, bag + error)
+        elif event == "sweep" and with_lidar:
+            drive.sweep(now, bag + error)
+        elif event == "enable":
+            sensors = drive.assembler.settings.sensors
+            drive.assembler.settings = replace(
+                drive.assembler.settings, enabled=frozenset(next(subsets)) & frozenset(sensors)
+            )
+        request = drive.poll(now)
+        if request is None:
+            continue
+        chosen = drive.assembler.settings
+        assert request.sweeps or request.cameras, "no empty frames"
+        assert {*used(request), *request.left_out} | ({"lidar"} if request.sweeps else set()) == set(chosen.sensors)
+        assert all(chosen.is_enabled(name) for name in used(request))
+        assert chosen.is_enabled("lidar") or not request.sweeps
+        assert all(abs(request.stamp_ns - camera.stamp_ns) <= 200 * MS for camera in request.cameras)
+        stamps = [stamp_to_ns(sweep.header.stamp) for sweep in request.sweeps]
+        assert stamps == sorted(set(stamps), reverse=True)
+        assert not stamps or stamps[0] == request.stamp_ns
 
 
 def test_an_unknown_camera_is_named() -> None:
