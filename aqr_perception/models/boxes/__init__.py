@@ -1,0 +1,1 @@
+"""Prediction heads and the coding of boxes."""

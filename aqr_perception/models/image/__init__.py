@@ -1,0 +1,1 @@
+"""Image backbones and necks: pictures to feature maps."""

@@ -1,0 +1,114 @@
+"""ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), stride on the 3x3 convolution."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.image.views import view_by_view
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _downsample(in_channels, channels, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = convolve(features, self.conv1, self.bn1, relu=True)
+        return convolve(hidden, self.conv2, self.bn2, relu=True, residual=_shortcut(features, self.downsample))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution and a shortcut (ResNet-50)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _downsample(in_channels, out_channels, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = convolve(features, self.conv1, self.bn1, relu=True)
+        hidden = convolve(hidden, self.conv2, self.bn2, relu=True)
+        return convolve(hidden, self.conv3, self.bn3, relu=True, residual=_shortcut(features, self.downsample))
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+def _shortcut(features: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    if downsample is None:
+        return features
+    convolution, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(downsample))
+    return convolve(features, convolution, norm)
+
+
+_LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """The backbone without its classifier; parameter names as in torchvision and mmdet.
+
+    Args:
+        depth: 18 or 50.
+        out_stages: which of the stages 1 to 4 (strides 4, 8, 16, 32) `forward` returns, ascending.
+    """
+
+    def __init__(self, depth: int = 50, out_stages: tuple[int, ...] = (3, 4)) -> None:
+        super().__init__()
+        if depth not in _LAYOUTS:
+            raise ValueError(f"ResNet depth is {depth}, but must be one of {', '.join(map(str, _LAYOUTS))}")
+        if not out_stages or list(out_stages) != sorted(set(out_stages) & {1, 2, 3, 4}):
+            raise ValueError(f"ResNet out_stages is {out_stages}, but must be ascending stages out of 1, 2, 3, 4")
+        block, counts = _LAYOUTS[depth]
+        self.out_stages = tuple(out_stages)
+        self.out_channels = tuple(64 * 2 ** (stage - 1) * block.expansion for stage in out_stages)
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        in_channels = 64
+        for stage, count in enumerate(counts, start=1):
+            channels, stride = 64 * 2 ** (stage - 1), 1 if stage == 1 else 2
+            blocks = []
+            for index in range(count):
+                blocks.append(block(in_channels, channels, stride if index == 0 else 1))
+                in_channels = channels * block.expansion
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the asked-for stages' feature maps of (N, 3, H, W) normalised images, channels last in memory."""
+        return view_by_view(self, self._stages, images)
+
+    def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = images.contiguous(memory_format=torch.channels_last)
+        features = F.max_pool2d(convolve(features, self.conv1, self.bn1, relu=True), 3, stride=2, padding=1)
+        outputs = []
+        for stage in range(1, self.out_stages[-1] + 1):
+            # A stage's first block has a shortcut convolution of its own (in ResNet-18's first stage the features are
+            # no output), so no block writes its residual into a map that is returned.
+            features = self.get_submodule(f"layer{stage}")(features)
+            if stage in self.out_stages:
+                outputs.append(features)
+        return tuple(outputs)

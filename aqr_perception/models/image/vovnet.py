@@ -1,0 +1,122 @@
+"""VoVNet V-99 with effective squeeze-and-excitation (Lee & Park 2020, https://arxiv.org/abs/1911.06667)."""
+
+from collections import OrderedDict
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.image.views import view_by_view
+
+
+class _ConvolutionNorm(nn.Module):
+    """Convolution, batch norm and ReLU under the published checkpoints' names, which carry the place in the network."""
+
+    def __init__(self, in_channels: int, out_channels: int, name: str, kernel_size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.add_module(f"{name}/conv", nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False))
+        self.add_module(f"{name}/norm", nn.BatchNorm2d(out_channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        convolution, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(self.children()))
+        return convolve(features, convolution, norm, relu=True)
+
+
+class _Stem(nn.Module):
+    """Three 3x3 convolutions to stride 4; their modules share one namespace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index, (in_channels, out_channels, stride) in enumerate(((3, 64, 2), (64, 64, 1), (64, 128, 2)), start=1):
+            for name, module in _ConvolutionNorm(
+                in_channels, out_channels, f"stem_{index}", stride=stride
+            ).named_children():
+                self.add_module(name, module)
+
+    def forward(self, images: Tensor) -> Tensor:
+        modules = list(self.children())
+        for convolution, norm in zip(modules[::2], modules[1::2], strict=True):
+            images = convolve(images, cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm), relu=True)
+        return images
+
+
+class EffectiveSqueezeExcitation(nn.Module):
+    """Scales each channel by a hard sigmoid, relu6(x + 3) / 6, of one linear map of all channels' means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.hardsigmoid(self.fc(features.mean((2, 3), keepdim=True)))
+
+
+class OneShotAggregation(nn.Module):
+    """Five 3x3 convolutions in a row; the input and all their outputs are concatenated and mixed by a 1x1 convolution.
+
+    Args:
+        in_channels, channels, out_channels: of the input, of the 3x3 convolutions and of the output.
+        name: the block's name, part of the parameters' names.
+        identity: whether the input is added to the output.
+    """
+
+    def __init__(self, in_channels: int, channels: int, out_channels: int, name: str, identity: bool) -> None:
+        super().__init__()
+        self.identity = identity
+        self.layers = nn.ModuleList(
+            _ConvolutionNorm(in_channels if index == 0 else channels, channels, f"{name}_{index}") for index in range(5)
+        )
+        self.concat = _ConvolutionNorm(in_channels + 5 * channels, out_channels, f"{name}_concat", kernel_size=1)
+        self.ese = EffectiveSqueezeExcitation(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        collected = [features]
+        for layer in self.layers:
+            collected.append(layer(collected[-1]))
+        mixed = self.concat(torch.cat(collected, dim=1))
+        excitation = self.ese(mixed)
+        if not self.identity:
+            return mixed * excitation
+        return torch.addcmul(features, mixed, excitation)
+
+
+# Of stages 2 to 5: channels of the 3x3 convolutions, of the output, and number of blocks.
+_STAGES = ((128, 256, 1), (160, 512, 3), (192, 768, 9), (224, 1024, 3))
+
+
+class VoVNet(nn.Module):
+    """V-99-eSE as in CMT and PETR; returns stages 4 and 5 (strides 16 and 32, 768 and 1024 channels)."""
+
+    out_channels = (768, 1024)
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
+    stage5: nn.Sequential
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Stem()
+        in_channels = 128
+        for stage, (channels, out_channels, blocks) in enumerate(_STAGES, start=2):
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
+            if stage > 2:
+                # ceil_mode: an odd row or column at the border gets a cell of its own.
+                layers["Pooling"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            for block in range(blocks):
+                name = f"OSA{stage}_{block + 1}"
+                layers[name] = OneShotAggregation(in_channels, channels, out_channels, name, identity=block > 0)
+                in_channels = out_channels
+            self.add_module(f"stage{stage}", nn.Sequential(layers))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (N, 768, ~H/16, ~W/16) and (N, 1024, ~H/32, ~W/32) of (N, 3, H, W) normalised images."""
+        stage4, stage5 = view_by_view(self, self._stages, images)
+        return stage4, stage5
+
+    def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.stem(images.contiguous(memory_format=torch.channels_last))
+        stage4 = self.stage4(self.stage3(self.stage2(features)))
+        return stage4, self.stage5(stage4)
