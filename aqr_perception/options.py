@@ -29,6 +29,7 @@ class AqrOptions:
         strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
         bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts.
         router_bev_window, router_image_window: edge length in cells, odd, of the windows the router attends to.
+        sigma: of the Gaussian splats of the weight maps, in cells.
         min_weight: rendered weights below this become 0.
         reduce: how overlapping Gaussian splats combine.
     """
@@ -39,6 +40,7 @@ class AqrOptions:
     image_window: int = 15
     router_bev_window: int = 5
     router_image_window: int = 15
+    sigma: float = 2.0
     min_weight: float = 0.05
     reduce: Literal["max", "sum"] = "max"
 
@@ -48,6 +50,7 @@ class AqrOptions:
         for name in ("bev_window", "image_window", "router_bev_window", "router_image_window"):
             size = getattr(self, name)
             _require(1 <= size <= 31 and size % 2 == 1, f"aqr.{name}", size, "odd and in 1..31")
+        _require(0.3 <= self.sigma <= 5.0, "aqr.sigma", self.sigma, "in 0.3..5")
         _require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
         _require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
 

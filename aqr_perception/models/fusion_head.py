@@ -184,7 +184,7 @@ class FusionHead(nn.Module):
                 maps = torch.cat((routed.bev_map.flatten(1), routed.camera_maps.flatten(1)), dim=1)
                 features = modulation.modulate(features, maps, aqr.strength)
             if aqr.biases:
-                bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, aqr)
+                bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
 
         memory = Memory(features + positions, features, layout)
         decoded = self.transformer.decoder(query_positions, memory, bias, queries.mask, attention_weights)

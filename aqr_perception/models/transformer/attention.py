@@ -1,0 +1,177 @@
+"""Exact attention with an additive bias inside windows, without ever holding a (heads, queries, keys) tensor.
+
+softmax(s + b) differs from softmax(s) only where the bias b is not zero: with the plain output o and log-sum-exp L,
+
+    numerator   = o + sum_window (e^b - 1) e^(s - L) v
+    denominator = 1 + sum_window (e^b - 1) e^(s - L)
+
+so plain fused attention runs over all keys and small dense products correct it inside the windows. The log-sum-exp of each segment
+of the keys also gives the attention mass by segment for nothing more than running the segments one after the other.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.models.transformer.flex import flex_attend
+
+_QUERY_BLOCK = 128
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    layout: TokenLayout | None = None,
+    bias: WindowBias | None = None,
+    mask: Tensor | None = None,
+    return_mass: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return softmax(q k^T / sqrt(d) + bias) v as (B, heads, Q, d), and the attention mass where asked for.
+
+    Args:
+        query: (B, heads, Q, d).
+        key, value: (B, heads, K, d).
+        layout: where the segments lie; needed for the mass.
+        bias: added inside the queries' windows.
+        mask: (Q, K) bool, true where a query must not see a key; excludes bias and mass.
+        return_mass: whether to return (B, Q, 1 + V), each query's attention to the LiDAR and to each camera, averaged
+            over the heads; it sums to 1 and carries no gradient.
+    """
+    if key.shape[2] == 0:  # no sensor at all: there is nothing to attend to
+        segments = 1 + (layout.views if layout is not None else 0)
+        mass = query.new_zeros(query.shape[0], query.shape[2], segments) if return_mass else None
+        return torch.zeros_like(query), mass
+    if bias is None and not return_mass:
+        return F.scaled_dot_product_attention(query, key, value, None if mask is None else ~mask), None
+    if mask is not None:
+        raise ValueError("a mask was given together with a window bias or a request for the mass; give one of them")
+    if return_mass and layout is None:
+        raise ValueError("the attention mass needs the layout of the tokens")
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value)):
+        return _attend_differentiably(query, key, value, layout, bias, return_mass)
+    if query.device.type == "cuda":
+        return flex_attend(query, key, value, layout if return_mass else None, bias)
+    return _attend_by_segment(query, key, value, layout if return_mass else None, bias)
+
+
+def _attend_by_segment(
+    query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout | None, bias: WindowBias | None
+) -> tuple[Tensor, Tensor | None]:
+    """Plain fused attention on the CPU, segment by segment where the mass is wanted, then the bias's correction."""
+    segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
+    filled = [index for index, segment in enumerate(segments) if segment.stop > segment.start]
+    parts = [
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key[:, :, s], value[:, :, s])
+        for s in (segments[index] for index in filled)
+    ]
+    # (B, heads, Q) each; softmax over the segments gives the share of each of them.
+    by_segment = torch.stack([lse for _, lse in parts], dim=-1)
+    total = by_segment.logsumexp(-1)
+    share = query.new_zeros(*total.shape, len(segments), dtype=torch.float32)
+    share[..., filled] = (by_segment - total[..., None]).exp()
+    if len(parts) == 1:
+        output = parts[0][0]
+    else:
+        output = sum(part * share[..., index, None] for index, (part, _) in zip(filled, parts, strict=True))
+    if bias is not None:
+        output = _correct(output, share, total, query, key, value, bias)
+        share = share / share.sum(-1, keepdim=True)
+    return output.to(query.dtype), None if layout is None else share.mean(dim=1)
+
+
+def _correct(
+    output: Tensor, share: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: WindowBias
+) -> Tensor:
+    """Return the biased output; the bias's growth of each segment's share is added to `share` in place."""
+    scaled = query * query.shape[-1] ** -0.5
+    numerator = output.float().clone(memory_format=torch.contiguous_format)
+    for tile in bias.tiles:
+        grid = bias.layout.bev if tile.segment == 0 else bias.layout.image
+        segment = bias.layout.segments[tile.segment]
+
+        def patch(tokens: Tensor) -> Tensor:
+            cells = tokens[tile.sample, :, segment].unflatten(1, grid)
+            return cells[:, tile.rows, tile.columns].flatten(1, 2)
+
+        scores = scaled[tile.sample][:, tile.queries] @ patch(key).transpose(1, 2)
+        extra = (scores.float() - total[tile.sample, :, tile.queries, None]).exp_() * tile.growth
+        numerator[tile.sample].index_add_(1, tile.queries, (extra.to(value.dtype) @ patch(value)).float())
+        into = share[tile.sample, ..., tile.segment if share.shape[-1] > 1 else 0]
+        into.index_add_(1, tile.queries, extra.sum(-1))
+    return numerator / share.sum(-1)[..., None]
+
+
+def _attend_differentiably(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout | None,
+    bias: WindowBias | None,
+    return_mass: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention in blocks of queries, which are computed again in the backward pass instead of being kept."""
+    outputs, masses = [], []
+    for start in range(0, query.shape[2], _QUERY_BLOCK):
+        block = slice(start, min(start + _QUERY_BLOCK, query.shape[2]))
+
+        def attend_block(q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block) -> tuple[Tensor, Tensor]:
+            scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+            if bias is not None:
+                scores = scores + bias.with_weights(*weights).dense(block)[:, None]
+            attention = scores.softmax(-1)
+            seen = attention.detach().mean(1) if return_mass else attention.new_zeros(0)
+            if return_mass and layout is not None:
+                seen = torch.stack([seen[..., segment].sum(-1) for segment in layout.segments], dim=-1)
+            return attention.to(v.dtype) @ v, seen
+
+        weights = () if bias is None else (bias.lidar, bias.cameras)
+        output, mass = checkpoint(attend_block, query[:, :, block], key, value, *weights, use_reentrant=False)
+        outputs.append(output)
+        masses.append(mass)
+    return torch.cat(outputs, dim=2), torch.cat(masses, dim=1) if return_mass else None
+
+
+class MultiHeadAttention(nn.Module):
+    """Projections around `attend`; parameters are named and shaped as torch.nn.MultiheadAttention's."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        layout: TokenLayout | None = None,
+        bias: WindowBias | None = None,
+        mask: Tensor | None = None,
+        return_mass: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (B, Q, C) and, where asked for, the attention mass (B, Q, 1 + V); see `attend`.
+
+        Args:
+            query: (B, Q, C), with position.
+            key: (B, K, C), with position.
+            value: (B, K, C).
+            layout, bias, mask, return_mass: see `attend`.
+        """
+        projected = [
+            F.linear(tokens, weight, offset).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for tokens, weight, offset in zip(
+                (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
+            )
+        ]
+        output, mass = attend(*projected, layout=layout, bias=bias, mask=mask, return_mass=return_mass)
+        return self.out_proj(output.transpose(1, 2).flatten(2)), mass

@@ -1,0 +1,88 @@
+"""The same attention on CUDA: FlexAttention fuses the window bias into the attention kernel."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, flex_attention
+
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.tokens import TokenLayout
+
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@cache
+def _compiled() -> Callable[..., tuple[Tensor, AuxOutput]]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def flex_attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout | None,
+    bias: WindowBias | None,
+    attention: Callable[..., tuple[Tensor, AuxOutput]] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return (B, heads, Q, d), and the attention mass (B, Q, 1 + V) where a layout is given.
+
+    Args:
+        query, key, value: (B, heads, Q or K, d).
+        layout: of the tokens, where the mass is wanted.
+        bias: added inside the queries' windows.
+        attention: instead of compiled FlexAttention.
+    """
+    attention = attention or _compiled()
+    segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
+    filled = [index for index, segment in enumerate(segments) if segment.stop > segment.start]
+    parts = [
+        attention(
+            query,
+            key[:, :, segments[index]],
+            value[:, :, segments[index]],
+            score_mod=None if bias is None else window_score_mod(bias, segments[index].start),
+            return_aux=AuxRequest(lse=True),
+        )
+        for index in filled
+    ]
+    if layout is None:
+        return parts[0][0], None
+    share = query.new_zeros(*query.shape[:3], len(segments), dtype=torch.float32)
+    share[..., filled] = torch.stack([aux.lse for _, aux in parts], dim=-1).float().softmax(-1)
+    output = sum(part * share[..., index, None] for index, (part, _) in zip(filled, parts, strict=True))
+    return output.to(query.dtype), share.mean(dim=1)
+
+
+def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
+    """Return FlexAttention's score function of a window bias, for keys that begin at the token `first`."""
+    layout = bias.layout
+    bev_columns, image_columns = max(layout.bev[1], 1), max(layout.image[1], 1)
+    per_view, start = max(layout.tokens_per_view, 1), layout.bev_tokens
+    bev_half, image_half = bias.bev_window // 2, bias.image_window // 2
+    bev_row, bev_column = (part.contiguous() for part in bias.cells.bev.unbind(-1))
+    if layout.views:
+        image_row, image_column = (part.contiguous() for part in bias.cells.image.unbind(-1))
+        cameras = bias.cameras
+    else:  # captured tensors must not be empty
+        image_row = image_column = bev_row[..., None]
+        cameras = torch.zeros_like(bias.lidar)[..., None]
+    lidar = bias.lidar
+    last_view = max(layout.views - 1, 0)
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        token = kv + first
+        in_row = (token // bev_columns - bev_row[b, q]).abs() <= bev_half
+        in_column = (token % bev_columns - bev_column[b, q]).abs() <= bev_half
+        in_bev = in_row & in_column & (token < start)
+
+        image_token = (token - start).clamp(min=0)
+        view = (image_token // per_view).clamp(max=last_view)
+        cell = image_token % per_view
+        near_row = (cell // image_columns - image_row[b, q, view]).abs() <= image_half
+        near_column = (cell % image_columns - image_column[b, q, view]).abs() <= image_half
+        in_image = near_row & near_column & (token >= start)
+        return score + torch.where(in_bev, lidar[b, q], 0.0) + torch.where(in_image, cameras[b, q, view], 0.0)
+
+    return score_mod

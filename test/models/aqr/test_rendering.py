@@ -1,0 +1,89 @@
+"""Weight maps: Gaussian, bounded, and the same for both kinds of grid."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqr_perception.models.aqr.projection import QueryCells
+from aqr_perception.models.aqr.rendering import MAP_LIMIT, postprocess, render_bev, render_cameras
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.options import AqrOptions
+
+LAYOUT = TokenLayout(bev=(20, 24), views=2, image=(10, 12))
+
+
+def cells_at(bev: list[tuple[int, int]], image: list[tuple[int, int]] | None = None) -> QueryCells:
+    count = len(bev)
+    image_cells = torch.tensor(image or [(0, 0)] * count)[None, :, None].expand(-1, -1, 2, -1)
+    return QueryCells(
+        torch.tensor(bev)[None], torch.ones(1, count).bool(), image_cells, torch.ones(1, count, 2).bool()
+    )
+
+
+def test_a_crowd_on_one_cell_gives_the_limit_on_every_map() -> None:
+    weights = torch.full((1, 80), 0.9)
+    crowd = cells_at([(7, 9)] * 80, [(5, 6)] * 80)
+    options = AqrOptions(reduce="sum")
+    bev = render_bev(weights, crowd, LAYOUT, options)
+    cameras = render_cameras(weights[..., None].expand(-1, -1, 2), crowd, LAYOUT, options)
+    assert bev[0, 7, 9] == MAP_LIMIT == bev.max()
+    assert (cameras[0, :, 5, 6] == MAP_LIMIT).all() and cameras.max() == MAP_LIMIT
+
+
+@pytest.mark.parametrize("reduce", ["max", "sum"])
+def test_a_single_query_peaks_at_its_cell_and_falls_off_as_a_gaussian(reduce: str) -> None:
+    bev = render_bev(torch.tensor([[0.8]]), cells_at([(10, 12)]), LAYOUT, AqrOptions(reduce=reduce, sigma=2.0))[0]
+    assert bev.argmax() == 10 * 24 + 12
+    torch.testing.assert_close(bev[10, 12].item(), 0.8, atol=1e-6, rtol=0)
+    torch.testing.assert_close(bev[10, 14] / bev[10, 12], torch.tensor(-0.5).exp())
+    torch.testing.assert_close(bev[8, 12], bev[10, 14])
+    assert bev[0, 0] == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 19), st.integers(0, 23)), min_size=1, max_size=30),
+    st.floats(0, 1),
+    st.sampled_from(["max", "sum"]),
+    st.floats(0, 0.5),
+)
+@settings(max_examples=40, deadline=None)
+def test_values_are_zero_or_between_the_least_weight_and_the_limit(places, weight, reduce, least) -> None:
+    options = AqrOptions(reduce=reduce, min_weight=least)
+    bev = render_bev(torch.full((1, len(places)), weight), cells_at(places), LAYOUT, options)
+    assert ((bev == 0) | ((bev >= least) & (bev <= MAP_LIMIT))).all()
+    if reduce == "max" and weight >= least:
+        assert all(bev[0, row, column] >= weight - 1e-6 for row, column in places)
+
+
+def test_queries_that_a_camera_does_not_see_leave_its_map_empty() -> None:
+    cells = cells_at([(1, 1)])._replace(image_visible=torch.tensor([[[True, False]]]))
+    maps = render_cameras(torch.ones(1, 1, 2), cells, LAYOUT, AqrOptions())
+    assert maps[0, 0].any() and not maps[0, 1].any()
+
+
+def test_batch_items_do_not_mix() -> None:
+    cells = cells_at([(3, 3)])
+    both = QueryCells(*(torch.cat((tensor, tensor)) for tensor in cells))
+    maps = render_bev(torch.tensor([[1.0], [0.0]]), both, LAYOUT, AqrOptions())
+    assert maps[0].any() and not maps[1].any()
+
+
+def test_missing_sensors_have_empty_maps() -> None:
+    nothing = QueryCells(
+        torch.zeros(1, 4, 2).long(), torch.zeros(1, 4).bool(), torch.zeros(1, 4, 0, 2).long(), torch.zeros(1, 4, 0).bool()
+    )
+    assert render_bev(torch.ones(1, 4), nothing, TokenLayout(), AqrOptions()).shape == (1, 0, 0)
+    assert render_cameras(torch.ones(1, 4, 0), nothing, TokenLayout(), AqrOptions()).shape == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("reduce", ["max", "sum"])
+def test_gradients_flow_through_the_maps(reduce: str) -> None:
+    weights = torch.tensor([[0.4, 0.6]], requires_grad=True)
+    render_bev(weights, cells_at([(3, 3), (15, 15)]), LAYOUT, AqrOptions(reduce=reduce)).sum().backward()
+    assert (weights.grad > 0).all()
+
+
+def test_postprocessing_cuts_both_ends() -> None:
+    cut = postprocess(torch.tensor([0.01, 0.2, 70.0]), 0.05)
+    torch.testing.assert_close(cut, torch.tensor([0.0, 0.2, 1.5]))

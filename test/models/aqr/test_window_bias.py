@@ -1,0 +1,69 @@
+"""The bias acts inside a query's windows and nowhere else; tiles hold the same numbers as the dense form."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqr_perception.models.aqr.projection import QueryCells
+from aqr_perception.models.aqr.window_bias import WindowBias, build
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.options import AqrOptions
+
+LAYOUT = TokenLayout(bev=(20, 30), views=2, image=(12, 16))
+
+
+def one_query(bev: tuple[int, int], image: tuple[int, int], seen: tuple[bool, bool, bool], **options) -> WindowBias:
+    cells = QueryCells(
+        torch.tensor([[bev]]),
+        torch.tensor([[seen[0]]]),
+        torch.tensor([[[image, image]]]),
+        torch.tensor([[seen[1:]]]),
+    )
+    return build(cells, torch.tensor([[0.5]]), torch.tensor([[[0.25, 0.75]]]), LAYOUT, AqrOptions(mode="bias", **options))
+
+
+def test_each_window_carries_its_own_sensors_weight() -> None:
+    dense = one_query((10, 15), (6, 8), (True, True, True), bev_window=5, image_window=3, strength=2.0).dense()[0, 0]
+    lidar, first, second = (dense[segment] for segment in LAYOUT.segments)
+    grid = lidar.view(20, 30)
+    assert (grid[8:13, 13:18] == 1.0).all() and grid.count_nonzero() == 25
+    assert (first.view(12, 16)[5:8, 7:10] == 0.5).all() and first.count_nonzero() == 9
+    assert (second.view(12, 16)[5:8, 7:10] == 1.5).all() and second.count_nonzero() == 9
+
+
+def test_windows_are_cut_at_the_borders_of_their_grid() -> None:
+    dense = one_query((0, 29), (11, 0), (True, True, False), bev_window=15, image_window=15).dense()[0, 0]
+    lidar, first, second = (dense[segment] for segment in LAYOUT.segments)
+    assert lidar.view(20, 30)[:8, 22:].all() and lidar.count_nonzero() == 64
+    assert first.view(12, 16)[4:, :8].all() and first.count_nonzero() == 64
+    assert not second.any()
+
+
+def test_queries_that_nothing_sees_have_no_bias_and_no_tiles() -> None:
+    bias = one_query((3, 3), (3, 3), (False, False, False))
+    assert not bias.dense().any() and bias.tiles == ()
+
+
+@given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([1, 5, 15]))
+@settings(max_examples=30, deadline=None)
+def test_tiles_hold_the_dense_bias(queries: int, seed: int, window: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random_cells(grid: tuple[int, int], *shape: int) -> torch.Tensor:
+        return torch.stack([torch.randint(size, shape, generator=generator) for size in grid], dim=-1)
+
+    cells = QueryCells(
+        random_cells(LAYOUT.bev, 1, queries),
+        torch.rand(1, queries, generator=generator) < 0.8,
+        random_cells(LAYOUT.image, 1, queries, 2),
+        torch.rand(1, queries, 2, generator=generator) < 0.5,
+    )
+    weights = torch.rand(1, queries, 3, generator=generator)
+    options = AqrOptions(mode="bias", bev_window=window, image_window=window)
+    bias = build(cells, weights[..., 0], weights[..., 1:], LAYOUT, options)
+    rebuilt = torch.zeros(queries, LAYOUT.total)
+    for tile in bias.tiles:
+        grid = LAYOUT.bev if tile.segment == 0 else LAYOUT.image
+        tokens = torch.arange(LAYOUT.total)[LAYOUT.segments[tile.segment]].view(grid)[tile.rows, tile.columns].flatten()
+        rebuilt[tile.queries[:, None], tokens] += torch.log1p(tile.growth)
+    torch.testing.assert_close(rebuilt, bias.dense()[0], atol=1e-5, rtol=0)

@@ -1,0 +1,125 @@
+"""Frames in, results out: the core that the node, bags and training share."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.benchmarks.inputs import keyframe, made_up_frame
+from aqr_perception.detector import Detector, DeviceError, choose_device, choose_precision
+from aqr_perception.frame import CLASSES, Frame
+from aqr_perception.geometry import project
+from aqr_perception.models.presets import PresetError
+from aqr_perception.options import AqrOptions, DetectionOptions
+
+EVERYTHING = DetectionOptions(score_threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector("aqr_tiny", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    return made_up_frame()
+
+
+def test_a_frame_gives_detections_with_weights_for_every_sensor(detector: Detector, frame: Frame) -> None:
+    result = detector.detect(frame, EVERYTHING)
+    found = result.detections
+    assert 0 < len(found) <= 300
+    assert found.boxes.shape == (len(found), 9) and found.camera_weights.shape == (len(found), 6)
+    assert (np.diff(found.scores) <= 0).all()
+    assert ((found.labels >= 0) & (found.labels < len(CLASSES))).all()
+    assert (found.boxes[:, 3:6] > 0).all()
+    for weights in (found.lidar_weight, found.camera_weight, found.camera_weights):
+        assert ((weights >= 0) & (weights <= 1)).all()
+    assert result.weight_maps.bev is not None and set(result.weight_maps.cameras) == {v.name for v in frame.cameras}
+    assert list(result.seconds) == ["preprocess", "image", "points", "decoder", "postprocess"]
+
+
+def test_the_same_frame_gives_the_same_result_twice(detector: Detector, frame: Frame) -> None:
+    first, second = detector.detect(frame, EVERYTHING), detector.detect(frame, EVERYTHING)
+    np.testing.assert_array_equal(first.detections.boxes, second.detections.boxes)
+
+
+def test_detections_go_on_whichever_sensors_are_missing(detector: Detector, frame: Frame) -> None:
+    for cameras in (frame.cameras[:1], ()):
+        result = detector.detect(dataclasses.replace(frame, cameras=cameras), EVERYTHING)
+        assert len(result.detections) > 0 and set(result.weight_maps.cameras) == {view.name for view in cameras}
+    for points in (None, np.zeros((0, 5), np.float32)):
+        result = detector.detect(dataclasses.replace(frame, points=points), EVERYTHING)
+        assert len(result.detections) > 0 and result.weight_maps.bev is None
+        assert not result.detections.lidar_weight.any()
+
+
+def test_thresholds_and_the_number_of_detections_are_obeyed(detector: Detector, frame: Frame) -> None:
+    everything = detector.detect(frame, EVERYTHING).detections
+    few = detector.detect(frame, DetectionOptions(score_threshold=0.0, max_detections=5)).detections
+    np.testing.assert_array_equal(few.boxes, everything.boxes[:5])
+    threshold = float(np.median(everything.scores))
+    some = detector.detect(frame, DetectionOptions(score_threshold=threshold)).detections
+    assert len(some) == (everything.scores >= np.float32(threshold)).sum()
+    label = int(everything.labels[0])
+    without = DetectionOptions(score_threshold=0.0, class_score_thresholds={CLASSES[label]: 1.0})
+    assert label not in detector.detect(frame, without).detections.labels
+
+
+@pytest.mark.parametrize("source", ["router", "attention"])
+def test_weights_come_from_the_source_asked_for(detector: Detector, frame: Frame, source: str) -> None:
+    options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=AqrOptions(mode="off"))
+    assert detector.detect(frame, options).weight_maps.source == source
+
+
+def test_published_presets_take_their_weights_from_the_attention_mass() -> None:
+    detector = Detector("cmt_lidar_voxel0075", device="cpu", precision="fp32")
+    sweep = np.zeros((50, 5), np.float32)
+    sweep[:, :2] = np.random.default_rng(0).uniform(-20, 20, (50, 2))
+    result = detector.detect(Frame(0, sweep), EVERYTHING)
+    assert result.weight_maps.source == "attention" and not detector.has_router
+    np.testing.assert_allclose(result.detections.lidar_weight, 1.0, atol=1e-4)
+    assert not detector.uses_cameras and detector.image_size == (0, 0)
+
+
+def test_a_maps_affine_carries_pixels_to_the_cells_above_them(detector: Detector, frame: Frame) -> None:
+    weight_map = detector.detect(frame, EVERYTHING).weight_maps.cameras[frame.cameras[0].name]
+    rows, columns = weight_map.values.shape
+    height, width = frame.cameras[0].image.shape[:2]
+    corner = weight_map.image_to_map @ [width, height, 1]
+    np.testing.assert_allclose(corner[:2], [columns, rows], atol=0.1)
+
+
+def test_the_keyframes_objects_project_into_the_models_projection(shared_reference: Path) -> None:
+    frame = keyframe(shared_reference / "nuscenes_keyframe")
+    detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+    matrices = detector._projections(frame.cameras)[0].numpy()
+    point = np.array([[5.0, 20.0, -1.0]])
+    for view, matrix in zip(frame.cameras, matrices, strict=True):
+        in_camera = point @ view.extrinsics[:3, :3].T + view.extrinsics[:3, 3]
+        pixel, depth = project(view.intrinsics, in_camera)
+        if depth[0] <= 0:
+            continue
+        u, v, d, _ = matrix @ np.r_[point[0], 1.0]
+        scale = 448 / 1600
+        np.testing.assert_allclose([u / d, v / d], pixel[0] * scale - [0, 252 - 192], atol=0.05)
+        return
+    pytest.fail("no camera sees the point")
+
+
+def test_a_device_that_is_not_there_is_named_with_the_ones_that_are() -> None:
+    with pytest.raises(DeviceError, match="tpu7"):
+        choose_device("tpu7")
+    with pytest.raises(DeviceError, match=f"sees {torch.cuda.device_count()} CUDA"):
+        choose_device("cuda:99")
+    with pytest.raises(DeviceError, match="fp16"):
+        choose_precision("fp16", torch.device("cpu"))
+    with pytest.raises(DeviceError, match="fp8"):
+        choose_precision("fp8", torch.device("cpu"))
+
+
+def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(PresetError, match="aqr_tiny"):
+        Detector("aqr_huge")
