@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.boxes.coder import decode, decode_boxes, encode
@@ -21,6 +21,7 @@ boxes_of_a_frame = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(boxes_of_a_frame)
 def test_boxes_survive_encoding_and_decoding(frame: list[tuple[float, ...]]) -> None:
     boxes = torch.tensor(frame, dtype=torch.float32).reshape(-1, 9)
@@ -42,6 +43,7 @@ def test_a_box_without_extent_cannot_be_encoded() -> None:
         encode(torch.tensor([[0, 0, 0, 4, -1, 2, 0, 0, 0]], dtype=torch.float32))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_detections_are_the_best_pairs_of_query_and_class_in_order(most: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -54,6 +56,7 @@ def test_detections_are_the_best_pairs_of_query_and_class_in_order(most: int, se
         torch.testing.assert_close(found.boxes, decode_boxes(codes[sample, found.query_index]))
 
 
+@settings(deadline=None)
 @given(st.floats(-70, 70, width=32), st.floats(-70, 70, width=32), st.floats(-12, 12, width=32))
 def test_only_centres_inside_the_range_are_kept_borders_included(x: float, y: float, z: float) -> None:
     codes = encode(torch.tensor([[[x, y, z, 4.0, 2.0, 1.5, 0.0, 0.0, 0.0], [0, 0, 0, 4, 2, 1.5, 0, 0, 0]]]))
