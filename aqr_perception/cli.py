@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     attention.add_argument("--views", type=int, default=6, help="cameras (default: %(default)s)")
     attention.add_argument("--image", type=int, nargs=2, default=(20, 50), metavar=("ROWS", "COLUMNS"))
     attention.add_argument("--heads", type=int, default=8, help="(default: %(default)s)")
+    attention.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     attention.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
     attention.add_argument("--json", type=Path, help="also write the figures to this file")
     attention.set_defaults(run=_benchmark_attention)
@@ -107,12 +108,14 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
 
 def _benchmark_attention(options: argparse.Namespace) -> int:
     from aqr_perception.benchmarks import attention
+    from aqr_perception.detector import choose_device
 
-    rows = attention.run(
-        options.queries, tuple(options.bev), options.views, tuple(options.image), options.heads, options.repeats
+    case = attention.AttentionCase(
+        options.queries, tuple(options.bev), options.views, tuple(options.image), options.heads
     )
-    print(attention.table(rows))
-    _write_json(options.json, rows)
+    rows = attention.run(case, options.repeats, str(choose_device(options.device)))
+    print(attention.table(case, rows))
+    _write_json(options.json, [row.as_dict() for row in rows])
     return 0
 
 

@@ -1,11 +1,12 @@
 """Query weights as an additive bias on cross-attention logits, inside windows around the queries.
 
 The bias is never held as a (Q, K) tensor: `WindowBias` keeps each query's cells and weights, and `tiles` groups queries
-that lie close together, so that their windows are one small rectangle of tokens.
+that lie close together, so that one small rectangle of tokens covers their windows.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,23 +15,23 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
+_GROUP = 16
+"""Most windows in a tile: fewer read shared tokens more often, more leave places empty."""
 
-@dataclass(frozen=True)
-class Tile:
-    """Queries whose windows in one segment lie in one rectangle of its grid.
+
+class Tiles(NamedTuple):
+    """Windows in groups of up to `_GROUP` that fit one rectangle of tokens, of which there are P.
 
     Attributes:
-        sample, segment: index in the batch, and of the segment in `TokenLayout.segments`.
-        queries: (N,) int64.
-        rows, columns: of the segment's grid.
-        growth: (N, M) float32, exp(bias) - 1 of each query for each token of the rectangle, row by row.
+        queries: (T, N) int64, flat over the batch; an empty place repeats a query of its tile, with no growth.
+        segment: (T,) int64, index in `TokenLayout.segments`.
+        tokens: (T, P) int64, flat over the batch.
+        growth: (T, N, P) float32, exp(bias) - 1 of each query for each token; 0 outside its window.
     """
 
-    sample: int
-    segment: int
     queries: Tensor
-    rows: slice
-    columns: slice
+    segment: Tensor
+    tokens: Tensor
     growth: Tensor
 
 
@@ -54,13 +55,11 @@ class WindowBias:
     image_window: int
 
     @cached_property
-    def tiles(self) -> tuple[Tile, ...]:
-        """All tiles. They are the same in every decoder layer, so they are made once."""
-        tiles: list[Tile] = []
-        for sample in range(len(self.lidar)):
-            for segment, (cell, weight, grid, window) in enumerate(self._segments(sample)):
-                tiles += _tiles(sample, segment, cell, weight, grid, window)
-        return tuple(tiles)
+    def tiles(self) -> tuple[Tiles, Tiles]:
+        """The BEV windows and the image windows. They are the same in every decoder layer, so they are made once."""
+        bev = (self.lidar[..., None], self.cells.bev[:, :, None], self.layout.bev, self.bev_window, 0)
+        image = (self.cameras, self.cells.image, self.layout.image, self.image_window, self.layout.bev_tokens)
+        return _tiles(*bev, self.layout.total, 0), _tiles(*image, self.layout.total, 1)
 
     def dense(self, queries: slice = slice(None)) -> Tensor:
         """Return the bias of some queries as (B, Q, K); differentiable in the weights."""
@@ -110,23 +109,44 @@ def _dense(cell: Tensor, weight: Tensor, grid: tuple[int, int], window: int) -> 
 
 
 def _tiles(
-    sample: int, segment: int, cell: Tensor, weight: Tensor, grid: tuple[int, int], window: int
-) -> list[Tile]:
-    queries = weight.nonzero().flatten()
-    if len(queries) == 0:
-        return []
-    # About a window's width: smaller tiles read shared tokens more often, larger ones score more tokens in vain.
-    edge, half = window + 5, window // 2
-    place = cell[queries] // edge
-    _, tile_of, counts = torch.unique(place[:, 0] * grid[1] + place[:, 1], return_inverse=True, return_counts=True)
-    groups = queries[tile_of.argsort()].split(counts.tolist())
-    tiles = []
-    for group in groups:
-        top, left = (cell[group].amin(0) - half).clamp(min=0).tolist()
-        bottom, right = (cell[group].amax(0) + half + 1).tolist()
-        rows, columns = slice(top, min(bottom, grid[0])), slice(left, min(right, grid[1]))
-        size = (rows.stop - rows.start, columns.stop - columns.start)
-        shifted = cell[group] - torch.tensor((rows.start, columns.start), device=cell.device)
-        growth = torch.expm1(_dense(shifted, weight[group], size, window))
-        tiles.append(Tile(sample, segment, group, rows, columns, growth))
-    return tiles
+    weights: Tensor, cells: Tensor, grid: tuple[int, int], window: int, first_token: int, total: int, first_segment: int
+) -> Tiles:
+    """Group the windows of one kind, whose weights are (B, Q, V) and cells (B, Q, V, 2), by where they lie."""
+    sample, query, view = weights.nonzero(as_tuple=True)
+    weight, cell = weights[sample, query, view], cells[sample, query, view]
+    half, edge = window // 2, max(window, 8)
+    size = [min(edge + 2 * half, length) for length in grid]
+
+    place = torch.div(cell, edge, rounding_mode="floor")
+    across = -(-grid[1] // edge)
+    down = -(-grid[0] // edge)
+    key = ((sample * weights.shape[2] + view) * down + place[:, 0]) * across + place[:, 1]
+    order = key.argsort(stable=True)
+    _, counts = torch.unique_consecutive(key[order], return_counts=True)
+    rank = torch.arange(len(key), device=key.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    tile = (rank % _GROUP == 0).cumsum(0) - 1  # a new tile begins with every place, and after every full group
+    slot = rank % _GROUP
+
+    tile_count = int(tile[-1]) + 1 if len(tile) else 0
+    firsts = order[rank % _GROUP == 0]
+    limit = cell.new_tensor([length - extent for length, extent in zip(grid, size, strict=True)])
+    corner = (place[firsts] * edge - half).clamp(min=0).minimum(limit)
+    row = corner[:, :1] + torch.arange(size[0], device=key.device)
+    column = corner[:, 1:] + torch.arange(size[1], device=key.device)
+
+    owner = sample * weights.shape[1] + query
+    # An empty place repeats a query of the tile: of another sample's, the scores could exceed their log-sum-exp.
+    queries = owner[firsts][:, None].repeat(1, _GROUP)
+    queries[tile, slot] = owner[order]
+    centre = cell.new_zeros(tile_count, _GROUP, 2)
+    centre[tile, slot] = cell[order]
+    value = weight.new_zeros(tile_count, _GROUP)
+    value[tile, slot] = weight[order]
+    near_row = (row[:, None] - centre[..., :1]).abs() <= half
+    near_column = (column[:, None] - centre[..., 1:]).abs() <= half
+    inside = near_row[..., :, None] & near_column[..., None, :]
+    growth = torch.where(inside.flatten(2), torch.expm1(value)[..., None], 0.0)
+
+    start = sample[firsts] * total + first_token + view[firsts] * (grid[0] * grid[1])
+    tokens = start[:, None, None] + row[:, :, None] * grid[1] + column[:, None, :]
+    return Tiles(queries, first_segment + view[firsts], tokens.flatten(1), growth)

@@ -79,31 +79,38 @@ def _attend_by_segment(
     else:
         output = sum(part * share[..., index, None] for index, (part, _) in zip(filled, parts, strict=True))
     if bias is not None:
-        output = _correct(output, share, total, query, key, value, bias)
+        output, share = _correct(output, share, total, query, key, value, bias)
         share = share / share.sum(-1, keepdim=True)
     return output.to(query.dtype), None if layout is None else share.mean(dim=1)
 
 
 def _correct(
     output: Tensor, share: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: WindowBias
-) -> Tensor:
-    """Return the biased output; the bias's growth of each segment's share is added to `share` in place."""
-    scaled = query * query.shape[-1] ** -0.5
-    numerator = output.float().clone(memory_format=torch.contiguous_format)
-    for tile in bias.tiles:
-        grid = bias.layout.bev if tile.segment == 0 else bias.layout.image
-        segment = bias.layout.segments[tile.segment]
+) -> tuple[Tensor, Tensor]:
+    """Return the biased output (B, heads, Q, d) and share (B, heads, Q, S), not yet normalised, of each segment.
 
-        def patch(tokens: Tensor) -> Tensor:
-            cells = tokens[tile.sample, :, segment].unflatten(1, grid)
-            return cells[:, tile.rows, tile.columns].flatten(1, 2)
-
-        scores = scaled[tile.sample][:, tile.queries] @ patch(key).transpose(1, 2)
-        extra = (scores.float() - total[tile.sample, :, tile.queries, None]).exp_() * tile.growth
-        numerator[tile.sample].index_add_(1, tile.queries, (extra.to(value.dtype) @ patch(value)).float())
-        into = share[tile.sample, ..., tile.segment if share.shape[-1] > 1 else 0]
-        into.index_add_(1, tile.queries, extra.sum(-1))
-    return numerator / share.sum(-1)[..., None]
+    Args:
+        output, share, total: of plain attention: its output, share by segment and log-sum-exp (B, heads, Q).
+    """
+    count, tokens_each, segments = query.shape[2], key.shape[2], share.shape[-1]
+    scaled = (query * query.shape[-1] ** -0.5).contiguous()
+    # Token by token with all heads together, as the projections leave them: one gather fetches a token for every head.
+    keys, values = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
+    numerator = output.float().contiguous()
+    share = share.contiguous()
+    for tiles in bias.tiles:
+        # Tile by tile: its tokens stay in the processor's cache from the gather to the last product.
+        samples = torch.div(tiles.queries[:, 0], count, rounding_mode="floor").tolist()
+        places = zip(tiles.queries % count, tiles.tokens % tokens_each, tiles.growth, strict=True)
+        for sample, segment, (queries, tokens, growth) in zip(samples, tiles.segment.tolist(), places, strict=True):
+            near = keys[sample].index_select(0, tokens).permute(1, 2, 0)
+            scores = scaled[sample].index_select(1, queries) @ near
+            lse = total[sample].index_select(1, queries)
+            extra = scores.float().sub_(lse[..., None]).exp_().mul_(growth)
+            seen = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
+            numerator[sample].index_add_(1, queries, seen.float())
+            share[sample, ..., segment if segments > 1 else 0].index_add_(1, queries, extra.sum(-1))
+    return numerator / share.sum(-1, keepdim=True), share
 
 
 def _attend_differentiably(

@@ -1,7 +1,7 @@
 """Features are scaled where a map exists and untouched elsewhere."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.aqr.modulation import modulate
@@ -13,6 +13,7 @@ def test_without_strength_the_very_same_features_come_back() -> None:
 
 
 @given(st.floats(0.1, 4.0), st.floats(0.01, 1.5))
+@settings(deadline=None)
 def test_features_are_multiplied_by_one_plus_strength_times_map_minus_one(strength: float, weight: float) -> None:
     features = torch.randn(1, 2, 4)
     modulated = modulate(features, torch.tensor([[weight, 0.0]]), strength)

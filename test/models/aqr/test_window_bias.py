@@ -41,7 +41,7 @@ def test_windows_are_cut_at_the_borders_of_their_grid() -> None:
 
 def test_queries_that_nothing_sees_have_no_bias_and_no_tiles() -> None:
     bias = one_query((3, 3), (3, 3), (False, False, False))
-    assert not bias.dense().any() and bias.tiles == ()
+    assert not bias.dense().any() and all(len(tiles.queries) == 0 for tiles in bias.tiles)
 
 
 @given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([1, 5, 15]))
@@ -53,17 +53,20 @@ def test_tiles_hold_the_dense_bias(queries: int, seed: int, window: int) -> None
         return torch.stack([torch.randint(size, shape, generator=generator) for size in grid], dim=-1)
 
     cells = QueryCells(
-        random_cells(LAYOUT.bev, 1, queries),
-        torch.rand(1, queries, generator=generator) < 0.8,
-        random_cells(LAYOUT.image, 1, queries, 2),
-        torch.rand(1, queries, 2, generator=generator) < 0.5,
+        random_cells(LAYOUT.bev, 2, queries),
+        torch.rand(2, queries, generator=generator) < 0.8,
+        random_cells(LAYOUT.image, 2, queries, 2),
+        torch.rand(2, queries, 2, generator=generator) < 0.5,
     )
-    weights = torch.rand(1, queries, 3, generator=generator)
+    weights = torch.rand(2, queries, 3, generator=generator)
     options = AqrOptions(mode="bias", bev_window=window, image_window=window)
     bias = build(cells, weights[..., 0], weights[..., 1:], LAYOUT, options)
-    rebuilt = torch.zeros(queries, LAYOUT.total)
-    for tile in bias.tiles:
-        grid = LAYOUT.bev if tile.segment == 0 else LAYOUT.image
-        tokens = torch.arange(LAYOUT.total)[LAYOUT.segments[tile.segment]].view(grid)[tile.rows, tile.columns].flatten()
-        rebuilt[tile.queries[:, None], tokens] += torch.log1p(tile.growth)
-    torch.testing.assert_close(rebuilt, bias.dense()[0], atol=1e-5, rtol=0)
+    rebuilt = torch.zeros(2 * queries, 2 * LAYOUT.total)
+    for tiles in bias.tiles:
+        rows, columns = tiles.queries[:, :, None].expand_as(tiles.growth), tiles.tokens[:, None].expand_as(tiles.growth)
+        rebuilt.index_put_((rows, columns), torch.log1p(tiles.growth), accumulate=True)
+        assert all(
+            LAYOUT.segments[segment].start <= token % LAYOUT.total < LAYOUT.segments[segment].stop
+            for segment, token in zip(tiles.segment.tolist(), tiles.tokens[:, 0].tolist(), strict=True)
+        )
+    torch.testing.assert_close(rebuilt, torch.block_diag(*bias.dense()), atol=1e-5, rtol=0)
