@@ -1,7 +1,11 @@
 """A batch norm in evaluation mode is one scale and shift a channel: it folds into the convolution before it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -52,3 +56,47 @@ def scale_and_shift(norm: _BatchNorm, bias: Tensor | None = None) -> tuple[Tenso
     offset = -norm.running_mean.to(precise) if bias is None else bias.to(precise) - norm.running_mean.to(precise)
     shift = offset * scale
     return scale, shift if norm.bias is None else shift + norm.bias.to(precise)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    derived: tuple[Tensor, ...]
+    sources: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+
+class DerivedTensors:
+    """Tensors computed from modules' parameters and buffers, computed again once any of these has changed.
+
+    A change is a write in place (an optimiser's step, `load_state_dict`) or other memory, dtype or device (`to`). Writes
+    through ``.data`` go unnoticed, as they do by autograd.
+    """
+
+    def __init__(self) -> None:
+        # Weak, so that a model that is replaced at run time takes its derived tensors along.
+        self._entries: WeakKeyDictionary[nn.Module, _Entry] = WeakKeyDictionary()
+
+    def get(
+        self, module: nn.Module, sources: tuple[Tensor | None, ...], compute: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Return ``compute()``, detached, or what it gave for this module as long as the sources are the same."""
+        present = tuple(source.detach() for source in sources if source is not None)
+        versions = tuple(_version(source) for source in present)
+        entry = self._entries.get(module)
+        if entry is None or entry.versions != versions or not _same_memory(entry.sources, present):
+            # The sources are kept: their memory cannot be given to other weights as long as it identifies them.
+            derived = tuple(tensor.detach() for tensor in compute())
+            entry = self._entries[module] = _Entry(derived, present, versions)
+        return entry.derived
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors made under inference_mode cannot be written outside it, and count no versions.
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _same_memory(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
+    return len(left) == len(right) and all(
+        a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.device == b.device
+        for a, b in zip(left, right, strict=True)
+    )

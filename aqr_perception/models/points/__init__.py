@@ -1,0 +1,1 @@
+"""The point branch: voxels, sparse encoder, SECOND and SECOND-FPN."""

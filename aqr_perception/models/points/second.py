@@ -1,0 +1,78 @@
+"""SECOND's backbone over the bird's-eye view (Yan et al. 2018, Sensors 18(10):3337) and the FPN that joins its scales."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.image.convolution import convolve
+
+
+class SECOND(nn.Module):
+    """Stages of 3x3 convolutions, each with a batch norm (eps 1e-3) and a ReLU; the first of a stage is strided.
+
+    Args:
+        in_channels: of the bird's-eye view.
+        channels: of each stage.
+        layers: convolutions after the first, of each stage.
+        strides: of each stage's first convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int] = (128, 256),
+        layers: Sequence[int] = (5, 5),
+        strides: Sequence[int] = (1, 2),
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        for width, count, stride in zip(channels, layers, strides, strict=True):
+            block = nn.Sequential()
+            for index in range(count + 1):
+                block.append(nn.Conv2d(in_channels, width, 3, stride if index == 0 else 1, padding=1, bias=False))
+                block.append(nn.BatchNorm2d(width, eps=1e-3, momentum=0.01))
+                block.append(nn.ReLU(inplace=True))
+                in_channels = width
+            self.blocks.append(block)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Return every stage's (B, channels, h, w) features of a (B, in_channels, H, W) bird's-eye view."""
+        features = features.contiguous(memory_format=torch.channels_last)
+        outputs = []
+        for block in self.blocks:
+            layers = list(cast(nn.Sequential, block))
+            for convolution, norm in zip(layers[0::3], layers[1::3], strict=True):
+                features = convolve(features, cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm), relu=True)
+            outputs.append(features)
+        return tuple(outputs)
+
+
+class SECONDFPN(nn.Module):
+    """Brings every stage to the first one's resolution and stacks the channels.
+
+    Args:
+        in_channels: of each stage.
+        out_channels: of each stage's part of the result.
+        strides: by which each stage is enlarged.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int] = (128, 256), out_channels: int = 256, strides: Sequence[int] = (1, 2)
+    ):
+        super().__init__()
+        self.out_channels = out_channels * len(in_channels)
+        self.deblocks = nn.ModuleList()
+        for channels, stride in zip(in_channels, strides, strict=True):
+            enlarge = (
+                nn.Conv2d(channels, out_channels, 1, bias=False)
+                if stride == 1
+                else nn.ConvTranspose2d(channels, out_channels, stride, stride, bias=False)
+            )
+            norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+            self.deblocks.append(nn.Sequential(enlarge, norm, nn.ReLU(inplace=True)))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return (B, out_channels x stages, H, W) for every stage's (B, in_channels, h, w)."""
+        return torch.cat([block(level) for block, level in zip(self.deblocks, features, strict=True)], dim=1)

@@ -1,0 +1,157 @@
+"""Occupied cells of a 3D grid, and which of them a sparse convolution connects (its rulebook)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Rulebook:
+    """The pairs (input site, output site) that each kernel offset connects (Graham et al. 2018, arXiv:1711.10275, 3.2).
+
+    Attributes:
+        inputs, outputs: (P,) int64 site indices, offset by offset; outputs ascend within an offset and are no two alike.
+        counts: pairs of each of the kernel's offsets, which are ordered z, y, x with x fastest.
+        identity: the offset that connects every site with itself and therefore has no pairs listed; None if there is none.
+        output_count: number of output sites.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    counts: tuple[int, ...]
+    identity: int | None
+    output_count: int
+
+
+@dataclass(eq=False)
+class Sites:
+    """Occupied cells, ascending by ``keys``; rulebooks are made on first use and shared by all layers on these sites.
+
+    Attributes:
+        keys: (N,) int64, strictly ascending: cells numbered batch by batch, z, y, x fastest, in a grid with one more cell
+            along each axis. That cell is never occupied, so a step over the border ends at no site instead of on the
+            other side.
+        grid: depth, height, width.
+        batch_size: number of samples.
+    """
+
+    keys: Tensor
+    grid: Grid
+    batch_size: int
+    _submanifold: Rulebook | None = field(default=None, repr=False)
+    _strided: "dict[tuple[Grid, Grid, Grid], tuple[Sites, Rulebook]]" = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def at(coordinates: Tensor, grid: Grid, batch_size: int) -> "tuple[Sites, Tensor]":
+        """Return the sites at (N, 4) coordinates (batch, z, y, x), and (M,) the coordinate that each site comes from.
+
+        Coordinates outside the grid are left out.
+
+        Raises:
+            ValueError: two coordinates are the same.
+        """
+        limits = torch.tensor((batch_size, *grid), device=coordinates.device)
+        source = ((coordinates >= 0) & (coordinates < limits)).all(dim=1).nonzero().flatten()
+        keys, order = _keys(*coordinates[source].long().unbind(1), grid).sort()
+        if (keys[1:] == keys[:-1]).any():
+            raise ValueError("two voxels have the same coordinates, but sites must be unique; average them first")
+        return Sites(keys, grid, batch_size), source[order]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return batch index, z, y and x of every site, (N,) int64 each."""
+        depth, height, width = (size + 1 for size in self.grid)
+        rows = torch.div(self.keys, width, rounding_mode="floor")
+        planes = torch.div(rows, height, rounding_mode="floor")
+        samples = torch.div(planes, depth, rounding_mode="floor")
+        return samples, planes - samples * depth, rows - planes * height, self.keys - rows * width
+
+    def submanifold(self) -> Rulebook:
+        """Return the rulebook of a 3x3x3 convolution whose outputs are these same sites.
+
+        If the offset d leads from output o to input i, then -d leads from i to o: only half the offsets are searched. And
+        keys being sorted, the three cells of a row follow one another: one search a row finds all three.
+        """
+        if self._submanifold is None:
+            self._submanifold = self._neighbours()
+        return self._submanifold
+
+    def _neighbours(self) -> Rulebook:
+        _, height, width = (size + 1 for size in self.grid)
+        rows = [(z * height + y) * width for z, y in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))]
+        candidate = self.keys + torch.tensor(rows, device=self.keys.device)[:, None] - 1
+        position = torch.searchsorted(self.keys, candidate)
+        ended = torch.cat([self.keys, self.keys.new_tensor([torch.iinfo(torch.int64).max])])
+        positions, hits = [], []
+        for _ in range(3):
+            hit = ended[position] == candidate
+            positions.append(position)
+            hits.append(hit)
+            position, candidate = position + hit, candidate + 1
+        centre = 13  # of 27 offsets; those before it are listed here, those after it are their mirror images
+        hit = torch.stack(hits, 1).flatten(0, 1)[:centre]
+        offsets, outputs = hit.nonzero(as_tuple=True)
+        inputs = torch.stack(positions, 1).flatten(0, 1)[offsets, outputs]
+        counts = hit.sum(1).tolist()
+        mirrored = tuple(zip(inputs.split(counts), outputs.split(counts), strict=True))[::-1]
+        return Rulebook(
+            torch.cat([inputs, *(outputs for _, outputs in mirrored)]),
+            torch.cat([outputs, *(inputs for inputs, _ in mirrored)]),
+            (*counts, 0, *reversed(counts)),
+            centre,
+            len(self),
+        )
+
+    def strided(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
+        """Return the sites that a convolution reaches from these ones, and its rulebook.
+
+        Args:
+            kernel, stride, padding: along z, y, x.
+        """
+        known = self._strided.get((kernel, stride, padding))
+        if known is None:
+            known = self._strided[kernel, stride, padding] = self._reach(kernel, stride, padding)
+        return known
+
+    def _reach(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
+        sizes = zip(self.grid, kernel, stride, padding, strict=True)
+        depth, height, width = ((size + 2 * p - k) // s + 1 for size, k, s, p in sizes)
+        grid = (depth, height, width)
+        samples, *cells = self.coordinates()
+        z, y, x = (_outputs(cells[axis], kernel[axis], stride[axis], padding[axis], grid[axis]) for axis in range(3))
+        hit = (z.valid[:, None, None] & y.valid[None, :, None] & x.valid[None, None, :]).flatten(0, 2)
+        offsets, inputs = hit.nonzero(as_tuple=True)
+        plane, column = torch.div(offsets, kernel[2], rounding_mode="floor"), offsets % kernel[2]
+        layer, row = torch.div(plane, kernel[1], rounding_mode="floor"), plane % kernel[1]
+        keys = _keys(samples[inputs], z.cells[layer, inputs], y.cells[row, inputs], x.cells[column, inputs], grid)
+        ascending, order = keys.sort()
+        unique, index = torch.unique_consecutive(ascending, return_inverse=True)
+        outputs = torch.empty_like(index)
+        outputs[order] = index
+        counts = tuple(hit.sum(1).tolist())
+        return Sites(unique, grid, self.batch_size), Rulebook(inputs, outputs, counts, None, len(unique))
+
+
+class _Outputs(NamedTuple):
+    """For one axis, (kernel, N): the output cell that each kernel element takes a cell to, and whether it exists."""
+
+    cells: Tensor
+    valid: Tensor
+
+
+def _keys(samples: Tensor, z: Tensor, y: Tensor, x: Tensor, grid: Sequence[int]) -> Tensor:
+    depth, height, width = (size + 1 for size in grid)
+    return ((samples * depth + z) * height + y) * width + x
+
+
+def _outputs(cells: Tensor, kernel: int, stride: int, padding: int, size: int) -> _Outputs:
+    shifted = cells + padding - torch.arange(kernel, device=cells.device)[:, None]
+    reached = torch.div(shifted, stride, rounding_mode="floor")
+    return _Outputs(reached, (reached * stride == shifted) & (reached >= 0) & (reached < size))

@@ -1,0 +1,156 @@
+"""Sparse 3D convolutions on torch operations: gather - matmul - scatter along a rulebook.
+
+Kernels are stored as spconv 2 stores them: (out, kD, kH, kW, in).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqr_perception.models.folding import DerivedTensors, scale_and_shift
+from aqr_perception.models.points.sites import Grid, Rulebook, Sites
+
+_kernels = DerivedTensors()
+
+
+@dataclass(frozen=True)
+class SparseTensor:
+    """Features at the occupied cells of a grid; all other cells are zero.
+
+    Attributes:
+        features: (N, C).
+        sites: which cells, in the same order.
+    """
+
+    features: Tensor
+    sites: Sites
+
+    @staticmethod
+    def at(coordinates: Tensor, features: Tensor, grid: Grid, batch_size: int) -> "SparseTensor":
+        """Return the tensor of (N, C) features at (N, 4) coordinates (batch, z, y, x); those outside the grid are left out.
+
+        Raises:
+            ValueError: two coordinates are the same.
+        """
+        sites, source = Sites.at(coordinates, grid, batch_size)
+        return SparseTensor(features[source], sites)
+
+    def dense(self) -> Tensor:
+        """Return (B, C, D, H, W), with C and D fastest in memory: folding depth into the channels is channels-last."""
+        depth, height, width = self.sites.grid
+        samples, z, y, x = self.sites.coordinates()
+        cells = self.features.new_zeros(self.sites.batch_size, height, width, self.features.shape[1], depth)
+        cells[samples, y, x, :, z] = self.features
+        return cells.permute(0, 3, 4, 1, 2)
+
+
+class _SparseConvolution(nn.Module):
+    """Kernel and bias; the two kinds differ in where their outputs lie."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Grid, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, *kernel, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        bound = 1 / math.sqrt(in_channels * math.prod(kernel))  # as torch's dense convolutions
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
+        """Return the output sites for these input sites, and which of them are connected."""
+        raise NotImplementedError
+
+    def forward(self, inputs: SparseTensor) -> SparseTensor:
+        """Return the convolved tensor; differentiable in features, kernel and bias."""
+        sites, rulebook = self.connect(inputs.sites)
+        return SparseTensor(_apply(inputs.features, rulebook, _by_offset(self.weight), self.bias), sites)
+
+
+class SubmanifoldConv3d(_SparseConvolution):
+    """A 3x3x3 convolution whose outputs lie where its inputs lie (Graham et al. 2018, arXiv:1711.10275)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, (3, 3, 3), bias)
+
+    def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
+        return sites, sites.submanifold()
+
+
+class SparseConv3d(_SparseConvolution):
+    """A convolution whose outputs lie wherever its kernel covers an input; kernel, stride and padding along z, y, x."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Grid, stride: Grid, padding: Grid, *, bias: bool = False
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, bias)
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
+        return sites.strided(self.kernel, self.stride, self.padding)
+
+
+def convolve(
+    inputs: SparseTensor, convolution: _SparseConvolution, norm: nn.BatchNorm1d, residual: Tensor | None = None
+) -> SparseTensor:
+    """Return relu(norm(convolution(inputs)) + residual).
+
+    Without gradients and with the norm in evaluation mode, the norm is folded into the kernel.
+
+    Args:
+        residual: (M, C) at the output sites.
+    """
+    if torch.is_grad_enabled() or norm.training:
+        outputs = convolution(inputs)
+        features = _normalize(outputs.features, norm)
+        return SparseTensor(F.relu(features if residual is None else features + residual), outputs.sites)
+    sites, rulebook = convolution.connect(inputs.sites)
+    sources = (convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    kernel, bias = _kernels.get(convolution, sources, lambda: _fold(convolution, norm))
+    features = _apply(inputs.features, rulebook, kernel, bias)
+    if residual is not None:
+        features += residual
+    return SparseTensor(features.relu_(), sites)
+
+
+def _normalize(features: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    if norm.training and len(features) < 2:  # too few sites for a variance, as in a nearly empty sweep
+        return F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    return norm(features)
+
+
+def _fold(convolution: _SparseConvolution, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    scale, shift = scale_and_shift(norm, convolution.bias)
+    dtype = convolution.weight.dtype
+    return (_by_offset(convolution.weight).to(scale.dtype) * scale).to(dtype).contiguous(), shift.to(dtype)
+
+
+def _by_offset(weight: Tensor) -> Tensor:
+    """Return a kernel (out, kD, kH, kW, in) as one matrix an offset, (kD * kH * kW, in, out)."""
+    return weight.flatten(1, 3).permute(1, 2, 0)
+
+
+def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Return (M, out) outputs of (N, in) features with a kernel (offsets, in, out).
+
+    Offset by offset, one matmul of the connected rows. Its outputs are no two alike, so adding them is free of races and
+    the result does not depend on the number of threads. Half precision is summed in float32.
+    """
+    features = features.to(kernel.dtype)
+    precise = torch.promote_types(kernel.dtype, torch.float32)
+    shape = (rulebook.output_count, kernel.shape[2])
+    start = features.new_zeros(shape, dtype=precise) if bias is None else bias.to(precise).expand(shape).contiguous()
+    if rulebook.identity is None:
+        outputs = start
+    elif bias is not None and precise == kernel.dtype:
+        outputs = torch.addmm(bias, features, kernel[rulebook.identity])
+    else:
+        outputs = start + features @ kernel[rulebook.identity]
+    sources = rulebook.inputs.split(rulebook.counts)
+    targets = rulebook.outputs.split(rulebook.counts)
+    for offset, count in enumerate(rulebook.counts):
+        if count:
+            rows = features.index_select(0, sources[offset]) @ kernel[offset]
+            outputs.index_add_(0, targets[offset], rows.to(precise))
+    return outputs.to(features.dtype)

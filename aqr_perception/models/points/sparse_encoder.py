@@ -1,0 +1,101 @@
+"""The sparse 3D encoder between voxels and the bird's-eye view (SECOND, Yan et al. 2018, with residual blocks)."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from aqr_perception.models.points.sites import Grid
+from aqr_perception.models.points.sparse_conv import SparseConv3d, SparseTensor, SubmanifoldConv3d, convolve
+from aqr_perception.models.points.voxels import Voxels
+
+
+class ConvNormReLU(nn.Sequential):
+    """A sparse convolution, a batch norm (eps 1e-3) and a ReLU."""
+
+    def __init__(self, convolution: SubmanifoldConv3d | SparseConv3d, channels: int) -> None:
+        super().__init__(convolution, nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01))
+
+    def forward(self, inputs: SparseTensor) -> SparseTensor:
+        return convolve(inputs, cast(SparseConv3d, self[0]), cast(nn.BatchNorm1d, self[1]))
+
+
+class SparseBasicBlock(nn.Module):
+    """Two submanifold convolutions and a shortcut (ResNet's basic block on sites)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = SubmanifoldConv3d(channels, channels)
+        self.bn1 = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+        self.conv2 = SubmanifoldConv3d(channels, channels)
+        self.bn2 = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+
+    def forward(self, inputs: SparseTensor) -> SparseTensor:
+        hidden = convolve(inputs, self.conv1, self.bn1)
+        return convolve(hidden, self.conv2, self.bn2, residual=inputs.features)
+
+
+class SparseEncoder(nn.Module):
+    """Stages of residual blocks, each but the last followed by a convolution that halves the resolution.
+
+    Args:
+        in_channels: of the voxels.
+        channels: of each stage.
+        grid: cells along z, y, x. Published models have one layer more than the point range holds; y and x must be
+            divisible by the encoder's stride.
+        output_channels: of the last convolution, which only reduces depth.
+        blocks: residual blocks a stage.
+        paddings: along z, y, x, of the convolution after each stage but the last.
+
+    Attributes:
+        out_channels: output channels x remaining depth.
+        stride: of the result's cells in voxels.
+
+    Raises:
+        ValueError: the grid does not fit the strides, or the paddings do not fit the stages.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 5,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        *,
+        grid: Grid,
+        output_channels: int = 128,
+        blocks: int = 2,
+        paddings: Sequence[Grid] = ((1, 1, 1), (1, 1, 1), (0, 1, 1)),
+    ) -> None:
+        super().__init__()
+        if len(paddings) != len(channels) - 1:
+            raise ValueError(f"{len(paddings)} paddings for {len(channels)} stages, but must be one fewer than stages")
+        self.stride = 2 ** len(paddings)
+        depth = grid[0]
+        for padding in paddings:
+            depth = (depth + 2 * padding[0] - 3) // 2 + 1
+        depth = (depth - 3) // 2 + 1
+        if depth < 1 or grid[1] % self.stride or grid[2] % self.stride:
+            raise ValueError(
+                f"grid (z, y, x) is {grid}, but y and x must be multiples of {self.stride} and z must leave a layer"
+            )
+        self.grid, self.out_channels = grid, output_channels * depth
+
+        self.conv_input = ConvNormReLU(SubmanifoldConv3d(in_channels, channels[0]), channels[0])
+        self.encoder_layers = nn.Sequential()
+        for stage, width in enumerate(channels):
+            layers: list[nn.Module] = [SparseBasicBlock(width) for _ in range(blocks)]
+            if stage < len(paddings):
+                wider = channels[stage + 1]
+                down = SparseConv3d(width, wider, kernel=(3, 3, 3), stride=(2, 2, 2), padding=paddings[stage])
+                layers.append(ConvNormReLU(down, wider))
+            self.encoder_layers.add_module(f"encoder_layer{stage + 1}", nn.Sequential(*layers))
+        last = SparseConv3d(channels[-1], output_channels, kernel=(3, 1, 1), stride=(2, 1, 1), padding=(0, 0, 0))
+        self.conv_out = ConvNormReLU(last, output_channels)
+
+    def forward(self, voxels: Voxels) -> Tensor:
+        """Return (B, out_channels, H / stride, W / stride), channels last in memory; channel = feature x depth + layer.
+
+        Voxels outside the grid are left out. The result has the parameters' dtype.
+        """
+        features = voxels.features.to(self.conv_out[1].weight.dtype)
+        inputs = SparseTensor.at(voxels.coordinates, features, self.grid, voxels.batch_size)
+        return self.conv_out(self.encoder_layers(self.conv_input(inputs))).dense().flatten(1, 2)
