@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import modulation, rendering, window_bias
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.boxes.head import TaskHeads
-from aqr_perception.models.folding import fold
+from aqr_perception.models.image.convolution import convolve
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
@@ -105,10 +106,7 @@ class _SharedConvolution(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.training:
-            return self.bn(self.conv(features)).relu()
-        weight, bias = fold(self.conv, self.bn)
-        return nn.functional.conv2d(features, weight, bias, padding=1).relu_()
+        return convolve(features, self.conv, self.bn, relu=True)
 
 
 class _Transformer(nn.Module):
@@ -135,7 +133,7 @@ class FusionHead(nn.Module):
         if preset.image is not None:
             self.rv_embedding = FrustumEmbedding(config.channels, config.depths, preset.point_range)
         self.task_heads = TaskHeads(
-            config.channels, layers=config.layers, point_range=preset.point_range, kernel_size=config.head_kernel
+            config.channels, len(CLASSES), config.layers, point_range=preset.point_range, kernel_size=config.head_kernel
         )
         lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)

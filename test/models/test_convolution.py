@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.convolution import convolve
 
 
 def pair(
