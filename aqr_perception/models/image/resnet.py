@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.convolution import convolve
 from aqr_perception.models.image.views import view_by_view
 
 
@@ -99,16 +99,22 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the asked-for stages' feature maps of (N, 3, H, W) normalised images, channels last in memory."""
-        return view_by_view(self, self._stages, images)
+        last = self.out_stages[-1]
+        *early, features = view_by_view(self, lambda view: self._early_stages(view, min(last, 2)), images)
+        *late, _ = self._stages(features, range(3, last + 1))
+        return (*early, *late)
 
-    def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = images.contiguous(memory_format=torch.channels_last)
-        features = F.max_pool2d(convolve(features, self.conv1, self.bn1, relu=True), 3, stride=2, padding=1)
+    def _early_stages(self, images: Tensor, last: int) -> tuple[Tensor, ...]:
+        features = convolve(images.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1, relu=True)
+        return self._stages(F.max_pool2d(features, 3, stride=2, padding=1), range(1, last + 1))
+
+    def _stages(self, features: Tensor, stages: range) -> tuple[Tensor, ...]:
+        """Return those stages' maps that are asked for, then what comes out of the last one."""
         outputs = []
-        for stage in range(1, self.out_stages[-1] + 1):
+        for stage in stages:
             # A stage's first block has a shortcut convolution of its own (in ResNet-18's first stage the features are
             # no output), so no block writes its residual into a map that is returned.
             features = self.get_submodule(f"layer{stage}")(features)
             if stage in self.out_stages:
                 outputs.append(features)
-        return tuple(outputs)
+        return (*outputs, features)

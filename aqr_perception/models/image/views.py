@@ -11,8 +11,9 @@ def view_by_view(
 ) -> tuple[Tensor, ...]:
     """Return stages(images) for (N, 3, H, W) images: image by image for inference on a CPU, otherwise at once.
 
-    One image's maps are small enough that the allocator hands the same, already mapped memory to each layer and image;
-    a batch's are fetched from and returned to the system every time, and its page faults cost a quarter of the frame.
+    For a backbone's early stages, whose maps are large. One image's are small enough that the allocator hands the same,
+    already mapped memory to layer after layer; a batch's are fetched from and returned to the system every time, and
+    page faults then cost as much as the arithmetic. Small, deep maps are better computed together: they share weights.
     """
     # A norm in training mode takes its statistics over the whole batch.
     trains = torch.is_grad_enabled() or any(module.training for module in backbone.modules())

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.convolution import convolve
 from aqr_perception.models.image.views import view_by_view
 
 
@@ -113,10 +113,9 @@ class VoVNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, 768, ~H/16, ~W/16) and (N, 1024, ~H/32, ~W/32) of (N, 3, H, W) normalised images."""
-        stage4, stage5 = view_by_view(self, self._stages, images)
-        return stage4, stage5
-
-    def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.stem(images.contiguous(memory_format=torch.channels_last))
-        stage4 = self.stage4(self.stage3(self.stage2(features)))
+        (stage4,) = view_by_view(self, self._early_stages, images)
         return stage4, self.stage5(stage4)
+
+    def _early_stages(self, images: Tensor) -> tuple[Tensor]:
+        features = self.stem(images.contiguous(memory_format=torch.channels_last))
+        return (self.stage4(self.stage3(self.stage2(features))),)
