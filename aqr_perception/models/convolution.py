@@ -35,10 +35,9 @@ def convolve(
         return F.relu(outputs, inplace=True) if relu else outputs
 
     if not _can_fuse(features, convolution):
-        weights = _folded_weights(convolution, norm, _channels_last)
-        outputs = F.conv2d(
-            features, *weights, convolution.stride, convolution.padding, convolution.dilation, convolution.groups
-        )
+        weight, bias = _folded_weights(convolution, norm, _channels_last)
+        # The module's own way to its operation, with any padding mode.
+        outputs = convolution._conv_forward(features, weight, bias)
         return _add(outputs, relu, residual)
     if winograd.pays(convolution, features):
         kernel, bias = _folded_weights(convolution, norm, winograd.transform_kernel)
