@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Makes .ros/: everything this project needs to build, run and be tested.
+#
+# With a sourced ROS 2, that is a virtual environment on top of it and a colcon build of this package. Without one, ROS 2
+# itself comes from PyPI's wheels, and the few packages that have no wheel from src/ beside this file.
+# Running it again costs seconds: each step is skipped while what it depends on is unchanged.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ros=$root/.ros
+torch_version=2.13.0
+cpu_index=https://download.pytorch.org/whl/cpu
+
+fail() { echo "setup: $*" >&2; exit 1; }
+say() { echo "setup: $*"; }
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# A fingerprint of files and of what setup does with them.
+fingerprint() { (cd "$root" && find "$@" -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum); }
+unchanged() { [[ -f $ros/$1.stamp && $(cat "$ros/$1.stamp") == "$2" ]]; }
+
+have_sourced_ros() {
+    [[ -n ${AMENT_PREFIX_PATH:-} && ${AMENT_PREFIX_PATH} != *"$ros"* ]] && python3 -c 'import rclpy' 2>/dev/null
+}
+
+install_torch() {
+    local pip=$1
+    if [[ -e /proc/driver/nvidia/version ]]; then
+        "$pip" install --quiet "torch==$torch_version"
+        return
+    fi
+    # The CPU build is a tenth of the size; where its index cannot be reached, the default build does as well.
+    "$pip" install --quiet --retries 0 --timeout 10 --index-url "$cpu_index" "torch==$torch_version" 2>/dev/null ||
+        "$pip" install --quiet "torch==$torch_version"
+}
+
+install_wheels() {
+    [[ $(uname -s) == Linux && $(uname -m) == x86_64 ]] ||
+        fail "found $(uname -s) on $(uname -m), but ROS 2 wheels exist for Linux on x86_64 alone; install ROS 2 (docs.ros.org), source it, and run this again"
+    local python
+    python=$(find_python) ||
+        fail "found no Python from 3.10 to 3.13 with venv; install one (apt-get install python3-venv), or source a ROS 2 installation"
+    local tool
+    for tool in g++ make; do
+        command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"
+    done
+    local stamp
+    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
+    unchanged wheels "$stamp" && return
+    say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
+    rm -rf "$ros"
+    mkdir -p "$ros"
+    "$python" -m venv "$ros/venv"
+    "$ros/venv/bin/pip" install --quiet --upgrade pip
+    install_torch "$ros/venv/bin/pip"
+    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt"
+    "$ros/venv/bin/python" "$root/ros_from_pip/relocate_cmake.py" "$ros/venv"
+    echo "$stamp" >"$ros/wheels.stamp"
+}
+
+write_environment_of_wheels() {
+    local site
+    site=$("$ros/venv/bin/python" -c 'import sys; print(f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")')
+    cat >"$ros/env.sh" <<EOF
+# Written by ros_from_pip/setup.sh; source it in any shell: . .ros/env.sh
+. "$ros/venv/bin/activate"
+export AMENT_PREFIX_PATH="$ros/ws:$ros/underlay:$ros/venv"
+export CMAKE_PREFIX_PATH="\$AMENT_PREFIX_PATH"
+export PYTHONPATH="$ros/ws/$site:$ros/underlay/$site"
+export LD_LIBRARY_PATH="$ros/ws/lib:$ros/underlay/lib:$ros/venv/lib"
+export PATH="$ros/ws/lib/aqr_perception:\$PATH"
+export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=kilted RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+EOF
+}
+
+install_beside_ros() {
+    local stamp
+    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/setup.sh pyproject.toml)"
+    unchanged wheels "$stamp" && return
+    say "found ROS 2 ${ROS_DISTRO:-}; adding the libraries that it lacks to .ros/venv"
+    rm -rf "$ros"
+    mkdir -p "$ros"
+    python3 -m venv --system-site-packages "$ros/venv"
+    python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
+    "$ros/venv/bin/pip" install --quiet safetensors rosbags tqdm hypothesis pytest pytest-timeout mypy ruff types-PyYAML
+    cat >"$ros/env.sh" <<EOF
+# Written by ros_from_pip/setup.sh; source it after ROS 2's own setup file.
+. "$ros/venv/bin/activate"
+. "$ros/ws/local_setup.bash"
+export PATH="$ros/ws/lib/aqr_perception:\$PATH"
+EOF
+    echo "$stamp" >"$ros/wheels.stamp"
+}
+
+# build NAME COLCON-ARGUMENTS...: log to .ros/NAME.log, shown where the build fails.
+build() {
+    local name=$1
+    shift
+    (cd "$root" && colcon --log-base "$ros/log" build --merge-install --build-base "$ros/build-$name" \
+        --install-base "$ros/$name" "$@" >"$ros/$name.log" 2>&1) || {
+        cat "$ros/$name.log" >&2
+        fail "the build of $name failed; its output is above and in .ros/$name.log"
+    }
+}
+
+build_underlay() {
+    local stamp
+    stamp=$(fingerprint ros_from_pip/src)
+    unchanged underlay "$stamp" && return
+    say "building the ROS 2 packages that have no wheel (two minutes)"
+    rm -rf "$ros/underlay" "$ros/build-underlay"
+    build underlay --base-paths ros_from_pip/src --cmake-args -DBUILD_TESTING=OFF -GNinja
+    echo "$stamp" >"$ros/underlay.stamp"
+}
+
+build_package() {
+    local stamp
+    stamp=$(fingerprint aqr_perception config launch msg scripts package.xml CMakeLists.txt)
+    unchanged ws "$stamp" && return
+    say "building aqr_perception"
+    rm -rf "$ros/ws"
+    build ws --base-paths . --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF -GNinja
+    echo "$stamp" >"$ros/ws.stamp"
+}
+
+main() {
+    if have_sourced_ros; then
+        install_beside_ros
+        # shellcheck disable=SC1091
+        . "$ros/venv/bin/activate"
+        command -v colcon >/dev/null || fail "colcon is missing; apt-get install python3-colcon-common-extensions"
+        command -v ninja >/dev/null || "$ros/venv/bin/pip" install --quiet ninja
+        build_package
+        return
+    fi
+    install_wheels
+    write_environment_of_wheels
+    # Nothing of the caller's own may leak into the builds.
+    unset PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+    set +u
+    # shellcheck disable=SC1091
+    . "$ros/env.sh"
+    set -u
+    build_underlay
+    build_package
+}
+
+main "$@"
