@@ -68,8 +68,8 @@ class _Entry:
 class DerivedTensors:
     """Tensors computed from modules' parameters and buffers, computed again once any of these has changed.
 
-    A change is a write in place (an optimiser's step, `load_state_dict`) or other memory, dtype or device (`to`). Writes
-    through ``.data`` go unnoticed, as they do by autograd.
+    A change is a write in place (an optimiser's step, `load_state_dict`) or other memory, dtype or device (`to`).
+    Writes through ``.data`` go unnoticed, as they do by autograd.
     """
 
     def __init__(self) -> None:

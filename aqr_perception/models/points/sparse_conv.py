@@ -30,7 +30,7 @@ class SparseTensor:
 
     @staticmethod
     def at(coordinates: Tensor, features: Tensor, grid: Grid, batch_size: int) -> "SparseTensor":
-        """Return the tensor of (N, C) features at (N, 4) coordinates (batch, z, y, x); those outside the grid are left out.
+        """Return the tensor of (N, C) features at (N, 4) coordinates (batch, z, y, x), less those outside the grid.
 
         Raises:
             ValueError: two coordinates are the same.
@@ -108,6 +108,8 @@ def convolve(
     sites, rulebook = convolution.connect(inputs.sites)
     sources = (convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
     kernel, bias = _kernels.get(convolution, sources, lambda: _fold(convolution, norm))
+    if kernel.is_cpu and kernel.dtype == torch.float32 and inputs.features.dtype == torch.float32:
+        return SparseTensor(_apply_in_blocks(inputs.features, rulebook, kernel, bias, residual), sites)
     features = _apply(inputs.features, rulebook, kernel, bias)
     if residual is not None:
         features += residual
@@ -134,8 +136,8 @@ def _by_offset(weight: Tensor) -> Tensor:
 def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """Return (M, out) outputs of (N, in) features with a kernel (offsets, in, out).
 
-    Offset by offset, one matmul of the connected rows. Its outputs are no two alike, so adding them is free of races and
-    the result does not depend on the number of threads. Half precision is summed in float32.
+    One matmul an offset, of the connected rows. Their outputs are no two alike, so that adding them is free of races.
+    Half precision is summed in float32.
     """
     features = features.to(kernel.dtype)
     precise = torch.promote_types(kernel.dtype, torch.float32)
@@ -154,3 +156,37 @@ def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | 
             rows = features.index_select(0, sources[offset]) @ kernel[offset]
             outputs.index_add_(0, targets[offset], rows.to(precise))
     return outputs.to(features.dtype)
+
+
+# So small that the C library recycles the memory (glibc: below 32 MiB) instead of faulting in fresh pages, and so large
+# that the matmuls stay efficient.
+_BLOCK_BYTES = 16 * 2**20
+
+
+def _apply_in_blocks(
+    features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor, residual: Tensor | None
+) -> Tensor:
+    """Return relu(`_apply` + residual), faster on CPUs.
+
+    The products of a range of outputs are laid out in a buffer, and each output's are summed at once: `embedding_bag`
+    is torch's fastest gather-and-sum there.
+    """
+    channels = kernel.shape[2]
+    blocks = rulebook.blocks(_BLOCK_BYTES // (4 * channels))
+    outputs = features.new_empty(rulebook.output_count, channels)
+    products = features.new_empty(max(len(block.order) for block in blocks), channels)
+    gathered = features.new_empty(max(len(sources) for block in blocks for sources in block.sources), features.shape[1])
+    for block in blocks:
+        end = 0
+        for offset, sources in enumerate(block.sources):
+            if count := len(sources):
+                start, end = end, end + count
+                rows = torch.index_select(features, 0, sources, out=gathered[:count])
+                torch.mm(rows, kernel[offset], out=products[start:end])
+        sums = F.embedding_bag(block.order, products[:end], block.starts, mode="sum").add_(bias)
+        if rulebook.identity is not None:
+            sums.addmm_(features[block.rows], kernel[rulebook.identity])
+        if residual is not None:
+            sums += residual[block.rows]
+        torch.clamp(sums, min=0, out=outputs[block.rows])
+    return outputs

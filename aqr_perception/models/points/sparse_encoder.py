@@ -96,6 +96,6 @@ class SparseEncoder(nn.Module):
 
         Voxels outside the grid are left out. The result has the parameters' dtype.
         """
-        features = voxels.features.to(self.conv_out[1].weight.dtype)
+        features = voxels.features.to(cast(SparseConv3d, self.conv_out[0]).weight.dtype)
         inputs = SparseTensor.at(voxels.coordinates, features, self.grid, voxels.batch_size)
         return self.conv_out(self.encoder_layers(self.conv_input(inputs))).dense().flatten(1, 2)

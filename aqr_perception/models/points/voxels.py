@@ -12,8 +12,8 @@ class Voxels:
     """The occupied cells of a batch.
 
     Attributes:
-        coordinates: (N, 4) int64 as batch index, z, y, x; lexicographically ascending, no two alike. They may lie beyond
-            ``grid``; see `voxelize`.
+        coordinates: (N, 4) int64 as batch index, z, y, x; lexicographically ascending, no two alike. They may lie
+            beyond ``grid``; see `voxelize`.
         features: (N, C) float32, mean of the cell's points.
         grid: depth, height, width: cells along z, y, x.
         batch_size: number of samples, those without points included.
