@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import Tensor
 from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
+from aqr_perception.models.checkpoint import CheckpointError
 from aqr_perception.models.cmt import CMT
 from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
+from aqr_perception.models.presets import load_preset
 from aqr_perception.options import DetectionOptions
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -67,6 +70,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
+    """Raise what `Detector` would for arguments that cannot work, without building anything.
+
+    Raises:
+        PresetError, CheckpointError, DeviceError.
+    """
+    load_preset(preset)
+    if checkpoint and not Path(checkpoint).is_file():
+        raise CheckpointError(f"model.checkpoint is {checkpoint!r}, which is not a file; give a path, or '' for random weights")
+    choose_precision(precision, choose_device(device))
 
 
 class StageClock:

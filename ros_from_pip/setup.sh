@@ -128,8 +128,11 @@ build_package() {
     stamp=$(fingerprint aqr_perception config launch msg scripts package.xml CMakeLists.txt)
     unchanged ws "$stamp" && return
     say "building aqr_perception"
-    rm -rf "$ros/ws"
-    build ws --base-paths . --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF -GNinja
+    # CMake refuses to export include folders that lie inside the source folder, as .ros/venv would.
+    rm -rf "$ros/ws" "$ros/source"
+    mkdir -p "$ros/source"
+    (cd "$root" && cp -a aqr_perception config launch msg scripts package.xml CMakeLists.txt "$ros/source")
+    build ws --base-paths .ros/source --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF -GNinja
     echo "$stamp" >"$ros/ws.stamp"
 }
 

@@ -13,7 +13,7 @@ from aqr_perception.models.aqr import modulation, rendering, window_bias
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.boxes.head import TaskHeads
-from aqr_perception.models.image.convolution import convolve
+from aqr_perception.models.convolution import convolve
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder

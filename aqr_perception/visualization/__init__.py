@@ -1,0 +1,1 @@
+"""Pictures of detections and weights: NumPy and OpenCV alone."""

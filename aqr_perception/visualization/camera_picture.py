@@ -1,0 +1,80 @@
+"""A camera's picture with its weight map and the detections' boxes over it."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections
+from aqr_perception.geometry import box_corners, transform_points
+from aqr_perception.visualization.colours import MAP_LIMIT, coloured, modality_colour
+
+_EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
+_FRONT = ((0, 7), (3, 4))  # the cross that marks the face a box is heading to
+_NEAR = 0.3
+_STRONGEST = 0.6
+"""Opacity of the heat map where it is at its limit."""
+
+
+def camera_picture(view: CameraView, weights: CameraWeightMap | None, detections: Detections) -> NDArray[np.uint8]:
+    """Return the picture (H, W, 3) BGR of a view, with heat map and boxes; boxes are coloured by modality."""
+    picture = view.image.copy() if weights is None else _heated(view.image, weights)
+    thickness = max(1, round(picture.shape[1] / 800))
+    for index in np.argsort(detections.scores, kind="stable"):  # the best last, on top
+        red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
+        corners = transform_points(view.extrinsics, box_corners(detections.boxes[index : index + 1])[0])
+        pixels = [
+            _draw_edge(picture, view.intrinsics, corners[a], corners[b], (blue, green, red), thickness)
+            for a, b in (*_EDGES, *_FRONT)
+        ]
+        drawn = [end for line in pixels if line is not None for end in line]
+        if drawn:
+            text = f"{CLASSES[detections.labels[index]]} {detections.scores[index]:.2f}"
+            _label(picture, text, min(drawn, key=lambda pixel: pixel[1]), (blue, green, red), thickness)
+    return picture
+
+
+def _heated(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    # Cell centres lie at half-integers of the map's coordinates, pixel centres of warpAffine's at integers.
+    to_map = weights.image_to_map[:2].copy()
+    to_map[:, 2] -= 0.5
+    values = cv2.warpAffine(
+        weights.values, to_map, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
+    )
+    opacity = (_STRONGEST / MAP_LIMIT * values)[..., None]
+    return np.rint(image * (1 - opacity) + coloured(values) * opacity).astype(np.uint8)
+
+
+def _draw_edge(
+    picture: NDArray[np.uint8],
+    intrinsics: NDArray[np.float64],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Draw a line between two points of the camera frame, cut at the near plane and at the picture's borders."""
+    if max(start[2], end[2]) < _NEAR:
+        return None
+    if min(start[2], end[2]) < _NEAR:
+        near, far = (start, end) if start[2] < end[2] else (end, start)
+        start, end = far, far + (near - far) * (far[2] - _NEAR) / (far[2] - near[2])
+    ends = [intrinsics @ point for point in (start, end)]
+    first, second = ((point[:2] / point[2]).clip(-1e6, 1e6).round().astype(int).tolist() for point in ends)
+    height, width = picture.shape[:2]
+    inside, clipped_first, clipped_second = cv2.clipLine((0, 0, width, height), first, second)
+    if not inside:
+        return None
+    cv2.line(picture, clipped_first, clipped_second, colour, thickness, cv2.LINE_AA)
+    return tuple(clipped_first), tuple(clipped_second)
+
+
+def _label(
+    picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: tuple[int, int, int], thickness: int
+) -> None:
+    scale = 0.45 * max(1.0, picture.shape[1] / 1000)
+    (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    x = int(np.clip(at[0] - width // 2, 0, max(picture.shape[1] - width, 0)))
+    y = int(np.clip(at[1] - baseline, height, picture.shape[0] - baseline))
+    cv2.rectangle(picture, (x - 2, y - height - 2), (x + width + 2, y + baseline), colour, cv2.FILLED)
+    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness, cv2.LINE_AA)

@@ -1,0 +1,32 @@
+"""Play a bag into the perception node and look at it in RViz."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.substitutions import FindPackageShare
+
+_SHARE = FindPackageShare("aqr_perception")
+
+
+def generate_launch_description():
+    """Return the launch description; everything but the bag is as in perception.launch.py."""
+    defaults = {
+        "config": PathJoinSubstitution([_SHARE, "config", "nuscenes.yaml"]),
+        "model": "",
+        "checkpoint": "",
+        "device": "",
+        "rviz": "true",
+        "use_sim_time": "true",
+    }
+    names = ["bag", *defaults]
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("bag", description="rosbag2 to play"),
+            *(DeclareLaunchArgument(name, default_value=value) for name, value in defaults.items()),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(PathJoinSubstitution([_SHARE, "launch", "perception.launch.py"])),
+                launch_arguments=[(name, LaunchConfiguration(name)) for name in names],
+            ),
+        ]
+    )
