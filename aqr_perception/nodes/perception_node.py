@@ -70,23 +70,12 @@ class PerceptionNode(LifecycleNode):
         try:
             self._settings = parameters.read(self._values)
             self._detector = self._load(self._settings.model)
-        except (ValueError, OSError) as error:
+            self._connect(self._settings)
+        except Exception as error:  # rclpy would swallow it
             self.get_logger().error(f"cannot configure: {error}")
             self._diagnostics.model_error = str(error)
+            self._release()
             return TransitionCallbackReturn.FAILURE
-        assembler = self._settings.assembler
-        self._publishers = Publishers(self, [camera.name for camera in assembler.cameras])
-        self._assembler = Assembler(assembler)
-        self._buffer = Buffer(node=self)
-        self._listener = TransformListener(self._buffer, self)
-        self._subscribe(self._settings)
-        health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        timers = (
-            self.create_timer(_POLL_PERIOD, self._poll),
-            self.create_timer(1.0, lambda: health.publish(self._health())),
-        )
-        self._resources += [lambda: self.destroy_publisher(health), self._publishers.destroy, self._listener.unregister]
-        self._resources += [lambda timer=timer: self.destroy_timer(timer) for timer in timers]
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -118,6 +107,21 @@ class PerceptionNode(LifecycleNode):
         while self._resources:
             self._resources.pop()()
         self._detector = None
+
+    def _connect(self, settings: Settings) -> None:
+        """Make everything that speaks to the outside."""
+        self._outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
+        self._resources.append(self._outputs.destroy)
+        self._assembler = Assembler(settings.assembler)
+        self._buffer = Buffer(node=self)
+        self._listener = TransformListener(self._buffer, self)
+        self._resources.append(self._listener.unregister)
+        self._subscribe(settings)
+        health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._resources.append(lambda: self.destroy_publisher(health))
+        for period, callback in ((_POLL_PERIOD, self._poll), (1.0, lambda: health.publish(self._health()))):
+            timer = self.create_timer(period, callback)
+            self._resources.append(lambda timer=timer: self.destroy_timer(timer))
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
 
@@ -172,7 +176,7 @@ class PerceptionNode(LifecycleNode):
         result = detector.detect(assembled.frame, settings.detection)
         detected = time.perf_counter()
         to_output, output_frame = self._to_output(request, assembled)
-        self._publishers.publish(assembled.frame, result, assembled.sensors, to_output, output_frame)
+        self._outputs.publish(assembled.frame, result, assembled.sensors, to_output, output_frame)
         end = time.perf_counter()
         seconds = {"assemble": built - start, **result.seconds, "publish": end - detected}
         self._publish_timing(assembled.frame.stamp_ns, output_frame, seconds, end - start)
@@ -198,7 +202,7 @@ class PerceptionNode(LifecycleNode):
         timing.milliseconds = [1e3 * spent for spent in seconds.values()]
         timing.total_milliseconds = 1e3 * total
         timing.frames_processed, timing.frames_dropped = self._worker.processed + 1, self._worker.dropped
-        self._publishers.publish_timing(timing)
+        self._outputs.publish_timing(timing)
         stages = ", ".join(f"{stage} {1e3 * spent:.1f}" for stage, spent in seconds.items())
         self.get_logger().debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({stages})")
 
@@ -289,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     executor.add_node(node)
     try:
         if node.get_parameter("autostart").value:
-            node.trigger_configure()
-            node.trigger_activate()
+            if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                node.trigger_activate()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
