@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     attention = benchmark.add_parser(
         "attention",
         help="the decoder's cross-attention, with and without window bias and attention mass",
-        description="Alternate plain attention, window bias, attention mass and the dense bias; medians, ratios and memory.",
+        description="Plain attention, window bias, attention mass, dense bias by turns: medians, ratios and memory.",
     )
     attention.add_argument("--queries", type=int, default=900, help="(default: %(default)s)")
     attention.add_argument("--bev", type=int, nargs=2, default=(128, 128), metavar=("ROWS", "COLUMNS"))
@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     keyframe = convert.add_parser("keyframe", help="nuScenes-style keyframe folder -> rosbag2")
     keyframe.add_argument("folder", type=Path, help="folder with keyframe.json, pictures and sweep")
     keyframe.add_argument("bag", type=Path, help="rosbag2 to write")
-    keyframe.add_argument("--repeats", type=int, default=1, help="how often the keyframe is seen (default: %(default)s)")
+    keyframe.add_argument(
+        "--repeats", type=int, default=1, help="how often the keyframe is seen (default: %(default)s)"
+    )
     keyframe.add_argument("--period", type=float, default=0.5, help="seconds between two (default: %(default)s)")
     keyframe.set_defaults(run=_convert_keyframe)
     return parser

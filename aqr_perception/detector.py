@@ -1,6 +1,5 @@
 """`Detector`: preset + checkpoint + device -> ``detect(frame) -> Result``; the one way into ``models/``."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -45,7 +44,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise DeviceError(f"model.device is {name!r}, but must be auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"model.device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+        raise DeviceError(
+            f"model.device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"model.device is {name!r}, but must be auto, cpu, cuda or cuda:N")
     return device
@@ -54,8 +55,8 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number format of convolutions and matrix products.
 
-    ``auto`` takes the fastest safe one: on CUDA bf16 where the card has it, otherwise fp16; on a CPU bf16 where the processor
-    multiplies it natively (AMX or AVX-512 BF16: elsewhere it is emulated, hundreds of times slower), otherwise fp32.
+    ``auto`` takes the fastest safe one: on CUDA bf16 where the card has it, otherwise fp16; on a CPU bf16 where the
+    processor multiplies it natively (AMX or AVX-512 BF16; emulated, it is hundreds of times slower), otherwise fp32.
 
     Raises:
         DeviceError: the name is unknown, or fp16 was asked for on a CPU.
@@ -80,7 +81,9 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
     """
     load_preset(preset)
     if checkpoint and not Path(checkpoint).is_file():
-        raise CheckpointError(f"model.checkpoint is {checkpoint!r}, which is not a file; give a path, or '' for random weights")
+        raise CheckpointError(
+            f"model.checkpoint is {checkpoint!r}, which is not a file; give a path, or '' for random weights"
+        )
     choose_precision(precision, choose_device(device))
 
 
@@ -175,6 +178,7 @@ class Detector:
                 )
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
+            assert weights is not None  # asked for above
             detections = self._detections(output, weights, options)
             maps = self._weight_maps(weights, views, source)
         return Result(detections, maps, clock.seconds)

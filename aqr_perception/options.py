@@ -24,8 +24,8 @@ class AqrOptions:
     """How the query weights are used.
 
     Attributes:
-        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, ``both``, or ``auto``: what
-            the model's preset says. Without a trained router every mode is ``off``.
+        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, ``both``, or ``auto``:
+            what the model's preset says. Without a trained router every mode is ``off``.
         strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
         bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts.
         router_bev_window, router_image_window: edge length in cells, odd, of the windows the router attends to.

@@ -1,10 +1,11 @@
 """Play a bag into the perception node and look at it in RViz."""
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
 

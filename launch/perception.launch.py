@@ -1,12 +1,13 @@
 """Start the perception node; play a bag and open RViz where asked for."""
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
 _OVERRIDES = {"model": "model.preset", "checkpoint": "model.checkpoint", "device": "model.device"}

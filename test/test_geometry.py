@@ -48,4 +48,6 @@ def test_box_corners_surround_the_centre_at_the_boxs_size(boxes) -> None:
     height = np.linalg.norm(corners[:, 0] - corners[:, 4], axis=1)
     np.testing.assert_allclose(np.c_[length, width, height], boxes[:, 3:6], atol=1e-9)
     heading = corners[:, [0, 3]].mean(axis=1) - corners[:, [1, 2]].mean(axis=1)
-    np.testing.assert_allclose(np.c_[np.cos(boxes[:, 6]), np.sin(boxes[:, 6])] * boxes[:, 3:4], heading[:, :2], atol=1e-9)
+    np.testing.assert_allclose(
+        np.c_[np.cos(boxes[:, 6]), np.sin(boxes[:, 6])] * boxes[:, 3:4], heading[:, :2], atol=1e-9
+    )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Qos
 from rosbags.rosbag2 import Reader, ReaderError
@@ -132,7 +132,7 @@ class BagReader:
         if self._reader.is_open:
             self._reader.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BagReader":
         return self
 
     def __exit__(self, *_: object) -> None:

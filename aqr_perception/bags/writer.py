@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -81,7 +81,7 @@ class BagWriter:
                 (written,) = (entry for entry in written.iterdir() if entry.suffix == self.path.suffix)
             os.replace(written, self.path)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BagWriter":
         return self
 
     def __exit__(self, failure: object, *_: object) -> None:

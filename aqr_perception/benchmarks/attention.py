@@ -54,7 +54,9 @@ class AttentionTime:
         return asdict(self)
 
 
-def run(case: AttentionCase, repeats: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[AttentionTime]:
+def run(
+    case: AttentionCase, repeats: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[AttentionTime]:
     """Measure every variant, alternating between them so that all see the same machine."""
     memory = {name: _peak_memory(case, name, device, dtype) for name in tqdm(_VARIANTS, desc="memory", leave=False)}
     inputs = _inputs(case, device, dtype)
@@ -71,7 +73,9 @@ def run(case: AttentionCase, repeats: int, device: str = "cpu", dtype: torch.dty
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: 1e3 * statistics.median(spent) for name, spent in seconds.items()}
     return [
-        AttentionTime(name, medians[name], medians[name] / medians["plain"], memory[name], memory[name] / memory["plain"])
+        AttentionTime(
+            name, medians[name], medians[name] / medians["plain"], memory[name], memory[name] / memory["plain"]
+        )
         for name in _VARIANTS
     ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import rigid_transform
@@ -21,7 +22,7 @@ def keyframe(folder: Path) -> Frame:
     sweep[:, 4] = 0.0  # the file's fifth column is the ring; a single sweep has no time lag
     views = []
     for name, camera in record["cameras"].items():
-        image = cv2.imread(str(folder / camera["file"]))
+        image: NDArray | None = cv2.imread(str(folder / camera["file"]))
         if image is None:
             raise FileNotFoundError(f"{folder / camera['file']}: no readable picture of camera {name}")
         views.append(
@@ -48,8 +49,10 @@ def made_up_frame(seed: int = 0) -> Frame:
         extrinsics = np.eye(4)
         extrinsics[:3, :3] = np.stack((right, [0, 0, -1], forward))
         intrinsics = np.array([[1266.0, 0, 800], [0, 1266, 450], [0, 0, 1]])
-        image = cv2.resize(coarse, (1600, 900), interpolation=cv2.INTER_CUBIC)
-        views.append(CameraView(f"camera_{index}", image, intrinsics, extrinsics @ rigid_transform([0, 0, 0.3], [0, 0, 0, 1])))
+        image: NDArray = cv2.resize(coarse, (1600, 900), interpolation=cv2.INTER_CUBIC)
+        views.append(
+            CameraView(f"camera_{index}", image, intrinsics, extrinsics @ rigid_transform([0, 0, 0.3], [0, 0, 0, 1]))
+        )
     azimuth, elevation = np.meshgrid(np.linspace(-np.pi, np.pi, 1084), np.radians(np.linspace(-30, 10, 32)))
     walls = 12 + 25 * np.abs(np.sin(3 * azimuth)) + random.normal(0, 0.02, azimuth.shape)
     ground = np.where(elevation < 0, 1.84 / np.maximum(np.sin(-elevation), 1e-3), np.inf)

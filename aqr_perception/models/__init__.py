@@ -3,23 +3,29 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from aqr_perception.models import checkpoint
 from aqr_perception.models.presets import load_preset, preset_names
 
-__all__ = ["CMT", "build_model", "load_checkpoint", "preset_names"]
+if TYPE_CHECKING:
+    from aqr_perception.models.cmt import CMT
+
+__all__ = ["build_model", "load_checkpoint", "preset_names"]
 
 _log = logging.getLogger(__name__)
 
 
-def build_model(preset: str):
+def build_model(preset: str) -> "CMT":
     """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
 
     Raises:
         PresetError: the preset is unknown or its file does not fit.
     """
+    # The parts are importable one by one, also before the whole is: import it only where it is built.
     from aqr_perception.models.cmt import CMT
 
     with torch.random.fork_rng(devices=[]):
@@ -27,16 +33,15 @@ def build_model(preset: str):
         return CMT(load_preset(preset)).eval()
 
 
-def load_checkpoint(model, source):
+def load_checkpoint(model: "CMT", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
     """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
 
-    The router is the only part an authors' file may lack: then AQR is off and query weights come from the attention mass.
+    The router is the only part an authors' file may lack: then AQR is off, and query weights come from the attention
+    mass.
 
     Raises:
         CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
     """
-    from aqr_perception.models import checkpoint
-
     report = checkpoint.load_checkpoint(model, source)
     model.router_trained = report.has_router
     if not report.has_router:

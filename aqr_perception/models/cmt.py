@@ -17,7 +17,7 @@ from aqr_perception.models.image.vovnet import VoVNet
 from aqr_perception.models.points.second import SECOND, SECONDFPN
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
-from aqr_perception.models.presets import ImageBranch, PointBranch, Preset
+from aqr_perception.models.presets import ImageBranch, Preset
 from aqr_perception.options import AqrOptions
 
 
@@ -43,7 +43,7 @@ def _has_points(images: Tensor | None, points: Sequence[Tensor] | None) -> tuple
     return tuple(len(cloud) > 0 for cloud in points)
 
 
-def _image_backbone(branch: ImageBranch) -> nn.Module:
+def _image_backbone(branch: ImageBranch) -> ResNet | VoVNet:
     if branch.backbone == "vovnet99":
         return VoVNet()
     return ResNet(depth=50 if branch.backbone == "resnet50" else 18)
@@ -65,17 +65,16 @@ class CMT(nn.Module):
         self.aqr_options = preset.aqr
         self.router_trained = preset.aqr.mode != "off"
         if preset.image is not None:
-            self.img_backbone = _image_backbone(preset.image)
-            self.img_neck = CPFPN(self.img_backbone.out_channels, preset.decoder.channels)
+            backbone = _image_backbone(preset.image)
+            self.img_backbone = backbone
+            self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         if preset.points is not None:
             points = preset.points
             x, y, z = points.grid
             self.pts_middle_encoder = SparseEncoder(
                 5, points.encoder_channels, grid=(z + 1, y, x), output_channels=points.encoder_output
             )
-            self.pts_backbone = SECOND(
-                2 * points.encoder_output, points.backbone_channels, points.backbone_layers
-            )
+            self.pts_backbone = SECOND(2 * points.encoder_output, points.backbone_channels, points.backbone_layers)
             self.pts_neck = SECONDFPN(points.backbone_channels, points.neck_channels)
         self.pts_bbox_head = FusionHead(preset)
         self.aqr = Router(preset.decoder.channels)
@@ -123,7 +122,7 @@ class CMT(nn.Module):
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
         """Return (B, C, H, W) features of B clouds (N, 5); None where all are empty."""
         branch = self.preset.points
-        if branch is None or not any(_has_points(None, points)):
+        if branch is None or points is None or not any(_has_points(None, points)):
             return None
         voxels = voxelize(
             points, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
@@ -183,7 +182,7 @@ class CMT(nn.Module):
         blind = [sample for sample, has_points in enumerate(features.has_points) if not has_points]
         if not seen:
             return head(blind, None)
-        if not blind:
-            return head(seen, features.bev)
+        if not blind or features.bev is None:
+            return head(seen + blind, features.bev)
         # Samples with and without points have different tokens: each kind is decoded by itself.
         return merge(head(seen, features.bev[seen]), head(blind, None), seen + blind)

@@ -118,10 +118,14 @@ class _Transformer(nn.Module):
 class FusionHead(nn.Module):
     """Queries gather evidence from LiDAR and camera tokens; see `forward`."""
 
+    _lower: Tensor
+    _extent: Tensor
+
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         config = preset.decoder
         self.point_range = preset.point_range
+        self.channels = config.channels
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
         self.transformer = _Transformer(
@@ -209,7 +213,7 @@ class FusionHead(nn.Module):
             features.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
             positions.append(self.rv_embedding.image_grid(lidar_to_image, *cells, image_size).flatten(1, 2))
         if not features:
-            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.bev_embedding[2].out_features)
+            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.channels)
             return empty, empty, TokenLayout()
         return torch.cat(features, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells)
 
@@ -227,6 +231,4 @@ class FusionHead(nn.Module):
     ) -> QueryWeights:
         shown = QueryCells(*(cell[:, skip:] for cell in cells))
         bev = rendering.render_bev(modality[:, skip:, 0], shown, layout, aqr)
-        return QueryWeights(
-            modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr)
-        )
+        return QueryWeights(modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr))

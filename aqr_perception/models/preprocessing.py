@@ -43,7 +43,9 @@ def prepare_image(
         pixels = pixels if device.type == "cpu" else pixels.float()
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     pixels = pixels[0, :, _cropped_rows((width, height), model) :][:, : model[1]]
-    image = (pixels.float() - torch.tensor(mean, device=device)[:, None, None]) / torch.tensor(std, device=device)[:, None, None]
+    image = (pixels.float() - torch.tensor(mean, device=device)[:, None, None]) / torch.tensor(std, device=device)[
+        :, None, None
+    ]
     return F.pad(image, (0, 0, 0, model[1] - image.shape[1]))
 
 

@@ -123,7 +123,8 @@ def load_preset(name: str) -> Preset:
     path = Path(name) if name.endswith(".yaml") else preset_directory() / f"{name}.yaml"
     if not path.is_file():
         raise PresetError(
-            f"model preset {name!r} does not exist; choose one of {', '.join(preset_names())}, or give the path of a .yaml file"
+            f"model preset {name!r} does not exist; choose one of {', '.join(preset_names())}, "
+            "or give the path of a .yaml file"
         )
     try:
         values = yaml.safe_load(path.read_text())
@@ -145,12 +146,13 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
     if preset.decoder.channels % preset.decoder.heads:
         raise PresetError(
-            f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads ({preset.decoder.heads})"
+            f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "
+            f"({preset.decoder.heads})"
         )
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as ``kind`` (a dataclass, tuple, literal, optional or scalar type), or raise naming ``where``."""
+    """Return ``value`` as ``kind``: a dataclass, tuple, literal, optional or scalar type. Errors name ``where``."""
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The memory is the BEV grid's cells (row-major: y, then x), then each camera's cells (row-major), camera by camera.
+    """The memory is the BEV grid's cells (row-major: y, then x), then each camera's cells (row-major), one by one.
 
     Attributes:
         bev: rows and columns of the BEV grid; (0, 0) where no LiDAR takes part.

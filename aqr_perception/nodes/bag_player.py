@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
@@ -110,7 +110,7 @@ class BagPlayer:
         if self._clock is not None:
             self._clock.publish(Clock(clock=ns_to_stamp(now_ns)))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BagPlayer":
         return self
 
     def __exit__(

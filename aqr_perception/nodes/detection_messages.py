@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
@@ -13,6 +13,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from aqr_perception.frame import CLASSES, Detections, Frame, Result
 from aqr_perception.geometry import quaternion_xyzw, rigid_transform
+from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from aqr_perception.nodes.frame_request import SensorUse
 from aqr_perception.visualization.colours import modality_colour
 
@@ -78,14 +79,8 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
     for index, pose in enumerate(_poses(found, to_output)):
         length, width, height = found.boxes[index, 3:6].astype(float)
-        red, green, blue = modality_colour(found.lidar_weight[index], found.camera_weight[index])
-        colour = {"r": red / 255, "g": green / 255, "b": blue / 255}
-
-        def marker(namespace: str, kind: int, alpha: float, scale: Vector3, pose: Pose) -> Marker:
-            made = Marker(header=header, ns=namespace, id=index, type=kind, action=Marker.ADD, pose=pose, scale=scale)
-            made.color = ColorRGBA(a=alpha, **colour)  # noqa: B023
-            return made
-
+        colour = modality_colour(found.lidar_weight[index], found.camera_weight[index])
+        marker = partial(_marker, header, index, colour)
         box = marker("boxes", Marker.CUBE, 0.35, Vector3(x=length, y=width, z=height), pose)
         arrow = marker("headings", Marker.ARROW, 0.9, Vector3(x=_ARROW_SHAFT, y=_ARROW_HEAD, z=_ARROW_LENGTH), pose)
         arrow.points = [Point(), Point(x=length / 2 + 0.5)]
@@ -95,6 +90,22 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
         label.text = f"{CLASSES[found.labels[index]]} {found.scores[index]:.2f}\n{weights}"
         message.markers += [box, arrow, label]
     return message
+
+
+def _marker(
+    header: Header,
+    index: int,
+    colour: tuple[int, int, int],
+    namespace: str,
+    kind: int,
+    alpha: float,
+    scale: Vector3,
+    pose: Pose,
+) -> Marker:
+    marker = Marker(header=header, ns=namespace, id=index, type=kind, action=Marker.ADD, pose=pose, scale=scale)
+    red, green, blue = (level / 255 for level in colour)
+    marker.color = ColorRGBA(r=red, g=green, b=blue, a=alpha)
+    return marker
 
 
 def _poses(found: Detections, to_output: NDArray[np.float64]) -> list[Pose]:

@@ -48,11 +48,21 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("autostart", True, "configure and activate at start; false: wait for lifecycle transitions"),
     Parameter("cameras", _RING, "names of the cameras; [''] for none"),
     Parameter("lidar_topic", "/lidar/points", "sensor_msgs/PointCloud2; empty: no LiDAR"),
-    Parameter("sensor_reliability", "best_effort", "QoS of the sensor subscriptions", choices=("best_effort", "reliable")),
-    Parameter("fixed_frame", "", "TF frame that does not move with the vehicle, e.g. map or odom; empty: transforms are "
-              "static and sweeps are not accumulated"),
-    Parameter("model_frame", "", "TF frame in which the model sees the scene; empty: the LiDAR's own. Published weights "
-              "expect nuScenes' LiDAR axes: x right, y forward, z up"),
+    Parameter(
+        "sensor_reliability", "best_effort", "QoS of the sensor subscriptions", choices=("best_effort", "reliable")
+    ),
+    Parameter(
+        "fixed_frame",
+        "",
+        "TF frame that does not move with the vehicle, e.g. map or odom; empty: transforms are "
+        "static and sweeps are not accumulated",
+    ),
+    Parameter(
+        "model_frame",
+        "",
+        "TF frame in which the model sees the scene; empty: the LiDAR's own. Published weights "
+        "expect nuScenes' LiDAR axes: x right, y forward, z up",
+    ),
     Parameter("output_frame", "", "TF frame of what is published; empty: the model's frame"),
     Parameter("max_camera_age", 0.2, "s; an image further from the sweep does not take part", 0.001, 10.0),
     Parameter("camera_wait", 0.05, "s; longest wait for missing cameras after a sweep", 0.0, 10.0),
@@ -64,20 +74,37 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("model.preset", "aqr_tiny", "name of a model preset, or path of a .yaml", run_time=True),
     Parameter("model.checkpoint", "", "weights, .pth or .safetensors; empty: random weights", run_time=True),
     Parameter("model.device", "auto", "auto, cpu, cuda or cuda:N", run_time=True),
-    Parameter("model.precision", "auto", "number format of the network", choices=("auto", "fp32", "fp16", "bf16"),
-              run_time=True),
+    Parameter(
+        "model.precision",
+        "auto",
+        "number format of the network",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        run_time=True,
+    ),
     Parameter("use_lidar", True, "whether the LiDAR takes part", run_time=True),
     Parameter("score_threshold", 0.3, "detections scoring less are not published", 0.0, 1.0, run_time=True),
     Parameter("max_detections", 300, "most detections of a frame", 1, 300, run_time=True),
-    Parameter("weights.source", "auto", "router (AQR), attention (attention mass), or auto: the router where trained",
-              choices=get_args(WeightsSource), run_time=True),
-    Parameter("aqr.mode", "auto", "how query weights act on the model; auto: as the preset says",
-              choices=get_args(AqrMode), run_time=True),
+    Parameter(
+        "weights.source",
+        "auto",
+        "router (AQR), attention (attention mass), or auto: the router where trained",
+        choices=get_args(WeightsSource),
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.mode",
+        "auto",
+        "how query weights act on the model; auto: as the preset says",
+        choices=get_args(AqrMode),
+        run_time=True,
+    ),
     Parameter("aqr.strength", 1.0, "how strongly they act; 0 is the same as off", 0.0, 4.0, run_time=True),
     Parameter("aqr.bev_window", 15, "cells, odd; window of the bias on the BEV grid", 1, 31, run_time=True),
     Parameter("aqr.image_window", 15, "cells, odd; window of the bias in the cameras", 1, 31, run_time=True),
     Parameter("aqr.router_bev_window", 5, "cells, odd; BEV window that the router looks at", 1, 31, run_time=True),
-    Parameter("aqr.router_image_window", 15, "cells, odd; camera window that the router looks at", 1, 31, run_time=True),
+    Parameter(
+        "aqr.router_image_window", 15, "cells, odd; camera window that the router looks at", 1, 31, run_time=True
+    ),
     Parameter("aqr.sigma", 2.0, "cells; width of the splats in the weight maps", 0.3, 5.0, run_time=True),
     Parameter("aqr.min_weight", 0.05, "map values below this become 0", 0.0, 1.49, run_time=True),
     Parameter("aqr.reduce", "max", "how overlapping splats combine", choices=("max", "sum"), run_time=True),
@@ -186,5 +213,3 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 def _camera(values: Mapping[str, Any], name: str) -> CameraSettings:
     fields: tuple[str, ...] = ("image_topic", "info_topic", "compressed", "rectified", "offset")
     return CameraSettings(name, **{field: values[f"camera.{name}.{field}"] for field in fields})
-
-

@@ -17,6 +17,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from tf2_ros.buffer import Buffer
@@ -92,9 +93,13 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Finish the frame under way and let go of everything."""
         self._stop_working()
         self._release()
-        return TransitionCallbackReturn.SUCCESS
 
     def _stop_working(self) -> None:
         if self._active:
@@ -262,21 +267,20 @@ class PerceptionNode(LifecycleNode):
             self._diagnostics.model_error = f"model.preset {wanted.preset} could not be loaded: {error}"
             self.get_logger().error(f"{self._diagnostics.model_error}; {running.preset} goes on")
             self._restoring = True
-            restored = {f"model.{name}": getattr(running, name) for name in ("preset", "checkpoint", "device", "precision")}
+            restored = {
+                f"model.{name}": getattr(running, name) for name in ("preset", "checkpoint", "device", "precision")
+            }
             self.set_parameters_atomically([Parameter(name, value=value) for name, value in restored.items()])
             self._restoring = False
 
     def _load(self, model: ModelSettings) -> Detector:
         detector = self._detector_factory(model.preset, model.checkpoint or None, model.device, model.precision)
         weights = model.checkpoint or "random weights: detections mean nothing"
-        source = "a trained router" if detector.has_router else "attention mass for weights"
+        source = "weights from its router" if detector.has_router else "weights from attention mass"
         self._diagnostics.model = f"{model.preset} on {detector.device}, {detector.dtype}, {source}, {weights}"
         self._diagnostics.model_error = ""
         self.get_logger().info(f"running {self._diagnostics.model}")
         return detector
-
-
-
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:
@@ -286,20 +290,23 @@ def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, An
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit status."""
-    rclpy.init(args=arguments)
-    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
+    # Not rclpy's own handlers: they would take the context away while a frame is being published.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     node = PerceptionNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        if node.get_parameter("autostart").value:
-            if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
-        executor.spin()
+        autostart = node.get_parameter("autostart").value
+        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node.on_shutdown(None)
+        node.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from nav_msgs.msg import OccupancyGrid
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -14,6 +13,7 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from aqr_perception.frame import Frame, Result
+from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes import detection_messages, weight_messages
 from aqr_perception.nodes.frame_request import SensorUse
 from aqr_perception.nodes.stamps import ns_to_stamp
@@ -56,8 +56,8 @@ class Publishers:
         Args:
             sensors: every configured sensor, and whether it took part.
             to_output: (4, 4), model frame -> output frame.
-            output_frame: TF name of the frame of all that is published, but for the weight maps: the BEV maps lie in the model's
-                frame, the cameras' bear the camera's name.
+            output_frame: TF name of the frame of what is published. The BEV images bear the model's frame instead, the
+                camera images the camera's name.
         """
         stamp = ns_to_stamp(frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=output_frame)

@@ -47,7 +47,9 @@ def occupancy_grid(
     message.info.width, message.info.height = columns, rows
     corner = transform_points(to_output, np.array([[x_min, y_min, 0.0]]))[0]
     x, y, z, w = quaternion_xyzw(to_output)
-    message.info.origin = Pose(position=Point(x=corner[0], y=corner[1], z=corner[2]), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    message.info.origin = Pose(
+        position=Point(x=corner[0], y=corner[1], z=corner[2]), orientation=Quaternion(x=x, y=y, z=z, w=w)
+    )
     percent = np.rint(values * (_FULL / MAP_LIMIT)).clip(0, _FULL)
     message.data = array.array("b", np.where(values > 0, percent, -1).astype(np.int8).tobytes())
     return message

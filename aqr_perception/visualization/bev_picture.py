@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from aqr_perception.frame import Detections, WeightMaps
 from aqr_perception.geometry import box_corners
@@ -30,8 +30,12 @@ def bev_picture(
         # Rows of the map ascend with y, rows of a picture descend.
         picture = coloured(cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR))
 
-    def pixel(x: NDArray, y: NDArray) -> NDArray[np.int32]:
-        return np.stack(((np.asarray(x) - x_min) * scale, (y_max - np.asarray(y)) * scale), axis=-1).round().astype(np.int32)
+    def pixel(x: ArrayLike, y: ArrayLike) -> NDArray[np.int32]:
+        return (
+            np.stack(((np.asarray(x) - x_min) * scale, (y_max - np.asarray(y)) * scale), axis=-1)
+            .round()
+            .astype(np.int32)
+        )
 
     if points is not None and len(points):
         column, row = pixel(points[:, 0], points[:, 1]).T

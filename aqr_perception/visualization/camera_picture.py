@@ -38,8 +38,12 @@ def _heated(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArray[np.ui
     # Cell centres lie at half-integers of the map's coordinates, pixel centres of warpAffine's at integers.
     to_map = weights.image_to_map[:2].copy()
     to_map[:, 2] -= 0.5
-    values = cv2.warpAffine(
-        weights.values, to_map, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
+    values: NDArray = cv2.warpAffine(
+        weights.values,
+        to_map,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
     )
     opacity = (_STRONGEST / MAP_LIMIT * values)[..., None]
     return np.rint(image * (1 - opacity) + coloured(values) * opacity).astype(np.uint8)
@@ -66,7 +70,7 @@ def _draw_edge(
     if not inside:
         return None
     cv2.line(picture, clipped_first, clipped_second, colour, thickness, cv2.LINE_AA)
-    return tuple(clipped_first), tuple(clipped_second)
+    return (clipped_first[0], clipped_first[1]), (clipped_second[0], clipped_second[1])
 
 
 def _label(

@@ -15,7 +15,7 @@ CAMERA_COLOUR = (0, 170, 255)
 
 
 def modality_colour(lidar_weight: float, camera_weight: float) -> tuple[int, int, int]:
-    """Return RGB between `LIDAR_COLOUR` and `CAMERA_COLOUR`, by each modality's part of the weight; grey without any."""
+    """Return RGB from `CAMERA_COLOUR` to `LIDAR_COLOUR` by the modalities' parts of the weight; grey without any."""
     total = float(lidar_weight) + float(camera_weight)
     if not total > 0:
         return (128, 128, 128)
@@ -26,7 +26,7 @@ def modality_colour(lidar_weight: float, camera_weight: float) -> tuple[int, int
     return red, green, blue
 
 
-def coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def coloured(values: NDArray) -> NDArray[np.uint8]:
     """Return (..., 3) BGR of map values in [0, 1.5]: perceptually uniform, nearly black at 0."""
     levels = np.rint(np.asarray(values, dtype=np.float32) * (255 / MAP_LIMIT)).clip(0, 255).astype(np.uint8)
     return cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_INFERNO).reshape(*levels.shape, 3)

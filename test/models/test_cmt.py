@@ -18,7 +18,12 @@ from aqr_perception.models.fusion_head import Queries
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.options import AqrOptions
 
-PUBLISHED = ("cmt_voxel0100_r50_800x320", "cmt_voxel0075_vov_1600x640", "cmt_lidar_voxel0075", "cmt_camera_vov_1600x640")
+PUBLISHED = (
+    "cmt_voxel0100_r50_800x320",
+    "cmt_voxel0075_vov_1600x640",
+    "cmt_lidar_voxel0075",
+    "cmt_camera_vov_1600x640",
+)
 
 
 def formula_weights(reference: Path) -> ModuleType:
@@ -177,9 +182,7 @@ def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny: CMT) -
     for sample in range(3):
         one = slice(sample, sample + 1)
         alone = tiny.predict(images[one], projections[one], points[one], AqrOptions(), attention_weights=True)
-        torch.testing.assert_close(
-            together.predictions.boxes[:, one], alone.predictions.boxes, atol=1e-3, rtol=1e-3
-        )
+        torch.testing.assert_close(together.predictions.boxes[:, one], alone.predictions.boxes, atol=1e-3, rtol=1e-3)
         assert together.router and alone.router and together.attention and alone.attention
         torch.testing.assert_close(together.router.modality[one], alone.router.modality, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.attention.cameras[one], alone.attention.cameras, atol=1e-4, rtol=1e-4)
@@ -216,7 +219,12 @@ def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
     weights = getattr(output, source)
     assert weights.modality.shape == (1, 300, 2) and weights.cameras.shape == (1, 300, 6)
     assert weights.bev_map.shape == (1, 64, 64) and weights.camera_maps.shape == (1, 6, 12, 28)
-    for values, most in ((weights.modality, 1), (weights.cameras, 1), (weights.bev_map, 1.5), (weights.camera_maps, 1.5)):
+    for values, most in (
+        (weights.modality, 1),
+        (weights.cameras, 1),
+        (weights.bev_map, 1.5),
+        (weights.camera_maps, 1.5),
+    ):
         assert values.min() >= 0 and values.max() <= most + 1e-5 and values.any()
     if source == "attention":
         torch.testing.assert_close(weights.modality.sum(-1), torch.ones(1, 300), atol=1e-4, rtol=0)
@@ -240,7 +248,9 @@ def test_gradients_reach_the_router_and_every_branch() -> None:
     model = build_model("aqr_tiny").train()
     logits, boxes = model(*tiny_inputs(views=2))
     (logits.square().mean() + boxes.square().mean()).backward()
-    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    silent = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     # The first layer's queries attend to each other while they are still zero.
     assert not [name for name in silent if not name.startswith("aqr.") and "decoder.layers.0." not in name]
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.aqr.parameters())

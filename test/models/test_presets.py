@@ -7,7 +7,12 @@ import yaml
 
 from aqr_perception.models.presets import PresetError, load_preset, preset_directory, preset_names
 
-PUBLISHED = ("cmt_voxel0100_r50_800x320", "cmt_voxel0075_vov_1600x640", "cmt_lidar_voxel0075", "cmt_camera_vov_1600x640")
+PUBLISHED = (
+    "cmt_voxel0100_r50_800x320",
+    "cmt_voxel0075_vov_1600x640",
+    "cmt_lidar_voxel0075",
+    "cmt_camera_vov_1600x640",
+)
 
 
 @pytest.mark.parametrize("name", preset_names())

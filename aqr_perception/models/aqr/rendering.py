@@ -19,8 +19,10 @@ def render_bev(weights: Tensor, cells: QueryCells, layout: TokenLayout, options:
 def render_cameras(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
     """Return (B, V, h, w) in [0, 1.5] of the queries' weights by camera (B, Q, V)."""
     batch, _, views = weights.shape
-    by_view = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (weights, cells.image, cells.image_visible)]
-    maps = _render(*by_view, layout.image, options)
+    by_view, places, shown = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (weights, cells.image, cells.image_visible)
+    )
+    maps = _render(by_view, places, shown, layout.image, options)
     return maps.view(batch, views, *layout.image)
 
 

@@ -4,7 +4,7 @@ After MoME's adaptive query router (arXiv:2503.19776), with every camera that se
 one choice, and the windows' tokens gathered instead of masks over all keys.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class RouterWeights(NamedTuple):
 
 
 class _Windows(NamedTuple):
-    """Windows of one kind: which query (P,), flat over the batch, and which tokens (P, W), flat, lie in it where inside."""
+    """Windows of one kind: whose they are (P,), their tokens (P, W), both flat over the batch, and which exist."""
 
     query: Tensor
     tokens: Tensor
@@ -48,11 +48,13 @@ class Router(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
-        self.feedforward = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
+        self.feedforward = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels)
+        )
         self.modality = nn.Linear(channels, 2)
         self.evidence = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, 2))
         # An untrained router trusts every sensor: both factors of a camera's weight start near 0.95.
-        for last in (self.modality, self.evidence[-1]):
+        for last in (self.modality, cast(nn.Linear, self.evidence[-1])):
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(last.bias, 3.0)
 

@@ -66,7 +66,11 @@ class WindowBias:
         return torch.stack(
             [
                 torch.cat(
-                    [_dense(cell[queries], weight[queries], *grid) for cell, weight, *grid in self._segments(sample)], dim=-1
+                    [
+                        _dense(cell[queries], weight[queries], grid, window)
+                        for cell, weight, grid, window in self._segments(sample)
+                    ],
+                    dim=-1,
                 )
                 for sample in range(len(self.lidar))
             ]
@@ -86,9 +90,7 @@ class WindowBias:
         return [bev, *cameras]
 
 
-def build(
-    cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout, options: AqrOptions
-) -> WindowBias:
+def build(cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout, options: AqrOptions) -> WindowBias:
     """Return the bias of the queries' LiDAR weights (B, Q) and weights by camera (B, Q, V), times the strength."""
     return WindowBias(
         cells,

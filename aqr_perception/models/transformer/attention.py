@@ -5,8 +5,8 @@ softmax(s + b) differs from softmax(s) only where the bias b is not zero: with t
     numerator   = o + sum_window (e^b - 1) e^(s - L) v
     denominator = 1 + sum_window (e^b - 1) e^(s - L)
 
-so plain fused attention runs over all keys and small dense products correct it inside the windows. The log-sum-exp of each segment
-of the keys also gives the attention mass by segment for nothing more than running the segments one after the other.
+so plain fused attention runs over all keys and small dense products correct it inside the windows. The log-sum-exp of
+each segment of the keys also gives the attention mass by segment, at the price of running segment after segment.
 """
 
 import torch
@@ -126,7 +126,9 @@ def _attend_differentiably(
     for start in range(0, query.shape[2], _QUERY_BLOCK):
         block = slice(start, min(start + _QUERY_BLOCK, query.shape[2]))
 
-        def attend_block(q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block) -> tuple[Tensor, Tensor]:
+        def attend_block(
+            q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block
+        ) -> tuple[Tensor, Tensor]:
             scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
             if bias is not None:
                 scores = scores + bias.with_weights(*weights).dense(block)[:, None]

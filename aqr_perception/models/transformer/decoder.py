@@ -3,7 +3,7 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
             mask: (Q, Q) bool, true where the row's query must not see the column's (denoising queries).
             return_mass: whether to return the attention mass by segment.
         """
-        self_attention, cross_attention = self.attentions[0].attn, self.attentions[1].attn
+        self_attention, cross_attention = (cast(_Attention, attention).attn for attention in self.attentions)
         located = target + position
         target = self.norms[0](target + self_attention(located, located, target, mask=mask)[0])
         attended, mass = cross_attention(

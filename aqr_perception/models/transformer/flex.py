@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,8 +51,10 @@ def flex_attend(
     if layout is None:
         return parts[0][0], None
     share = query.new_zeros(*query.shape[:3], len(segments), dtype=torch.float32)
-    share[..., filled] = torch.stack([aux.lse for _, aux in parts], dim=-1).float().softmax(-1)
-    output = sum(part * share[..., index, None] for index, (part, _) in zip(filled, parts, strict=True))
+    share[..., filled] = torch.stack([cast(Tensor, aux.lse) for _, aux in parts], dim=-1).float().softmax(-1)
+    output = torch.zeros_like(query, dtype=torch.float32)
+    for index, (part, _) in zip(filled, parts, strict=True):
+        output = output + part * share[..., index, None]
     return output.to(query.dtype), share.mean(dim=1)
 
 

@@ -1,6 +1,7 @@
 """Position embeddings of BEV cells, image cells and reference points (CMT, arXiv:2301.01283, section 3.2)."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,10 @@ def bev_cell_centres(rows: int, columns: int, device: torch.device | None = None
     return torch.stack((x, y), dim=-1).flatten(0, 1)
 
 
+def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
+    return cast(nn.Linear, layers[index])
+
+
 class BevEmbedding(nn.Sequential):
     """Embeds positions on the ground plane: sine features, then two linear layers."""
 
@@ -39,14 +44,14 @@ class BevEmbedding(nn.Sequential):
 
     def forward(self, position: Tensor) -> Tensor:
         """Return (..., C) embeddings of (..., >=2) positions (x, y) in 0..1."""
-        return super().forward(sine_features(position, self._channels).to(self[0].weight.dtype))
+        return super().forward(sine_features(position, self._channels).to(_linear(self, 0).weight.dtype))
 
     def grid(self, rows: int, columns: int) -> Tensor:
         """Return (rows * columns, C) embeddings of all cells of a BEV grid.
 
         They depend on the parameters alone, so inference computes them once and keeps them.
         """
-        device = self[0].weight.device
+        device = _linear(self, 0).weight.device
         if torch.is_grad_enabled():
             return self(bev_cell_centres(rows, columns, device))
         # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
@@ -61,8 +66,12 @@ class FrustumEmbedding(nn.Sequential):
 
     A pixel (u, v) at depths d_k is the points ``d_k * r + o`` with the ray ``r = M (u, v, 1)`` and the camera's centre
     ``o``, so the 3 K inputs of the first layer are affine in the three numbers of ``r``. The first layer is
-    therefore applied as one 3-column matrix and an offset for each camera, which is the same function at a fraction of the work.
+    therefore applied as one 3-column matrix and an offset for each camera: the same function at a fraction of the work.
     """
+
+    _lower: Tensor
+    _extent: Tensor
+    _depths: Tensor
 
     def __init__(self, channels: int, depths: int, point_range: tuple[float, ...]) -> None:
         super().__init__(nn.Linear(3 * depths, 4 * channels), nn.ReLU(inplace=True), nn.Linear(4 * channels, channels))
@@ -119,9 +128,13 @@ class FrustumEmbedding(nn.Sequential):
         return matrix, centre
 
     def _first_layer(self) -> tuple[Tensor, Tensor, Tensor]:
-        first = self[0]
+        first = _linear(self, 0)
         by_depth = first.weight.float().unflatten(1, (-1, 3))
         return torch.einsum("okc,k->oc", by_depth, self._depths), by_depth.sum(1), first.bias.float()
+
+    def _last_layer(self, hidden: Tensor) -> Tensor:
+        last = _linear(self, 2)
+        return last(hidden.relu_().to(last.weight.dtype))
 
     def _embed(self, pixels: Tensor, lidar_to_image: Tensor) -> Tensor:
         """Return (B, V, N, C) embeddings of (B, V, N, 2) pixels."""
@@ -131,11 +144,11 @@ class FrustumEmbedding(nn.Sequential):
         offset = centre @ at_centre.T + bias
         hidden = pixels.float() @ to_hidden[..., :2].transpose(-1, -2)
         hidden += (to_hidden[..., 2] + offset)[..., None, :]
-        return self[2](self[1](hidden).to(self[2].weight.dtype))
+        return self._last_layer(hidden)
 
     def _embed_rays(self, matrix: Tensor, centre: Tensor, pixels: Tensor, batch: Tensor, view: Tensor) -> Tensor:
         """Return (N, C) embeddings of (N, 2) pixels of the cameras (batch, view)."""
         along_ray, at_centre, bias = self._first_layer()
         rays = (matrix[batch, view] @ nn.functional.pad(pixels, (0, 1), value=1.0)[..., None]).squeeze(-1)
         hidden = rays @ along_ray.T + centre[batch, view] @ at_centre.T + bias
-        return self[2](self[1](hidden).to(self[2].weight.dtype))
+        return self._last_layer(hidden)

@@ -16,9 +16,7 @@ LAYOUT = TokenLayout(bev=(20, 24), views=2, image=(10, 12))
 def cells_at(bev: list[tuple[int, int]], image: list[tuple[int, int]] | None = None) -> QueryCells:
     count = len(bev)
     image_cells = torch.tensor(image or [(0, 0)] * count)[None, :, None].expand(-1, -1, 2, -1)
-    return QueryCells(
-        torch.tensor(bev)[None], torch.ones(1, count).bool(), image_cells, torch.ones(1, count, 2).bool()
-    )
+    return QueryCells(torch.tensor(bev)[None], torch.ones(1, count).bool(), image_cells, torch.ones(1, count, 2).bool())
 
 
 def test_a_crowd_on_one_cell_gives_the_limit_on_every_map() -> None:
@@ -71,7 +69,10 @@ def test_batch_items_do_not_mix() -> None:
 
 def test_missing_sensors_have_empty_maps() -> None:
     nothing = QueryCells(
-        torch.zeros(1, 4, 2).long(), torch.zeros(1, 4).bool(), torch.zeros(1, 4, 0, 2).long(), torch.zeros(1, 4, 0).bool()
+        torch.zeros(1, 4, 2).long(),
+        torch.zeros(1, 4).bool(),
+        torch.zeros(1, 4, 0, 2).long(),
+        torch.zeros(1, 4, 0).bool(),
     )
     assert render_bev(torch.ones(1, 4), nothing, TokenLayout(), AqrOptions()).shape == (1, 0, 0)
     assert render_cameras(torch.ones(1, 4, 0), nothing, TokenLayout(), AqrOptions()).shape == (1, 0, 0, 0)

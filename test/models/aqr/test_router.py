@@ -127,4 +127,8 @@ def test_missing_sensors_are_worth_nothing(router: Router, layout: TokenLayout) 
 def test_gradients_reach_every_parameter(router, case) -> None:
     weights = router(*case, LAYOUT, OPTIONS)
     (weights.modality.sum() + weights.cameras.sum()).backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for name, parameter in router.named_parameters() if name != "key.bias")
+    assert all(
+        parameter.grad is not None and parameter.grad.any()
+        for name, parameter in router.named_parameters()
+        if name != "key.bias"
+    )

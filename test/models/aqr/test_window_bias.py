@@ -19,7 +19,9 @@ def one_query(bev: tuple[int, int], image: tuple[int, int], seen: tuple[bool, bo
         torch.tensor([[[image, image]]]),
         torch.tensor([[seen[1:]]]),
     )
-    return build(cells, torch.tensor([[0.5]]), torch.tensor([[[0.25, 0.75]]]), LAYOUT, AqrOptions(mode="bias", **options))
+    return build(
+        cells, torch.tensor([[0.5]]), torch.tensor([[[0.25, 0.75]]]), LAYOUT, AqrOptions(mode="bias", **options)
+    )
 
 
 def test_each_window_carries_its_own_sensors_weight() -> None:

@@ -49,7 +49,9 @@ def random_case(
     return q, k, v, build(placed, lidar, cameras, layout, options)
 
 
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias | None, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: WindowBias | None, layout: TokenLayout
+) -> tuple[Tensor, Tensor]:
     scores = q @ k.transpose(-1, -2) * DEPTH**-0.5
     if bias is not None:
         scores = scores + bias.dense()[:, None]
@@ -58,7 +60,9 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias | None, la
     return attention @ v, mass
 
 
-@given(layouts, st.integers(1, 12), st.integers(0, 99), st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([1, 3, 5, 31]))
+@given(
+    layouts, st.integers(1, 12), st.integers(0, 99), st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([1, 3, 5, 31])
+)
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
 def test_biased_attention_and_its_mass_equal_the_dense_softmax(layout, queries, seed, strength, window) -> None:
@@ -140,9 +144,7 @@ def test_multi_head_attention_equals_pytorchs_with_the_same_parameters() -> None
     torch.testing.assert_close(ours(q, k, v)[0], theirs(q, k, v)[0], atol=1e-5, rtol=1e-5)
     mask = torch.rand(5, 5) < 0.3
     mask.fill_diagonal_(False)
-    torch.testing.assert_close(
-        ours(q, q, q, mask=mask)[0], theirs(q, q, q, attn_mask=mask)[0], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(ours(q, q, q, mask=mask)[0], theirs(q, q, q, attn_mask=mask)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_a_mask_excludes_bias_and_mass() -> None:

@@ -22,7 +22,7 @@ class Cache(SimpleFilter):
         self.cache_times: list[Time] = []
         self.allow_headerless = allow_headerless
 
-    def connectInput(self, f: SimpleFilter) -> None:  # noqa: N802 (the originals' names, here and below)
+    def connectInput(self, f: SimpleFilter) -> None:
         """Take messages from `f` (too)."""
         self.incoming_connection = f.registerCallback(self.add)
 
@@ -38,28 +38,28 @@ class Cache(SimpleFilter):
             del self.cache_times[0]
         self.signalMessage(msg)
 
-    def getInterval(self, from_stamp: Time, to_stamp: Time) -> list[Any]:  # noqa: N802
+    def getInterval(self, from_stamp: Time, to_stamp: Time) -> list[Any]:
         """Return the messages of `from_stamp` to `to_stamp`, both included. AssertionError where these are swapped."""
         assert from_stamp <= to_stamp, f"the interval ends ({to_stamp}) before it starts ({from_stamp})"
         return [msg for msg, stamp in self._stamped() if from_stamp <= stamp <= to_stamp]
 
-    def getElemAfterTime(self, stamp: Time) -> Any | None:  # noqa: N802
+    def getElemAfterTime(self, stamp: Time) -> Any | None:
         """Return the first message to have come that is not older than `stamp`, or None."""
         return next((msg for msg, time in self._stamped() if time >= stamp), None)
 
-    def getElemBeforeTime(self, stamp: Time) -> Any | None:  # noqa: N802
+    def getElemBeforeTime(self, stamp: Time) -> Any | None:
         """Return the last message to have come that is not newer than `stamp`, or None."""
         return next((msg for msg, time in reversed(self._stamped()) if time <= stamp), None)
 
-    def getLastestTime(self) -> Time | None:  # noqa: N802 (misspelt in the original too)
+    def getLastestTime(self) -> Time | None:
         """Return the stamp of the last message to have come, or None."""
         return self.cache_times[-1] if self.cache_times else None
 
-    def getOldestTime(self) -> Time | None:  # noqa: N802
+    def getOldestTime(self) -> Time | None:
         """Return the stamp of the first message that is still kept, or None."""
         return self.cache_times[0] if self.cache_times else None
 
-    def getLast(self) -> Any | None:  # noqa: N802
+    def getLast(self) -> Any | None:
         """Return the first message that is not older than the last one's stamp, or None."""
         latest = self.getLastestTime()
         return None if latest is None else self.getElemAfterTime(latest)

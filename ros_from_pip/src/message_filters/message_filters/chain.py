@@ -26,7 +26,7 @@ class Chain(SimpleFilter):
         if message_filter is not None:
             self.connectInput(message_filter)
 
-    def connectInput(self, message_filter: SimpleFilter) -> None:  # noqa: N802 (the originals' names)
+    def connectInput(self, message_filter: SimpleFilter) -> None:
         """Take messages from `message_filter`. RuntimeError where the chain has an input already."""
         if self.incoming_connection is not None:
             raise RuntimeError("this chain has an input already: make another chain for another input")
@@ -39,7 +39,7 @@ class Chain(SimpleFilter):
         else:
             self.signalMessage(message)
 
-    def addFilter(self, message_filter: Any) -> None:  # noqa: N802
+    def addFilter(self, message_filter: Any) -> None:
         """Append a filter."""
         index = len(self._message_filters)
         connection = message_filter.registerCallback(self.signalMessage)
@@ -49,6 +49,6 @@ class Chain(SimpleFilter):
             before.connection_callback_index = before.message_filter.registerCallback(message_filter.add)
         self._message_filters[index] = Chain.FilterInfo(message_filter, connection)
 
-    def getFilter(self, index: int) -> Any:  # noqa: N802
+    def getFilter(self, index: int) -> Any:
         """Return the filter that was added as number `index`, counted from 0. KeyError where there is none."""
         return self._message_filters[index].message_filter

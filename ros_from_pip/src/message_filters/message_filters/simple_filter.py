@@ -10,13 +10,13 @@ class SimpleFilter:
     def __init__(self) -> None:
         self.callbacks: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
 
-    def registerCallback(self, cb: Callable[..., Any], *args: Any) -> int:  # noqa: N802 (the original's name)
+    def registerCallback(self, cb: Callable[..., Any], *args: Any) -> int:
         """Call `cb(*messages, *args)` on every output; return the key of the connection in `callbacks`."""
         connection = max(self.callbacks, default=-1) + 1
         self.callbacks[connection] = (cb, args)
         return connection
 
-    def signalMessage(self, *msg: Any) -> None:  # noqa: N802
+    def signalMessage(self, *msg: Any) -> None:
         """Give `msg` out to all callbacks."""
         for cb, args in tuple(self.callbacks.values()):
             cb(*msg, *args)

@@ -24,7 +24,7 @@ class Subscriber(SimpleFilter):
         """Give `msg` out."""
         self.signalMessage(msg)
 
-    def getTopic(self) -> str:  # noqa: N802 (the original's name)
+    def getTopic(self) -> str:
         """Return the topic as it was given, before remapping."""
         return self.topic
 

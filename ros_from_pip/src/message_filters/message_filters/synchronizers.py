@@ -27,7 +27,7 @@ class TimeSynchronizer(SimpleFilter):
         self.queue_size = queue_size
         self.lock = threading.Lock()
 
-    def connectInput(self, fs: Sequence[SimpleFilter]) -> None:  # noqa: N802 (the original's name)
+    def connectInput(self, fs: Sequence[SimpleFilter]) -> None:
         """Take messages from the filters `fs`, with empty queues."""
         self.queues: list[Queue] = [{} for _ in fs]
         self.input_connections = [

@@ -107,7 +107,7 @@ class BufferCore:
                 raise TransformException(str(error)) from None
         return Time(nanoseconds=stamp)
 
-    def lookupVelocityCore(  # noqa: N802 - tf2's name
+    def lookupVelocityCore(
         self, tracking_frame: str, observation_frame: str, time: Any, averaging_interval: Any
     ) -> tuple[Vector, Vector]:
         """Linear (m/s) and angular (rad/s) velocity of `tracking_frame` seen from `observation_frame`."""
@@ -121,7 +121,7 @@ class BufferCore:
             averaging_interval,
         )
 
-    def lookupVelocityFullCore(  # noqa: N802 - tf2's name
+    def lookupVelocityFullCore(
         self,
         tracking_frame: str,
         observation_frame: str,
@@ -162,15 +162,15 @@ class BufferCore:
         with self._tree_lock:
             return self._tree.describe()
 
-    def _allFramesAsDot(self, time: Any = None) -> str:  # noqa: N802 - tf2's name
+    def _allFramesAsDot(self, time: Any = None) -> str:
         with self._tree_lock:
             return frame_report.as_dot(self._tree, LATEST if time is None else nanoseconds(time))
 
-    def _frameExists(self, frame_id: str) -> bool:  # noqa: N802 - tf2's name
+    def _frameExists(self, frame_id: str) -> bool:
         with self._tree_lock:
             return frame_id in self._tree.frames
 
-    def _getFrameStrings(self) -> list[str]:  # noqa: N802 - tf2's name
+    def _getFrameStrings(self) -> list[str]:
         with self._tree_lock:
             return list(self._tree.frames)
 

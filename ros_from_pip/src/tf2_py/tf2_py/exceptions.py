@@ -1,7 +1,7 @@
 """The exceptions of tf2, all caught by `TransformException`."""
 
 
-class TransformException(Exception):  # noqa: N818 - tf2's name
+class TransformException(Exception):
     """Base of everything that a transform lookup can raise."""
 
 

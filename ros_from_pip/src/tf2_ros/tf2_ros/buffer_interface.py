@@ -22,7 +22,7 @@ TransformableObject = Any
 TransformableObjectType = type
 
 
-class TypeException(Exception):  # noqa: N818 - tf2's name
+class TypeException(Exception):
     """No function is registered for a type."""
 
     def __init__(self, errstr: str) -> None:
@@ -30,7 +30,7 @@ class TypeException(Exception):  # noqa: N818 - tf2's name
         self.errstr = errstr
 
 
-class NotImplementedException(Exception):  # noqa: N818 - tf2's name
+class NotImplementedException(Exception):
     """A subclass of BufferInterface lacks a look-up method."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class BufferInterface:
         raise NotImplementedException()
 
 
-def Stamped(obj: TransformableObject, stamp: Time, frame_id: str) -> TransformableObject:  # noqa: N802 - tf2's name
+def Stamped(obj: TransformableObject, stamp: Time, frame_id: str) -> TransformableObject:
     """Give an object a header in place, and return it."""
     obj.header = Header(frame_id=frame_id, stamp=stamp)
     return obj

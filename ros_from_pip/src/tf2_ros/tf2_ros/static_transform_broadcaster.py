@@ -19,7 +19,7 @@ class StaticTransformBroadcaster:
         self.pub_tf = node.create_publisher(TFMessage, "/tf_static", qos)
         self.net_message = TFMessage()
 
-    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:  # noqa: N802 - tf2's name
+    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
         """Publish these together with all sent before; one with a known child frame replaces the earlier one.
 
         Late joiners get only the last message, so that message has to hold everything.

@@ -54,7 +54,7 @@ def _conversion_codes() -> dict[tuple[str, str], int]:
 _CONVERSION_CODES = _conversion_codes()
 
 
-def getCvType(encoding: str) -> int:  # noqa: N802 (the originals' names, here and below)
+def getCvType(encoding: str) -> int:
     """Return OpenCV's type (CV_8UC3...) of the pixels of an encoding: a colour one, or one like `8UC3` or `8U`."""
     if encoding in COLOR_ENCODINGS:
         color = COLOR_ENCODINGS[encoding]
@@ -65,17 +65,17 @@ def getCvType(encoding: str) -> int:  # noqa: N802 (the originals' names, here a
     return cv2.CV_MAKETYPE(_DEPTHS[match[1]], int(match[2] or 1))
 
 
-def CV_MAT_CNWrap(i: int) -> int:  # noqa: N802
+def CV_MAT_CNWrap(i: int) -> int:
     """Return the number of channels of an OpenCV type."""
     return ((i & _TYPE_MASK) >> _CHANNEL_SHIFT) + 1
 
 
-def CV_MAT_DEPTHWrap(i: int) -> int:  # noqa: N802
+def CV_MAT_DEPTHWrap(i: int) -> int:
     """Return the depth (CV_8U...) of an OpenCV type."""
     return i & _DEPTH_MASK
 
 
-def cvtColor2(obj_in: Image | None, encoding_in: str, encoding_out: str) -> Image | None:  # noqa: N802
+def cvtColor2(obj_in: Image | None, encoding_in: str, encoding_out: str) -> Image | None:
     """Return a copy of an image in another encoding; unchanged where `encoding_out` is empty or the same.
 
     Between colour encodings everything that OpenCV can do, with 8 bits scaled to 16 and back. Otherwise the number of
@@ -134,7 +134,7 @@ def _saturate(image: Image, depth: int) -> Image:
     return _mat(cv2.add(image, np.zeros_like(image), dtype=depth))
 
 
-def cvtColorForDisplay(  # noqa: N802
+def cvtColorForDisplay(
     source: Image,
     encoding_in: str,
     encoding_out: str,

@@ -1,0 +1,37 @@
+# Every target sets up what it needs first; see README.md.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+MODEL ?=
+CONFIG ?= config/nuscenes.yaml
+# One domain for each run, so that nothing else on the network takes part.
+DOMAIN := $(shell echo $$(( $$$$ % 100 + 1 )))
+ENV := . .ros/env.sh && export ROS_DOMAIN_ID=$(DOMAIN) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST &&
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 14
+
+setup:  ## ROS 2 (from wheels where none is sourced), libraries and this package, in .ros/
+	@bash ros_from_pip/setup.sh
+
+lint: setup  ## ruff, ruff format, mypy
+	@$(ENV) ruff check . && ruff format --check . && mypy
+
+test: setup  ## all tests, in the built package
+	@$(ENV) pytest
+
+unit: setup  ## tests that need no ROS
+	@$(ENV) pytest --ignore=test/nodes --ignore=test/ros_from_pip
+
+run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
+	@[[ -n "$(BAG)" ]] || { echo 'make run: BAG is empty; give a rosbag2, as in: make run BAG=drive.mcap' >&2; exit 2; }
+	@$(ENV) bash scripts/run_bag.sh "$(BAG)" "$(CONFIG)" "$(MODEL)"
+
+benchmark: setup  ## time of one frame, and of the cross-attention, on this machine
+	@$(ENV) aqr_perception benchmark frame --model $(or $(MODEL),aqr_tiny) && aqr_perception benchmark attention
+
+clean:  ## remove everything that setup made
+	rm -rf .ros
+
+.PHONY: help setup lint test unit run benchmark clean
