@@ -5,7 +5,7 @@
 spconv is no dependency of this package. Give it an environment of its own, with this package's PyTorch:
 
     python -m venv spconv-env
-    spconv-env/bin/pip install torch==<version> spconv==2.3.8 numpy scipy pyyaml
+    spconv-env/bin/pip install torch==<version> spconv==2.3.8 numpy scipy pyyaml safetensors
     PYTHONPATH=. spconv-env/bin/python test/benchmarks/spconv_comparison.py
 
 Points are an ``.npz`` with an (N, 5) array ``points``, or a nuScenes ``.bin`` file (float32, 5 columns). Without them a
@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     sys.exit(
         f"spconv cannot be imported ({error}). It is needed for this comparison only: make an environment with\n"
-        f"  pip install torch=={torch.__version__.partition('+')[0]} spconv==2.3.8 numpy scipy pyyaml\n"
+        f"  pip install torch=={torch.__version__.partition('+')[0]} spconv==2.3.8 numpy scipy pyyaml safetensors\n"
         "and run this script with that environment's Python and PYTHONPATH set to the repository's root."
     )
 

@@ -141,14 +141,12 @@ def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | 
     """
     features = features.to(kernel.dtype)
     precise = torch.promote_types(kernel.dtype, torch.float32)
-    shape = (rulebook.output_count, kernel.shape[2])
-    start = features.new_zeros(shape, dtype=precise) if bias is None else bias.to(precise).expand(shape).contiguous()
-    if rulebook.identity is None:
-        outputs = start
-    elif bias is not None and precise == kernel.dtype:
-        outputs = torch.addmm(bias, features, kernel[rulebook.identity])
+    if bias is None:
+        outputs = features.new_zeros(rulebook.output_count, kernel.shape[2], dtype=precise)
     else:
-        outputs = start + features @ kernel[rulebook.identity]
+        outputs = bias.to(precise).repeat(rulebook.output_count, 1)
+    if rulebook.identity is not None:
+        outputs = outputs + features @ kernel[rulebook.identity]
     sources = rulebook.inputs.split(rulebook.counts)
     targets = rulebook.outputs.split(rulebook.counts)
     for offset, count in enumerate(rulebook.counts):

@@ -183,3 +183,26 @@ def test_inference_follows_a_training_step_and_a_loaded_state() -> None:
     convolution.double()
     norm.double()
     assert inferred().dtype == torch.float64
+
+
+def test_a_single_site_leaves_the_weights_alone() -> None:
+    convolution = SparseConv3d(2, 3, (3, 1, 1), (2, 1, 1), (0, 0, 0), bias=True)
+    state = copy.deepcopy(convolution.state_dict())
+    inputs = SparseTensor.at(torch.tensor([[0, 1, 0, 0]]), torch.ones(1, 2), (3, 1, 1), 1)
+    with torch.no_grad():
+        convolution(inputs)
+        torch.testing.assert_close(
+            convolution(inputs).dense(), F.conv3d(inputs.dense(), dense_kernel(convolution), convolution.bias)
+        )
+    assert all(torch.equal(value, state[key]) for key, value in convolution.state_dict().items())
+
+
+def test_autocast_gives_single_precision_sums() -> None:
+    convolution, norm = layer_pair(False)
+    coordinates, _ = occupied(3, (4, 8, 8), 0.3)
+    inputs = SparseTensor.at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
+    expected = convolve(inputs, convolution, norm).features
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = convolve(inputs, convolution, norm).features
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected, atol=0.1, rtol=0.02)
