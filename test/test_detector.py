@@ -103,8 +103,8 @@ def test_the_keyframes_objects_project_into_the_models_projection(shared_referen
         if depth[0] <= 0:
             continue
         u, v, d, _ = matrix @ np.r_[point[0], 1.0]
-        scale = 448 / 1600
-        np.testing.assert_allclose([u / d, v / d], pixel[0] * scale - [0, 252 - 192], atol=0.05)
+        scale = 352 / 1600
+        np.testing.assert_allclose([u / d, v / d], pixel[0] * scale - [0, 198 - 128], atol=0.05)
         return
     pytest.fail("no camera sees the point")
 

@@ -128,14 +128,14 @@ def test_every_stage_agrees_with_the_published_model(golden, published: CMT, gol
 
 def tiny_inputs(views: int = 6, batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(batch, views, 3, 192, 448, generator=generator)
+    images = torch.randn(batch, views, 3, 128, 352, generator=generator)
     projections = torch.zeros(batch, views, 4, 4)
     for view in range(views):
         yaw = torch.tensor(-view * torch.pi / 3)
         right = torch.stack((yaw.cos(), yaw.sin(), torch.tensor(0.0)))
         forward = torch.stack((-yaw.sin(), yaw.cos(), torch.tensor(0.0)))
         rotation = torch.stack((right, torch.tensor([0.0, 0.0, -1.0]), forward))
-        intrinsics = torch.tensor([[354.0, 0, 224], [0, 354, 96], [0, 0, 1]])
+        intrinsics = torch.tensor([[278.0, 0, 176], [0, 278, 64], [0, 0, 1]])
         projections[:, view, :3, :3] = intrinsics @ rotation
         projections[:, view, 3, 3] = 1.0
     points = [torch.rand(2000, 5, generator=generator) * torch.tensor([80.0, 80, 4, 255, 0]) - 40 for _ in range(batch)]
@@ -223,7 +223,7 @@ def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
     output = tiny.predict(*tiny_inputs(), AqrOptions(mode="both", reduce="sum"), attention_weights=True)
     weights = getattr(output, source)
     assert weights.modality.shape == (1, 300, 2) and weights.cameras.shape == (1, 300, 6)
-    assert weights.bev_map.shape == (1, 64, 64) and weights.camera_maps.shape == (1, 6, 12, 28)
+    assert weights.bev_map.shape == (1, 64, 64) and weights.camera_maps.shape == (1, 6, 8, 22)
     for values, most in (
         (weights.modality, 1),
         (weights.cameras, 1),

@@ -13,8 +13,8 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
-_BLOCK = 512
-"""Windows gathered at a time: bounds the memory of the gathered tokens."""
+_BLOCK = 32
+"""Windows gathered at a time: their tokens fit the processor's cache."""
 
 
 class RouterWeights(NamedTuple):
@@ -106,11 +106,12 @@ class Router(nn.Module):
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
         seen, mass = [], []
         for query, tokens, inside in zip(*(part.split(_BLOCK) for part in windows), strict=True):
-            scores = torch.einsum("phc,pwhc->phw", asked[query], key[tokens]).float() * key.shape[-1] ** -0.5
-            scores = scores.masked_fill(~inside[:, None], float("-inf"))
-            mass.append(scores.logsumexp(-1))
-            attention = scores.softmax(-1).to(value.dtype)
-            seen.append(torch.einsum("phw,pwhc->phc", attention, value[tokens]).flatten(1))
+            # (P, W, heads, d) products: with one query a window there is nothing that a matrix product would share.
+            scores = (asked[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
+            scores = scores.masked_fill(~inside[..., None], float("-inf"))
+            mass.append(scores.logsumexp(1))
+            attention = scores.softmax(1).to(value.dtype)
+            seen.append((attention[..., None] * value[tokens]).sum(1).flatten(1))
         return torch.cat(seen), torch.cat(mass)
 
 
