@@ -74,7 +74,9 @@ class CMT(nn.Module):
             self.pts_middle_encoder = SparseEncoder(
                 5, points.encoder_channels, grid=(z + 1, y, x), output_channels=points.encoder_output
             )
-            self.pts_backbone = SECOND(self.pts_middle_encoder.out_channels, points.backbone_channels, points.backbone_layers)
+            self.pts_backbone = SECOND(
+                self.pts_middle_encoder.out_channels, points.backbone_channels, points.backbone_layers
+            )
             self.pts_neck = SECONDFPN(points.backbone_channels, points.neck_channels)
         self.pts_bbox_head = FusionHead(preset)
         self.aqr = Router(preset.decoder.channels)

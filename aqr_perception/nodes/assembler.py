@@ -152,7 +152,7 @@ class Assembler:
             horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
             for other in (self._sweeps, *self._images.values()):
                 other[:] = [entry for entry in other if entry[0] <= horizon_ns]
-            self._pending = self._overtaken = None
+            self._pending = self._overtaken = self._last_frame_ns = None
             self._unpunctual.clear()
         return jump_ns / 1e9
 
@@ -160,6 +160,8 @@ class Assembler:
         fresh = any(self._settings.is_enabled(name) and self._images[name] for name in self._new_images)
         if not fresh or now < self._next_camera_only:
             return False
+        if self._last_frame_ns is not None and self._frame_ns(None) <= self._last_frame_ns:
+            return False  # stragglers of a frame that went without them
         return not self._settings.is_enabled(LIDAR) or now - self._lidar_awaited_since > self._settings.lidar_timeout
 
     def _in_time(self, stamp_ns: int, frame_ns: int) -> bool:

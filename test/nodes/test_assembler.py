@@ -386,3 +386,15 @@ def test_an_unknown_camera_is_named() -> None:
 def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         settings(**change)
+
+
+def test_stragglers_of_a_frame_make_no_camera_only_frame_of_the_same_moment() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.sweep(10)
+    assert drive.poll(100) is not None
+    drive.image("back", 900, stamp=5)
+    assert drive.poll(1500) is None
+    drive.image("back", 1600, stamp=120)
+    request = drive.poll(2200)
+    assert request is not None and request.stamp_ns == START + 120 * MS

@@ -1,0 +1,305 @@
+"""The node as its users run it: a process of its own, over DDS, with sensors that fail."""
+
+import array
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
+
+from aqr_perception.msg import FrameTiming, FusedDetectionArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from nav_msgs.msg import OccupancyGrid  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs_py import point_cloud2  # noqa: E402
+from vehicle import CAMERAS, COMPRESSED, RunningNode, Vehicle, configuration  # noqa: E402
+from vision_msgs.msg import Detection3DArray  # noqa: E402
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
+
+from aqr_perception.bags.keyframe import write_keyframe_bag  # noqa: E402
+from aqr_perception.models.presets import load_preset, preset_directory  # noqa: E402
+from aqr_perception.nodes.stamps import stamp_to_ns  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def ros() -> Iterator[None]:
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+EVERY_SENSOR = dict.fromkeys(("lidar", *CAMERAS), True)
+
+
+def used(detections) -> dict[str, bool]:
+    return {sensor.name: sensor.used for sensor in detections.sensors}
+
+
+def test_the_keyframe_bag_played_over_dds_gives_one_array_with_the_sweeps_stamp(
+    ros: None, shared_reference: Path, tmp_path: Path
+) -> None:
+    bag = write_keyframe_bag(shared_reference / "nuscenes_keyframe", tmp_path / "keyframe.mcap")
+    config = Path(__file__).parents[2] / "config" / "nuscenes.yaml"
+    node = RunningNode(config, "-p", "score_threshold:=0.0", log=tmp_path / "node.log")
+    listener = Vehicle()
+    try:
+        arrays = listener.listen(FusedDetectionArray, "/aqr_perception/detections")
+        raws = {name: listener.listen(Image, f"/aqr_perception/weights/{name}/raw") for name in CAMERAS}
+        listener.wait_for(
+            lambda: (
+                listener.node.count_subscribers("/LIDAR_TOP") > 0
+                and listener.node.count_publishers("/aqr_perception/detections") > 0
+            ),
+            "the node",
+            40.0,
+        )
+        subprocess.run(["bag_player", str(bag), "--wait", "20"], check=True, timeout=60, capture_output=True)
+        listener.wait_for(lambda: bool(arrays) and all(raws.values()), "detections and six weight maps")
+        assert len(arrays) == 1, [stamp_to_ns(found.header.stamp) for found in arrays]
+        assert stamp_to_ns(arrays[0].header.stamp) == 1532402927647951000
+        assert 0 < len(arrays[0].detections) <= 300
+        assert used(arrays[0]) == EVERY_SENSOR
+        for messages in raws.values():
+            values = np.frombuffer(array.array("B", messages[-1].data), dtype="<f4")
+            assert values.min() >= 0 and values.max() <= 1.5
+    finally:
+        listener.close()
+        assert node.stop(signal.SIGTERM) == 0, node.log.read_text()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_unconfigured(ros: None, tmp_path: Path) -> None:
+    config = configuration(tmp_path, **{"model.preset": "cmt_huge"})
+    node = RunningNode(config, log=tmp_path / "node.log")
+    listener = Vehicle()
+    try:
+        listener.wait_for(
+            lambda: any("cmt_huge" in warning and "aqr_tiny" in warning for warning in listener.warnings),
+            "an error that names the preset and the known ones",
+            40.0,
+        )
+        assert node.process.poll() is None
+        assert not listener.change_state(Transition.TRANSITION_ACTIVATE)
+    finally:
+        listener.close()
+        assert node.stop() == 0, node.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def vehicle(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vehicle]:
+    folder = tmp_path_factory.mktemp("node")
+    node = RunningNode(configuration(folder), log=folder / "node.log")
+    vehicle = Vehicle()
+    try:
+        vehicle.wait_until_connected()
+        # Transforms and calibration are discovered a moment after the topics: warm up until everything has come.
+        for _ in range(2):
+            drive_until(vehicle, EVERY_SENSOR)
+        yield vehicle
+    finally:
+        vehicle.close()
+        status = node.stop()
+        assert status == 0, node.log.read_text()
+        assert "Traceback" not in node.log.read_text()
+
+
+def drive_until(vehicle: Vehicle, expected: dict[str, bool], **frame) -> FusedDetectionArray:
+    """Send frames until one uses just the expected sensors: a camera that was late once is not waited for at first."""
+    for _ in range(6):
+        vehicle.next_frame()
+        found = vehicle.drive(**frame)
+        if used(found) == expected:
+            return found
+    raise AssertionError(f"used {used(found)}, expected {expected}; {[sensor.reason for sensor in found.sensors]}")
+
+
+def test_a_frame_of_all_sensors_gives_detections_in_the_output_frame(vehicle: Vehicle) -> None:
+    found = drive_until(vehicle, EVERY_SENSOR)
+    assert stamp_to_ns(found.header.stamp) == vehicle.stamp_ns
+    assert found.header.frame_id == "base_link"
+    assert list(found.camera_names) == list(CAMERAS) and found.weights_source == "router"
+    assert 0 < len(found.detections) <= 300
+    for detection in found.detections:
+        assert 0 <= detection.lidar_weight <= 1 and len(detection.camera_weights) == 6
+
+
+@pytest.mark.parametrize("dead", [("front",), CAMERAS, ("lidar",), ("lidar", *CAMERAS[1:])])
+def test_dead_sensors_keep_detections_coming(vehicle: Vehicle, dead: tuple[str, ...]) -> None:
+    found = drive_until(vehicle, {name: name not in dead for name in EVERY_SENSOR}, without=dead)
+    assert all(sensor.reason for sensor in found.sensors if not sensor.used)
+    vehicle.next_frame()
+    assert vehicle.drive(without=dead).detections
+    drive_until(vehicle, EVERY_SENSOR)
+
+
+def wrong_encoding(vehicle: Vehicle) -> dict:
+    image = vehicle.image("front")
+    image.encoding = "bgr9"
+    return {"images": {"front": image}}
+
+
+def truncated_jpeg(vehicle: Vehicle) -> dict:
+    image = vehicle.image(COMPRESSED)
+    image.data = image.data[: len(image.data) // 2]
+    return {"images": {COMPRESSED: image}}
+
+
+def missing_transform(vehicle: Vehicle) -> dict:
+    image = vehicle.image("back_left")
+    image.header.frame_id = "nowhere"
+    return {"images": {"back_left": image}}
+
+
+def zero_intrinsics(vehicle: Vehicle) -> dict:
+    info = vehicle.info("front_left")
+    info.k = [0.0] * 9
+    return {"infos": {"front_left": info}}
+
+
+def cloud_without_x(vehicle: Vehicle) -> dict:
+    cloud = vehicle.cloud()
+    cloud.fields = [field for field in cloud.fields if field.name != "x"]
+    return {"cloud": cloud}
+
+
+def empty_cloud(vehicle: Vehicle) -> dict:
+    return {"cloud": point_cloud2.create_cloud_xyz32(vehicle.header("lidar"), np.zeros((0, 3), np.float32))}
+
+
+@pytest.mark.parametrize(
+    ("fault", "victim", "named"),
+    [
+        (wrong_encoding, "front", ("/front/image_raw", "bgr9")),
+        (truncated_jpeg, COMPRESSED, (f"/{COMPRESSED}/image_raw", "truncated")),
+        (missing_transform, "back_left", ("nowhere",)),
+        (zero_intrinsics, "front_left", ("/front_left/camera_info", "fx = 0")),
+        (cloud_without_x, "lidar", ("/lidar/points", "x")),
+        (empty_cloud, None, ("/lidar/points", "empty cloud")),
+    ],
+)
+def test_bad_input_is_named_and_the_next_good_frame_is_processed(vehicle, fault, victim, named) -> None:
+    heard = len(vehicle.warnings)
+    expected = {name: name != victim for name in EVERY_SENSOR}
+    for _ in range(6):
+        vehicle.next_frame()
+        if used(vehicle.drive(**fault(vehicle))) == expected:
+            break
+    else:
+        raise AssertionError(f"no frame without just {victim}")
+
+    def warned() -> bool:
+        return any(all(part in warning for part in named) for warning in vehicle.warnings[heard:])
+
+    vehicle.wait_for(warned, f"a warning with {named}")
+    drive_until(vehicle, EVERY_SENSOR)
+
+
+def test_pictures_markers_and_grids_are_published_to_listeners(vehicle: Vehicle) -> None:
+    topics = {
+        "/aqr_perception/markers": MarkerArray,
+        "/aqr_perception/detections_3d": Detection3DArray,
+        "/aqr_perception/timing": FrameTiming,
+        "/aqr_perception/weights/bev/image": Image,
+        "/aqr_perception/weights/bev/raw": Image,
+        "/aqr_perception/weights/bev/grid": OccupancyGrid,
+        **{f"/aqr_perception/weights/{name}/image": Image for name in CAMERAS},
+        **{f"/aqr_perception/weights/{name}/raw": Image for name in CAMERAS},
+    }
+    heard = {topic: vehicle.listen(kind, topic) for topic, kind in topics.items()}
+    # A listener is discovered a moment after it subscribes.
+    for _ in range(6):
+        vehicle.next_frame()
+        found = vehicle.drive()
+        if all(heard.values()):
+            break
+    vehicle.wait_for(lambda: all(heard.values()), f"all of {sorted(topics)}")
+    markers = heard["/aqr_perception/markers"][-1].markers
+    assert markers[0].action == Marker.DELETEALL and len(markers) == 1 + 3 * len(found.detections)
+    assert len(heard["/aqr_perception/detections_3d"][-1].detections) == len(found.detections)
+    timing = heard["/aqr_perception/timing"][-1]
+    assert {"assemble", "image", "points", "decoder", "publish"} <= set(timing.stages)
+    assert 0 < sum(timing.milliseconds) <= timing.total_milliseconds * 1.01
+    for topic, messages in heard.items():
+        if topic.endswith("/raw"):
+            values = np.frombuffer(array.array("B", messages[-1].data), dtype="<f4")
+            assert messages[-1].encoding == "32FC1" and values.min() >= 0 and values.max() <= 1.5 and values.any()
+    assert {value for value in heard["/aqr_perception/weights/bev/grid"][-1].data} <= set(range(-1, 101))
+    picture = heard["/aqr_perception/weights/front/image"][-1]
+    assert picture.encoding == "bgr8" and len(picture.data) == picture.step * picture.height
+
+
+def test_run_time_parameters_take_effect_on_the_next_frame(vehicle: Vehicle) -> None:
+    assert vehicle.set_parameters(max_detections=7, weights__source="attention").successful
+    vehicle.next_frame()
+    found = vehicle.drive()
+    assert len(found.detections) == 7 and found.weights_source == "attention"
+    assert vehicle.set_parameters(use_lidar=False, camera__front__enabled=False).successful
+    drive_until(vehicle, {name: name not in ("lidar", "front") for name in EVERY_SENSOR})
+    restored = {"use_lidar": True, "camera__front__enabled": True, "max_detections": 300, "weights__source": "auto"}
+    assert vehicle.set_parameters(**restored).successful
+    drive_until(vehicle, EVERY_SENSOR)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"aqr__bev_window": 4}, "odd"),
+        ({"score_threshold": 1.5}, "score_threshold"),
+        ({"aqr__mode": "loud"}, "aqr.mode"),
+        ({"model__preset": "cmt_huge"}, "aqr_tiny"),
+        ({"model__checkpoint": "/nowhere.pth"}, "/nowhere.pth"),
+        ({"model__device": "cuda:99"}, "cuda:99"),
+        ({"lidar_topic": "/other"}, "read-only"),
+    ],
+)
+def test_wrong_values_are_refused_with_a_reason_and_change_nothing(vehicle: Vehicle, wrong: dict, reason: str) -> None:
+    result = vehicle.set_parameters(max_detections=3, **wrong)
+    assert not result.successful and reason in result.reason
+    vehicle.next_frame()
+    assert len(vehicle.drive().detections) > 3
+
+
+def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothing(vehicle: Vehicle, tmp_path) -> None:
+    diagnostics = vehicle.listen(DiagnosticArray, "/diagnostics")
+
+    def model_status() -> str:
+        statuses = (
+            [status for status in diagnostics[-1].status if status.name.endswith(": model")] if diagnostics else []
+        )
+        return statuses[0].message if statuses else ""
+
+    own = tmp_path / "my_model.yaml"
+    values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+    values["decoder"]["queries"] = 40
+    own.write_text(yaml.safe_dump(values))
+    assert load_preset(str(own)).decoder.queries == 40
+    assert vehicle.set_parameters(model__preset=str(own)).successful
+    vehicle.next_frame()
+    vehicle.drive()
+    vehicle.wait_for(lambda: "my_model" in model_status(), "the new model in /diagnostics")
+    drive_until(vehicle, EVERY_SENSOR)
+
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"no checkpoint")
+    assert vehicle.set_parameters(model__checkpoint=str(broken)).successful
+    vehicle.wait_for(lambda: "could not be loaded" in model_status(), "the failure in /diagnostics")
+    vehicle.wait_for(lambda: any("goes on" in warning for warning in vehicle.warnings), "the failure in the log")
+    drive_until(vehicle, EVERY_SENSOR)
+    assert vehicle.set_parameters(model__preset="aqr_tiny").successful
+    vehicle.wait_for(lambda: model_status().startswith("aqr_tiny"), "the first model in /diagnostics")
+
+
+def test_a_deactivated_node_is_silent_until_it_is_activated_again(vehicle: Vehicle) -> None:
+    assert vehicle.change_state(Transition.TRANSITION_DEACTIVATE)
+    before = len(vehicle.arrays)
+    vehicle.next_frame()
+    vehicle.send()
+    assert vehicle.change_state(Transition.TRANSITION_ACTIVATE)
+    assert len(vehicle.arrays) == before
+    drive_until(vehicle, EVERY_SENSOR)
