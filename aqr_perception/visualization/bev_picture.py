@@ -48,6 +48,8 @@ def bev_picture(
         box = detections.boxes[index].astype(np.float64)
         corners = box_corners(box[None])[0, :4]
         outline = pixel(corners[:, 0], corners[:, 1])
+        # A dark rim keeps boxes legible on bright weights.
+        cv2.polylines(picture, [outline], True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
         cv2.polylines(picture, [outline], True, (blue, green, red), thickness, cv2.LINE_AA)
         front = corners[[0, 3]].mean(axis=0)
         ends = pixel(np.array([box[0], front[0]]), np.array([box[1], front[1]]))

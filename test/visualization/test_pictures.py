@@ -1,0 +1,110 @@
+"""What is drawn lies where geometry says."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from aqr_perception.frame import CameraView, CameraWeightMap, Detections, WeightMaps
+from aqr_perception.geometry import box_corners, project, transform_points
+from aqr_perception.visualization.bev_picture import bev_picture
+from aqr_perception.visualization.camera_picture import camera_picture
+from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, coloured, modality_colour
+
+RANGE = (-50.0, -50.0, 50.0, 50.0)
+
+
+def detections(boxes: np.ndarray, lidar: float = 1.0, camera: float = 0.0) -> Detections:
+    count = len(boxes)
+    return Detections(
+        boxes=np.asarray(boxes, np.float32).reshape(count, 9),
+        scores=np.full(count, 0.5, np.float32),
+        labels=np.zeros(count, np.int64),
+        lidar_weight=np.full(count, lidar, np.float32),
+        camera_weight=np.full(count, camera, np.float32),
+        camera_weights=np.zeros((count, 0), np.float32),
+    )
+
+
+def looking_along_y() -> CameraView:
+    extrinsics = np.eye(4)
+    extrinsics[:3, :3] = [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+    intrinsics = np.array([[300.0, 0, 200], [0, 300, 100], [0, 0, 1]])
+    return CameraView("front", np.zeros((200, 400, 3), np.uint8), intrinsics, extrinsics)
+
+
+NOTHING = np.zeros((0, 9))
+
+
+def test_colours_run_from_dark_to_bright_and_end_at_the_limit() -> None:
+    ramp = coloured(np.linspace(0, 1.5, 20, dtype=np.float32)).astype(int).sum(axis=-1)
+    assert (np.diff(ramp) > 0).all() and ramp[0] < 20
+    np.testing.assert_array_equal(coloured(np.float32([[70.0]])), coloured(np.float32([[1.5]])))
+
+
+def test_the_modality_that_carries_a_detection_gives_its_colour() -> None:
+    assert modality_colour(0.9, 0.0) == LIDAR_COLOUR and modality_colour(0.0, 0.2) == CAMERA_COLOUR
+    assert modality_colour(0.0, 0.0) == (128, 128, 128)
+    mixed = modality_colour(0.5, 0.5)
+    assert all(min(a, b) <= m <= max(a, b) for m, a, b in zip(mixed, LIDAR_COLOUR, CAMERA_COLOUR, strict=True))
+
+
+@given(st.floats(-45, 45), st.floats(-45, 45))
+@settings(max_examples=25, deadline=None)
+def test_a_weight_and_a_point_lie_at_their_metres_in_the_bev_picture(x: float, y: float) -> None:
+    bev = np.zeros((100, 100), np.float32)
+    bev[int(y + 50), int(x + 50)] = 1.5
+    picture = bev_picture(WeightMaps(bev, RANGE, {}, "router"), None, detections(NOTHING), size=200)
+    row, column = 200 - int(y + 50) * 2 - 1, int(x + 50) * 2 + 1
+    assert picture[row - 1 : row + 1, column - 1 : column + 1].sum() > 500
+    dotted = bev_picture(WeightMaps(None, RANGE, {}, "router"), np.float32([[x, y]]), detections(NOTHING), size=200)
+    seen = (dotted == 225).all(axis=-1).nonzero()
+    assert len(seen[0]) in (0, 1)  # rings are drawn over points
+    if len(seen[0]):
+        assert abs(seen[1][0] - (x + 50) * 2) <= 1 and abs(seen[0][0] - (50 - y) * 2) <= 1
+
+
+def test_a_box_is_drawn_around_its_object_in_the_bev_picture() -> None:
+    box = np.array([[20.0, 10.0, 0, 10, 4, 2, 0.0, 0, 0]])
+    empty = WeightMaps(None, RANGE, {}, "router")
+    changed = (
+        bev_picture(empty, None, detections(box), 400) != bev_picture(empty, None, detections(NOTHING), 400)
+    ).any(axis=-1)
+    rows, columns = changed.nonzero()
+    assert abs(columns.min() - 4 * 65) <= 4 and abs(columns.max() - 4 * 75) <= 4
+    assert abs(rows.min() - 4 * 38) <= 4 and abs(rows.max() - 4 * 42) <= 4
+
+
+@given(st.floats(-4, 4), st.floats(6, 40), st.floats(-1, 1), st.floats(-3.1, 3.1))
+@settings(max_examples=25, deadline=None)
+def test_a_box_is_drawn_at_its_projected_corners(x: float, y: float, z: float, yaw: float) -> None:
+    view, box = looking_along_y(), np.array([[x, y, z, 3.0, 1.5, 1.5, yaw, 0, 0]])
+    drawn = camera_picture(view, None, detections(box)).any(axis=-1)
+    pixels, depths = project(view.intrinsics, transform_points(view.extrinsics, box_corners(box)[0]))
+    for (u, v), depth in zip(pixels, depths, strict=True):
+        if depth > 1 and 3 < u < 396 and 3 < v < 196:
+            assert drawn[int(v) - 2 : int(v) + 3, int(u) - 2 : int(u) + 3].any()
+
+
+@given(arrays(np.float64, (2, 7), elements=st.floats(-20, 20)))
+@settings(max_examples=40, deadline=None)
+def test_boxes_anywhere_leave_the_picture_whole(boxes: np.ndarray) -> None:
+    boxes = np.c_[boxes, np.zeros((2, 2))]
+    boxes[:, 3:6] = np.abs(boxes[:, 3:6]) + 0.1
+    assert camera_picture(looking_along_y(), None, detections(boxes)).shape == (200, 400, 3)
+
+
+def test_boxes_behind_the_camera_draw_nothing() -> None:
+    behind = np.array([[0.0, -10.0, 0, 2, 2, 2, 0, 0, 0]])
+    assert not camera_picture(looking_along_y(), None, detections(behind)).any()
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (4, 9), (9, 19)])
+def test_heat_lies_on_the_pixels_of_its_cell(cell: tuple[int, int]) -> None:
+    values = np.zeros((10, 20), np.float32)
+    values[cell] = 1.5
+    weights = CameraWeightMap(values, np.diag([20 / 400, 10 / 200, 1.0]))
+    heat = camera_picture(looking_along_y(), weights, detections(NOTHING)).sum(axis=-1)
+    rows, columns = (heat > heat.max() * 0.6).nonzero()
+    assert abs(rows.mean() - (cell[0] + 0.5) * 20) < 4 and abs(columns.mean() - (cell[1] + 0.5) * 20) < 4
