@@ -1,0 +1,97 @@
+"""Parameters are documented, read together, and refused together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
+
+from aqr_perception.nodes import parameters  # noqa: E402
+from aqr_perception.options import OptionError  # noqa: E402
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def defaults(cameras: list[str] | None = None) -> dict[str, Any]:
+    values = {parameter.name: parameter.default for parameter in parameters.PARAMETERS}
+    values["cameras"] = values["cameras"] if cameras is None else cameras
+    for camera in values["cameras"]:
+        values |= {parameter.name: parameter.default for parameter in parameters.camera_parameters(camera)}
+    return values | {parameter.name: parameter.default for parameter in parameters.class_parameters()}
+
+
+def test_every_parameter_explains_itself_and_its_range() -> None:
+    every = (*parameters.PARAMETERS, *parameters.camera_parameters("front"), *parameters.class_parameters())
+    assert len({parameter.name for parameter in every}) == len(every)
+    for parameter in every:
+        descriptor = parameter.descriptor()
+        assert len(descriptor.description) > 10, parameter.name
+        if isinstance(parameter.default, float) or type(parameter.default) is int:
+            assert descriptor.floating_point_range or descriptor.integer_range, parameter.name
+
+
+def test_the_defaults_are_valid_settings() -> None:
+    settings = parameters.read(defaults())
+    assert settings.assembler.sensors[0] == "lidar" and len(settings.assembler.sensors) == 7
+    assert settings.detection.class_score_thresholds == {}
+    assert settings.model.preset == "aqr_tiny"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"aqr.image_window": 8}, "aqr.image_window"),
+        ({"aqr.mode": "loud"}, "aqr.mode.*both"),
+        ({"weights.source": "magic"}, "weights.source.*attention"),
+        ({"sensor_reliability": "perhaps"}, "sensor_reliability"),
+        ({"max_sweeps": 11}, "max_sweeps"),
+        ({"class_score_thresholds.car": 1.5}, "class_score_thresholds.car"),
+        ({"camera_wait": -1.0}, "camera_wait"),
+        ({"use_lidar": False} | {f"camera.{name}.enabled": False for name in defaults()["cameras"]}, "no sensor"),
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        parameters.read(defaults() | changes)
+
+
+def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
+    assert parameters.read(defaults([""]) | {"cameras": [""]}).assembler.cameras == ()
+    assert not parameters.read(defaults() | {"lidar_topic": ""}).assembler.is_enabled("lidar")
+
+
+@pytest.mark.parametrize("name", ["nuscenes.yaml", "perception.yaml"])
+def test_the_shipped_configurations_name_known_parameters_alone_and_are_valid(name: str) -> None:
+    values = yaml.safe_load((CONFIG / name).read_text())["aqr_perception"]["ros__parameters"]
+
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in tree.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    given = flat(values)
+    known = defaults(values["cameras"])
+    assert set(given) <= set(known)
+    assert all(type(given[key]) is type(known[key]) for key in given)
+    parameters.read(known | given)
+
+
+def test_read_only_parameters_and_ranges_hold_on_a_real_node() -> None:
+    context = rclpy.Context()
+    context.init()
+    node = rclpy.create_node("parameters_under_test", context=context)
+    try:
+        values = parameters.declare(node)
+        parameters.read(values)
+        refused = node.set_parameters(
+            [rclpy.Parameter("lidar_topic", value="/x"), rclpy.Parameter("score_threshold", value=2.0)]
+        )
+        assert not any(result.successful for result in refused) and all(result.reason for result in refused)
+        assert node.set_parameters([rclpy.Parameter("score_threshold", value=0.5)])[0].successful
+    finally:
+        node.destroy_node()
+        context.shutdown()

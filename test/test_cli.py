@@ -1,0 +1,86 @@
+"""The command line answers, measures, converts, and fails with a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from aqr_perception.cli import main
+from aqr_perception.models import build_model, load_checkpoint, preset_names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["convert"],
+     ["convert", "checkpoint"], ["convert", "keyframe"]],
+)  # fmt: skip
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out
+
+
+def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in preset_names()) and "nuScenes" in printed
+
+
+def test_the_frame_benchmark_measures_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "frame.json"
+    assert main(["benchmark", "frame", "--repeats", "2", "--device", "cpu", "--json", str(figures)]) == 0
+    measured = json.loads(figures.read_text())
+    stages = {stage["stage"]: stage["median_ms"] for stage in measured["stages"]}
+    assert list(stages) == ["preprocess", "image", "points", "decoder", "postprocess", "total"]
+    assert 0 < sum(stages.values()) - stages["total"] <= stages["total"] * 1.5
+    assert measured["peak_memory_mib"] > 0 and "decoder" in capsys.readouterr().out
+
+
+def test_the_attention_benchmark_compares_with_the_dense_bias(tmp_path: Path) -> None:
+    figures = tmp_path / "attention.json"
+    sizes = [
+        "--queries",
+        "20",
+        "--bev",
+        "8",
+        "8",
+        "--views",
+        "2",
+        "--image",
+        "4",
+        "5",
+        "--heads",
+        "2",
+        "--repeats",
+        "1",
+    ]
+    assert main(["benchmark", "attention", *sizes, "--device", "cpu", "--json", str(figures)]) == 0
+    rows = {row["variant"]: row for row in json.loads(figures.read_text())}
+    assert set(rows) == {"plain", "bias", "mass", "bias and mass", "dense bias"}
+    assert rows["plain"]["time_ratio"] == 1.0
+
+
+def test_a_checkpoint_survives_conversion(tmp_path: Path) -> None:
+    model = build_model("aqr_tiny")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "ours.pth")
+    target = tmp_path / "ours.safetensors"
+    assert main(["convert", "checkpoint", "aqr_tiny", str(tmp_path / "ours.pth"), str(target)]) == 0
+    other = build_model("aqr_tiny")
+    assert load_checkpoint(other, target).has_router
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["benchmark", "frame", "--model", "cmt_huge"], "aqr_tiny"),
+        (["benchmark", "frame", "--keyframe", "/nowhere"], "/nowhere"),
+        (["convert", "checkpoint", "aqr_tiny", "/nowhere.pth", "x.safetensors"], "/nowhere.pth"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_status_one(
+    command: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 1
+    assert named in capsys.readouterr().err
