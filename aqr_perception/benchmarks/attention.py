@@ -1,8 +1,11 @@
 """Cross-attention with window bias and attention mass, against plain attention and against the dense bias."""
 
-import multiprocessing
+import json
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,7 +61,7 @@ def run(
     case: AttentionCase, repeats: int, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[AttentionTime]:
     """Measure every variant, alternating between them so that all see the same machine."""
-    memory = {name: _peak_memory(case, name, device, dtype) for name in tqdm(_VARIANTS, desc="memory", leave=False)}
+    memory = {name: peak_memory(case, name, device, dtype) for name in tqdm(_VARIANTS, desc="memory", leave=False)}
     inputs = _inputs(case, device, dtype)
     seconds: dict[str, list[float]] = {name: [] for name in _VARIANTS}
     with torch.inference_mode():
@@ -151,20 +154,32 @@ _VARIANTS: dict[str, Callable[[Tensor, Tensor, Tensor, WindowBias], None]] = {
 }
 
 
-def _peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dtype) -> float:
-    """Return MiB; on a CPU from a process of its own, since a process's peak never falls."""
+def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dtype) -> float:
+    """Return MiB of one run of a variant; on a CPU from a process of its own, since a process's peak never falls.
+
+    Raises:
+        RuntimeError: that process failed; with what it said.
+    """
     if device != "cpu":
         inputs = _inputs(case, device, dtype)
         torch.cuda.reset_peak_memory_stats()
         with torch.inference_mode():
             _VARIANTS[variant](*inputs)
         return torch.cuda.max_memory_allocated() / 2**20
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_of_process, (case, variant, dtype))
+    # Not multiprocessing: it imports the caller's script again, and replaces workers that die of that without end.
+    settings = json.dumps({"case": asdict(case), "variant": variant, "dtype": str(dtype).removeprefix("torch.")})
+    measured = subprocess.run(
+        [sys.executable, "-m", "aqr_perception.benchmarks.attention", settings],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    if measured.returncode != 0:
+        raise RuntimeError(f"measuring the memory of {variant!r} attention failed:\n{measured.stderr}")
+    return float(measured.stdout)
 
 
-def _peak_of_process(case: AttentionCase, variant: str, dtype: torch.dtype) -> float:
+def _peak_of_this_process(case: AttentionCase, variant: str, dtype: torch.dtype) -> float:
     inputs = _inputs(case, "cpu", dtype)
     with torch.inference_mode():
         _VARIANTS[variant](*inputs)
@@ -174,3 +189,8 @@ def _peak_of_process(case: AttentionCase, variant: str, dtype: torch.dtype) -> f
 def _wait(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(_peak_of_this_process(AttentionCase(**asked["case"]), asked["variant"], getattr(torch, asked["dtype"])))

@@ -52,7 +52,8 @@ def attend(
         raise ValueError("a mask was given together with a window bias or a request for the mass; give one of them")
     if return_mass and layout is None:
         raise ValueError("the attention mass needs the layout of the tokens")
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value)):
+    weights = () if bias is None else (bias.lidar, bias.cameras)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, *weights)):
         return _attend_differentiably(query, key, value, layout, bias, return_mass)
     if query.device.type == "cuda":
         return flex_attend(query, key, value, layout if return_mass else None, bias)

@@ -105,6 +105,25 @@ def test_gradients_reach_queries_keys_values_and_the_weights(return_mass: bool) 
         torch.testing.assert_close(mass, expected_mass.detach(), atol=1e-5, rtol=0)
 
 
+def test_a_router_trains_through_the_bias_of_a_frozen_decoder() -> None:
+    layout = TokenLayout(bev=(4, 5), views=2, image=(3, 4))
+    q, k, v, bias = random_case(layout, 150, seed=4)
+    weights = [bias.lidar.clone().requires_grad_(), bias.cameras.clone().requires_grad_()]
+    weighted = bias.with_weights(*weights)
+    found = torch.autograd.grad(attend(q, k, v, bias=weighted)[0].square().sum(), weights)
+    expected = torch.autograd.grad(dense_attention(q, k, v, weighted, layout)[0].square().sum(), weights)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_bias_of_zero_changes_no_bit() -> None:
+    layout = TokenLayout(bev=(16, 16), views=2, image=(8, 10))
+    q, k, v, bias = random_case(layout, 40, seed=6)
+    nothing = bias.with_weights(torch.zeros_like(bias.lidar), torch.zeros_like(bias.cameras))
+    assert torch.equal(attend(q, k, v, bias=nothing)[0], attend(q, k, v)[0])
+
+
 @torch.inference_mode()
 def test_overwhelming_scores_stay_finite() -> None:
     layout = TokenLayout(bev=(6, 6), views=1, image=(4, 4))
@@ -156,7 +175,7 @@ def test_a_mask_excludes_bias_and_mass() -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     layout = TokenLayout(bev=(6, 6), views=2, image=(4, 4))
     q, k, v, bias = random_case(layout, 8, seed=2)
