@@ -43,17 +43,16 @@ def bev_picture(
         picture[row[seen], column[seen]] = (225, 225, 225)
     _draw_rings(picture, tuple(pixel(0.0, 0.0).tolist()), scale, max(x_max, y_max))
     thickness = max(1, round(size / 600))
-    for index in np.argsort(detections.scores, kind="stable"):
+    order = np.argsort(detections.scores, kind="stable")  # the best last, on top
+    corners = box_corners(detections.boxes[order])[:, :4]
+    outlines = pixel(corners[..., 0], corners[..., 1])
+    # A dark rim keeps boxes legible on bright weights; all rims first, that none covers a neighbour's colour.
+    cv2.polylines(picture, list(outlines), True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
+    for index, outline in zip(order, outlines, strict=True):
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
-        box = detections.boxes[index].astype(np.float64)
-        corners = box_corners(box[None])[0, :4]
-        outline = pixel(corners[:, 0], corners[:, 1])
-        # A dark rim keeps boxes legible on bright weights.
-        cv2.polylines(picture, [outline], True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
         cv2.polylines(picture, [outline], True, (blue, green, red), thickness, cv2.LINE_AA)
-        front = corners[[0, 3]].mean(axis=0)
-        ends = pixel(np.array([box[0], front[0]]), np.array([box[1], front[1]]))
-        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), (blue, green, red), thickness, cv2.LINE_AA)
+        centre, front = pixel(*detections.boxes[index, :2]), outline[[0, 3]].mean(axis=0).round().astype(int)
+        cv2.line(picture, centre.tolist(), front.tolist(), (blue, green, red), thickness, cv2.LINE_AA)
     return picture
 
 
@@ -63,5 +62,7 @@ def _draw_rings(picture: NDArray[np.uint8], centre: tuple[int, int], scale: floa
     for distance in np.arange(_RING_STEP, reach, _RING_STEP):
         cv2.circle(picture, centre, round(distance * scale), grey, 1, cv2.LINE_AA)
         at = (centre[0] + 3, centre[1] - round(distance * scale) - 3)
-        cv2.putText(picture, f"{distance:.0f} m", at, cv2.FONT_HERSHEY_SIMPLEX, 0.35, grey, 1, cv2.LINE_AA)
+        for colour, thickness in (((0, 0, 0), 3), ((200, 200, 200), 1)):  # legible on points, weights and nothing
+            text = f"{distance:.0f} m"
+            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
     cv2.drawMarker(picture, centre, (255, 255, 255), cv2.MARKER_CROSS, 10, 1)

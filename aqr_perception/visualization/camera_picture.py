@@ -14,22 +14,32 @@ _NEAR = 0.3
 _STRONGEST = 0.6
 """Opacity of the heat map where it is at its limit."""
 
+_Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
 
 def camera_picture(view: CameraView, weights: CameraWeightMap | None, detections: Detections) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) BGR of a view, with heat map and boxes; boxes are coloured by modality."""
+    """Return the picture (H, W, 3) BGR of a view, with heat map and boxes.
+
+    Boxes are coloured by modality. Each bears its class and score unless a better one's label is in the way.
+    """
     picture = view.image.copy() if weights is None else _heated(view.image, weights)
     thickness = max(1, round(picture.shape[1] / 800))
+    taken: list[_Rectangle] = []
+    outlines = []
     for index in np.argsort(detections.scores, kind="stable"):  # the best last, on top
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
         corners = transform_points(view.extrinsics, box_corners(detections.boxes[index : index + 1])[0])
-        pixels = [
+        lines = [
             _draw_edge(picture, view.intrinsics, corners[a], corners[b], (blue, green, red), thickness)
             for a, b in (*_EDGES, *_FRONT)
         ]
-        drawn = [end for line in pixels if line is not None for end in line]
+        drawn = [end for line in lines if line is not None for end in line]
         if drawn:
-            text = f"{CLASSES[detections.labels[index]]} {detections.scores[index]:.2f}"
-            _label(picture, text, min(drawn, key=lambda pixel: pixel[1]), (blue, green, red), thickness)
+            outlines.append((index, min(drawn, key=lambda pixel: pixel[1]), (blue, green, red)))
+    for index, top, colour in reversed(outlines):  # the best first: a label never covers a better one's
+        text = f"{CLASSES[detections.labels[index]]} {detections.scores[index]:.2f}"
+        _label(picture, text, top, colour, thickness, taken)
     return picture
 
 
@@ -45,8 +55,9 @@ def _heated(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArray[np.ui
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
-    opacity = (_STRONGEST / MAP_LIMIT * values)[..., None]
-    return np.rint(image * (1 - opacity) + coloured(values) * opacity).astype(np.uint8)
+    opacity = values * np.float32(_STRONGEST / MAP_LIMIT)
+    blended: NDArray = cv2.blendLinear(image, coloured(values), 1 - opacity, opacity)
+    return blended
 
 
 def _draw_edge(
@@ -74,11 +85,24 @@ def _draw_edge(
 
 
 def _label(
-    picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: tuple[int, int, int], thickness: int
+    picture: NDArray[np.uint8],
+    text: str,
+    at: tuple[int, int],
+    colour: tuple[int, int, int],
+    thickness: int,
+    taken: list[_Rectangle],
 ) -> None:
+    """Write a text above a pixel and note its place in `taken`; where that is taken already, write nothing.
+
+    In a crowd, half a label over another is two that nobody can read.
+    """
     scale = 0.45 * max(1.0, picture.shape[1] / 1000)
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     x = int(np.clip(at[0] - width // 2, 0, max(picture.shape[1] - width, 0)))
     y = int(np.clip(at[1] - baseline, height, picture.shape[0] - baseline))
-    cv2.rectangle(picture, (x - 2, y - height - 2), (x + width + 2, y + baseline), colour, cv2.FILLED)
+    left, top, right, bottom = place = (x - 2, y - height - 2, x + width + 2, y + baseline)
+    if any(left <= other[2] and other[0] <= right and top <= other[3] and other[1] <= bottom for other in taken):
+        return
+    taken.append(place)
+    cv2.rectangle(picture, (left, top), (right, bottom), colour, cv2.FILLED)
     cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness, cv2.LINE_AA)

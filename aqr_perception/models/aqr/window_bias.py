@@ -20,19 +20,34 @@ _GROUP = 16
 
 
 class Tiles(NamedTuple):
-    """Windows in groups of up to `_GROUP` that fit one rectangle of tokens, of which there are P.
+    """Windows in groups of up to `_GROUP` that fit one rectangle of R x C tokens.
+
+    Indexing every field gives a single tile, whose properties lack the leading dimension.
 
     Attributes:
         queries: (T, N) int64, flat over the batch; an empty place repeats a query of its tile, with no growth.
         segment: (T,) int64, index in `TokenLayout.segments`.
-        tokens: (T, P) int64, flat over the batch.
-        growth: (T, N, P) float32, exp(bias) - 1 of each query for each token; 0 outside its window.
+        row_tokens, column_tokens: (T, R) and (T, C) int64, whose sums are the tokens.
+        row_growth: (T, N, R) float32, exp(bias) - 1 in the rows of each query's window; 0 elsewhere.
+        column_inside: (T, N, C) float32, 1 in the columns of each query's window; 0 elsewhere.
     """
 
     queries: Tensor
     segment: Tensor
-    tokens: Tensor
-    growth: Tensor
+    row_tokens: Tensor
+    column_tokens: Tensor
+    row_growth: Tensor
+    column_inside: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """(T, R * C) int64, flat over the batch."""
+        return (self.row_tokens[..., :, None] + self.column_tokens[..., None, :]).flatten(-2)
+
+    @property
+    def growth(self) -> Tensor:
+        """(T, N, R * C) float32, exp(bias) - 1 of each query for each token; 0 outside its window."""
+        return (self.row_growth[..., :, None] * self.column_inside[..., None, :]).flatten(-2)
 
 
 @dataclass(frozen=True)
@@ -146,9 +161,13 @@ def _tiles(
     value[tile, slot] = weight[order]
     near_row = (row[:, None] - centre[..., :1]).abs() <= half
     near_column = (column[:, None] - centre[..., 1:]).abs() <= half
-    inside = near_row[..., :, None] & near_column[..., None, :]
-    growth = torch.where(inside.flatten(2), torch.expm1(value)[..., None], 0.0)
 
     start = sample[firsts] * total + first_token + view[firsts] * (grid[0] * grid[1])
-    tokens = start[:, None, None] + row[:, :, None] * grid[1] + column[:, None, :]
-    return Tiles(queries, first_segment + view[firsts], tokens.flatten(1), growth)
+    return Tiles(
+        queries,
+        first_segment + view[firsts],
+        start[:, None] + row * grid[1],
+        column,
+        torch.where(near_row, torch.expm1(value)[..., None], 0.0),
+        near_column.to(value.dtype),
+    )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.aqr.window_bias import Tiles, WindowBias
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.flex import flex_attend
 
@@ -66,19 +66,17 @@ def _attend_by_segment(
     """Plain fused attention on the CPU, segment by segment where the mass is wanted, then the bias's correction."""
     segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
     filled = [index for index, segment in enumerate(segments) if segment.stop > segment.start]
-    parts = [
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key[:, :, s], value[:, :, s])
-        for s in (segments[index] for index in filled)
-    ]
-    # (B, heads, Q) each; softmax over the segments gives the share of each of them.
-    by_segment = torch.stack([lse for _, lse in parts], dim=-1)
-    total = by_segment.logsumexp(-1)
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    first, *others = (segments[index] for index in filled)
+    output, total = flash(query, key[:, :, first], value[:, :, first])
+    by_segment = [total]
+    for segment in others:  # merged one by one, so that the segments' outputs are not all held
+        part, lse = flash(query, key[:, :, segment], value[:, :, segment])
+        output = output.float().lerp_(part.float(), (lse - total).sigmoid()[..., None])
+        total = torch.logaddexp(total, lse)
+        by_segment.append(lse)
     share = query.new_zeros(*total.shape, len(segments), dtype=torch.float32)
-    share[..., filled] = (by_segment - total[..., None]).exp()
-    if len(parts) == 1:
-        output = parts[0][0]
-    else:
-        output = sum(part * share[..., index, None] for index, (part, _) in zip(filled, parts, strict=True))
+    share[..., filled] = (torch.stack(by_segment, dim=-1) - total[..., None]).exp()
     if bias is not None:
         output, share = _correct(output, share, total, query, key, value, bias)
         share = share / share.sum(-1, keepdim=True)
@@ -102,12 +100,13 @@ def _correct(
     for tiles in bias.tiles:
         # Tile by tile: its tokens stay in the processor's cache from the gather to the last product.
         samples = torch.div(tiles.queries[:, 0], count, rounding_mode="floor").tolist()
-        places = zip(tiles.queries % count, tiles.tokens % tokens_each, tiles.growth, strict=True)
-        for sample, segment, (queries, tokens, growth) in zip(samples, tiles.segment.tolist(), places, strict=True):
+        singly = map(Tiles._make, zip(*tiles, strict=True))
+        for sample, segment, tile in zip(samples, tiles.segment.tolist(), singly, strict=True):
+            queries, tokens = tile.queries - sample * count, tile.tokens - sample * tokens_each
             near = keys[sample].index_select(0, tokens).permute(1, 2, 0)
             scores = scaled[sample].index_select(1, queries) @ near
             lse = total[sample].index_select(1, queries)
-            extra = scores.float().sub_(lse[..., None]).exp_().mul_(growth)
+            extra = scores.float().sub_(lse[..., None]).exp_().mul_(tile.growth)
             seen = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
             numerator[sample].index_add_(1, queries, seen.float())
             share[sample, ..., segment if segments > 1 else 0].index_add_(1, queries, extra.sum(-1))
