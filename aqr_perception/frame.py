@@ -134,3 +134,44 @@ class Result:
     detections: Detections
     weight_maps: WeightMaps
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects that really are in a frame.
+
+    Attributes:
+        boxes: (N, 9) float32, as `Detections.boxes`.
+        labels: (N,) int64, indices into `CLASSES`.
+        tracks: (N,) int64, the same for one object in all frames of its drive.
+        lidar_points: (N,) int64, points of the frame inside each box.
+        visibility: (N, V) float32 in 0..1, the share of each object's outline that each camera sees, in the frame's
+            camera order: cut off at the picture's border and hidden parts count as not seen.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    tracks: NDArray[np.int64]
+    lidar_points: NDArray[np.int64]
+    visibility: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def keep(self, kept: NDArray) -> "GroundTruth":
+        """Return some of the objects, by mask or by index."""
+        fields = (self.boxes, self.labels, self.tracks, self.lidar_points, self.visibility)
+        return GroundTruth(*(values[kept] for values in fields))
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame with its truth, for training and evaluation.
+
+    Attributes:
+        model_to_world: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still.
+    """
+
+    frame: Frame
+    truth: GroundTruth
+    model_to_world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))

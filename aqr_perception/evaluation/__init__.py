@@ -1,0 +1,1 @@
+"""nuScenes detection metrics and the robustness table."""

@@ -1,0 +1,1 @@
+"""A small simulated world with cameras and a LiDAR."""

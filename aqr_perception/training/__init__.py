@@ -1,0 +1,1 @@
+"""Training: data sets, augmentation, sensor corruption, losses and the loop."""

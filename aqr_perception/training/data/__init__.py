@@ -1,0 +1,1 @@
+"""Data sets: each gives `HealthyFrame`s or `LabelledFrame`s by index."""
