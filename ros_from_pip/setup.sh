@@ -55,7 +55,7 @@ install_wheels() {
         command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"
     done
     local stamp
-    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
+    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
     say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
     rm -rf "$ros"
@@ -64,6 +64,7 @@ install_wheels() {
     "$ros/venv/bin/pip" install --quiet --upgrade pip
     install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt"
+    "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
     "$ros/venv/bin/python" "$root/ros_from_pip/relocate_cmake.py" "$ros/venv"
     echo "$stamp" >"$ros/wheels.stamp"
 }

@@ -131,14 +131,14 @@ def _view(
     cell = np.diag([preset.image.size[0] / columns, preset.image.size[1] / rows, 1.0])
     shift, back = _half_pixel(0.5), _half_pixel(-0.5)
     onto = back @ to_grid @ np.linalg.inv(affine) @ cell @ shift
-    healthy = cv2.warpAffine(
+    warped: NDArray = cv2.warpAffine(
         healthy,
         onto[:2],
         (columns, rows),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return image, projection @ seen.extrinsics, healthy
+    return image, projection @ seen.extrinsics, warped
 
 
 def _half_pixel(step: float) -> NDArray[np.float64]:
