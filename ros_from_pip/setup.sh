@@ -58,9 +58,11 @@ install_wheels() {
     stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
     say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
-    rm -rf "$ros"
-    mkdir -p "$ros"
-    "$python" -m venv "$ros/venv"
+    # A virtual environment of this Python is brought up to date; of another one, everything starts anew.
+    if [[ "$("$ros/venv/bin/python" --version 2>/dev/null)" != "$("$python" --version)" ]]; then
+        rm -rf "$ros"
+        "$python" -m venv "$ros/venv"
+    fi
     "$ros/venv/bin/pip" install --quiet --upgrade pip
     install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt"
