@@ -1,0 +1,165 @@
+"""The robustness table for people and machines: text, Markdown, JSON and a plot."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
+from aqr_perception.frame import CLASSES
+from aqr_perception.options import AqrMode
+from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
+
+_MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
+"""AQR off is grey and on is green; further modes follow."""
+
+_UNITS = {"ATE": " m", "ASE": "", "AOE": " rad", "AVE": " m/s", "AAE": ""}
+
+
+def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
+    """Write ``robustness.json``, ``.md`` and ``.png`` to a folder, made where it is missing; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures, page, picture = (folder / f"robustness.{suffix}" for suffix in ("json", "md", "png"))
+    figures.write_text(json.dumps(table.as_dict(), indent=2) + "\n")
+    page.write_text(markdown(table))
+    plot(table, picture)
+    return figures, page, picture
+
+
+def text(table: RobustnessTable) -> str:
+    """Return the table for a terminal, with what else was measured below it."""
+    header, rows = _cells(table)
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([_title(table), rule, lines[0], rule, *lines[1:], rule, *_remarks(table)])
+
+
+def markdown(table: RobustnessTable) -> str:
+    """Return the table as Markdown, with what else was measured below it."""
+    header, rows = _cells(table)
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
+    return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {remark}" for remark in _remarks(table))]) + "\n"
+
+
+def plot(table: RobustnessTable, path: Path) -> None:
+    """Write a PNG: NDS by scenario and mode with its share of clean, and the sensors' weights in the last mode."""
+    figure = Figure(figsize=(11, 1.8 + 0.3 * len(table.rows)), layout="constrained")
+    scores, weights = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    _plot_scores(scores, table)
+    _plot_weights(weights, table)
+    figure.suptitle(_title(table), fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
+    for mode, offset, height, colour in _bars(table.modes):
+        rows = [table.row(name, mode) for name in table.scenarios]
+        heights = [row.scores.nds for row in rows]
+        bars = axes.barh(np.arange(len(rows)) + offset, heights, height, color=colour, label=_mode_name(mode))
+        axes.bar_label(
+            bars, [f"{row.scores.nds:.3f} ({row.share_of_clean:.0%})" for row in rows], padding=3, fontsize=8
+        )
+    axes.set_yticks(range(len(table.scenarios)), [_scenario_name(name) for name in table.scenarios])
+    axes.invert_yaxis()
+    # Room for the labels beside the longest bar.
+    axes.set_xlim(0, 1.35 * max(max(row.scores.nds for row in table.rows), 0.05))
+    axes.set_xlabel("NDS (share of clean)")
+    _tidy(axes)
+
+
+def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
+    rows = [table.row(name, table.modes[-1]) for name in table.scenarios]
+    places = np.arange(len(rows))
+    sensors = (
+        ("LiDAR", [row.lidar_weight for row in rows], LIDAR_COLOUR, -0.2),
+        ("cameras", [row.camera_weight for row in rows], CAMERA_COLOUR, 0.2),
+    )
+    for label, values, colour, offset in sensors:
+        bars = axes.barh(places + offset, values, 0.38, color=np.array(colour) / 255, label=label)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel(f"mean weight of detections, {_mode_name(table.modes[-1])}")
+    _tidy(axes)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
+
+
+def _bars(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
+    """Return each mode's offset from its scenario's place, bar height and colour."""
+    height = 0.8 / len(modes)
+    return [
+        (mode, (index - (len(modes) - 1) / 2) * height, 0.95 * height, _MODE_COLOURS[index % len(_MODE_COLOURS)])
+        for index, mode in enumerate(modes)
+    ]
+
+
+def _cells(table: RobustnessTable) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table; modes are called ``off`` and ``on``, as there is little room."""
+    header = ["scenario"]
+    for mode in table.modes:
+        short = _mode_name(mode).removeprefix("AQR ")
+        header += [f"mAP {short}", f"NDS {short}", f"share {short}"]
+    header += ["LiDAR", "cameras"]
+    return header, [_row(name, [table.row(name, mode) for mode in table.modes]) for name in table.scenarios]
+
+
+def _row(name: str, by_mode: Sequence[RobustnessRow]) -> list[str]:
+    cells = [_scenario_name(name)]
+    for row in by_mode:
+        cells += [f"{row.scores.mean_ap:.3f}", f"{row.scores.nds:.3f}", f"{row.share_of_clean:.1%}"]
+    return [*cells, f"{by_mode[-1].lidar_weight:.2f}", f"{by_mode[-1].camera_weight:.2f}"]
+
+
+def _title(table: RobustnessTable) -> str:
+    scores = table.rows[0].scores
+    return f"{table.model}: {table.frames} frames, {scores.objects} objects of {len(scores.classes)} classes"
+
+
+def _remarks(table: RobustnessTable) -> list[str]:
+    """Return what the table's columns do not say, a sentence each."""
+    last = _mode_name(table.modes[-1])
+    remarks = [
+        "Share: NDS by the same column's clean NDS. "
+        f"LiDAR, cameras: mean weight of detections with {last}, each counted by its score"
+    ]
+    means = {mode: table.mean_failure_nds(mode) for mode in table.modes}
+    known = {mode: mean for mode, mean in means.items() if mean is not None}
+    if known:
+        by_mode = ", ".join(f"{mean:.3f} with {_mode_name(mode)}" for mode, mean in known.items())
+        remarks.append(f"NDS in the mean over the failures: {by_mode}")
+    clean = table.row(CLEAN, table.modes[-1]).scores
+    errors = ", ".join(f"{name} {error:.3f}{_UNITS[name]}" for name, error in clean.errors.items())
+    remarks.append(f"True-positive errors, clean, {last}: {errors}")
+    by_class = ", ".join(f"{name} {np.mean(list(ap.values())):.3f}" for name, ap in clean.ap.items())
+    remarks.append(f"AP by class, clean, {last}: {by_class}")
+    absent = [name for name in CLASSES if name not in clean.classes]
+    if absent:
+        remarks.append(f"Not in the truth, and so not in any mean: {', '.join(absent)}")
+    if table.blackout is not None:
+        seen = table.blackout
+        remarks.append(
+            f"A camera goes black: its mean weight, for the {seen.queries} queries that it sees, goes from "
+            f"{seen.intact:.3f} to {seen.black:.3f} ({seen.ratio:.2f} of it is left); the camera modality's, "
+            f"of the same queries, from {seen.modality_intact:.3f} to {seen.modality_black:.3f} "
+            f"({seen.modality_ratio:.2f})"
+        )
+    return remarks
+
+
+def _mode_name(mode: AqrMode) -> str:
+    return {"off": "AQR off", "auto": "AQR on"}.get(mode, f"AQR {mode}")
+
+
+def _scenario_name(name: str) -> str:
+    return name.replace("_", " ")

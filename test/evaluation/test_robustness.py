@@ -1,0 +1,190 @@
+"""The robustness table: which frames, truths and modes a detector is measured with, and what is made of it."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.benchmarks.inputs import made_up_frame
+from aqr_perception.detector import Detector
+from aqr_perception.evaluation.metrics import EvaluationError
+from aqr_perception.evaluation.robustness import Scenario, blackout_weights, run
+from aqr_perception.frame import Detections, Frame, GroundTruth, LabelledFrame
+from aqr_perception.models.cmt import Features
+from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.options import DetectionOptions
+
+
+def _frame(index: int, count: int = 6) -> LabelledFrame:
+    random = np.random.default_rng(index)
+    boxes = np.zeros((count, 9), np.float32)
+    boxes[:, 0] = np.arange(count) * 6 - 15
+    boxes[:, 1] = random.uniform(-5, 5, count)
+    boxes[:, 3:6] = 2
+    truth = GroundTruth(
+        boxes,
+        np.arange(count) % 3,
+        np.arange(count),
+        np.full(count, 9),
+        np.zeros((count, 0), np.float32),
+    )
+    return LabelledFrame(Frame(index, np.zeros((count, 5), np.float32)), truth)
+
+
+class _TruthTeller:
+    """Finds as many of a frame's objects as the sweep has points, all of them with AQR."""
+
+    preset_name = "truth_teller"
+    has_router = True
+    uses_cameras = False
+
+    def __init__(self, frames: list[LabelledFrame]) -> None:
+        self._truths = {labelled.frame.stamp_ns: labelled.truth for labelled in frames}
+        self.seen: list[tuple[int, str, int]] = []
+
+    def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        truth = self._truths[frame.stamp_ns]
+        assert frame.points is not None and options.score_threshold == 0
+        self.seen.append((frame.stamp_ns, options.aqr.mode, len(frame.points)))
+        found = truth.keep(np.arange(len(truth) if options.aqr.mode == "auto" else len(frame.points)))
+        scores = np.linspace(0.9, 0.1, len(found), dtype=np.float32)
+        lidar, camera = scores, 1 - scores
+        detections = Detections(found.boxes, scores, found.labels, lidar, camera, np.zeros((len(found), 0), np.float32))
+        return SimpleNamespace(detections=detections)
+
+
+def _clean(labelled: LabelledFrame, _: np.random.Generator) -> LabelledFrame:
+    return labelled
+
+
+def _points_lost(labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
+    """Few points are left, and the truth says so too, as a scenario's may."""
+    points = labelled.frame.points
+    assert points is not None
+    left = int(random.integers(2, 4))
+    truth = dataclasses.replace(labelled.truth, lidar_points=np.where(np.arange(len(labelled.truth)) < left, 9, 0))
+    return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=points[:left]), truth=truth)
+
+
+SCENARIOS: dict[str, Scenario] = {"clean": _clean, "points_lost": _points_lost}
+
+
+@pytest.fixture
+def frames() -> list[LabelledFrame]:
+    return [_frame(index) for index in range(5)]
+
+
+def test_objects_that_a_failure_hides_are_missed_not_forgiven(frames: list[LabelledFrame]) -> None:
+    table = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False)
+    lost, kept = table.row("points_lost", "off"), table.row("points_lost", "auto")
+    assert lost.scores.objects == kept.scores.objects == 30
+    assert lost.scores.mean_ap < 0.6 and kept.scores.mean_ap == pytest.approx(1)
+
+
+def test_shares_are_of_the_same_modes_clean_score(frames: list[LabelledFrame]) -> None:
+    table = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False)
+    assert table.scenarios == ("clean", "points_lost") and table.modes == ("off", "auto")
+    for mode in table.modes:
+        clean, failing = table.row("clean", mode), table.row("points_lost", mode)
+        assert clean.share_of_clean == 1
+        assert failing.share_of_clean == pytest.approx(failing.scores.nds / clean.scores.nds)
+        assert table.mean_failure_nds(mode) == failing.scores.nds
+
+
+def test_all_modes_meet_the_same_failures_and_a_seed_gives_them_again(frames: list[LabelledFrame]) -> None:
+    def failures(seed: int) -> dict[str, list[tuple[int, int]]]:
+        detector = _TruthTeller(frames)
+        run(cast(Detector, detector), frames, SCENARIOS, seed=seed, progress=False)
+        return {
+            mode: [(stamp, points) for stamp, seen, points in detector.seen if seen == mode] for mode in ("off", "auto")
+        }
+
+    first = failures(seed=0)
+    assert first["off"] == first["auto"] and first == failures(seed=0) and first != failures(seed=1)
+
+
+def test_weights_are_means_in_which_sure_detections_count_more(frames: list[LabelledFrame]) -> None:
+    row = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False).row("clean", "off")
+    scores = np.linspace(0.9, 0.1, 6)
+    assert row.lidar_weight == pytest.approx((scores**2).sum() / scores.sum(), abs=1e-6)
+    assert row.camera_weight == pytest.approx(1 - row.lidar_weight, abs=1e-6)
+
+
+def test_a_detector_without_a_router_is_only_measured_without_aqr(frames: list[LabelledFrame]) -> None:
+    detector = _TruthTeller(frames)
+    detector.has_router = False
+    table = run(cast(Detector, detector), frames, SCENARIOS, progress=False)
+    assert table.modes == ("off",) and table.blackout is None
+
+
+def test_frames_without_any_lidar_count_objects_without_points(frames: list[LabelledFrame]) -> None:
+    def without_lidar(labelled: LabelledFrame) -> LabelledFrame:
+        truth = dataclasses.replace(labelled.truth, lidar_points=np.zeros(len(labelled.truth), np.int64))
+        return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None), truth=truth)
+
+    class Blind(_TruthTeller):
+        def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+            return super().detect(dataclasses.replace(frame, points=np.zeros((0, 5), np.float32)), options)
+
+    table = run(cast(Detector, Blind(frames)), [without_lidar(frame) for frame in frames], {"clean": _clean}, ["auto"])
+    assert table.row("clean", "auto").scores.objects == 30
+
+
+def test_what_cannot_be_compared_is_refused(frames: list[LabelledFrame]) -> None:
+    detector = cast(Detector, _TruthTeller(frames))
+    with pytest.raises(EvaluationError, match="points_lost; add 'clean'"):
+        run(detector, frames, {"points_lost": _points_lost})
+    with pytest.raises(EvaluationError, match="no frames"):
+        run(detector, [], SCENARIOS)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Detector:
+    return Detector("aqr_tiny", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def small() -> LabelledFrame:
+    frame = made_up_frame()
+    frame = dataclasses.replace(frame, cameras=frame.cameras[:2], points=np.ascontiguousarray(frame.points[::4]))
+    return LabelledFrame(frame, dataclasses.replace(_frame(0).truth, visibility=np.ones((6, 2), np.float32)))
+
+
+def test_only_the_black_cameras_weight_is_compared(
+    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained = blackout_weights(tiny, [small], progress=False)
+    assert untrained is not None and untrained.queries > 10
+    assert untrained.intact > 0.85 and untrained.ratio == pytest.approx(1, abs=0.05)
+    decode = tiny.model.decode
+
+    def distrustful(features: Features, *args: Any, **options: Any) -> HeadOutput:
+        """Trust a camera a quarter as much where the batch's first sample has another picture of it."""
+        assert features.image is not None
+        differs = (features.image != features.image[:1]).flatten(2).any(-1)
+        output = decode(features, *args, **options)
+        assert output.router is not None
+        cameras = output.router.cameras * torch.where(differs, 0.25, 1.0)[:, None]
+        return output._replace(router=output.router._replace(cameras=cameras))
+
+    monkeypatch.setattr(tiny.model, "decode", distrustful)
+    measured = blackout_weights(tiny, [small, small], progress=False)
+    assert measured is not None and measured.queries > untrained.queries
+    assert measured.ratio == pytest.approx(0.25, rel=0.05) and measured.modality_ratio == pytest.approx(1, abs=0.05)
+
+
+def test_without_cameras_there_is_no_black_camera_to_ask_about(tiny: Detector) -> None:
+    assert blackout_weights(tiny, [_frame(0)], progress=False) is None
+
+
+def test_the_real_detector_goes_through_the_table(tiny: Detector, small: LabelledFrame) -> None:
+    def lidar_gone(labelled: LabelledFrame, _: np.random.Generator) -> LabelledFrame:
+        return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None))
+
+    table = run(tiny, [small], {"clean": _clean, "lidar_gone": lidar_gone}, progress=False)
+    assert len(table.rows) == 4 and table.blackout is not None
+    assert all(row.lidar_weight == 0 for row in table.rows if row.scenario == "lidar_gone")
+    assert all(row.lidar_weight > 0.5 for row in table.rows if row.scenario == "clean")
