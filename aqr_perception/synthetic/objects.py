@@ -41,11 +41,13 @@ KINDS: dict[str, ObjectKind] = {
     "traffic_cone": ObjectKind((0.41, 0.41, 1.07), 0.08, (0.0, 0.0), 0.0),
 }
 
-_CAR_COLOURS = np.float32(
+_CAR_COLOURS = np.array(
     [(0.8, 0.8, 0.8), (0.05, 0.05, 0.06), (0.4, 0.4, 0.42), (0.5, 0.2, 0.08), (0.1, 0.1, 0.55), (0.3, 0.35, 0.2),
-     (0.6, 0.62, 0.55), (0.1, 0.45, 0.75)]
+     (0.6, 0.62, 0.55), (0.1, 0.45, 0.75)],
+    np.float32,
 )  # fmt: skip
-_WORK_COLOURS = np.float32([(0.05, 0.6, 0.85), (0.05, 0.4, 0.85)])
+_BARRIER_COLOURS = np.array([(0.75, 0.75, 0.75), (0.1, 0.25, 0.8)], np.float32)
+_WORK_COLOURS = np.array([(0.05, 0.6, 0.85), (0.05, 0.4, 0.85)], np.float32)
 
 
 def draw_size(name: str, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -60,14 +62,14 @@ def draw_mesh(name: str, size: NDArray[np.float64], rng: np.random.Generator) ->
     if name in ("construction_vehicle", "barrier", "traffic_cone"):
         paint = _WORK_COLOURS[rng.integers(len(_WORK_COLOURS))]
         if name == "barrier":
-            paint = np.float32([(0.75, 0.75, 0.75), (0.1, 0.25, 0.8)][rng.integers(2)])
+            paint = _BARRIER_COLOURS[rng.integers(len(_BARRIER_COLOURS))]
     else:
         paint = _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))]
     colours = {
         "paint": np.clip(paint * rng.uniform(0.7, 1.2), 0, 1),
         "cloth": rng.uniform(0.05, 0.8, 3),
         "trousers": rng.uniform(0.03, 0.4, 3),
-        "skin": np.float32((0.45, 0.58, 0.75)) * rng.uniform(0.35, 1.1),
+        "skin": np.array((0.45, 0.58, 0.75)) * rng.uniform(0.35, 1.1),
     }
     return _unit_mesh(name).scaled(size).painted(colours)
 

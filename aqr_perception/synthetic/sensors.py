@@ -56,7 +56,7 @@ def photograph(
     hits = caster.cast(time, to_world[:3, 3], directions)
     light = _lit(scene, caster, time, to_world[:3, 3], directions.astype(np.float32), hits)
     shape = (height * samples, width * samples)
-    picture = light.reshape(*shape, 3)
+    picture: NDArray = light.reshape(*shape, 3)
     if samples > 1:
         picture = cv2.resize(picture, camera.size, interpolation=cv2.INTER_AREA)
     picture = picture * scene.look.exposure + rng.normal(0, scene.look.grain, picture.shape).astype(np.float32)
@@ -97,7 +97,8 @@ def _lit(
 def sweep(scene: Scene, caster: Caster, lidar: LidarMount, time: float, rng: np.random.Generator) -> Sweep:
     """Return what the LiDAR measures at a time: the whole turn as if at once, that is, free of the vehicle's motion.
 
-    Echoes are lost by chance, and where a dark surface is too far or too oblique; glass lets most rays through to nothing.
+    Echoes are lost by chance, and where a dark surface is too far or too oblique; glass lets half of the rays
+    through to nothing.
     """
     directions = lidar.directions()
     to_world = scene.vehicle_to_world(time) @ lidar.to_vehicle

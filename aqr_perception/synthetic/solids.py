@@ -59,7 +59,7 @@ _COLOURS: dict[str, tuple[float, float, float]] = {  # BGR
 def _mesh(shape: trimesh.Trimesh, material: str) -> Mesh:
     faces = np.asarray(shape.faces, np.int32)
     index = MATERIALS.index(material)
-    colours = np.tile(np.float32(_COLOURS[material]), (len(faces), 1))
+    colours = np.tile(np.array(_COLOURS[material], np.float32), (len(faces), 1))
     return Mesh(np.asarray(shape.vertices, np.float32), faces, np.full(len(faces), index), colours)
 
 

@@ -39,7 +39,7 @@ def _ground(points: NDArray[np.float32], road: Road) -> _Colours:
     s, d = road.coordinates(points[:, :2])
     across = np.abs(d)
     grain = (0.85 + 0.3 * _noise(points[:, :2], 3.0))[:, None].astype(np.float32)
-    colour = np.tile(np.float32((0.27, 0.26, 0.25)), (len(points), 1))
+    colour = np.tile(np.array((0.27, 0.26, 0.25), np.float32), (len(points), 1))
     dashed = (np.abs(across - LANE_WIDTH) < 0.08) & (s % 9.0 < 3.5)
     solid = np.abs(across - 2 * LANE_WIDTH) < 0.07
     middle = np.abs(across - 0.12) < 0.06
@@ -57,4 +57,4 @@ def _windows(colour: _Colours, points: NDArray[np.float32], normal: _Colours) ->
     along = points[:, 0] * -normal[:, 1] + points[:, 1] * normal[:, 0]
     glass = (points[:, 2] % 3.2 > 1.0) & (points[:, 2] % 3.2 < 2.5) & (along % 2.6 > 0.7) & (along % 2.6 < 2.0)
     bricks = (0.9 + 0.2 * _noise(points, 2.0))[:, None].astype(np.float32)
-    return np.where(glass[:, None], np.float32((0.22, 0.2, 0.17)), colour * bricks)
+    return np.where(glass[:, None], np.array((0.22, 0.2, 0.17), np.float32), colour * bricks)
