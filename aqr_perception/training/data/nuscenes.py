@@ -1,0 +1,179 @@
+"""nuScenes as labelled frames in the LiDAR's own frame: x right, y forward, z up."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.keyframe import KeyframeCamera, read_keyframe
+from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.geometry import invert, transform_points
+from aqr_perception.training.data.nuscenes_tables import (
+    LIDAR,
+    Capture,
+    NuScenesError,
+    Picture,
+    camera_name,
+    read_samples,
+    truth_arrays,
+)
+from aqr_perception.training.outlines import outline_shares
+
+_CLOSE = 1.0
+"""Metres from the sensor, in x and y, within which a past sweep's points are taken for the vehicle itself."""
+_Matrix = NDArray[np.float64]
+
+
+class NuScenesDataset(Dataset[LabelledFrame]):
+    """The keyframes of a split, scene by scene in order of time.
+
+    What is needed of the tables is kept as arrays and the tables are let go, so that worker processes stay small.
+    Intensity spans 0..255, the fifth column is the lag in seconds. `GroundTruth.lidar_points` are the data set's counts
+    in the keyframe's own sweep. Objects without a LiDAR or radar point, and those of no detection class, are left out,
+    as in nuScenes' own evaluation and the published models' training. A velocity that the tables do not give is NaN.
+    Visibility is the middle of the data set's bin for all cameras together times the outline's share in each picture.
+
+    Args:
+        root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.
+        version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
+        split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or one named in the version's splits.json.
+        sweeps: LiDAR sweeps in a cloud, the keyframe's included; there are fewer at the start of a scene.
+
+    Raises:
+        NuScenesError: nuscenes-devkit is not installed, or tables, split or (when indexed) a file are missing.
+    """
+
+    def __init__(self, root: str | Path, version: str, split: str, sweeps: int = 10) -> None:
+        if sweeps < 1:
+            raise NuScenesError(f"sweeps is {sweeps}, but must be 1 or more: the keyframe's own is one of them")
+        self._samples = read_samples(Path(root), version, split, sweeps)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        sample = self._samples[index]
+        key = sample.sweeps[0]
+        views = tuple(_view(entry, key) for entry in sample.pictures)
+        frame = Frame(key.stamp_us * 1000, _cloud(sample.sweeps), views, LIDAR)
+        visibility = outline_shares(sample.truth.boxes, views) * sample.seen[:, None]
+        return LabelledFrame(frame, replace(sample.truth, visibility=visibility), key.sensor_to_world)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The samples' tokens, in order, as nuScenes' result files name them."""
+        return tuple(sample.token for sample in self._samples)
+
+    def label_sets(self) -> list[frozenset[int]]:
+        """Return the labels that each frame shows, without reading a file; for class-balanced sampling."""
+        return [frozenset(sample.truth.labels.tolist()) for sample in self._samples]
+
+
+class KeyframeDataset(Dataset[LabelledFrame]):
+    """One keyframe's folder (see `read_keyframe`) with ``objects`` in its keyframe.json, as a set of one frame.
+
+    As `NuScenesDataset`, but for a single sweep, and visibility that knows of the pictures' borders only.
+
+    Raises:
+        NuScenesError: a file is missing or not as it should be.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            keyframe = read_keyframe(folder)
+            objects = json.loads((Path(folder) / "keyframe.json").read_text())["objects"]
+            truth = _truth(objects)
+        except BagError as error:
+            raise NuScenesError(str(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            needed = "class, box, velocity, lidar_points and radar_points of each of its objects"
+            found = f"{type(error).__name__}: {error}"
+            raise NuScenesError(f"{Path(folder) / 'keyframe.json'}: found {found}, needed {needed}") from error
+        lidar_to_world = keyframe.ego_to_global @ keyframe.lidar_to_ego
+        views = tuple(_keyframe_view(camera, keyframe.stamp_ns, lidar_to_world) for camera in keyframe.cameras)
+        points = keyframe.points.astype(np.float32)
+        points[:, 4] = 0.0  # the file's ring; a single sweep has no lag
+        frame = Frame(keyframe.stamp_ns, points, views, LIDAR)
+        truth = replace(truth, visibility=outline_shares(truth.boxes, views))
+        self._labelled = LabelledFrame(frame, truth, lidar_to_world)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        return (self._labelled,)[index]
+
+    def label_sets(self) -> list[frozenset[int]]:
+        """Return the labels that the frame shows."""
+        return [frozenset(self._labelled.truth.labels.tolist())]
+
+
+def _view(picture: Picture, key: Capture) -> CameraView:
+    capture = picture.capture
+    pixels: NDArray | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise NuScenesError(f"{capture.path}: found no readable picture, needed a JPEG file; unpack the archive again")
+    return CameraView(
+        name=picture.name,
+        image=pixels.astype(np.uint8, copy=False),
+        intrinsics=picture.intrinsics,
+        extrinsics=invert(capture.sensor_to_world) @ key.sensor_to_world,
+        age=(key.stamp_us - capture.stamp_us) / 1e6,
+    )
+
+
+def _cloud(sweeps: Sequence[Capture]) -> NDArray[np.float32]:
+    """Return the sweeps (N, 5) in the first one's frame; past ones without the points on the vehicle itself."""
+    key = sweeps[0]
+    clouds = []
+    for sweep in sweeps:
+        points = _sweep(sweep.path)
+        if sweep is not key:
+            points = points[(np.abs(points[:, :2]) >= _CLOSE).any(axis=1)]
+            points[:, :3] = transform_points(invert(key.sensor_to_world) @ sweep.sensor_to_world, points)
+        points[:, 4] = (key.stamp_us - sweep.stamp_us) / 1e6
+        clouds.append(points)
+    return np.concatenate(clouds)
+
+
+def _sweep(path: Path) -> NDArray[np.float32]:
+    """Return (N, 5): x, y, z in metres, sensor frame, intensity 0..255, ring."""
+    try:
+        return np.fromfile(path, np.dtype("<f4")).reshape(-1, 5)
+    except (OSError, ValueError) as error:
+        needed = "float32 (N, 5); unpack the archive again"
+        raise NuScenesError(f"{path}: found no readable sweep ({error}), needed {needed}") from error
+
+
+def _keyframe_view(camera: KeyframeCamera, stamp_ns: int, lidar_to_world: _Matrix) -> CameraView:
+    pixels: NDArray | None = cv2.imdecode(np.frombuffer(camera.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise NuScenesError(f"{camera.name}: found {len(camera.jpeg)} bytes that are no picture, needed a JPEG file")
+    return CameraView(
+        name=camera_name(camera.name),
+        image=pixels.astype(np.uint8, copy=False),
+        intrinsics=camera.intrinsics,
+        extrinsics=invert(camera.ego_to_global @ camera.camera_to_ego) @ lidar_to_world,
+        age=(stamp_ns - camera.stamp_ns) / 1e9,
+    )
+
+
+def _truth(objects: Sequence[dict[str, Any]]) -> GroundTruth:
+    kept = [
+        (track, entry)
+        for track, entry in enumerate(objects)
+        if entry["class"] in CLASSES and entry["lidar_points"] + entry["radar_points"] > 0
+    ]
+    return truth_arrays(
+        [np.array([*entry["box"], *entry["velocity"]], np.float64) for _, entry in kept],
+        [CLASSES.index(entry["class"]) for _, entry in kept],
+        [track for track, _ in kept],
+        [entry["lidar_points"] for _, entry in kept],
+    )

@@ -1,0 +1,187 @@
+"""nuScenes' tables (arXiv:1903.11027) -> what each keyframe is made of: files, poses and objects.
+
+The tables are read by nuscenes-devkit, which is needed for nothing but that and evaluation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.frame import CLASSES, GroundTruth
+from aqr_perception.geometry import invert, rigid_transform
+
+CHANNELS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
+"""The cameras in the published models' order; ``CAM_FRONT`` is called ``front`` here, and so on."""
+LIDAR = "LIDAR_TOP"
+_INSTALL = (
+    "pip install cachetools matplotlib pyquaternion scikit-learn shapely tqdm && "
+    "pip install --no-deps nuscenes-devkit==1.2.0"
+)
+_VISIBLE = {"1": 0.2, "2": 0.5, "3": 0.7, "4": 0.9}
+"""nuScenes' bins of the share of an object that all cameras see together (0-40, 40-60, 60-80, 80-100 %): middles."""
+Matrix = NDArray[np.float64]
+
+
+class NuScenesError(ValueError):
+    """nuScenes data is not there or not as it should be; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One sensor's file, when it was taken in microseconds, and the sensor's (4, 4) pose at that time."""
+
+    path: Path
+    stamp_us: int
+    sensor_to_world: Matrix
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A camera's name, its picture, and the (3, 3) pinhole matrix in pixels."""
+
+    name: str
+    capture: Capture
+    intrinsics: Matrix
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One keyframe: its sweeps (newest first), pictures and objects.
+
+    Attributes:
+        truth: without visibility: V is 0.
+        seen: (N,) float32, the share of each object that the cameras see, by its visibility bin.
+    """
+
+    token: str
+    sweeps: tuple[Capture, ...]
+    pictures: tuple[Picture, ...]
+    truth: GroundTruth
+    seen: NDArray[np.float32]
+
+
+def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Sample]:
+    """Return the keyframes of a split, scene by scene in order of time.
+
+    Args:
+        sweeps: most LiDAR sweeps a keyframe, its own included.
+
+    Raises:
+        NuScenesError: nuscenes-devkit is not installed, or tables or split are missing or broken.
+    """
+    tables, scenes = _open(root, version, split)
+    samples = []
+    for scene in tables.scene:
+        token = scene["first_sample_token"] if scene["name"] in scenes else ""
+        while token:
+            sample = tables.get("sample", token)
+            samples.append(_read_sample(tables, sample, sweeps))
+            token = sample["next"]
+    if not samples:
+        raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; name another split")
+    return samples
+
+
+def camera_name(channel: str) -> str:
+    """Return this package's name of a nuScenes camera: ``front_left`` for ``CAM_FRONT_LEFT``."""
+    return channel.removeprefix("CAM_").lower()
+
+
+def truth_arrays(
+    boxes: Sequence[NDArray], labels: Sequence[int], tracks: Sequence[int], lidar_points: Sequence[int]
+) -> GroundTruth:
+    """Return the objects as arrays, possibly none; visibility is (N, 0)."""
+    return GroundTruth(
+        np.array(boxes, np.float32).reshape(-1, 9),
+        np.array(labels, np.int64),
+        np.array(tracks, np.int64),
+        np.array(lidar_points, np.int64),
+        np.zeros((len(labels), 0), np.float32),
+    )
+
+
+def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
+    """Return the devkit's tables and the names of the split's scenes."""
+    try:
+        from nuscenes.nuscenes import NuScenes
+        from nuscenes.utils.splits import create_splits_scenes, get_scenes_of_split
+    except ImportError as error:
+        raise NuScenesError(f"nuScenes tables need nuscenes-devkit, found: {error}; run: {_INSTALL}") from error
+    if not (root / version).is_dir():
+        found = ", ".join(sorted(path.name for path in root.glob("v*"))) or "none"
+        raise NuScenesError(f"{root / version}: no such folder; versions found in {root}: {found}")
+    try:
+        tables = NuScenes(version, str(root), verbose=False)
+    except (AssertionError, OSError, KeyError, ValueError) as error:
+        raise NuScenesError(
+            f"{root / version}: nuscenes-devkit cannot read the tables ({type(error).__name__}: {error}); "
+            "needed the metadata and the maps folder of that version, unpacked"
+        ) from error
+    try:
+        return tables, frozenset(get_scenes_of_split(split, tables))
+    except ValueError as error:
+        known = ", ".join(create_splits_scenes())
+        raise NuScenesError(f"split is {split!r}, but must be one of {known}, or in splits.json: {error}") from error
+
+
+def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
+    captures: list[Capture] = []
+    token = sample["data"][LIDAR]
+    while token and len(captures) < sweeps:
+        captures.append(_capture(tables, token))
+        token = tables.get("sample_data", token)["prev"]
+    pictures = tuple(_picture(tables, sample["data"][channel]) for channel in CHANNELS if channel in sample["data"])
+    annotations = [tables.get("sample_annotation", token) for token in sample["anns"]]
+    labels = [_label(annotation) for annotation in annotations]
+    kept = [
+        (annotation, label)
+        for annotation, label in zip(annotations, labels, strict=True)
+        if label is not None and annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
+    ]
+    world_to_lidar = invert(captures[0].sensor_to_world)
+    truth = truth_arrays(
+        [_box(tables, annotation, world_to_lidar) for annotation, _ in kept],
+        [label for _, label in kept],
+        [tables.getind("instance", annotation["instance_token"]) for annotation, _ in kept],
+        [annotation["num_lidar_pts"] for annotation, _ in kept],
+    )
+    seen = [_VISIBLE.get(annotation["visibility_token"], 1.0) for annotation, _ in kept]
+    return Sample(sample["token"], tuple(captures), pictures, truth, np.array(seen, np.float32))
+
+
+def _capture(tables: Any, token: str) -> Capture:
+    record = tables.get("sample_data", token)
+    sensor_to_ego = _pose(tables.get("calibrated_sensor", record["calibrated_sensor_token"]))
+    ego_to_world = _pose(tables.get("ego_pose", record["ego_pose_token"]))
+    return Capture(Path(tables.get_sample_data_path(token)), record["timestamp"], ego_to_world @ sensor_to_ego)
+
+
+def _picture(tables: Any, token: str) -> Picture:
+    record = tables.get("sample_data", token)
+    intrinsics = tables.get("calibrated_sensor", record["calibrated_sensor_token"])["camera_intrinsic"]
+    return Picture(camera_name(record["channel"]), _capture(tables, token), np.array(intrinsics, np.float64))
+
+
+def _pose(record: dict[str, Any]) -> Matrix:
+    return rigid_transform(record["translation"], np.roll(record["rotation"], -1))  # w comes first in the tables
+
+
+def _label(annotation: dict[str, Any]) -> int | None:
+    from nuscenes.eval.detection.utils import category_to_detection_name
+
+    name = category_to_detection_name(annotation["category_name"])
+    return None if name is None else CLASSES.index(name)
+
+
+def _box(tables: Any, annotation: dict[str, Any], world_to_lidar: Matrix) -> Matrix:
+    """Return an annotation's box (9,) in the LiDAR frame."""
+    pose = world_to_lidar @ _pose(annotation)
+    width, length, height = annotation["size"]
+    yaw = np.arctan2(pose[1, 0], pose[0, 0])
+    # As the published models were trained, the vertical velocity does not take part.
+    velocity = world_to_lidar[:2, :2] @ tables.box_velocity(annotation["token"])[:2]
+    return np.array([*pose[:3, 3], length, width, height, yaw, *velocity])
