@@ -11,6 +11,11 @@ from aqr_perception.options import OptionError
 LIDAR = "lidar"
 """The LiDAR's name among the sensors; cameras have the names that the user gives them."""
 
+DISABLED = "disabled"
+NOT_SEEN = "not seen by the model"
+ON_PURPOSE = (DISABLED, NOT_SEEN)
+"""Reasons for which a sensor takes no part although nothing is wrong with it."""
+
 
 @dataclass(frozen=True)
 class CameraSettings:

@@ -28,6 +28,7 @@ from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes import parameters
 from aqr_perception.nodes.assembler import AssembledFrame, Assembler, FrameRequest
 from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.frame_request import LIDAR
 from aqr_perception.nodes.message_error import MessageError
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.publishers import Publishers
@@ -61,7 +62,6 @@ class PerceptionNode(LifecycleNode):
         self._active = False
         self._warned: dict[str, float] = {}
         self._resources: list[Callable[[], object]] = []
-        self._diagnostics = Diagnostics()
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
@@ -70,11 +70,11 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._settings = parameters.read(self._values)
+            self._diagnostics = Diagnostics(self._settings.assembler.sensors)
             self._detector = self._load(self._settings.model)
             self._connect(self._settings)
         except Exception as error:  # rclpy would swallow it
             self.get_logger().error(f"cannot configure: {error}")
-            self._diagnostics.model_error = str(error)
             self._release()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
@@ -148,11 +148,15 @@ class PerceptionNode(LifecycleNode):
             subscribe(PointCloud2, settings.assembler.lidar_topic, self._on_cloud)
 
     def _on_image(self, name: str, message: Image | CompressedImage) -> None:
-        self._after_jump(self._assembler.on_image(name, message, time.monotonic()))
+        now = time.monotonic()
+        self._diagnostics.add_message(name, now)
+        self._after_jump(self._assembler.on_image(name, message, now))
         self._poll()
 
     def _on_cloud(self, message: PointCloud2) -> None:
-        self._after_jump(self._assembler.on_cloud(message, time.monotonic()))
+        now = time.monotonic()
+        self._diagnostics.add_message(LIDAR, now)
+        self._after_jump(self._assembler.on_cloud(message, now))
         self._poll()
 
     def _after_jump(self, seconds: float) -> None:
@@ -224,7 +228,8 @@ class PerceptionNode(LifecycleNode):
 
     def _health(self) -> DiagnosticArray:
         processed, dropped = (self._worker.processed, self._worker.dropped) if self._active else (0, 0)
-        return self._diagnostics.report(self.get_clock().now().to_msg(), time.monotonic(), processed, dropped)
+        stamp, now = self.get_clock().now().to_msg(), time.monotonic()
+        return self._diagnostics.report(stamp, now, processed, dropped, self._active)
 
     # --- Parameters ------------------------------------------------------------------------------------------------
 
