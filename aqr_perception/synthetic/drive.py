@@ -121,11 +121,11 @@ class Drive:
 
 
 def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: CameraMount) -> float:
-    """Return the area in pixels that a box would cover in a boundless picture; infinite where it passes the camera."""
+    """Return the pixels that a box would cover in a boundless picture; the picture's own where it passes the camera."""
     corners = transform_points(pose, box_corners(np.r_[0, 0, 0, size, 0][None])[0])
     pixels, depths = project(camera.intrinsics, corners)
     if (depths < _NEAR).any():
-        return np.inf
+        return float(camera.size[0] * camera.size[1])
     return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
 
 

@@ -72,9 +72,9 @@ def draw_scenery(road: Road, lower: float, upper: float, rng: np.random.Generato
                 parts.append(building.moved(_standing(road, s + length / 2, d)))
             s += length + rng.exponential(4.0)
         for at in np.arange(lower, upper, rng.uniform(18, 32)):
-            parts.append(_pole(rng).moved(_standing(road, at + rng.normal(0, 2), side * (KERB + 0.45))))
+            parts.append(_pole(rng).moved(_standing(road, at + rng.normal(0, 2), side * (KERB + PAVEMENT + 0.3))))
         for at in np.arange(lower, upper, rng.uniform(8, 40)):
-            d = side * (KERB + rng.uniform(1.0, PAVEMENT + 4))
+            d = side * (KERB + PAVEMENT + rng.uniform(1.5, 5))
             parts.append(_tree(rng).moved(_standing(road, at + rng.normal(0, 3), d)))
     return merged(parts)
 

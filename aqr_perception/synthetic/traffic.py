@@ -9,7 +9,7 @@ from aqr_perception.synthetic.objects import KINDS, draw_size
 from aqr_perception.synthetic.road import Road
 
 LANE_WIDTH = 3.5
-KERB = 2 * LANE_WIDTH + 2.4
+KERB = 2 * LANE_WIDTH + 3.2
 """Lateral distance of the kerb from the middle of the road: two lanes and a parking strip on either side."""
 PAVEMENT = 4.0
 
@@ -106,7 +106,8 @@ def _fill_lane(street: _Street, d: float, sense: int, speed: float, span: tuple[
     while s < span[1] and density > 0:
         name = str(rng.choice(_LANE_CLASSES, p=_LANE_SHARES))
         length = KINDS[name].size[0]
-        wander = rng.normal(0, 0.25)
+        spare = max(LANE_WIDTH / 2 - 0.6 * KINDS[name].size[1], 0.0)
+        wander = np.clip(rng.normal(0, 0.25), -spare, spare)
         turn = (0.0 if sense > 0 else np.pi) + rng.normal(0, 0.02)
         centre = s + length / 2
         placed = street.place(name, Path(centre, d + wander, sense * speed, 0.0, turn), 0.5)
@@ -133,7 +134,8 @@ def _park(street: _Street, span: tuple[float, float], density: float) -> None:
             turn = (0.0 if side < 0 else np.pi) + rng.normal(0, 0.04)
             if name in ("motorcycle", "bicycle") or (name == "car" and rng.random() < 0.1):
                 turn += rng.choice([0.0, np.pi / 2, -np.pi / 2, np.pi])
-            d = side * (2 * LANE_WIDTH + 1.25 + rng.normal(0, 0.12))
+            half_width = max(KINDS[name].size[1], KINDS[name].size[0] * abs(np.sin(turn))) / 2
+            d = side * (2 * LANE_WIDTH + 0.25 + 1.15 * half_width + rng.uniform(0, 0.2))
             street.place(name, Path(s + length / 2, d, turn=turn), 0.25)
             s += length + 0.8 + rng.exponential(11.0 / density)
 
