@@ -1,0 +1,39 @@
+"""Which parameters are trained, and how fast."""
+
+from typing import Any
+
+from torch import nn
+
+from aqr_perception.models.checkpoint import ROUTER_PREFIX
+from aqr_perception.options import OptionError
+from aqr_perception.training.options import Trained, TrainOptions
+
+_BACKBONE_PREFIX = "img_backbone."
+
+
+def freeze(model: nn.Module, train: Trained) -> None:
+    """Let gradients reach what is trained alone.
+
+    Raises:
+        OptionError: the model has no router, which was to be trained.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(train == "all" or name.startswith(ROUTER_PREFIX))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise OptionError(f"train is {train!r}, but the model has no parameter under {ROUTER_PREFIX!r}: use train all")
+
+
+def set_mode(model: nn.Module, train: Trained) -> None:
+    """Put what is trained into training mode; what is frozen keeps its batch norm statistics, too."""
+    model.train(train == "all")
+    if train == "aqr":
+        model.get_submodule(ROUTER_PREFIX.rstrip(".")).train()
+
+
+def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
+    """Return AdamW's groups of trained parameters; ``factor`` is a group's learning rate relative to the schedule's."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    backbone = [parameter for name, parameter in trained if name.startswith(_BACKBONE_PREFIX)]
+    rest = [parameter for name, parameter in trained if not name.startswith(_BACKBONE_PREFIX)]
+    groups = [{"params": rest, "factor": 1.0}, {"params": backbone, "factor": options.backbone_factor}]
+    return [group for group in groups if group["params"]]
