@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aqr_perception.evaluation.bars import bars
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
 from aqr_perception.frame import CLASSES
 from aqr_perception.options import AqrMode
@@ -23,7 +24,7 @@ def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
     """Write ``robustness.json``, ``.md`` and ``.png`` to a folder, made where it is missing; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures, page, picture = (folder / f"robustness.{suffix}" for suffix in ("json", "md", "png"))
-    figures.write_text(json.dumps(table.as_dict(), indent=2) + "\n")
+    figures.write_text(json.dumps({**table.as_dict(), "bars": [bar.as_dict() for bar in bars(table)]}, indent=2) + "\n")
     page.write_text(markdown(table))
     plot(table, picture)
     return figures, page, picture
@@ -60,14 +61,14 @@ def plot(table: RobustnessTable, path: Path) -> None:
 
 
 def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
-    for mode, offset, height, colour in _bars(table.modes):
+    for mode, offset, height, colour in _bar_places(table.modes):
         rows = [table.row(name, mode) for name in table.scenarios]
         heights = [row.scores.nds for row in rows]
         bars = axes.barh(np.arange(len(rows)) + offset, heights, height, color=colour, label=_mode_name(mode))
         axes.bar_label(
             bars, [f"{row.scores.nds:.3f} ({row.share_of_clean:.0%})" for row in rows], padding=3, fontsize=8
         )
-    axes.set_yticks(range(len(table.scenarios)), [_scenario_name(name) for name in table.scenarios])
+    axes.set_yticks(range(len(table.scenarios)), list(table.scenarios))
     axes.invert_yaxis()
     # Room for the labels beside the longest bar.
     axes.set_xlim(0, 1.35 * max(max(row.scores.nds for row in table.rows), 0.05))
@@ -95,7 +96,7 @@ def _tidy(axes: Axes) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
 
 
-def _bars(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
+def _bar_places(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
     """Return each mode's offset from its scenario's place, bar height and colour."""
     height = 0.8 / len(modes)
     return [
@@ -115,7 +116,7 @@ def _cells(table: RobustnessTable) -> tuple[list[str], list[list[str]]]:
 
 
 def _row(name: str, by_mode: Sequence[RobustnessRow]) -> list[str]:
-    cells = [_scenario_name(name)]
+    cells = [name]
     for row in by_mode:
         cells += [f"{row.scores.mean_ap:.3f}", f"{row.scores.nds:.3f}", f"{row.share_of_clean:.1%}"]
     return [*cells, f"{by_mode[-1].lidar_weight:.2f}", f"{by_mode[-1].camera_weight:.2f}"]
@@ -154,12 +155,8 @@ def _remarks(table: RobustnessTable) -> list[str]:
             f"of the same queries, from {seen.modality_intact:.3f} to {seen.modality_black:.3f} "
             f"({seen.modality_ratio:.2f})"
         )
-    return remarks
+    return remarks + [f"Bar: {bar}" for bar in bars(table)]
 
 
 def _mode_name(mode: AqrMode) -> str:
     return {"off": "AQR off", "auto": "AQR on"}.get(mode, f"AQR {mode}")
-
-
-def _scenario_name(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,7 +1,7 @@
 """What is left of a detector when sensors fail: every scenario with AQR off and on, always against the clean truth."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -10,12 +10,10 @@ from tqdm import tqdm
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
+from aqr_perception.evaluation.scenarios import Scenario, generator
 from aqr_perception.frame import Detections, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 from aqr_perception.training.sample import HealthyFrame, collate
-
-Scenario = Callable[[LabelledFrame, np.random.Generator], LabelledFrame]
-"""Makes sensors of a frame fail; the frame it is given stays as it is."""
 
 CLEAN = "clean"
 """The scenario in which nothing fails, to which the others are compared."""
@@ -126,7 +124,7 @@ def run(
 ) -> RobustnessTable:
     """Detect in every frame under every scenario and mode, and score it against the frame's own, clean truth.
 
-    A scenario's chances depend on the seed and the frame's place alone: all modes, and all models evaluated with the
+    A scenario's chances depend on the seed, its name and the frame alone: all modes, and all models evaluated with the
     same seed, meet the same failures. Every detection counts, however low its score, as average precision wants.
 
     Args:
@@ -176,8 +174,8 @@ def _run_scenario(
     found: dict[AqrMode, list[Detections]] = {mode: [] for mode in modes}
     truths = []
     has_lidar = False
-    for index, labelled in enumerate(tqdm(frames, desc=name, unit="frame", leave=False, disable=not progress)):
-        failing = scenario(labelled, np.random.default_rng((seed, index)))
+    for labelled in tqdm(frames, desc=name, unit="frame", leave=False, disable=not progress):
+        failing = scenario(labelled, generator(name, labelled, seed))
         for mode in modes:
             found[mode].append(detector.detect(failing.frame, options[mode]).detections)
         truths.append(labelled.truth)

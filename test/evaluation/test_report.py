@@ -11,7 +11,7 @@ from aqr_perception.evaluation.metrics import DetectionScores
 from aqr_perception.evaluation.robustness import BlackoutWeights, RobustnessRow, RobustnessTable
 from aqr_perception.options import AqrMode
 
-SCORES = {("clean", "off"): 0.5, ("clean", "auto"): 0.52, ("lidar_gone", "off"): 0.2, ("lidar_gone", "auto"): 0.39}
+SCORES = {("clean", "off"): 0.5, ("clean", "auto"): 0.52, ("LiDAR gone", "off"): 0.2, ("LiDAR gone", "auto"): 0.39}
 
 
 def _row(scenario: str, mode: AqrMode, nds: float) -> RobustnessRow:
@@ -33,7 +33,7 @@ def test_the_text_sets_aqr_off_and_on_side_by_side(table: RobustnessTable) -> No
     header, clean, gone = lines[2], lines[4], lines[5]
     assert header.split()[:7] == ["scenario", "mAP", "off", "NDS", "off", "share", "off"]
     assert clean.split() == ["clean", "0.450", "0.500", "100.0%", "0.470", "0.520", "100.0%", "0.80", "0.30"]
-    assert gone.split() == ["lidar", "gone", "0.150", "0.200", "40.0%", "0.340", "0.390", "75.0%", "0.80", "0.30"]
+    assert gone.split() == ["LiDAR", "gone", "0.150", "0.200", "40.0%", "0.340", "0.390", "75.0%", "0.80", "0.30"]
     assert len({len(line) for line in lines[1:7]}) == 1
 
 
@@ -42,13 +42,14 @@ def test_the_remarks_name_what_the_columns_leave_out(table: RobustnessTable) -> 
     assert "0.200 with AQR off, 0.390 with AQR on" in text
     assert "ATE 0.400 m, ASE 0.200" in text and "car 0.250" in text
     assert "Not in the truth, and so not in any mean: truck" in text
+    assert "Bar: share of clean NDS, LiDAR gone: 0.750, at least 0.650 wanted, met" in text
     assert "900 queries" in text and "(0.25 of it is left)" in text and "(0.75)" in text
 
 
 def test_markdown_has_a_cell_for_every_column_of_every_scenario(table: RobustnessTable) -> None:
     rows = [line for line in report.markdown(table).splitlines() if line.startswith("|")]
     assert len(rows) == 4 and {row.count("|") for row in rows} == {10}
-    assert rows[3].startswith("| lidar gone | 0.150 | 0.200 | 40.0% |")
+    assert rows[3].startswith("| LiDAR gone | 0.150 | 0.200 | 40.0% |")
 
 
 def test_the_files_hold_the_figures_and_a_picture(table: RobustnessTable, tmp_path: Path) -> None:
@@ -57,6 +58,7 @@ def test_the_files_hold_the_figures_and_a_picture(table: RobustnessTable, tmp_pa
     assert [row["scores"]["nds"] for row in read["rows"]] == list(SCORES.values())
     assert read["blackout"]["ratio"] == pytest.approx(0.25)
     assert read["mean_failure_nds"] == {"off": 0.2, "auto": 0.39}
+    assert {bar["name"]: bar["met"] for bar in read["bars"]}["share of clean NDS, LiDAR gone"]
     assert page.read_text() == report.markdown(table)
     image = cv2.imread(str(picture))
     assert image is not None and image.shape[1] > 1000 and image.std() > 10

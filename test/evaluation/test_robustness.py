@@ -11,7 +11,8 @@ import torch
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.metrics import EvaluationError
-from aqr_perception.evaluation.robustness import Scenario, blackout_weights, run
+from aqr_perception.evaluation.robustness import blackout_weights, run
+from aqr_perception.evaluation.scenarios import Scenario
 from aqr_perception.frame import Detections, Frame, GroundTruth, LabelledFrame
 from aqr_perception.models.cmt import Features
 from aqr_perception.models.fusion_head import HeadOutput
