@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.checkpoint import CheckpointError
 from aqr_perception.models.cmt import CMT
+from aqr_perception.models.detection_model import History
 from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.presets import load_preset
@@ -103,6 +104,14 @@ class StageClock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class _Memory(NamedTuple):
+    """What the model remembers of a frame, and when and where that was."""
+
+    stamp_ns: int
+    to_fixed: NDArray[np.float64]
+    state: object
+
+
 class Detector:
     """A model on a device, ready for frames.
 
@@ -136,6 +145,7 @@ class Detector:
             _log.warning("model.checkpoint is empty: %s runs with random weights, its detections mean nothing", preset)
         self.model.to(self.device)
         self.options = options or DetectionOptions()
+        self._memory: _Memory | None = None
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
         self.uses_cameras = image is not None
@@ -175,13 +185,39 @@ class Detector:
                     route=source == "router",
                     attention_weights=source == "attention",
                     layers=slice(-1, None),
+                    history=self._history(frame, options),
                 )
+        self._remember(frame, output.state)
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # asked for above
             detections = self._detections(output, weights, options)
             maps = self._weight_maps(weights, views, source)
         return Result(detections, maps, clock.seconds)
+
+    def forget(self) -> None:
+        """Drop what a model with a memory remembers of the frame before."""
+        self._memory = None
+
+    def _history(self, frame: Frame, options: DetectionOptions) -> History | None:
+        """Return the frame before, as seen from this one; None where time jumped, or the motion is not known."""
+        if self._memory is None or frame.to_fixed is None:
+            return None
+        seconds = (frame.stamp_ns - self._memory.stamp_ns) / 1e9
+        if not 0 < seconds <= options.max_history_gap:
+            return None
+
+        def tensor(matrix: NDArray[np.float64]) -> Tensor:
+            return torch.from_numpy(matrix).to(self.device, torch.float32)
+
+        to_current = np.linalg.inv(frame.to_fixed) @ self._memory.to_fixed
+        return History(self._memory.state, tensor(to_current), tensor(frame.to_fixed), seconds)
+
+    def _remember(self, frame: Frame, state: object | None) -> None:
+        if state is None or frame.to_fixed is None:
+            self._memory = None
+        else:
+            self._memory = _Memory(frame.stamp_ns, frame.to_fixed, state)
 
     def _source(self, options: DetectionOptions) -> Literal["router", "attention"]:
         wanted = options.weights_source

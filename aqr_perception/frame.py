@@ -58,12 +58,15 @@ class Frame:
             None where there is no LiDAR. (0, 5) is an empty sweep, which is not the same thing.
         cameras: the views that take part, in configured order; possibly none.
         frame_id: TF name of the model frame.
+        to_fixed: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still; None where the vehicle's
+            motion is not known. Models with a memory need it.
     """
 
     stamp_ns: int
     points: NDArray[np.float32] | None
     cameras: tuple[CameraView, ...] = ()
     frame_id: str = "lidar"
+    to_fixed: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class DetectionOptions:
         weights_source: ``router`` (AQR), ``attention`` (attention mass), or ``auto``: the router where the checkpoint
             has one, otherwise the attention mass.
         aqr: see `AqrOptions`.
+        max_history_gap: seconds; a model with a memory forgets when the frame before is older than this.
     """
 
     score_threshold: float = 0.3
@@ -81,8 +82,10 @@ class DetectionOptions:
     max_detections: int = 300
     weights_source: WeightsSource = "auto"
     aqr: AqrOptions = field(default_factory=AqrOptions)
+    max_history_gap: float = 1.0
 
     def __post_init__(self) -> None:
+        _require(0.0 < self.max_history_gap <= 60.0, "max_history_gap", self.max_history_gap, "in (0, 60] s")
         _require(0.0 <= self.score_threshold <= 1.0, "score_threshold", self.score_threshold, "in 0..1")
         for name, threshold in self.class_score_thresholds.items():
             _require(name in CLASSES, "class_score_thresholds", name, f"one of {', '.join(CLASSES)}")

@@ -13,6 +13,7 @@ from aqr_perception.models.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
     from aqr_perception.models.cmt import CMT
+    from aqr_perception.models.presets import Preset
 
 __all__ = ["build_model", "load_checkpoint", "preset_names"]
 
@@ -25,12 +26,16 @@ def build_model(preset: str) -> "CMT":
     Raises:
         PresetError: the preset is unknown or its file does not fit.
     """
-    # The parts are importable one by one, also before the whole is: import it only where it is built.
-    from aqr_perception.models.cmt import CMT
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CMT(load_preset(preset)).eval()
+        return _build(load_preset(preset)).eval()
+
+
+def _build(preset: "Preset") -> "CMT":
+    # A model's parts are importable one by one, also before the whole is: import it only where it is built.
+    from aqr_perception.models.cmt import CMT
+
+    return CMT(preset)
 
 
 def load_checkpoint(model: "CMT", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:

@@ -5,11 +5,12 @@ Attribute names follow the published checkpoints' keys.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.aqr.router import Router
+from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Predictions, Queries, merge
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.image.resnet import ResNet
@@ -19,22 +20,6 @@ from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.models.presets import ImageBranch, Preset
 from aqr_perception.options import AqrOptions
-
-
-class Features(NamedTuple):
-    """Feature maps of one batch.
-
-    Attributes:
-        bev: (B, C, H, W) of the LiDAR; None where no sample has points.
-        image: (B, V, C, h, w) of the cameras; None without them.
-        has_points: for each sample; an empty cloud gives no LiDAR tokens.
-        image_size: height and width of the images in pixels; (0, 0) without them.
-    """
-
-    bev: Tensor | None
-    image: Tensor | None
-    has_points: tuple[bool, ...]
-    image_size: tuple[int, int]
 
 
 def _has_points(images: Tensor | None, points: Sequence[Tensor] | None) -> tuple[bool, ...]:
@@ -58,6 +43,8 @@ class CMT(nn.Module):
         router_trained: whether the router may be used; false for presets of published models, and for any model into
             which a checkpoint without a router was loaded.
     """
+
+    remembers = False
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -122,14 +109,20 @@ class CMT(nn.Module):
         return features.unflatten(0, images.shape[:2])
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
-        """Return (B, C, H, W) features of B clouds (N, 5); None where all are empty."""
+        """Return (B, C, H, W) features of B clouds (N, 5), zeros for an empty cloud; None where all are empty."""
         branch = self.preset.points
-        if branch is None or points is None or not any(_has_points(None, points)):
+        seen = [sample for sample, cloud in enumerate(points or ()) if len(cloud)]
+        if branch is None or points is None or not seen:
             return None
+        # Empty clouds stay out also because they would dilute the norms' statistics in training.
+        clouds = [points[sample] for sample in seen]
         voxels = voxelize(
-            points, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
+            clouds, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
         )
-        return self.pts_neck(self.pts_backbone(self.pts_middle_encoder(voxels)))
+        bev = self.pts_neck(self.pts_backbone(self.pts_middle_encoder(voxels)))
+        if len(seen) == len(points):
+            return bev
+        return bev.new_zeros(len(points), *bev.shape[1:]).index_copy(0, torch.tensor(seen, device=bev.device), bev)
 
     @staticmethod
     def features(
@@ -149,6 +142,7 @@ class CMT(nn.Module):
         attention_weights: bool = False,
         queries: Queries | None = None,
         layers: slice = slice(None),
+        history: History | None = None,
     ) -> HeadOutput:
         """Return predictions and query weights for feature maps.
 
@@ -160,6 +154,7 @@ class CMT(nn.Module):
             attention_weights: whether to return weights from the attention mass.
             queries: instead of the learned queries alone (training).
             layers: the decoder layers whose predictions are computed.
+            history: not used; CMT looks at one frame alone.
         """
         if aqr.mode == "auto":
             aqr = dataclasses.replace(aqr, mode=self.preset.aqr.mode)

@@ -27,6 +27,8 @@ def convolve(
     on CPUs a fresh feature map costs more in page faults than a 1x1 convolution does in arithmetic.
     """
     if torch.is_grad_enabled() or (norm is not None and norm.training):
+        # What trains is about to change, and fused optimisers do not raise versions.
+        _cache.pop(convolution, None)
         outputs = convolution(features)
         if norm is not None:
             outputs = norm(outputs)

@@ -69,7 +69,8 @@ class DerivedTensors:
     """Tensors computed from modules' parameters and buffers, computed again once any of these has changed.
 
     A change is a write in place (an optimiser's step, `load_state_dict`) or other memory, dtype or device (`to`).
-    Writes through ``.data`` go unnoticed, as they do by autograd.
+    Writes through ``.data`` go unnoticed, as they do by autograd; so do those of fused optimisers and the running
+    statistics of a batch norm in training: see `drop`.
     """
 
     def __init__(self) -> None:
@@ -88,6 +89,10 @@ class DerivedTensors:
             derived = tuple(tensor.detach() for tensor in compute())
             entry = self._entries[module] = _Entry(derived, present, versions)
         return entry.derived
+
+    def drop(self, module: nn.Module) -> None:
+        """Forget a module's tensors: it trains, and fused optimisers and batch norms write without raising versions."""
+        self._entries.pop(module, None)
 
 
 def _version(tensor: Tensor) -> int:

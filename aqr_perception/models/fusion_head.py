@@ -50,11 +50,17 @@ class QueryWeights(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """Predictions, and the query weights by source: the router's and the attention mass's, where computed."""
+    """What a model makes of one batch.
+
+    Attributes:
+        router, attention: the query weights by source: the router's and the attention mass's, where computed.
+        state: what a model that remembers wants to be given with the next frame; None for the others.
+    """
 
     predictions: Predictions
     router: QueryWeights | None
     attention: QueryWeights | None
+    state: object | None = None
 
 
 class Queries(NamedTuple):
@@ -194,8 +200,19 @@ class FusionHead(nn.Module):
         if decoded.mass is not None:
             modality = torch.stack((decoded.mass[..., 0], decoded.mass[..., 1:].sum(-1)), dim=-1)
             attended = self._render(modality, decoded.mass[..., 1:], cells, layout, aqr, skip=queries.denoising)
-        logits, boxes = self.task_heads(decoded.queries, queries.reference_points, layers=layers)
-        return HeadOutput(Predictions(logits, boxes), routed, attended)
+        return HeadOutput(self._predict(decoded.queries, queries, layers), routed, attended)
+
+    def _predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
+        """Return predictions for the decoder's outputs (L, B, Q, C).
+
+        Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
+        """
+        count = queries.denoising
+        matching = self.task_heads(decoded[:, :, count:], queries.reference_points[:, count:], layers=layers)
+        if count == 0:
+            return Predictions(*matching)
+        denoising = self.task_heads(decoded[:, :, :count], queries.reference_points[:, :count], layers=layers)
+        return Predictions(*(torch.cat(pair, dim=2) for pair in zip(denoising, matching, strict=True)))
 
     def _tokens(
         self, bev: Tensor | None, image: Tensor | None, lidar_to_image: Tensor, image_size: tuple[int, int]

@@ -90,6 +90,7 @@ class Preset:
         points: None for a camera-only model.
         sweeps: LiDAR sweeps the model was trained to see at once.
         aqr: how query weights are used unless the user says otherwise.
+        architecture: which model the preset configures.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Preset:
     decoder: Decoder = field(default_factory=Decoder)
     sweeps: int = 10
     aqr: AqrOptions = field(default_factory=AqrOptions)
+    architecture: Literal["cmt", "mome", "petr", "bevformer"] = "cmt"
 
 
 def preset_directory() -> Path:

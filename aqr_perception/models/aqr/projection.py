@@ -49,7 +49,9 @@ def project(
     bev, inside = _cells((points[..., :2] - lower) / extent, layout.bev)
 
     homogeneous = torch.nn.functional.pad(points, (0, 1), value=1.0)
-    projected = torch.einsum("bvij,bqj->bqvi", lidar_to_image.float(), homogeneous)
+    # In half precision a projection would be several cells off: it is a small difference of large products.
+    with torch.autocast(points.device.type, enabled=False):
+        projected = torch.einsum("bvij,bqj->bqvi", lidar_to_image.float(), homogeneous)
     depth = projected[..., 2]
     size = points.new_tensor((max(image_size[1], 1), max(image_size[0], 1)))
     image, visible = _cells(projected[..., :2] / depth.clamp(min=_NEAREST)[..., None] / size, layout.image)

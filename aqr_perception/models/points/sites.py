@@ -1,6 +1,6 @@
 """Occupied cells of a 3D grid, and which of them a sparse convolution connects (its rulebook)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +44,13 @@ class Rulebook:
     identity: int | None
     output_count: int
     _blocks: dict[int, tuple[Block, ...]] = field(default_factory=dict, repr=False)
+
+    def pairs(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield each offset that connects sites, with its input and its output sites; without the identity."""
+        parts = zip(self.inputs.split(self.counts), self.outputs.split(self.counts), strict=True)
+        for offset, (inputs, outputs) in enumerate(parts):
+            if len(inputs):
+                yield offset, inputs, outputs
 
     def blocks(self, pairs: int) -> tuple[Block, ...]:
         """Return the rulebook cut into ranges of outputs with about ``pairs`` pairs each; at least one."""

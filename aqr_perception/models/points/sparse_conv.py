@@ -5,10 +5,12 @@ Kernels are stored as spconv 2 stores them: (out, kD, kH, kW, in).
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from aqr_perception.models.folding import DerivedTensors, scale_and_shift
 from aqr_perception.models.points.sites import Grid, Rulebook, Sites
@@ -102,6 +104,7 @@ def convolve(
         residual: (M, C) at the output sites.
     """
     if torch.is_grad_enabled() or norm.training:
+        _kernels.drop(convolution)
         outputs = convolution(inputs)
         features = _normalize(outputs.features, norm)
         return SparseTensor(F.relu(features if residual is None else features + residual), outputs.sites)
@@ -139,21 +142,51 @@ def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | 
     One matmul an offset, of the connected rows. Their outputs are no two alike, so that adding them is free of races.
     Half precision is summed in float32.
     """
-    features = features.to(kernel.dtype)
-    precise = torch.promote_types(kernel.dtype, torch.float32)
-    if bias is None:
-        outputs = features.new_zeros(rulebook.output_count, kernel.shape[2], dtype=precise)
-    else:
-        outputs = bias.to(precise).repeat(rulebook.output_count, 1)
-    if rulebook.identity is not None:
-        outputs = outputs + features @ kernel[rulebook.identity]
-    sources = rulebook.inputs.split(rulebook.counts)
-    targets = rulebook.outputs.split(rulebook.counts)
-    for offset, count in enumerate(rulebook.counts):
-        if count:
-            rows = features.index_select(0, sources[offset]) @ kernel[offset]
-            outputs.index_add_(0, targets[offset], rows.to(precise))
-    return outputs.to(features.dtype)
+    dtype = kernel.dtype
+    if torch.is_autocast_enabled(features.device.type):
+        kernel = kernel.to(torch.get_autocast_dtype(features.device.type))
+    outputs = cast(Tensor, _GatherScatter.apply(features.to(kernel.dtype), kernel, rulebook))
+    return (outputs if bias is None else outputs + bias).to(dtype)
+
+
+class _GatherScatter(torch.autograd.Function):
+    """`_apply` without a bias, in float32 at least.
+
+    Autograd by itself would keep the gathered rows of every offset, and spend the backward pass on adding up a gradient
+    of all features for every offset; here the rows are gathered again, and one gradient takes them all.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, features: Tensor, kernel: Tensor, rulebook: Rulebook) -> Tensor:
+        ctx.save_for_backward(features, kernel)
+        ctx.rulebook = rulebook  # type: ignore[attr-defined]
+        precise = torch.promote_types(kernel.dtype, torch.float32)
+        if rulebook.identity is None:
+            outputs = features.new_zeros(rulebook.output_count, kernel.shape[2], dtype=precise)
+        else:
+            outputs = (features @ kernel[rulebook.identity]).to(precise)
+        for offset, sources, targets in rulebook.pairs():
+            rows = features.index_select(0, sources) @ kernel[offset]
+            outputs.index_add_(0, targets, rows.to(precise))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        features, kernel = ctx.saved_tensors
+        rulebook: Rulebook = ctx.rulebook
+        precise, gradient = gradient.dtype, gradient.to(kernel.dtype)
+        to_kernel = torch.zeros_like(kernel)
+        if rulebook.identity is None:
+            to_features = torch.zeros_like(features, dtype=precise)
+        else:
+            to_features = (gradient @ kernel[rulebook.identity].T).to(precise)
+            to_kernel[rulebook.identity] = features.T @ gradient
+        for offset, sources, targets in rulebook.pairs():
+            rows = gradient.index_select(0, targets)
+            to_features.index_add_(0, sources, (rows @ kernel[offset].T).to(precise))
+            to_kernel[offset] = features.index_select(0, sources).T @ rows
+        return to_features.to(features.dtype), to_kernel, None
 
 
 # So small that the C library recycles the memory (glibc: below 32 MiB) instead of faulting in fresh pages, and so large

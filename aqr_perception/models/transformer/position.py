@@ -53,6 +53,7 @@ class BevEmbedding(nn.Sequential):
         """
         device = _linear(self, 0).weight.device
         if torch.is_grad_enabled():
+            self._grid = None  # what trains is about to change, and fused optimisers do not raise versions
             return self(bev_cell_centres(rows, columns, device))
         # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
         key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
@@ -107,7 +108,8 @@ class FrustumEmbedding(nn.Sequential):
         """
         height, width = image_size
         homogeneous = nn.functional.pad(points.float(), (0, 1), value=1.0)
-        projected = torch.einsum("bvij,bqj->bvqi", lidar_to_image.float(), homogeneous)[..., :3]
+        with torch.autocast(points.device.type, enabled=False):
+            projected = torch.einsum("bvij,bqj->bvqi", lidar_to_image.float(), homogeneous)[..., :3]
         depth = projected[..., 2]
         pixels = projected[..., :2] / depth.clamp(min=1e-6)[..., None]
         u, v = pixels.unbind(-1)
@@ -138,17 +140,19 @@ class FrustumEmbedding(nn.Sequential):
 
     def _embed(self, pixels: Tensor, lidar_to_image: Tensor) -> Tensor:
         """Return (B, V, N, C) embeddings of (B, V, N, 2) pixels."""
-        matrix, centre = self._rays(lidar_to_image)
-        along_ray, at_centre, bias = self._first_layer()
-        to_hidden = along_ray @ matrix  # (B, V, 4C, 3)
-        offset = centre @ at_centre.T + bias
-        hidden = pixels.float() @ to_hidden[..., :2].transpose(-1, -2)
-        hidden += (to_hidden[..., 2] + offset)[..., None, :]
+        with torch.autocast(pixels.device.type, enabled=False):  # a pixel of 1600 is no number of 8 bits
+            matrix, centre = self._rays(lidar_to_image)
+            along_ray, at_centre, bias = self._first_layer()
+            to_hidden = along_ray @ matrix  # (B, V, 4C, 3)
+            offset = centre @ at_centre.T + bias
+            hidden = pixels.float() @ to_hidden[..., :2].transpose(-1, -2)
+            hidden += (to_hidden[..., 2] + offset)[..., None, :]
         return self._last_layer(hidden)
 
     def _embed_rays(self, matrix: Tensor, centre: Tensor, pixels: Tensor, batch: Tensor, view: Tensor) -> Tensor:
         """Return (N, C) embeddings of (N, 2) pixels of the cameras (batch, view)."""
-        along_ray, at_centre, bias = self._first_layer()
-        rays = (matrix[batch, view] @ nn.functional.pad(pixels, (0, 1), value=1.0)[..., None]).squeeze(-1)
-        hidden = rays @ along_ray.T + centre[batch, view] @ at_centre.T + bias
+        with torch.autocast(pixels.device.type, enabled=False):
+            along_ray, at_centre, bias = self._first_layer()
+            rays = (matrix[batch, view] @ nn.functional.pad(pixels, (0, 1), value=1.0)[..., None]).squeeze(-1)
+            hidden = rays @ along_ray.T + centre[batch, view] @ at_centre.T + bias
         return self._last_layer(hidden)

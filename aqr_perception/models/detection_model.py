@@ -1,0 +1,79 @@
+"""What `Detector` needs of a model, whichever it is: CMT, MoME, PETR, BEVFormer."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.presets import Preset
+from aqr_perception.options import AqrOptions
+
+
+class Features(NamedTuple):
+    """Feature maps of one batch.
+
+    Attributes:
+        bev: (B, C, H, W) of the LiDAR; None where no sample has points.
+        image: (B, V, C, h, w) of the cameras; None without them.
+        has_points: for each sample; an empty cloud gives no LiDAR tokens.
+        image_size: height and width of the images in pixels; (0, 0) without them.
+    """
+
+    bev: Tensor | None
+    image: Tensor | None
+    has_points: tuple[bool, ...]
+    image_size: tuple[int, int]
+
+
+class History(NamedTuple):
+    """What a model that remembers is given of the frame before.
+
+    Attributes:
+        state: the `HeadOutput.state` of that frame; the model's own.
+        to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion.
+        to_fixed: (4, 4) float32, the current model frame -> a frame that stands still.
+        seconds: between the two frames.
+    """
+
+    state: object
+    to_current: Tensor
+    to_fixed: Tensor
+    seconds: float
+
+
+class DetectionModel(Protocol):
+    """A model in parts, so that each can be timed.
+
+    Attributes:
+        preset: its configuration.
+        router_trained: whether query weights of a trained router are to be had.
+        remembers: whether `decode` gives a state that it wants back with the next frame.
+    """
+
+    preset: Preset
+    router_trained: bool
+    remembers: bool
+
+    def image_features(self, images: Tensor | None) -> Tensor | None:
+        """Return (B, V, C, h, w) features of (B, V, 3, H, W) normalised images; None without any."""
+        ...
+
+    def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
+        """Return (B, C, H, W) features of B clouds (N, 5); None where there are none, or the model cannot use them."""
+        ...
+
+    def decode(
+        self,
+        features: Features,
+        lidar_to_image: Tensor | None,
+        aqr: AqrOptions,
+        *,
+        route: bool = False,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+        history: History | None = None,
+    ) -> HeadOutput:
+        """Return predictions and query weights for feature maps; see `CMT.decode`."""
+        ...
