@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import transform_points
@@ -143,13 +145,15 @@ def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
 
 def _changed(view: CameraView, change: PictureChange) -> CameraView:
     height, width = view.image.shape[:2]
-    resized = _resized((width, height), change)
-    # Averaging keeps a reduced picture free of aliasing, as `prepare_image` does at inference.
-    flags = cv2.INTER_AREA if resized[0] < width else cv2.INTER_LINEAR
-    image: NDArray = cv2.resize(view.image, resized, interpolation=flags)
+    columns, rows = _resized((width, height), change)
+    # Resized as `prepare_image` does it at inference: free of aliasing, and faster than OpenCV's INTER_AREA.
+    pixels = torch.from_numpy(np.ascontiguousarray(view.image)).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel centres lie at whole numbers
     onto = np.linalg.inv(half) @ _placement((width, height), change) @ half
-    image = cv2.warpAffine(image, onto[:2], change.size, flags=cv2.INTER_LINEAR)
+    image: NDArray = cv2.warpAffine(
+        np.ascontiguousarray(resized.numpy()), onto[:2], change.size, flags=cv2.INTER_LINEAR
+    )
     intrinsics = picture_affine((width, height), change) @ view.intrinsics
     return replace(view, image=image.astype(np.uint8, copy=False), intrinsics=intrinsics)
 

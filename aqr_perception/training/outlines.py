@@ -27,7 +27,15 @@ def outline_shares(boxes: NDArray, views: Sequence[CameraView]) -> NDArray[np.fl
     all_corners = box_corners(boxes)
     for column, view in enumerate(views):
         corners = transform_points(view.extrinsics, all_corners.reshape(-1, 3)).reshape(-1, 8, 3)
-        for row in np.flatnonzero((corners[..., 2] > _NEAR).any(axis=1)):
+        height, width = view.image.shape[:2]
+        pixels, depths = project(view.intrinsics, corners.reshape(-1, 3))
+        pixels, near = pixels.reshape(-1, 8, 2), depths.reshape(-1, 8) <= _NEAR
+        whole = ~near.any(axis=1)
+        inside = whole & ((pixels >= 0) & (pixels <= (width, height))).all(axis=(1, 2))
+        beside = ((pixels < 0).all(axis=1) | (pixels > (width, height)).all(axis=1)).any(axis=1)
+        shares[inside, column] = 1.0
+        # Only boxes that the picture's border or the near plane cuts need the exact outline.
+        for row in np.flatnonzero(~inside & ~(whole & beside) & ~near.all(axis=1)):
             shares[row, column] = _share(corners[row], view)
     return shares
 

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqr_perception.frame import CameraView
+from aqr_perception.geometry import box_corners, transform_points
+from aqr_perception.training.outlines import _share as exact_share
 from aqr_perception.training.outlines import outline_shares
 
 # Looks along x of the model frame: x right is -y, y down is -z.
@@ -54,3 +56,13 @@ def test_two_halves_of_a_picture_see_what_the_whole_sees(x: float, y: float, z: 
 def test_no_box_and_no_camera_give_an_empty_answer() -> None:
     assert outline_shares(np.zeros((0, 9)), [VIEW]).shape == (0, 1)
     assert outline_shares(np.zeros((2, 9)), []).shape == (2, 0)
+
+
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(-5, 5), st.floats(0.1, 15))
+def test_the_short_cuts_agree_with_cutting_the_outline(x: float, y: float, z: float, size: float) -> None:
+    box = np.array([[x, y, z, size, size, size, 0.3]])
+    corners = transform_points(EXTRINSICS, box_corners(box)[0])
+    if (corners[:, 2] <= 0.1).all():
+        assert outline_shares(box, [VIEW])[0, 0] == 0
+    else:
+        assert outline_shares(box, [VIEW])[0, 0] == pytest.approx(exact_share(corners, VIEW), abs=1e-4)
