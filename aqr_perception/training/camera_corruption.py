@@ -81,7 +81,7 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Pictu
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
     share = np.sqrt(0.67 * severity)  # of each edge
-    size = np.array([width, height]) * np.clip(share * np.exp([1, -1] * rng.normal(0, 0.25, 2)), 0.05, 0.95)
+    size = np.array([width, height]) * np.clip(share * np.exp(np.array([1, -1]) * rng.normal(0, 0.25)), 0.05, 0.95)
     low = rng.uniform(0, 1, 2) * (np.array([width, height]) - size)
     if rng.random() < 0.5:
         first, last = np.round(low).astype(int), np.round(low + size).astype(int)
@@ -91,6 +91,7 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Pictu
         orders = np.arange(2, 7)[:, None]
         waves = np.cos(orders * angles + rng.uniform(0, 2 * np.pi, (5, 1)))
         radius = 1.0 + (rng.normal(0, 0.35, (5, 1)) / orders * waves).sum(0)
+        radius /= np.sqrt(np.pi / 4 * np.mean(radius**2))  # of the rectangle's area
         outline = low + size / 2 + np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None] * size / 2
         cv2.fillPoly(covered, [np.round(outline).astype(np.int32)], 255)
     return cover(image, covered, rng)

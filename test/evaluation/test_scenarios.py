@@ -1,0 +1,134 @@
+"""The robustness table's failures do to a frame what their names say, the same whoever looks."""
+
+import numpy as np
+import pytest
+
+from aqr_perception.evaluation.scenarios import SCENARIOS, apply, generator
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.training.lidar_corruption import points_in_box
+
+NAMES = ("front", "front_right", "back_right", "back", "back_left", "front_left")
+
+
+def labelled_frame(seed: int = 0, objects: int = 7, lidar: bool = True, cameras: int = 6) -> LabelledFrame:
+    """The front camera looks along +y, as on nuScenes' LiDAR frame."""
+    rng = np.random.default_rng(seed)
+    elevation, azimuth = np.meshgrid(np.radians(np.linspace(-30.67, 10.67, 32)), np.linspace(-np.pi, np.pi, 120))
+    reach = np.where(elevation < 0, np.minimum(30, -1.84 / np.sin(np.minimum(elevation, -1e-3))), 30).ravel()
+    elevation, azimuth = elevation.ravel(), azimuth.ravel()
+    points = np.zeros((len(reach), 5), np.float32)
+    points[:, 0] = reach * np.cos(elevation) * np.cos(azimuth)
+    points[:, 1] = reach * np.cos(elevation) * np.sin(azimuth)
+    points[:, 2] = reach * np.sin(elevation)
+    boxes = np.zeros((objects, 9), np.float32)
+    angles = 2 * np.pi * np.arange(objects) / max(objects, 1)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2] = 12 * np.cos(angles), 12 * np.sin(angles), -1.0
+    boxes[:, 3:6] = (4.0, 3.0, 2.0)
+    front = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    views = tuple(
+        CameraView(name, rng.integers(100, 255, (32, 56, 3), dtype=np.uint8), np.eye(3), front)
+        for name in NAMES[:cameras]
+    )
+    counts = np.array([len(points_in_box(points, box)) for box in boxes], np.int64)
+    kinds = np.zeros(objects, np.int64)
+    truth = GroundTruth(boxes, kinds, kinds, counts, np.ones((objects, cameras), np.float32))
+    return LabelledFrame(Frame(10**9 + seed, points if lidar else None, views), truth)
+
+
+def points_of(labelled: LabelledFrame) -> np.ndarray:
+    assert labelled.frame.points is not None
+    return labelled.frame.points
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenarios_repeat_themselves_and_leave_their_input_and_the_objects_alone(name: str) -> None:
+    labelled = labelled_frame()
+    for array in (points_of(labelled), *(view.image for view in labelled.frame.cameras), labelled.truth.lidar_points):
+        array.setflags(write=False)
+    first, second = apply(name, labelled), apply(name, labelled)
+    assert np.array_equal(first.truth.boxes, labelled.truth.boxes)
+    assert np.array_equal(first.frame.points, second.frame.points) or first.frame.points is second.frame.points is None
+    assert [view.name for view in first.frame.cameras] == [view.name for view in second.frame.cameras]
+    for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
+        assert np.array_equal(one.image, other.image)
+    assert (first is labelled) == (name == "clean")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("lidar", "cameras", "objects"), [(False, 6, 3), (True, 0, 3), (False, 0, 0), (True, 6, 0)])
+def test_scenarios_take_frames_without_some_sensors_or_objects(
+    name: str, lidar: bool, cameras: int, objects: int
+) -> None:
+    failing = apply(name, labelled_frame(lidar=lidar, cameras=cameras, objects=objects))
+    assert len(failing.truth) == objects
+    assert failing.truth.visibility.shape == (objects, len(failing.frame.cameras))
+
+
+def test_four_beams_about_the_horizon_are_left() -> None:
+    labelled = labelled_frame()
+    points = points_of(apply("4 beams", labelled))
+    assert len(points) == pytest.approx(len(points_of(labelled)) * 4 / 32, rel=0.02)
+    elevations = np.degrees(np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1])))
+    assert np.allclose(np.unique(elevations.round(1)), [-5.3, -2.7, 0.0, 2.7], atol=0.11)
+
+
+def test_a_lidar_that_is_gone_leaves_the_cameras() -> None:
+    failing = apply("LiDAR gone", labelled_frame())
+    assert failing.frame.points is None
+    assert len(failing.frame.cameras) == 6
+    assert not failing.truth.lidar_points.any()
+
+
+def test_the_field_of_view_is_60_degrees_to_either_side_of_the_front() -> None:
+    points = points_of(apply("LiDAR field of view +-60 degrees", labelled_frame()))
+    off_front = np.degrees(np.abs(np.arctan2(points[:, 0], points[:, 1])))
+    assert 55 < off_front.max() <= 60.001
+
+
+def test_half_of_the_objects_lose_their_points_and_the_others_keep_theirs() -> None:
+    lost = []
+    for seed in range(12):
+        labelled = labelled_frame(seed)
+        assert (labelled.truth.lidar_points > 0).all()
+        left = apply("half the objects without points", labelled).truth.lidar_points
+        assert ((left == 0) | (left == labelled.truth.lidar_points)).all()
+        lost.append(int((left == 0).sum()))
+    assert set(lost) == {3, 4}
+
+
+def test_cameras_go_altogether_or_one_at_a_time() -> None:
+    assert apply("all cameras gone", labelled_frame()).frame.cameras == ()
+    gone = set()
+    for seed in range(20):
+        left = {view.name for view in apply("one camera gone", labelled_frame(seed)).frame.cameras}
+        assert len(left) == 5
+        gone |= set(NAMES) - left
+    assert len(gone) > 3
+
+
+def test_half_of_each_image_is_dark_and_the_other_half_as_it_was() -> None:
+    labelled = labelled_frame()
+    failing = apply("half of each image occluded", labelled)
+    assert len(failing.frame.cameras) == 6
+    for view, before in zip(failing.frame.cameras, labelled.frame.cameras, strict=True):
+        same = (view.image == before.image).all(axis=(0, 2))
+        assert same[:27].all() != same[29:].all()
+        assert (view.image[:, ~same].mean(axis=(0, 2)) < 100).sum() >= 27
+
+
+def test_chances_depend_on_scenario_frame_and_seed() -> None:
+    labelled = labelled_frame()
+    draws = {
+        generator("clean", labelled).random(),
+        generator("4 beams", labelled).random(),
+        generator("clean", labelled, seed=1).random(),
+        generator("clean", labelled_frame(1)).random(),
+        generator("clean", labelled_frame(objects=6)).random(),
+    }
+    assert len(draws) == 5
+    assert generator("clean", labelled).random() in draws
+
+
+def test_an_unknown_scenario_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'fog'.*LiDAR gone"):
+        apply("fog", labelled_frame())
