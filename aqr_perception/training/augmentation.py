@@ -1,7 +1,8 @@
 """Random changes of labelled frames that keep pictures, points, boxes and calibration consistent.
 
 Each call draws one change for the whole frame, all cameras alike, as the published models were trained; the defaults
-are those of CMT's camera + LiDAR models. Augment before sensors are corrupted: `Health` is not moved along.
+are those of CMT's camera + LiDAR models. `Health` does not take part: what was done to a frame can be read off its
+intrinsics and `model_to_world`, which change by the same matrices.
 """
 
 from dataclasses import dataclass, replace

@@ -31,8 +31,8 @@ def outline_shares(boxes: NDArray, views: Sequence[CameraView]) -> NDArray[np.fl
         pixels, depths = project(view.intrinsics, corners.reshape(-1, 3))
         pixels, near = pixels.reshape(-1, 8, 2), depths.reshape(-1, 8) <= _NEAR
         whole = ~near.any(axis=1)
-        inside = whole & ((pixels >= 0) & (pixels <= (width, height))).all(axis=(1, 2))
-        beside = ((pixels < 0).all(axis=1) | (pixels > (width, height)).all(axis=1)).any(axis=1)
+        inside = whole & np.all((pixels >= 0) & (pixels <= (width, height)), axis=(1, 2))
+        beside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
         shares[inside, column] = 1.0
         # Only boxes that the picture's border or the near plane cuts need the exact outline.
         for row in np.flatnonzero(~inside & ~(whole & beside) & ~near.all(axis=1)):
