@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from aqr_perception.nodes.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.frame_request import (
     LIDAR,
+    ON_PURPOSE,
     AssemblerSettings,
     CameraInput,
     CameraSettings,
@@ -38,7 +39,8 @@ class Assembler:
 
     The sweep triggers a frame. It goes as soon as every enabled camera has an image close enough in time, and after
     `camera_wait` without the missing ones; a camera that missed a frame is not waited for until it delivers again.
-    Where the LiDAR is disabled, not configured, or silent while images come, the images trigger camera-only frames.
+    Where the LiDAR is disabled, not configured, not seen by the model, or silent while images come, the images trigger
+    camera-only frames.
 
     The `on_` methods only store. Call `poll` after each of them and from a timer of some 10 ms, and hand what it
     returns to `build` in the worker's thread. `now` is in seconds on any monotonic clock, always the same one. The
@@ -180,8 +182,8 @@ class Assembler:
 
     def _missing(self, name: str, frame_ns: int) -> str:
         """Say why a camera cannot take part in a frame; empty where it can."""
-        if not self._settings.is_enabled(name):
-            return "disabled"
+        if reason := self._settings.reason_left_out(name):
+            return reason
         nearest = self._nearest(name, frame_ns)
         if nearest is None:
             return "no data"
@@ -192,7 +194,7 @@ class Assembler:
     def _complete(self, sweep_ns: int | None) -> bool:
         frame_ns = self._frame_ns(sweep_ns)
         awaited = (camera.name for camera in self._settings.cameras if camera.name not in self._unpunctual)
-        return all(self._missing(name, frame_ns) in ("", "disabled") for name in awaited)
+        return all(self._missing(name, frame_ns) in ("", *ON_PURPOSE) for name in awaited)
 
     def _request(self, sweep_ns: int | None) -> FrameRequest:
         settings = self._settings
@@ -209,7 +211,7 @@ class Assembler:
                 left_out[camera.name] = SensorUse(camera.name, False, age, reason)
             else:
                 cameras.append(CameraInput(camera, nearest[1], self._infos[camera.name], nearest[0]))
-        self._unpunctual = {name for name, use in left_out.items() if use.reason != "disabled"}
+        self._unpunctual = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
         self._new_images.clear()
         self._last_frame_ns = frame_ns
         model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
@@ -223,6 +225,5 @@ class Assembler:
 
     def _absent_lidar(self, frame_ns: int) -> SensorUse:
         age = (frame_ns - self._sweeps[-1][0]) / 1e9 if self._sweeps else math.nan
-        if not self._settings.is_enabled(LIDAR):
-            return SensorUse(LIDAR, False, age, "disabled")
-        return SensorUse(LIDAR, False, age, "too old" if self._sweeps else "no data")
+        reason = self._settings.reason_left_out(LIDAR) or ("too old" if self._sweeps else "no data")
+        return SensorUse(LIDAR, False, age, reason)

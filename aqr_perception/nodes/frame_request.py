@@ -56,6 +56,7 @@ class AssemblerSettings:
         output_frame: TF frame of what the node publishes; the model frame where no LiDAR was ever seen.
         transform_wait: longest wait of one frame for late transforms.
         enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
+        unseen: names of those that the model cannot look at; they are neither waited for nor decoded.
     """
 
     cameras: tuple[CameraSettings, ...] = ()
@@ -71,6 +72,7 @@ class AssemblerSettings:
     output_frame: str = ""
     transform_wait: float = 0.1
     enabled: frozenset[str] | None = None
+    unseen: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
@@ -92,8 +94,19 @@ class AssemblerSettings:
         """Names of all configured sensors, the LiDAR first."""
         return ((LIDAR,) if self.lidar_topic else ()) + tuple(camera.name for camera in self.cameras)
 
+    def reason_left_out(self, sensor: str) -> str:
+        """Say why a sensor is not to take part; empty where it is."""
+        if self.enabled is not None and sensor not in self.enabled:
+            return DISABLED
+        return NOT_SEEN if sensor in self.unseen else ""
+
     def is_enabled(self, sensor: str) -> bool:
-        return sensor in self.sensors and (self.enabled is None or sensor in self.enabled)
+        return sensor in self.sensors and not self.reason_left_out(sensor)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether no sensor takes part at all."""
+        return not any(map(self.is_enabled, self.sensors))
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,39 @@
 """The perception node: sensor messages in; detections, markers and weight maps out. Wiring only."""
 
-import re
+import dataclasses
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from std_msgs.msg import Header
 from tf2_ros.buffer import Buffer
 from tf2_ros.transform_listener import TransformListener
 
 from aqr_perception.detector import Detector, check_model
-from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes import parameters
-from aqr_perception.nodes.assembler import AssembledFrame, Assembler, FrameRequest
+from aqr_perception.nodes.assembler import Assembler, AssemblerSettings
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.frame_request import LIDAR
-from aqr_perception.nodes.message_error import MessageError
 from aqr_perception.nodes.parameters import ModelSettings, Settings
+from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.nodes.publishers import Publishers
-from aqr_perception.nodes.stamps import ns_to_stamp
-from aqr_perception.nodes.transforms import FrameTransforms
-from aqr_perception.nodes.worker import Worker
+from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
-_SAME_WARNING_PERIOD = 5.0
+_HEALTH_PERIOD = 1.0
 _LONGEST_TF_MEMORY = 10.0
-
-DetectorFactory = Callable[[str, str | None, str, str], Detector]
 
 
 class PerceptionNode(LifecycleNode):
@@ -55,12 +47,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__("aqr_perception", **node_arguments)
         self._detector_factory = detector_factory
         self._values = parameters.declare(self)
-        self._settings: Settings | None = None
-        self._detector: Detector | None = None
-        self._loading: threading.Thread | None = None
-        self._restoring = False
-        self._active = False
-        self._warned: dict[str, float] = {}
+        self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -69,27 +56,23 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._settings = parameters.read(self._values)
-            self._diagnostics = Diagnostics(self._settings.assembler.sensors)
-            self._detector = self._load(self._settings.model)
-            self._connect(self._settings)
+            self._connect(parameters.read(self._values))
         except Exception as error:  # rclpy would swallow it
             self.get_logger().error(f"cannot configure: {error}")
-            self._release()
+            self.close()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._worker = Worker(self._process, self._report_failure)
-        self._active = True
+        self._pipeline.start()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop_working()
+        self._pipeline.stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
+        self.close()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -98,35 +81,37 @@ class PerceptionNode(LifecycleNode):
 
     def close(self) -> None:
         """Finish the frame under way and let go of everything."""
-        self._stop_working()
-        self._release()
-
-    def _stop_working(self) -> None:
-        if self._active:
-            self._active = False
-            self._worker.stop()
-
-    def _release(self) -> None:
-        if self._loading is not None:
-            self._loading.join()
+        self._settings = None
         while self._resources:
             self._resources.pop()()
-        self._detector = None
 
     def _connect(self, settings: Settings) -> None:
-        """Make everything that speaks to the outside."""
-        self._outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
-        self._resources.append(self._outputs.destroy)
-        self._assembler = Assembler(settings.assembler)
+        """Load the model and make everything that speaks to the outside."""
+        logger = self.get_logger()
+        self._diagnostics = Diagnostics(settings.assembler.sensors)
+        self._model = RunningModel(
+            settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model
+        )
+        self._resources.append(self._model.close)
+        outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
+        self._resources.append(outputs.destroy)
+        self._assembler = Assembler(self._seen(settings.assembler))
         self._buffer = Buffer(node=self)
-        self._listener = TransformListener(self._buffer, self)
-        self._resources.append(self._listener.unregister)
+        listener = TransformListener(self._buffer, self)
+        self._resources.append(listener.unregister)
+        self._pipeline = Pipeline(
+            self._assembler, self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection
+        )
         self._subscribe(settings)
         health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._resources.append(lambda: self.destroy_publisher(health))
-        for period, callback in ((_POLL_PERIOD, self._poll), (1.0, lambda: health.publish(self._health()))):
-            timer = self.create_timer(period, callback)
+        # Not the node's own clock: with use_sim_time it stands still when a bag has ended.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
+            timer = self.create_timer(period, callback, clock=steady)
             self._resources.append(lambda timer=timer: self.destroy_timer(timer))
+        self._resources.append(self._pipeline.stop)  # the first to go: it uses all the others
+        self._settings = settings
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
 
@@ -164,128 +149,70 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().info(f"time jumped back by {seconds:.1f} s: transforms are forgotten")
             self._buffer.clear()
 
+    def _tick(self) -> None:
+        if self._model.settle() and self._settings is not None:
+            self._assembler.settings = self._seen(self._settings.assembler)
+        self._poll()
+
     def _poll(self) -> None:
-        if self._active and (request := self._assembler.poll(time.monotonic())) is not None:
-            self._worker.submit(request)
-
-    # --- Frames, in the worker's thread ----------------------------------------------------------------------------
-
-    def _process(self, request: FrameRequest) -> None:
-        detector, settings = self._detector, self._settings
-        if detector is None or settings is None:
-            return
-        start = time.perf_counter()
-        assembled = self._assembler.build(request, self._buffer, detector.image_size[0])
-        for warning in assembled.warnings:
-            self._warn(warning)
-        self._diagnostics.add_frame(assembled.sensors, time.monotonic())
-        if assembled.frame is None:
-            return
-        built = time.perf_counter()
-        result = detector.detect(assembled.frame, settings.detection)
-        detected = time.perf_counter()
-        to_output, output_frame = self._to_output(request, assembled)
-        self._outputs.publish(assembled.frame, result, assembled.sensors, to_output, output_frame)
-        end = time.perf_counter()
-        seconds = {"assemble": built - start, **result.seconds, "publish": end - detected}
-        self._publish_timing(assembled.frame.stamp_ns, output_frame, seconds, end - start)
-        self._diagnostics.frame_error = ""
-
-    def _to_output(self, request: FrameRequest, assembled: AssembledFrame) -> tuple[NDArray[np.float64], str]:
-        """Return (4, 4) model frame -> output frame and the latter's name; the model frame itself where TF fails."""
-        assert assembled.frame is not None
-        settings, model_frame = request.settings, assembled.frame.frame_id
-        target = settings.output_frame or model_frame
-        transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait)
-        stamp_ns = assembled.frame.stamp_ns
-        if target != model_frame:
-            try:
-                return transforms.lookup(target, stamp_ns, model_frame, stamp_ns), target
-            except MessageError as error:
-                self._warn(f"detections are published in {model_frame}, not in output_frame {target}: {error}")
-        return np.eye(4), model_frame
-
-    def _publish_timing(self, stamp_ns: int, frame_id: str, seconds: dict[str, float], total: float) -> None:
-        timing = FrameTiming(header=Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id))
-        timing.stages = list(seconds)
-        timing.milliseconds = [1e3 * spent for spent in seconds.values()]
-        timing.total_milliseconds = 1e3 * total
-        timing.frames_processed, timing.frames_dropped = self._worker.processed + 1, self._worker.dropped
-        self._outputs.publish_timing(timing)
-        stages = ", ".join(f"{stage} {1e3 * spent:.1f}" for stage, spent in seconds.items())
-        self.get_logger().debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({stages})")
-
-    def _report_failure(self, error: Exception) -> None:
-        self._diagnostics.frame_error = f"{type(error).__name__}: {error}"
-        self._warn(f"a frame failed and is left out: {self._diagnostics.frame_error}")
-
-    def _warn(self, text: str) -> None:
-        """Log a warning, but the same one (numbers aside) only every few seconds."""
-        kind, now = re.sub(r"\d+", "#", text), time.monotonic()
-        if now - self._warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
-            self._warned[kind] = now
-            self.get_logger().warning(text)
+        if (request := self._assembler.poll(time.monotonic())) is not None:
+            self._pipeline.submit(request)
 
     def _health(self) -> DiagnosticArray:
-        processed, dropped = (self._worker.processed, self._worker.dropped) if self._active else (0, 0)
         stamp, now = self.get_clock().now().to_msg(), time.monotonic()
-        return self._diagnostics.report(stamp, now, processed, dropped, self._active)
+        return self._diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
+
+    def _seen(self, settings: AssemblerSettings) -> AssemblerSettings:
+        """Return the settings with what the running model cannot look at; warn where nothing else is left."""
+        seen = self._model.look_at(settings)
+        if seen.is_blind:
+            self.get_logger().warning(self._blindness())
+        return seen
+
+    def _blindness(self) -> str:
+        return (
+            f"model.preset {self._model.running.preset} cannot look at any of the sensors that take part; choose "
+            "another one, or set use_lidar or one of camera.<name>.enabled to true"
+        )
 
     # --- Parameters ------------------------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         """Refuse, with the reason, what would not work together with everything else; change nothing."""
-        if self._restoring or self._settings is None:
+        if self._settings is None:
             return SetParametersResult(successful=True)
         try:
-            wanted = parameters.read({**self._values, **_known(changes, self._values)})
-            if wanted.model != self._settings.model:
-                if self._loading is not None and self._loading.is_alive():
-                    raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
-                model = wanted.model
-                check_model(model.preset, model.checkpoint, model.device, model.precision)
-            if wanted.detection.weights_source == "router" and self._detector and not self._detector.has_router:
-                raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
+            self._check(parameters.read({**self._values, **_known(changes, self._values)}), self._settings)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _check(self, wanted: Settings, running: Settings) -> None:
+        model = wanted.model
+        if model != self._model.wanted:
+            if self._model.is_loading:
+                raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
+            check_model(model.preset, model.checkpoint, model.device, model.precision)
+        elif wanted.assembler != running.assembler and self._model.look_at(wanted.assembler).is_blind:
+            raise OptionError(self._blindness())
+        if wanted.detection.weights_source == "router" and not self._model.detector.has_router:
+            raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
 
     def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
         self._values.update(_known(changes, self._values))
         if self._settings is None:
             return
-        running, self._settings = self._settings, parameters.read(self._values)
-        if self._detector is None:
-            return
-        if self._settings.assembler != running.assembler:
-            self._assembler.settings = self._settings.assembler
-        if self._settings.model != running.model and not self._restoring:
-            arguments = (self._settings.model, running.model)
-            self._loading = threading.Thread(target=self._replace_model, args=arguments, daemon=True)
-            self._loading.start()
+        before, self._settings = self._settings, parameters.read(self._values)
+        self._pipeline.options = self._settings.detection
+        if self._settings.assembler != before.assembler:
+            self._assembler.settings = self._seen(self._settings.assembler)
+        if self._settings.model != self._model.wanted:
+            self._model.replace(self._settings.model)
 
-    def _replace_model(self, wanted: ModelSettings, running: ModelSettings) -> None:
-        """Load a model beside the running one and put it in its place; where it fails, keep the running one."""
-        try:
-            self._detector = self._load(wanted)
-        except Exception as error:  # whatever a checkpoint may hold, the running model goes on
-            self._diagnostics.model_error = f"model.preset {wanted.preset} could not be loaded: {error}"
-            self.get_logger().error(f"{self._diagnostics.model_error}; {running.preset} goes on")
-            self._restoring = True
-            restored = {
-                f"model.{name}": getattr(running, name) for name in ("preset", "checkpoint", "device", "precision")
-            }
-            self.set_parameters_atomically([Parameter(name, value=value) for name, value in restored.items()])
-            self._restoring = False
-
-    def _load(self, model: ModelSettings) -> Detector:
-        detector = self._detector_factory(model.preset, model.checkpoint or None, model.device, model.precision)
-        weights = model.checkpoint or "random weights: detections mean nothing"
-        source = "weights from its router" if detector.has_router else "weights from attention mass"
-        self._diagnostics.model = f"{model.preset} on {detector.device}, {detector.dtype}, {source}, {weights}"
-        self._diagnostics.model_error = ""
-        self.get_logger().info(f"running {self._diagnostics.model}")
-        return detector
+    def _restore_model(self, running: ModelSettings) -> None:
+        """Give the parameters the running model's values again."""
+        restored = dataclasses.asdict(running)
+        self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:

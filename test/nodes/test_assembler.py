@@ -202,6 +202,37 @@ def test_disabled_sensors_take_no_part_and_are_not_waited_for() -> None:
     assert reasons(request) == {"back": "disabled"}
 
 
+def test_cameras_that_the_model_cannot_see_are_neither_waited_for_nor_decoded() -> None:
+    drive = Drive(settings(unseen=frozenset({"front", "back"})))
+    drive.image("front", 0)
+    drive.sweep(10)
+    request = drive.poll(10)
+    assert request is not None
+    assert (len(request.sweeps), request.cameras) == (1, ())
+    assert reasons(request) == {"front": "not seen by the model", "back": "not seen by the model"}
+    drive.image("front", 2000)
+    assert drive.poll(3000) is None, "such cameras trigger no frames either"
+
+
+def test_a_lidar_that_the_model_cannot_see_is_not_waited_for() -> None:
+    drive = Drive(settings(unseen=frozenset({"lidar"})))
+    drive.sweep(0)
+    drive.image("front", 0)
+    drive.image("back", 5)
+    request = drive.poll(5)
+    assert request is not None
+    assert (request.sweeps, request.stamp_ns, request.model_frame) == ((), START + 5 * MS, "lidar")
+    assert reasons(request) == {"lidar": "not seen by the model"}
+
+
+def test_what_the_user_disabled_is_disabled_whatever_the_model_sees() -> None:
+    drive = Drive(settings(enabled=frozenset({"lidar"}), unseen=frozenset({"front", "back"})))
+    drive.sweep(0)
+    request = drive.poll(0)
+    assert request is not None
+    assert reasons(request) == {"front": "disabled", "back": "disabled"}
+
+
 def test_a_lidar_alone_makes_frames() -> None:
     drive = Drive(settings(cameras=()))
     drive.sweep(0)

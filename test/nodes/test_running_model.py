@@ -1,0 +1,111 @@
+"""A model is exchanged while the old one goes on; a broken one changes nothing."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+
+from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.frame_request import AssemblerSettings, CameraSettings
+from aqr_perception.nodes.parameters import ModelSettings
+from aqr_perception.nodes.running_model import RunningModel
+
+
+class Log:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(text)
+
+    error = info
+
+
+class Garage:
+    """Makes stand-ins for detectors: at once, or `slow` ones once they may."""
+
+    def __init__(self) -> None:
+        self.diagnostics, self.log = Diagnostics(), Log()
+        self.go_on = threading.Event()
+        self.restored: list[ModelSettings] = []
+
+    def make(self, preset: str, checkpoint: str | None, device: str, precision: str) -> SimpleNamespace:
+        if "slow" in preset:
+            assert self.go_on.wait(5)
+        if "broken" in preset:
+            raise ValueError("torn file")
+        sees = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
+        return SimpleNamespace(preset=preset, device=device, dtype="fp32", has_router=False, **sees)
+
+    def running(self, preset: str) -> RunningModel:
+        return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append)
+
+
+def settings(preset: str) -> ModelSettings:
+    return ModelSettings(preset, "", "cpu", "fp32")
+
+
+def settle(model: RunningModel) -> bool:
+    """Whether the model changed, once loading has ended."""
+    waited = threading.Event()
+    for _ in range(500):
+        changed = model.settle()
+        if changed or not model.is_loading:
+            return changed
+        waited.wait(0.01)
+    raise AssertionError("loading never ended")
+
+
+def test_the_running_model_goes_on_until_the_new_one_is_loaded() -> None:
+    garage = Garage()
+    model = garage.running("first")
+    model.replace(settings("slow_second"))
+    assert not model.settle() and model.is_loading
+    assert (model.detector.preset, model.running.preset, model.wanted.preset) == ("first", "first", "slow_second")
+    garage.go_on.set()
+    assert settle(model)
+    assert (model.detector.preset, model.running.preset, model.is_loading) == ("slow_second", "slow_second", False)
+    assert garage.diagnostics.model.startswith("slow_second on cpu") and not garage.restored
+    model.close()
+
+
+def test_a_model_that_cannot_be_loaded_changes_nothing_and_is_told_of_until_one_can() -> None:
+    garage = Garage()
+    model = garage.running("first")
+    model.replace(settings("broken"))
+    assert not settle(model)
+    assert (model.detector.preset, model.wanted) == ("first", settings("first"))
+    assert garage.restored == [settings("first")]
+    assert garage.diagnostics.model_error == "model.preset broken could not be loaded: torn file"
+    assert garage.diagnostics.model.startswith("first") and garage.log.lines[-1].endswith("first goes on")
+    model.replace(settings("second"))
+    assert settle(model) and garage.diagnostics.model_error == ""
+    model.close()
+
+
+def test_a_first_model_that_cannot_be_loaded_is_the_callers_affair() -> None:
+    with pytest.raises(ValueError, match="torn file"):
+        Garage().running("broken")
+
+
+@pytest.mark.parametrize(
+    ("preset", "unseen"), [("fusion", set()), ("lidar_only", {"front", "back"}), ("camera_only", {"lidar"})]
+)
+def test_a_model_tells_which_sensors_it_cannot_see(preset: str, unseen: set[str]) -> None:
+    cameras = tuple(CameraSettings(name, name, name) for name in ("front", "back"))
+    model = Garage().running(preset)
+    assert model.look_at(AssemblerSettings(cameras, "/points")).unseen == unseen
+    assert model.look_at(AssemblerSettings(cameras)).unseen == unseen - {"lidar"}
+    assert not model.look_at(AssemblerSettings(cameras, "/points")).is_blind
+    model.close()
+
+
+def test_a_model_that_sees_no_sensor_that_takes_part_is_blind() -> None:
+    cameras = (CameraSettings("front", "a", "b"),)
+    model = Garage().running("lidar_only")
+    assert model.look_at(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).is_blind
+    model.close()
