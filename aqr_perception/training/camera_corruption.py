@@ -80,8 +80,10 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Pictu
     """Dirt or a sticker on the lens: a blob or a rectangle over up to about two thirds of the picture."""
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
-    share = np.sqrt(0.67 * severity)  # of each edge
-    size = np.array([width, height]) * np.clip(share * np.exp(np.array([1, -1]) * rng.normal(0, 0.25)), 0.05, 0.95)
+    share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, were they equally long
+    widest = np.log(0.95 / share)
+    stretch = np.exp(np.clip(rng.normal(0, 0.3), -widest, widest))
+    size = share * np.array([width * stretch, height / stretch])
     low = rng.uniform(0, 1, 2) * (np.array([width, height]) - size)
     if rng.random() < 0.5:
         first, last = np.round(low).astype(int), np.round(low + size).astype(int)
