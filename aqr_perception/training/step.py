@@ -1,0 +1,73 @@
+"""One training step's loss: denoising and matching queries through the model, set loss, and the router's own loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.cmt import CMT
+from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.training.denoising import denoising_queries
+from aqr_perception.training.losses import set_loss
+from aqr_perception.training.router_loss import router_loss
+from aqr_perception.training.sample import Batch
+
+
+@dataclass(frozen=True)
+class DetectionLoss:
+    """The loss of a batch, as `loop.train` wants it.
+
+    AQR is learned in two ways at once: through modulation and window bias, where the model's options use them, from the
+    set loss; and directly, from the health of the sensors at the place where each query looks.
+
+    Attributes:
+        router_weight: of the router's own loss; 0, or a model whose router is not in use, leaves it out.
+        denoising: whether denoising queries take part.
+    """
+
+    router_weight: float = 1.0
+    denoising: bool = True
+
+    def __call__(self, model: CMT, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the parts of the loss, weighted; see `losses.set_loss`, and ``router``."""
+        head = model.pts_bbox_head
+        queries, targets = denoising_queries(
+            head.reference_points.weight,
+            batch.boxes,
+            batch.labels,
+            head.point_range,
+            generator,
+            max_queries=model.preset.decoder.queries if self.denoising else 0,
+        )
+        features = model.features(
+            batch.images, batch.points, model.image_features(batch.images), model.bev_features(batch.points)
+        )
+        learns_router = self.router_weight > 0 and model.router_trained
+        output = model.decode(features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries)
+        losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
+        if learns_router:
+            assert output.router is not None  # asked for above
+            cells = _cells(queries, batch, output, head.point_range, features.image_size)
+            losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
+        return losses
+
+
+def _cells(
+    queries: Queries, batch: Batch, output: HeadOutput, point_range: tuple[float, ...], image_size: tuple[int, int]
+) -> QueryCells:
+    """Return where the queries lie on the grids of the router's weight maps."""
+    assert output.router is not None
+    weights = output.router
+    lower = weights.modality.new_tensor(point_range[:3])
+    upper = weights.modality.new_tensor(point_range[3:])
+    rows, columns = weights.bev_map.shape[1:]
+    views, image_rows, image_columns = weights.camera_maps.shape[1:]
+    layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
+    points = lower + queries.reference_points * (upper - lower)
+    batch_size = len(points)
+    projections = batch.lidar_to_image
+    if projections is None or views == 0:
+        projections = points.new_zeros(batch_size, 0, 4, 4)
+    return project(points, point_range, projections, image_size, layout)
