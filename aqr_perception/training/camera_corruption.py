@@ -119,8 +119,12 @@ def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) 
         rng.uniform(-12, 12, (9, 16)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
     mud = np.array([38.0, 46.0, 52.0], np.float32) * np.float32(rng.uniform(0.3, 1.3)) + patches[..., None]
-    alpha = opacity[..., None].astype(np.float32) / 255.0
-    return Picture(_to_uint8(image * (1 - alpha) + mud * alpha), _uncovered(opacity))
+    left, top, columns, rows = cv2.boundingRect(opacity)
+    reached = slice(top, top + rows), slice(left, left + columns)
+    alpha = opacity[reached][..., None].astype(np.float32) / 255.0
+    muddy = image.copy()
+    muddy[reached] = _to_uint8(image[reached] * (1 - alpha) + mud[reached] * alpha)
+    return Picture(muddy, _uncovered(opacity))
 
 
 def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> Picture | None:
