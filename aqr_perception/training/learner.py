@@ -46,6 +46,18 @@ class StepFigures(NamedTuple):
     skipped: bool
     waited: float
 
+    def curves(self, learning_rate: float, seconds: float, samples: int) -> dict[str, float]:
+        """Return the figures by TensorBoard tag, with those of a step that took so long for so many samples."""
+        return {
+            **{f"loss/{name}": value for name, value in self.losses.items()},
+            "loss/total": sum(self.losses.values()),
+            "training/learning_rate": learning_rate,
+            "training/gradient_norm": self.gradient_norm,
+            "training/seconds_per_step": seconds,
+            "training/seconds_waiting_for_data": self.waited,
+            "training/samples_per_second": samples / seconds,
+        }
+
 
 class Learner(Generic[ModelT]):
     """A model on its device with everything that changes it, but for the data.
@@ -64,7 +76,6 @@ class Learner(Generic[ModelT]):
     ) -> None:
         self._model, self._options, self._processes, self._device = model, options, processes, device
         self._dtype = choose_precision(options.precision, device)
-        torch.manual_seed(options.seed + processes.rank)
         model.to(device)
         freeze(model, options.train)
         set_mode(model, options.train)

@@ -6,21 +6,19 @@ What is specific to detection comes in as functions: the samples, how a batch is
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from aqr_perception.detector import choose_device
 from aqr_perception.models.checkpoint import save_checkpoint
 from aqr_perception.training import state as states
 from aqr_perception.training.distributed import ModelT, Processes, StepLoss
 from aqr_perception.training.interruption import StopRequest
-from aqr_perception.training.learner import Learner, StepFigures
+from aqr_perception.training.learner import Learner
 from aqr_perception.training.options import TrainOptions
 from aqr_perception.training.report import Report
 from aqr_perception.training.sample import Batch
@@ -60,7 +58,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
-    weights: NDArray[np.float64] | None = None,
+    label_sets: Sequence[Collection[int]] | None = None,
     validate: Callable[[ModelT], float] | None = None,
 ) -> Outcome:
     """Train a model in place. Under torchrun, every process calls this with the same arguments.
@@ -75,7 +73,7 @@ def train(
         options: see `TrainOptions`.
         folder: for everything that is written.
         resume: go on from the newest checkpoint in `folder`, or start where there is none.
-        weights: (len(samples),) how often each should be seen; see `Stream`.
+        label_sets: the labels that each sample shows, for class-balanced sampling; None for each sample as often.
         validate: returns a score, higher is better, of the model with averaged weights in eval mode. Each process is
             asked; the mean counts.
 
@@ -88,8 +86,9 @@ def train(
     device = choose_device(options.device)
     if device.type == "cuda" and processes.size > 1:
         device = torch.device("cuda", processes.local_rank)
+    states.seed_random_states(options.seed + processes.rank)
     with processes.joined(device), StopRequest() as stop:
-        training = _Training(model, samples, collate, step_loss, options, folder, processes, device, weights)
+        training = _Training(model, samples, collate, step_loss, options, folder, processes, device, label_sets)
         training.start(resume)
         return training.run(stop, validate)
 
@@ -107,15 +106,15 @@ class _Training(Generic[ModelT, SampleT]):
         folder: Path,
         processes: Processes,
         device: torch.device,
-        weights: NDArray[np.float64] | None,
+        label_sets: Sequence[Collection[int]] | None,
     ) -> None:
         self._model, self._samples, self._collate = model, samples, collate
         self._options, self._folder, self._processes, self._device = options, folder, processes, device
         self._samples_per_step = options.batch_size * options.accumulate * processes.size
-        self._steps = options.step_count(len(samples), processes.size)
         self._seconds = None if options.minutes is None else 60 * options.minutes
         period = options.batch_size * processes.size if options.overfit else None
-        self._stream = Stream(len(samples), options.seed, weights, period)
+        self._stream = Stream(len(samples), options.seed, label_sets, period)
+        self._steps = options.step_count(self._stream.pass_length, processes.size)
         # Keys and shapes for exports, without memory; a sharded model cannot be copied any more.
         self._exported = copy.deepcopy(model).to("meta")
         self._learner = Learner(model, step_loss, options, processes, device)
@@ -159,7 +158,7 @@ class _Training(Generic[ModelT, SampleT]):
                 self._step += 1
                 self._seen += self._samples_per_step
                 stopped = self._agree(stop)
-                curves = self._curves(figures, rate, time.perf_counter() - asked)
+                curves = figures.curves(rate, time.perf_counter() - asked, self._samples_per_step)
                 report.show(self._step, self._elapsed, curves, figures.skipped)
                 every = options.validate_every
                 if validate is not None and every and (self._step % every == 0 or self._finished()):
@@ -207,18 +206,6 @@ class _Training(Generic[ModelT, SampleT]):
         own = torch.tensor([float(stop.signal_name is not None), elapsed], dtype=torch.float64, device=self._device)
         asked, self._elapsed = self._processes.sum(own).tolist()
         return asked > 0
-
-    def _curves(self, figures: StepFigures, learning_rate: float, seconds: float) -> dict[str, float]:
-        """Return a step's figures by TensorBoard tag."""
-        return {
-            **{f"loss/{name}": value for name, value in figures.losses.items()},
-            "loss/total": sum(figures.losses.values()),
-            "training/learning_rate": learning_rate,
-            "training/gradient_norm": figures.gradient_norm,
-            "training/seconds_per_step": seconds,
-            "training/seconds_waiting_for_data": figures.waited,
-            "training/samples_per_second": self._samples_per_step / seconds,
-        }
 
     def _validate(self, validate: Callable[[ModelT], float]) -> float:
         with self._learner.average.applied(), self._learner.loss.gathered():

@@ -80,7 +80,6 @@ class Report:
         self._bar.set_postfix(loss=f"{figures['loss/total']:.4g}", refresh=False)
         self._bar.update((step if self._steps is not None else round(elapsed)) - self._bar.n)
         if self._bar.disable:
-            self._bar.n = step if self._steps is not None else round(elapsed)
             self._line(step, elapsed, figures)
 
     def _line(self, step: int, elapsed: float, figures: Mapping[str, float]) -> None:

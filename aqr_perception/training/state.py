@@ -34,6 +34,8 @@ def write(state: dict[str, Any], folder: Path, step: int, keep: int = 2) -> Path
     partial = folder / f".{path.name}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".step_*.partial"):  # of a process that was killed while writing
+            stale.unlink()
         with partial.open("wb") as file:
             torch.save({"format": _FORMAT, **state}, file)
             file.flush()
@@ -42,10 +44,7 @@ def write(state: dict[str, Any], folder: Path, step: int, keep: int = 2) -> Path
         _sync_folder(folder)
         for old in states(folder)[:-keep]:
             old.unlink()
-        for stale in folder.glob(".step_*.partial"):  # of a process that was killed while writing
-            stale.unlink()
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise StateError(
             f"{path}: cannot be written ({error}); choose a writable folder with enough free space, then resume"
         ) from error
@@ -54,7 +53,8 @@ def write(state: dict[str, Any], folder: Path, step: int, keep: int = 2) -> Path
 
 def states(folder: Path) -> list[Path]:
     """Return a folder's states, oldest first."""
-    return sorted(path for path in folder.glob("step_*.pt") if _NAME.fullmatch(path.name))
+    steps = {path: int(name[1]) for path in folder.glob("step_*.pt") if (name := _NAME.fullmatch(path.name))}
+    return sorted(steps, key=steps.__getitem__)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -64,14 +64,19 @@ def read(path: Path) -> dict[str, Any]:
         StateError: the file is missing, damaged, or of another version of this package.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
         raise StateError(
             f"{path}: cannot be read ({error.strerror}); in a training on several machines all need to see this folder"
         ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    try:
+        with file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    # A damaged file shows itself in many ways, an OSError of the archive reader among them.
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise StateError(
-            f"{path}: is no state of a training or is damaged ({error}); delete it to resume from the one before"
+            f"{path}: is damaged or no state of a training ({type(error).__name__} while reading it); delete it to "
+            "resume from the one before"
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != _FORMAT:
@@ -108,6 +113,13 @@ def changed_options(path: Path, state: Mapping[str, Any], options: TrainOptions)
             "anew from its weights in another folder"
         )
     return [f"{name} {before.get(name)!r} -> {value!r}" for name, value in now.items() if before.get(name) != value]
+
+
+def seed_random_states(seed: int) -> None:
+    """Seed this process's global random numbers of Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:

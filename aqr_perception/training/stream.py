@@ -5,16 +5,18 @@ on exactly where it was, with any number of workers, and several processes see t
 """
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from aqr_perception.training.sample import Batch
+from aqr_perception.training.sampling import class_balanced_indices
 
 SampleT = TypeVar("SampleT")
 SampleT_co = TypeVar("SampleT_co", covariant=True)
@@ -48,54 +50,51 @@ class Draw(NamedTuple):
     progress: float
 
 
-@dataclass(frozen=True)
 class Stream:
-    """An endless order of samples: one shuffled pass over the data after another.
+    """An endless order of samples: one shuffled pass over the data after another."""
 
-    Attributes:
-        length: of the data set.
-        seed: of the order.
-        weights: (length,) how often each sample should be seen, relative to the others; then each pass draws with
-            replacement (class-balanced sampling). None: each sample once a pass.
-        period: after so many samples the stream starts again with the same ones; None for never.
-    """
+    def __init__(
+        self, length: int, seed: int, label_sets: Sequence[Collection[int]] | None = None, period: int | None = None
+    ) -> None:
+        """Set up the order of `length` samples.
 
-    length: int
-    seed: int
-    weights: NDArray[np.float64] | None = None
-    period: int | None = None
+        Args:
+            length: of the data set.
+            seed: of the order.
+            label_sets: the labels that each sample shows; then each pass is class-balanced, see
+                `class_balanced_indices`. None: a pass has each sample once.
+            period: after so many samples the stream starts again with the same ones; None for never.
 
-    def __post_init__(self) -> None:
-        if self.length < 1:
+        Raises:
+            ValueError: there are no samples, or no labels to balance.
+        """
+        if length < 1:
             raise ValueError("the training data holds no samples: check the data's path and what was filtered out")
-        weights = self.weights
-        if weights is not None and not (
-            weights.shape == (self.length,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
-        ):
-            raise ValueError(
-                f"sample weights have shape {weights.shape}, sum {weights.sum()}, minimum {weights.min()}; needed one "
-                f"finite weight of 0 or more for each of {self.length} samples, and not all of them 0"
-            )
+        if label_sets is not None and len(label_sets) != length:
+            raise ValueError(f"{len(label_sets)} label sets were given for {length} samples, needed one for each")
+        self.seed = seed
+        self._length, self._label_sets, self._period = length, label_sets, period
+        self._epoch, self._order = 0, self._pass(0)
+
+    @property
+    def pass_length(self) -> int:
+        """Samples of one pass."""
+        return len(self._order)
 
     def draw(self, number: int, progress: float = 0.0) -> Draw:
         """Return the stream's sample number 0, 1, 2, ..."""
-        if self.period is not None:
-            number %= self.period
-        epoch, place = divmod(number, self.length)
-        return Draw(epoch, place, int(self._order(epoch)[place]), progress)
+        if self._period is not None:
+            number %= self._period
+        epoch, place = divmod(number, self.pass_length)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._pass(epoch)
+        return Draw(epoch, place, int(self._order[place]), progress)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        kept = self.__dict__.get("_kept")
-        if kept is None or kept[0] != epoch:
-            rng = np.random.default_rng((self.seed, _ORDER, epoch))
-            if self.weights is None:
-                order = rng.permutation(self.length)
-            else:
-                order = rng.choice(self.length, self.length, p=self.weights / self.weights.sum())
-            kept = (epoch, order)
-            # The pass under way; no part of the stream's value.
-            object.__setattr__(self, "_kept", kept)
-        return kept[1]
+    def _pass(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng((self.seed, _ORDER, epoch))
+        if self._label_sets is None:
+            return rng.permutation(self._length)
+        return class_balanced_indices(self._label_sets, rng)
 
 
 @dataclass(frozen=True)
@@ -163,6 +162,8 @@ def batches(
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
+        # Its own: a loader that is made anew on resuming must not draw from the model's random numbers.
+        generator=torch.Generator().manual_seed(stream.seed),
     )
     return iter(loader)
 

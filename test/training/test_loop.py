@@ -1,0 +1,280 @@
+"""The training loop learns, can be stopped, killed and resumed, and survives broken losses."""
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stand_in
+import torch
+from safetensors.torch import load_file
+from torch import Generator, Tensor
+
+from aqr_perception.models.checkpoint import load_checkpoint
+from aqr_perception.options import OptionError
+from aqr_perception.training.learner import TrainingError
+from aqr_perception.training.loop import Outcome, train
+from aqr_perception.training.sample import Batch
+from aqr_perception.training.state import StateError
+
+
+def run(folder: Path, data: stand_in.Data | None = None, **changed: Any) -> tuple[Outcome, stand_in.Model]:
+    arguments = {name: changed.pop(name) for name in ("resume", "validate", "label_sets") if name in changed}
+    step_loss = changed.pop("step_loss", stand_in.loss)
+    model = changed.pop("model", None) or stand_in.model()
+    options = stand_in.options(**changed)
+    return train(model, data or stand_in.Data(), stand_in.collate, step_loss, options, folder, **arguments), model
+
+
+class StopAfter:
+    """A loss that sends this process a signal in a given forward pass."""
+
+    def __init__(self, calls: int, number: int) -> None:
+        self.left, self.number = calls, number
+
+    def __call__(self, model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return stand_in.loss(model, batch, generator)
+
+
+def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+    losses: list[float] = []
+
+    def watched(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        assert batch.images is not None
+        seen.append(batch.images)
+        parts = stand_in.plain_loss(model, batch, generator)
+        losses.append(parts["square"].item())
+        return parts
+
+    run(tmp_path, steps=120, overfit=True, step_loss=watched, model=stand_in.model(norm=False), learning_rate=0.03)
+    assert all(torch.equal(batch, seen[0]) for batch in seen)
+    assert losses[-1] < 1e-3 * losses[0]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, accumulate: int
+) -> None:
+    whole, model = run(tmp_path / "whole", accumulate=accumulate)
+    stop = StopAfter(3 * accumulate, signal.SIGTERM)
+    first, _ = run(tmp_path / "parts", accumulate=accumulate, step_loss=stop)
+    assert not first.finished and first.step == 3
+    assert "SIGTERM" in first.sentence and "--resume" in first.sentence
+    torch.rand(7)  # other random numbers were drawn meanwhile
+    second, resumed = run(tmp_path / "parts", accumulate=accumulate, resume=True)
+    assert second.finished and second.step == whole.step == 6
+    states = (stand_in.newest_state(tmp_path / name) for name in ("whole", "parts"))
+    assert stand_in.differences(*states) == []
+    assert stand_in.differences(dict(model.state_dict()), dict(resumed.state_dict())) == []
+    exports = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "parts"))
+    assert stand_in.differences(*exports) == []
+
+
+def test_a_killed_training_resumes_from_its_last_checkpoint_to_the_same_state(tmp_path: Path) -> None:
+    run(tmp_path / "whole", workers=0)
+    # A copy of this process, which need not import everything again.
+    killed = multiprocessing.get_context("fork").Process(
+        target=run,
+        args=(tmp_path / "parts",),
+        kwargs={"checkpoint_every": 2, "step_loss": StopAfter(6, signal.SIGKILL)},
+    )
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    assert stand_in.newest_state(tmp_path / "parts")["step"] == 4
+    run(tmp_path / "parts", checkpoint_every=500, resume=True)
+    states = [stand_in.newest_state(tmp_path / name) for name in ("whole", "parts")]
+    assert stand_in.differences(*states) == []
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    run(tmp_path, checkpoint_every=1)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_00000005.pt",
+        "step_00000006.pt",
+    ]
+
+
+def test_an_earlier_training_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(StateError, match=r"step_00000006\.pt.*--resume"):
+        run(tmp_path)
+
+
+def test_a_finished_training_is_prolonged_and_changed_options_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        outcome, _ = run(tmp_path, steps=8, resume=True)
+    assert outcome.step == 8 and "steps 6 -> 8" in caplog.text
+
+
+def test_a_state_of_another_model_or_of_other_trained_parts_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(StateError, match="another model"):
+        run(tmp_path, resume=True, model=stand_in.model(norm=False))
+    with pytest.raises(StateError, match=r"'all'.*'aqr'"):
+        run(tmp_path, resume=True, train="aqr")
+
+
+def test_exported_weights_are_the_average_and_fit_the_model(tmp_path: Path) -> None:
+    outcome, model = run(tmp_path)
+    assert outcome.weights is not None
+    average = stand_in.newest_state(tmp_path)["ema"]["average"]
+    loaded = stand_in.model()
+    load_checkpoint(loaded, outcome.weights)
+    assert stand_in.differences(dict(loaded.state_dict()), average) == []
+    assert not torch.equal(loaded.head.weight, model.head.weight)
+
+
+def test_a_broken_step_is_named_and_leaves_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {name: tensor.clone() for name, tensor in stand_in.model().state_dict().items()}
+    with caplog.at_level(logging.WARNING):
+        _, model = run(tmp_path, stand_in.Data(broken=range(10)), steps=2)
+    assert "step 1 is skipped: loss size nan, loss square nan" in caplog.text and "step 2 is skipped" in caplog.text
+    assert stand_in.differences(before, dict(model.state_dict())) == []
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def steep(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        return {"root": (model.head.weight * 0.0).sum().sqrt()}
+
+    with caplog.at_level(logging.WARNING):
+        _, model = run(tmp_path, steps=1, step_loss=steep)
+    assert "step 1 is skipped: gradient norm" in caplog.text
+    assert torch.equal(model.head.weight, stand_in.model().head.weight)
+
+
+def test_after_twenty_broken_steps_in_a_row_the_training_gives_up(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 20 was the 20th in a row"):
+        run(tmp_path, stand_in.Data(broken=range(10)), steps=30)
+
+
+def test_one_good_step_in_between_lets_it_go_on(tmp_path: Path) -> None:
+    outcome, model = run(
+        tmp_path, stand_in.Data(length=19, broken=range(18)), steps=40, batch_size=1, model=stand_in.model(norm=False)
+    )
+    assert outcome.finished
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+def test_training_the_router_leaves_everything_else_as_it_was(tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in stand_in.model().state_dict().items()}
+    _, model = run(tmp_path, train="aqr")
+    after = model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("aqr.")}
+
+
+def test_a_loss_that_nothing_trained_takes_part_in_is_an_error(tmp_path: Path) -> None:
+    def elsewhere(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        return {"elsewhere": model.head.weight.sum()}
+
+    with pytest.raises(TrainingError, match="train 'aqr'"):
+        run(tmp_path, train="aqr", step_loss=elsewhere)
+
+
+def test_accumulated_passes_equal_one_pass_over_a_larger_batch(tmp_path: Path) -> None:
+    models = [stand_in.model(norm=False) for _ in range(2)]
+    _, small = run(tmp_path / "small", step_loss=stand_in.plain_loss, model=models[0], batch_size=1, accumulate=4)
+    _, large = run(tmp_path / "large", step_loss=stand_in.plain_loss, model=models[1], batch_size=4)
+    for name, tensor in small.state_dict().items():
+        torch.testing.assert_close(tensor, large.state_dict()[name], rtol=0, atol=1e-5)
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    def steep(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        return {"steep": 1e6 * model.head.bias.sum() + 1e6 * model.head.weight.sum()}
+
+    run(tmp_path, steps=1, step_loss=steep, clip_norm=2.0)
+    # Adam's first moment after one step is (1 - 0.9) times the gradient it was given.
+    moments = [entry["exp_avg"] for entry in stand_in.newest_state(tmp_path)["optimizer"].values()]
+    norm = math.sqrt(sum(float(moment.square().sum()) for moment in moments)) / 0.1
+    assert norm == pytest.approx(2.0, rel=1e-4)
+
+
+def test_the_backbone_learns_at_its_own_rate(tmp_path: Path) -> None:
+    _, model = run(tmp_path, backbone_factor=0.0)
+    assert torch.equal(model.img_backbone.weight, stand_in.model().img_backbone.weight)
+    assert not torch.equal(model.head.weight, stand_in.model().head.weight)
+
+
+def test_bf16_keeps_weights_in_fp32_and_learns(tmp_path: Path) -> None:
+    formats = set()
+
+    def watched(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        formats.add(model.head(model.img_backbone(batch.images)).dtype)
+        return stand_in.loss(model, batch, generator)
+
+    _, model = run(tmp_path, precision="bf16", step_loss=watched)
+    assert formats == {torch.bfloat16}
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_the_best_validated_weights_are_kept(tmp_path: Path) -> None:
+    heads: list[Tensor] = []
+    scores = iter([0.2, 0.7, 0.4])
+
+    def validate(model: stand_in.Model) -> float:
+        assert not model.training
+        heads.append(model.head.weight.detach().clone())
+        return next(scores)
+
+    outcome, model = run(tmp_path, validate_every=2, validate=validate)
+    assert outcome.best == pytest.approx(0.7) and model.training
+    assert torch.equal(load_file(tmp_path / "best.safetensors")["head.weight"], heads[1])
+
+
+def test_a_clock_ends_the_training_too(tmp_path: Path) -> None:
+    outcome, _ = run(tmp_path, steps=None, minutes=0.2 / 60)
+    assert outcome.finished and outcome.step >= 1
+    assert stand_in.newest_state(tmp_path)["elapsed"] >= 0.2
+
+
+def test_epochs_are_counted_in_samples(tmp_path: Path) -> None:
+    outcome, _ = run(tmp_path, steps=None, epochs=1.5)
+    assert outcome.step == 5  # of 3 samples, 1.5 times 10
+
+
+def test_curves_hold_losses_rate_and_norm(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, steps=4, log_every=2)
+    curves = EventAccumulator(str(tmp_path)).Reload()
+    tags = {"loss/square", "loss/size", "loss/total", "training/learning_rate", "training/gradient_norm"}
+    tags |= {"training/seconds_per_step", "training/samples_per_second", "training/seconds_waiting_for_data"}
+    assert set(curves.Tags()["scalars"]) == tags
+    assert [point.step for point in curves.Scalars("loss/total")] == [2, 4]
+    for total, *parts in zip(*(curves.Scalars(f"loss/{name}") for name in ("total", "square", "size")), strict=True):
+        assert total.value == pytest.approx(sum(part.value for part in parts), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"steps": None}, "length"),
+        ({"steps": 5, "minutes": 1.0}, "length"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"schedule": "steps"}, "schedule"),
+        ({"train": "router"}, "train"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        stand_in.options(**changed)
+
+
+def test_sharding_needs_several_processes(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="torchrun"):
+        run(tmp_path, shard=True)

@@ -1,0 +1,58 @@
+"""What each of two processes does, started as torchrun starts them: ``python two_processes.py FOLDER``."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import stand_in
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor
+from torch.distributed.tensor import DTensor
+
+from aqr_perception.training.distributed import Processes
+from aqr_perception.training.loop import Outcome, train
+from aqr_perception.training.sample import Batch
+from aqr_perception.training.sharding import whole
+
+
+def train_and_note(folder: Path, shard: bool, loss: Callable, resume: bool = False) -> Outcome:
+    """Train, and write what this process's model has become."""
+    model = stand_in.model(norm=False)
+    options = stand_in.options(batch_size=1, accumulate=2, shard=shard)
+    outcome = train(model, stand_in.Data(), stand_in.collate, loss, options, folder, resume=resume)
+    assert all(isinstance(parameter, DTensor) == shard for parameter in model.parameters())
+    state = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    torch.save(state, folder / f"rank_{dist.get_rank()}.pt")
+    return outcome
+
+
+def interrupted(calls: int) -> Callable:
+    """Return a loss in whose forward pass number `calls` the second process alone is asked to stop."""
+    count = 0
+
+    def loss(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        if count == calls and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stand_in.loss(model, batch, generator)
+
+    return loss
+
+
+def main(folder: Path) -> None:
+    with Processes.from_environment().joined(torch.device("cpu")):
+        for shard in (False, True):
+            kind = folder / ("sharded" if shard else "copied")
+            train_and_note(kind / "plain", shard, stand_in.plain_loss)
+            train_and_note(kind / "whole", shard, stand_in.loss)
+            first = train_and_note(kind / "parts", shard, interrupted(6))
+            assert not first.finished and first.step == 3, first
+            assert train_and_note(kind / "parts", shard, stand_in.loss, resume=True).finished
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
