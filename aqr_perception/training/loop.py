@@ -134,7 +134,8 @@ class _Training(Generic[ModelT, SampleT]):
         if not resume:
             raise StateError(f"{newest} is of an earlier training: resume it (--resume), or choose another folder")
         self._restore(newest)
-        _log.info("%s: going on after step %d", newest, self._step)
+        if self._processes.writes:
+            _log.info("%s: going on after step %d", newest, self._step)
 
     def run(self, stop: StopRequest, validate: Callable[[ModelT], float] | None) -> Outcome:
         """Train until the end, or until asked to stop."""

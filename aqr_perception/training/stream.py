@@ -84,7 +84,8 @@ class Stream:
     def draw(self, number: int, progress: float = 0.0) -> Draw:
         """Return the stream's sample number 0, 1, 2, ..."""
         if self._period is not None:
-            number %= self._period
+            # Progress stands still, too: augmentation that grows would make other samples of them.
+            number, progress = number % self._period, 0.0
         epoch, place = divmod(number, self.pass_length)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._pass(epoch)

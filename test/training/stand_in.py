@@ -41,7 +41,7 @@ def model(norm: bool = True) -> Model:
 
 
 class Data:
-    """Points of a plane; augmented by a shift that only the given generator decides. Odd ones have LiDAR."""
+    """Points of a plane; augmented by a shift that grows with the training. Odd ones have LiDAR."""
 
     def __init__(self, length: int = 10, shift: float = 0.1, broken: Sequence[int] = ()) -> None:
         self.length, self.shift, self.broken = length, shift, broken
@@ -51,7 +51,7 @@ class Data:
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> NDArray[np.float32]:
         assert 0.0 <= progress <= 1.0
-        values = np.random.default_rng(index).normal(size=4) + self.shift * rng.normal(size=4)
+        values = np.random.default_rng(index).normal(size=4) + self.shift * (1.0 + progress) * rng.normal(size=4)
         if index in self.broken:
             values[:] = np.nan
         return np.array([*values, index], np.float32)

@@ -185,8 +185,9 @@ def test_a_loss_that_nothing_trained_takes_part_in_is_an_error(tmp_path: Path) -
 
 def test_accumulated_passes_equal_one_pass_over_a_larger_batch(tmp_path: Path) -> None:
     models = [stand_in.model(norm=False) for _ in range(2)]
-    _, small = run(tmp_path / "small", step_loss=stand_in.plain_loss, model=models[0], batch_size=1, accumulate=4)
-    _, large = run(tmp_path / "large", step_loss=stand_in.plain_loss, model=models[1], batch_size=4)
+    data = stand_in.Data(shift=0.0)
+    _, small = run(tmp_path / "small", data, step_loss=stand_in.plain_loss, model=models[0], batch_size=1, accumulate=4)
+    _, large = run(tmp_path / "large", data, step_loss=stand_in.plain_loss, model=models[1], batch_size=4)
     for name, tensor in small.state_dict().items():
         torch.testing.assert_close(tensor, large.state_dict()[name], rtol=0, atol=1e-5)
 
