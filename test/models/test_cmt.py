@@ -16,6 +16,7 @@ from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.cmt import CMT
 from aqr_perception.models.fusion_head import Queries
 from aqr_perception.models.points.voxels import voxelize
+from aqr_perception.models.presets import Decoder, PointBranch, Preset
 from aqr_perception.options import AqrOptions
 
 PUBLISHED = (
@@ -273,3 +274,40 @@ def test_published_presets_start_without_aqr() -> None:
     model = build_model("cmt_lidar_voxel0075")
     assert not model.router_trained
     assert dataclasses.replace(model.aqr_options, mode="both").modulates
+
+
+def test_denoising_queries_do_not_reach_the_lidar_only_models_neighbouring_queries() -> None:
+    # Its heads are convolutions over three neighbouring queries.
+    points = PointBranch(
+        (0.8, 0.8, 0.25),
+        (32, 32, 32),
+        encoder_channels=(8, 8, 8, 8),
+        encoder_output=8,
+        backbone_channels=(8, 8),
+        backbone_layers=(1, 1),
+        neck_channels=8,
+    )
+    decoder = Decoder(channels=16, queries=6, layers=2, heads=2, feedforward=16, head_kernel=3)
+    preset = Preset("small", "for tests", (-12.8, -12.8, -5.0, 12.8, 12.8, 3.0), points=points, decoder=decoder)
+    model = CMT(preset).eval()
+    clouds = [torch.rand(50, 5, generator=torch.Generator().manual_seed(0)) * 10]
+    learned = model.pts_bbox_head.reference_points.weight[None]
+    mask = torch.zeros(10, 10, dtype=torch.bool)
+    mask[4:, :4] = True
+    with torch.no_grad():
+        alone = model(None, None, clouds)
+        both = model(None, None, clouds, Queries(torch.cat((torch.rand(1, 4, 3), learned), dim=1), 4, mask))
+    torch.testing.assert_close(both.boxes[:, :, 4:], alone.boxes, atol=1e-5, rtol=1e-5)
+    assert both.boxes.shape[2] == 10
+
+
+def test_empty_sweeps_leave_the_point_branchs_statistics_alone() -> None:
+    _, _, (cloud,) = tiny_inputs(views=0)
+    alone, among = build_model("aqr_tiny").train(), build_model("aqr_tiny").train()
+    with torch.no_grad():
+        expected = alone.bev_features([cloud])
+        found = among.bev_features([torch.zeros(0, 5), cloud])
+    assert expected is not None and found is not None
+    torch.testing.assert_close(found[1:], expected, atol=1e-4, rtol=1e-4)
+    assert not found[0].any()
+    torch.testing.assert_close(dict(among.named_buffers()), dict(alone.named_buffers()))

@@ -109,3 +109,16 @@ def test_autocast_computes_in_its_own_precision() -> None:
         found = convolve(features, modules[0], modules[1], relu=True)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), reference(features, modules, relu=True), atol=0.1, rtol=0.05)
+
+
+def test_inference_follows_a_fused_optimiser_which_raises_no_versions() -> None:
+    convolution, features = nn.Conv2d(4, 6, 3, padding=1), torch.randn(1, 4, 5, 5)
+    optimiser = torch.optim.AdamW(convolution.parameters(), lr=0.5, fused=True)
+    with torch.no_grad():
+        before = convolve(features, convolution)
+    convolve(features, convolution).sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        after = convolve(features, convolution)
+        torch.testing.assert_close(after, convolution(features))
+    assert not torch.allclose(after, before)

@@ -60,3 +60,13 @@ def test_all_cameras_that_see_a_point_count() -> None:
 def test_missing_sensors_see_nothing() -> None:
     cells = project(torch.zeros(1, 5, 3), POINT_RANGE, torch.zeros(1, 0, 4, 4), (0, 0), TokenLayout())
     assert not cells.bev_inside.any() and cells.image_visible.shape == (1, 5, 0)
+
+
+def test_autocast_moves_no_point_to_another_cell() -> None:
+    points = (torch.rand(1, 1000, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * torch.tensor([100.0, 100, 6])
+    fine = TokenLayout(bev=(180, 180), views=2, image=(40, 100))
+    exact = project(points, POINT_RANGE, CAMERAS, IMAGE_SIZE, fine)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = project(points, POINT_RANGE, CAMERAS, IMAGE_SIZE, fine)
+    assert exact.image_visible.any()
+    assert all(torch.equal(a, b) for a, b in zip(exact, found, strict=True))

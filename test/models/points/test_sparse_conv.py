@@ -206,3 +206,43 @@ def test_autocast_gives_single_precision_sums() -> None:
         result = convolve(inputs, convolution, norm).features
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, expected, atol=0.1, rtol=0.02)
+
+
+def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
+    convolution, norm = layer_pair(False)
+    coordinates, _ = occupied(3, (4, 8, 8), 0.3)
+    inputs = SparseTensor.at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
+    optimiser = torch.optim.AdamW([*convolution.parameters(), *norm.parameters()], lr=0.5, fused=True)
+
+    def inferred() -> Tensor:
+        with torch.no_grad():
+            found = convolve(inputs, convolution, norm).features
+            torch.testing.assert_close(found, F.relu(norm(convolution(inputs).features)))
+        return found
+
+    before = inferred()
+    loss = convolve(inputs, convolution, norm.train()).features.sum()  # new statistics, the weights as they were
+    norm.eval()
+    between = inferred()
+    assert not torch.allclose(between, before)
+    loss = convolve(inputs, convolution, norm).features.sum()
+    loss.backward()
+    optimiser.step()
+    assert not torch.allclose(inferred(), between)
+
+
+def test_training_keeps_no_gathered_rows() -> None:
+    convolution = SubmanifoldConv3d(4, 4)
+    coordinates, _ = occupied(3, (4, 8, 8), 0.9)
+    features = torch.randn(len(coordinates), 4, requires_grad=True)
+    inputs = SparseTensor.at(coordinates, features, (4, 8, 8), 2)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = convolution(inputs).features
+    # All rows of all offsets would be a good twenty times the features.
+    assert outputs.requires_grad and 0 < sum(kept.values()) < 6 * features.nbytes

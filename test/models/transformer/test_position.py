@@ -105,3 +105,29 @@ def test_grid_embedding_is_kept_until_a_parameter_changes() -> None:
         assert embedding.grid(4, 4) is first
         embedding[2].bias.add_(1.0)
         torch.testing.assert_close(embedding.grid(4, 4), first + 1.0)
+
+
+def test_grid_embedding_follows_a_fused_optimiser_which_raises_no_versions() -> None:
+    embedding = BevEmbedding(8)
+    optimiser = torch.optim.AdamW(embedding.parameters(), lr=0.5, fused=True)
+    with torch.no_grad():
+        before = embedding.grid(4, 4)
+    embedding.grid(4, 4).sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        torch.testing.assert_close(embedding.grid(4, 4), embedding(bev_cell_centres(4, 4)))
+        assert not torch.allclose(embedding.grid(4, 4), before)
+
+
+def test_autocast_leaves_pixels_and_rays_precise(embedding: FrustumEmbedding) -> None:
+    lidar_to_image = camera_ring(6)
+    points = (torch.rand(1, 300, 3) - 0.5) * torch.tensor([100.0, 100.0, 6.0])
+    exact = embedding.queries(points, lidar_to_image, IMAGE_SIZE)
+    grid = embedding.image_grid(lidar_to_image, 6, 10, IMAGE_SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(
+            embedding.queries(points, lidar_to_image, IMAGE_SIZE).float(), exact, atol=0.01, rtol=0.01
+        )
+        torch.testing.assert_close(
+            embedding.image_grid(lidar_to_image, 6, 10, IMAGE_SIZE).float(), grid, atol=0.01, rtol=0.01
+        )
