@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Predictions, Queries, merge
+from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
-from aqr_perception.models.image.resnet import ResNet
-from aqr_perception.models.image.vovnet import VoVNet
 from aqr_perception.models.points.second import SECOND, SECONDFPN
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
-from aqr_perception.models.presets import ImageBranch, Preset
+from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
 
@@ -26,12 +25,6 @@ def _has_points(images: Tensor | None, points: Sequence[Tensor] | None) -> tuple
     if points is None:
         return (False,) * (1 if images is None else images.shape[0])
     return tuple(len(cloud) > 0 for cloud in points)
-
-
-def _image_backbone(branch: ImageBranch) -> ResNet | VoVNet:
-    if branch.backbone == "vovnet99":
-        return VoVNet()
-    return ResNet(depth=50 if branch.backbone == "resnet50" else 18)
 
 
 class CMT(nn.Module):
@@ -52,7 +45,7 @@ class CMT(nn.Module):
         self.aqr_options = preset.aqr
         self.router_trained = preset.aqr.mode != "off"
         if preset.image is not None:
-            backbone = _image_backbone(preset.image)
+            backbone = image_backbone(preset.image)
             self.img_backbone = backbone
             self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         if preset.points is not None:

@@ -79,6 +79,26 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class PetrOptions:
+    """What PETR and PETRv2 need beside queries and decoder.
+
+    Attributes:
+        frames: 1 is PETR; 2 is PETRv2, which also looks at a past frame.
+        position_range: x, y, z minimum and maximum in metres that the position embedding of image cells spans.
+        camera_azimuths: of the six cameras' optical axes in degrees, in the model frame, counter-clockwise from +x, in
+            the order front, front right, front left, back, back left, back right. A camera takes the place in the ring
+            of the one that looks most nearly its way, so missing and reordered cameras change nothing for the others.
+            nuScenes' in the frame of its LiDAR (y forward), where the published weights were trained.
+        frame_gap: seconds before the frame that the past one lies if there is a choice.
+    """
+
+    frames: Literal[1, 2] = 1
+    position_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    camera_azimuths: tuple[float, float, float, float, float, float] = (90.0, 34.0, 146.0, -90.0, -162.0, -20.0)
+    frame_gap: float = 1.245
+
+
+@dataclass(frozen=True)
 class Preset:
     """A model's whole configuration.
 
@@ -91,6 +111,7 @@ class Preset:
         sweeps: LiDAR sweeps the model was trained to see at once.
         aqr: how query weights are used unless the user says otherwise.
         architecture: which model the preset configures.
+        petr: read by ``petr`` alone.
     """
 
     name: str
@@ -102,6 +123,7 @@ class Preset:
     sweeps: int = 10
     aqr: AqrOptions = field(default_factory=AqrOptions)
     architecture: Literal["cmt", "mome", "petr", "bevformer"] = "cmt"
+    petr: PetrOptions = field(default_factory=PetrOptions)
 
 
 def preset_directory() -> Path:
@@ -146,6 +168,8 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: image.size is {list(preset.image.size)}, but both must be positive multiples of 32")
     if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
         raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
+    if preset.architecture == "petr" and (preset.image is None or preset.points is not None):
+        raise PresetError(f"{path}: PETR looks at cameras alone: it needs 'image', and 'points' must not be there")
     if preset.decoder.channels % preset.decoder.heads:
         raise PresetError(
             f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "
