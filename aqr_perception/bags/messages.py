@@ -1,15 +1,27 @@
 """Sensor messages for a bag, made without ROS; fields are those of the message definitions of the same names."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from aqr_perception.geometry import quaternion_xyzw
 
 TYPESTORE = get_typestore(Stores.ROS2_KILTED)
-"""Message classes by type name, e.g. ``TYPESTORE.types["sensor_msgs/msg/Image"]``."""
+"""Message classes by type name, e.g. ``TYPESTORE.types["sensor_msgs/msg/Image"]``; ROS 2's common ones and our own."""
+
+
+def definitions() -> Path:
+    """Return where our own message definitions lie: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "definitions"
+    return installed if installed.is_dir() else package.parent / "msg"
+
+
+for _path in sorted(definitions().glob("*.msg")):
+    TYPESTORE.register(get_types_from_msg(_path.read_text(), f"aqr_perception/msg/{_path.stem}"))
 
 _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}  # sensor_msgs/PointField
 
@@ -105,4 +117,35 @@ def image(stamp_ns: int, frame_id: str, pixels: NDArray[np.uint8]) -> Any:
         is_bigendian=0,
         step=3 * width,
         data=pixels.reshape(-1),
+    )
+
+
+def fused_detection(class_name: str, box: NDArray, *, score: float = 1.0) -> Any:
+    """Return a FusedDetection of a (9,) box as `Detections.boxes`, with weights 0: nobody weighed anything."""
+    x, y, z, length, width, height, yaw, vx, vy = np.asarray(box, dtype=np.float64).tolist()
+    orientation = make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2)))
+    return make(
+        "aqr_perception/msg/FusedDetection",
+        class_name=class_name,
+        score=score,
+        pose=make(
+            "geometry_msgs/msg/Pose", position=make("geometry_msgs/msg/Point", x=x, y=y, z=z), orientation=orientation
+        ),
+        size=make("geometry_msgs/msg/Vector3", x=length, y=width, z=height),
+        velocity=make("geometry_msgs/msg/Vector3", x=vx, y=vy, z=0.0),
+        lidar_weight=0.0,
+        camera_weight=0.0,
+        camera_weights=np.zeros(0, np.float32),
+    )
+
+
+def fused_detections(stamp_ns: int, frame_id: str, detections: list[Any]) -> Any:
+    """Return a FusedDetectionArray of no sensors: what is true, not what was detected."""
+    return make(
+        "aqr_perception/msg/FusedDetectionArray",
+        header=header(stamp_ns, frame_id),
+        sensors=[],
+        camera_names=[],
+        weights_source="",
+        detections=detections,
     )

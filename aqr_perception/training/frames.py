@@ -10,6 +10,7 @@ from aqr_perception.models.presets import Preset
 from aqr_perception.training.augmentation import BevAugmentation, ImageAugmentation
 from aqr_perception.training.corruption import corrupt
 from aqr_perception.training.gridmask import GridMask
+from aqr_perception.training.health_motion import follow
 from aqr_perception.training.sample import HealthyFrame
 
 LEAST_VISIBLE = 0.15
@@ -48,13 +49,16 @@ class TrainingFrames:
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> HealthyFrame:
         """Return a frame as the training sees it; see `stream.Samples`."""
         labelled = seen(self.data[index])
+        # Sensors fail in the real scene; what augmentation makes of it comes after.
+        frame = corrupt(labelled, rng) if self.corrupted else HealthyFrame(labelled)
+        labelled = frame.labelled
         if self.augment:
             if self.preset.image is not None:
                 labelled = ImageAugmentation(self.preset.image.size)(labelled, rng)
             labelled = BevAugmentation()(labelled, rng)
         if self.grid_mask and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, rng)
-        return corrupt(labelled, rng) if self.corrupted else HealthyFrame(labelled)
+        return follow(frame, labelled)
 
 
 def seen(labelled: LabelledFrame) -> LabelledFrame:
