@@ -75,7 +75,7 @@ def _matching_sums(
 
 
 def _denoising_sums(predictions: Predictions, targets: DenoisingTargets) -> tuple[Tensor, Tensor]:
-    """Return the focal loss and the L1 of the real denoising queries. Those too far off to claim a class regress too."""
+    """Return the focal loss and the L1 of the real denoising queries; background ones regress their object, too."""
     logits, codes = (values[:, targets.real] for values in predictions)  # (L, R, ...)
     labels, boxes = targets.labels[targets.real], targets.boxes[targets.real]
     claims = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels != BACKGROUND)[:, None]
@@ -83,7 +83,7 @@ def _denoising_sums(predictions: Predictions, targets: DenoisingTargets) -> tupl
 
 
 def _l1(codes: Tensor, boxes: Tensor) -> Tensor:
-    """Return the weighted L1 distance of codes (..., R, 10) from boxes (R, 9), summed; velocities that are NaN left out.
+    """Return the weighted L1 distance of codes (..., R, 10) from boxes (R, 9), summed; NaN velocities are left out.
 
     All other numbers of a box must be finite: a NaN there becomes a NaN of the loss.
     """
