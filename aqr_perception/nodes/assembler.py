@@ -1,5 +1,6 @@
 """Messages -> frame requests: which images go with which sweep, and what is missing."""
 
+import bisect
 import math
 import threading
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ __all__ = ["AssembledFrame", "Assembler", "AssemblerSettings", "CameraSettings",
 
 _IMAGES_KEPT = 4
 _SWEEPS_KEPT = 10
+_LATE_NS = 200_000_000
+"""A message older than its sensor's last one by no more than this came late; by more, time jumped back."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Assembler:
     def settings(self, settings: AssemblerSettings) -> None:
         with self._lock:
             self._settings = settings
-            self._pending = self._overtaken = None
+            self._keep_waiting_sweeps()
 
     def on_image(self, name: str, message: Image | CompressedImage, now: float) -> float:
         """Store a camera's image.
@@ -85,8 +88,7 @@ class Assembler:
         with self._lock:
             stamp_ns = stamp_to_ns(message.header.stamp) - round(self._camera(name).offset * 1e9)
             images = self._images.setdefault(name, [])
-            jump = self._forget_future(images, stamp_ns)
-            images.append((stamp_ns, message))
+            jump = self._store(images, stamp_ns, message)
             del images[:-_IMAGES_KEPT]
             if now - self._image_heard > self._settings.lidar_timeout:
                 self._lidar_awaited_since = now  # after a pause the LiDAR gets its full time again
@@ -105,15 +107,12 @@ class Assembler:
         """Store a sweep. Returns what `on_image` returns."""
         with self._lock:
             stamp_ns = stamp_to_ns(message.header.stamp)
-            jump = self._forget_future(self._sweeps, stamp_ns)
-            self._sweeps.append((stamp_ns, message))
+            jump = self._store(self._sweeps, stamp_ns, message)
             del self._sweeps[:-_SWEEPS_KEPT]
             self._lidar_frame = message.header.frame_id
             self._lidar_awaited_since = now
             if self._settings.is_enabled(LIDAR):
-                if self._pending is not None and self._pending.sweep_ns not in (None, stamp_ns):
-                    self._overtaken = self._pending
-                self._pending = _Pending(stamp_ns, now)
+                self._await_cameras(_Pending(stamp_ns, now))
             return jump
 
     def poll(self, now: float) -> FrameRequest | None:
@@ -145,18 +144,38 @@ class Assembler:
         known = ", ".join(camera.name for camera in self._settings.cameras)
         raise KeyError(f"camera {name!r} is not configured; configured are: {known or '(none)'}")
 
-    def _forget_future(self, stored: list[Any], stamp_ns: int) -> float:
-        """Drop what a sensor sent for `stamp_ns` or later; where time jumped back so, of the other sensors too."""
+    def _store(self, stored: list[Any], stamp_ns: int, message: Any) -> float:
+        """Store a sensor's message in the order of stamps, in place of an equal one; return what `on_image` returns."""
         jump_ns = max((stored[-1][0] if stored else stamp_ns) - stamp_ns, 0)
+        if jump_ns > _LATE_NS:
+            self._forget_future(stored, stamp_ns)
+        stored[:] = [entry for entry in stored if entry[0] != stamp_ns]
+        bisect.insort(stored, (stamp_ns, message), key=lambda entry: entry[0])
+        return jump_ns / 1e9 if jump_ns > _LATE_NS else 0.0
+
+    def _forget_future(self, stored: list[Any], stamp_ns: int) -> None:
+        """Time jumped back: drop what this sensor sent for later moments, and what others sent of the old future."""
         stored[:] = [entry for entry in stored if entry[0] < stamp_ns]
-        if jump_ns > 0:
-            # Other sensors may be a little ahead; only what is too far ahead to belong together is of the old future.
-            horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
-            for other in (self._sweeps, *self._images.values()):
-                other[:] = [entry for entry in other if entry[0] <= horizon_ns]
-            self._pending = self._overtaken = self._last_frame_ns = None
-            self._unpunctual.clear()
-        return jump_ns / 1e9
+        # Other sensors may be a little ahead; only what is too far ahead to belong together is of the old future.
+        horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
+        for other in (self._sweeps, *self._images.values()):
+            other[:] = [entry for entry in other if entry[0] <= horizon_ns]
+        self._last_frame_ns = None
+        self._keep_waiting_sweeps()
+        self._unpunctual.clear()
+
+    def _await_cameras(self, frame: _Pending) -> None:
+        """Let a sweep's frame wait for its cameras; the older one of two sweeps goes at once."""
+        waiting = self._pending
+        if waiting is not None and waiting.sweep_ns not in (None, frame.sweep_ns):
+            self._overtaken, frame = sorted((waiting, frame), key=lambda pending: pending.sweep_ns)
+        self._pending = frame
+
+    def _keep_waiting_sweeps(self) -> None:
+        """Of the frames that wait, keep those of sweeps that are still stored and take part."""
+        stored = {stamp_ns for stamp_ns, _ in self._sweeps} if self._settings.is_enabled(LIDAR) else set()
+        self._pending = self._pending if self._pending and self._pending.sweep_ns in stored else None
+        self._overtaken = self._overtaken if self._overtaken and self._overtaken.sweep_ns in stored else None
 
     def _camera_only_due(self, now: float) -> bool:
         fresh = any(self._settings.is_enabled(name) and self._images[name] for name in self._new_images)
@@ -212,8 +231,14 @@ class Assembler:
             else:
                 cameras.append(CameraInput(camera, nearest[1], self._infos[camera.name], nearest[0]))
         self._unpunctual = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
-        self._new_images.clear()
-        self._last_frame_ns = frame_ns
+        # Images newer than this frame and not in it, of a moment whose sweep may never come, trigger one of their own.
+        newest_used = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
+        self._new_images = {
+            name
+            for name in self._new_images
+            if self._images[name] and self._images[name][-1][0] > newest_used.get(name, frame_ns)
+        }
+        self._last_frame_ns = max(frame_ns, self._last_frame_ns or frame_ns)
         model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
         return FrameRequest(frame_ns, model_frame, self._sweeps_until(sweep_ns), tuple(cameras), settings, left_out)
 

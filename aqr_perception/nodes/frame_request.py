@@ -153,6 +153,14 @@ class FrameRequest:
     settings: AssemblerSettings
     left_out: Mapping[str, SensorUse] = field(default_factory=dict)
 
+    def supersedes(self, other: "FrameRequest") -> bool:
+        """Whether the other frame, not yet begun, is needless beside this one.
+
+        A sweep's frame gives way to newer sweeps alone: on a busy machine a sweep comes late, and the cameras' frames
+        that were made in its absence are no substitute for it.
+        """
+        return self.stamp_ns >= other.stamp_ns and (bool(self.sweeps) or not other.sweeps)
+
 
 def _require(holds: bool, name: str, found: object, needed: str) -> None:
     if not holds:

@@ -145,6 +145,8 @@ class PerceptionNode(LifecycleNode):
         self._poll()
 
     def _after_jump(self, seconds: float) -> None:
+        if seconds > 0:
+            self._pipeline.forget()
         if seconds > _LONGEST_TF_MEMORY:
             self.get_logger().info(f"time jumped back by {seconds:.1f} s: transforms are forgotten")
             self._buffer.clear()

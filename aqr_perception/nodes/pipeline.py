@@ -63,7 +63,9 @@ class Pipeline:
 
     def start(self) -> None:
         """Take requests from now on."""
-        self._worker = Worker(self._process, self._report_failure)
+        self._worker = Worker(
+            self._process, self._report_failure, lambda one, other: one.request.supersedes(other.request)
+        )
 
     def stop(self) -> None:
         """Finish the frame under way; take no more."""
@@ -84,6 +86,11 @@ class Pipeline:
         """Process a request next; returns at once. While stopped it is forgotten, lest it be old after the start."""
         if self._worker is not None:
             self._worker.submit(_Job(request, self._model.detector))
+
+    def forget(self) -> None:
+        """Drop the requests that wait: time jumped back, and they are of the old future."""
+        if self._worker is not None:
+            self._worker.forget()
 
     def _process(self, job: _Job) -> None:
         request, detector = job

@@ -429,3 +429,89 @@ def test_stragglers_of_a_frame_make_no_camera_only_frame_of_the_same_moment() ->
     drive.image("back", 1600, stamp=120)
     request = drive.poll(2200)
     assert request is not None and request.stamp_ns == START + 120 * MS
+
+
+def frames_of(drive: Drive, begin: int, end: int) -> list[tuple[int, bool]]:
+    """Poll every 10 ms; stamps in milliseconds, and whether a sweep is in the frame."""
+    requests = [request for now in range(begin, end, 10) if (request := drive.poll(now))]
+    return [((request.stamp_ns - START) // MS, bool(request.sweeps)) for request in requests]
+
+
+def test_a_sweep_that_comes_after_its_camera_only_frame_makes_a_frame_too() -> None:
+    drive = Drive()
+    drive.sweep(0)
+    drive.poll(50)
+    for now in range(100, 601, 100):
+        drive.image("front", now)
+        drive.image("back", now)
+    assert frames_of(drive, 600, 640) == [(600, False)], "the LiDAR is taken for dead"
+    drive.sweep(640, stamp=600)
+    assert frames_of(drive, 640, 700) == [(600, True)]
+
+
+def test_images_newer_than_a_late_sweep_still_trigger_their_own_frame() -> None:
+    drive = Drive()
+    drive.image("front", 0)
+    drive.image("back", 0)
+    assert drive.poll(0) is None
+    for camera in ("front", "back"):
+        drive.image(camera, 100)
+    drive.sweep(150, stamp=0)
+    assert frames_of(drive, 150, 200) == [(0, True)]
+    assert frames_of(drive, 200, 1000) == [(100, False)], "no sweep comes for them any more"
+
+
+def test_an_image_used_by_a_sweep_triggers_no_frame_of_its_own() -> None:
+    drive = Drive()
+    drive.sweep(0)
+    drive.image("front", 10)
+    drive.image("back", 20)
+    assert frames_of(drive, 20, 2000) == [(0, True)]
+
+
+@pytest.mark.parametrize("late", ["front", "sweep"])
+def test_a_message_that_comes_late_does_not_cost_the_waiting_sweep_its_frame(late: str) -> None:
+    drive = Drive()
+    drive.image("front", 90)
+    drive.sweep(100)
+    assert drive.poll(100) is None
+    if late == "front":
+        assert drive.image("front", 110, stamp=40) == 0.0
+        assert frames_of(drive, 110, 200) == [(100, True)]
+    else:
+        assert drive.sweep(110, stamp=40) == 0.0
+        assert frames_of(drive, 110, 200) == [(40, True), (100, True)]
+
+
+def test_a_late_image_leaves_the_newer_ones_of_its_camera() -> None:
+    drive = Drive(settings(cameras=(CameraSettings("front", "/front/image", "/front/info"),)))
+    drive.image("front", 100)
+    drive.image("front", 110, stamp=60)
+    drive.sweep(120, stamp=110)
+    request = drive.poll(120)
+    assert request is not None and used(request) == {"front": 100}
+
+
+def test_the_first_sweep_of_a_bag_that_starts_over_survives_the_cameras_jumps() -> None:
+    drive = Drive()
+    for now in range(0, 2001, 100):
+        drive.image("front", now)
+        drive.image("back", now)
+        drive.sweep(now)
+        drive.poll(now)
+    assert drive.sweep(2100, stamp=0) == pytest.approx(2.0)
+    assert drive.poll(2100) is None
+    drive.image("front", 2110, stamp=10)
+    drive.image("back", 2110, stamp=10)
+    assert frames_of(drive, 2110, 2200) == [(0, True)]
+
+
+def test_settings_may_change_while_a_sweep_waits() -> None:
+    drive = Drive()
+    drive.sweep(0)
+    assert drive.poll(0) is None
+    drive.assembler.settings = settings(enabled=frozenset({"lidar", "front"}))
+    assert frames_of(drive, 10, 100) == [(0, True)]
+    drive.sweep(100)
+    drive.assembler.settings = settings(enabled=frozenset({"front"}))
+    assert drive.poll(200) is None

@@ -14,6 +14,7 @@ import numpy as np
 import rclpy
 import yaml
 from aqr_perception.msg import FusedDetectionArray
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log, SetParametersResult
@@ -119,10 +120,20 @@ class Vehicle:
         publishers = (*self._images.values(), *self._infos.values(), self._cloud)
 
         def connected() -> bool:
-            listening = all(publisher.get_subscription_count() for publisher in publishers)
-            return listening and self.node.count_publishers("/aqr_perception/detections") > 0
+            return all(publisher.get_subscription_count() for publisher in publishers)
 
         self.wait_for(connected, "the node's subscriptions", 40.0)
+        self.wait_until_known()
+
+    def wait_until_known(self) -> None:
+        """Wait until the node has found every subscription made so far.
+
+        That this side has found the node is not enough: until the node has found a listener too, it sends it nothing.
+        Subscriptions are announced in the order in which they are made, so what reaches the last one proves the others.
+        """
+        health: list[DiagnosticArray] = []
+        self.listen(DiagnosticArray, "/diagnostics", health)
+        self.wait_for(lambda: bool(health), "the node's health", 40.0)
 
     def drive(
         self,
