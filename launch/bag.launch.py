@@ -24,7 +24,10 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="rosbag2 to play"),
-            *(DeclareLaunchArgument(name, default_value=value) for name, value in defaults.items()),
+            *(
+                DeclareLaunchArgument(name, default_value=value, description="see perception.launch.py")
+                for name, value in defaults.items()
+            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(PathJoinSubstitution([_SHARE, "launch", "perception.launch.py"])),
                 launch_arguments=[(name, LaunchConfiguration(name)) for name in names],

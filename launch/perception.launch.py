@@ -1,9 +1,10 @@
 """Start the perception node; play a bag and open RViz where asked for."""
 
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
@@ -13,26 +14,26 @@ _SHARE = FindPackageShare("aqr_perception")
 _OVERRIDES = {"model": "model.preset", "checkpoint": "model.checkpoint", "device": "model.device"}
 
 
-def _perception_node(context, *_args, **_kwargs):
-    """The node; an argument that is empty leaves the configuration file's value alone."""
+def _perception(context, *_args, **_kwargs):
+    """The node, and the bag once it is active; an empty argument leaves the configuration file's value alone."""
     given = {name: LaunchConfiguration(name).perform(context) for name in _OVERRIDES}
     overrides = {_OVERRIDES[name]: value for name, value in given.items() if value}
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
-    return [
-        LifecycleNode(
-            package="aqr_perception",
-            executable="perception_node",
-            name="aqr_perception",
-            namespace="",
-            output="screen",
-            parameters=[LaunchConfiguration("config"), overrides, {"use_sim_time": use_sim_time}],
-        )
-    ]
-
-
-def _bag_player(context, *_args, **_kwargs):
+    node = LifecycleNode(
+        package="aqr_perception",
+        executable="perception_node",
+        name="aqr_perception",
+        namespace="",
+        output="screen",
+        parameters=[LaunchConfiguration("config"), {**overrides, "use_sim_time": use_sim_time}],
+    )
     bag = LaunchConfiguration("bag").perform(context)
-    return [ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen")] if bag else []
+    if not bag:
+        return [node]
+    # A short bag would be over before a large model is loaded.
+    play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen")
+    active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
+    return [RegisterEventHandler(active), node]
 
 
 def generate_launch_description():
@@ -46,7 +47,7 @@ def generate_launch_description():
         DeclareLaunchArgument("model", default_value="", description="model preset; empty: as in config"),
         DeclareLaunchArgument("checkpoint", default_value="", description="weights; empty: as in config"),
         DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda or cuda:N; empty: as in config"),
-        DeclareLaunchArgument("bag", default_value="", description="rosbag2 to play; empty: none"),
+        DeclareLaunchArgument("bag", default_value="", description="rosbag2 to play to the active node; empty: none"),
         DeclareLaunchArgument("rviz", default_value="false", description="whether to open RViz"),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="whether to follow /clock"),
     ]
@@ -57,6 +58,4 @@ def generate_launch_description():
         parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription(
-        [*arguments, OpaqueFunction(function=_perception_node), OpaqueFunction(function=_bag_player), rviz]
-    )
+    return LaunchDescription([*arguments, OpaqueFunction(function=_perception), rviz])

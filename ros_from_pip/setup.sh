@@ -29,7 +29,7 @@ find_python() {
 found_pythons() {
     local candidate found
     for candidate in python3 python3.{9,10,11,12,13,14}; do
-        found=$("$candidate" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null) && echo "$found"
+        if found=$("$candidate" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null); then echo "$found"; fi
     done | sort -u | paste -sd' '
 }
 
