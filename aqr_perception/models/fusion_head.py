@@ -115,14 +115,22 @@ class _SharedConvolution(nn.Module):
         return convolve(features, self.conv, self.bn, relu=True)
 
 
-class _Transformer(nn.Module):
+class Transformer(nn.Module):
+    """The decoder, under the name that the keys give what lies between tokens and predictions."""
+
     def __init__(self, decoder: TransformerDecoder) -> None:
         super().__init__()
         self.decoder = decoder
 
 
-class FusionHead(nn.Module):
-    """Queries gather evidence from LiDAR and camera tokens; see `forward`."""
+class QueryHead(nn.Module):
+    """Learned queries, tokens with their position embeddings, and predictions; subclasses say how evidence is gathered.
+
+    Attributes:
+        reference_points: (Q, 3) in 0..1 of the point range, the queries' own.
+    """
+
+    transformer: Transformer
 
     _lower: Tensor
     _extent: Tensor
@@ -134,7 +142,7 @@ class FusionHead(nn.Module):
         self.channels = config.channels
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
-        self.transformer = _Transformer(
+        self.transformer = Transformer(
             TransformerDecoder(config.channels, config.heads, config.feedforward, config.layers)
         )
         self.reference_points = nn.Embedding(config.queries, 3)
@@ -148,6 +156,50 @@ class FusionHead(nn.Module):
         lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
+
+    def _predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
+        """Return predictions for the decoder's outputs (L, B, Q, C).
+
+        Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
+        """
+        count = queries.denoising
+        matching = self.task_heads(decoded[:, :, count:], queries.reference_points[:, count:], layers=layers)
+        if count == 0:
+            return Predictions(*matching)
+        denoising = self.task_heads(decoded[:, :, :count], queries.reference_points[:, :count], layers=layers)
+        return Predictions(*(torch.cat(pair, dim=2) for pair in zip(denoising, matching, strict=True)))
+
+    def _tokens(
+        self, bev: Tensor | None, image: Tensor | None, lidar_to_image: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, TokenLayout]:
+        """Return features (B, K, C), position embeddings (B or 1, K, C) and the layout of all tokens."""
+        features, positions = [], []
+        grid, views, cells = (0, 0), 0, (0, 0)
+        if bev is not None:
+            bev = self.shared_conv(bev)
+            grid = (bev.shape[2], bev.shape[3])
+            features.append(bev.flatten(2).transpose(1, 2))
+            positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
+        if image is not None:
+            views, cells = image.shape[1], (image.shape[3], image.shape[4])
+            features.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
+            positions.append(self.rv_embedding.image_grid(lidar_to_image, *cells, image_size).flatten(1, 2))
+        if not features:
+            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.channels)
+            return empty, empty, TokenLayout()
+        return torch.cat(features, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells)
+
+    @staticmethod
+    def _render(
+        modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, aqr: AqrOptions, skip: int
+    ) -> QueryWeights:
+        shown = QueryCells(*(cell[:, skip:] for cell in cells))
+        bev = rendering.render_bev(modality[:, skip:, 0], shown, layout, aqr)
+        return QueryWeights(modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr))
+
+
+class FusionHead(QueryHead):
+    """Queries gather evidence from LiDAR and camera tokens; see `forward`."""
 
     def forward(
         self,
@@ -202,38 +254,6 @@ class FusionHead(nn.Module):
             attended = self._render(modality, decoded.mass[..., 1:], cells, layout, aqr, skip=queries.denoising)
         return HeadOutput(self._predict(decoded.queries, queries, layers), routed, attended)
 
-    def _predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
-        """Return predictions for the decoder's outputs (L, B, Q, C).
-
-        Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
-        """
-        count = queries.denoising
-        matching = self.task_heads(decoded[:, :, count:], queries.reference_points[:, count:], layers=layers)
-        if count == 0:
-            return Predictions(*matching)
-        denoising = self.task_heads(decoded[:, :, :count], queries.reference_points[:, :count], layers=layers)
-        return Predictions(*(torch.cat(pair, dim=2) for pair in zip(denoising, matching, strict=True)))
-
-    def _tokens(
-        self, bev: Tensor | None, image: Tensor | None, lidar_to_image: Tensor, image_size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, TokenLayout]:
-        """Return features (B, K, C), position embeddings (B or 1, K, C) and the layout of all tokens."""
-        features, positions = [], []
-        grid, views, cells = (0, 0), 0, (0, 0)
-        if bev is not None:
-            bev = self.shared_conv(bev)
-            grid = (bev.shape[2], bev.shape[3])
-            features.append(bev.flatten(2).transpose(1, 2))
-            positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
-        if image is not None:
-            views, cells = image.shape[1], (image.shape[3], image.shape[4])
-            features.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
-            positions.append(self.rv_embedding.image_grid(lidar_to_image, *cells, image_size).flatten(1, 2))
-        if not features:
-            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.channels)
-            return empty, empty, TokenLayout()
-        return torch.cat(features, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells)
-
     def _query_positions(
         self, reference_points: Tensor, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
     ) -> Tensor:
@@ -241,11 +261,3 @@ class FusionHead(nn.Module):
         if hasattr(self, "rv_embedding"):
             position = position + self.rv_embedding.queries(points, lidar_to_image, image_size)
         return position
-
-    @staticmethod
-    def _render(
-        modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, aqr: AqrOptions, skip: int
-    ) -> QueryWeights:
-        shown = QueryCells(*(cell[:, skip:] for cell in cells))
-        bev = rendering.render_bev(modality[:, skip:, 0], shown, layout, aqr)
-        return QueryWeights(modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr))
