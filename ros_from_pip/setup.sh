@@ -40,7 +40,7 @@ check_machine() {
     local found
     found=$(found_pythons)
     find_python >/dev/null ||
-        fail "found Python ${found:-nowhere}, but it takes one from 3.10 to 3.13 with venv; install it (apt-get install python3 python3-venv), or install ROS 2 (docs.ros.org) and source its setup file"
+        fail "found ${found:+Python }${found:-no Python}, but ROS 2 wheels take one from 3.10 to 3.13 with venv; install it (apt-get install python3 python3-venv), or install ROS 2 (docs.ros.org) and source its setup file"
     local tool
     for tool in g++ make; do
         command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"

@@ -1,0 +1,95 @@
+"""Where `make setup` cannot work it says so at once: what it found, what it takes, and what to do."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).parents[2] / "ros_from_pip" / "setup.sh"
+TOOLS = ("bash", "dirname", "flock", "paste", "sort")
+PYTHON_3_12 = "case $2 in *print*) echo 3.12.1;; *rclpy*) exit 1;; esac"
+PYTHON_3_9 = "case $2 in *print*) echo 3.9.18;; *) exit 1;; esac"
+WITH_RCLPY_ALONE = "case $2 in *print*) echo 3.12.1;; *cv_bridge*|*vision_msgs*) exit 1;; esac"
+
+
+class Machine:
+    """A checkout with nothing but setup.sh, and a PATH with nothing but what a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (folder / "ros_from_pip").mkdir()
+        self.script = shutil.copy(SETUP, folder / "ros_from_pip")
+        for requirements in SETUP.parent.glob("requirements*.txt"):
+            shutil.copy(requirements, folder / "ros_from_pip")
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            assert found
+            (self.bin / tool).symlink_to(found)
+
+    def has(self, tool: str, script: str = "") -> None:
+        path = self.bin / tool
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+
+    def refusal(self, **environment: str) -> str:
+        """Run setup, which must fail and leave nothing behind; return what it says."""
+        done = subprocess.run(
+            [shutil.which("bash") or "bash", self.script],
+            env={"PATH": str(self.bin), "HOME": os.environ["HOME"], **environment},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 1
+        assert not (self.folder / ".ros").exists()
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """An x86-64 Linux with Python 3.12 and a compiler; each test takes something away."""
+    made = Machine(tmp_path)
+    made.has("uname", "case $1 in -s) echo Linux;; -m) echo x86_64;; esac")
+    made.has("python3", PYTHON_3_12)
+    made.has("g++")
+    made.has("make")
+    return made
+
+
+def test_another_architecture_is_told_to_install_ros(machine: Machine) -> None:
+    machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
+    said = machine.refusal()
+    assert "found Linux on aarch64" in said and "x86_64" in said and "install ROS 2" in said
+
+
+def test_an_old_python_is_named_with_those_that_would_do(machine: Machine) -> None:
+    machine.has("python3", PYTHON_3_9)
+    said = machine.refusal()
+    assert "found Python 3.9.18" in said and "3.10 to 3.13" in said and "apt-get install python3" in said
+
+
+def test_no_python_at_all_is_told_how_to_get_one(machine: Machine) -> None:
+    (machine.bin / "python3").unlink()
+    said = machine.refusal()
+    assert "found no Python" in said and "apt-get install python3" in said
+
+
+@pytest.mark.parametrize("tool", ["g++", "make"])
+def test_a_missing_build_tool_is_named_with_its_package(machine: Machine, tool: str) -> None:
+    (machine.bin / tool).unlink()
+    said = machine.refusal()
+    assert f"{tool} is missing" in said and "apt-get install build-essential" in said
+
+
+def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(machine: Machine) -> None:
+    machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
+    machine.has("python3", WITH_RCLPY_ALONE)
+    for tool in ("find", "xargs", "sha256sum"):
+        (machine.bin / tool).symlink_to(shutil.which(tool) or tool)
+    said = machine.refusal(AMENT_PREFIX_PATH="/opt/ros/jazzy", ROS_DISTRO="jazzy")
+    assert "ROS 2 jazzy lacks cv_bridge vision_msgs" in said and "rosdep install" in said
