@@ -1,7 +1,13 @@
 """The package's files agree with each other."""
 
+import ast
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -9,6 +15,22 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Where rosdep's key (checked against ros/rosdistro) or pip's name is not the module's.
+ROSDEP_KEYS = {
+    "cv2": "python3-opencv",
+    "numpy": "python3-numpy",
+    "rosbags": "python3-rosbags-pip",
+    "scipy": "python3-scipy",
+    "tf2_ros": "tf2_ros_py",
+    "torch": "python3-pytorch-pip",
+    "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
+}
+PIP_NAMES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+HAVE_NO_ROSDEP_KEY = {"safetensors"}
+# Without its dependencies, which setup.py's extra `train` lists.
+INSTALLED_APART = {"nuscenes"}
 
 
 def script(path: str) -> ModuleType:
@@ -33,17 +55,66 @@ def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
     assert package.package_format == 3 and package.get_build_type() == "ament_cmake"
 
 
-def test_every_ros_package_that_the_code_imports_is_a_dependency() -> None:
+def imported_modules(*paths: Path) -> set[str]:
+    """The top-level modules that files import anywhere; our own and Python's left out."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"aqr_perception"}
+
+
+def rosdep_keys() -> set[str | None]:
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
-    named = {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
-    imported = set()
-    for path in (*(ROOT / "aqr_perception").rglob("*.py"), *(ROOT / "launch").glob("*.py")):
-        imported |= set(re.findall(r"^\s*(?:from|import) ([a-z_0-9]+)", path.read_text(), re.MULTILINE))
-    ros = {name for name in imported if name.endswith("_msgs") or name in ("rclpy", "cv_bridge", "sensor_msgs_py")}
-    ros |= {name for name in imported if name.startswith("launch")}
-    # builtin_interfaces comes with rclpy; the Python package tf2_ros lives in the ROS package tf2_ros_py.
-    assert ros - named == set()
-    assert ("tf2_ros" in imported) == ("tf2_ros_py" in named)
+    return {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
+
+
+def pip_requirements() -> dict[str, set[str]]:
+    """Names of what setup.py asks for: "" for the base, and its extras."""
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    call = next(node for node in ast.walk(setup) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    listed = {"": ast.literal_eval(given["install_requires"]), **ast.literal_eval(given["extras_require"])}
+    return {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in listed.items()}
+
+
+def test_whatever_the_node_imports_is_a_dependency() -> None:
+    parts = ("nodes", "models", "bags", "visualization")
+    imported = imported_modules(
+        *(path for part in parts for path in (ROOT / "aqr_perception" / part).rglob("*.py")),
+        *(ROOT / "aqr_perception").glob("*.py"),
+        *(ROOT / "launch").glob("*.py"),
+    )
+    needed = {ROSDEP_KEYS.get(name, name) for name in imported - HAVE_NO_ROSDEP_KEY}
+    assert needed - rosdep_keys() == set()
+    assert set(re.findall(r"^pip install (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) >= HAVE_NO_ROSDEP_KEY
+
+
+def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
+    listed = set().union(*pip_requirements().values())
+    without_ros = (path for path in (ROOT / "aqr_perception").rglob("*.py") if "nodes" not in path.parts)
+    needed = {PIP_NAMES.get(name, name) for name in imported_modules(*without_ros) - INSTALLED_APART}
+    assert needed - listed == set()
+
+
+def names_in(requirements: str) -> set[str]:
+    lines = (ROOT / "ros_from_pip" / requirements).read_text().splitlines()
+    return {re.split("[<>=; ]", line)[0] for line in lines if line and not line.startswith("#")}
+
+
+def test_both_kinds_of_setup_install_all_libraries() -> None:
+    listed = set().union(*pip_requirements().values()) - {"torch"}
+    assert listed <= names_in("requirements.txt")
+    # ROS 2 brings NumPy and OpenCV.
+    assert listed - {"numpy", "opencv-python-headless"} <= names_in("requirements_beside_ros.txt")
+
+
+def test_everything_that_is_installed_without_ros_is_pinned() -> None:
+    lines = (ROOT / "ros_from_pip" / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#") and "==" not in line.split(";")[0]] == []
 
 
 def test_every_message_is_generated() -> None:
@@ -51,23 +122,63 @@ def test_every_message_is_generated() -> None:
     assert listed == {f"msg/{path.name}" for path in (ROOT / "msg").glob("*.msg")}
 
 
-def test_pip_installs_every_module_but_the_nodes() -> None:
-    packages = {
-        ".".join(path.relative_to(ROOT).parts)
-        for path in (ROOT / "aqr_perception").rglob("*")
-        if path.is_dir() and any(path.glob("*.py"))
-    }
-    listed = set(re.findall(r'^\s+"(aqr_perception[\w.]*)",$', (ROOT / "setup.py").read_text(), re.MULTILINE))
-    assert listed == (packages - {"aqr_perception.nodes"}) | {"aqr_perception", "aqr_perception.config"}
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a wheel of this package installs."""
+    pytest.importorskip("setuptools", minversion="64", reason="builds a wheel")
+    source = tmp_path_factory.mktemp("source")
+    for folder in ("aqr_perception", "config"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--wheel-dir", "built", "."], cwd=source, check=True, timeout=100)
+    (built,) = (source / "built").glob("*.whl")
+    installed = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(built).extractall(installed)
+    return installed
 
 
-def test_the_underlay_is_hidden_from_colcon_and_rosdep() -> None:
-    assert (ROOT / "ros_from_pip" / "COLCON_IGNORE").is_file()
+def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
+    modules = {path.relative_to(ROOT) for path in (ROOT / "aqr_perception").rglob("*.py") if "nodes" not in path.parts}
+    assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
+    configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}
+    assert {path.relative_to(wheel / "aqr_perception" / "config") for path in wheel.rglob("*.yaml")} == configs
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.name)
-def test_launch_files_are_valid_python_with_a_description(path: Path) -> None:
-    assert "generate_launch_description" in compile(path.read_text(), str(path), "exec").co_names
+def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path) -> None:
+    command = "import sys; from aqr_perception.cli import main; sys.exit(main(['presets']))"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    presets = {path.stem for path in (ROOT / "config" / "models").glob("*.yaml")}
+    assert {line.split()[0] for line in done.stdout.splitlines()} == presets
+
+
+def test_rosdep_finds_this_package_and_nothing_of_the_underlay() -> None:
+    packages = pytest.importorskip("catkin_pkg.packages", reason="needs catkin_pkg; run `make test`")
+    assert packages.find_package_paths(str(ROOT)) == ["."]
+    assert packages.find_package_paths(str(ROOT / "ros_from_pip")) == []
+    assert packages.find_package_paths(str(ROOT / "ros_from_pip" / "src"))
+
+
+@pytest.mark.skipif(shutil.which("colcon") is None, reason="needs colcon; run `make test`")
+def test_colcon_finds_this_package_and_nothing_of_the_underlay(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        ["colcon", "--log-base", str(tmp_path), "list", "--names-only", "--base-paths", ROOT, ROOT / "ros_from_pip"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert listed.stdout.splitlines() == ["aqr_perception"]
 
 
 def test_the_builders_include_folders_are_replaced_and_nothing_else() -> None:
