@@ -58,8 +58,8 @@ class Frame:
             None where there is no LiDAR. (0, 5) is an empty sweep, which is not the same thing.
         cameras: the views that take part, in configured order; possibly none.
         frame_id: TF name of the model frame.
-        to_fixed: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still; None where the vehicle's
-            motion is not known. Models with a memory need it.
+        to_fixed: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still; None where the
+            vehicle's motion is not known. Models with a memory need it.
     """
 
     stamp_ns: int
@@ -146,7 +146,7 @@ class GroundTruth:
     Attributes:
         boxes: (N, 9) float32, as `Detections.boxes`.
         labels: (N,) int64, indices into `CLASSES`.
-        tracks: (N,) int64, the same for one object in all frames of its drive.
+        tracks: (N,) int64, the same for one object in all frames of its drive; -1 where that is not known.
         lidar_points: (N,) int64, points of the frame inside each box.
         visibility: (N, V) float32 in 0..1, the share of each object's outline that each camera sees, in the frame's
             camera order: cut off at the picture's border and hidden parts count as not seen.

@@ -13,6 +13,7 @@ from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, 
 from aqr_perception.evaluation.scenarios import Scenario, generator
 from aqr_perception.frame import Detections, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
+from aqr_perception.training.frames import LabelledFrames, each
 from aqr_perception.training.sample import HealthyFrame, collate
 
 CLEAN = "clean"
@@ -115,7 +116,7 @@ class RobustnessTable:
 
 def run(
     detector: Detector,
-    frames: Sequence[LabelledFrame],
+    frames: LabelledFrames,
     scenarios: Mapping[str, Scenario],
     modes: Sequence[AqrMode] = ("off", "auto"),
     *,
@@ -163,7 +164,7 @@ def run(
 
 def _run_scenario(
     detector: Detector,
-    frames: Sequence[LabelledFrame],
+    frames: LabelledFrames,
     name: str,
     scenario: Scenario,
     modes: Sequence[AqrMode],
@@ -174,7 +175,7 @@ def _run_scenario(
     found: dict[AqrMode, list[Detections]] = {mode: [] for mode in modes}
     truths = []
     has_lidar = False
-    for labelled in tqdm(frames, desc=name, unit="frame", leave=False, disable=not progress):
+    for labelled in tqdm(each(frames), total=len(frames), desc=name, unit="frame", leave=False, disable=not progress):
         failing = scenario(labelled, generator(name, labelled, seed))
         for mode in modes:
             found[mode].append(detector.detect(failing.frame, options[mode]).detections)
@@ -200,9 +201,7 @@ def _mean_weights(found: Sequence[Detections]) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def blackout_weights(
-    detector: Detector, frames: Sequence[LabelledFrame], *, progress: bool = True
-) -> BlackoutWeights | None:
+def blackout_weights(detector: Detector, frames: LabelledFrames, *, progress: bool = True) -> BlackoutWeights | None:
     """Return what the router makes of a black camera: each frame with one camera black and intact, cameras in turn.
 
     The queries are the learned ones, so that they are the same whatever the pictures show.
@@ -211,7 +210,7 @@ def blackout_weights(
         return None
     weights = [np.zeros((0, 4))]
     for index, labelled in enumerate(
-        tqdm(frames, desc="black camera", unit="frame", leave=False, disable=not progress)
+        tqdm(each(frames), total=len(frames), desc="black camera", unit="frame", leave=False, disable=not progress)
     ):
         cameras = labelled.frame.cameras
         if cameras:

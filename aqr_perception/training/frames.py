@@ -1,5 +1,6 @@
 """Labelled frames, made ready for training: objects that nothing shows left out, augmented, corrupted on purpose."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -59,6 +60,11 @@ class TrainingFrames:
         if self.grid_mask and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, rng)
         return follow(frame, labelled)
+
+
+def each(frames: LabelledFrames) -> Iterator[LabelledFrame]:
+    """Yield a data set's frames in order."""
+    return (frames[index] for index in range(len(frames)))
 
 
 def seen(labelled: LabelledFrame) -> LabelledFrame:

@@ -1,0 +1,100 @@
+"""``aqr_perception simulate``: drives through the simulated world, as bags, pictures or training frames."""
+
+import argparse
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    simulate = commands.add_parser(
+        "simulate",
+        help="drive through a simulated world",
+        description="Draw scenes of a small simulated world, seen by six cameras and a 32-beam LiDAR.",
+    ).add_subparsers(required=True, metavar="WHAT")
+
+    bag = simulate.add_parser("bag", help="a drive as a rosbag2 file, with the true objects")
+    bag.add_argument("path", type=Path, help="NAME.mcap, NAME.db3, or a folder's name")
+    bag.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default: %(default)s)")
+    bag.add_argument("--rate", type=float, default=10.0, help="sweeps, and pictures a camera, a second (default: 10)")
+    bag.add_argument("--raw", action="store_true", help="sensor_msgs/Image instead of CompressedImage")
+    bag.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of a folder (default: mcap)")
+    _add_scene(bag)
+    bag.set_defaults(run=_bag)
+
+    picture = simulate.add_parser("picture", help="one frame with its true boxes, as a PNG")
+    picture.add_argument("path", type=Path, help="PNG file to write")
+    picture.add_argument("--time", type=float, default=1.0, help="seconds after the start (default: %(default)s)")
+    _add_scene(picture)
+    picture.set_defaults(run=_picture)
+
+    frames = simulate.add_parser(
+        "frames",
+        help="draw a training's frames ahead of time",
+        description="Training draws frames when it first sees them, and keeps them. This draws them now.",
+    )
+    frames.add_argument("--count", type=int, default=2000, help="training frames (default: %(default)s)")
+    frames.add_argument("--model", default="aqr_tiny", help="preset whose image size is drawn (default: %(default)s)")
+    frames.add_argument("--cache", type=Path, help="folder (default: ~/.cache/aqr_perception/synthetic)")
+    frames.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    frames.set_defaults(run=_frames)
+
+
+def _add_scene(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, default=0, help="of the scene (default: %(default)s)")
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(704, 256),
+        metavar=("WIDTH", "HEIGHT"),
+        help="of pictures (default: 704 256)",
+    )
+    command.add_argument("--samples", type=int, default=1, help="rays along a pixel's edge (default: %(default)s)")
+
+
+def _bag(options: argparse.Namespace) -> int:
+    from aqr_perception.synthetic.bag import write_bag
+    from aqr_perception.synthetic.drive import draw_drive
+    from aqr_perception.synthetic.rig import nuscenes_rig
+
+    rig = nuscenes_rig(tuple(options.size))
+    drive = draw_drive(options.seed, options.seconds, rig, samples=options.samples)
+    written = write_bag(
+        drive, options.path, options.seconds, rate=options.rate, raw=options.raw, storage=options.storage
+    )
+    print(written)
+    return 0
+
+
+def _picture(options: argparse.Namespace) -> int:
+    import cv2
+
+    from aqr_perception.synthetic.drive import draw_drive
+    from aqr_perception.synthetic.rig import nuscenes_rig
+    from aqr_perception.visualization.truth_picture import truth_picture
+
+    rig = nuscenes_rig(tuple(options.size))
+    labelled = draw_drive(options.seed, options.time + 1.0, rig, samples=options.samples).frame(options.time)
+    if not cv2.imwrite(str(options.path), truth_picture(labelled)):
+        raise OSError(f"{options.path}: cannot be written; give a name ending in .png in a folder that exists")
+    print(options.path)
+    return 0
+
+
+def _frames(options: argparse.Namespace) -> int:
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    from aqr_perception.models.presets import load_preset
+    from aqr_perception.training.data.synthetic import SyntheticDataset, default_cache, training_seeds
+
+    preset = load_preset(options.model)
+    if preset.image is None:
+        raise ValueError(f"model {options.model!r} has no cameras, but pictures are part of a frame; choose another")
+    cache = options.cache or default_cache()
+    data = SyntheticDataset(training_seeds(options.count), preset.image.size, cache=cache)
+    loader: DataLoader = DataLoader(data, batch_size=None, num_workers=options.workers)  # type: ignore[arg-type]
+    for _ in tqdm(loader, total=len(data), desc="drawing", unit="frame"):
+        pass
+    print(cache)
+    return 0

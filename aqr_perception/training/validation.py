@@ -1,0 +1,44 @@
+"""How good a model is in the middle of its training."""
+
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from aqr_perception.evaluation.metrics import evaluate
+from aqr_perception.frame import Detections
+from aqr_perception.models.boxes.coder import decode
+from aqr_perception.models.cmt import CMT
+from aqr_perception.training.frames import LabelledFrames
+from aqr_perception.training.sample import HealthyFrame, collate
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Mean average precision on held-out frames whose sensors all work."""
+
+    frames: LabelledFrames
+
+    def __call__(self, model: CMT) -> float:
+        """Return the nuScenes detection mAP of a model in eval mode, 0..1."""
+        device = model.pts_bbox_head.reference_points.weight.device
+        found, truths = [], []
+        with torch.inference_mode():
+            for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):
+                labelled = self.frames[index]
+                batch = collate([HealthyFrame(labelled)], model.preset).to(device)
+                predictions = model(batch.images, batch.lidar_to_image, batch.points)
+                best = decode(predictions.class_logits[-1].float(), predictions.boxes[-1].float())[0]
+                weights = best.scores.new_zeros(len(best.scores)).cpu().numpy()
+                found.append(
+                    Detections(
+                        best.boxes.cpu().numpy(),
+                        best.scores.cpu().numpy(),
+                        best.labels.cpu().numpy(),
+                        weights,
+                        weights,
+                        weights[:, None],
+                    )
+                )
+                truths.append(labelled.truth)
+        return evaluate(zip(found, truths, strict=True)).mean_ap

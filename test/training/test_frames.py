@@ -1,0 +1,74 @@
+"""Frames made ready for training, and a step's loss on them."""
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.frame import LabelledFrame
+from aqr_perception.models import build_model
+from aqr_perception.models.cmt import CMT
+from aqr_perception.synthetic.drive import draw_drive
+from aqr_perception.training.frames import TrainingFrames, each, seen
+from aqr_perception.training.sample import collate
+from aqr_perception.training.step import DetectionLoss
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[LabelledFrame]:
+    return [draw_drive(seed, 1.0).frame(0.5) for seed in (1, 7)]
+
+
+@pytest.fixture(scope="module")
+def model() -> CMT:
+    return build_model("aqr_tiny")
+
+
+def test_objects_that_nothing_shows_are_left_out(frames: list[LabelledFrame]) -> None:
+    assert 0 < sum(len(seen(labelled).truth) for labelled in frames) < sum(len(labelled.truth) for labelled in frames)
+    for labelled in frames:
+        kept = seen(labelled).truth
+        assert ((kept.lidar_points > 0) | (kept.visibility.max(axis=1) >= 0.15)).all()
+
+
+def test_a_sample_depends_on_its_random_numbers_alone(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset)
+    first, second = (data.sample(0, np.random.default_rng(4), 0.5).labelled for _ in range(2))
+    np.testing.assert_array_equal(first.truth.boxes, second.truth.boxes)
+    for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+    assert [frame.frame.stamp_ns for frame in each(frames)] == [frame.frame.stamp_ns for frame in frames]
+
+
+@pytest.mark.parametrize("mode", ["off", "both"])
+def test_every_loss_is_finite_whatever_fails_and_its_names_stay_the_same(
+    frames: list[LabelledFrame], model: CMT, mode: str
+) -> None:
+    data, loss = TrainingFrames(frames, model.preset), DetectionLoss()
+    model.train()
+    model.router_trained = mode != "off"
+    names = set()
+    for seed in range(4):
+        batch = collate([data.sample(0, np.random.default_rng(seed), 1.0)], model.preset)
+        with torch.no_grad():
+            parts = loss(model, batch, torch.Generator().manual_seed(seed))
+        assert all(torch.isfinite(value) for value in parts.values())
+        names.add(tuple(parts))
+    assert len(names) == 1 and ("router" in names.pop()) == (mode != "off")
+
+
+def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
+    found = False
+    for seed in range(12):
+        batch = collate([data.sample(1, np.random.default_rng(seed), 0.0)], model.preset)
+        assert batch.lidar_health.min() >= 0 and batch.lidar_health.max() <= 1
+        assert batch.camera_health.min() >= 0 and batch.camera_health.max() <= 1
+        if batch.images is None:
+            continue
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (model.preset.image.mean, model.preset.image.std)
+        )
+        black = (batch.images * std + mean).amax(dim=(-3, -2, -1)) < 2.0
+        assert (batch.camera_health[black] == 0).all()
+        found |= bool(black.any())
+    assert found
