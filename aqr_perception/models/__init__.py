@@ -33,6 +33,14 @@ def build_model(preset: str) -> "CMT":
 
 def _build(preset: "Preset") -> "CMT":
     # A model's parts are importable one by one, also before the whole is: import it only where it is built.
+    if preset.architecture == "petr":
+        from aqr_perception.models.petr.model import PETR
+
+        return PETR(preset)  # type: ignore[return-value]
+    if preset.architecture == "mome":
+        from aqr_perception.models.mome.model import MoME
+
+        return MoME(preset)  # type: ignore[return-value]
     from aqr_perception.models.cmt import CMT
 
     return CMT(preset)
@@ -41,13 +49,15 @@ def _build(preset: "Preset") -> "CMT":
 def load_checkpoint(model: "CMT", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
     """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
 
-    The router is the only part an authors' file may lack: then AQR is off, and query weights come from the attention
-    mass.
+    The router of our own (`checkpoint.ROUTER_PREFIX`) is the only part an authors' file may lack: then AQR is off, and
+    query weights come from the attention mass. For a model that is built without one nothing changes.
 
     Raises:
         CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
     """
     report = checkpoint.load_checkpoint(model, source)
+    if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):
+        return report
     model.router_trained = report.has_router
     if not report.has_router:
         _log.warning("the checkpoint has no query router: AQR is off, and query weights come from the attention mass")

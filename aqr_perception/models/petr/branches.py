@@ -1,0 +1,72 @@
+"""PETR's prediction branches: for every decoder layer and query, class logits and a box code."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+_CODE = 10
+# A focal loss starts from a prior of 1 % for every class.
+_CLASS_BIAS = -math.log((1 - 0.01) / 0.01)
+_REFERENCE_EPS = 1e-5
+# PETRv2's tasks, by the widths of their outputs. Their names do not fit what they were trained against (CMT's quirk).
+_TASK_WIDTHS = (2, 1, 3, 2, 2)
+
+
+def class_branches(channels: int, classes: int, layers: int, shared: bool) -> nn.ModuleList:
+    """Return a classifier for every layer; PETR's are one and the same, stored once for each layer."""
+    last = nn.Linear(channels, classes)
+    nn.init.constant_(last.bias, _CLASS_BIAS)
+    branch = nn.Sequential(*_normed(channels), *_normed(channels), last)
+    return nn.ModuleList(branch if shared else copy.deepcopy(branch) for _ in range(layers))
+
+
+def _normed(channels: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True)
+
+
+def box_branches(channels: int, layers: int) -> nn.ModuleList:
+    """Return PETR's box regressors: one and the same, stored once for each layer."""
+    hidden = (nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
+    branch = nn.Sequential(*hidden, nn.Linear(channels, _CODE))
+    return nn.ModuleList(branch for _ in range(layers))
+
+
+class BoxTasks(nn.Module):
+    """PETRv2's box regressor: a shared trunk, then two layers for each group of outputs."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reg_branch = nn.Sequential(
+            # The published keys leave a place for the dropout layers, whose rate was 0.
+            *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
+            *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
+        )
+        self.task_heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, width))
+            for width in _TASK_WIDTHS
+        )
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Return (..., 10) raw codes of (..., C) queries."""
+        trunk = self.reg_branch(queries)
+        return torch.cat([head(trunk) for head in self.task_heads], dim=-1)
+
+
+def located(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], seconds: float | None) -> Tensor:
+    """Return (..., 10) box codes cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy in metres, model frame.
+
+    Args:
+        raw: (..., 10), what a branch says of the queries.
+        anchors: (..., 3) of the queries in 0..1 of the point range.
+        point_range: x, y, z minimum and maximum in metres.
+        seconds: what the motion that the branch gives takes; None where it gives a velocity.
+    """
+    lower, upper = raw.new_tensor(point_range[:3]), raw.new_tensor(point_range[3:])
+    centre = (raw[..., (0, 1, 4)] + torch.logit(anchors, eps=_REFERENCE_EPS)).sigmoid() * (upper - lower) + lower
+    x, y, z = centre.unbind(-1)
+    log_width, log_length, log_height, sine, cosine = raw[..., (2, 3, 5, 6, 7)].unbind(-1)
+    vx, vy = (raw[..., 8:] if seconds is None else raw[..., 8:] / seconds).unbind(-1)
+    # The published weights follow the old mmdet3d convention (w, l, h; yaw' = -yaw - pi/2): ours are (l, w, h; yaw).
+    return torch.stack((x, y, log_length, log_width, z, log_height, -cosine, -sine, vx, vy), dim=-1)

@@ -1,0 +1,186 @@
+"""Position embeddings of PETR: camera rays as points in space, the cell's place in the ring, and the query's anchor."""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_TEMPERATURE = 10_000
+_EPS = 1e-5
+
+
+def sine_features(position: Tensor, features: int, interleaved: bool = True) -> Tensor:
+    """Return (..., K * features) sine and cosine features of (..., K) positions in 0..1, position by position.
+
+    DETR's (https://arxiv.org/abs/2005.12872): wavelengths in powers of the temperature 10,000.
+
+    Args:
+        features: of each position.
+        interleaved: whether sines and cosines take turns; otherwise a position's sines all come before its cosines.
+    """
+    index = torch.arange(features, dtype=torch.float32, device=position.device)
+    wavelength = _TEMPERATURE ** (2 * torch.div(index, 2, rounding_mode="floor") / features)
+    angles = (2 * math.pi) * position.float()[..., None] / wavelength
+    waves = (angles[..., 0::2].sin(), angles[..., 1::2].cos())
+    return torch.stack(waves, dim=-1 if interleaved else -2).flatten(-3)
+
+
+def increasing_depths(count: int, furthest: float) -> Tensor:
+    """Return (count,) depths in metres from 1 m, whose spacing grows linearly and would end at `furthest`."""
+    index = torch.arange(count, dtype=torch.float32)
+    return 1 + (furthest - 1) / (count * (count + 1)) * index * (index + 1)
+
+
+def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int], depths: Tensor) -> Tensor:
+    """Return (B, V, rows * columns, D, 3): the image cells at D depths, in metres, in the model frame.
+
+    A cell stands for its first pixel (u, v); at depth d it is the point that projects to (u d, v d, d).
+
+    Args:
+        lidar_to_image: (B, V, 4, 4), model frame -> pixels.
+        image_size: height and width of the images in pixels.
+        depths: (D,) in metres.
+    """
+    height, width = image_size
+    v, u = torch.meshgrid(
+        torch.arange(rows, device=lidar_to_image.device) * (height / rows),
+        torch.arange(columns, device=lidar_to_image.device) * (width / columns),
+        indexing="ij",
+    )
+    pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1).flatten(0, 1)
+    with torch.autocast(lidar_to_image.device.type, enabled=False):
+        # float64: the inverse of a projection whose entries span four orders of magnitude.
+        inverse = torch.linalg.inv(lidar_to_image.double())
+        rays = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
+    return rays[..., None, :] * depths[:, None] + inverse[..., None, None, :3, 3].float()
+
+
+def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: Tensor) -> Tensor:
+    """Return (B, V) int64: which camera of the ring looks most nearly the way that each camera does.
+
+    The published weights number the cameras; a number by heading stays with a camera whichever others are missing.
+
+    Args:
+        lidar_to_image: (B, V, 4, 4), model frame -> pixels.
+        image_size: height and width of the images in pixels.
+        azimuths: (R,) of the ring's optical axes in radians, model frame.
+    """
+    height, width = image_size
+    middle = torch.tensor((width / 2, height / 2, 1.0), dtype=torch.float64, device=lidar_to_image.device)
+    heading = (torch.linalg.inv(lidar_to_image.double())[..., :2, :3] @ middle).float()
+    return (heading @ torch.stack((azimuths.cos(), azimuths.sin()))).argmax(-1)
+
+
+def _inverse_sigmoid(share: Tensor) -> Tensor:
+    """Return log(x / (1 - x)), both clamped from below: torch.logit rounds 1 - 1e-5, and is off by 0.006 at the border."""
+    share = share.clamp(0, 1)
+    return share.clamp(min=_EPS).log_().sub_((1 - share).clamp_(min=_EPS).log_())
+
+
+def _pointwise(convolution: nn.Module, tokens: Tensor) -> Tensor:
+    """Apply a 1x1 convolution to (..., C) tokens."""
+    convolution = cast(nn.Conv2d, convolution)
+    return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)
+
+
+class FrustumEncoder(nn.Sequential):
+    """Embeds image cells as points along their rays; 1x1 convolutions over depth-major (depth, xyz) channels."""
+
+    _lower: Tensor
+    _extent: Tensor
+    _depths: Tensor
+
+    def __init__(self, channels: int, depths: int, position_range: tuple[float, ...]) -> None:
+        super().__init__(nn.Conv2d(3 * depths, 4 * channels, 1), nn.ReLU(), nn.Conv2d(4 * channels, channels, 1))
+        lower, upper = torch.tensor(position_range[:3]), torch.tensor(position_range[3:])
+        self.register_buffer("_lower", lower, persistent=False)
+        self.register_buffer("_extent", upper - lower, persistent=False)
+        self.register_buffer("_depths", increasing_depths(depths, position_range[3]), persistent=False)
+
+    def image_grid(self, lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
+        """Return (B, V, rows * columns, C); see `lift`."""
+        points = lift(lidar_to_image, rows, columns, image_size, self._depths)
+        with torch.autocast(points.device.type, enabled=False):  # a bf16 coordinate is a tenth of a metre coarse
+            coordinates = _inverse_sigmoid((points - self._lower) / self._extent).flatten(-2)
+            hidden = _pointwise(self[0], coordinates).relu_()
+        return _pointwise(self[2], hidden)
+
+
+class RingEncoder(nn.Sequential):
+    """Embeds which camera, row and column a cell has: sine features of each, counted from 1, as a share of all.
+
+    Args:
+        channels: of the embedding.
+        places: cameras in the ring, times frames.
+    """
+
+    def __init__(self, channels: int, places: int) -> None:
+        hidden = 4 * channels
+        super().__init__(nn.Conv2d(3 * channels // 2, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
+        self._features = channels // 2
+        self._places = places
+        self._table: tuple[tuple[object, ...], Tensor] | None = None
+
+    def image_grid(self, places: Tensor, rows: int, columns: int) -> Tensor:
+        """Return (B, V, rows * columns, C) for cameras at (B, V) places, counted from 0.
+
+        All places' embeddings depend on the parameters alone, so inference computes them once and keeps them.
+        """
+        device = next(self.parameters()).device
+        if torch.is_grad_enabled():
+            self._table = None  # what trains is about to change, and fused optimisers do not raise versions
+            return self._embed(rows, columns, device)[places]
+        # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
+        key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
+        if self._table is None or self._table[0] != key:
+            self._table = (key, self._embed(rows, columns, device))
+        return self._table[1][places]
+
+    def _embed(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Return (places, rows * columns, C).
+
+        The first layer is linear in the features of camera, row and column: it is applied to each by itself.
+        """
+        first = cast(nn.Conv2d, self[0])
+        with torch.autocast(device.type, enabled=False):
+            camera, row, column = (
+                F.linear(self._axis(count, device), weight)
+                for count, weight in zip(
+                    (self._places, rows, columns), first.weight.flatten(1).chunk(3, dim=1), strict=True
+                )
+            )
+            hidden = camera[:, None, None] + row[:, None] + column + cast(Tensor, first.bias)
+            return _pointwise(self[2], hidden.relu_()).flatten(1, 2)
+
+    def _axis(self, count: int, device: torch.device) -> Tensor:
+        share = torch.arange(1, count + 1, device=device)[:, None] / (count + 1e-6)
+        # Not interleaved, unlike the queries': the published weights were trained so.
+        return sine_features(share, self._features, interleaved=False)
+
+
+class QueryEncoder(nn.Sequential):
+    """Embeds anchors by sine features of y, x and z, in this order."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Linear(3 * channels // 2, channels), nn.ReLU(), nn.Linear(channels, channels))
+        self._features = channels // 2
+
+    def forward(self, anchors: Tensor) -> Tensor:
+        """Return (..., C) embeddings of (..., 3) anchors (x, y, z) in 0..1 of the point range."""
+        return super().forward(sine_features(anchors[..., (1, 0, 2)], self._features))
+
+
+class FeatureGuide(nn.Module):
+    """PETRv2's feature-guided position embedding: image features gate, cell by cell, how a ray is embedded."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, channels, 1)
+        self.conv_expand = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, position: Tensor, features: Tensor) -> Tensor:
+        """Return the (..., C) position embeddings of cells with (..., C) features."""
+        hidden = _pointwise(self.conv_reduce, features).relu()
+        return position * _pointwise(self.conv_expand, hidden).sigmoid()
