@@ -170,6 +170,8 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
     if preset.architecture == "petr" and (preset.image is None or preset.points is not None):
         raise PresetError(f"{path}: PETR looks at cameras alone: it needs 'image', and 'points' must not be there")
+    if preset.architecture == "mome" and (preset.image is None or preset.points is None):
+        raise PresetError(f"{path}: MoME chooses between cameras and LiDAR: it needs both 'image' and 'points'")
     if preset.decoder.channels % preset.decoder.heads:
         raise PresetError(
             f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "

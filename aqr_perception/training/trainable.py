@@ -11,23 +11,33 @@ from aqr_perception.training.options import Trained, TrainOptions
 _BACKBONE_PREFIX = "img_backbone."
 
 
+def router_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Return what the names of the router's parameters begin with: a model's own ``router_prefixes``, or AQR's."""
+    return getattr(model, "router_prefixes", (ROUTER_PREFIX,))
+
+
 def freeze(model: nn.Module, train: Trained) -> None:
     """Let gradients reach what is trained alone.
 
     Raises:
         OptionError: the model has no router, which was to be trained.
     """
+    router = router_prefixes(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(train == "all" or name.startswith(ROUTER_PREFIX))
+        parameter.requires_grad_(train == "all" or name.startswith(router))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise OptionError(f"train is {train!r}, but the model has no parameter under {ROUTER_PREFIX!r}: use train all")
+        raise OptionError(
+            f"train is {train!r}, but the model has no parameter under {' or '.join(map(repr, router)) or 'a router'}: "
+            "use train all"
+        )
 
 
 def set_mode(model: nn.Module, train: Trained) -> None:
     """Put what is trained into training mode; what is frozen keeps its batch norm statistics, too."""
     model.train(train == "all")
     if train == "aqr":
-        model.get_submodule(ROUTER_PREFIX.rstrip(".")).train()
+        for prefix in router_prefixes(model):
+            model.get_submodule(prefix.rstrip(".")).train()
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:

@@ -129,18 +129,18 @@ def _joint(seen: Tensor, mass: Tensor, owner: Tensor, count: int) -> Tensor:
 
 def _bev_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Windows:
     sample, query = cells.bev_inside.nonzero(as_tuple=True)
-    tokens, inside = _window_tokens(cells.bev[sample, query], layout.bev, window)
+    tokens, inside = window_tokens(cells.bev[sample, query], layout.bev, window)
     return _Windows(sample * cells.bev.shape[1] + query, sample[:, None] * layout.total + tokens, inside)
 
 
 def _image_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Windows:
     sample, query, view = cells.image_visible.nonzero(as_tuple=True)
-    tokens, inside = _window_tokens(cells.image[sample, query, view], layout.image, window)
+    tokens, inside = window_tokens(cells.image[sample, query, view], layout.image, window)
     start = sample * layout.total + layout.bev_tokens + view * layout.tokens_per_view
     return _Windows(sample * cells.bev.shape[1] + query, start[:, None] + tokens, inside)
 
 
-def _window_tokens(cell: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, Tensor]:
+def window_tokens(cell: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, Tensor]:
     """Return (P, W) tokens of the windows around (P, 2) cells, and which of them lie inside the grid."""
     steps = torch.arange(window, device=cell.device) - window // 2
     row, column = (cell[:, None] + torch.cartesian_prod(steps, steps)).unbind(-1)

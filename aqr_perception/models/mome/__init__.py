@@ -1,0 +1,1 @@
+"""MoME (arXiv:2503.19776): CMT with a router that sends each query to a fused, a LiDAR or a camera expert."""

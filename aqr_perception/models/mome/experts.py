@@ -1,0 +1,129 @@
+"""MoME's transformer: a router sends each query to one of three experts, which share one decoder (arXiv:2503.19776).
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from enum import IntEnum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqr_perception.models.fusion_head import Transformer
+from aqr_perception.models.mome.encoder import WindowEncoder
+from aqr_perception.models.mome.windows import Windows
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.models.transformer.decoder import Decoded, Memory, TransformerDecoder
+
+
+class Expert(IntEnum):
+    """Whose tokens a query looks at, in the order of the router's logits."""
+
+    FUSED = 0
+    LIDAR = 1
+    CAMERA = 2
+
+
+class MixtureOfExperts(Transformer):
+    """Router, decoder, and what tells the decoder's three uses apart."""
+
+    def __init__(self, decoder: TransformerDecoder, channels: int, feedforward: int) -> None:
+        super().__init__(decoder)
+        self.bev_type_embed = nn.Parameter(torch.randn(channels))
+        self.rv_type_embed = nn.Parameter(torch.randn(channels))
+        self.encoder = WindowEncoder(channels, feedforward)
+        self.selected_cls = nn.Linear(channels, len(Expert))
+        self.cam_embed = nn.Sequential(
+            *(nn.Conv1d(16, channels, 1), nn.BatchNorm1d(channels)),
+            *(nn.Conv1d(channels, channels, 1), nn.BatchNorm1d(channels)),
+            *(nn.Conv1d(channels, channels, 1), nn.BatchNorm1d(channels)),
+        )
+
+    def probabilities(self, position: Tensor, memory: Memory, windows: Windows) -> Tensor:
+        """Return (B, Q, 3) float32: how much each query is for each `Expert`.
+
+        A missing sensor removes its experts: the others share what would be theirs. Without any sensor all are zero.
+
+        Args:
+            position: (B, Q, C), of the queries of the fused expert.
+            memory: all tokens.
+            windows: of the queries.
+        """
+        lidar, cameras = memory.layout.bev_tokens > 0, memory.layout.views > 0
+        logits = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
+        if not (lidar or cameras):
+            return torch.zeros_like(logits)
+        missing = torch.tensor([not (lidar and cameras), not lidar, not cameras], device=logits.device)
+        return logits.masked_fill(missing, float("-inf")).softmax(-1)
+
+    def decode(
+        self,
+        choice: Tensor,
+        positions: tuple[Tensor, Tensor, Tensor],
+        memory: Memory,
+        lidar_to_image: Tensor,
+        mask: Tensor | None = None,
+        return_mass: bool = False,
+    ) -> Decoded:
+        """Return every query as its expert decodes it; queries of different experts do not see each other.
+
+        Args:
+            choice: (B, Q) int64, each query's `Expert`.
+            positions: (B, Q, C) position embeddings for each expert's queries.
+            memory: all tokens.
+            lidar_to_image: (B, V, 4, 4).
+            mask: (Q, Q) bool, true where the row's query must not see the column's.
+            return_mass: whether to return the attention mass.
+        """
+        memories = self._memories(memory, lidar_to_image)
+        samples = []
+        for sample, chosen in enumerate(choice):
+            order = chosen.argsort(stable=True)
+            parts = []
+            for expert, index in enumerate(order.split(chosen.bincount(minlength=len(Expert)).tolist())):
+                if len(index) == 0:
+                    continue
+                keys, values, layout = memories[expert]
+                one = slice(sample, sample + 1)
+                part = self.decoder(
+                    positions[expert][one, index],
+                    Memory(keys[one], values[one], layout),
+                    mask=None if mask is None else mask[index][:, index],
+                    return_mass=return_mass,
+                )
+                parts.append(_with_all_cameras(part, memory.layout.views))
+            place = order.argsort()
+            mass = torch.cat([part.mass for part in parts if part.mass is not None], dim=1) if return_mass else None
+            queries = torch.cat([part.queries for part in parts], dim=2)[:, :, place]
+            samples.append(Decoded(queries, None if mass is None else mass[:, place]))
+        masses = [sample.mass for sample in samples if sample.mass is not None]
+        return Decoded(torch.cat([sample.queries for sample in samples], dim=1), torch.cat(masses) if masses else None)
+
+    def _memories(self, memory: Memory, lidar_to_image: Tensor) -> tuple[Memory, Memory, Memory]:
+        """Return what the queries of each expert look at."""
+        keys, values, layout = memory
+        bev = layout.bev_tokens
+        views = values[:, bev:].unflatten(1, (layout.views, layout.tokens_per_view)) if layout.views else None
+        if views is not None:
+            seen = (views * self._camera_factors(lidar_to_image)[:, :, None].to(views.dtype)).flatten(1, 2)
+        else:
+            seen = values[:, bev:]
+        return (
+            memory,
+            Memory(keys[:, :bev], values[:, :bev], TokenLayout(bev=layout.bev)),
+            Memory(keys[:, bev:], seen, TokenLayout(views=layout.views, image=layout.image)),
+        )
+
+    def _camera_factors(self, lidar_to_image: Tensor) -> Tensor:
+        """Return (B, V, C): by what the camera expert multiplies each camera's values."""
+        with torch.autocast(lidar_to_image.device.type, enabled=False):
+            # float64: the inverse of a projection whose entries span four orders of magnitude.
+            inverse = torch.linalg.inv(lidar_to_image.double()).float()
+            return self.cam_embed(inverse.flatten(2).transpose(1, 2)).transpose(1, 2)
+
+
+def _with_all_cameras(decoded: Decoded, views: int) -> Decoded:
+    """Return the LiDAR expert's attention mass with zeros for the cameras; the others' has them."""
+    if decoded.mass is None:
+        return decoded
+    return decoded._replace(mass=F.pad(decoded.mass, (0, 1 + views - decoded.mass.shape[-1])))

@@ -1,0 +1,60 @@
+"""MoME, the mixture of multi-modal experts (arXiv:2503.19776): CMT with another transformer, whose weights load as
+published."""
+
+from torch import Tensor
+
+from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.fusion_model import FusionModel, by_lidar
+from aqr_perception.models.mome.head import MoMEHead
+from aqr_perception.models.presets import Preset
+from aqr_perception.options import AqrOptions
+
+
+class MoME(FusionModel):
+    """Routes each query to an expert that looks at both sensors, at the LiDAR alone or at the cameras alone.
+
+    The router's probabilities are the query weights: P(fused) + P(LiDAR) of the LiDAR, P(fused) + P(camera) of the
+    cameras, and of each camera that sees the query. They act through the choice of the expert: the modes, strength and
+    windows of `AqrOptions` have no effect, those of its options that draw the weight maps do.
+
+    Attributes:
+        router_prefixes: of the keys of the router's parameters, which ``train aqr`` trains.
+    """
+
+    pts_bbox_head: MoMEHead
+    router_prefixes = ("pts_bbox_head.transformer.encoder.", "pts_bbox_head.transformer.selected_cls.")
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        self.router_trained = True
+        self.pts_bbox_head = MoMEHead(preset)
+
+    def decode(
+        self,
+        features: Features,
+        lidar_to_image: Tensor | None,
+        aqr: AqrOptions,
+        *,
+        route: bool = False,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+        history: History | None = None,
+    ) -> HeadOutput:
+        """Return predictions and query weights, the router's always; see `FusionModel.decode`."""
+        projections = self._projections(features, lidar_to_image)
+
+        def head(samples: list[int], bev: Tensor | None) -> HeadOutput:
+            return self.pts_bbox_head(
+                bev,
+                None if features.image is None else features.image[samples],
+                projections[samples],
+                features.image_size,
+                aqr,
+                attention_weights=attention_weights,
+                queries=None if queries is None else queries.of(samples),
+                layers=layers,
+            )
+
+        return by_lidar(features, head)
