@@ -1,14 +1,13 @@
 """Two processes train one model, copied or sharded, as one process would."""
 
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import stand_in
 import torch
+import two_processes
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,35 +18,23 @@ KINDS = ("copied", "sharded")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes wrote what `two_processes.py` says."""
+    """Where two processes wrote what `two_processes` says."""
     folder = tmp_path_factory.mktemp("two_processes")
-    here = Path(__file__).parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")]),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(here / "two_processes.py"), str(folder)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    # Copies of this process, which need not import everything again.
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=two_processes.main, args=(folder, rank, port)) for rank in range(2)]
     try:
-        errors = [process.communicate(timeout=100)[1] for process in processes]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return folder
 
 

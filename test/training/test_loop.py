@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,29 @@ def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     assert stand_in.differences(*exports) == []
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums have the same order everywhere, and copies of this process have all of its threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run_until_killed(folder: Path) -> None:
+    run(folder, checkpoint_every=2, step_loss=StopAfter(6, signal.SIGKILL))
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_training_resumes_from_its_last_checkpoint_to_the_same_state(tmp_path: Path) -> None:
     run(tmp_path / "whole", workers=0)
     # A copy of this process, which need not import everything again.
-    killed = multiprocessing.get_context("fork").Process(
-        target=run,
-        args=(tmp_path / "parts",),
-        kwargs={"checkpoint_every": 2, "step_loss": StopAfter(6, signal.SIGKILL)},
-    )
+    killed = multiprocessing.get_context("fork").Process(target=run_until_killed, args=(tmp_path / "parts",))
     killed.start()
-    killed.join(60)
+    try:
+        killed.join(60)
+    finally:
+        killed.kill()
     assert killed.exitcode == -signal.SIGKILL
     assert stand_in.newest_state(tmp_path / "parts")["step"] == 4
     run(tmp_path / "parts", checkpoint_every=500, resume=True)

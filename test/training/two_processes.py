@@ -1,8 +1,7 @@
-"""What each of two processes does, started as torchrun starts them: ``python two_processes.py FOLDER``."""
+"""What each of two processes of a training does."""
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +42,11 @@ def interrupted(calls: int) -> Callable:
     return loss
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, rank: int, port: int) -> None:
+    """Train everything, with the environment that torchrun gives its processes."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    torch.set_num_threads(1)  # the threads of the process that this is a copy of were not copied
     with Processes.from_environment().joined(torch.device("cpu")):
         for shard in (False, True):
             kind = folder / ("sharded" if shard else "copied")
@@ -52,7 +55,3 @@ def main(folder: Path) -> None:
             first = train_and_note(kind / "parts", shard, interrupted(6))
             assert not first.finished and first.step == 3, first
             assert train_and_note(kind / "parts", shard, stand_in.loss, resume=True).finished
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
