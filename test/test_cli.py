@@ -13,7 +13,8 @@ from aqr_perception.models import build_model, load_checkpoint, preset_names
 @pytest.mark.parametrize(
     "command",
     [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["convert"],
-     ["convert", "checkpoint"], ["convert", "keyframe"]],
+     ["convert", "checkpoint"], ["convert", "keyframe"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
+     ["simulate", "frames"], ["train"], ["evaluate"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -84,3 +85,37 @@ def test_a_mistake_gives_one_line_and_status_one(
 ) -> None:
     assert main(command) == 1
     assert named in capsys.readouterr().err
+
+
+def test_a_simulated_drive_becomes_a_bag_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, picture = tmp_path / "drive.mcap", tmp_path / "frame.png"
+    size = ["--size", "96", "32"]
+    assert main(["simulate", "bag", str(bag), "--seconds", "0.2", *size]) == 0 and bag.is_file()
+    assert main(["simulate", "picture", str(picture), *size]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(bag) in capsys.readouterr().out
+
+
+def test_a_short_training_and_its_evaluation_go_from_data_to_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, run, figures = tmp_path / "cache", tmp_path / "run", tmp_path / "figures.json"
+    data = ["--data-root", str(cache), "--device", "cpu"]
+    training = ["train", "--frames", "2", "--batch-size", "1", "--workers", "0", "--output", str(run), *data]
+    assert main([*training, "--steps", "1"]) == 0
+    assert main([*training, "--steps", "1"]) == 1 and "--resume" in capsys.readouterr().err
+    weights = str(run / "final.safetensors")
+    evaluation = ["evaluate", "--checkpoint", weights, "--frames", "1", "--scenarios", "LiDAR gone", *data]
+    assert main([*evaluation, "--output", str(tmp_path / "out"), "--json", str(figures)]) == 0
+    rows = json.loads(figures.read_text())["rows"]
+    assert {(row["scenario"], row["mode"]) for row in rows} == {
+        (scenario, mode) for scenario in ("clean", "LiDAR gone") for mode in ("off", "auto")
+    }
+    assert (tmp_path / "out" / "robustness.png").is_file()
+
+
+def test_data_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "nuscenes", "--steps", "1"]) == 1
+    assert "--data-root" in capsys.readouterr().err
+    assert main(["evaluate", "--scenarios", "flood"]) == 1
+    assert "'flood'" in capsys.readouterr().err

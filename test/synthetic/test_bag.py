@@ -36,7 +36,7 @@ def test_every_sweep_becomes_a_labelled_frame_like_the_drives_own(drive: Drive, 
         np.testing.assert_allclose(found.truth.boxes, expected.truth.boxes, atol=1e-3)
         np.testing.assert_array_equal(found.truth.labels, expected.truth.labels)
         hit, really = found.truth.lidar_points, expected.truth.lidar_points
-        assert (np.abs(hit - really) <= 12 + 0.7 * really).all()  # some of the ground is counted, too
+        assert (hit[really > 30] > 0.6 * really[really > 30]).all()  # some of the ground may be counted, too
         np.testing.assert_allclose(found.model_to_world, expected.model_to_world, atol=1e-6)
         assert found.frame.points is not None and expected.frame.points is not None
         np.testing.assert_allclose(found.frame.points, expected.frame.points, atol=5e-3)
