@@ -27,7 +27,7 @@ class ImageBranch:
     """
 
     size: tuple[int, int]
-    backbone: Literal["resnet18", "resnet50", "vovnet99"]
+    backbone: Literal["resnet18", "resnet50", "resnet101_deformable", "vovnet99"]
     mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
     std: tuple[float, float, float] = (57.375, 57.120, 58.395)
 
@@ -99,6 +99,36 @@ class PetrOptions:
 
 
 @dataclass(frozen=True)
+class BevFormerOptions:
+    """What BEVFormer needs beside queries and decoder.
+
+    Attributes:
+        grid: cells of the BEV along x and y.
+        levels: image feature maps that it looks at: 1, the backbone's last stage (stride 32); or 4, the last three
+            stages and a further convolution (strides 8, 16, 32 and 64).
+        encoder_layers: temporal self-attention, spatial cross-attention and feed-forward in a row.
+        heights: points in a cell's pillar.
+        points: sampling points of the spatial cross-attention in every head and level, a multiple of `heights`.
+        rgb: whether the weights were trained on RGB instead of BGR. The mean and deviation stay in BGR order.
+        rotation_centre: x and y, in cells from the grid's corner, about which the history is turned; None is the
+            vehicle, which is right. The published weights were trained with (100, 100) whatever the grid.
+        forward: direction of the vehicle's front in the model frame in degrees, counter-clockwise from +x. nuScenes'
+            LiDAR (y forward), where the published weights were trained, has 90.
+        camera_azimuths: see `PetrOptions.camera_azimuths`; a camera gets the embedding of its place in the ring.
+    """
+
+    grid: tuple[int, int] = (50, 50)
+    levels: Literal[1, 4] = 1
+    encoder_layers: int = 3
+    heights: int = 4
+    points: int = 8
+    rgb: bool = False
+    rotation_centre: tuple[float, float] | None = None
+    forward: float = 90.0
+    camera_azimuths: tuple[float, float, float, float, float, float] = (90.0, 34.0, 146.0, -90.0, -162.0, -20.0)
+
+
+@dataclass(frozen=True)
 class Preset:
     """A model's whole configuration.
 
@@ -112,6 +142,7 @@ class Preset:
         aqr: how query weights are used unless the user says otherwise.
         architecture: which model the preset configures.
         petr: read by ``petr`` alone.
+        bevformer: read by ``bevformer`` alone.
     """
 
     name: str
@@ -124,6 +155,7 @@ class Preset:
     aqr: AqrOptions = field(default_factory=AqrOptions)
     architecture: Literal["cmt", "mome", "petr", "bevformer"] = "cmt"
     petr: PetrOptions = field(default_factory=PetrOptions)
+    bevformer: BevFormerOptions = field(default_factory=BevFormerOptions)
 
 
 def preset_directory() -> Path:
@@ -172,11 +204,29 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: PETR looks at cameras alone: it needs 'image', and 'points' must not be there")
     if preset.architecture == "mome" and (preset.image is None or preset.points is None):
         raise PresetError(f"{path}: MoME chooses between cameras and LiDAR: it needs both 'image' and 'points'")
+    if preset.architecture == "bevformer":
+        _check_bevformer(preset, path)
     if preset.decoder.channels % preset.decoder.heads:
         raise PresetError(
             f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "
             f"({preset.decoder.heads})"
         )
+
+
+def _check_bevformer(preset: Preset, path: str) -> None:
+    options = preset.bevformer
+    if preset.image is None or preset.points is not None:
+        raise PresetError(f"{path}: BEVFormer looks at cameras alone: it needs 'image', and 'points' must not be there")
+    if preset.image.backbone == "vovnet99" and options.levels == 4:
+        raise PresetError(f"{path}: bevformer.levels is 4, but vovnet99 has no map of stride 8; use 1 or a resnet")
+    counts = (*options.grid, options.encoder_layers, options.heights)
+    if min(counts) < 1 or options.points < 1 or options.points % options.heights:
+        raise PresetError(
+            f"{path}: bevformer.grid, encoder_layers and heights are {counts}, points is {options.points}, but all "
+            "must be positive, and points a multiple of heights"
+        )
+    if preset.decoder.channels % 2:
+        raise PresetError(f"{path}: decoder.channels is {preset.decoder.channels}, but BEVFormer needs an even number")
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:

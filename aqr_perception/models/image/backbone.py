@@ -5,8 +5,16 @@ from aqr_perception.models.image.vovnet import VoVNet
 from aqr_perception.models.presets import ImageBranch
 
 
-def image_backbone(branch: ImageBranch) -> ResNet | VoVNet:
-    """Return the network, with random weights."""
+def image_backbone(branch: ImageBranch, stages: tuple[int, ...] = (3, 4)) -> ResNet | VoVNet:
+    """Return the network, with random weights.
+
+    Args:
+        branch: names the network.
+        stages: of a ResNet that it returns (strides 4, 8, 16, 32); VoVNet always returns the last two.
+    """
     if branch.backbone == "vovnet99":
         return VoVNet()
-    return ResNet(depth=50 if branch.backbone == "resnet50" else 18)
+    if branch.backbone == "resnet101_deformable":
+        # As FCOS3D's, which BEVFormer starts from: Caffe's strides, deformable convolutions in the last two stages.
+        return ResNet(101, stages, deformable_stages=(3, 4), stride_first=True)
+    return ResNet(50 if branch.backbone == "resnet50" else 18, stages)

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), stride on the 3x3 convolution."""
+"""ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), with deformable convolutions where asked for."""
 
 from typing import cast
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.convolution import convolve
+from aqr_perception.models.image.deformable import DeformableConvolution
 from aqr_perception.models.image.views import view_by_view
 
 
@@ -29,16 +30,28 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution and a shortcut (ResNet-50)."""
+    """1x1, 3x3 and 1x1 convolution and a shortcut (ResNet-50 and deeper).
+
+    Args:
+        deformable: whether the 3x3 convolution is a deformable one.
+        stride_first: whether the stride is on the first convolution, as in Caffe, instead of on the 3x3 one.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, deformable: bool = False, stride_first: bool = False
+    ) -> None:
         super().__init__()
         out_channels = channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.conv2: nn.Conv2d | DeformableConvolution = (
+            DeformableConvolution(channels, channels, 3, second)
+            if deformable
+            else nn.Conv2d(channels, channels, 3, second, padding=1, bias=False)
+        )
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -46,7 +59,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         hidden = convolve(features, self.conv1, self.bn1, relu=True)
-        hidden = convolve(hidden, self.conv2, self.bn2, relu=True)
+        if isinstance(self.conv2, DeformableConvolution):
+            hidden = F.relu(self.bn2(self.conv2(hidden)), inplace=True)
+        else:
+            hidden = convolve(hidden, self.conv2, self.bn2, relu=True)
         return convolve(hidden, self.conv3, self.bn3, relu=True, residual=_shortcut(features, self.downsample))
 
 
@@ -66,6 +82,7 @@ def _shortcut(features: Tensor, downsample: nn.Sequential | None) -> Tensor:
 _LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
 }
 
 
@@ -73,17 +90,27 @@ class ResNet(nn.Module):
     """The backbone without its classifier; parameter names as in torchvision and mmdet.
 
     Args:
-        depth: 18 or 50.
+        depth: 18, 50 or 101.
         out_stages: which of the stages 1 to 4 (strides 4, 8, 16, 32) `forward` returns, ascending.
+        deformable_stages: the stages whose 3x3 convolutions are deformable ones; none with depth 18.
+        stride_first: see `Bottleneck`.
     """
 
-    def __init__(self, depth: int = 50, out_stages: tuple[int, ...] = (3, 4)) -> None:
+    def __init__(
+        self,
+        depth: int = 50,
+        out_stages: tuple[int, ...] = (3, 4),
+        deformable_stages: tuple[int, ...] = (),
+        stride_first: bool = False,
+    ) -> None:
         super().__init__()
         if depth not in _LAYOUTS:
             raise ValueError(f"ResNet depth is {depth}, but must be one of {', '.join(map(str, _LAYOUTS))}")
         if not out_stages or list(out_stages) != sorted(set(out_stages) & {1, 2, 3, 4}):
             raise ValueError(f"ResNet out_stages is {out_stages}, but must be ascending stages out of 1, 2, 3, 4")
         block, counts = _LAYOUTS[depth]
+        if block is BasicBlock and (deformable_stages or stride_first):
+            raise ValueError(f"ResNet depth is {depth}, but deformable_stages and stride_first need 50 or 101")
         self.out_stages = tuple(out_stages)
         self.out_channels = tuple(64 * 2 ** (stage - 1) * block.expansion for stage in out_stages)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -91,9 +118,14 @@ class ResNet(nn.Module):
         in_channels = 64
         for stage, count in enumerate(counts, start=1):
             channels, stride = 64 * 2 ** (stage - 1), 1 if stage == 1 else 2
-            blocks = []
+            blocks: list[nn.Module] = []
             for index in range(count):
-                blocks.append(block(in_channels, channels, stride if index == 0 else 1))
+                step = stride if index == 0 else 1
+                blocks.append(
+                    BasicBlock(in_channels, channels, step)
+                    if block is BasicBlock
+                    else Bottleneck(in_channels, channels, step, stage in deformable_stages, stride_first)
+                )
                 in_channels = channels * block.expansion
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
 
