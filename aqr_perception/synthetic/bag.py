@@ -60,9 +60,12 @@ def write_bag(
     frames = int(duration * rate)
     with BagWriter(path, storage) as writer:
         writer.write("/tf_static", _mounts(drive), START_NS, latched=True)
-        for frame in tqdm(range(frames), desc="simulating", unit="frame", disable=not progress):
+        for frame in tqdm(range(frames + 1), desc="simulating", unit="frame", disable=not progress):
             begin, end = frame / rate, (frame + 1) / rate
-            entries = [*_measured(drive, end, raw), *_steady(drive, begin, end)]
+            if frame == frames:  # the vehicle's pose is known a little longer, or the last sweep would have none
+                entries = [*_steady(drive, begin, begin + 3 * _TF_PERIOD)]
+            else:
+                entries = [*_measured(drive, end, raw), *_steady(drive, begin, end)]
             for entry in sorted(entries, key=lambda entry: (entry.time, entry.topic != "/clock", entry.topic != "/tf")):
                 writer.write(entry.topic, entry.message, _ns(entry.time))
     return Path(path)

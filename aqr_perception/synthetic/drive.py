@@ -54,7 +54,7 @@ class Drive:
 
     def picture(self, camera: CameraMount, time: float) -> Picture:
         """Return what a camera sees at a time."""
-        rng = np.random.default_rng([self.scene.seed, round(time * 1e6), 1 + self.rig.cameras.index(camera)])
+        rng = self._random(time, 1 + self.rig.cameras.index(camera))
         return photograph(self.scene, self._caster, camera, time, rng, self._samples)
 
     def view(self, camera: CameraMount, time: float) -> tuple[CameraView, Picture]:
@@ -67,8 +67,12 @@ class Drive:
 
     def single_sweep(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return points (N, 4) in the LiDAR's frame at a time, and the actor whose they are."""
-        rng = np.random.default_rng([self.scene.seed, round(time * 1e6), 0])
+        rng = self._random(time, 0)
         return sweep(self.scene, self._caster, self.rig.lidar, time, rng)
+
+    def _random(self, time: float, sensor: int) -> np.random.Generator:
+        """Return a sensor's chances at a time, which may lie before the scene's start."""
+        return np.random.default_rng([self.scene.seed, round((time + 1000.0) * 1e6), sensor])
 
     def points(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return points (N, 5) of several sweeps in the newest one's frame, and the newest sweep's owners (M,)."""

@@ -55,7 +55,7 @@ def test_both_storages_and_compressed_pictures_hold_every_topic(drive: Drive, tm
     with BagReader(path) as bag:
         counts = {topic.name: topic.count for topic in bag.topics}
     assert counts["/lidar/points"] == counts[TRUTH_TOPIC] == counts["/front/image_raw/compressed"] == 2
-    assert counts["/clock"] == counts["/tf"] == 10 and counts["/tf_static"] == 1
+    assert counts["/clock"] == counts["/tf"] == 13 and counts["/tf_static"] == 1
 
 
 def test_a_folder_without_bags_is_named(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ def test_the_same_seed_and_time_give_the_same_frame(drive: Drive) -> None:
         np.testing.assert_array_equal(one.image, other.image)
 
 
+def test_sweeps_before_the_start_of_the_scene_are_seen_too() -> None:
+    points, _ = draw_drive(3, 1.0, sweeps=2).points(0.0)
+    assert points[:, 4].max() > 0
+
+
 def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive: Drive) -> None:
     boxes, tracks = drive.truth(TIME)
     points, owner = drive.single_sweep(TIME)
