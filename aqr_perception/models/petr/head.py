@@ -101,7 +101,7 @@ class PetrHead(nn.Module):
                 frames.append(current._replace(seconds=self.frame_gap) if past is None else past)
         memory = self._memory(frames, batch, image_size)
         decoded = self.transformer.decoder(
-            self.query_embedding(queries.reference_points), memory, None, queries.mask, attention_weights
+            self.query_embedding.embed(queries.reference_points), memory, None, queries.mask, attention_weights
         )
         seconds = None if self.frames == 1 else frames[1].seconds if frames else self.frame_gap
         predictions = self._predict(decoded.queries[layers], queries.reference_points, seconds, layers)

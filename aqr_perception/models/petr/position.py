@@ -74,7 +74,7 @@ def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: T
 
 
 def _inverse_sigmoid(share: Tensor) -> Tensor:
-    """Return log(x / (1 - x)), both clamped from below: torch.logit rounds 1 - 1e-5, and is off by 0.006 at the border."""
+    """Return log(x / (1 - x)), both clamped from below; torch.logit rounds 1 - 1e-5, 0.006 off at the border."""
     share = share.clamp(0, 1)
     return share.clamp(min=_EPS).log_().sub_((1 - share).clamp_(min=_EPS).log_())
 
@@ -167,9 +167,9 @@ class QueryEncoder(nn.Sequential):
         super().__init__(nn.Linear(3 * channels // 2, channels), nn.ReLU(), nn.Linear(channels, channels))
         self._features = channels // 2
 
-    def forward(self, anchors: Tensor) -> Tensor:
+    def embed(self, anchors: Tensor) -> Tensor:
         """Return (..., C) embeddings of (..., 3) anchors (x, y, z) in 0..1 of the point range."""
-        return super().forward(sine_features(anchors[..., (1, 0, 2)], self._features))
+        return self(sine_features(anchors[..., (1, 0, 2)], self._features))
 
 
 class FeatureGuide(nn.Module):

@@ -1,0 +1,38 @@
+"""Six cameras around a vehicle whose frame has x forward."""
+
+import torch
+from torch import Tensor
+
+AZIMUTHS = (0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
+SIZE = (64, 176)
+"""Height and width of the images in pixels."""
+
+
+def projections(batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return (B, 6, 4, 4), vehicle -> pixels."""
+    matrices = torch.zeros(batch, len(AZIMUTHS), 4, 4, dtype=dtype)
+    intrinsics = torch.tensor([[139.0, 0, 88], [0, 139, 32], [0, 0, 1]], dtype=dtype)
+    for view, azimuth in enumerate(torch.tensor(AZIMUTHS, dtype=dtype).deg2rad()):
+        right = torch.stack((azimuth.sin(), -azimuth.cos(), 0 * azimuth))
+        forward = torch.stack((azimuth.cos(), azimuth.sin(), 0 * azimuth))
+        down = torch.tensor([0.0, 0.0, -1.0], dtype=dtype)
+        rotation = torch.stack((right, down, forward))
+        position = forward + torch.tensor([0.0, 0.0, 1.5], dtype=dtype)
+        matrices[:, view, :3, :3] = intrinsics @ rotation
+        matrices[:, view, :3, 3] = -intrinsics @ rotation @ position
+    matrices[..., 3, 3] = 1.0
+    return matrices
+
+
+def pose(x: float, y: float, yaw: float) -> Tensor:
+    """Return (4, 4) float64, vehicle -> world."""
+    angle = torch.tensor(yaw, dtype=torch.float64)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:2, :2] = torch.stack((torch.stack((angle.cos(), -angle.sin())), torch.stack((angle.sin(), angle.cos()))))
+    matrix[:2, 3] = torch.tensor([x, y], dtype=torch.float64)
+    return matrix
+
+
+def images(batch: int = 1, seed: int = 0) -> Tensor:
+    """Return (B, 6, 3, 64, 176) of noise."""
+    return torch.randn(batch, len(AZIMUTHS), 3, *SIZE, generator=torch.Generator().manual_seed(seed))
