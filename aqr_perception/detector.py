@@ -120,6 +120,7 @@ class Detector:
         device, dtype: where and in which number format it runs.
         uses_cameras, uses_lidar: which sensors the model can look at.
         image_size: width and height of the model's images; (0, 0) without cameras.
+        sweeps: LiDAR sweeps that the model was trained to see at once.
         has_router: whether query weights of a trained router are to be had.
     """
 
@@ -149,6 +150,7 @@ class Detector:
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
         self.uses_cameras = image is not None
+        self.sweeps = self.model.preset.sweeps
         self.uses_lidar = self.model.preset.points is not None
         self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
 

@@ -123,3 +123,49 @@ def test_a_device_that_is_not_there_is_named_with_the_ones_that_are() -> None:
 def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(PresetError, match="aqr_tiny"):
         Detector("aqr_huge")
+
+
+class Rememberer(torch.nn.Module):
+    """A model that notes what it is given of the frame before, and remembers a number."""
+
+    remembers = True
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.given = model, []
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+    def decode(self, *arguments: object, history: object = None, **named: object) -> object:
+        self.given.append(history)
+        return self.model.decode(*arguments, **named)._replace(state=len(self.given))
+
+
+def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_breaks(frame: Frame) -> None:
+    detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+    detector.model = remembering = Rememberer(detector.model)
+    small = dataclasses.replace(frame, cameras=())
+
+    def see(seconds: float, x: float | None) -> object:
+        pose = None
+        if x is not None:
+            pose = np.eye(4)
+            pose[0, 3] = x
+        stamped = dataclasses.replace(small, stamp_ns=10**18 + round(seconds * 1e9), to_fixed=pose)
+        detector.detect(stamped, DetectionOptions(max_history_gap=0.5))
+        return remembering.given[-1]
+
+    assert see(0.0, 100.0) is None
+    history = see(0.4, 103.0)
+    assert history.state == 1 and history.seconds == pytest.approx(0.4)
+    np.testing.assert_allclose(history.to_current[:3, 3], (-3.0, 0.0, 0.0), atol=1e-5)
+    assert see(1.0, 104.0) is None  # too long ago
+    assert see(0.9, 104.0) is None  # time jumped back
+    assert see(1.0, None) is None and see(1.1, 104.0) is None  # the motion was not known
+    assert see(1.2, 104.0) is not None
+    detector.forget()
+    assert see(1.3, 104.0) is None

@@ -80,7 +80,9 @@ class FrameBuilder:
             reasons = ", ".join(f"{use.name}: {use.reason}" for use in sensors)
             warnings.append(f"no sensor is left for the frame at {request.stamp_ns / 1e9:.6f} s ({reasons})")
             return AssembledFrame(None, sensors, warnings)
-        return AssembledFrame(Frame(request.stamp_ns, points, tuple(views), request.model_frame), sensors, warnings)
+        to_fixed = _to_fixed(request, transforms)
+        frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
+        return AssembledFrame(frame, sensors, warnings)
 
     def _points(self, request: FrameRequest, transforms: FrameTransforms, warnings: list[str]) -> NDArray[np.float32]:
         """Decode the sweeps that are new, and accumulate. Raises MessageError where the newest cannot be used."""
@@ -108,6 +110,17 @@ class FrameBuilder:
         accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
         warnings.extend(left_out)
         return accumulated
+
+
+def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.float64] | None:
+    """Return (4, 4), model frame -> fixed frame; None where the vehicle's motion is not known."""
+    fixed_frame = request.settings.fixed_frame
+    if not fixed_frame:
+        return None
+    try:
+        return transforms.lookup(fixed_frame, request.stamp_ns, request.model_frame, request.stamp_ns)
+    except MessageError:
+        return None  # only models with a memory miss it; what a sensor misses was told with the sensor
 
 
 def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings) -> NDArray[np.float32]:

@@ -69,7 +69,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("lidar_timeout", 0.5, "s; a LiDAR silent for longer is taken for dead, cameras go on alone", 0.01, 60.0),
     Parameter("camera_only_period", 0.1, "s; shortest time between frames without LiDAR", 0.001, 60.0),
     Parameter("transform_wait", 0.1, "s; longest wait of one frame for late transforms", 0.0, 10.0),
-    Parameter("max_sweeps", 10, "LiDAR sweeps accumulated; more than one needs fixed_frame", 1, 10),
+    Parameter(
+        "max_sweeps",
+        10,
+        "LiDAR sweeps accumulated, though no more than the model was trained with; more than one needs fixed_frame",
+        1,
+        10,
+    ),
     Parameter("intensity_scale", 1.0, "factor on LiDAR intensities, so that they span 0..255", 1e-6, 1e6),
     Parameter("model.preset", "aqr_tiny", "name of a model preset, or path of a .yaml", run_time=True),
     Parameter("model.checkpoint", "", "weights, .pth or .safetensors; empty: random weights", run_time=True),
@@ -84,6 +90,14 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("use_lidar", True, "whether the LiDAR takes part", run_time=True),
     Parameter("score_threshold", 0.3, "detections scoring less are not published", 0.0, 1.0, run_time=True),
     Parameter("max_detections", 300, "most detections of a frame", 1, 300, run_time=True),
+    Parameter(
+        "max_history_gap",
+        1.0,
+        "s; models with a memory forget when the frame before is older, or when time jumps back",
+        0.01,
+        60.0,
+        run_time=True,
+    ),
     Parameter(
         "weights.source",
         "auto",
@@ -193,6 +207,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         class_score_thresholds={name: threshold for name, threshold in thresholds.items() if threshold >= 0},
         max_detections=values["max_detections"],
         weights_source=values["weights.source"],
+        max_history_gap=values["max_history_gap"],
         aqr=AqrOptions(**{name: values[f"aqr.{name}"] for name in _AQR}),
     )
     model = ModelSettings(*(values[f"model.{name}"] for name in ("preset", "checkpoint", "device", "precision")))

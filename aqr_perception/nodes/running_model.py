@@ -79,10 +79,14 @@ class RunningModel:
         self._loading = None
 
     def look_at(self, settings: AssemblerSettings) -> AssemblerSettings:
-        """Return the settings with the sensors in `unseen` that the running model cannot look at."""
+        """Return the settings as they suit the running model.
+
+        The sensors that it cannot look at are in `unseen`, and there are no more sweeps than it was trained with.
+        """
         cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
         lidar = set() if self.detector.uses_lidar or not settings.lidar_topic else {LIDAR}
-        return replace(settings, unseen=frozenset(cameras | lidar))
+        sweeps = min(settings.max_sweeps, self.detector.sweeps)
+        return replace(settings, unseen=frozenset(cameras | lidar), max_sweeps=sweeps)
 
     def _load(self, model: ModelSettings) -> Detector:
         return self._factory(model.preset, model.checkpoint or None, model.device, model.precision)

@@ -337,3 +337,13 @@ def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pyt
     monkeypatch.setattr(time, "sleep", naps.append)
     assert len(rig.build().warnings) == 2
     assert 0 < len(naps) <= 5, "both cameras share one wait"
+
+
+def test_a_frame_knows_where_the_vehicle_was_only_where_tf_tells_its_motion() -> None:
+    assert Rig().build().frame.to_fixed is None
+    moving = Rig(fixed_frame="map")
+    pose = rigid_transform([7.0, -2.0, 0.5], [0.0, 0.0, 0.6, 0.8])
+    for stamp_ns in (START - 100 * MS, START + 100 * MS):
+        moving.buffer.set_transform(transform("map", "lidar", pose, stamp_ns), "test")
+    np.testing.assert_allclose(moving.build().frame.to_fixed, pose, atol=1e-9)
+    assert Rig(fixed_frame="nowhere").build().frame is None or Rig(fixed_frame="nowhere").build().frame.to_fixed is None

@@ -39,7 +39,7 @@ class Garage:
         if "broken" in preset:
             raise ValueError("torn file")
         sees = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
-        return SimpleNamespace(preset=preset, device=device, dtype="fp32", has_router=False, **sees)
+        return SimpleNamespace(preset=preset, device=device, dtype="fp32", has_router=False, sweeps=2, **sees)
 
     def running(self, preset: str) -> RunningModel:
         return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append)
@@ -108,4 +108,11 @@ def test_a_model_that_sees_no_sensor_that_takes_part_is_blind() -> None:
     cameras = (CameraSettings("front", "a", "b"),)
     model = Garage().running("lidar_only")
     assert model.look_at(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).is_blind
+    model.close()
+
+
+def test_a_model_is_given_no_more_sweeps_than_it_was_trained_with() -> None:
+    model = Garage().running("first")
+    for wanted, given in ((10, 2), (1, 1)):
+        assert model.look_at(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
     model.close()

@@ -78,7 +78,7 @@ def open_data(
         if part == "val":
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SYNTHETIC_PICTURE if preset.image is None else preset.image.size
-        return Data(SyntheticDataset(seeds, picture, min(preset.sweeps, 2), root or default_cache()))
+        return Data(SyntheticDataset(seeds, picture, preset.sweeps if preset.points else 1, root or default_cache()))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     data = _open_recorded(source, part, preset, root, version)
