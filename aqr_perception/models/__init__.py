@@ -41,6 +41,10 @@ def _build(preset: "Preset") -> "CMT":
         from aqr_perception.models.mome.model import MoME
 
         return MoME(preset)  # type: ignore[return-value]
+    if preset.architecture == "bevformer":
+        from aqr_perception.models.bevformer.model import BEVFormer
+
+        return BEVFormer(preset)  # type: ignore[return-value]
     from aqr_perception.models.cmt import CMT
 
     return CMT(preset)

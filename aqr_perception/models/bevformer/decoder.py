@@ -1,0 +1,125 @@
+"""BEVFormer's decoder: object queries look at the bird's-eye view around a point that every layer moves.
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.bevformer.deformable_attention import Sampling, attend
+from aqr_perception.models.bevformer.encoder import FeedForward
+from aqr_perception.models.transformer.attention import MultiHeadAttention
+
+_POINTS = 4
+_CENTRE = (0, 1, 4)
+"""Where a box code has x, y and z."""
+_EPS = 1e-5
+
+
+class Glance(NamedTuple):
+    """Where queries looked.
+
+    Attributes:
+        places: (B, Q, heads, P, 2), x and y in 0..1 of the grid.
+        weights: (B, Q, heads, P), which sum to 1 over the points.
+    """
+
+    places: Tensor
+    weights: Tensor
+
+
+class Decoded(NamedTuple):
+    """What the decoder makes of its queries.
+
+    Attributes:
+        queries: (L, B, Q, C) after every layer.
+        raw_boxes: (L, B, Q, 10), what the layers' branches say of them.
+        references: (L, B, Q, 3), the points in 0..1 of the point range that the layers looked around.
+        glance: the last layer's.
+    """
+
+    queries: Tensor
+    raw_boxes: Tensor
+    references: Tensor
+    glance: Glance
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.attn = MultiHeadAttention(channels, heads)
+
+
+class _CrossAttention(Sampling):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__(channels, heads, levels=1, points=_POINTS)
+        self.output_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.output_proj.weight)
+        nn.init.zeros_(self.output_proj.bias)
+
+    def forward(self, queries: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Glance]:
+        offsets, weights = (choice[:, :, :, 0] for choice in self.points(queries, [grid]))
+        places = references[:, :, None, None, None, :2] + offsets
+        seen = attend(self.values(bev), [grid], places, weights)
+        return self.output_proj(seen), Glance(places[:, :, :, 0], weights[:, :, :, 0])
+
+
+class _Layer(nn.Module):
+    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList((_SelfAttention(channels, heads), _CrossAttention(channels, heads)))
+        self.ffns = nn.ModuleList((FeedForward(channels, feedforward),))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+
+    def forward(
+        self, queries: Tensor, position: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Glance]:
+        among_themselves, at_the_bev = self.attentions
+        located = queries + position
+        queries = self.norms[0](queries + among_themselves.attn(located, located, queries)[0])
+        seen, glance = at_the_bev(queries + position, bev, references, grid)
+        queries = self.norms[1](queries + seen)
+        return self.norms[2](self.ffns[0](queries)), glance
+
+
+class Decoder(nn.Module):
+    """A stack of layers, each of which looks around the point that the one before has found."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(channels, heads, feedforward) for _ in range(layers))
+
+    def forward(
+        self,
+        queries: Tensor,
+        position: Tensor,
+        bev: Tensor,
+        references: Tensor,
+        grid: tuple[int, int],
+        branches: nn.ModuleList,
+    ) -> Decoded:
+        """Decode object queries.
+
+        Args:
+            queries, position: (B, Q, C), content and position embedding.
+            bev: (B, N, C), row by row.
+            references: (B, Q, 3) first points in 0..1 of the point range.
+            grid: rows and columns of the bird's-eye view.
+            branches: one a layer, queries -> raw box codes.
+        """
+        outputs, boxes, around = [], [], []
+        for layer, branch in zip(self.layers, branches, strict=True):
+            around.append(references)
+            queries, glance = layer(queries, position, bev, references, grid)
+            raw = branch(queries).float()
+            references = refined(references, raw).detach()
+            outputs.append(queries)
+            boxes.append(raw)
+        return Decoded(torch.stack(outputs), torch.stack(boxes), torch.stack(around), glance)
+
+
+def refined(references: Tensor, raw_boxes: Tensor) -> Tensor:
+    """Return points (..., 3) moved by what raw box codes (..., 10) say of the centre, all in 0..1 of the point range."""
+    return (torch.logit(references, eps=_EPS) + raw_boxes[..., _CENTRE]).sigmoid()

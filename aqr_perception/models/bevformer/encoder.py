@@ -1,0 +1,116 @@
+"""BEVFormer's encoder: cells of the bird's-eye view gather what was and what is seen (arXiv:2203.17270, 3.2).
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.bevformer.deformable_attention import Shapes
+from aqr_perception.models.bevformer.spatial import Sight, SpatialCrossAttention
+from aqr_perception.models.bevformer.temporal import TemporalSelfAttention
+
+
+class Evidence(NamedTuple):
+    """What the encoder looks at.
+
+    Attributes:
+        features: (B, V, cells of all levels, C) of the cameras.
+        shapes: of the levels.
+        sight: which cells which cameras see.
+    """
+
+    features: Tensor
+    shapes: Shapes
+    sight: Sight
+
+
+class Past(NamedTuple):
+    """The frame before, turned to face as the present one does.
+
+    Attributes:
+        bev: (B, N, C).
+        shift: (B, 2), how far the vehicle has moved since, x and y as a share of the grid: where a cell's place in the
+            present lies in the past.
+    """
+
+    bev: Tensor
+    shift: Tensor
+
+
+class FeedForward(nn.Module):
+    """Two linear layers and a shortcut."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        first = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(first, nn.Linear(hidden, channels))
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return queries + self.layers(queries)
+
+
+class _Layer(nn.Module):
+    def __init__(self, channels: int, heads: int, feedforward: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(
+            (TemporalSelfAttention(channels, heads), SpatialCrossAttention(channels, heads, levels, points))
+        )
+        self.ffns = nn.ModuleList((FeedForward(channels, feedforward),))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+
+    def forward(
+        self,
+        queries: Tensor,
+        position: Tensor,
+        values: tuple[Tensor, Tensor] | None,
+        references: Tensor,
+        grid: tuple[int, int],
+        evidence: Evidence,
+    ) -> Tensor:
+        temporal, spatial = self.attentions
+        past, present = values or (queries, queries)
+        queries = self.norms[0](temporal(queries, position, past, present, references, grid))
+        queries = self.norms[1](spatial(queries, *evidence))
+        return self.norms[2](self.ffns[0](queries))
+
+
+class Encoder(nn.Module):
+    """A stack of layers of temporal self-attention, spatial cross-attention and feed-forward, post-norm."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int, layers: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(channels, heads, feedforward, levels, points) for _ in range(layers))
+
+    def forward(
+        self, queries: Tensor, position: Tensor, past: Past | None, evidence: Evidence, grid: tuple[int, int]
+    ) -> Tensor:
+        """Return the bird's-eye view (B, N, C), row by row.
+
+        Args:
+            queries: (B, N, C), one a cell.
+            position: (N, C) embedding of the cells.
+            past: None without history: then each layer's own queries stand in for it.
+            evidence: see `Evidence`.
+            grid: rows (y) and columns (x).
+        """
+        here = _centres(grid, queries.device).expand(len(queries), -1, -1)
+        references = torch.stack((here if past is None else here + past.shift[:, None], here), dim=1)
+        # As published, every layer looks at the queries as they were before the first.
+        values = None if past is None else (past.bev, queries)
+        for layer in self.layers:
+            queries = layer(queries, position, values, references, grid, evidence)
+        return queries
+
+
+def _centres(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Return (N, 2), the cells' centres row by row, x and y in 0..1."""
+    rows, columns = grid
+    y, x = torch.meshgrid(
+        (torch.arange(rows, device=device) + 0.5) / rows,
+        (torch.arange(columns, device=device) + 0.5) / columns,
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1).flatten(0, 1)

@@ -1,0 +1,162 @@
+"""BEVFormer, assembled: images, calibration and the frame before in, class logits and boxes out.
+
+Attribute names follow the published checkpoints' keys.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.bevformer.deformable_attention import Shapes
+from aqr_perception.models.bevformer.ego_motion import ego_motion
+from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
+from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
+from aqr_perception.models.image.backbone import image_backbone
+from aqr_perception.models.image.fpn import FPN
+from aqr_perception.models.presets import Preset
+from aqr_perception.options import AqrOptions
+
+_COARSEST = 32
+"""Stride of the backbone's last stage."""
+
+
+class BEVFormer(nn.Module):
+    """The camera-only detector that remembers. It has no query router: AQR's modes and windows do not apply.
+
+    Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
+
+    Attributes:
+        preset: its configuration.
+        aqr_options: how weight maps are drawn.
+        router_trained: always false.
+    """
+
+    remembers = True
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        if preset.image is None:
+            raise ValueError(f"preset {preset.name!r} has no image branch, which BEVFormer needs: add 'image'")
+        self.preset = preset
+        self.aqr_options = preset.aqr
+        self.router_trained = False
+        levels = preset.bevformer.levels
+        stages = (4,) if levels == 1 else (2, 3, 4)
+        backbone = image_backbone(preset.image, stages)
+        self._maps = len(stages)
+        self.img_backbone = backbone
+        self.img_neck = FPN(backbone.out_channels[-self._maps :], levels, preset.decoder.channels)
+        self.pts_bbox_head = BevFormerHead(preset)
+
+    def forward(
+        self,
+        images: Tensor | None,
+        lidar_to_image: Tensor | None,
+        points: Sequence[Tensor] | None = None,
+        queries: Queries | None = None,
+        history: History | None = None,
+    ) -> Predictions:
+        """Return every decoder layer's predictions.
+
+        Args:
+            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation. None, or V = 0, without
+                cameras.
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
+            points: not looked at.
+            queries: see `decode`.
+            history: see `decode`.
+        """
+        features = self.features(images, points, self.image_features(images), None)
+        return self.decode(features, lidar_to_image, self.aqr_options, queries=queries, history=history).predictions
+
+    def image_features(self, images: Tensor | None) -> Tensor | None:
+        """Return (B, V, cells, C) features of (B, V, 3, H, W) images; None where there are none.
+
+        The cells of all levels in a row, as Deformable DETR joins them: the finest level first, each row by row.
+        """
+        if images is None or images.shape[1] == 0:
+            return None
+        if self.preset.bevformer.rgb:
+            images = images.flip(2)
+        maps = self.img_neck(self.img_backbone(images.flatten(0, 1))[-self._maps :])
+        return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).unflatten(0, images.shape[:2])
+
+    def bev_features(self, points: Sequence[Tensor] | None) -> None:
+        """Return nothing: points are not looked at."""
+
+    @staticmethod
+    def features(
+        images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
+    ) -> Features:
+        """Return the features of these inputs; only the batch's size is taken from the points."""
+        if images is not None:
+            return Features(None, image, (False,) * len(images), (images.shape[-2], images.shape[-1]))
+        return Features(None, None, (False,) * (1 if points is None else len(points)), (0, 0))
+
+    def decode(
+        self,
+        features: Features,
+        lidar_to_image: Tensor | None,
+        aqr: AqrOptions,
+        *,
+        route: bool = False,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+        history: History | None = None,
+    ) -> HeadOutput:
+        """Return predictions, query weights and the bird's-eye view, which the next frame wants as its history.
+
+        Without any camera the bird's-eye view is what the history knows, moved with the vehicle, and fades from frame
+        to frame; without history, too, predictions are the queries' priors. All weights are then 0.
+
+        Args:
+            features: of the cameras that take part.
+            lidar_to_image: (B, V, 4, 4); None without cameras.
+            aqr: how weight maps are drawn; its modes do not apply.
+            route: not used: there is no router.
+            attention_weights: whether to return weights from the attention, which is all on cameras; what the history
+                adds is nobody's.
+            queries: only None or the learned ones alone, which are embeddings and not points: there are no denoising
+                queries.
+            layers: the decoder layers whose predictions are computed.
+            history: the frame before; its state is never written to. None, or a state of None, starts a new drive.
+
+        Raises:
+            TypeError, ValueError: the history is another model's or of another batch size; there are denoising queries.
+        """
+        if queries is not None and queries.denoising:
+            raise ValueError(
+                f"BEVFormer was given {queries.denoising} denoising queries, but has none: train it without denoising"
+            )
+        motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
+        return self.pts_bbox_head(
+            self._cameras(features, lidar_to_image),
+            motion,
+            None if history is None else _bev_of(history),
+            aqr,
+            attention_weights=attention_weights,
+            layers=layers,
+        )
+
+    def _cameras(self, features: Features, lidar_to_image: Tensor | None) -> Cameras:
+        batch, channels = len(features.has_points), self.preset.decoder.channels
+        if features.image is None or lidar_to_image is None:
+            weight = self.pts_bbox_head.bev_embedding.weight
+            return Cameras(weight.new_zeros(batch, 0, 1, channels), [(1, 1)], weight.new_zeros(batch, 0, 4, 4), (0, 0))
+        return Cameras(features.image, self._shapes(features.image_size), lidar_to_image, features.image_size)
+
+    def _shapes(self, image_size: tuple[int, int]) -> Shapes:
+        """Return rows and columns of every level: every stage and further convolution halves, rounding up."""
+        count = self.preset.bevformer.levels
+        finest = _COARSEST >> (self._maps - 1)
+        strides = [finest << level for level in range(count)]
+        return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
+
+
+def _bev_of(history: History) -> Tensor | None:
+    if history.state is not None and not isinstance(history.state, Tensor):
+        raise TypeError(f"history.state is a {type(history.state).__name__}, but must be what BEVFormer gave")
+    return history.state
