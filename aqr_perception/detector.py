@@ -202,18 +202,22 @@ class Detector:
         self._memory = None
 
     def _history(self, frame: Frame, options: DetectionOptions) -> History | None:
-        """Return the frame before, as seen from this one; None where time jumped, or the motion is not known."""
-        if self._memory is None or frame.to_fixed is None:
-            return None
-        seconds = (frame.stamp_ns - self._memory.stamp_ns) / 1e9
-        if not 0 < seconds <= options.max_history_gap:
+        """Return the frame before, as seen from this one; without its state where there is none, or where time jumped.
+
+        None where the vehicle's motion is not known.
+        """
+        if frame.to_fixed is None:
             return None
 
         def tensor(matrix: NDArray[np.float64]) -> Tensor:
             return torch.from_numpy(matrix).to(self.device, torch.float32)
 
-        to_current = np.linalg.inv(frame.to_fixed) @ self._memory.to_fixed
-        return History(self._memory.state, tensor(to_current), tensor(frame.to_fixed), seconds)
+        to_fixed = tensor(frame.to_fixed)
+        memory = self._memory
+        seconds = 0.0 if memory is None else (frame.stamp_ns - memory.stamp_ns) / 1e9
+        if memory is None or not 0 < seconds <= options.max_history_gap:
+            return History(None, tensor(np.eye(4)), to_fixed, 0.0)
+        return History(memory.state, tensor(np.linalg.inv(frame.to_fixed) @ memory.to_fixed), to_fixed, seconds)
 
     def _remember(self, frame: Frame, state: object | None) -> None:
         if state is None or frame.to_fixed is None:

@@ -11,6 +11,7 @@ from aqr_perception.benchmarks.inputs import keyframe, made_up_frame
 from aqr_perception.detector import Detector, DeviceError, choose_device, choose_precision
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
+from aqr_perception.models.detection_model import History
 from aqr_perception.models.presets import PresetError
 from aqr_perception.options import AqrOptions, DetectionOptions
 
@@ -150,7 +151,7 @@ def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_b
     detector.model = remembering = Rememberer(detector.model)
     small = dataclasses.replace(frame, cameras=())
 
-    def see(seconds: float, x: float | None) -> object:
+    def see(seconds: float, x: float | None) -> History | None:
         pose = None
         if x is not None:
             pose = np.eye(4)
@@ -159,13 +160,14 @@ def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_b
         detector.detect(stamped, DetectionOptions(max_history_gap=0.5))
         return remembering.given[-1]
 
-    assert see(0.0, 100.0) is None
+    first = see(0.0, 100.0)
+    assert first.state is None and first.to_fixed[0, 3] == 100.0  # where the drive begins is known
     history = see(0.4, 103.0)
     assert history.state == 1 and history.seconds == pytest.approx(0.4)
     np.testing.assert_allclose(history.to_current[:3, 3], (-3.0, 0.0, 0.0), atol=1e-5)
-    assert see(1.0, 104.0) is None  # too long ago
-    assert see(0.9, 104.0) is None  # time jumped back
-    assert see(1.0, None) is None and see(1.1, 104.0) is None  # the motion was not known
-    assert see(1.2, 104.0) is not None
+    assert see(1.0, 104.0).state is None  # too long ago
+    assert see(0.9, 104.0).state is None  # time jumped back
+    assert see(1.0, None) is None and see(1.1, 104.0).state is None  # the motion was not known
+    assert see(1.2, 104.0).state is not None
     detector.forget()
-    assert see(1.3, 104.0) is None
+    assert see(1.3, 104.0).state is None

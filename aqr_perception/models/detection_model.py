@@ -15,7 +15,7 @@ class Features(NamedTuple):
 
     Attributes:
         bev: (B, C, H, W) of the LiDAR; None where no sample has points.
-        image: (B, V, C, h, w) of the cameras; None without them.
+        image: the cameras', as `DetectionModel.image_features` gives them; None without them.
         has_points: for each sample; an empty cloud gives no LiDAR tokens.
         image_size: height and width of the images in pixels; (0, 0) without them.
     """
@@ -30,7 +30,8 @@ class History(NamedTuple):
     """What a model that remembers is given of the frame before.
 
     Attributes:
-        state: the `HeadOutput.state` of that frame; the model's own.
+        state: the `HeadOutput.state` of that frame; the model's own. None in the first frame of a drive: then
+            `to_current` is the identity and `seconds` is 0.
         to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion.
         to_fixed: (4, 4) float32, the current model frame -> a frame that stands still.
         seconds: between the two frames.
@@ -56,7 +57,10 @@ class DetectionModel(Protocol):
     remembers: bool
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
-        """Return (B, V, C, h, w) features of (B, V, 3, H, W) normalised images; None without any."""
+        """Return (B, V, C, h, w) features of (B, V, 3, H, W) normalised images; None without any.
+
+        A model that looks at several levels may join their cells: (B, V, cells, C).
+        """
         ...
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:

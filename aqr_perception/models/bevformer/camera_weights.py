@@ -19,7 +19,7 @@ def camera_shares(glance: Glance, sight: Sight, grid: tuple[int, int]) -> Tensor
     The spatial cross-attention averages the cameras that see a cell, so each of them has the same share in it. What is
     missing from a sum of 1 fell outside the grid or on cells that no camera sees, which only the history can know.
     """
-    batch, queries, heads, points = glance.weights.shape
+    batch, queries, heads = glance.weights.shape[:3]
     shares = sight.shares.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
     if shares.shape[-1] == 0:
         return glance.weights.new_zeros(batch, queries, 0)

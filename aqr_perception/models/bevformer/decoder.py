@@ -3,7 +3,7 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,10 @@ class _Layer(nn.Module):
     def forward(
         self, queries: Tensor, position: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Glance]:
-        among_themselves, at_the_bev = self.attentions
+        self_attention, cross_attention = cast(tuple[_SelfAttention, _CrossAttention], tuple(self.attentions))
         located = queries + position
-        queries = self.norms[0](queries + among_themselves.attn(located, located, queries)[0])
-        seen, glance = at_the_bev(queries + position, bev, references, grid)
+        queries = self.norms[0](queries + self_attention.attn(located, located, queries)[0])
+        seen, glance = cross_attention(queries + position, bev, references, grid)
         queries = self.norms[1](queries + seen)
         return self.norms[2](self.ffns[0](queries)), glance
 
@@ -121,5 +121,5 @@ class Decoder(nn.Module):
 
 
 def refined(references: Tensor, raw_boxes: Tensor) -> Tensor:
-    """Return points (..., 3) moved by what raw box codes (..., 10) say of the centre, all in 0..1 of the point range."""
+    """Return points (..., 3) in 0..1 of the point range, moved by what raw box codes (..., 10) say of the centre."""
     return (torch.logit(references, eps=_EPS) + raw_boxes[..., _CENTRE]).sigmoid()

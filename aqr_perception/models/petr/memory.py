@@ -44,7 +44,7 @@ def recall(history: History | None) -> tuple[PastFrame, ...]:
     Raises:
         TypeError: the history is another model's.
     """
-    if history is None:
+    if history is None or history.state is None:
         return ()
     if not isinstance(history.state, tuple) or not all(isinstance(frame, PastFrame) for frame in history.state):
         raise TypeError(f"history.state is a {type(history.state).__name__}, but must be what PETRv2 gave")

@@ -71,6 +71,7 @@ def test_a_frame_without_cameras_is_not_remembered_but_those_before_are() -> Non
 
 def test_no_history_is_no_past() -> None:
     assert recall(None) == ()
+    assert recall(History(None, torch.eye(4), torch.eye(4), 0.0)) == ()
 
 
 @pytest.mark.parametrize("state", [torch.zeros(1), (1, 2)])
