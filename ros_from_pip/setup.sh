@@ -52,7 +52,11 @@ fingerprint() { (cd "$root" && find "$@" -type f -not -path '*/__pycache__/*' | 
 unchanged() { [[ -f $ros/$1.stamp && $(cat "$ros/$1.stamp") == "$2" ]]; }
 
 have_sourced_ros() {
-    [[ -n ${AMENT_PREFIX_PATH:-} && ${AMENT_PREFIX_PATH} != *"$ros"* ]] && python3 -c 'import rclpy' 2>/dev/null
+    [[ -n ${AMENT_PREFIX_PATH:-} && ${AMENT_PREFIX_PATH} != *"$ros"* ]] || return 1
+    local error
+    error=$(python3 -c 'import rclpy' 2>&1) && return
+    say "ROS 2 ${ROS_DISTRO:-} is sourced, but $(command -v python3) cannot import its rclpy ($(tail -n1 <<<"$error")); taking ROS 2 from PyPI instead" >&2
+    return 1
 }
 
 install_torch() {
