@@ -13,8 +13,8 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
-_BLOCK = 32
-"""Windows gathered at a time: their tokens fit the processor's cache."""
+_BLOCK = {"cpu": 32, "cuda": 2048}
+"""Windows gathered at a time: their tokens fit a processor's cache, and keep a GPU busy."""
 
 
 class RouterWeights(NamedTuple):
@@ -105,7 +105,8 @@ class Router(nn.Module):
     def _attend(self, asked: Tensor, key: Tensor, value: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
         seen, mass = [], []
-        for query, tokens, inside in zip(*(part.split(_BLOCK) for part in windows), strict=True):
+        block = _BLOCK.get(key.device.type, _BLOCK["cpu"])
+        for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
             # (P, W, heads, d) products: with one query a window there is nothing that a matrix product would share.
             scores = (asked[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
             scores = scores.masked_fill(~inside[..., None], float("-inf"))
