@@ -136,7 +136,12 @@ install_beside_ros() {
     cat >"$ros/env.sh" <<EOF
 # Written by ros_from_pip/setup.sh; source it after ROS 2's own setup file.
 . "$ros/venv/bin/activate"
+# colcon's file reads variables that may be unset, which make's shells refuse.
+_nounset=\$(shopt -po nounset || true)
+set +u
 . "$ros/ws/local_setup.bash"
+eval "\$_nounset"
+unset _nounset
 export PATH="$ros/ws/lib/aqr_perception:\$PATH"
 EOF
     echo "$stamp" >"$ros/wheels.stamp"
