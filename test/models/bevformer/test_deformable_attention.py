@@ -1,0 +1,83 @@
+"""Deformable attention is a weighted sum of bilinear samples, however it is computed."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from aqr_perception.models.bevformer.deformable_attention import Sampling, attend, offset_bias
+
+SHAPES = [(5, 7), (3, 4), (1, 2)]
+
+
+def drawn(seed: int = 0, count: int = 2, queries: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values, places (some outside the maps) and weights of 2 heads with 4 points and 6 channels."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = sum(rows * columns for rows, columns in SHAPES)
+    values = torch.randn(count, cells, 2, 6, generator=generator)
+    places = torch.rand(count, queries, 2, len(SHAPES), 4, 2, generator=generator) * 1.6 - 0.3
+    weights = torch.randn(count, queries, 2, len(SHAPES), 4, generator=generator)
+    return values, places, weights
+
+
+def by_loops(values: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    count, queries, heads, levels, points = weights.shape
+    output = torch.zeros(count, queries, heads, values.shape[-1])
+    starts = list(itertools.accumulate([rows * columns for rows, columns in SHAPES], initial=0))
+    for n, q, head, level, point in itertools.product(*map(range, (count, queries, heads, levels, points))):
+        rows, columns = SHAPES[level]
+        x, y = (float(share) for share in places[n, q, head, level, point])
+        x, y = x * columns - 0.5, y * rows - 0.5
+        for row, column in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+            if 0 <= row < rows and 0 <= column < columns:
+                near = (1 - abs(y - row)) * (1 - abs(x - column))
+                value = values[n, starts[level] + row * columns + column, head]
+                output[n, q, head] += weights[n, q, head, level, point] * near * value
+    return output.flatten(2)
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_it_equals_a_plain_loop(with_gradients: bool) -> None:
+    values, places, weights = drawn()
+    expected = by_loops(values, places, weights)
+    found = attend(values.requires_grad_(with_gradients), SHAPES, places, weights)
+    assert found.requires_grad == with_gradients
+    torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_values_places_and_weights() -> None:
+    inputs = tuple(tensor.double().requires_grad_() for tensor in drawn(queries=2))
+    attend(inputs[0], SHAPES, inputs[1], inputs[2]).square().sum().backward()
+    step = 1e-3
+    for tensor in inputs:
+        index = tensor.grad.abs().flatten().argmax()
+        moved = []
+        for sign in (-1, 1):
+            other = [each.detach().clone() for each in inputs]
+            other[[each is tensor for each in inputs].index(True)].flatten()[index] += sign * step
+            moved.append(attend(other[0], SHAPES, other[1], other[2]).double().square().sum())
+        assert float((moved[1] - moved[0]) / (2 * step)) == pytest.approx(float(tensor.grad.flatten()[index]), rel=0.02)
+
+
+def test_places_however_far_outside_see_nothing() -> None:
+    values, places, weights = drawn()
+    for far in (3.0, -1e6, 1e30):
+        assert not attend(values, SHAPES, torch.full_like(places, far), weights).any()
+
+
+def test_heads_start_in_different_directions_and_points_go_outwards() -> None:
+    offsets = offset_bias(8, 2, 4).view(8, 2, 4, 2)
+    assert torch.equal(offsets[:, 0], offsets[:, 1])
+    assert len({tuple(direction) for direction in offsets[:, 0, 0].round().tolist()}) == 8
+    torch.testing.assert_close(offsets.abs().amax(-1)[3, 0], torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+def test_offsets_are_in_cells_of_their_level_and_weights_sum_to_one() -> None:
+    sampling = Sampling(16, heads=2, levels=2, points=3, maps=2)
+    offsets, weights = sampling.points(torch.randn(1, 5, 16), [(10, 20), (5, 4)])
+    assert offsets.shape == (1, 5, 2, 2, 2, 3, 2)
+    first = offsets[0, 0, 0, 0]  # head 0 looks along +x
+    torch.testing.assert_close(first[0, :, 0] * 20, first[1, :, 0] * 4)
+    torch.testing.assert_close(weights.sum((-1, -2)), torch.ones(1, 5, 2, 2))
