@@ -150,7 +150,7 @@ def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path
     command = "import sys; from aqr_perception.cli import main; sys.exit(main(['presets']))"
     done = subprocess.run(
         [sys.executable, "-c", command],
-        env={**os.environ, "PYTHONPATH": str(wheel)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(wheel), *filter(None, [os.environ.get("PYTHONPATH")])])},
         cwd=tmp_path,
         capture_output=True,
         text=True,
