@@ -28,10 +28,13 @@ run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the nod
 	@[[ -n "$(BAG)" ]] || { echo 'make run: BAG is empty; give a rosbag2, as in: make run BAG=drive.mcap' >&2; exit 2; }
 	@$(ENV) bash scripts/run_bag.sh "$(BAG)" "$(CONFIG)" "$(MODEL)"
 
+demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=0.25]: a simulated drive with failing sensors; writes demo/report.html
+	@$(ENV) aqr_perception demo demo --model $(or $(MODEL),aqr_tiny) --rate $(or $(RATE),0.25) $(if $(filter 1,$(RVIZ)),--rviz)
+
 benchmark: setup  ## time of one frame, and of the cross-attention, on this machine
 	@$(ENV) aqr_perception benchmark frame --model $(or $(MODEL),aqr_tiny) && aqr_perception benchmark attention
 
 clean:  ## remove everything that setup made
 	rm -rf .ros
 
-.PHONY: help setup lint test unit run benchmark clean
+.PHONY: help setup lint test unit run demo benchmark clean

@@ -1,11 +1,11 @@
-"""The command line: ``aqr_perception presets | simulate | train | evaluate | benchmark | convert``."""
+"""The command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
 
-from aqr_perception.commands import benchmark, convert, evaluate, simulate, train
+from aqr_perception.commands import benchmark, convert, demo, evaluate, simulate, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_presets)
-    for command in (simulate, train, evaluate, benchmark, convert):
+    for command in (demo, simulate, train, evaluate, benchmark, convert):
         command.add(commands)
     return parser
 

@@ -17,8 +17,8 @@ class DemoDrive:
         seed: of the scene. Trainings start at seed 10 000, evaluations use 0 to 199: the demo's is in neither.
         seconds: its length.
         rate: sweeps, and pictures of each camera, a second.
-        picture: width and height in pixels: more than the small model's, for people, but less than twice as many, or the
-            node would decode pictures at half their size.
+        picture: width and height in pixels: more than the small model's, for people, but less than twice as many, or
+            the node would decode them at half their size.
     """
 
     seed: int = 5005

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from aqr_perception.demo.failures import Failure
-from aqr_perception.demo.recording import Answer, Recording
+from aqr_perception.demo.recording import BEV, Answer, Recording
 from aqr_perception.demo.truth import CameraPose, DriveTruth, TrueObjects
 from aqr_perception.frame import CLASSES, Detections
 
@@ -56,6 +56,7 @@ class Timeline:
         objects, objects_found: (N,) true objects that count, and those detected.
         detections: (N,) their number.
         milliseconds: (N,) latency.
+        maps: (N,) mean of the weight map of each camera and of the bird's-eye view, by name.
     """
 
     seconds: NDArray[np.float64]
@@ -67,6 +68,7 @@ class Timeline:
     objects_found: NDArray[np.int64]
     detections: NDArray[np.int64]
     milliseconds: NDArray[np.float64]
+    maps: Mapping[str, NDArray[np.float64]]
 
     @property
     def recall(self) -> NDArray[np.float64]:
@@ -101,6 +103,9 @@ def timeline(recording: Recording, truth: DriveTruth, failures: Sequence[Failure
         objects_found=np.array([(counts & hit).sum() for counts, hit in matches], np.int64),
         detections=np.array([len(answer.detections) for answer in answers], np.int64),
         milliseconds=_column(math.nan if answer.milliseconds is None else answer.milliseconds for answer in answers),
+        maps={
+            name: _column(answer.map_means.get(name, math.nan) for answer in answers) for name in (BEV, *truth.cameras)
+        },
     )
 
 

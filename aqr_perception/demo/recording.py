@@ -12,6 +12,9 @@ from aqr_perception.frame import Detections
 BEV = "bev"
 """The bird's-eye view's name beside the cameras'."""
 
+RING = ("front_left", "front", "front_right", "back_left", "back", "back_right")
+"""Cameras as they are laid out for people, in rows of three."""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -1,0 +1,46 @@
+"""Pictures -> a film that browsers and players show."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_CODECS = ("vp09", "avc1", "mp4v")
+"""VP9 first: every OpenCV from PyPI can write it and browsers play it; then H.264 and MPEG-4."""
+
+
+def write_video(pictures: Iterable[NDArray[np.uint8]], path: Path, rate: float) -> Path:
+    """Write BGR pictures of one size, `rate` a second.
+
+    Returns:
+        the path; with the suffix .webp instead, an animation, where OpenCV has no codec for an .mp4 file.
+    """
+    frames = iter(pictures)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: found no picture, needed one at least")
+    writer = _writer(path, rate, (first.shape[1], first.shape[0]))
+    if writer is None:
+        return _write_animation([first, *frames], path.with_suffix(".webp"), rate)
+    for picture in (first, *frames):
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def _writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter | None:
+    for codec in _CODECS:
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size)
+        if writer.isOpened():
+            return writer
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _write_animation(pictures: list[NDArray[np.uint8]], path: Path, rate: float) -> Path:
+    first, *others = (Image.fromarray(np.ascontiguousarray(picture[..., ::-1])) for picture in pictures)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / rate), loop=0, quality=80)
+    return path

@@ -1,0 +1,88 @@
+"""Sensors fail on schedule, and at no other time."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqr_perception.bags import messages
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.reader import BagReader
+from aqr_perception.bags.writer import BagWriter
+from aqr_perception.demo.failures import FAILURES, FailingBag, Failure
+
+START = 1_700_000_000_000_000_000
+STEP = 100_000_000
+COUNT = 20
+IMAGE, CLOUD, OTHER = "/front/image_raw/compressed", "/lidar/points", "/back/image_raw/compressed"
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("failures") / "drive.mcap"
+    rng = np.random.default_rng(0)
+    records = np.zeros(3, np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
+    with BagWriter(path) as writer:
+        for index in range(COUNT):
+            stamp_ns = START + index * STEP
+            for topic in (IMAGE, OTHER):
+                picture = rng.integers(0, 255, (24, 40, 3), dtype=np.uint8)
+                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                writer.write(topic, messages.compressed_image(stamp_ns, topic, jpeg), stamp_ns)
+            writer.write(CLOUD, messages.cloud(stamp_ns, "lidar", records), stamp_ns)
+    return path
+
+
+def test_the_demos_schedule_is_that_of_its_announcement() -> None:
+    assert [(str(failure), failure.begin, failure.end) for failure in FAILURES] == [
+        ("camera front black", 6.0, 12.0),
+        ("LiDAR gone", 12.0, 16.0),
+    ]
+
+
+@given(st.integers(0, COUNT), st.integers(0, COUNT), st.integers(0, COUNT), st.integers(0, COUNT))
+@settings(max_examples=12, deadline=None)
+def test_outside_the_intervals_messages_pass_untouched_and_inside_they_fail(
+    bag: Path, black: int, bright: int, gone: int, back: int
+) -> None:
+    schedule = (
+        Failure("front", IMAGE, "black", black / 10, bright / 10),
+        Failure("lidar", CLOUD, "gone", gone / 10, back / 10),
+    )
+    with BagReader(bag) as intact, FailingBag(bag, schedule) as failing:
+        wanted, played = list(intact), list(failing)
+    kept = [message for message in wanted if message.topic != CLOUD or not gone <= _index(message.stamp_ns) < back]
+    assert [(message.topic, message.stamp_ns) for message in played] == [(m.topic, m.stamp_ns) for m in kept]
+    for before, after in zip(kept, played, strict=True):
+        if before.topic == IMAGE and black <= _index(before.stamp_ns) < bright:
+            content, original = after.decode(), before.decode()
+            assert content.header == original.header and content.format == original.format
+            picture = cv2.imdecode(content.data, cv2.IMREAD_COLOR)
+            assert picture is not None and picture.shape == (24, 40, 3) and not picture.any()
+        else:
+            assert after.data == before.data
+
+
+def _index(stamp_ns: int) -> int:
+    return (stamp_ns - START) // STEP
+
+
+def test_without_failures_a_part_of_the_bag_is_the_same_part(bag: Path) -> None:
+    with BagReader(bag) as intact, FailingBag(bag, ()) as failing:
+        part = ((CLOUD,), START + 3 * STEP, START + 9 * STEP)
+        assert [m.data for m in failing.messages(*part)] == [m.data for m in intact.messages(*part)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (Failure("front", CLOUD, "black", 0, 1), "found sensor_msgs/msg/PointCloud2, needed .*CompressedImage"),
+        (Failure("lidar", "/nowhere", "gone", 0, 1), "/nowhere: found no such topic"),
+    ],
+)
+def test_what_cannot_fail_is_refused_by_name(bag: Path, failure: Failure, told: str) -> None:
+    with pytest.raises(BagError, match=told):
+        FailingBag(bag, (failure,))

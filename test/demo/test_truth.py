@@ -1,0 +1,96 @@
+"""What a simulated drive's bag knows is read back as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from made_up import START_NS, camera, played
+
+from aqr_perception.bags import messages
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.writer import BagWriter
+from aqr_perception.demo.drive import DemoDrive
+from aqr_perception.demo.failures import FAILURES, FailingBag
+from aqr_perception.demo.truth import detections_of, read_truth
+from aqr_perception.frame import CLASSES
+from aqr_perception.geometry import invert
+from aqr_perception.synthetic.drive import draw_drive
+from aqr_perception.synthetic.rig import nuscenes_rig
+from aqr_perception.training.data.synthetic import FIRST_TRAINING_SEED, VALIDATION_SEEDS
+
+DRIVE = DemoDrive(seconds=0.4, picture=(44, 16))
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return DRIVE.bag(tmp_path_factory.mktemp("drive"), progress=False)
+
+
+def test_the_truth_of_a_bag_is_the_simulators(bag: Path) -> None:
+    truth = read_truth(bag)
+    drive = draw_drive(DRIVE.seed, DRIVE.seconds, nuscenes_rig(DRIVE.picture))
+    assert [truth.seconds(moment.stamp_ns) for moment in truth.moments] == [0.2, 0.4]
+    for moment in truth.moments:
+        boxes, tracks = drive.truth(truth.seconds(moment.stamp_ns))
+        np.testing.assert_allclose(moment.boxes[:, :6], boxes[:, :6], atol=1e-4)
+        np.testing.assert_allclose(np.exp(1j * moment.boxes[:, 6]), np.exp(1j * boxes[:, 6]), atol=1e-4)
+        assert moment.labels.tolist() == [drive.scene.actors[track].label for track in tracks]
+        assert 0 < moment.hit.sum() <= len(tracks)
+
+
+def test_cameras_look_where_they_are_mounted(bag: Path) -> None:
+    cameras, rig = read_truth(bag).cameras, nuscenes_rig(DRIVE.picture)
+    assert set(cameras) == {mount.name for mount in rig.cameras}
+    for mount in rig.cameras:
+        np.testing.assert_allclose(cameras[mount.name].from_lidar, invert(rig.camera_to_lidar(mount)), atol=1e-6)
+        np.testing.assert_allclose(cameras[mount.name].intrinsics, mount.intrinsics)
+
+
+def test_the_demos_failures_are_of_topics_that_the_drive_has(bag: Path) -> None:
+    with FailingBag(bag, FAILURES) as failing:
+        assert len(list(failing)) == len(failing)  # the drive is over before anything fails
+
+
+def test_a_drive_is_simulated_once(bag: Path) -> None:
+    written = bag.stat().st_mtime_ns
+    assert DRIVE.bag(bag.parent, progress=False) == bag and bag.stat().st_mtime_ns == written
+
+
+def test_neither_training_nor_evaluation_sees_the_demos_scene() -> None:
+    assert DemoDrive().seed not in VALIDATION_SEEDS and DemoDrive().seed < FIRST_TRAINING_SEED
+
+
+def test_a_bag_without_truth_is_refused(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag.mcap") as writer:
+        writer.write("/tf_static", messages.tf([]), 1, latched=True)
+    with pytest.raises(BagError, match="needed /ground_truth/objects"):
+        read_truth(tmp_path / "bag.mcap")
+
+
+@given(st.lists(st.floats(-40, 40), min_size=9, max_size=9), st.sampled_from(CLASSES))
+def test_a_detection_message_is_read_as_the_box_that_it_was_made_of(values: list[float], name: str) -> None:
+    box = np.array([*values[:3], *np.abs(values[3:6]), values[6] % 3, *values[7:]])
+    message = messages.fused_detections(START_NS, "lidar", [messages.fused_detection(name, box, score=0.25)])
+    read = detections_of(message)
+    np.testing.assert_allclose(read.boxes[0], box, rtol=1e-5, atol=1e-5)
+    assert CLASSES[read.labels[0]] == name and read.scores[0] == 0.25
+
+
+@given(st.floats(-0.3, 4.3))
+@settings(deadline=None)
+def test_a_frame_shows_the_moment_that_is_near_or_none(seconds: float) -> None:
+    truth = played().truth
+    moment = truth.moment_of(START_NS + round(seconds * 1e9))
+    nearest = min(range(20), key=lambda index: abs(seconds - 0.2 * (index + 1)))
+    away = abs(seconds - 0.2 * (nearest + 1))
+    assume(abs(away - 0.05) > 1e-6)
+    assert moment == (nearest if away < 0.05 else None)
+
+
+@given(st.floats(1, 30), st.floats(-180, 180))
+def test_a_camera_sees_what_lies_before_it_inside_its_picture(distance: float, bearing: float) -> None:
+    assume(abs(abs(bearing) - 45) > 1e-3)  # the made-up camera's picture spans 90 degrees
+    at = distance * np.array([np.cos(np.radians(bearing)), np.sin(np.radians(bearing)), 0.0])
+    assert camera().sees(at[None])[0] == (abs(bearing) < 45)
