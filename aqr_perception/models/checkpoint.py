@@ -7,7 +7,7 @@ is the query router, which the authors' models do not have: a file may lack all 
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     Raises:
         CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
     """
-    if isinstance(source, Mapping):
-        name, found = "state dict", _state_dict("state dict", source)
-    else:
-        name, found = str(source), _state_dict(str(source), _read(Path(source)))
+    name, found = read_weights(source)
     needed = model.state_dict()
 
     router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
@@ -84,11 +81,22 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     expected = needed.keys() if has_router else needed.keys() - router
     kernels = _spconv1_kernels(found, needed)
     converted = {key: tensor.permute(4, 0, 1, 2, 3) if key in kernels else tensor for key, tensor in found.items()}
-    _require_fit(name, converted, {key: needed[key] for key in needed if key in expected}, router)
+    require_fit(name, converted, {key: needed[key] for key in needed if key in expected}, router)
 
     model.load_state_dict(converted, strict=has_router)
     cast = sum(tensor.dtype != needed[key].dtype for key, tensor in converted.items())
     return LoadReport(name, len(converted), has_router, len(kernels), cast)
+
+
+def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Return a name for messages, and the tensors by key, of what `load_checkpoint` takes.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds no state dict.
+    """
+    if isinstance(source, Mapping):
+        return "state dict", _state_dict("state dict", source)
+    return str(source), _state_dict(str(source), _read(Path(source)))
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -191,7 +199,20 @@ def _spconv1_kernels(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) 
     return only_as_spconv1 | either if only_as_spconv1 else set()
 
 
-def _require_fit(name: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], router: set[str]) -> None:
+def require_fit(
+    name: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], router: Set[str] = frozenset()
+) -> None:
+    """Check that weights have the expected keys, shapes and kinds of numbers, and nothing else.
+
+    Args:
+        name: of their source, for the message.
+        found: the weights.
+        expected: tensors of the model.
+        router: those of the expected keys that a file holds all or none of.
+
+    Raises:
+        CheckpointError: they do not; all keys at fault are listed.
+    """
     missing = tuple(key for key in expected if key not in found)
     surplus = tuple(key for key in found if key not in expected)
     misfits = tuple(

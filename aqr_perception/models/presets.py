@@ -17,6 +17,34 @@ class PresetError(ValueError):
 
 
 @dataclass(frozen=True)
+class VitOptions:
+    """What a Vision Transformer needs beside its size; the defaults fit DINOv2's and most of timm's weights.
+
+    Attributes:
+        class_token: whether there is one.
+        registers: how many register tokens there are.
+        positions: rows and columns of the learned position embedding, which is interpolated to the image's patches.
+            DINOv2 has 37, timm's models for 224 pixels have 14; a file's are interpolated when it is loaded.
+        norm: before each layer, or of its output.
+        layer_scale: initial factor of the residuals; 0 for none.
+        drop_path: rate of stochastic depth in the last block; it rises from 0 in the first.
+        window: largest side of an attention window in patches; 0 for global attention everywhere.
+        global_blocks: how many blocks, evenly spread, have global attention where there is a window.
+        pyramid_channels: of the feature maps made for the neck.
+    """
+
+    class_token: bool = True
+    registers: int = 0
+    positions: int = 37
+    norm: Literal["pre", "post"] = "pre"
+    layer_scale: float = 1.0
+    drop_path: float = 0.1
+    window: int = 0
+    global_blocks: int = 4
+    pyramid_channels: int = 256
+
+
+@dataclass(frozen=True)
 class ImageBranch:
     """Backbone and FPN of the cameras.
 
@@ -24,12 +52,23 @@ class ImageBranch:
         size: width and height of the model's images in pixels, multiples of 32.
         backbone: which network computes the features.
         mean, std: of the BGR pixels.
+        vit: read by the Vision Transformers alone.
     """
 
     size: tuple[int, int]
-    backbone: Literal["resnet18", "resnet50", "resnet101_deformable", "vovnet99"]
+    backbone: Literal[
+        "resnet18",
+        "resnet50",
+        "resnet101_deformable",
+        "vovnet99",
+        "vit_tiny",
+        "vit_small",
+        "vit_base",
+        "vit_large",
+    ]
     mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
     std: tuple[float, float, float] = (57.375, 57.120, 58.395)
+    vit: VitOptions = field(default_factory=VitOptions)
 
 
 @dataclass(frozen=True)
@@ -198,6 +237,8 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: has neither 'image' nor 'points'; a model needs at least one of them")
     if preset.image is not None and any(size <= 0 or size % 32 for size in preset.image.size):
         raise PresetError(f"{path}: image.size is {list(preset.image.size)}, but both must be positive multiples of 32")
+    if preset.image is not None:
+        _check_vit(preset.image.vit, path)
     if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
         raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
     if preset.architecture == "petr" and (preset.image is None or preset.points is not None):
@@ -211,6 +252,15 @@ def _check(preset: Preset, path: str) -> None:
             f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "
             f"({preset.decoder.heads})"
         )
+
+
+def _check_vit(vit: VitOptions, path: str) -> None:
+    least = {"positions": 1, "global_blocks": 1, "pyramid_channels": 1, "registers": 0, "window": 0, "layer_scale": 0}
+    for name, minimum in least.items():
+        if getattr(vit, name) < minimum:
+            raise PresetError(f"{path}: image.vit.{name} is {getattr(vit, name)}, but must be at least {minimum}")
+    if not 0 <= vit.drop_path < 1:
+        raise PresetError(f"{path}: image.vit.drop_path is {vit.drop_path}, but must be at least 0 and below 1")
 
 
 def _check_bevformer(preset: Preset, path: str) -> None:
