@@ -74,7 +74,7 @@ install_wheels() {
     check_machine
     local python stamp
     python=$(find_python)
-    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
+    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
     say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
     # A virtual environment of this Python is brought up to date; of another one, everything starts anew.
@@ -84,7 +84,7 @@ install_wheels() {
     fi
     "$ros/venv/bin/pip" install --quiet --upgrade pip
     install_torch "$ros/venv/bin/pip"
-    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt"
+    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt" -r "$root/ros_from_pip/requirements_checks.txt"
     "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
     "$ros/venv/bin/python" "$root/ros_from_pip/relocate_cmake.py" "$ros/venv"
     echo "$stamp" >"$ros/wheels.stamp"
@@ -119,7 +119,7 @@ check_ros_packages() {
 
 install_beside_ros() {
     local stamp
-    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/setup.sh)"
+    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh)"
     unchanged wheels "$stamp" && return
     check_ros_packages
     say "found ROS 2 ${ROS_DISTRO:-}; adding the libraries that it lacks to .ros/venv"
@@ -132,6 +132,8 @@ install_beside_ros() {
     python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_beside_ros.txt"
     "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
+    # The system may have them too, but its commands would run in its Python, which does not see these libraries.
+    "$ros/venv/bin/pip" install --quiet --ignore-installed -r "$root/ros_from_pip/requirements_checks.txt"
     unset PIP_CONSTRAINT
     cat >"$ros/env.sh" <<EOF
 # Written by ros_from_pip/setup.sh; source it after ROS 2's own setup file.
@@ -143,6 +145,8 @@ set +u
 eval "\$_nounset"
 unset _nounset
 export PATH="$ros/ws/lib/aqr_perception:\$PATH"
+# Plugins that ROS 2 adds to pytest; they stop pytest 9, which dropped an argument of theirs, and nothing here uses them.
+export PYTEST_ADDOPTS="-p no:launch_testing -p no:launch_ros -p no:launch_pytest \${PYTEST_ADDOPTS:-}"
 EOF
     echo "$stamp" >"$ros/wheels.stamp"
 }

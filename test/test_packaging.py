@@ -112,8 +112,9 @@ def test_both_kinds_of_setup_install_all_libraries() -> None:
     assert listed - {"numpy", "opencv-python-headless"} <= names_in("requirements_beside_ros.txt")
 
 
-def test_everything_that_is_installed_without_ros_is_pinned() -> None:
-    lines = (ROOT / "ros_from_pip" / "requirements.txt").read_text().splitlines()
+@pytest.mark.parametrize("part", ["requirements.txt", "requirements_no_deps.txt", "requirements_checks.txt"])
+def test_everything_that_is_installed_without_ros_is_pinned(part: str) -> None:
+    lines = (ROOT / "ros_from_pip" / part).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line.split(";")[0]] == []
 
 
