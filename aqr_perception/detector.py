@@ -16,8 +16,7 @@ from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detection
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.checkpoint import CheckpointError
-from aqr_perception.models.cmt import CMT
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.detection_model import DetectionModel, History
 from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.presets import load_preset
@@ -139,7 +138,7 @@ class Detector:
         """
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
-        self.model: CMT = build_model(preset)
+        self.model: DetectionModel = build_model(preset)
         if checkpoint:
             load_checkpoint(self.model, checkpoint)
         else:

@@ -12,7 +12,7 @@ from aqr_perception.models import checkpoint
 from aqr_perception.models.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
-    from aqr_perception.models.cmt import CMT
+    from aqr_perception.models.detection_model import DetectionModel
     from aqr_perception.models.presets import Preset
 
 __all__ = ["build_model", "load_checkpoint", "preset_names"]
@@ -20,7 +20,7 @@ __all__ = ["build_model", "load_checkpoint", "preset_names"]
 _log = logging.getLogger(__name__)
 
 
-def build_model(preset: str) -> "CMT":
+def build_model(preset: str) -> "DetectionModel":
     """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
 
     Raises:
@@ -31,26 +31,26 @@ def build_model(preset: str) -> "CMT":
         return _build(load_preset(preset)).eval()
 
 
-def _build(preset: "Preset") -> "CMT":
+def _build(preset: "Preset") -> "DetectionModel":
     # A model's parts are importable one by one, also before the whole is: import it only where it is built.
     if preset.architecture == "petr":
         from aqr_perception.models.petr.model import PETR
 
-        return PETR(preset)  # type: ignore[return-value]
+        return PETR(preset)
     if preset.architecture == "mome":
         from aqr_perception.models.mome.model import MoME
 
-        return MoME(preset)  # type: ignore[return-value]
+        return MoME(preset)
     if preset.architecture == "bevformer":
         from aqr_perception.models.bevformer.model import BEVFormer
 
-        return BEVFormer(preset)  # type: ignore[return-value]
+        return BEVFormer(preset)
     from aqr_perception.models.cmt import CMT
 
     return CMT(preset)
 
 
-def load_checkpoint(model: "CMT", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
+def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
     """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
 
     The router of our own (`checkpoint.ROUTER_PREFIX`) is the only part an authors' file may lack: then AQR is off, and

@@ -1,9 +1,10 @@
-"""What `Detector` needs of a model, whichever it is: CMT, MoME, PETR, BEVFormer."""
+"""What a model is to `Detector` and to training, whichever it is: CMT, MoME, PETR, BEVFormer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.presets import Preset
@@ -43,30 +44,39 @@ class History(NamedTuple):
     seconds: float
 
 
-class DetectionModel(Protocol):
+class DetectionModel(nn.Module, ABC):
     """A model in parts, so that each can be timed.
 
     Attributes:
         preset: its configuration.
+        aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether query weights of a trained router are to be had.
         remembers: whether `decode` gives a state that it wants back with the next frame.
+        takes_queries: whether `decode` takes other queries than the learned ones, as denoising needs.
     """
 
     preset: Preset
+    aqr_options: AqrOptions
     router_trained: bool
-    remembers: bool
+    remembers: bool = False
+    takes_queries: bool = True
 
+    @abstractmethod
     def image_features(self, images: Tensor | None) -> Tensor | None:
-        """Return (B, V, C, h, w) features of (B, V, 3, H, W) normalised images; None without any.
+        """Return features (B, V, ...) of (B, V, 3, H, W) normalised images; None without any."""
 
-        A model that looks at several levels may join their cells: (B, V, cells, C).
-        """
-        ...
-
+    @abstractmethod
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
         """Return (B, C, H, W) features of B clouds (N, 5); None where there are none, or the model cannot use them."""
-        ...
 
+    @staticmethod
+    @abstractmethod
+    def features(
+        images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
+    ) -> Features:
+        """Return the feature maps of these inputs, with what the head needs to know of the inputs themselves."""
+
+    @abstractmethod
     def decode(
         self,
         features: Features,
@@ -79,5 +89,15 @@ class DetectionModel(Protocol):
         layers: slice = slice(None),
         history: History | None = None,
     ) -> HeadOutput:
-        """Return predictions and query weights for feature maps; see `CMT.decode`."""
-        ...
+        """Return predictions and query weights for feature maps.
+
+        Args:
+            features: of the sensors that take part.
+            lidar_to_image: (B, V, 4, 4); None without cameras.
+            aqr: how the query weights are used and drawn.
+            route: whether to return the router's weights also where they are not used.
+            attention_weights: whether to return weights from the attention mass.
+            queries: instead of the learned queries alone (training).
+            layers: the decoder layers whose predictions are computed.
+            history: the frame before, for models that remember.
+        """

@@ -3,13 +3,12 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.detection_model import DetectionModel, Features
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries, QueryHead, merge
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
@@ -26,18 +25,13 @@ def _has_points(images: Tensor | None, points: Sequence[Tensor] | None) -> tuple
     return tuple(len(cloud) > 0 for cloud in points)
 
 
-class FusionModel(nn.Module, ABC):
+class FusionModel(DetectionModel):
     """Image and point branch; the keys of published checkpoints have no name for them together, hence a base class.
 
-    Attributes:
-        preset: the model's configuration.
-        aqr_options: how `forward` uses the query weights.
-        router_trained: whether query weights of a trained router are to be had.
+    What the frame before showed is not used: these models look at one frame alone.
     """
 
     pts_bbox_head: QueryHead
-    router_trained: bool
-    remembers = False
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -121,32 +115,6 @@ class FusionModel(nn.Module, ABC):
         """Return the feature maps of these inputs, with what the head needs to know of the inputs themselves."""
         size = (0, 0) if images is None else (images.shape[-2], images.shape[-1])
         return Features(bev, image, _has_points(images, points), size)
-
-    @abstractmethod
-    def decode(
-        self,
-        features: Features,
-        lidar_to_image: Tensor | None,
-        aqr: AqrOptions,
-        *,
-        route: bool = False,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-        history: History | None = None,
-    ) -> HeadOutput:
-        """Return predictions and query weights for feature maps.
-
-        Args:
-            features: of the sensors that take part.
-            lidar_to_image: (B, V, 4, 4); None without cameras.
-            aqr: how the query weights are used.
-            route: whether to return the router's weights also where they are not used.
-            attention_weights: whether to return weights from the attention mass.
-            queries: instead of the learned queries alone (training).
-            layers: the decoder layers whose predictions are computed.
-            history: not used; these models look at one frame alone.
-        """
 
     def _projections(self, features: Features, lidar_to_image: Tensor | None) -> Tensor:
         """Return (B, V, 4, 4) of the cameras that take part; V = 0 without any."""

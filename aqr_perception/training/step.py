@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.projection import QueryCells, project
-from aqr_perception.models.cmt import CMT
+from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.denoising import denoising_queries
@@ -24,23 +24,25 @@ class DetectionLoss:
 
     Attributes:
         router_weight: of the router's own loss; 0, or a model whose router is not in use, leaves it out.
-        denoising: whether denoising queries take part.
+        denoising: whether denoising queries take part, in models that take any.
     """
 
     router_weight: float = 1.0
     denoising: bool = True
 
-    def __call__(self, model: CMT, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the parts of the loss, weighted; see `losses.set_loss`, and ``router``."""
-        head = model.pts_bbox_head
-        queries, targets = denoising_queries(
-            head.reference_points.weight,
-            batch.boxes,
-            batch.labels,
-            head.point_range,
-            generator,
-            max_queries=model.preset.decoder.queries if self.denoising else 0,
-        )
+        queries, targets = None, None
+        if model.takes_queries:
+            reference_points = model.get_parameter("pts_bbox_head.reference_points.weight")
+            queries, targets = denoising_queries(
+                reference_points,
+                batch.boxes,
+                batch.labels,
+                model.preset.point_range,
+                generator,
+                max_queries=model.preset.decoder.queries if self.denoising else 0,
+            )
         features = model.features(
             batch.images, batch.points, model.image_features(batch.images), model.bev_features(batch.points)
         )
@@ -48,8 +50,8 @@ class DetectionLoss:
         output = model.decode(features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if learns_router:
-            assert output.router is not None  # asked for above
-            cells = _cells(queries, batch, output, head.point_range, features.image_size)
+            assert output.router is not None and queries is not None  # models with a router give both
+            cells = _cells(queries, batch, output, model.preset.point_range, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections
 from aqr_perception.models.boxes.coder import decode
-from aqr_perception.models.cmt import CMT
+from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.training.frames import LabelledFrames
 from aqr_perception.training.sample import HealthyFrame, collate
 
@@ -19,9 +19,9 @@ class Validation:
 
     frames: LabelledFrames
 
-    def __call__(self, model: CMT) -> float:
+    def __call__(self, model: DetectionModel) -> float:
         """Return the nuScenes detection mAP of a model in eval mode, 0..1."""
-        device = model.pts_bbox_head.reference_points.weight.device
+        device = next(model.parameters()).device
         found, truths = [], []
         with torch.inference_mode():
             for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.bilinear import neighbours, weighted_sums
+
 Shapes = Sequence[tuple[int, int]]
 """Rows and columns of every level, in the order in which their cells are joined."""
 
@@ -20,9 +22,7 @@ def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> T
 
     In fp32 whatever the values' precision: a bf16 place in a map of 200 columns is off by half a cell.
 
-    Where no gradient is asked for, samples are gathered and summed by one fused operation, on CPUs and on CUDA: on a
-    CPU it takes a third of grid sampling's time, since no sample is ever stored. With gradients grid sampling is
-    faster.
+    Where no gradient is asked for, samples are gathered and summed by one fused operation; see `bilinear`.
 
     Args:
         values: (N, cells of all levels, heads, d), every level row by row.
@@ -54,33 +54,17 @@ def attend_by_grid(values: Tensor, shapes: Shapes, places: Tensor, weights: Tens
 
 def _attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
     count, cells, heads, channels = values.shape
-    queries = places.shape[1]
-    device = values.device
-    rows = torch.tensor([shape[0] for shape in shapes], device=device)[:, None, None]
-    columns = torch.tensor([shape[1] for shape in shapes], device=device)[:, None, None]
+    queries, device = places.shape[1], values.device
+    rows, columns = torch.tensor(shapes, device=device)[..., None].unbind(1)
     starts = (rows * columns).cumsum(0) - rows * columns
-    corner_x, corner_y = torch.tensor(((0, 1, 0, 1), (0, 0, 1, 1)), device=device)
-
-    x, y = (places[..., None, 0] * columns - 0.5, places[..., None, 1] * rows - 0.5)  # (N, Q, heads, levels, P, 1)
-    left, top = x.floor(), y.floor()
-    share_x = torch.where(corner_x == 1, x - left, 1 - x + left)
-    share_y = torch.where(corner_y == 1, y - top, 1 - y + top)
-    # Clamped, because a place far outside would overflow an integer; it stays outside.
-    column = left.clamp(-2, cells).long() + corner_x
-    row = top.clamp(-2, cells).long() + corner_y
-    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-    factors = torch.where(inside, share_x * share_y * weights[..., None], 0.0)
-    cell = torch.where(inside, starts + row * columns + column, 0)
+    cell, shares = neighbours(places[..., 0] * columns - 0.5, places[..., 1] * rows - 0.5, rows, columns)
     # Values lie by sample, cell and head.
     sample = torch.arange(count, device=device).view(-1, 1, 1, 1, 1, 1) * cells
     head = torch.arange(heads, device=device).view(-1, 1, 1, 1)
-    index = (sample + cell) * heads + head
-    output = F.embedding_bag(
-        index.flatten(0, 2).flatten(1),
-        values.reshape(-1, channels),
-        per_sample_weights=factors.flatten(0, 2).flatten(1),
-        mode="sum",
-    )
+    index = (sample + starts[..., None] + cell) * heads + head
+    bags = count * queries * heads
+    factors = shares * weights[..., None]
+    output = weighted_sums(values.reshape(-1, channels), index.view(bags, -1), factors.view(bags, -1))
     return output.view(count, queries, heads * channels)
 
 

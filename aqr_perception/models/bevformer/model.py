@@ -6,12 +6,12 @@ Attribute names follow the published checkpoints' keys.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
-from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.detection_model import DetectionModel, Features, History
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
@@ -22,7 +22,7 @@ _COARSEST = 32
 """Stride of the backbone's last stage."""
 
 
-class BEVFormer(nn.Module):
+class BEVFormer(DetectionModel):
     """The camera-only detector that remembers. It has no query router: AQR's modes and windows do not apply.
 
     Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
@@ -34,6 +34,7 @@ class BEVFormer(nn.Module):
     """
 
     remembers = True
+    takes_queries = False
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.bilinear import neighbours, weighted_sums
+
 
 def deformable_convolve(
     features: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, stride: int = 1, padding: int = 0
@@ -19,19 +21,46 @@ def deformable_convolve(
         weight: (O, C, k, k).
         stride, padding: as in an ordinary convolution.
     """
-    height, width = features.shape[2:]
-    rows, columns = offsets.shape[2:]
     size = weight.shape[-1]
-    # Coordinates in fp32 whatever the maps' precision: at column 100 a bf16 one is half a cell coarse.
+    x, y = _places(offsets, size, stride, padding)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, offsets, mask, weight)):
+        return _convolve_by_grid(features, x, y, mask, weight)
+    return _convolve_by_gathering(features, x, y, mask, weight)
+
+
+def _places(offsets: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Return x and y, (N, k k, h, w), of every sampling point in cells whose centres lie at whole numbers.
+
+    In fp32 whatever the maps' precision: at column 100 a bf16 coordinate is a quarter of a cell coarse.
+    """
+    rows, columns = offsets.shape[2:]
     shift_y, shift_x = offsets.float().unflatten(1, (size * size, 2)).unbind(2)
-    kernel = torch.arange(size * size, device=features.device)[:, None, None]
-    y = shift_y + (torch.arange(rows, device=features.device) * stride - padding)[:, None]
-    y = y + torch.div(kernel, size, rounding_mode="floor")
-    x = shift_x + (torch.arange(columns, device=features.device) * stride - padding) + kernel % size
+    kernel = torch.arange(size * size, device=offsets.device)[:, None, None]
+    row = torch.arange(rows, device=offsets.device)[:, None] * stride - padding
+    column = torch.arange(columns, device=offsets.device) * stride - padding
+    return shift_x + column + kernel % size, shift_y + row + torch.div(kernel, size, rounding_mode="floor")
+
+
+def _convolve_by_grid(features: Tensor, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    height, width = features.shape[2:]
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     sampled = F.grid_sample(features.float(), grid.flatten(1, 2), align_corners=False)
-    patches = sampled.unflatten(2, (size * size, rows)) * mask.float()[:, None]
-    return (weight.flatten(1) @ patches.flatten(3).flatten(1, 2).to(weight.dtype)).unflatten(-1, (rows, columns))
+    patches = sampled.unflatten(2, x.shape[1:3]) * mask.float()[:, None]
+    products = weight.flatten(1) @ patches.flatten(3).flatten(1, 2).to(weight.dtype)
+    return products.unflatten(-1, x.shape[2:])
+
+
+def _convolve_by_gathering(features: Tensor, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    count, channels, height, width = features.shape
+    rows, columns = x.shape[2:]
+    x, y, factor = (values.permute(0, 2, 3, 1) for values in (x, y, mask.float()))
+    cell, shares = neighbours(x, y, height, width)
+    sample = torch.arange(count, device=x.device).view(-1, 1, 1, 1, 1) * (height * width)
+    table = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    patches = weighted_sums(table, (sample + cell).view(-1, 4), (shares * factor[..., None]).view(-1, 4))
+    kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    products = patches.view(count * rows * columns, -1).to(weight.dtype) @ kernel
+    return products.view(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class DeformableConvolution(nn.Module):

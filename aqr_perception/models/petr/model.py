@@ -5,9 +5,9 @@ Attribute names follow the published checkpoints' keys.
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.detection_model import DetectionModel, Features, History
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
@@ -17,7 +17,7 @@ from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
 
-class PETR(nn.Module):
+class PETR(DetectionModel):
     """The camera-only detector. It has no query router: AQR's modes and windows do not apply.
 
     Any number of cameras may take part, in any order; see `petr.position.ring_places`.
