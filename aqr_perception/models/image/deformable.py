@@ -53,7 +53,7 @@ def _convolve_by_grid(features: Tensor, x: Tensor, y: Tensor, mask: Tensor, weig
 def _convolve_by_gathering(features: Tensor, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
     count, channels, height, width = features.shape
     rows, columns = x.shape[2:]
-    x, y, factor = (values.permute(0, 2, 3, 1) for values in (x, y, mask.float()))
+    x, y, factor = (values.permute(0, 2, 3, 1).contiguous() for values in (x, y, mask.float()))
     cell, shares = neighbours(x, y, height, width)
     sample = torch.arange(count, device=x.device).view(-1, 1, 1, 1, 1) * (height * width)
     table = features.float().permute(0, 2, 3, 1).reshape(-1, channels)

@@ -29,16 +29,19 @@ def by_loops(features: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, st
     return output
 
 
+@pytest.mark.parametrize("with_gradients", [False, True])
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 1, 3), (2, 1, 3), (1, 0, 1), (2, 2, 5)])
-def test_it_equals_a_plain_loop(stride: int, padding: int, size: int) -> None:
+def test_it_equals_a_plain_loop(stride: int, padding: int, size: int, with_gradients: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 3, 6, 5, generator=generator)
     rows, columns = ((edge + 2 * padding - size) // stride + 1 for edge in (6, 5))
     offsets = 2.5 * torch.randn(2, 2 * size * size, rows, columns, generator=generator)  # many lie outside
     mask = torch.rand(2, size * size, rows, columns, generator=generator)
     weight = torch.randn(4, 3, size, size, generator=generator)
-    found = deformable_convolve(features, offsets, mask, weight, stride, padding)
-    torch.testing.assert_close(found, by_loops(features, offsets, mask, weight, stride, padding), atol=1e-4, rtol=1e-4)
+    expected = by_loops(features, offsets, mask, weight, stride, padding)
+    found = deformable_convolve(features.requires_grad_(with_gradients), offsets, mask, weight, stride, padding)
+    assert found.requires_grad == with_gradients
+    torch.testing.assert_close(found.detach(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
