@@ -31,7 +31,7 @@ setup(
     extras_require={
         # And `pip install --no-deps nuscenes-devkit==1.2.0`: it asks for NumPy 1, which it does not need.
         "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
-        "simulate": ["embreex", "trimesh>=4"],
+        "simulate": ["embreex", "matplotlib", "pillow", "trimesh>=4"],
     },
     entry_points={"console_scripts": ["aqr_perception = aqr_perception.cli:main"]},
 )

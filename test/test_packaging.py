@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
+    "PIL": "python3-pil",
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
     "tf2_ros": "tf2_ros_py",
@@ -27,7 +28,7 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-PIP_NAMES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+PIP_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 HAVE_NO_ROSDEP_KEY = {"safetensors"}
 # Without its dependencies, which setup.py's extra `train` lists.
 INSTALLED_APART = {"nuscenes"}
@@ -55,16 +56,38 @@ def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
     assert package.package_format == 3 and package.get_build_type() == "ament_cmake"
 
 
-def imported_modules(*paths: Path) -> set[str]:
-    """The top-level modules that files import anywhere; our own and Python's left out."""
+def imported_names(path: Path) -> set[str]:
+    """Every module that a file imports anywhere, and what it imports from one, which may be a module too."""
     names = set()
-    for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.split(".")[0])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def libraries(*paths: Path) -> set[str]:
+    """The top-level modules that files import; our own and Python's left out."""
+    names = {name.split(".")[0] for path in paths for name in imported_names(path)}
     return names - set(sys.stdlib_module_names) - {"aqr_perception"}
+
+
+def reached_from(*paths: Path) -> set[Path]:
+    """These files and all of ours that they import, directly or not."""
+    reached: set[Path] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        for name in imported_names(path):
+            parts = name.split(".")
+            ours = [ROOT.joinpath(*parts[:count], "__init__.py") for count in range(1, len(parts) + 1)]
+            ours.append(ROOT.joinpath(*parts).with_suffix(".py"))
+            waiting += [
+                file for file in ours if parts[0] == "aqr_perception" and file.is_file() and file not in reached
+            ]
+    return reached
 
 
 def rosdep_keys() -> set[str | None]:
@@ -81,13 +104,11 @@ def pip_requirements() -> dict[str, set[str]]:
     return {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in listed.items()}
 
 
-def test_whatever_the_node_imports_is_a_dependency() -> None:
-    parts = ("nodes", "models", "bags", "visualization")
-    imported = imported_modules(
-        *(path for part in parts for path in (ROOT / "aqr_perception" / part).rglob("*.py")),
-        *(ROOT / "aqr_perception").glob("*.py"),
-        *(ROOT / "launch").glob("*.py"),
-    )
+def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None:
+    nodes = ROOT / "aqr_perception" / "nodes"
+    reached = reached_from(nodes / "perception_node.py", nodes / "bag_player.py", *(ROOT / "launch").glob("*.py"))
+    assert ROOT / "aqr_perception" / "models" / "cmt.py" in reached
+    imported = libraries(*reached)
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - HAVE_NO_ROSDEP_KEY}
     assert needed - rosdep_keys() == set()
     assert set(re.findall(r"^pip install (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) >= HAVE_NO_ROSDEP_KEY
@@ -96,7 +117,7 @@ def test_whatever_the_node_imports_is_a_dependency() -> None:
 def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
     listed = set().union(*pip_requirements().values())
     without_ros = (path for path in (ROOT / "aqr_perception").rglob("*.py") if "nodes" not in path.parts)
-    needed = {PIP_NAMES.get(name, name) for name in imported_modules(*without_ros) - INSTALLED_APART}
+    needed = {PIP_NAMES.get(name, name) for name in libraries(*without_ros) - INSTALLED_APART}
     assert needed - listed == set()
 
 
