@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aqr_perception.demo.drive import DemoDrive
 
+_FEW = 0.8
+"""Share of the frames; where fewer are answered, the machine could not keep up."""
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
@@ -37,13 +40,13 @@ def _demo(options: argparse.Namespace) -> int:
     from aqr_perception.demo import rviz
     from aqr_perception.demo.drive import DemoDrive
     from aqr_perception.demo.failures import FAILURES
+    from aqr_perception.demo.film import write_film
+    from aqr_perception.demo.pictures import Sheets
     from aqr_perception.demo.played import PlayedDrive
+    from aqr_perception.demo.report import MEANINGLESS, write_report
     from aqr_perception.demo.truth import read_truth
     from aqr_perception.models.presets import load_preset, preset_directory
     from aqr_perception.nodes.demo_session import DemoError, Session
-    from aqr_perception.visualization.report import MEANINGLESS, write_report
-    from aqr_perception.visualization.report_pictures import Sheets
-    from aqr_perception.visualization.report_video import write_video
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     preset = load_preset(options.model)
@@ -79,11 +82,14 @@ def _demo(options: argparse.Namespace) -> int:
     played = PlayedDrive(recording, read_truth(bag), FAILURES, drive.seconds, (x_min, y_min, x_max, y_max))
     report = folder / "report.html"
     write_report(report, played, _facts(drive, options.rate, recording.frames_dropped))
-    film = write_video(Sheets(played, "" if checkpoint else MEANINGLESS), folder / "drive.mp4", drive.rate)
+    film = write_film(Sheets(played, "" if checkpoint else MEANINGLESS), folder / "drive.mp4", drive.rate)
     if checkpoint is None:
         _warn(MEANINGLESS)
     for name, value in played.summary.lines():
         print(f"  {name + ':':<40} {value}")
+    if played.summary.answered < _FEW * played.summary.frames:
+        slower = options.rate / 2
+        print(f"This machine was too busy for that pace; `make demo RATE={slower:g}` plays the drive more slowly.")
     print(f"Done in {time.monotonic() - begun:.0f} s. Open {report.resolve()} and {film.resolve()}")
     return 0
 

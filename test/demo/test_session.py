@@ -11,9 +11,9 @@ from aqr_perception.demo.drive import DemoDrive
 from aqr_perception.demo.failures import Failure
 from aqr_perception.demo.played import PlayedDrive
 from aqr_perception.demo.recording import BEV, RING
+from aqr_perception.demo.report import write_report
 from aqr_perception.demo.truth import read_truth
 from aqr_perception.nodes.demo_session import DemoError, Session
-from aqr_perception.visualization.report import write_report
 
 CONFIG = Path(__file__).parents[2] / "config" / "demo.yaml"
 FAILURES = (

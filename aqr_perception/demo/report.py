@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 
 from aqr_perception.demo.figures import counted, found
+from aqr_perception.demo.pictures import FOUND_COLOUR, MISSED_COLOUR, bird_view
 from aqr_perception.demo.played import PlayedDrive
+from aqr_perception.demo.plots import svg, timeline_figure
 from aqr_perception.demo.recording import RING, Answer
 from aqr_perception.visualization import html_page as html
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
-from aqr_perception.visualization.report_pictures import FOUND_COLOUR, MISSED_COLOUR, bird_view
-from aqr_perception.visualization.report_plots import svg, timeline_figure
 
 MEANINGLESS = "Random weights: these detections and weights mean nothing."
 
@@ -24,7 +24,7 @@ def write_report(path: Path, drive: PlayedDrive, facts: Sequence[str] = ()) -> N
         facts: how the drive was played, a sentence each.
     """
     schedule = "; ".join(f"{failure} from {failure.begin:g} s to {failure.end:g} s" for failure in drive.failures)
-    subject = f"A simulated drive of {drive.seconds:g} s, played into the running node. {schedule or 'No failure'}."
+    subject = f"A simulated drive of {drive.seconds:g} s, played into the running node. Failures: {schedule or 'none'}."
     body = [
         html.element("h1", "A drive with failing sensors"),
         html.element("p", html.text(subject), class_="soft"),

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from aqr_perception.demo.failures import Failure
 from aqr_perception.demo.figures import counted, found
 from aqr_perception.demo.played import PlayedDrive
+from aqr_perception.demo.plots import pixels, timeline_figure
 from aqr_perception.demo.recording import BEV, RING, Answer
 from aqr_perception.demo.truth import TrueObjects
 from aqr_perception.frame import WeightMaps
 from aqr_perception.geometry import box_corners
 from aqr_perception.visualization.bev_picture import bev_picture
-from aqr_perception.visualization.report_plots import pixels, timeline_figure
 
 FOUND_COLOUR, MISSED_COLOUR = (120, 230, 120), (235, 70, 235)
 """RGB of true objects: green where detected, magenta where not."""

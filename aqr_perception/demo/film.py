@@ -6,13 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 _CODECS = ("vp09", "avc1", "mp4v")
 """VP9 first: every OpenCV from PyPI can write it and browsers play it; then H.264 and MPEG-4."""
 
 
-def write_video(pictures: Iterable[NDArray[np.uint8]], path: Path, rate: float) -> Path:
+def write_film(pictures: Iterable[NDArray[np.uint8]], path: Path, rate: float) -> Path:
     """Write BGR pictures of one size, `rate` a second.
 
     Returns:
@@ -41,6 +40,11 @@ def _writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter |
 
 
 def _write_animation(pictures: list[NDArray[np.uint8]], path: Path, rate: float) -> Path:
-    first, *others = (Image.fromarray(np.ascontiguousarray(picture[..., ::-1])) for picture in pictures)
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / rate), loop=0, quality=80)
+    if not hasattr(cv2, "imwriteanimation"):
+        needed = f"one of {', '.join(_CODECS)}, or OpenCV 4.11 for an animation"
+        raise OSError(f"{path.stem}: found no video codec in OpenCV {cv2.__version__}, needed {needed}; update it")
+    animation = cv2.Animation()
+    animation.frames = pictures
+    animation.durations = [round(1000 / rate)] * len(pictures)
+    cv2.imwriteanimation(str(path), animation)
     return path
