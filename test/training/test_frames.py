@@ -72,3 +72,15 @@ def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], mod
         assert (batch.camera_health[black] == 0).all()
         found |= bool(black.any())
     assert found
+
+
+@pytest.mark.parametrize("preset", ["petr_tiny", "bevformer_mini"])
+def test_camera_only_models_train_on_the_same_frames(frames: list[LabelledFrame], preset: str) -> None:
+    model = build_model(preset).train()
+    data = TrainingFrames(frames, model.preset, grid_mask=False)
+    batch = collate([data.sample(0, np.random.default_rng(1), 0.5)], model.preset)
+    parts = DetectionLoss()(model, batch, torch.Generator().manual_seed(0))
+    sum(parts.values()).backward()
+    assert all(torch.isfinite(value) for value in parts.values()) and "router" not in parts
+    assert batch.points is None
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
