@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
         options: everything else.
 
     Raises:
-        ValueError: more blocks with global attention are asked for than there are blocks.
+        ValueError: there is a window, and more blocks are to have global attention than there are.
     """
 
     cls_token: nn.Parameter | None
@@ -85,7 +85,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, size: VitSize, options: VitOptions) -> None:
         super().__init__()
         channels, depth, heads = size
-        if options.global_blocks > depth:
+        if options.window and options.global_blocks > depth:
             raise ValueError(
                 f"image.vit.global_blocks is {options.global_blocks}, but the transformer has {depth} blocks"
             )

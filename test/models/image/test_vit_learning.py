@@ -1,0 +1,39 @@
+"""A detector with a Vision Transformer learns a simulated frame by heart."""
+
+import numpy as np
+import torch
+
+from aqr_perception.models.cmt import CMT
+from aqr_perception.models.presets import Decoder, ImageBranch, Preset, VitOptions
+from aqr_perception.options import AqrOptions
+from aqr_perception.training.data.synthetic import SyntheticDataset
+from aqr_perception.training.frames import TrainingFrames
+from aqr_perception.training.sample import collate
+from aqr_perception.training.step import DetectionLoss
+
+
+def test_the_loss_of_one_simulated_frame_halves() -> None:
+    torch.manual_seed(0)
+    preset = Preset(
+        "cameras",
+        "for tests",
+        (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
+        image=ImageBranch((96, 32), "vit_tiny", vit=VitOptions(positions=8, window=3)),
+        decoder=Decoder(channels=32, queries=40, layers=2, heads=2, feedforward=64, depths=8),
+        aqr=AqrOptions(mode="off"),
+    )
+    model, loss = CMT(preset).train(), DetectionLoss()
+    frames = TrainingFrames(
+        SyntheticDataset([1], preset.image.size), preset, augment=False, corrupted=False, grid_mask=False
+    )
+    batch = collate([frames.sample(0, np.random.default_rng(0), 0.0)], preset)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
+    history = []
+    for _ in range(24):
+        total = torch.stack(list(loss(model, batch, torch.Generator().manual_seed(0)).values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 35.0)
+        optimiser.step()
+        history.append(total.item())
+    assert sum(history[-3:]) / 3 < history[0] / 2
