@@ -291,6 +291,29 @@ def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothin
     vehicle.wait_for(lambda: model_status().startswith("aqr_tiny"), "the first model in /diagnostics")
 
 
+def test_fusion_and_camera_only_models_take_turns_while_frames_go_on(vehicle: Vehicle) -> None:
+    raw = vehicle.listen(Image, "/aqr_perception/weights/front/raw")
+    for preset in ("petr_tiny", "bevformer_mini", "aqr_tiny"):
+        fused = preset == "aqr_tiny"
+        assert vehicle.set_parameters(model__preset=preset).successful
+        for _ in range(100):
+            vehicle.next_frame()
+            found = vehicle.drive()
+            if used(found)["lidar"] == fused and found.weights_source == ("router" if fused else "attention"):
+                break
+        else:
+            raise AssertionError(f"{preset} never ran; warnings: {vehicle.warnings[-3:]}")
+        reason = {sensor.name: sensor.reason for sensor in found.sensors}["lidar"]
+        assert reason == ("" if fused else "not seen by the model")
+        assert found.detections and set(found.camera_names) == set(CAMERAS)
+        vehicle.wait_for(
+            lambda stamp_ns=vehicle.stamp_ns: any(stamp_to_ns(image.header.stamp) == stamp_ns for image in raw),
+            f"the front camera's weight map by {preset}",
+        )
+        values = np.frombuffer(array.array("B", raw[-1].data), dtype="<f4")
+        assert values.min() >= 0 and values.max() <= 1.5
+
+
 def test_a_deactivated_node_is_silent_until_it_is_activated_again(vehicle: Vehicle) -> None:
     assert vehicle.change_state(Transition.TRANSITION_DEACTIVATE)
     before = len(vehicle.arrays)
