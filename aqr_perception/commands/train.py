@@ -19,7 +19,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Train a preset's model. Several GPUs: torchrun --nproc-per-node N -m aqr_perception.cli train ...",
     )
     train.add_argument("--preset", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
-    train.add_argument("--checkpoint", type=Path, help="weights to start from; a router may be missing")
+    start = train.add_mutually_exclusive_group()
+    start.add_argument("--checkpoint", type=Path, help="weights to start from; a router may be missing")
+    start.add_argument(
+        "--backbone", type=Path, help="pretrained image backbone alone: timm's, DINOv2's, torchvision's or a detector's"
+    )
     train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="go on where the run in the folder stopped")
     train.add_argument(
@@ -76,6 +80,7 @@ def _train(options: argparse.Namespace) -> int:
     from functools import partial
 
     from aqr_perception.models import build_model, load_checkpoint
+    from aqr_perception.models.image.pretrained import load_backbone
     from aqr_perception.training.data.sources import open_data
     from aqr_perception.training.frames import TrainingFrames
     from aqr_perception.training.loop import train
@@ -86,6 +91,8 @@ def _train(options: argparse.Namespace) -> int:
     model = build_model(options.preset)
     if options.checkpoint is not None:
         load_checkpoint(model, options.checkpoint)
+    if options.backbone is not None:
+        load_backbone(model, options.backbone)
     mode = options.aqr
     if mode == "preset":
         mode = "both" if options.train == "aqr" else model.preset.aqr.mode
