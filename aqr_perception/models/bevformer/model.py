@@ -3,16 +3,15 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
-from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
+from aqr_perception.models.camera_model import CameraModel
+from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset
@@ -22,55 +21,24 @@ _COARSEST = 32
 """Stride of the backbone's last stage."""
 
 
-class BEVFormer(DetectionModel):
-    """The camera-only detector that remembers. It has no query router: AQR's modes and windows do not apply.
+class BEVFormer(CameraModel):
+    """The camera-only detector that remembers a bird's-eye view.
 
     Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
-
-    Attributes:
-        preset: its configuration.
-        aqr_options: how weight maps are drawn.
-        router_trained: always false.
     """
 
     remembers = True
     takes_queries = False
 
     def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        if preset.image is None:
-            raise ValueError(f"preset {preset.name!r} has no image branch, which BEVFormer needs: add 'image'")
-        self.preset = preset
-        self.aqr_options = preset.aqr
-        self.router_trained = False
+        super().__init__(preset)
         levels = preset.bevformer.levels
         stages = (4,) if levels == 1 else (2, 3, 4)
-        backbone = image_backbone(preset.image, stages)
+        backbone = image_backbone(self.image, stages)
         self._maps = len(stages)
         self.img_backbone = backbone
         self.img_neck = FPN(backbone.out_channels[-self._maps :], levels, preset.decoder.channels)
         self.pts_bbox_head = BevFormerHead(preset)
-
-    def forward(
-        self,
-        images: Tensor | None,
-        lidar_to_image: Tensor | None,
-        points: Sequence[Tensor] | None = None,
-        queries: Queries | None = None,
-        history: History | None = None,
-    ) -> Predictions:
-        """Return every decoder layer's predictions.
-
-        Args:
-            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation. None, or V = 0, without
-                cameras.
-            lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
-            points: not looked at.
-            queries: see `decode`.
-            history: see `decode`.
-        """
-        features = self.features(images, points, self.image_features(images), None)
-        return self.decode(features, lidar_to_image, self.aqr_options, queries=queries, history=history).predictions
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, cells, C) features of (B, V, 3, H, W) images; None where there are none.
@@ -83,18 +51,6 @@ class BEVFormer(DetectionModel):
             images = images.flip(2)
         maps = self.img_neck(self.img_backbone(images.flatten(0, 1))[-self._maps :])
         return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).unflatten(0, images.shape[:2])
-
-    def bev_features(self, points: Sequence[Tensor] | None) -> None:
-        """Return nothing: points are not looked at."""
-
-    @staticmethod
-    def features(
-        images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
-    ) -> Features:
-        """Return the features of these inputs; only the batch's size is taken from the points."""
-        if images is not None:
-            return Features(None, image, (False,) * len(images), (images.shape[-2], images.shape[-1]))
-        return Features(None, None, (False,) * (1 if points is None else len(points)), (0, 0))
 
     def decode(
         self,

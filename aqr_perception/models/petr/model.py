@@ -3,12 +3,11 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
+from aqr_perception.models.camera_model import CameraModel
+from aqr_perception.models.detection_model import Features, History
+from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.petr.head import PetrHead
@@ -17,69 +16,29 @@ from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
 
-class PETR(DetectionModel):
-    """The camera-only detector. It has no query router: AQR's modes and windows do not apply.
+class PETR(CameraModel):
+    """The camera-only detector that embeds every image cell by where it lies in 3D.
 
     Any number of cameras may take part, in any order; see `petr.position.ring_places`.
 
     Attributes:
         preset: its configuration; ``preset.petr.frames`` tells PETR from PETRv2.
-        aqr_options: how weight maps are drawn.
-        router_trained: always false.
         remembers: whether it is PETRv2.
     """
 
     def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        if preset.image is None:
-            raise ValueError(f"preset {preset.name!r} has no image branch, which PETR needs: add 'image'")
-        self.preset = preset
-        self.aqr_options = preset.aqr
-        self.router_trained = False
+        super().__init__(preset)
         self.remembers = preset.petr.frames == 2
-        backbone = image_backbone(preset.image)
+        backbone = image_backbone(self.image)
         self.img_backbone = backbone
         self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         self.pts_bbox_head = PetrHead(preset)
-
-    def forward(
-        self,
-        images: Tensor | None,
-        lidar_to_image: Tensor | None,
-        points: Sequence[Tensor] | None = None,
-        queries: Queries | None = None,
-        history: History | None = None,
-    ) -> Predictions:
-        """Return every decoder layer's predictions.
-
-        Args:
-            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation. None, or V = 0, without
-                cameras.
-            lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
-            points: not looked at.
-            queries: instead of the learned queries alone (training).
-            history: for PETRv2; see `decode`.
-        """
-        features = self.features(images, points, self.image_features(images), None)
-        return self.decode(features, lidar_to_image, self.aqr_options, queries=queries, history=history).predictions
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None where there are none."""
         if images is None or images.shape[1] == 0:
             return None
         return self.img_neck(self.img_backbone(images.flatten(0, 1))).unflatten(0, images.shape[:2])
-
-    def bev_features(self, points: Sequence[Tensor] | None) -> None:
-        """Return nothing: points are not looked at."""
-
-    @staticmethod
-    def features(
-        images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
-    ) -> Features:
-        """Return the feature maps of these inputs; only the batch's size is taken from the points."""
-        if images is not None:
-            return Features(None, image, (False,) * len(images), (images.shape[-2], images.shape[-1]))
-        return Features(None, None, (False,) * (1 if points is None else len(points)), (0, 0))
 
     def decode(
         self,

@@ -176,8 +176,8 @@ class MultiHeadAttention(nn.Module):
             value: (B, K, C).
             layout, bias, mask, return_mass: see `attend`.
         """
-        # Offsets on tens of thousands of tokens cost memory traffic for nothing: the keys' adds the same to all scores of
-        # a query, which the softmax does not see, and the values' passes through, since attention sums to 1.
+        # Offsets on tens of thousands of tokens cost memory traffic for nothing: the keys' adds the same to all scores
+        # of a query, which the softmax does not see, and the values' passes through, since attention sums to 1.
         query_offset, _, value_offset = self.in_proj_bias.chunk(3)
         projected = [
             F.linear(tokens, weight, offset).unflatten(-1, (self.heads, -1)).transpose(1, 2)
