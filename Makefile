@@ -18,11 +18,16 @@ setup:  ## ROS 2 (from wheels where none is sourced), libraries and this package
 lint: setup  ## ruff, ruff format, mypy
 	@$(ENV) ruff check . && ruff format --check . && mypy
 
-test: setup  ## all tests, in the built package
-	@$(ENV) pytest
+# A node and its listeners want the machine for themselves; everything else shares it, a core for each test.
+WITH_ROS := test/nodes test/ros_from_pip test/demo/test_session.py
+WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
 
-unit: setup  ## tests that need no ROS
-	@$(ENV) pytest --ignore=test/nodes --ignore=test/ros_from_pip
+test: setup  ## all tests, in the built package
+	@$(ENV) OMP_NUM_THREADS=1 pytest $(WITHOUT_ROS)
+	@$(ENV) pytest $(WITH_ROS)
+
+unit: setup  ## quick tests that need no ROS
+	@$(ENV) OMP_NUM_THREADS=1 pytest -m "not slow" $(WITHOUT_ROS)
 
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
 	@[[ -n "$(BAG)" ]] || { echo 'make run: BAG is empty; give a rosbag2, as in: make run BAG=drive.mcap' >&2; exit 2; }

@@ -12,3 +12,10 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data of published models in {folder}")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what compares with published models as slow: whole networks of their size run there."""
+    for item in items:
+        if item.path.name.startswith("test_published"):
+            item.add_marker(pytest.mark.slow)

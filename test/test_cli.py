@@ -28,6 +28,7 @@ def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str
     assert all(name in printed for name in preset_names()) and "nuScenes" in printed
 
 
+@pytest.mark.slow
 def test_the_frame_benchmark_measures_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "frame.json"
     assert main(["benchmark", "frame", "--repeats", "2", "--device", "cpu", "--json", str(figures)]) == 0
@@ -38,6 +39,7 @@ def test_the_frame_benchmark_measures_every_stage(tmp_path: Path, capsys: pytest
     assert measured["peak_memory_mib"] > 0 and "decoder" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_attention_benchmark_compares_with_the_dense_bias(tmp_path: Path) -> None:
     figures = tmp_path / "attention.json"
     sizes = [
@@ -96,6 +98,7 @@ def test_a_simulated_drive_becomes_a_bag_and_a_picture(tmp_path: Path, capsys: p
     assert str(bag) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_short_training_and_its_evaluation_go_from_data_to_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

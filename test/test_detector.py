@@ -75,6 +75,7 @@ def test_weights_come_from_the_source_asked_for(detector: Detector, frame: Frame
     assert detector.detect(frame, options).weight_maps.source == source
 
 
+@pytest.mark.slow
 def test_published_presets_take_their_weights_from_the_attention_mass() -> None:
     detector = Detector("cmt_lidar_voxel0075", device="cpu", precision="fp32")
     sweep = np.zeros((50, 5), np.float32)

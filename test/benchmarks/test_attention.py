@@ -13,6 +13,7 @@ from aqr_perception.benchmarks.attention import AttentionCase, peak_memory
 SMALL = AttentionCase(queries=4, bev=(4, 4), views=1, image=(2, 2), heads=2)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_from_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "measure.py"  # as an installed executable is: to import it is to run it
     script.write_text(
@@ -26,6 +27,7 @@ def test_memory_is_measured_from_a_script_without_a_main_guard(tmp_path: Path) -
     assert 10 < float(measured.stdout) < 4096
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match="no such variant"):
         peak_memory(SMALL, "no such variant", "cpu", torch.float32)

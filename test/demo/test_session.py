@@ -36,7 +36,9 @@ def test_a_drive_with_failing_sensors_is_answered_and_reported(tmp_path: Path) -
     with_lidar = [answer for answer in recording.answers if "lidar" not in answer.left_out]
     without = [answer for answer in recording.answers if "lidar" in answer.left_out]
     assert with_lidar and without, "detections go on without LiDAR, and come with it"
-    assert all(0.7 <= truth.seconds(answer.stamp_ns) < 1.9 for answer in without)
+    # Until the next sweep, at 2.0 s, the cameras go on alone, with pictures taken a little before it.
+    left_out = [truth.seconds(answer.stamp_ns) for answer in without]
+    assert min(left_out) >= 0.7 and max(left_out) < 2.0, left_out
     assert all(BEV not in answer.pictures for answer in without)
     assert not recording.trained and "random weights" in recording.model
 

@@ -181,6 +181,7 @@ def test_without_cameras_there_is_no_black_camera_to_ask_about(tiny: Detector) -
     assert blackout_weights(tiny, [_frame(0)], progress=False) is None
 
 
+@pytest.mark.slow
 def test_the_real_detector_goes_through_the_table(tiny: Detector, small: LabelledFrame) -> None:
     def lidar_gone(labelled: LabelledFrame, _: np.random.Generator) -> LabelledFrame:
         return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None))

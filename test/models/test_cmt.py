@@ -94,6 +94,7 @@ def test_voxels_equal_the_published_models(golden, published: CMT, golden_input)
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_every_stage_agrees_with_the_published_model(golden, published: CMT, golden_input) -> None:
     images, projections, points = golden_input
     levels = published.img_backbone(images.flatten(0, 1))

@@ -189,6 +189,7 @@ def small_inputs(batch_size: int = 1) -> tuple[Tensor, Tensor, list[Tensor]]:
     return images, projections, points
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_one_sample_by_heart() -> None:
     torch.manual_seed(0)
     model = CMT(small_preset()).train()

@@ -1,6 +1,7 @@
 """A detector with a Vision Transformer learns a simulated frame by heart."""
 
 import numpy as np
+import pytest
 import torch
 
 from aqr_perception.models.cmt import CMT
@@ -12,6 +13,7 @@ from aqr_perception.training.sample import collate
 from aqr_perception.training.step import DetectionLoss
 
 
+@pytest.mark.slow
 def test_the_loss_of_one_simulated_frame_halves() -> None:
     torch.manual_seed(0)
     preset = Preset(
