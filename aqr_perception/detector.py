@@ -121,6 +121,7 @@ class Detector:
         image_size: width and height of the model's images; (0, 0) without cameras.
         sweeps: LiDAR sweeps that the model was trained to see at once.
         has_router: whether query weights of a trained router are to be had.
+        remembers: whether detections depend on the frames before; see `forget`.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Detector:
         self.uses_cameras = image is not None
         self.sweeps = self.model.preset.sweeps
         self.uses_lidar = self.model.preset.points is not None
+        self.remembers = self.model.remembers
         self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
 
     @property

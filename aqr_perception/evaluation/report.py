@@ -140,6 +140,8 @@ def _remarks(table: RobustnessTable) -> list[str]:
         by_mode = ", ".join(f"{mean:.3f} with {_mode_name(mode)}" for mode, mean in known.items())
         remarks.append(f"NDS in the mean over the failures: {by_mode}")
     clean = table.row(CLEAN, table.modes[-1]).scores
+    if table.history is not None:
+        remarks.append(f"Frames that the model was shown before each one: {table.history}")
     errors = ", ".join(f"{name} {error:.3f}{_UNITS[name]}" for name, error in clean.errors.items())
     remarks.append(f"True-positive errors, clean, {last}: {errors}")
     by_class = ", ".join(f"{name} {np.mean(list(ap.values())):.3f}" for name, ap in clean.ap.items())

@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
+from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import Scenario, generator
 from aqr_perception.frame import Detections, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
-from aqr_perception.training.frames import LabelledFrames, each
+from aqr_perception.training.frames import LabelledFrames, before, each
 from aqr_perception.training.sample import HealthyFrame, collate
+from aqr_perception.training.sequences import HISTORY_FRAMES, HISTORY_STEP
 
 CLEAN = "clean"
 """The scenario in which nothing fails, to which the others are compared."""
@@ -80,6 +82,7 @@ class RobustnessTable:
         seed: of the scenarios' chances.
         rows: by scenario in the order given, each in every mode.
         blackout: None where there is no router or no frame with a camera.
+        history: frames that the detector was shown before each, of the same drive; None where it does not remember.
     """
 
     model: str
@@ -87,6 +90,7 @@ class RobustnessTable:
     seed: int
     rows: tuple[RobustnessRow, ...]
     blackout: BlackoutWeights | None = None
+    history: int | None = None
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -121,6 +125,7 @@ def run(
     modes: Sequence[AqrMode] = ("off", "auto"),
     *,
     seed: int = 0,
+    history: int = HISTORY_FRAMES,
     progress: bool = True,
 ) -> RobustnessTable:
     """Detect in every frame under every scenario and mode, and score it against the frame's own, clean truth.
@@ -134,6 +139,8 @@ def run(
             where no frame has LiDAR.
         scenarios: by name; `CLEAN` must be among them.
         modes: of AQR.
+        history: for a detector that remembers: frames that it is shown before each, in which the same fails; where the
+            drive starts, fewer. 0 takes its memory away.
         progress: whether to show progress bars.
 
     Raises:
@@ -148,8 +155,9 @@ def run(
     if not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is evaluated", detector.preset_name)
         modes = ("off",)
+    shown = history if detector.remembers else 0
     measured = {
-        name: _run_scenario(detector, frames, name, scenario, modes, seed, progress)
+        name: _run_scenario(detector, frames, name, scenario, modes, seed, shown, progress)
         for name, scenario in scenarios.items()
     }
     clean = {row.mode: row.scores.nds for row in measured[CLEAN]}
@@ -159,7 +167,8 @@ def run(
         for row in of_scenario
     ]
     blackout = blackout_weights(detector, frames, progress=progress)
-    return RobustnessTable(detector.preset_name, len(frames), seed, tuple(rows), blackout)
+    remembered = shown if detector.remembers else None
+    return RobustnessTable(detector.preset_name, len(frames), seed, tuple(rows), blackout, remembered)
 
 
 def _run_scenario(
@@ -169,15 +178,20 @@ def _run_scenario(
     scenario: Scenario,
     modes: Sequence[AqrMode],
     seed: int,
+    history: int,
     progress: bool,
 ) -> list[RobustnessRow]:
     options = {mode: DetectionOptions(score_threshold=0.0, aqr=AqrOptions(mode=mode)) for mode in modes}
     found: dict[AqrMode, list[Detections]] = {mode: [] for mode in modes}
     truths = []
     has_lidar = False
-    for labelled in tqdm(each(frames), total=len(frames), desc=name, unit="frame", leave=False, disable=not progress):
-        failing = scenario(labelled, generator(name, labelled, seed))
+    for index, labelled in enumerate(
+        tqdm(each(frames), total=len(frames), desc=name, unit="frame", leave=False, disable=not progress)
+    ):
+        drive = (*before(frames, index, history, HISTORY_STEP), labelled) if history else (labelled,)
+        *earlier, failing = (scenario(frame, generator(name, frame, seed)) for frame in drive)
         for mode in modes:
+            replay(detector, (frame.frame for frame in earlier), options[mode])
             found[mode].append(detector.detect(failing.frame, options[mode]).detections)
         truths.append(labelled.truth)
         has_lidar |= labelled.frame.points is not None

@@ -98,7 +98,9 @@ def generator(name: str, labelled: LabelledFrame, seed: int = 0) -> Generator:
     """Return the generator for a frame in a scenario: the same for the same frame, whichever model looks at it."""
     # Simulated scenes may share their stamps; their objects differ.
     scene = zlib.crc32(np.ascontiguousarray(labelled.truth.boxes).tobytes())
-    return np.random.default_rng([seed, zlib.crc32(name.encode()), labelled.frame.stamp_ns, scene])
+    # What was seen before a simulated scene's start has a negative stamp, which is no seed.
+    stamp = labelled.frame.stamp_ns % 2**63
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), stamp, scene])
 
 
 def apply(name: str, labelled: LabelledFrame, seed: int = 0) -> LabelledFrame:

@@ -33,8 +33,9 @@ class History(NamedTuple):
     Attributes:
         state: the `HeadOutput.state` of that frame; the model's own. None in the first frame of a drive: then
             `to_current` is the identity and `seconds` is 0.
-        to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion.
-        to_fixed: (4, 4) float32, the current model frame -> a frame that stands still.
+        to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion; (B, 4, 4)
+            where each sample has its own.
+        to_fixed: (4, 4) or (B, 4, 4) float32, the current model frame -> a frame that stands still.
         seconds: between the two frames.
     """
 

@@ -118,7 +118,9 @@ def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
     """Return the frame in another model frame: points, boxes, velocities, extrinsics and pose move along.
 
     Where `motion` scales or mirrors, extrinsics and `model_to_world` are no longer rigid: read them as matrices, and
-    invert them as such. Depths along the optical axis stay those of the real scene.
+    invert them as such. Depths along the optical axis stay those of the real scene. `Frame.to_fixed` stays rigid: the
+    frame that stands still is changed by the same motion. So between frames of one drive that were moved alike, the
+    vehicle has gone the changed way, and what stands still in the scene stands still.
 
     Args:
         motion: (4, 4), old model frame -> new: a turn about z, one scale for all axes, mirrored x or y, a shift.
@@ -127,7 +129,13 @@ def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
     frame = labelled.frame
     cameras = tuple(replace(view, extrinsics=view.extrinsics @ back) for view in frame.cameras)
     return LabelledFrame(
-        frame=Frame(frame.stamp_ns, _moved_points(frame.points, motion), cameras, frame.frame_id),
+        frame=Frame(
+            frame.stamp_ns,
+            _moved_points(frame.points, motion),
+            cameras,
+            frame.frame_id,
+            None if frame.to_fixed is None else motion @ frame.to_fixed @ back,
+        ),
         truth=_moved_truth(labelled.truth, motion),
         model_to_world=labelled.model_to_world @ back,
     )

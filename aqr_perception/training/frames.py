@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,23 @@ class LabelledFrames(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> LabelledFrame: ...
+
+
+@runtime_checkable
+class LabelledDrives(LabelledFrames, Protocol):
+    """A data set of labelled frames that also has what was seen before them."""
+
+    def before(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        """Return frames of the same drive, oldest first: those 1 .. count steps before a frame.
+
+        There are fewer at the start of a drive.
+
+        Args:
+            index: of the frame.
+            count: how many at most.
+            step: seconds between two of them.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,22 +66,46 @@ class TrainingFrames:
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> HealthyFrame:
         """Return a frame as the training sees it; see `stream.Samples`."""
-        labelled = seen(self.data[index])
+        return self.prepared(self.data[index], rng, rng, progress)
+
+    def prepared(
+        self,
+        labelled: LabelledFrame,
+        faults: np.random.Generator,
+        changes: np.random.Generator,
+        progress: float,
+        earlier: LabelledFrame | None = None,
+    ) -> HealthyFrame:
+        """Return a frame as the training sees it.
+
+        Args:
+            labelled: as the data set has it.
+            faults: draws what fails.
+            changes: draws the augmentation.
+            progress: of the training, 0..1.
+            earlier: a frame of the same drive from which frozen pictures come.
+        """
+        labelled = seen(labelled)
         # Sensors fail in the real scene; what augmentation makes of it comes after.
-        frame = corrupt(labelled, rng) if self.corrupted else HealthyFrame(labelled)
+        frame = corrupt(labelled, faults, earlier) if self.corrupted else HealthyFrame(labelled)
         labelled = frame.labelled
         if self.augment:
             if self.preset.image is not None:
-                labelled = ImageAugmentation(self.preset.image.size)(labelled, rng)
-            labelled = BevAugmentation()(labelled, rng)
+                labelled = ImageAugmentation(self.preset.image.size)(labelled, changes)
+            labelled = BevAugmentation()(labelled, changes)
         if self.grid_mask and self.preset.image is not None:
-            labelled = GridMask()(labelled, progress, rng)
+            labelled = GridMask()(labelled, progress, changes)
         return follow(frame, labelled)
 
 
 def each(frames: LabelledFrames) -> Iterator[LabelledFrame]:
     """Yield a data set's frames in order."""
     return (frames[index] for index in range(len(frames)))
+
+
+def before(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+    """Return `LabelledDrives.before`; nothing for a data set of single frames."""
+    return frames.before(index, count, step) if isinstance(frames, LabelledDrives) else ()
 
 
 def seen(labelled: LabelledFrame) -> LabelledFrame:

@@ -52,6 +52,9 @@ class Batch(NamedTuple):
         labels: B times (N,) int64.
         lidar_health: (B, R, R) float32 in 0..1, spanning the preset's point range; rows y, columns x.
         camera_health: (B, V, r, c) float32 in 0..1, spanning the model's image.
+        to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None where that of any sample is not known.
+        stamps_ns: (B,) int64, as `Frame.stamp_ns`.
+        before: the same drives' earlier frames, oldest first, for models that remember.
     """
 
     images: Tensor | None
@@ -61,6 +64,9 @@ class Batch(NamedTuple):
     labels: list[Tensor]
     lidar_health: Tensor
     camera_health: Tensor
+    to_fixed: Tensor | None = None
+    stamps_ns: Tensor | None = None
+    before: tuple["Batch", ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -68,7 +74,10 @@ class Batch(NamedTuple):
         def moved(value: object) -> object:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=True)
-            return [entry.to(device, non_blocking=True) for entry in value] if isinstance(value, list) else value
+            if isinstance(value, Batch):
+                return value.to(device)
+            # Pinning memory makes lists of tuples.
+            return type(value)(map(moved, value)) if isinstance(value, list | tuple) else value
 
         return Batch(*map(moved, self))  # type: ignore[arg-type]
 
@@ -94,6 +103,8 @@ def collate(samples: Sequence[HealthyFrame], preset: Preset) -> Batch:
             camera_health.append(np.stack(healthy))
     truths = [sample.labelled.truth for sample in samples]
     inside = [_inside(truth.boxes, preset.point_range) for truth in truths]
+    frames = [sample.labelled.frame for sample in samples]
+    poses = [frame.to_fixed for frame in frames if frame.to_fixed is not None]
     health = camera_health or [np.zeros((0, *HEALTH_GRID), np.float32)] * len(samples)
     return Batch(
         torch.stack(images) if names else None,
@@ -103,6 +114,8 @@ def collate(samples: Sequence[HealthyFrame], preset: Preset) -> Batch:
         [torch.from_numpy(truth.labels[kept]).long() for truth, kept in zip(truths, inside, strict=True)],
         torch.from_numpy(np.stack([_lidar_health(sample.health, preset) for sample in samples])),
         torch.from_numpy(np.stack(health)),
+        torch.from_numpy(np.stack(poses)).double() if len(poses) == len(frames) else None,
+        torch.tensor([frame.stamp_ns for frame in frames]),
     )
 
 

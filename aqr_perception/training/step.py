@@ -10,6 +10,7 @@ from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.denoising import denoising_queries
+from aqr_perception.training.history import features_of, history_of
 from aqr_perception.training.losses import set_loss
 from aqr_perception.training.router_loss import router_loss
 from aqr_perception.training.sample import Batch
@@ -25,10 +26,13 @@ class DetectionLoss:
     Attributes:
         router_weight: of the router's own loss; 0, or a model whose router is not in use, leaves it out.
         denoising: whether denoising queries take part, in models that take any.
+        forgetting: share of the batches whose frames are taken for the first of a drive, though earlier ones are known:
+            a model that remembers must learn how a drive starts, too.
     """
 
     router_weight: float = 1.0
     denoising: bool = True
+    forgetting: float = 0.2
 
     def __call__(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the parts of the loss, weighted; see `losses.set_loss`, and ``router``."""
@@ -43,11 +47,14 @@ class DetectionLoss:
                 generator,
                 max_queries=model.preset.decoder.queries if self.denoising else 0,
             )
-        features = model.features(
-            batch.images, batch.points, model.image_features(batch.images), model.bev_features(batch.points)
-        )
+        if batch.before and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
+            batch = batch._replace(before=())
+        history = history_of(model, batch)
+        features = features_of(model, batch)
         learns_router = self.router_weight > 0 and model.router_trained
-        output = model.decode(features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries)
+        output = model.decode(
+            features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries, history=history
+        )
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if learns_router:
             assert output.router is not None and queries is not None  # models with a router give both

@@ -9,15 +9,23 @@ from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.training.frames import LabelledFrames
-from aqr_perception.training.sample import HealthyFrame, collate
+from aqr_perception.training.frames import LabelledFrames, before
+from aqr_perception.training.history import features_of, history_of
+from aqr_perception.training.sample import HealthyFrame
+from aqr_perception.training.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean average precision on held-out frames whose sensors all work."""
+    """Mean average precision on held-out frames whose sensors all work.
+
+    Attributes:
+        frames: what is seen.
+        history: frames before each of them that a model that remembers is shown first.
+    """
 
     frames: LabelledFrames
+    history: int = HISTORY_FRAMES
 
     def __call__(self, model: DetectionModel) -> float:
         """Return the nuScenes detection mAP of a model in eval mode, 0..1."""
@@ -26,8 +34,16 @@ class Validation:
         with torch.inference_mode():
             for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):
                 labelled = self.frames[index]
-                batch = collate([HealthyFrame(labelled)], model.preset).to(device)
-                predictions = model(batch.images, batch.lidar_to_image, batch.points)
+                earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
+                sequence = tuple(map(HealthyFrame, (*earlier, labelled)))
+                batch = collate_sequences([sequence], model.preset).to(device)
+                predictions = model.decode(
+                    features_of(model, batch),
+                    batch.lidar_to_image,
+                    model.aqr_options,
+                    layers=slice(-1, None),
+                    history=history_of(model, batch),
+                ).predictions
                 best = decode(predictions.class_logits[-1].float(), predictions.boxes[-1].float())[0]
                 weights = best.scores.new_zeros(len(best.scores)).cpu().numpy()
                 found.append(

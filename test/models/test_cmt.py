@@ -40,6 +40,7 @@ def manifest(reference: Path, name: str) -> dict[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, (shape, _) in keys.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_key_of_a_published_checkpoint_loads_strictly(shared_reference: Path, name: str) -> None:
     shapes = manifest(shared_reference, name)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aqr_perception.training.loop import train
 
+pytestmark = pytest.mark.slow  # every test starts processes
 KINDS = ("copied", "sharded")
 
 

@@ -30,11 +30,12 @@ class PastFrame(NamedTuple):
         """Return it as seen from a frame that much later.
 
         Args:
-            to_current: (4, 4), the model frame until now -> the new one.
+            to_current: (4, 4) or (B, 4, 4), the model frame until now -> the new one.
         """
         with torch.autocast(to_current.device.type, enabled=False):
             # float64: lifting inverts the product again.
-            projection = (self.lidar_to_image.double() @ torch.linalg.inv(to_current.double())).float()
+            to_past = torch.linalg.inv(to_current.double()).expand(len(self.image), 4, 4)
+            projection = (self.lidar_to_image.double() @ to_past[:, None]).float()
         return self._replace(lidar_to_image=projection, seconds=self.seconds + seconds)
 
 

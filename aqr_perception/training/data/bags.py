@@ -1,10 +1,9 @@
 """A folder of rosbag2 files with ground truth, as `synthetic.bag.write_bag` writes them, as a data set."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from aqr_perception.bags.reader import BagReader
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
 from aqr_perception.synthetic.bag import FIXED_FRAME, LIDAR_TOPIC, TRUTH_TOPIC, VEHICLE_FRAME
+from aqr_perception.training.data.drives import preceding
 from aqr_perception.training.lidar_corruption import points_in_box
 from aqr_perception.training.outlines import outline_shares
 
@@ -26,8 +26,7 @@ _OLDEST_PICTURE = 0.2
 """Seconds between a sweep and a picture that still belongs to it."""
 
 
-@dataclass(frozen=True)
-class _Moment:
+class _Moment(NamedTuple):
     """One labelled sweep: its bag and when it was recorded."""
 
     bag: Path
@@ -76,6 +75,10 @@ class BagDataset:
         points = _points(messages[LIDAR_TOPIC], poses, to_fixed, moment.stamp_ns, self._sweeps)
         frame = Frame(moment.stamp_ns, points, views, truth.header.frame_id, to_fixed)
         return LabelledFrame(frame, _truth(truth, points, views), to_fixed)
+
+    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+        """See `frames.LabelledDrives`: earlier sweeps of the bag that have ground truth."""
+        return tuple(self[earlier] for earlier in preceding(self._moments, index, count, step))
 
 
 def _is_bag_folder(path: Path) -> bool:

@@ -15,6 +15,7 @@ from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.keyframe import KeyframeCamera, read_keyframe
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
+from aqr_perception.training.data.drives import preceding
 from aqr_perception.training.data.nuscenes_tables import (
     LIDAR,
     Capture,
@@ -54,6 +55,7 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         if sweeps < 1:
             raise NuScenesError(f"sweeps is {sweeps}, but must be 1 or more: the keyframe's own is one of them")
         self._samples = read_samples(Path(root), version, split, sweeps)
+        self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -62,9 +64,13 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         sample = self._samples[index]
         key = sample.sweeps[0]
         views = tuple(_view(entry, key) for entry in sample.pictures)
-        frame = Frame(key.stamp_us * 1000, _cloud(sample.sweeps), views, LIDAR)
+        frame = Frame(key.stamp_us * 1000, _cloud(sample.sweeps), views, LIDAR, key.sensor_to_world)
         visibility = outline_shares(sample.truth.boxes, views) * sample.seen[:, None]
         return LabelledFrame(frame, replace(sample.truth, visibility=visibility), key.sensor_to_world)
+
+    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+        """See `frames.LabelledDrives`: earlier keyframes of the scene."""
+        return tuple(self[earlier] for earlier in preceding(self._moments, index, count, step))
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -100,7 +106,7 @@ class KeyframeDataset(Dataset[LabelledFrame]):
         views = tuple(_keyframe_view(camera, keyframe.stamp_ns, lidar_to_world) for camera in keyframe.cameras)
         points = keyframe.points.astype(np.float32)
         points[:, 4] = 0.0  # the file's ring; a single sweep has no lag
-        frame = Frame(keyframe.stamp_ns, points, views, LIDAR)
+        frame = Frame(keyframe.stamp_ns, points, views, LIDAR, lidar_to_world)
         truth = replace(truth, visibility=outline_shares(truth.boxes, views))
         self._labelled = LabelledFrame(frame, truth, lidar_to_world)
 

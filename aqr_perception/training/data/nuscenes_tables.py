@@ -53,11 +53,13 @@ class Sample:
     """One keyframe: its sweeps (newest first), pictures and objects.
 
     Attributes:
+        token, scene: the tables' tokens of the sample and of its scene.
         truth: without visibility: V is 0.
         seen: (N,) float32, the share of each object that the cameras see, by its visibility bin.
     """
 
     token: str
+    scene: str
     sweeps: tuple[Capture, ...]
     pictures: tuple[Picture, ...]
     truth: GroundTruth
@@ -150,7 +152,7 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
         [annotation["num_lidar_pts"] for annotation, _ in kept],
     )
     seen = [_VISIBLE.get(annotation["visibility_token"], 1.0) for annotation, _ in kept]
-    return Sample(sample["token"], tuple(captures), pictures, truth, np.array(seen, np.float32))
+    return Sample(sample["token"], sample["scene_token"], tuple(captures), pictures, truth, np.array(seen, np.float32))
 
 
 def _capture(tables: Any, token: str) -> Capture:

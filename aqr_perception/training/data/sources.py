@@ -13,7 +13,7 @@ from aqr_perception.training.data.synthetic import (
     default_cache,
     training_seeds,
 )
-from aqr_perception.training.frames import LabelledFrames
+from aqr_perception.training.frames import LabelledFrames, before
 
 Source = Literal["synthetic", "nuscenes", "bags", "keyframe"]
 Part = Literal["train", "val"]
@@ -47,6 +47,9 @@ class _Part:
         if not 0 <= index < self._count:
             raise IndexError(index)
         return self._frames[index]
+
+    def before(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        return before(self._frames, index, count, step)
 
 
 def open_data(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -53,18 +54,26 @@ class SyntheticDataset:
         return len(self._seeds)
 
     def __getitem__(self, index: int) -> LabelledFrame:
-        seed = self._seeds[index]
+        return self._frame(self._seeds[index], 0.0)
+
+    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+        """See `frames.LabelledDrives`; there are always as many as asked for, and stamps may be negative."""
+        return tuple(self._frame(self._seeds[index], number * step) for number in range(count, 0, -1))
+
+    def _frame(self, seed: int, age: float) -> LabelledFrame:
+        """Return what was seen so many seconds before a scene's own frame."""
         if self._folder is None:
-            return self._draw(seed)
-        path = self._folder / f"{seed // 1000:05d}" / f"{seed:08d}.npz"
+            return self._draw(seed, age)
+        name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"
+        path = self._folder / f"{seed // 1000:05d}" / f"{name}.npz"
         if not path.is_file():
-            _write(path, self._draw(seed))
+            _write(path, self._draw(seed, age))
         return _read(path)
 
-    def _draw(self, seed: int) -> LabelledFrame:
+    def _draw(self, seed: int, age: float) -> LabelledFrame:
         drive = draw_drive(seed, 2.0, nuscenes_rig(self._picture), sweeps=self._sweeps)
-        labelled = drive.frame(float(np.random.default_rng([seed, 1]).uniform(0.0, 2.0)))
-        return labelled
+        labelled = drive.frame(float(np.random.default_rng([seed, 1]).uniform(0.0, 2.0)) - age)
+        return replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))
 
 
 def _write(path: Path, labelled: LabelledFrame) -> None:
