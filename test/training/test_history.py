@@ -1,0 +1,173 @@
+"""Models that remember learn from earlier frames; the others do not notice."""
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.detector import Detector
+from aqr_perception.frame import LabelledFrame
+from aqr_perception.models import build_model
+from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.training.data.synthetic import SyntheticDataset
+from aqr_perception.training.frames import TrainingFrames
+from aqr_perception.training.history import features_of, history_of
+from aqr_perception.training.sample import Batch, HealthyFrame
+from aqr_perception.training.sequences import TrainingSequences, collate_sequences
+from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.validation import Validation
+
+REMEMBERING = ("bevformer_mini", "petrv2_tiny")
+
+
+@pytest.fixture(scope="module")
+def data() -> SyntheticDataset:
+    class Kept(SyntheticDataset):
+        """Draws every frame once."""
+
+        def __init__(self) -> None:
+            super().__init__([10_001, 10_007], (176, 64), sweeps=1)
+            self._drawn: dict[tuple[int, float], LabelledFrame] = {}
+
+        def _draw(self, seed: int, age: float) -> LabelledFrame:
+            if (seed, age) not in self._drawn:
+                self._drawn[seed, age] = super()._draw(seed, age)
+            return self._drawn[seed, age]
+
+    return Kept()
+
+
+@pytest.fixture(scope="module", params=REMEMBERING)
+def model(request: pytest.FixtureRequest) -> DetectionModel:
+    torch.manual_seed(0)
+    return build_model(request.param)
+
+
+def drawn(model: DetectionModel, data: SyntheticDataset, history: int = 1, samples: int = 2) -> Batch:
+    frames = TrainingSequences(TrainingFrames(data, model.preset, corrupted=False), history)
+    sequences = [frames.sample(index, np.random.default_rng(index), 0.0) for index in range(samples)]
+    return collate_sequences(sequences, model.preset)
+
+
+def total(loss: DetectionLoss, model: DetectionModel, batch: Batch, seed: int = 0) -> torch.Tensor:
+    parts = loss(model, batch, torch.Generator().manual_seed(seed))
+    assert all(torch.isfinite(value) for value in parts.values())
+    return torch.stack(list(parts.values())).sum()
+
+
+def test_two_frames_give_a_finite_loss_with_gradients_other_than_those_of_one(
+    model: DetectionModel, data: SyntheticDataset
+) -> None:
+    batch = drawn(model.train(), data)
+    assert len(batch.before) == 1
+    remembering, alone = DetectionLoss(forgetting=0.0), DetectionLoss(forgetting=1.0)
+    # Under autocast, as trained on a GPU: what is cast without gradients must not be used with them.
+    for autocast in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = total(remembering, model, batch)
+        loss.backward()
+        assert torch.isfinite(loss)
+        for name in ("img_backbone", "img_neck", "pts_bbox_head"):
+            gradients = [value.grad for value in model.get_submodule(name).parameters() if value.requires_grad]
+            assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients), name
+            assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients), name
+    model.eval()
+    with torch.no_grad():
+        with_history, without = total(remembering, model, batch), total(alone, model, batch)
+        nothing_before = total(remembering, model, batch._replace(before=()))
+    assert not torch.isclose(with_history, without, rtol=1e-5)
+    torch.testing.assert_close(without, nothing_before)
+
+
+def test_a_share_of_the_batches_is_taken_for_the_start_of_a_drive(
+    model: DetectionModel, data: SyntheticDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def noted(model: DetectionModel, batch: Batch) -> None:
+        kept.append(len(batch.before))
+        raise InterruptedError
+
+    monkeypatch.setattr("aqr_perception.training.step.history_of", noted)
+    batch = drawn(model, data, samples=1)
+    for seed in range(60):
+        with pytest.raises(InterruptedError):
+            DetectionLoss()(model, batch, torch.Generator().manual_seed(seed))
+    assert set(kept) == {0, 1} and 0.05 < kept.count(0) / len(kept) < 0.4
+
+
+def test_history_is_what_the_detector_would_remember(model: DetectionModel, data: SyntheticDataset) -> None:
+    detector = Detector(model.preset.name, device="cpu", precision="fp32")
+    detector.model.load_state_dict(model.state_dict())
+    detector.model.eval()
+    frames = (*data.before(0, 2), data[0])
+    results = [detector.detect(frame.frame).detections for frame in frames]
+    batch = collate_sequences([tuple(map(HealthyFrame, frames))], model.preset)
+    with torch.inference_mode():
+        history = history_of(detector.model, batch)
+        assert history is not None and history.seconds == pytest.approx(0.5)
+        output = detector.model.decode(
+            features_of(detector.model, batch), batch.lidar_to_image, model.aqr_options, history=history
+        )
+    best = output.predictions.class_logits[-1].sigmoid().max()
+    assert len(results[-1]) == 0 or results[-1].scores[0] == pytest.approx(float(best), abs=1e-4)
+    memory = detector._memory
+    assert memory is not None
+    for ours, theirs in zip(tensors(output.state), tensors(memory.state), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_of_a_batch_have_their_own_past(model: DetectionModel, data: SyntheticDataset) -> None:
+    """What one sample's vehicle did must not move another's."""
+    model.eval()
+    sequences = [tuple(map(HealthyFrame, (*data.before(index, 1), data[index]))) for index in range(2)]
+
+    def boxes(samples: list[tuple[HealthyFrame, ...]]) -> torch.Tensor:
+        batch = collate_sequences(samples, model.preset)
+        with torch.inference_mode():
+            return model.decode(
+                features_of(model, batch),
+                batch.lidar_to_image,
+                model.aqr_options,
+                history=history_of(model, batch),
+            ).predictions.boxes
+
+    together = boxes(sequences)
+    for index, sequence in enumerate(sequences):
+        torch.testing.assert_close(together[:, index : index + 1], boxes([sequence]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_start_of_a_drive_and_unknown_motion_are_told_apart(model: DetectionModel, data: SyntheticDataset) -> None:
+    batch = drawn(model.eval(), data)
+    start = history_of(model, batch._replace(before=()))
+    assert start is not None and start.state is None and start.seconds == 0
+    assert history_of(model, batch._replace(to_fixed=None)) is None
+
+
+def test_validation_shows_what_came_before_only_to_models_that_remember(
+    data: SyntheticDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        type(data), "before", lambda self, index, count, step: asked.append(count) or (self._frame(10_001, step),)
+    )
+    for preset in ("petr_tiny", "petrv2_tiny"):
+        score = Validation(data, history=1)(build_model(preset).eval())
+        assert 0.0 <= score <= 1.0
+    assert asked == [1, 1]
+
+
+def test_models_that_do_not_remember_get_no_history_and_draw_the_same_numbers(data: SyntheticDataset) -> None:
+    model = build_model("petr_tiny").eval()
+    batch = drawn(model, data)._replace(before=())
+    assert history_of(model, batch) is None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            total(DetectionLoss(forgetting=0.0), model, batch), total(DetectionLoss(forgetting=1.0), model, batch)
+        )
+
+
+def tensors(state: object) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [part for entry in state for part in tensors(entry)] if isinstance(state, tuple) else []
