@@ -33,7 +33,7 @@ def history_of(model: DetectionModel, batch: Batch) -> History | None:
                 history=_seen_from(frame, known, state),
             )
             known, state = frame, output.state
-    # Autocast may keep the weights that it has cast in here, without gradients, for the pass that needs some.
+    # PyTorch 2.9 keeps what autocast has cast in here for the pass that needs gradients (its pull request 165068).
     torch.clear_autocast_cache()
     return _seen_from(batch, known, state)
 

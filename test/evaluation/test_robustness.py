@@ -41,10 +41,15 @@ class _TruthTeller:
     preset_name = "truth_teller"
     has_router = True
     uses_cameras = False
+    remembers = False
 
     def __init__(self, frames: list[LabelledFrame]) -> None:
         self._truths = {labelled.frame.stamp_ns: labelled.truth for labelled in frames}
         self.seen: list[tuple[int, str, int]] = []
+        self.forgot = 0
+
+    def forget(self) -> None:
+        self.forgot = len(self.seen)
 
     def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
         truth = self._truths[frame.stamp_ns]
@@ -105,6 +110,30 @@ def test_all_modes_meet_the_same_failures_and_a_seed_gives_them_again(frames: li
 
     first = failures(seed=0)
     assert first["off"] == first["auto"] and first == failures(seed=0) and first != failures(seed=1)
+
+
+def test_a_detector_that_remembers_is_shown_the_same_failure_before_each_frame(frames: list[LabelledFrame]) -> None:
+    class Drive(list[LabelledFrame]):
+        def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
+            return self[max(index - count, 0) : index]
+
+    class Remembering(_TruthTeller):
+        """Notes which frames it has seen since it last forgot."""
+
+        remembers = True
+
+        def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+            result = super().detect(frame, options)
+            memories.append([stamp for stamp, _, _ in self.seen[self.forgot :]])
+            return result
+
+    for history, longest in ((2, {(0,), (0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 4)}), (0, {(i,) for i in range(5)})):
+        memories: list[list[int]] = []
+        table = run(cast(Detector, Remembering(frames)), Drive(frames), SCENARIOS, history=history, progress=False)
+        assert table.history == history
+        assert longest <= set(map(tuple, memories)) and max(map(len, memories)) == history + 1
+    plain = run(cast(Detector, _TruthTeller(frames)), Drive(frames), SCENARIOS, progress=False)
+    assert plain.history is None
 
 
 def test_weights_are_means_in_which_sure_detections_count_more(frames: list[LabelledFrame]) -> None:

@@ -27,5 +27,18 @@ def test_a_cached_frame_is_the_drawn_frame_up_to_its_compression(tmp_path: Path)
     assert stored[0].stat().st_mtime_ns == modified
 
 
+def test_earlier_frames_are_kept_beside_a_frame_and_leave_it_as_it_was(tmp_path: Path) -> None:
+    data = SyntheticDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
+    _ = data[0]
+    (stored,) = tmp_path.rglob("*.npz")
+    content = stored.read_bytes()
+    drawn, read = data.before(0, 2), data.before(0, 2)
+    assert stored.read_bytes() == content and len(list(stored.parent.iterdir())) == 3
+    for one, other in zip(drawn, read, strict=True):
+        assert one.frame.stamp_ns == other.frame.stamp_ns < data[0].frame.stamp_ns
+        np.testing.assert_array_equal(one.frame.to_fixed, other.frame.to_fixed)
+        np.testing.assert_array_equal(one.frame.cameras[0].image, other.frame.cameras[0].image)
+
+
 def test_training_never_sees_a_validation_scene() -> None:
     assert not set(training_seeds(1_000_000)) & set(VALIDATION_SEEDS) and len(VALIDATION_SEEDS) == 200

@@ -229,6 +229,17 @@ def test_frames_are_the_keyframes_of_the_splits_scenes_in_order(dataset: NuScene
     assert [entry.frame.stamp_ns for entry in dataset] == [(START_US + i * SAMPLE_US) * 1000 for i in range(3)]
 
 
+def test_earlier_keyframes_of_the_scene_come_before_a_keyframe(dataset: NuScenesDataset) -> None:
+    assert [entry.frame.stamp_ns for entry in dataset.before(2, 2)] == [dataset[i].frame.stamp_ns for i in (0, 1)]
+    assert len(dataset.before(1, 2)) == 1 and dataset.before(0, 2) == ()
+    standing = []
+    for entry in (*dataset.before(2, 2), dataset[2]):
+        assert entry.frame.to_fixed is not None
+        (parked,) = entry.truth.boxes[entry.truth.labels == CLASSES.index("car")][:1]
+        standing.append(transform_points(entry.frame.to_fixed, parked[None])[0])
+    np.testing.assert_allclose(standing, np.repeat(standing[-1:], 3, axis=0), atol=1e-3)
+
+
 def test_points_that_stand_still_lie_on_each_other_over_all_sweeps(dataset: NuScenesDataset) -> None:
     for labelled in dataset:
         points = points_of(labelled)
