@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 
 def rigid_transform(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> NDArray[np.float64]:
@@ -24,6 +24,18 @@ def invert(transform: NDArray[np.float64]) -> NDArray[np.float64]:
     inverse[:3, :3] = transform[:3, :3].T
     inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
     return inverse
+
+
+def interpolate(first: NDArray[np.float64], second: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Return the rigid (4, 4) transform between two: the first where share is 0, the second where it is 1.
+
+    Positions move on a line, orientations by the shortest turn at constant speed (slerp), as tf2 interpolates.
+    """
+    between = np.eye(4)
+    turns = Rotation.from_matrix(np.stack([first[:3, :3], second[:3, :3]]))
+    between[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
+    between[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
+    return between
 
 
 def transform_points(transform: NDArray[np.float64], points: NDArray) -> NDArray[np.float64]:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from aqr_perception.geometry import box_corners, invert, project, quaternion_xyzw, rigid_transform, transform_points
+from aqr_perception.geometry import (
+    box_corners,
+    interpolate,
+    invert,
+    project,
+    quaternion_xyzw,
+    rigid_transform,
+    transform_points,
+)
 
 coordinates = st.floats(-100, 100, allow_nan=False)
 quaternions = arrays(np.float64, 4, elements=st.floats(-1, 1)).filter(lambda q: np.linalg.norm(q) > 0.1)
@@ -51,3 +59,14 @@ def test_box_corners_surround_the_centre_at_the_boxs_size(boxes) -> None:
     np.testing.assert_allclose(
         np.c_[np.cos(boxes[:, 6]), np.sin(boxes[:, 6])] * boxes[:, 3:4], heading[:, :2], atol=1e-9
     )
+
+
+poses = st.builds(rigid_transform, translations, quaternions)
+
+
+@given(poses, poses, st.floats(0.0, 1.0))
+def test_interpolation_begins_and_ends_at_its_poses_and_stays_rigid(first, second, share: float) -> None:
+    np.testing.assert_allclose(interpolate(first, second, 0.0), first, atol=1e-9)
+    np.testing.assert_allclose(interpolate(first, second, 1.0), second, atol=1e-9)
+    between = interpolate(first, second, share)
+    np.testing.assert_allclose(between @ invert(between), np.eye(4), atol=1e-9)

@@ -9,6 +9,7 @@ bag that looks transforms up at each image's own time through ``map`` gets `lida
 static gets inverse(camera_to_ego) @ lidar_to_ego.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.writer import BagWriter
-from aqr_perception.geometry import invert
+from aqr_perception.geometry import interpolate, invert
 
 FIXED_FRAME, VEHICLE_FRAME, LIDAR_FRAME = "map", "base_link", "LIDAR_TOP"
 DEFAULT_PERIOD = 0.1
+_TF_PERIOD_NS = 20_000_000
 
 _POINT = np.dtype(
     {
@@ -111,7 +113,7 @@ def write_keyframe_bag(
     if repeats < 1 or (repeats > 1 and period_ns <= shortest_ns):
         needed = f"1 or more repeats, more than {shortest_ns / 1e9:.3f} s apart"
         raise BagError(f"{path}: found {repeats} repeats {period} s apart, needed {needed}")
-    poses = _repeated_poses(poses, repeats, period_ns)
+    poses = _steady(_repeated_poses(poses, repeats, period_ns))
     entries = [("/tf_static", min(poses), _static_transforms(keyframe, min(poses)))]
     entries += [
         ("/tf", stamp, messages.tf([messages.transform(stamp, FIXED_FRAME, VEHICLE_FRAME, pose)]))
@@ -163,6 +165,17 @@ def _repeated_poses(poses: dict[int, _Matrix], repeats: int, period_ns: int) -> 
     repeated.setdefault(2 * first - last, poses[first] @ invert(motion))
     repeated.setdefault(2 * last - first + (repeats - 1) * period_ns, poses[last] @ motion)
     return dict(sorted(repeated.items()))
+
+
+def _steady(poses: dict[int, _Matrix]) -> dict[int, _Matrix]:
+    """Add poses in between, every `_TF_PERIOD_NS`, as odometry tells them: the last one before a pause may be delivered
+    with the next one only, and a frame must not wait for that."""
+    stamps = list(poses)
+    steady = dict(poses)
+    for begin, end in itertools.pairwise(stamps):
+        for stamp in range(begin + _TF_PERIOD_NS, end, _TF_PERIOD_NS):
+            steady[stamp] = interpolate(poses[begin], poses[end], (stamp - begin) / (end - begin))
+    return dict(sorted(steady.items()))
 
 
 def _static_transforms(keyframe: Keyframe, stamp_ns: int) -> Any:

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation, Slerp
 
 from aqr_perception.bags.errors import BagError
-from aqr_perception.geometry import rigid_transform
+from aqr_perception.geometry import interpolate, rigid_transform
 
 
 class Poses:
@@ -49,13 +48,9 @@ class Poses:
         after = int(np.searchsorted(self._stamps, stamp_ns))
         if self._stamps[after] == stamp_ns:
             return self._matrices[after]
-        pair = self._matrices[after - 1 : after + 1]
         begin, end = self._stamps[after - 1 : after + 1]
-        share = (stamp_ns - begin) / (end - begin)
-        pose = np.eye(4)
-        pose[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(pair[:, :3, :3]))(share).as_matrix()
-        pose[:3, 3] = (1 - share) * pair[0, :3, 3] + share * pair[1, :3, 3]
-        return pose
+        share = float((stamp_ns - begin) / (end - begin))
+        return interpolate(self._matrices[after - 1], self._matrices[after], share)
 
     def sensor_to_fixed(self, frame_id: str, stamp_ns: int) -> NDArray[np.float64]:
         """Return the (4, 4) pose of a sensor at a time.

@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     keyframe.add_argument(
         "--repeats", type=int, default=1, help="how often the keyframe is seen (default: %(default)s)"
     )
-    keyframe.add_argument("--period", type=float, default=0.5, help="seconds between two (default: %(default)s)")
+    keyframe.add_argument("--period", type=float, default=0.1, help="seconds between two (default: %(default)s)")
     keyframe.set_defaults(run=_convert_keyframe)
 
 
