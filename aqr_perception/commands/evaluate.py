@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--scenarios", nargs="+", metavar="NAME", help="only these, and clean (default: all)")
     evaluate.add_argument("--aqr", nargs="+", default=("off", "auto"), metavar="MODE", help="(default: off auto)")
     evaluate.add_argument("--scenario-seed", type=int, default=0, help="of what fails (default: %(default)s)")
+    evaluate.add_argument("--no-history", action="store_true", help="models that remember see single frames")
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder (default: %(default)s)")
     evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
     add_data(evaluate.add_argument_group("data"))
@@ -33,6 +34,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from aqr_perception.evaluation import report, robustness
     from aqr_perception.evaluation.scenarios import SCENARIOS
     from aqr_perception.training.data.sources import open_data
+    from aqr_perception.training.sequences import HISTORY_FRAMES
 
     unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
     if unknown:
@@ -43,7 +45,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     data = open_data(
         options.data, "val", detector.model.preset, options.data_root, options.frames, options.data_version
     )
-    table = robustness.run(detector, data.frames, scenarios, options.aqr, seed=options.scenario_seed)
+    table = robustness.run(
+        detector,
+        data.frames,
+        scenarios,
+        options.aqr,
+        seed=options.scenario_seed,
+        history=0 if options.no_history else HISTORY_FRAMES,
+    )
     print(report.text(table))
     for path in report.write(table, options.output):
         print(path)

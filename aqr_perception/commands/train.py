@@ -40,6 +40,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_data(data)
     data.add_argument("--no-augmentation", action="store_true", help="frames as they are")
     data.add_argument("--no-corruption", action="store_true", help="no sensor fails on purpose")
+    data.add_argument(
+        "--history", type=int, default=2, help="earlier frames for models that remember (default: %(default)s)"
+    )
     data.add_argument("--workers", type=int, default=2, help="processes that prepare frames (default: %(default)s)")
 
     length = train.add_argument_group("length (one of them)")
@@ -84,7 +87,7 @@ def _train(options: argparse.Namespace) -> int:
     from aqr_perception.training.data.sources import open_data
     from aqr_perception.training.frames import TrainingFrames
     from aqr_perception.training.loop import train
-    from aqr_perception.training.sample import collate
+    from aqr_perception.training.sequences import TrainingSequences, collate_sequences
     from aqr_perception.training.step import DetectionLoss
     from aqr_perception.training.validation import Validation
 
@@ -111,11 +114,11 @@ def _train(options: argparse.Namespace) -> int:
     validate = None
     if options.validate_every:
         held_out = open_data(options.data, "val", model.preset, root, options.validation_frames, version)
-        validate = Validation(held_out.frames)
+        validate = Validation(held_out.frames, options.history)
     outcome = train(
         model,
-        frames,
-        partial(collate, preset=model.preset),
+        TrainingSequences(frames, options.history if model.remembers else 0),
+        partial(collate_sequences, preset=model.preset),
         DetectionLoss(options.router_weight),
         _train_options(options),
         options.output or _RUNS / Path(options.preset).stem,
