@@ -19,6 +19,8 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.flex import flex_attend
 
 _QUERY_BLOCK = 128
+_MOST_KEPT = 40_000_000
+"""Attention of fewer scores (samples x heads x queries x keys) is kept for the backward pass, not computed again."""
 
 
 def attend(
@@ -121,10 +123,12 @@ def _attend_differentiably(
     bias: WindowBias | None,
     return_mass: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention in blocks of queries, which are computed again in the backward pass instead of being kept."""
+    """Attention in blocks of queries, computed again in the backward pass where keeping it would take too much."""
+    kept = query.shape[:3].numel() * key.shape[2] <= _MOST_KEPT
+    step = query.shape[2] if kept else _QUERY_BLOCK
     outputs, masses = [], []
-    for start in range(0, query.shape[2], _QUERY_BLOCK):
-        block = slice(start, min(start + _QUERY_BLOCK, query.shape[2]))
+    for start in range(0, query.shape[2], step):
+        block = slice(start, min(start + step, query.shape[2]))
 
         def attend_block(
             q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block
@@ -139,7 +143,8 @@ def _attend_differentiably(
             return attention.to(v.dtype) @ v, seen
 
         weights = () if bias is None else (bias.lidar, bias.cameras)
-        output, mass = checkpoint(attend_block, query[:, :, block], key, value, *weights, use_reentrant=False)
+        inputs = (query[:, :, block], key, value, *weights)
+        output, mass = attend_block(*inputs) if kept else checkpoint(attend_block, *inputs, use_reentrant=False)
         outputs.append(output)
         masses.append(mass)
     return torch.cat(outputs, dim=2), torch.cat(masses, dim=1) if return_mass else None

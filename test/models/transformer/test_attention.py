@@ -89,7 +89,13 @@ def test_the_mass_of_plain_attention_sums_to_one_and_costs_no_accuracy(layout, q
 
 
 @pytest.mark.parametrize("return_mass", [True, False])
-def test_gradients_reach_queries_keys_values_and_the_weights(return_mass: bool) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_gradients_reach_queries_keys_values_and_the_weights(
+    return_mass: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:  # as for more scores than memory holds: in blocks that are computed again
+        monkeypatch.setattr("aqr_perception.models.transformer.attention._MOST_KEPT", 0)
+        monkeypatch.setattr("aqr_perception.models.transformer.attention._QUERY_BLOCK", 3)
     layout = TokenLayout(bev=(4, 5), views=2, image=(3, 4))
     q, k, v, bias = random_case(layout, 150, seed=3)
     leaves = [tensor.clone().requires_grad_() for tensor in (q, k, v, bias.lidar, bias.cameras)]
