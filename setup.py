@@ -14,9 +14,10 @@ setup(
             include=["aqr_perception", "aqr_perception.*"], exclude=["aqr_perception.nodes*", "*.__pycache__"]
         ),
         "aqr_perception.config",
+        "aqr_perception.definitions",
     ],
-    package_dir={"aqr_perception.config": "config"},
-    package_data={"aqr_perception.config": ["**/*.yaml"]},
+    package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
+    package_data={"aqr_perception.config": ["**/*.yaml"], "aqr_perception.definitions": ["*.msg"]},
     # The lowest versions are those of Ubuntu 22.04, except torch: its FlexAttention returns what we need from 2.9 on.
     install_requires=[
         "numpy>=1.21",

@@ -14,6 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         return options.run(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("aqr_perception"):
+            raise
+        print(
+            f"aqr_perception: this command needs {error.name}, which is not installed: pip install "
+            "'aqr_perception[train,simulate]', and pip install --no-deps nuscenes-devkit",
+            file=sys.stderr,
+        )
+        return 1
     except (ValueError, OSError) as error:
         print(f"aqr_perception: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """The command line answers, measures, converts, and fails with a sentence."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,13 @@ def test_data_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> 
     assert "--data-root" in capsys.readouterr().err
     assert main(["evaluate", "--scenarios", "flood"]) == 1
     assert "'flood'" in capsys.readouterr().err
+
+
+def test_a_library_that_is_not_installed_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)
+    for name in [name for name in sys.modules if name.startswith("aqr_perception.synthetic")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["simulate", "picture", str(tmp_path / "frame.png")]) == 1
+    assert "needs embreex" in capsys.readouterr().err

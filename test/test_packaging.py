@@ -166,6 +166,8 @@ def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}
     assert {path.relative_to(wheel / "aqr_perception" / "config") for path in wheel.rglob("*.yaml")} == configs
+    definitions = {path.name for path in (wheel / "aqr_perception" / "definitions").iterdir()}
+    assert definitions == {path.name for path in (ROOT / "msg").glob("*.msg")}
 
 
 def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path) -> None:
