@@ -149,7 +149,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a wheel of this package installs."""
     pytest.importorskip("setuptools", minversion="64", reason="builds a wheel")
     source = tmp_path_factory.mktemp("source")
-    for folder in ("aqr_perception", "config"):
+    for folder in ("aqr_perception", "config", "msg"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
