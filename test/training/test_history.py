@@ -54,6 +54,7 @@ def total(loss: DetectionLoss, model: DetectionModel, batch: Batch, seed: int = 
     return torch.stack(list(parts.values())).sum()
 
 
+@pytest.mark.slow
 def test_two_frames_give_a_finite_loss_with_gradients_other_than_those_of_one(
     model: DetectionModel, data: SyntheticDataset
 ) -> None:
