@@ -28,7 +28,7 @@ def test_every_class_fills_its_box_and_its_size_is_near_the_mean(name: str) -> N
 
 
 def test_scenes_range_from_empty_to_crowded_and_show_every_class() -> None:
-    scenes = [draw_scene(seed, 1.0) for seed in range(30)]
+    scenes = [draw_scene(seed, 1.0) for seed in range(40)]
     counts = [len(scene.actors) for scene in scenes]
     assert min(counts) < 3 and max(counts) > 60
     assert {actor.label for scene in scenes for actor in scene.actors} == set(range(len(CLASSES)))
