@@ -4,13 +4,14 @@ Attribute names follow the published checkpoints' keys.
 """
 
 import dataclasses
+from functools import partial
 
 from torch import Tensor
 
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Queries
-from aqr_perception.models.fusion_model import FusionModel, by_lidar
+from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
@@ -43,23 +44,9 @@ class CMT(FusionModel):
         layers: slice = slice(None),
         history: History | None = None,
     ) -> HeadOutput:
-        """Return predictions and query weights; see `FusionModel.decode`. AQR is off without a trained router."""
+        """Return predictions and query weights; see `DetectionModel.decode`. AQR is off without a trained router."""
         if aqr.mode == "auto":
             aqr = dataclasses.replace(aqr, mode=self.preset.aqr.mode)
         router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
-        projections = self._projections(features, lidar_to_image)
-
-        def head(samples: list[int], bev: Tensor | None) -> HeadOutput:
-            return self.pts_bbox_head(
-                bev,
-                None if features.image is None else features.image[samples],
-                projections[samples],
-                features.image_size,
-                router,
-                aqr,
-                attention_weights=attention_weights,
-                queries=None if queries is None else queries.of(samples),
-                layers=layers,
-            )
-
-        return by_lidar(features, head)
+        head = partial(self.pts_bbox_head, router=router, aqr=aqr, attention_weights=attention_weights, layers=layers)
+        return self._by_lidar(features, lidar_to_image, queries, head)

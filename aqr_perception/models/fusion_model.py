@@ -116,11 +116,24 @@ class FusionModel(DetectionModel):
         size = (0, 0) if images is None else (images.shape[-2], images.shape[-1])
         return Features(bev, image, _has_points(images, points), size)
 
-    def _projections(self, features: Features, lidar_to_image: Tensor | None) -> Tensor:
-        """Return (B, V, 4, 4) of the cameras that take part; V = 0 without any."""
+    def _by_lidar(
+        self,
+        features: Features,
+        lidar_to_image: Tensor | None,
+        queries: Queries | None,
+        head: Callable[..., HeadOutput],
+    ) -> HeadOutput:
+        """Return a head's output; it takes BEV and image features, projections, the image size and `queries`."""
         if features.image is None or lidar_to_image is None:
-            return self.pts_bbox_head.reference_points.weight.new_zeros(len(features.has_points), 0, 4, 4)
-        return lidar_to_image
+            lidar_to_image = self.pts_bbox_head.reference_points.weight.new_zeros(len(features.has_points), 0, 4, 4)
+        projections = lidar_to_image
+
+        def of(samples: list[int], bev: Tensor | None) -> HeadOutput:
+            image = None if features.image is None else features.image[samples]
+            asked = None if queries is None else queries.of(samples)
+            return head(bev, image, projections[samples], features.image_size, queries=asked)
+
+        return by_lidar(features, of)
 
 
 def by_lidar(features: Features, head: Callable[[list[int], Tensor | None], HeadOutput]) -> HeadOutput:

@@ -1,11 +1,13 @@
 """MoME, the mixture of multi-modal experts (arXiv:2503.19776): CMT with another transformer, whose weights load as
 published."""
 
+from functools import partial
+
 from torch import Tensor
 
 from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import HeadOutput, Queries
-from aqr_perception.models.fusion_model import FusionModel, by_lidar
+from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.mome.head import MoMEHead
 from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
@@ -42,19 +44,6 @@ class MoME(FusionModel):
         layers: slice = slice(None),
         history: History | None = None,
     ) -> HeadOutput:
-        """Return predictions and query weights, the router's always; see `FusionModel.decode`."""
-        projections = self._projections(features, lidar_to_image)
-
-        def head(samples: list[int], bev: Tensor | None) -> HeadOutput:
-            return self.pts_bbox_head(
-                bev,
-                None if features.image is None else features.image[samples],
-                projections[samples],
-                features.image_size,
-                aqr,
-                attention_weights=attention_weights,
-                queries=None if queries is None else queries.of(samples),
-                layers=layers,
-            )
-
-        return by_lidar(features, head)
+        """Return predictions and query weights, the router's always; see `DetectionModel.decode`."""
+        head = partial(self.pts_bbox_head, aqr=aqr, attention_weights=attention_weights, layers=layers)
+        return self._by_lidar(features, lidar_to_image, queries, head)
