@@ -91,10 +91,10 @@ def collate(samples: Sequence[HealthyFrame], preset: Preset) -> Batch:
     names = list(dict.fromkeys(view.name for sample in samples for view in sample.labelled.frame.cameras))
     if preset.image is None:
         names = []
+    fallback = _any_view(samples)
     images, projections, camera_health = [], [], []
     for sample in samples:
         views = {view.name: view for view in sample.labelled.frame.cameras}
-        fallback = _any_view(samples)
         prepared = [_view(views.get(name), fallback[name], sample.health, name, preset) for name in names]
         if prepared:
             image, projection, healthy = zip(*prepared, strict=True)
