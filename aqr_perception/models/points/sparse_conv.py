@@ -4,6 +4,7 @@ Kernels are stored as spconv 2 stores them: (out, kD, kH, kW, in).
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,7 +50,7 @@ class SparseTensor:
         return cells.permute(0, 3, 4, 1, 2)
 
 
-class _SparseConvolution(nn.Module):
+class _SparseConvolution(nn.Module, ABC):
     """Kernel and bias; the two kinds differ in where their outputs lie."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Grid, bias: bool) -> None:
@@ -60,9 +61,9 @@ class _SparseConvolution(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
+    @abstractmethod
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
         """Return the output sites for these input sites, and which of them are connected."""
-        raise NotImplementedError
 
     def forward(self, inputs: SparseTensor) -> SparseTensor:
         """Return the convolved tensor; differentiable in features, kernel and bias."""
