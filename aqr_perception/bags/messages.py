@@ -31,11 +31,13 @@ def make(type_name: str, **fields: Any) -> Any:
     return TYPESTORE.types[type_name](**fields)
 
 
-def header(stamp_ns: int, frame_id: str) -> Any:
+def time(stamp_ns: int) -> Any:
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
-    return make(
-        "std_msgs/msg/Header", stamp=make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec), frame_id=frame_id
-    )
+    return make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    return make("std_msgs/msg/Header", stamp=time(stamp_ns), frame_id=frame_id)
 
 
 def transform(stamp_ns: int, parent: str, child: str, child_to_parent: NDArray[np.float64]) -> Any:

@@ -25,13 +25,13 @@ class Poses:
     def __init__(self, moving: Iterable[Any], static: Iterable[Any], fixed: str, vehicle: str, source: str) -> None:
         self._source, self._vehicle = source, vehicle
         self._mounts = {
-            entry.child_frame_id: _matrix(entry.transform)
+            entry.child_frame_id: matrix(entry.transform)
             for message in static
             for entry in message.transforms
             if entry.header.frame_id == vehicle
         }
         poses = {
-            stamp_to_ns(entry.header.stamp): _matrix(entry.transform)
+            stamp_to_ns(entry.header.stamp): matrix(entry.transform)
             for message in moving
             for entry in message.transforms
             if (entry.header.frame_id, entry.child_frame_id) == (fixed, vehicle)
@@ -72,6 +72,7 @@ def stamp_to_ns(stamp: Any) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def _matrix(transform: Any) -> NDArray[np.float64]:
+def matrix(transform: Any) -> NDArray[np.float64]:
+    """Return a geometry_msgs/Transform as a (4, 4) matrix, child frame -> parent frame."""
     moved, turned = transform.translation, transform.rotation
     return rigid_transform((moved.x, moved.y, moved.z), (turned.x, turned.y, turned.z, turned.w))

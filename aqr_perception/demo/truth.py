@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.poses import matrix, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.frame import CLASSES, Detections
-from aqr_perception.geometry import invert, project, rigid_transform, transform_points
+from aqr_perception.geometry import invert, project, transform_points
 from aqr_perception.synthetic.bag import LIDAR_FRAME, TRUTH_TOPIC
 
 _SAME_MOMENT_NS = 50_000_000
@@ -119,7 +120,7 @@ def read_truth(path: Path) -> DriveTruth:
             if message.topic == TRUTH_TOPIC:
                 moments.append(_true_objects(content))
             elif message.topic == "/tf_static":
-                mounts.update({entry.child_frame_id: _matrix(entry.transform) for entry in content.transforms})
+                mounts.update({entry.child_frame_id: matrix(entry.transform) for entry in content.transforms})
             else:
                 infos[content.header.frame_id] = content
     cameras = {
@@ -132,13 +133,5 @@ def read_truth(path: Path) -> DriveTruth:
 
 
 def _true_objects(message: Any) -> TrueObjects:
-    stamp = message.header.stamp
     found = detections_of(message)
-    return TrueObjects(stamp.sec * 1_000_000_000 + stamp.nanosec, found.boxes, found.labels, found.scores > 0)
-
-
-def _matrix(transform: Any) -> NDArray[np.float64]:
-    translation, rotation = transform.translation, transform.rotation
-    return rigid_transform(
-        [translation.x, translation.y, translation.z], [rotation.x, rotation.y, rotation.z, rotation.w]
-    )
+    return TrueObjects(stamp_to_ns(message.header.stamp), found.boxes, found.labels, found.scores > 0)

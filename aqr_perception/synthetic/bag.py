@@ -102,9 +102,7 @@ def _steady(drive: Drive, begin: float, end: float) -> Iterator[_Entry]:
         time = index * _TF_PERIOD
         pose = messages.transform(_ns(time), FIXED_FRAME, VEHICLE_FRAME, drive.scene.vehicle_to_world(time))
         yield _Entry(time, "/tf", messages.tf([pose]))
-        sec, nanosec = divmod(_ns(time), 1_000_000_000)
-        stamp = messages.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
-        yield _Entry(time, "/clock", messages.make("rosgraph_msgs/msg/Clock", clock=stamp))
+        yield _Entry(time, "/clock", messages.make("rosgraph_msgs/msg/Clock", clock=messages.time(_ns(time))))
 
 
 def _mounts(drive: Drive) -> Any:
