@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -29,9 +29,13 @@ LOOK = np.array([[1.0, 0, 0, 0.1], [0, 0, -1, -0.3], [0, 1, 0, -0.4], [0, 0, 0, 
 
 
 def ramp() -> NDArray[np.uint8]:
-    """Blue tells the column, green the row, red is full wherever there is a picture."""
+    """Blue tells the column, green the row; red is full inside, and missing in the outermost rows and columns.
+
+    So whatever was mixed from beyond the border, or from an average that the border cuts short, lacks red.
+    """
     v, u = np.mgrid[:HEIGHT, :WIDTH]
-    return np.stack((u * STEP, v * STEP, np.full_like(u, 255)), axis=-1).astype(np.uint8)
+    red = np.pad(np.full((HEIGHT - 2, WIDTH - 2), 255), 1)
+    return np.stack((u * STEP, v * STEP, red), axis=-1).astype(np.uint8)
 
 
 def scene(seed: int, boxes: int = 6) -> LabelledFrame:
@@ -109,16 +113,20 @@ def test_corners_project_onto_the_pixel_to_which_the_change_takes_their_old_one(
 
 @settings(max_examples=25)
 @given(SEEDS, picture_changes)
+# Shrinks almost fivefold: the average of the outermost pixels lies half a pixel further in than their centres.
+@example(0, PictureChange((24, 16), zoom=0.71875, crop=(0.0, 0.0), flip=False, rotation=-0.5))
 def test_corners_project_onto_the_same_picture_content(seed: int, change: PictureChange) -> None:
     before = scene(seed, boxes=30)
     after = change_pictures(before, change)
     for old, new in zip(before.frame.cameras, after.frame.cameras, strict=True):
         (pixels, depth), (moved, _) = corner_pixels(before, old), corner_pixels(after, new)
         expected, found = content(old.image, pixels), content(new.image, moved)
-        # Where red is full in both, no border of the old picture shines through. A reduced picture averages it in.
-        inner = (pixels > 3).all(axis=1) & (pixels < (WIDTH - 3, HEIGHT - 3)).all(axis=1)
-        comparable = inner & (depth > 0.1) & (found[:, 2] >= 254) & ~np.isnan(expected).any(axis=1)
+        # Where red is full, no border of the old picture has a part. At the border, averages are one-sided: a reduced
+        # picture shows there, by up to half an old pixel, what lies further in, however exact its geometry is.
+        comparable = (depth > 0.1) & (found[:, 2] > 254.99) & ~np.isnan(expected).any(axis=1)
         difference = np.abs(found[comparable, :2] - expected[comparable, :2])
+        # Levels: the picture is rounded twice, 0.5 each; 0.25 as averages of few pixels lie off their centre; and what
+        # a warp with coordinates of fixed point, as OpenCV's was before version 5, adds.
         assert difference.max(initial=0) < 0.45 * STEP
 
 
