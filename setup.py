@@ -17,7 +17,11 @@ setup(
         "aqr_perception.definitions",
     ],
     package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
-    package_data={"aqr_perception.config": ["**/*.yaml"], "aqr_perception.definitions": ["*.msg"]},
+    package_data={
+        "aqr_perception": ["weights/*.safetensors"],
+        "aqr_perception.config": ["**/*.yaml"],
+        "aqr_perception.definitions": ["*.msg"],
+    },
     # The lowest versions are those of Ubuntu 22.04, except torch: its FlexAttention returns what we need from 2.9 on.
     install_requires=[
         "numpy>=1.21",

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ from aqr_perception.models.detection_model import DetectionModel, History
 from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.presets import load_preset
+from aqr_perception.models.shipped import RANDOM, choose_weights
 from aqr_perception.options import DetectionOptions
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -80,9 +80,11 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
         PresetError, CheckpointError, DeviceError.
     """
     load_preset(preset)
-    if checkpoint and not Path(checkpoint).is_file():
+    weights = choose_weights(preset, checkpoint)
+    if weights.path is not None and not weights.path.is_file():
         raise CheckpointError(
-            f"model.checkpoint is {checkpoint!r}, which is not a file; give a path, or '' for random weights"
+            f"model.checkpoint is {checkpoint!r}, which is not a file; give a path, '' for the weights shipped for the "
+            f"preset, or {RANDOM!r} for random ones"
         )
     choose_precision(precision, choose_device(device))
 
@@ -116,6 +118,7 @@ class Detector:
 
     Attributes:
         preset_name: the model's preset.
+        weights: where the model's come from.
         device, dtype: where and in which number format it runs.
         uses_cameras, uses_lidar: which sensors the model can look at.
         image_size: width and height of the model's images; (0, 0) without cameras.
@@ -132,7 +135,15 @@ class Detector:
         precision: str = "auto",
         options: DetectionOptions | None = None,
     ) -> None:
-        """Build the model and load its weights.
+        """Build the model and load its weights; the log tells which.
+
+        Args:
+            preset: name, or path of a ``.yaml``.
+            checkpoint: file of the weights, or ``random``. Empty or None: those shipped for the preset, or random ones
+                where there are none.
+            device: see `choose_device`.
+            precision: see `choose_precision`.
+            options: of `detect`, where it is given none.
 
         Raises:
             PresetError, CheckpointError, DeviceError: with what was found, what is needed and what to do.
@@ -140,10 +151,10 @@ class Detector:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.model: DetectionModel = build_model(preset)
-        if checkpoint:
-            load_checkpoint(self.model, checkpoint)
-        else:
-            _log.warning("model.checkpoint is empty: %s runs with random weights, its detections mean nothing", preset)
+        self.weights = choose_weights(preset, checkpoint)
+        if self.weights.path is not None:
+            load_checkpoint(self.model, self.weights.path)
+        _log.log(logging.INFO if self.weights.path else logging.WARNING, "%s runs with %s", preset, self.weights)
         self.model.to(self.device)
         self.options = options or DetectionOptions()
         self._memory: _Memory | None = None

@@ -45,7 +45,7 @@ def generate_launch_description():
             description="parameters of the node",
         ),
         DeclareLaunchArgument("model", default_value="", description="model preset; empty: as in config"),
-        DeclareLaunchArgument("checkpoint", default_value="", description="weights; empty: as in config"),
+        DeclareLaunchArgument("checkpoint", default_value="", description="weights, or random; empty: as in config"),
         DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda or cuda:N; empty: as in config"),
         DeclareLaunchArgument("bag", default_value="", description="rosbag2 to play to the active node; empty: none"),
         DeclareLaunchArgument("rviz", default_value="false", description="whether to open RViz"),

@@ -1,6 +1,7 @@
 """Frames in, results out: the core that the node, bags and training share."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from aqr_perception.benchmarks.inputs import keyframe, made_up_frame
-from aqr_perception.detector import Detector, DeviceError, choose_device, choose_precision
+from aqr_perception.detector import Detector, DeviceError, check_model, choose_device, choose_precision
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
+from aqr_perception.models import build_model
+from aqr_perception.models.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.models.detection_model import History
-from aqr_perception.models.presets import PresetError
+from aqr_perception.models.presets import PresetError, preset_directory
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 EVERYTHING = DetectionOptions(score_threshold=0.0)
@@ -20,7 +23,7 @@ EVERYTHING = DetectionOptions(score_threshold=0.0)
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector("aqr_tiny", device="cpu", precision="fp32")
+    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def test_a_maps_affine_carries_pixels_to_the_cells_above_them(detector: Detector
 
 def test_the_keyframes_objects_project_into_the_models_projection(shared_reference: Path) -> None:
     frame = keyframe(shared_reference / "nuscenes_keyframe")
-    detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+    detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     matrices = detector._projections(frame.cameras)[0].numpy()
     point = np.array([[5.0, 20.0, -1.0]])
     for view, matrix in zip(frame.cameras, matrices, strict=True):
@@ -127,6 +130,45 @@ def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
         Detector("aqr_huge")
 
 
+def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("aqr_tiny")
+    name, drawn = next(iter(model.named_parameters()))
+    own = drawn.detach().clone()
+
+    def loaded(preset: str, checkpoint: str | None) -> torch.Tensor:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            return Detector(preset, checkpoint, "cpu", "fp32").model.get_parameter(name) - own
+
+    def ship(file: str, offset: float) -> str:
+        with torch.no_grad():
+            drawn.copy_(own + offset)
+        save_checkpoint(model, tmp_path / file)
+        return str(tmp_path / file)
+
+    ship("aqr_tiny.safetensors", 1.0)
+    named = ship("named.safetensors", 2.0)
+    monkeypatch.setattr("aqr_perception.models.shipped.weights_directory", lambda: tmp_path)
+    for nothing_named in (None, ""):
+        torch.testing.assert_close(loaded("aqr_tiny", nothing_named), torch.ones_like(own))
+        (record,) = caplog.records
+        assert "shipped" in record.message and str(tmp_path) in record.message
+    torch.testing.assert_close(loaded("aqr_tiny", named), torch.full_like(own, 2.0))
+    for random in (("aqr_tiny", "random"), (str(preset_directory() / "aqr_tiny.yaml"), None)):
+        assert not loaded(*random).any()
+        (record,) = caplog.records
+        assert record.levelname == "WARNING" and "random weights" in record.message
+
+
+def test_a_checkpoint_that_is_no_file_is_refused_with_what_may_be_given_instead() -> None:
+    for checkpoint in ("", "random"):
+        check_model("aqr_tiny", checkpoint, "cpu", "fp32")
+    with pytest.raises(CheckpointError, match=r"'/nowhere\.pth'.* '' .*'random'"):
+        check_model("aqr_tiny", "/nowhere.pth", "cpu", "fp32")
+
+
 class Rememberer(torch.nn.Module):
     """A model that notes what it is given of the frame before, and remembers a number."""
 
@@ -148,7 +190,7 @@ class Rememberer(torch.nn.Module):
 
 
 def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_breaks(frame: Frame) -> None:
-    detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+    detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     detector.model = remembering = Rememberer(detector.model)
     small = dataclasses.replace(frame, cameras=(), points=frame.points[:200])
 

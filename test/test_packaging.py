@@ -150,7 +150,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("setuptools", minversion="64", reason="builds a wheel")
     source = tmp_path_factory.mktemp("source")
     for folder in ("aqr_perception", "config", "msg"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    weights = source / "aqr_perception" / "weights"
+    weights.mkdir(exist_ok=True)
+    (weights / "stand_in.safetensors").touch()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -166,6 +169,7 @@ def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}
     assert {path.relative_to(wheel / "aqr_perception" / "config") for path in wheel.rglob("*.yaml")} == configs
+    assert [path.name for path in (wheel / "aqr_perception" / "weights").iterdir()] == ["stand_in.safetensors"]
     definitions = {path.name for path in (wheel / "aqr_perception" / "definitions").iterdir()}
     assert definitions == {path.name for path in (ROOT / "msg").glob("*.msg")}
 

@@ -17,7 +17,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Detect in one frame again and again: median and 95th percentile by stage, and peak memory.",
     )
     frame.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
-    frame.add_argument("--checkpoint", help="weights; random ones are as fast")
+    frame.add_argument(
+        "--checkpoint", help="weights, or 'random' (default: those shipped for the preset; without any, random ones)"
+    )
     frame.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")

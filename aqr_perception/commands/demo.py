@@ -25,7 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="to write to (default: %(default)s)")
     demo.add_argument("--model", default="aqr_tiny", help="preset (default: %(default)s)")
-    demo.add_argument("--checkpoint", type=Path, help="weights (default: the shipped ones, where there are some)")
+    demo.add_argument(
+        "--checkpoint", help="weights, or 'random' (default: those shipped for the preset; without any, random ones)"
+    )
     demo.add_argument(
         "--rate", type=float, default=0.25, help="seconds of the drive in a second (default: %(default)s)"
     )
@@ -46,17 +48,21 @@ def _demo(options: argparse.Namespace) -> int:
     from aqr_perception.demo.report import MEANINGLESS, write_report
     from aqr_perception.demo.truth import read_truth
     from aqr_perception.models.presets import load_preset, preset_directory
+    from aqr_perception.models.shipped import choose_weights
     from aqr_perception.nodes.demo_session import DemoError, Session
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     preset = load_preset(options.model)
-    checkpoint = options.checkpoint or _shipped(options.model)
+    weights = choose_weights(options.model, options.checkpoint)
+    checkpoint = weights.path
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     progress = sys.stderr.isatty()
     drive, config = DemoDrive(), preset_directory().parent
     if checkpoint is None:
-        _warn(f"no weights for {options.model} are shipped, and none were given with --checkpoint. {MEANINGLESS}")
+        _warn(f"{options.model} has no weights; give some with --checkpoint. {MEANINGLESS}")
+    else:
+        print(f"{options.model} runs with {weights}")
     show = _rviz(options.rviz, config)
 
     begun = time.monotonic()
@@ -101,11 +107,6 @@ def _facts(drive: "DemoDrive", rate: float, dropped: int) -> list[str]:
         f"Frames that the node left out because a newer one was there: {dropped}.",
         "Made by `aqr_perception demo`; the film beside this page shows every frame.",
     ]
-
-
-def _shipped(preset: str) -> Path | None:
-    path = Path(__file__).resolve().parents[1] / "weights" / f"{preset}.safetensors"
-    return path if path.is_file() else None
 
 
 def _rviz(wanted: bool, config: Path) -> bool:

@@ -16,7 +16,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "Writes robustness.json, .md and .png.",
     )
     evaluate.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
-    evaluate.add_argument("--checkpoint", help="weights to evaluate")
+    evaluate.add_argument(
+        "--checkpoint", help="weights, or 'random' (default: those shipped for the preset; without any, random ones)"
+    )
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     evaluate.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     evaluate.add_argument("--scenarios", nargs="+", metavar="NAME", help="only these, and clean (default: all)")

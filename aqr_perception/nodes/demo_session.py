@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from aqr_perception.demo.failures import FailingBag, Failure
 from aqr_perception.demo.recording import Recording
+from aqr_perception.models.shipped import RANDOM
 from aqr_perception.nodes.answer_recorder import AnswerRecorder
 from aqr_perception.nodes.bag_player import BagPlayer
 from aqr_perception.synthetic.bag import TRUTH_TOPIC
@@ -76,9 +77,7 @@ class Session:
 
     @contextmanager
     def _node(self) -> Iterator[subprocess.Popen]:
-        parameters = [f"model.preset:={self.preset}", *self.overrides]
-        if self.checkpoint is not None:
-            parameters.append(f"model.checkpoint:={self.checkpoint}")
+        parameters = [f"model.preset:={self.preset}", f"model.checkpoint:={self.checkpoint or RANDOM}", *self.overrides]
         command = ["perception_node", "--ros-args", "--params-file", str(self.config)]
         command += [word for parameter in parameters for word in ("-p", parameter)]
         # Threads that wait for work must not take the cores from those that have it.

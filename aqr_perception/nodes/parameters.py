@@ -78,7 +78,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("intensity_scale", 1.0, "factor on LiDAR intensities, so that they span 0..255", 1e-6, 1e6),
     Parameter("model.preset", "aqr_tiny", "name of a model preset, or path of a .yaml", run_time=True),
-    Parameter("model.checkpoint", "", "weights, .pth or .safetensors; empty: random weights", run_time=True),
+    Parameter(
+        "model.checkpoint",
+        "",
+        "weights, .pth or .safetensors; empty: those shipped for the preset, or random ones where there are none; "
+        "random: random ones",
+        run_time=True,
+    ),
     Parameter("model.device", "auto", "auto, cpu, cuda or cuda:N", run_time=True),
     Parameter(
         "model.precision",

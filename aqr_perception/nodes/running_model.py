@@ -93,8 +93,9 @@ class RunningModel:
 
     def _run(self, detector: Detector) -> None:
         self.detector, self.running = detector, self.wanted
-        weights = self.running.checkpoint or "random weights: detections mean nothing"
         source = "weights from its router" if detector.has_router else "weights from attention mass"
-        self._diagnostics.model = f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {weights}"
+        self._diagnostics.model = (
+            f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {detector.weights}"
+        )
         self._diagnostics.model_error = ""
         self._logger.info(f"running {self._diagnostics.model}")

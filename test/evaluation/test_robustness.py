@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_refused(frames: list[LabelledFrame]) -> None
 
 @pytest.fixture(scope="module")
 def tiny() -> Detector:
-    return Detector("aqr_tiny", device="cpu", precision="fp32")
+    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """A model is exchanged while the old one goes on; a broken one changes nothing."""
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
+from aqr_perception.models.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.frame_request import AssemblerSettings, CameraSettings
 from aqr_perception.nodes.parameters import ModelSettings
@@ -39,14 +41,17 @@ class Garage:
         if "broken" in preset:
             raise ValueError("torn file")
         sees = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
-        return SimpleNamespace(preset=preset, device=device, dtype="fp32", has_router=False, sweeps=2, **sees)
+        weights = choose_weights(preset, checkpoint)
+        return SimpleNamespace(
+            preset=preset, weights=weights, device=device, dtype="fp32", has_router=False, sweeps=2, **sees
+        )
 
     def running(self, preset: str) -> RunningModel:
         return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append)
 
 
-def settings(preset: str) -> ModelSettings:
-    return ModelSettings(preset, "", "cpu", "fp32")
+def settings(preset: str, checkpoint: str = "") -> ModelSettings:
+    return ModelSettings(preset, checkpoint, "cpu", "fp32")
 
 
 def settle(model: RunningModel) -> bool:
@@ -70,6 +75,22 @@ def test_the_running_model_goes_on_until_the_new_one_is_loaded() -> None:
     assert settle(model)
     assert (model.detector.preset, model.running.preset, model.is_loading) == ("slow_second", "slow_second", False)
     assert garage.diagnostics.model.startswith("slow_second on cpu") and not garage.restored
+    model.close()
+
+
+def test_the_log_and_the_diagnostics_tell_which_weights_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aqr_perception.models.shipped.weights_directory", lambda: tmp_path)
+    shipped = tmp_path / "first.safetensors"
+    shipped.touch()
+    garage = Garage()
+    model = garage.running("first")
+    told = ("the weights shipped for it", "random weights: detections mean nothing", "mine.pth", "random weights")
+    wanted = (settings("first"), settings("first", "random"), settings("first", "mine.pth"), settings("second"))
+    for chosen, expected in zip(wanted, told, strict=True):
+        model.replace(chosen)
+        assert settle(model)
+        assert expected in garage.log.lines[-1] and expected in garage.diagnostics.model
+    assert sum(str(shipped) in line for line in garage.log.lines) == 2
     model.close()
 
 

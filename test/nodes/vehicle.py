@@ -47,6 +47,7 @@ def configuration(folder: Path, **overrides: Any) -> Path:
         "sensor_reliability": "reliable",
         "score_threshold": 0.0,
         "camera_wait": 2.0,
+        "model.checkpoint": "random",
         **overrides,
     }
     path = folder / "vehicle.yaml"
