@@ -1,13 +1,16 @@
 """What a user may change between two frames, validated as a whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from aqr_perception.frame import CLASSES
 
 AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
 WeightsSource = Literal["auto", "router", "attention"]
+
+
+_WINDOWS = ("bev_window", "image_window", "router_bev_window", "router_image_window")
 
 
 class OptionError(ValueError):
@@ -27,8 +30,9 @@ class AqrOptions:
         mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, ``both``, or ``auto``:
             what the model's preset says. Without a trained router every mode is ``off``.
         strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
-        bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts.
-        router_bev_window, router_image_window: edge length in cells, odd, of the windows the router attends to.
+        bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts; 0 for what the
+            model was trained with.
+        router_bev_window, router_image_window: the same of the windows that the router attends to.
         sigma: of the Gaussian splats of the weight maps, in cells.
         min_weight: rendered weights below this become 0.
         reduce: how overlapping Gaussian splats combine.
@@ -47,12 +51,23 @@ class AqrOptions:
     def __post_init__(self) -> None:
         _require(self.mode in get_args(AqrMode), "aqr.mode", self.mode, f"one of {', '.join(get_args(AqrMode))}")
         _require(0.0 <= self.strength <= 4.0, "aqr.strength", self.strength, "in 0..4")
-        for name in ("bev_window", "image_window", "router_bev_window", "router_image_window"):
+        for name in _WINDOWS:
             size = getattr(self, name)
-            _require(1 <= size <= 31 and size % 2 == 1, f"aqr.{name}", size, "odd and in 1..31")
+            allowed = size == 0 or (1 <= size <= 31 and size % 2 == 1)
+            _require(allowed, f"aqr.{name}", size, "odd and in 1..31, or 0 for the model's own")
         _require(0.3 <= self.sigma <= 5.0, "aqr.sigma", self.sigma, "in 0.3..5")
         _require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
         _require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
+
+    @classmethod
+    def of_model(cls, mode: AqrMode = "auto") -> "AqrOptions":
+        """Return options that leave everything else to the model."""
+        return cls(mode, bev_window=0, image_window=0, router_bev_window=0, router_image_window=0)
+
+    def resolved(self, trained: "AqrOptions") -> "AqrOptions":
+        """Return these options with what is left to the model filled in from what it was trained with."""
+        open_windows = {name: getattr(trained, name) for name in _WINDOWS if getattr(self, name) == 0}
+        return replace(self, mode=trained.mode if self.mode == "auto" else self.mode, **open_windows)
 
     @property
     def modulates(self) -> bool:
@@ -81,7 +96,7 @@ class DetectionOptions:
     class_score_thresholds: Mapping[str, float] = field(default_factory=dict)
     max_detections: int = 300
     weights_source: WeightsSource = "auto"
-    aqr: AqrOptions = field(default_factory=AqrOptions)
+    aqr: AqrOptions = field(default_factory=AqrOptions.of_model)
     max_history_gap: float = 1.0
 
     def __post_init__(self) -> None:

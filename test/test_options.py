@@ -45,3 +45,10 @@ def test_strength_zero_is_the_same_as_off(mode: str, modulates: bool, biases: bo
     assert (AqrOptions(mode=mode).modulates, AqrOptions(mode=mode).biases) == (modulates, biases)
     silent = AqrOptions(mode=mode, strength=0.0)
     assert not silent.modulates and not silent.biases
+
+
+def test_what_is_left_to_the_model_comes_from_its_preset() -> None:
+    trained = AqrOptions(mode="bias", bev_window=7, image_window=9, router_bev_window=3, router_image_window=11)
+    assert AqrOptions.of_model().resolved(trained) == trained
+    chosen = AqrOptions(mode="off", bev_window=5, image_window=0).resolved(trained)
+    assert (chosen.mode, chosen.bev_window, chosen.image_window) == ("off", 5, 9)

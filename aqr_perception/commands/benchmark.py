@@ -51,7 +51,7 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
 
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
     seen = inputs.keyframe(options.keyframe) if options.keyframe else inputs.made_up_frame()
-    measured = frame.run(detector, seen, options.repeats, DetectionOptions(aqr=AqrOptions(mode=options.aqr)))
+    measured = frame.run(detector, seen, options.repeats, DetectionOptions(aqr=AqrOptions.of_model(options.aqr)))
     print(measured.table())
     write_json(options.json, measured.as_dict())
     return 0

@@ -27,7 +27,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="go on where the run in the folder stopped")
     train.add_argument(
-        "--train", choices=("all", "aqr"), default="all", help="everything, or the router alone (default: all)"
+        "--train",
+        choices=("all", "aqr", "branches", "head"),
+        default="all",
+        help="everything; the router alone; the branches with their proposals, without the decoder; or what comes "
+        "after the branches (default: all)",
     )
     train.add_argument(
         "--aqr",
@@ -60,6 +64,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     how.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     how.add_argument("--shard", action="store_true", help="split the model over the processes (FSDP)")
     how.add_argument("--overfit", action="store_true", help="one batch again and again: shows that it can learn")
+    how.add_argument(
+        "--denoising-queries", type=int, help="most denoising queries; 0 for none (default: as many as learned ones)"
+    )
     how.add_argument("--router-weight", type=float, default=1.0, help="of the router's own loss (default: 1)")
     how.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights (default: %(default)s)")
     how.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
@@ -119,7 +126,7 @@ def _train(options: argparse.Namespace) -> int:
         model,
         TrainingSequences(frames, options.history if model.remembers else 0),
         partial(collate_sequences, preset=model.preset),
-        DetectionLoss(options.router_weight),
+        DetectionLoss(options.router_weight, options.denoising_queries, options.train),
         _train_options(options),
         options.output or _RUNS / Path(options.preset).stem,
         resume=options.resume,

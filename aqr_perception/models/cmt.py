@@ -3,16 +3,19 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-import dataclasses
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Queries
 from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.presets import Preset
+from aqr_perception.models.proposals import ProposalHead, ProposalMaps
 from aqr_perception.options import AqrOptions
 
 
@@ -31,6 +34,8 @@ class CMT(FusionModel):
         self.router_trained = preset.aqr.mode != "off"
         self.pts_bbox_head = FusionHead(preset)
         self.aqr = Router(preset.decoder.channels)
+        if preset.decoder.proposals.count:
+            self.proposals = _proposal_head(preset)
 
     def decode(
         self,
@@ -45,8 +50,42 @@ class CMT(FusionModel):
         history: History | None = None,
     ) -> HeadOutput:
         """Return predictions and query weights; see `DetectionModel.decode`. AQR is off without a trained router."""
-        if aqr.mode == "auto":
-            aqr = dataclasses.replace(aqr, mode=self.preset.aqr.mode)
+        aqr = aqr.resolved(self.preset.aqr)
         router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
+        maps = self.propose(features)
+        if maps is not None:
+            queries = self._with_proposals(maps, features, lidar_to_image, queries)
         head = partial(self.pts_bbox_head, router=router, aqr=aqr, attention_weights=attention_weights, layers=layers)
-        return self._by_lidar(features, lidar_to_image, queries, head)
+        output = self._by_lidar(features, lidar_to_image, queries, head)
+        return output._replace(queries=queries, proposals=maps)
+
+    def propose(self, features: Features) -> ProposalMaps | None:
+        return self.proposals(features.bev, features.image) if hasattr(self, "proposals") else None
+
+    def _with_proposals(
+        self, maps: ProposalMaps, features: Features, lidar_to_image: Tensor | None, queries: Queries | None
+    ) -> Queries:
+        """Return the queries with proposals instead of the first of the learned reference points."""
+        if queries is None:
+            learned = self.pts_bbox_head.reference_points.weight.expand(len(features.has_points), -1, -1)
+            queries = Queries(learned, 0, None)
+        denoising, learned = queries.reference_points.tensor_split((queries.denoising,), dim=1)
+        has_points = torch.tensor(features.has_points, device=learned.device)
+        placed = self.proposals.queries(maps, learned, has_points, lidar_to_image, features.image_size)
+        # Denoising queries know nothing but where they are.
+        content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:])
+        points = torch.cat((denoising, placed.points), dim=1)
+        return queries._replace(reference_points=points, content=content, class_logits=class_logits)
+
+
+def _proposal_head(preset: Preset) -> ProposalHead:
+    decoder = preset.decoder
+    return ProposalHead(
+        0 if preset.points is None else 2 * preset.points.neck_channels,
+        decoder.channels,
+        decoder.channels,
+        len(CLASSES),
+        preset.point_range,
+        decoder.proposals.bev,
+        decoder.proposals.image,
+    )

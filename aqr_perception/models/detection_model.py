@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.presets import Preset
+from aqr_perception.models.proposals import ProposalMaps
 from aqr_perception.options import AqrOptions
 
 
@@ -76,6 +77,10 @@ class DetectionModel(nn.Module, ABC):
         images: Tensor | None, points: Sequence[Tensor] | None, image: Tensor | None, bev: Tensor | None
     ) -> Features:
         """Return the feature maps of these inputs, with what the head needs to know of the inputs themselves."""
+
+    def propose(self, features: Features) -> ProposalMaps | None:
+        """Return the heat maps that proposals among the queries come from; None for models without proposals."""
+        return None
 
     @abstractmethod
     def decode(

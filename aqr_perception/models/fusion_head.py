@@ -15,6 +15,7 @@ from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.boxes.head import TaskHeads
 from aqr_perception.models.convolution import convolve
 from aqr_perception.models.presets import Preset
+from aqr_perception.models.proposals import ProposalMaps
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
 from aqr_perception.models.transformer.position import BevEmbedding, FrustumEmbedding
@@ -49,36 +50,50 @@ class QueryWeights(NamedTuple):
     camera_maps: Tensor
 
 
+class Queries(NamedTuple):
+    """Queries other than the learned ones alone.
+
+    Attributes:
+        reference_points: (B, Q, 3) in 0..1 of the point range, denoising queries first.
+        denoising: how many of them are denoising queries.
+        mask: (Q, Q) bool, true where the row's query must not see the column's.
+        content: (B, Q, C), what the decoder starts from; None for zeros.
+        class_logits: (B, Q, classes), to which every layer adds its own; None for zeros.
+    """
+
+    reference_points: Tensor
+    denoising: int
+    mask: Tensor | None
+    content: Tensor | None = None
+    class_logits: Tensor | None = None
+
+    def of(self, samples: list[int]) -> "Queries":
+        """Return the queries of some samples of the batch."""
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[samples]
+
+        return Queries(
+            self.reference_points[samples], self.denoising, self.mask, chosen(self.content), chosen(self.class_logits)
+        )
+
+
 class HeadOutput(NamedTuple):
     """What a model makes of one batch.
 
     Attributes:
         router, attention: the query weights by source: the router's and the attention mass's, where computed.
         state: what a model that remembers wants to be given with the next frame; None for the others.
+        queries: those asked; None for the learned ones alone.
+        proposals: the heat maps behind the proposals among them; None in models without.
     """
 
     predictions: Predictions
     router: QueryWeights | None
     attention: QueryWeights | None
     state: object | None = None
-
-
-class Queries(NamedTuple):
-    """Queries other than the learned ones alone, for training.
-
-    Attributes:
-        reference_points: (B, Q, 3) in 0..1 of the point range, denoising queries first.
-        denoising: how many of them are denoising queries.
-        mask: (Q, Q) bool, true where the row's query must not see the column's.
-    """
-
-    reference_points: Tensor
-    denoising: int
-    mask: Tensor | None
-
-    def of(self, samples: list[int]) -> "Queries":
-        """Return the queries of some samples of the batch."""
-        return self._replace(reference_points=self.reference_points[samples])
+    queries: Queries | None = None
+    proposals: ProposalMaps | None = None
 
 
 def merge(first: HeadOutput, second: HeadOutput, samples: list[int]) -> HeadOutput:
@@ -162,6 +177,12 @@ class QueryHead(nn.Module):
 
         Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
         """
+        predictions = self._predict_anew(decoded, queries, layers)
+        if queries.class_logits is None:
+            return predictions
+        return predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
+
+    def _predict_anew(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
         count = queries.denoising
         matching = self.task_heads(decoded[:, :, count:], queries.reference_points[:, count:], layers=layers)
         if count == 0:
@@ -247,7 +268,9 @@ class FusionHead(QueryHead):
                 bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
 
         memory = Memory(features + positions, features, layout)
-        decoded = self.transformer.decoder(query_positions, memory, bias, queries.mask, attention_weights)
+        decoded = self.transformer.decoder(
+            query_positions, memory, bias, queries.mask, attention_weights, content=queries.content
+        )
         attended = None
         if decoded.mass is not None:
             modality = torch.stack((decoded.mass[..., 0], decoded.mass[..., 1:].sum(-1)), dim=-1)

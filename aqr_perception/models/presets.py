@@ -52,6 +52,7 @@ class ImageBranch:
         size: width and height of the model's images in pixels, multiples of 32.
         backbone: which network computes the features.
         mean, std: of the BGR pixels.
+        width: channels of a ResNet's first stage; published weights have 64.
         vit: read by the Vision Transformers alone.
     """
 
@@ -68,6 +69,7 @@ class ImageBranch:
     ]
     mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
     std: tuple[float, float, float] = (57.375, 57.120, 58.395)
+    width: int = 64
     vit: VitOptions = field(default_factory=VitOptions)
 
 
@@ -97,12 +99,30 @@ class PointBranch:
 
 
 @dataclass(frozen=True)
+class ProposalOptions:
+    """How many of the queries start where the sensors' own branches already suspect an object; CMT has none.
+
+    Attributes:
+        bev: at peaks of the LiDAR's class heat map.
+        image: at peaks of the cameras' class heat maps, at the depths estimated there.
+    """
+
+    bev: int = 0
+    image: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.bev + self.image
+
+
+@dataclass(frozen=True)
 class Decoder:
     """Queries, transformer decoder and prediction heads.
 
     Attributes:
         channels: of every token and query.
-        queries: learned reference points.
+        queries: all of them, proposals included.
+        proposals: the others start at learned reference points, as do these where their sensor is missing.
         layers, heads, feedforward: of the transformer decoder.
         depths: points along a camera ray.
         head_kernel: of the prediction heads' convolutions over the queries.
@@ -115,6 +135,7 @@ class Decoder:
     feedforward: int = 1024
     depths: int = 64
     head_kernel: int = 1
+    proposals: ProposalOptions = field(default_factory=ProposalOptions)
 
 
 @dataclass(frozen=True)
@@ -238,6 +259,8 @@ def _check(preset: Preset, path: str) -> None:
     if preset.image is not None and any(size <= 0 or size % 32 for size in preset.image.size):
         raise PresetError(f"{path}: image.size is {list(preset.image.size)}, but both must be positive multiples of 32")
     if preset.image is not None:
+        if preset.image.width < 1:
+            raise PresetError(f"{path}: image.width is {preset.image.width}, but must be at least 1")
         _check_vit(preset.image.vit, path)
     if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
         raise PresetError(f"{path}: points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8")
@@ -247,11 +270,25 @@ def _check(preset: Preset, path: str) -> None:
         raise PresetError(f"{path}: MoME chooses between cameras and LiDAR: it needs both 'image' and 'points'")
     if preset.architecture == "bevformer":
         _check_bevformer(preset, path)
+    _check_proposals(preset, path)
     if preset.decoder.channels % preset.decoder.heads:
         raise PresetError(
             f"{path}: decoder.channels is {preset.decoder.channels}, but must be a multiple of decoder.heads "
             f"({preset.decoder.heads})"
         )
+
+
+def _check_proposals(preset: Preset, path: str) -> None:
+    proposals = preset.decoder.proposals
+    if min(proposals.bev, proposals.image) < 0 or proposals.count > preset.decoder.queries:
+        raise PresetError(
+            f"{path}: decoder.proposals are {proposals.bev} and {proposals.image}, but must be at least 0 and together "
+            f"at most decoder.queries ({preset.decoder.queries})"
+        )
+    if proposals.count and preset.architecture != "cmt":
+        raise PresetError(f"{path}: decoder.proposals are of architecture cmt alone, not {preset.architecture}")
+    if (proposals.bev and preset.points is None) or (proposals.image and preset.image is None):
+        raise PresetError(f"{path}: decoder.proposals come from a branch that is not there; add it, or give 0")
 
 
 def _check_vit(vit: VitOptions, path: str) -> None:

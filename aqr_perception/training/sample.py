@@ -50,6 +50,8 @@ class Batch(NamedTuple):
         points: B clouds (N, 5); empty where a sample has no LiDAR. None for models without a point branch.
         boxes: B times (N, 9), as `Detections.boxes`.
         labels: B times (N,) int64.
+        lidar_points: B times (N,) int64, as `GroundTruth.lidar_points`.
+        visibility: B times (N, V) float32 in 0..1, as `GroundTruth.visibility`, of the batch's cameras.
         lidar_health: (B, R, R) float32 in 0..1, spanning the preset's point range; rows y, columns x.
         camera_health: (B, V, r, c) float32 in 0..1, spanning the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None where that of any sample is not known.
@@ -62,6 +64,8 @@ class Batch(NamedTuple):
     points: list[Tensor] | None
     boxes: list[Tensor]
     labels: list[Tensor]
+    lidar_points: list[Tensor]
+    visibility: list[Tensor]
     lidar_health: Tensor
     camera_health: Tensor
     to_fixed: Tensor | None = None
@@ -112,11 +116,24 @@ def collate(samples: Sequence[HealthyFrame], preset: Preset) -> Batch:
         None if preset.points is None else [_points(sample) for sample in samples],
         [torch.from_numpy(truth.boxes[kept]).float() for truth, kept in zip(truths, inside, strict=True)],
         [torch.from_numpy(truth.labels[kept]).long() for truth, kept in zip(truths, inside, strict=True)],
+        [torch.from_numpy(truth.lidar_points[kept]).long() for truth, kept in zip(truths, inside, strict=True)],
+        [torch.from_numpy(_visibility(sample, names)[kept]) for sample, kept in zip(samples, inside, strict=True)],
         torch.from_numpy(np.stack([_lidar_health(sample.health, preset) for sample in samples])),
         torch.from_numpy(np.stack(health)),
         torch.from_numpy(np.stack(poses)).double() if len(poses) == len(frames) else None,
         torch.tensor([frame.stamp_ns for frame in frames]),
     )
+
+
+def _visibility(sample: HealthyFrame, names: Sequence[str]) -> NDArray[np.float32]:
+    """Return (N, V): how much of each object each of the named cameras shows; nothing where the frame lacks it."""
+    truth = sample.labelled.truth
+    columns = {view.name: column for column, view in enumerate(sample.labelled.frame.cameras)}
+    shown = np.zeros((len(truth), len(names)), np.float32)
+    for place, name in enumerate(names):
+        if name in columns:
+            shown[:, place] = truth.visibility[:, columns[name]]
+    return shown
 
 
 def _any_view(samples: Sequence[HealthyFrame]) -> dict[str, CameraView]:

@@ -9,11 +9,15 @@ from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.options import OptionError
 from aqr_perception.training.denoising import denoising_queries
 from aqr_perception.training.history import features_of, history_of
 from aqr_perception.training.losses import set_loss
+from aqr_perception.training.options import Trained
+from aqr_perception.training.proposal_loss import proposal_losses
 from aqr_perception.training.router_loss import router_loss
 from aqr_perception.training.sample import Batch
+from aqr_perception.training.trainable import branches_trained
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,31 @@ class DetectionLoss:
 
     Attributes:
         router_weight: of the router's own loss; 0, or a model whose router is not in use, leaves it out.
-        denoising: whether denoising queries take part, in models that take any.
+        denoising: most denoising queries, in models that take any; None for as many as there are learned ones.
+        train: what is trained; without the decoder, the branches' own loss is all there is.
         forgetting: share of the batches whose frames are taken for the first of a drive, though earlier ones are known:
             a model that remembers must learn how a drive starts, too.
     """
 
     router_weight: float = 1.0
-    denoising: bool = True
+    denoising: int | None = None
+    train: Trained = "all"
     forgetting: float = 0.2
 
     def __call__(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the parts of the loss, weighted; see `losses.set_loss`, and ``router``."""
+        """Return the parts of the loss, weighted; see `set_loss`, `proposal_losses`, and ``router``.
+
+        Raises:
+            OptionError: the branches alone are to be trained, but the model has no proposals.
+        """
+        if self.train == "branches":
+            features = features_of(model, batch)
+            maps = model.propose(features)
+            if maps is None:
+                raise OptionError(
+                    f"train is 'branches', but {model.preset.name} has none with proposals: add decoder.proposals"
+                )
+            return proposal_losses(maps, batch, features.has_points, model.preset.point_range)
         queries, targets = None, None
         if model.takes_queries:
             reference_points = model.get_parameter("pts_bbox_head.reference_points.weight")
@@ -45,20 +63,24 @@ class DetectionLoss:
                 batch.labels,
                 model.preset.point_range,
                 generator,
-                max_queries=model.preset.decoder.queries if self.denoising else 0,
+                max_queries=model.preset.decoder.queries if self.denoising is None else self.denoising,
             )
         if batch.before and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
             batch = batch._replace(before=())
         history = history_of(model, batch)
-        features = features_of(model, batch)
+        with torch.set_grad_enabled(branches_trained(self.train)):
+            features = features_of(model, batch)
         learns_router = self.router_weight > 0 and model.router_trained
         output = model.decode(
             features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries, history=history
         )
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
+        if output.proposals is not None and branches_trained(self.train):
+            losses |= proposal_losses(output.proposals, batch, features.has_points, model.preset.point_range)
         if learns_router:
-            assert output.router is not None and queries is not None  # models with a router give both
-            cells = _cells(queries, batch, output, model.preset.point_range, features.image_size)
+            asked = output.queries or queries
+            assert output.router is not None and asked is not None  # models with a router give both
+            cells = _cells(asked, batch, output, model.preset.point_range, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
 

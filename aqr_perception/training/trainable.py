@@ -9,6 +9,7 @@ from aqr_perception.options import OptionError
 from aqr_perception.training.options import Trained, TrainOptions
 
 _BACKBONE_PREFIX = "img_backbone."
+_BRANCH_PREFIXES = (_BACKBONE_PREFIX, "img_neck.", "pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.")
 
 
 def router_prefixes(model: nn.Module) -> tuple[str, ...]:
@@ -20,24 +21,27 @@ def freeze(model: nn.Module, train: Trained) -> None:
     """Let gradients reach what is trained alone.
 
     Raises:
-        OptionError: the model has no router, which was to be trained.
+        OptionError: the model has no parameter of what was to be trained.
     """
-    router = router_prefixes(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(train == "all" or name.startswith(router))
+        parameter.requires_grad_(_is_trained(model, name, train))
     if not any(parameter.requires_grad for parameter in model.parameters()):
+        prefixes = router_prefixes(model) if train == "aqr" else _BRANCH_PREFIXES
         raise OptionError(
-            f"train is {train!r}, but the model has no parameter under {' or '.join(map(repr, router)) or 'a router'}: "
+            f"train is {train!r}, but the model has no parameter under {' or '.join(map(repr, prefixes))}: "
             "use train all"
         )
 
 
 def set_mode(model: nn.Module, train: Trained) -> None:
     """Put what is trained into training mode; what is frozen keeps its batch norm statistics, too."""
-    model.train(train == "all")
-    if train == "aqr":
-        for prefix in router_prefixes(model):
-            model.get_submodule(prefix.rstrip(".")).train()
+    for name, module in model.named_modules():
+        module.training = train == "all" or _is_trained(model, f"{name}.", train)
+
+
+def branches_trained(train: Trained) -> bool:
+    """Return whether anything before the tokens is trained."""
+    return train in ("all", "branches")
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
@@ -47,3 +51,10 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
     rest = [parameter for name, parameter in trained if not name.startswith(_BACKBONE_PREFIX)]
     groups = [{"params": rest, "factor": 1.0}, {"params": backbone, "factor": options.backbone_factor}]
     return [group for group in groups if group["params"]]
+
+
+def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
+    if train == "aqr":
+        return name.startswith(router_prefixes(model))
+    in_branch = name.startswith(_BRANCH_PREFIXES)
+    return {"all": True, "branches": in_branch, "head": not in_branch}[train]

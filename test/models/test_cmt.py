@@ -158,7 +158,8 @@ def tiny() -> CMT:
 def test_any_subset_of_the_sensors_gives_finite_predictions(tiny: CMT, views: int, lidar: bool) -> None:
     images, projections, points = tiny_inputs()
     logits, boxes = tiny(images[:, :views], projections[:, :views], points if lidar else [torch.zeros(0, 5)])
-    assert logits.shape == (3, 1, 300, 10) and boxes.shape == (3, 1, 300, 10)
+    layers, queries = tiny.preset.decoder.layers, tiny.preset.decoder.queries
+    assert logits.shape == (layers, 1, queries, 10) and boxes.shape == (layers, 1, queries, 10)
     assert logits.isfinite().all() and boxes.isfinite().all()
 
 
@@ -225,7 +226,8 @@ def test_aqr_off_equals_a_model_that_has_no_router(tiny: CMT) -> None:
 def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
     output = tiny.predict(*tiny_inputs(), AqrOptions(mode="both", reduce="sum"), attention_weights=True)
     weights = getattr(output, source)
-    assert weights.modality.shape == (1, 300, 2) and weights.cameras.shape == (1, 300, 6)
+    queries = tiny.preset.decoder.queries
+    assert weights.modality.shape == (1, queries, 2) and weights.cameras.shape == (1, queries, 6)
     assert weights.bev_map.shape == (1, 64, 64) and weights.camera_maps.shape == (1, 6, 8, 22)
     for values, most in (
         (weights.modality, 1),
@@ -235,7 +237,28 @@ def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
     ):
         assert values.min() >= 0 and values.max() <= most + 1e-5 and values.any()
     if source == "attention":
-        torch.testing.assert_close(weights.modality.sum(-1), torch.ones(1, 300), atol=1e-4, rtol=0)
+        torch.testing.assert_close(weights.modality.sum(-1), torch.ones(1, queries), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_queries_start_where_the_branches_suspect_objects_and_fall_back_without_them(tiny: CMT) -> None:
+    images, projections, points = tiny_inputs()
+    wanted, learned = tiny.preset.decoder.proposals, tiny.pts_bbox_head.reference_points.weight[None]
+
+    def asked(images: Tensor | None, points: list[Tensor] | None) -> Tensor:
+        output = tiny.predict(images, projections if images is not None else None, points, AqrOptions())
+        assert output.queries is not None
+        return output.queries.reference_points == learned
+
+    by_kind = (wanted.bev, wanted.image, learned.shape[1] - wanted.count)
+    for sensed, kept in (
+        ((images, points), (False, False, True)),
+        ((None, points), (False, True, True)),
+        ((images, None), (True, False, True)),
+        ((images, [torch.zeros(0, 5)]), (True, False, True)),
+    ):
+        for part, unmoved in zip(asked(*sensed).all(-1)[0].split(by_kind), kept, strict=True):
+            assert part.all() if unmoved else not part.any()
 
 
 @torch.inference_mode()
@@ -245,7 +268,7 @@ def test_matching_queries_learn_nothing_from_denoising_ones(tiny: CMT) -> None:
     alone = tiny(*inputs)
     for seed in (1, 2):
         noise = torch.rand(1, 40, 3, generator=torch.Generator().manual_seed(seed))
-        mask = torch.zeros(340, 340, dtype=torch.bool)
+        mask = torch.zeros(2 * [40 + learned.shape[1]], dtype=torch.bool)
         mask[40:, :40] = True
         queries = Queries(torch.cat((noise, learned), dim=1), 40, mask)
         both = tiny(*inputs, queries)
@@ -259,8 +282,8 @@ def test_gradients_reach_the_router_and_every_branch() -> None:
     silent = [
         name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
-    # The first layer's queries attend to each other while they are still zero.
-    assert not [name for name in silent if not name.startswith("aqr.") and "decoder.layers.0." not in name]
+    # Heat maps learn from their own loss; the first layer's queries attend to each other while they are still zero.
+    assert not [name for name in silent if not name.startswith(("aqr.", "proposals.")) and ".layers.0." not in name]
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.aqr.parameters())
 
 

@@ -63,6 +63,23 @@ def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], name
     assert path in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"decoder": {"queries": 100, "proposals": {"bev": 90, "image": 20}}},
+            r"decoder\.proposals are 90 and 20.*100",
+        ),
+        ({"decoder": {"proposals": {"bev": -1}}}, "at least 0"),
+        ({"points": None, "decoder": {"proposals": {"bev": 10}}}, "a branch that is not there"),
+        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "architecture cmt alone"),
+    ],
+)
+def test_proposals_that_cannot_be_had_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    with pytest.raises(PresetError, match=named):
+        load_preset(edited(tmp_path, **changes))
+
+
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(PresetError, match="aqr_tiny"):
         load_preset("cmt_huge")

@@ -60,7 +60,7 @@ class Data:
 def collate(samples: Sequence[NDArray[np.float32]]) -> Batch:
     values = torch.from_numpy(np.stack(samples))
     points = [torch.zeros(int(index) % 2, 5) for index in values[:, 4]]
-    return Batch(values[:, :4], None, points, [], [], torch.zeros(0), torch.zeros(0))
+    return Batch(values[:, :4], None, points, [], [], [], [], torch.zeros(0), torch.zeros(0))
 
 
 def loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:

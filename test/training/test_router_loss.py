@@ -19,7 +19,7 @@ SAMPLES, QUERIES = 2, 30
 
 def batch_of(lidar: Tensor, cameras: Tensor, points: tuple[int, ...] | None = (5, 5)) -> Batch:
     clouds = None if points is None else [torch.zeros(count, 5) for count in points]
-    return Batch(None, None, clouds, [], [], lidar, cameras)
+    return Batch(None, None, clouds, [], [], [], [], lidar, cameras)
 
 
 def cells_of(seed: int) -> QueryCells:

@@ -20,5 +20,5 @@ def image_backbone(branch: ImageBranch, stages: tuple[int, ...] = (3, 4)) -> Res
         return VitBackbone(VIT_SIZES[branch.backbone], branch.vit, stages)
     if branch.backbone == "resnet101_deformable":
         # As FCOS3D's, which BEVFormer starts from: Caffe's strides, deformable convolutions in the last two stages.
-        return ResNet(101, stages, deformable_stages=(3, 4), stride_first=True)
-    return ResNet(50 if branch.backbone == "resnet50" else 18, stages)
+        return ResNet(101, stages, deformable_stages=(3, 4), stride_first=True, width=branch.width)
+    return ResNet(50 if branch.backbone == "resnet50" else 18, stages, width=branch.width)

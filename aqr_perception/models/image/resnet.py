@@ -94,6 +94,7 @@ class ResNet(nn.Module):
         out_stages: which of the stages 1 to 4 (strides 4, 8, 16, 32) `forward` returns, ascending.
         deformable_stages: the stages whose 3x3 convolutions are deformable ones; none with depth 18.
         stride_first: see `Bottleneck`.
+        width: channels of the first stage; 64 as published.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class ResNet(nn.Module):
         out_stages: tuple[int, ...] = (3, 4),
         deformable_stages: tuple[int, ...] = (),
         stride_first: bool = False,
+        width: int = 64,
     ) -> None:
         super().__init__()
         if depth not in _LAYOUTS:
@@ -112,12 +114,12 @@ class ResNet(nn.Module):
         if block is BasicBlock and (deformable_stages or stride_first):
             raise ValueError(f"ResNet depth is {depth}, but deformable_stages and stride_first need 50 or 101")
         self.out_stages = tuple(out_stages)
-        self.out_channels = tuple(64 * 2 ** (stage - 1) * block.expansion for stage in out_stages)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        in_channels = 64
+        self.out_channels = tuple(width * 2 ** (stage - 1) * block.expansion for stage in out_stages)
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        in_channels = width
         for stage, count in enumerate(counts, start=1):
-            channels, stride = 64 * 2 ** (stage - 1), 1 if stage == 1 else 2
+            channels, stride = width * 2 ** (stage - 1), 1 if stage == 1 else 2
             blocks: list[nn.Module] = []
             for index in range(count):
                 step = stride if index == 0 else 1

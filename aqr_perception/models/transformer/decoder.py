@@ -96,9 +96,13 @@ class TransformerDecoder(nn.Module):
         bias: WindowBias | None = None,
         mask: Tensor | None = None,
         return_mass: bool = False,
+        content: Tensor | None = None,
     ) -> Decoded:
-        """Decode queries at (B, Q, C) position embeddings, whose content starts at zero; see `DecoderLayer`."""
-        target = torch.zeros_like(position)
+        """Decode queries at (B, Q, C) position embeddings, whose (B, Q, C) content starts at zero unless given.
+
+        The other arguments are `DecoderLayer.forward`'s.
+        """
+        target = torch.zeros_like(position) if content is None else content
         outputs, mass = [], None
         for index, layer in enumerate(self.layers):
             last = index == len(self.layers) - 1

@@ -23,7 +23,8 @@ def batch(sensed) -> Batch:
     images[0] = -2.0
     clouds = [sensed.points[0], sensed.points[1][:20]]
     labels = [torch.tensor([0]), torch.tensor([8])]
-    return Batch(images, sensed.lidar_to_image[:2], clouds, [box, box], labels, lidar, cameras)
+    counts, shown = [torch.tensor([9])] * 2, [torch.ones(1, 3)] * 2
+    return Batch(images, sensed.lidar_to_image[:2], clouds, [box, box], labels, counts, shown, lidar, cameras)
 
 
 def test_train_aqr_trains_the_router_and_nothing_else(new_model: Callable[[], MoME], batch: Batch) -> None:
@@ -59,7 +60,7 @@ def test_the_router_learns_which_sensor_is_blind(new_model: Callable[[], MoME], 
     with torch.no_grad():
         image, bev = model.image_features(batch.images), model.bev_features(batch.points)
     model.image_features, model.bev_features = (lambda _: image), (lambda _: bev)  # type: ignore[method-assign]
-    loss = DetectionLoss(denoising=False)
+    loss = DetectionLoss(denoising=0)
     history = []
     for _ in range(25):
         losses = loss(model, batch, torch.Generator().manual_seed(0))

@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aqr_perception.frame import CLASSES
+from aqr_perception.models.proposals import PLACE_CHANNELS, ProposalHead, ProposalMaps
+from aqr_perception.training.proposal_loss import _bev_centres, _image_centres, proposal_losses
+from aqr_perception.training.sample import HEALTH_GRID, Batch
+
+RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+SIZE = (128, 352)  # of images: rows, columns
+BEV, IMAGE = (32, 32), (16, 44)
+
+
+def camera(yaw: float) -> Tensor:
+    """Return the projection of a camera 1.5 m above the ground's frame that looks along a yaw."""
+    cosine, sine = math.cos(yaw), math.sin(yaw)
+    optical = torch.tensor([[sine, -cosine, 0.0, 0.0], [0.0, 0.0, -1.0, 0.3], [cosine, sine, 0.0, 0.5], [0, 0, 0, 1]])
+    pinhole = torch.eye(4)
+    pinhole[0, 0] = pinhole[1, 1] = 270.0
+    pinhole[0, 2], pinhole[1, 2] = 176.0, 50.0
+    return pinhole @ optical
+
+
+def batch_of(boxes: Tensor, labels: Tensor, lidar_points: Tensor, visibility: Tensor, health: float = 1.0) -> Batch:
+    """Return one sample with two cameras that look forward and backward."""
+    projections = torch.stack((camera(0.0), camera(math.pi)))[None]
+    return Batch(
+        torch.zeros(1, 2, 3, *SIZE),
+        projections,
+        [torch.zeros(5, 5)],
+        [boxes],
+        [labels],
+        [lidar_points],
+        [visibility],
+        torch.ones(1, 8, 8),
+        torch.full((1, 2, *HEALTH_GRID), health),
+    )
+
+
+def perfect_maps(batch: Batch) -> ProposalMaps:
+    """Return maps that say exactly what the loss wants to hear."""
+    maps = []
+    for shape, centres in (
+        ((1, *BEV), _bev_centres(batch, (True,), torch.Size(BEV), RANGE)),
+        ((2, *IMAGE), _image_centres(batch, torch.Size(IMAGE))),
+    ):
+        wanted = torch.full((shape[0], len(CLASSES) + PLACE_CHANNELS, *shape[1:]), -20.0)
+        column, row = centres.cell.floor().long().unbind(-1)
+        wanted[centres.on, centres.label, row, column] = 20.0
+        wanted[centres.on, -3:-1, row, column] = centres.cell - centres.cell.floor() - 0.5
+        wanted[centres.on, -1, row, column] = centres.third
+        maps.append(wanted)
+    return ProposalMaps(maps[0], maps[1][None])
+
+
+def head(bev: int = 20, image: int = 20) -> ProposalHead:
+    return ProposalHead(8, 8, 16, len(CLASSES), RANGE, bev, image)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Return boxes that lie in different cells, and labels."""
+    rng = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    count = draw(st.integers(1, 6))
+    x = (torch.randperm(16, generator=rng)[:count] - 8) * 6.0 + torch.rand(count, generator=rng) * 2 + 1
+    y = (torch.rand(count, generator=rng) - 0.5) * 0.8 * x
+    z = torch.rand(count, generator=rng) * 1.5 - 1.5
+    size = torch.rand(count, 3, generator=rng) * 3 + 0.5
+    boxes = torch.cat((torch.stack((x, y, z), dim=1), size, torch.zeros(count, 3)), dim=1)
+    return boxes, torch.randint(0, len(CLASSES), (count,), generator=rng)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scene=scenes())
+def test_perfect_maps_propose_the_centres_of_the_objects_each_sensor_shows(scene: tuple[Tensor, Tensor]) -> None:
+    boxes, labels = scene
+    batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
+    asked = head()
+    points, content, class_logits = asked.queries(
+        perfect_maps(batch), torch.full((1, 50, 3), 0.5), torch.tensor([True]), batch.lidar_to_image, SIZE
+    )
+    lower, upper = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
+    found = points[0] * (upper - lower) + lower
+    from_lidar = torch.cdist(boxes[:, :3], found[:20]).amin(1)
+    torch.testing.assert_close(from_lidar, torch.zeros_like(from_lidar), atol=0.02, rtol=0)
+    seen = _image_centres(batch, torch.Size(IMAGE))
+    by_camera = torch.cdist(boxes[:, :3], found[20:40]).amin(1)
+    assert (by_camera < 0.05).sum() >= len(seen.on)
+    assert (points[0, 40:] == 0.5).all(), "what follows the proposals keeps its learned reference points"
+    assert (content[0, 40:] == 0).all()
+    assert (class_logits[0, 40:] == 0).all()
+    assert (class_logits[0, :20].amax(-1) > 0).sum() == len(boxes), "each object is suspected once"
+
+
+@settings(max_examples=20, deadline=None)
+@given(scene=scenes())
+def test_perfect_maps_cost_almost_nothing_and_others_more(scene: tuple[Tensor, Tensor]) -> None:
+    boxes, labels = scene
+    batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
+    maps = perfect_maps(batch)
+    assert sum(proposal_losses(maps, batch, (True,), RANGE).values()) < 1e-3
+    blind = ProposalMaps(torch.full_like(maps.bev, -4.0), torch.full_like(maps.image, -4.0))
+    losses = proposal_losses(blind, batch, (True,), RANGE)
+    assert losses["proposal_class"] > 1.0
+    assert losses["proposal_place"] > 1.0
+
+
+def one_car(**changes: object) -> Batch:
+    box = torch.tensor([[10.0, 0.0, -1.0, 4.0, 2.0, 1.5, 0.0, 0.0, 0.0]])
+    known = {"lidar_points": torch.tensor([7]), "visibility": torch.ones(1, 2)}
+    return batch_of(box, torch.tensor([0]), **{**known, **changes})
+
+
+def test_the_lidar_does_not_answer_for_objects_without_points() -> None:
+    assert len(_bev_centres(one_car(), (True,), torch.Size(BEV), RANGE).on) == 1
+    assert len(_bev_centres(one_car(lidar_points=torch.tensor([0])), (True,), torch.Size(BEV), RANGE).on) == 0
+    assert len(_bev_centres(one_car(), (False,), torch.Size(BEV), RANGE).on) == 0
+
+
+def test_a_camera_answers_only_for_what_it_shows_in_a_healthy_part() -> None:
+    assert _image_centres(one_car(), torch.Size(IMAGE)).on.tolist() == [0], "the car is in front"
+    assert len(_image_centres(one_car(visibility=torch.zeros(1, 2)), torch.Size(IMAGE)).on) == 0
+    assert len(_image_centres(one_car(health=0.1), torch.Size(IMAGE)).on) == 0
+
+
+def test_maps_of_an_empty_cloud_do_not_count() -> None:
+    batch = one_car(visibility=torch.zeros(1, 2))
+    bev = torch.randn(1, len(CLASSES) + PLACE_CHANNELS, *BEV, requires_grad=True)
+    image = torch.full((1, 2, len(CLASSES) + PLACE_CHANNELS, *IMAGE), -20.0)
+    losses = proposal_losses(ProposalMaps(bev, image), batch, (False,), RANGE)
+    assert float(sum(losses.values())) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_no_sensor_costs_nothing() -> None:
+    losses = proposal_losses(ProposalMaps(None, None), one_car(), (False,), RANGE)
+    assert {name: float(value) for name, value in losses.items()} == {"proposal_class": 0.0, "proposal_place": 0.0}
+
+
+def test_queries_of_a_missing_sensor_keep_their_learned_reference_points() -> None:
+    batch = one_car()
+    maps = perfect_maps(batch)
+    learned = torch.rand(1, 50, 3)
+    points, content, _ = head().queries(maps, learned, torch.tensor([False]), batch.lidar_to_image, SIZE)
+    torch.testing.assert_close(points[:, :20], learned[:, :20])
+    assert (content[:, :20] == 0).all()
+    assert not torch.equal(points[:, 20:40], learned[:, 20:40])
+    points, _, _ = head().queries(ProposalMaps(maps.bev, None), learned, torch.tensor([True]), None, SIZE)
+    torch.testing.assert_close(points[:, 20:], learned[:, 20:])
