@@ -43,6 +43,7 @@ class Parameter:
 
 
 _RING = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
+_WINDOW = "cells, odd; 0: the model's own"
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("autostart", True, "configure and activate at start; false: wait for lifecycle transitions"),
@@ -119,12 +120,10 @@ PARAMETERS: tuple[Parameter, ...] = (
         run_time=True,
     ),
     Parameter("aqr.strength", 1.0, "how strongly they act; 0 is the same as off", 0.0, 4.0, run_time=True),
-    Parameter("aqr.bev_window", 15, "cells, odd; window of the bias on the BEV grid", 1, 31, run_time=True),
-    Parameter("aqr.image_window", 15, "cells, odd; window of the bias in the cameras", 1, 31, run_time=True),
-    Parameter("aqr.router_bev_window", 5, "cells, odd; BEV window that the router looks at", 1, 31, run_time=True),
-    Parameter(
-        "aqr.router_image_window", 15, "cells, odd; camera window that the router looks at", 1, 31, run_time=True
-    ),
+    Parameter("aqr.bev_window", 0, f"window of the bias on the BEV grid; {_WINDOW}", 0, 31, run_time=True),
+    Parameter("aqr.image_window", 0, f"window of the bias in the cameras; {_WINDOW}", 0, 31, run_time=True),
+    Parameter("aqr.router_bev_window", 0, f"BEV window the router looks at; {_WINDOW}", 0, 31, run_time=True),
+    Parameter("aqr.router_image_window", 0, f"camera window the router looks at; {_WINDOW}", 0, 31, run_time=True),
     Parameter("aqr.sigma", 2.0, "cells; width of the splats in the weight maps", 0.3, 5.0, run_time=True),
     Parameter("aqr.min_weight", 0.05, "map values below this become 0", 0.0, 1.49, run_time=True),
     Parameter("aqr.reduce", "max", "how overlapping splats combine", choices=("max", "sum"), run_time=True),
