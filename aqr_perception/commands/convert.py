@@ -17,6 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     checkpoint.add_argument("model", help="preset name")
     checkpoint.add_argument("source", type=Path, help="checkpoint to read (.pth or .safetensors)")
     checkpoint.add_argument("target", type=Path, help=".safetensors file to write")
+    checkpoint.add_argument("--half", action="store_true", help="write matrices and kernels in fp16: half the size")
     checkpoint.set_defaults(run=_convert_checkpoint)
     keyframe = convert.add_parser("keyframe", help="nuScenes-style keyframe folder -> rosbag2")
     keyframe.add_argument("folder", type=Path, help="folder with keyframe.json, pictures and sweep")
@@ -34,7 +35,7 @@ def _convert_checkpoint(options: argparse.Namespace) -> int:
 
     model = build_model(options.model)
     load_checkpoint(model, options.source)
-    save_checkpoint(model, options.target)
+    save_checkpoint(model, options.target, options.half)
     print(options.target)
     return 0
 

@@ -99,8 +99,14 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[s
     return str(source), _state_dict(str(source), _read(Path(source)))
 
 
-def save_checkpoint(model: nn.Module, path: str | Path) -> None:
+def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> None:
     """Write a model's weights as safetensors; a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        model: whose weights are written.
+        path: of the file.
+        half: write matrices and kernels in fp16, which halves the file. Vectors, batch norm statistics among them, are
+            small, and some exceed fp16's range.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -108,7 +114,7 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     # Cloned, because safetensors refuses tensors that share memory.
     state = {
-        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        key: _stored(tensor, half).cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in model.state_dict().items()
     }
     try:
@@ -128,6 +134,10 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: cannot be written ({error}); choose an existing, writable directory with enough free space"
         ) from error
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    return tensor.detach().half() if half and tensor.is_floating_point() and tensor.dim() > 1 else tensor.detach()
 
 
 def _umask() -> int:

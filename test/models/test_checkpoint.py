@@ -55,6 +55,23 @@ def test_saved_weights_load_back_exactly(tmp_path: Path) -> None:
     assert (report.converted_kernels, report.cast) == (0, 0)
 
 
+def test_half_a_file_keeps_weights_to_three_digits_and_statistics_exactly(tmp_path: Path) -> None:
+    model, again = (
+        nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32)),
+        nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32)),
+    )
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+    norm.running_var.fill_(1e6)  # no fp16 number
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_checkpoint(model, whole)
+    save_checkpoint(model, half, half=True)
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    load_checkpoint(again, half)
+    for key, value in again.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3 if value.dim() > 1 else 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
 @pytest.mark.parametrize("parallel", [False, True])
 def test_authors_files_load_however_they_are_wrapped(tmp_path: Path, wrapper: str | None, parallel: bool) -> None:
