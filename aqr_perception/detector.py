@@ -15,7 +15,7 @@ from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detection
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.checkpoint import CheckpointError
-from aqr_perception.models.detection_model import DetectionModel, History
+from aqr_perception.models.detection_model import DetectionModel, Features, History
 from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.presets import load_preset
@@ -105,6 +105,22 @@ class StageClock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class FrameFeatures(NamedTuple):
+    """What a model's branches make of a frame.
+
+    Attributes:
+        frame: whose.
+        maps: the feature maps.
+        lidar_to_image: (1, V, 4, 4), model frame -> pixels of the model's images.
+        seconds: wall time by stage.
+    """
+
+    frame: Frame
+    maps: Features
+    lidar_to_image: Tensor
+    seconds: dict[str, float]
+
+
 class _Memory(NamedTuple):
     """What the model remembers of a frame, and when and where that was."""
 
@@ -170,7 +186,6 @@ class Detector:
     def has_router(self) -> bool:
         return self.model.router_trained
 
-    @torch.inference_mode()
     def detect(self, frame: Frame, options: DetectionOptions | None = None) -> Result:
         """Return the objects in a frame and the weights of its sensors.
 
@@ -178,36 +193,58 @@ class Detector:
             frame: points, cameras or both; sensors that the model cannot look at are ignored.
             options: instead of the detector's own.
         """
-        options = options or self.options
+        return self.detect_in(self.extract(frame), options)
+
+    @torch.inference_mode()
+    def extract(self, frame: Frame, known: FrameFeatures | None = None) -> FrameFeatures:
+        """Return the features of a frame, which no option changes.
+
+        Args:
+            frame: see `detect`.
+            known: of another frame, whose feature maps serve again where both frames share a sensor's data: the same
+                tuple of cameras, the same array of points.
+        """
         clock = StageClock(self.device)
-        views = frame.cameras if self.uses_cameras else ()
-        source = self._source(options)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        views = self._views(frame)
+        with self._autocast():
             with clock.stage("preprocess"):
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
             with clock.stage("image"):
-                image = self.model.image_features(images)
+                if known is not None and known.frame.cameras is frame.cameras:
+                    image = known.maps.image
+                else:
+                    image = self.model.image_features(images)
             with clock.stage("points"):
-                bev = self.model.bev_features(points)
-            with clock.stage("decoder"):
-                features = self.model.features(images, points, image, bev)
-                output = self.model.decode(
-                    features,
-                    lidar_to_image,
-                    options.aqr,
-                    route=source == "router",
-                    attention_weights=source == "attention",
-                    layers=slice(-1, None),
-                    history=self._history(frame, options),
-                )
+                if known is not None and known.frame.points is frame.points:
+                    bev = known.maps.bev
+                else:
+                    bev = self.model.bev_features(points)
+        return FrameFeatures(frame, self.model.features(images, points, image, bev), lidar_to_image, clock.seconds)
+
+    @torch.inference_mode()
+    def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:
+        """As `detect`, of a frame whose features are known; a detector that remembers takes it for the next one."""
+        options = options or self.options
+        frame, source = features.frame, self._source(options)
+        clock = StageClock(self.device)
+        with self._autocast(), clock.stage("decoder"):
+            output = self.model.decode(
+                features.maps,
+                features.lidar_to_image,
+                options.aqr,
+                route=source == "router",
+                attention_weights=source == "attention",
+                layers=slice(-1, None),
+                history=self._history(frame, options),
+            )
         self._remember(frame, output.state)
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # asked for above
             detections = self._detections(output, weights, options)
-            maps = self._weight_maps(weights, views, source)
-        return Result(detections, maps, clock.seconds)
+            maps = self._weight_maps(weights, self._views(frame), source)
+        return Result(detections, maps, {**features.seconds, **clock.seconds})
 
     def forget(self) -> None:
         """Drop what a model with a memory remembers of the frame before."""
@@ -242,6 +279,12 @@ class Detector:
         if wanted == "attention" or not self.has_router:
             return "attention"
         return "router"
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _views(self, frame: Frame) -> tuple[CameraView, ...]:
+        return frame.cameras if self.uses_cameras else ()
 
     def _images(self, views: tuple[CameraView, ...]) -> Tensor | None:
         branch = self.model.preset.image

@@ -25,6 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--aqr", nargs="+", default=("off", "auto"), metavar="MODE", help="(default: off auto)")
     evaluate.add_argument("--scenario-seed", type=int, default=0, help="of what fails (default: %(default)s)")
     evaluate.add_argument("--no-history", action="store_true", help="models that remember see single frames")
+    evaluate.add_argument(
+        "--workers", type=int, default=1, help="processes that share the frames, a thread each (default: %(default)s)"
+    )
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder (default: %(default)s)")
     evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
     add_data(evaluate.add_argument_group("data"))
@@ -54,6 +57,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.aqr,
         seed=options.scenario_seed,
         history=0 if options.no_history else HISTORY_FRAMES,
+        workers=options.workers,
     )
     print(report.text(table))
     for path in report.write(table, options.output):

@@ -1,6 +1,5 @@
 """Labelled frames, made ready for training: objects that nothing shows left out, augmented, corrupted on purpose."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -96,11 +95,6 @@ class TrainingFrames:
         if self.grid_mask and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, changes)
         return follow(frame, labelled)
-
-
-def each(frames: LabelledFrames) -> Iterator[LabelledFrame]:
-    """Yield a data set's frames in order."""
-    return (frames[index] for index in range(len(frames)))
 
 
 def before(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:

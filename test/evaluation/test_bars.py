@@ -3,8 +3,9 @@
 import pytest
 
 from aqr_perception.evaluation.bars import SHARES_OF_CLEAN, Bar, bars
+from aqr_perception.evaluation.blackout import BlackoutWeights
 from aqr_perception.evaluation.metrics import DetectionScores
-from aqr_perception.evaluation.robustness import BlackoutWeights, RobustnessRow, RobustnessTable
+from aqr_perception.evaluation.robustness import RobustnessRow, RobustnessTable
 from aqr_perception.evaluation.scenarios import SCENARIOS
 from aqr_perception.options import AqrMode
 

@@ -7,8 +7,9 @@ import cv2
 import pytest
 
 from aqr_perception.evaluation import report
+from aqr_perception.evaluation.blackout import BlackoutWeights
 from aqr_perception.evaluation.metrics import DetectionScores
-from aqr_perception.evaluation.robustness import BlackoutWeights, RobustnessRow, RobustnessTable
+from aqr_perception.evaluation.robustness import RobustnessRow, RobustnessTable
 from aqr_perception.options import AqrMode
 
 SCORES = {("clean", "off"): 0.5, ("clean", "auto"): 0.52, ("LiDAR gone", "off"): 0.2, ("LiDAR gone", "auto"): 0.39}

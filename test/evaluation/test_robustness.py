@@ -2,20 +2,16 @@
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
-import torch
 
-from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.metrics import EvaluationError
-from aqr_perception.evaluation.robustness import blackout_weights, run
+from aqr_perception.evaluation.robustness import run
 from aqr_perception.evaluation.scenarios import Scenario
 from aqr_perception.frame import Detections, Frame, GroundTruth, LabelledFrame
-from aqr_perception.models.cmt import Features
-from aqr_perception.models.fusion_head import HeadOutput
 from aqr_perception.options import DetectionOptions
 
 
@@ -52,6 +48,12 @@ class _TruthTeller:
         self.forgot = len(self.seen)
 
     def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        return self.detect_in(self.extract(frame), options)
+
+    def extract(self, frame: Frame, known: Frame | None = None) -> Frame:
+        return frame
+
+    def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
         truth = self._truths[frame.stamp_ns]
         assert frame.points is not None and options.score_threshold == 0
         self.seen.append((frame.stamp_ns, options.aqr.mode, len(frame.points)))
@@ -122,8 +124,8 @@ def test_a_detector_that_remembers_is_shown_the_same_failure_before_each_frame(f
 
         remembers = True
 
-        def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            result = super().detect(frame, options)
+        def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+            result = super().detect_in(frame, options)
             memories.append([stamp for stamp, _, _ in self.seen[self.forgot :]])
             return result
 
@@ -156,8 +158,8 @@ def test_frames_without_any_lidar_count_objects_without_points(frames: list[Labe
         return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None), truth=truth)
 
     class Blind(_TruthTeller):
-        def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            return super().detect(dataclasses.replace(frame, points=np.zeros((0, 5), np.float32)), options)
+        def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+            return super().detect_in(dataclasses.replace(frame, points=np.zeros((0, 5), np.float32)), options)
 
     table = run(cast(Detector, Blind(frames)), [without_lidar(frame) for frame in frames], {"clean": _clean}, ["auto"])
     assert table.row("clean", "auto").scores.objects == 30
@@ -169,53 +171,5 @@ def test_what_cannot_be_compared_is_refused(frames: list[LabelledFrame]) -> None
         run(detector, frames, {"points_lost": _points_lost})
     with pytest.raises(EvaluationError, match="no frames"):
         run(detector, [], SCENARIOS)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Detector:
-    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def small() -> LabelledFrame:
-    frame = made_up_frame()
-    frame = dataclasses.replace(frame, cameras=frame.cameras[:2], points=np.ascontiguousarray(frame.points[::4]))
-    return LabelledFrame(frame, dataclasses.replace(_frame(0).truth, visibility=np.ones((6, 2), np.float32)))
-
-
-def test_only_the_black_cameras_weight_is_compared(
-    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    untrained = blackout_weights(tiny, [small], progress=False)
-    assert untrained is not None and untrained.queries > 10
-    assert untrained.intact > 0.85 and untrained.ratio == pytest.approx(1, abs=0.05)
-    decode = tiny.model.decode
-
-    def distrustful(features: Features, *args: Any, **options: Any) -> HeadOutput:
-        """Trust a camera a quarter as much where the batch's first sample has another picture of it."""
-        assert features.image is not None
-        differs = (features.image != features.image[:1]).flatten(2).any(-1)
-        output = decode(features, *args, **options)
-        assert output.router is not None
-        cameras = output.router.cameras * torch.where(differs, 0.25, 1.0)[:, None]
-        return output._replace(router=output.router._replace(cameras=cameras))
-
-    monkeypatch.setattr(tiny.model, "decode", distrustful)
-    measured = blackout_weights(tiny, [small, small], progress=False)
-    assert measured is not None and measured.queries > untrained.queries
-    assert measured.ratio == pytest.approx(0.25, rel=0.05) and measured.modality_ratio == pytest.approx(1, abs=0.05)
-
-
-def test_without_cameras_there_is_no_black_camera_to_ask_about(tiny: Detector) -> None:
-    assert blackout_weights(tiny, [_frame(0)], progress=False) is None
-
-
-@pytest.mark.slow
-def test_the_real_detector_goes_through_the_table(tiny: Detector, small: LabelledFrame) -> None:
-    def lidar_gone(labelled: LabelledFrame, _: np.random.Generator) -> LabelledFrame:
-        return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None))
-
-    table = run(tiny, [small], {"clean": _clean, "lidar_gone": lidar_gone}, progress=False)
-    assert len(table.rows) == 4 and table.blackout is not None
-    assert all(row.lidar_weight == 0 for row in table.rows if row.scenario == "lidar_gone")
-    assert all(row.lidar_weight > 0.5 for row in table.rows if row.scenario == "clean")
+    with pytest.raises(EvaluationError, match="workers is 0"):
+        run(detector, frames, SCENARIOS, workers=0)

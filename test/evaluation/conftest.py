@@ -1,0 +1,40 @@
+"""Small detectors with random weights, and a frame for them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.benchmarks.inputs import made_up_frame
+from aqr_perception.detector import Detector
+from aqr_perception.frame import GroundTruth, LabelledFrame
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Detector:
+    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def opinionated() -> Detector:
+    """A detector whose router tells queries apart, unlike a fresh one."""
+    detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in detector.model.named_parameters():
+            if name.startswith("aqr."):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return detector
+
+
+@pytest.fixture(scope="session")
+def small() -> LabelledFrame:
+    """A made-up frame with two of its cameras and some of its points, and six objects in a row."""
+    frame = made_up_frame()
+    frame = dataclasses.replace(frame, cameras=frame.cameras[:2], points=np.ascontiguousarray(frame.points[::4]))
+    boxes = np.zeros((6, 9), np.float32)
+    boxes[:, 0] = np.arange(6) * 6 - 15
+    boxes[:, 3:6] = 2
+    index = np.arange(6)
+    return LabelledFrame(frame, GroundTruth(boxes, index % 3, index, np.full(6, 9), np.ones((6, 2), np.float32)))

@@ -1,0 +1,72 @@
+"""What a router makes of a black camera: whose weights are compared, and of which queries."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from aqr_perception.detector import Detector
+from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights, query_weights
+from aqr_perception.frame import LabelledFrame
+from aqr_perception.models.detection_model import Features
+from aqr_perception.models.fusion_head import HeadOutput, Queries
+
+
+def weights(detector: Detector, *frames: LabelledFrame) -> BlackoutWeights:
+    measured = mean_weights([query_weights(detector, labelled, index) for index, labelled in enumerate(frames)])
+    assert measured is not None
+    return measured
+
+
+def test_only_the_black_cameras_weight_is_compared(
+    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained = weights(tiny, small)
+    assert untrained.queries > 10
+    assert untrained.intact > 0.85 and untrained.ratio == pytest.approx(1, abs=0.05)
+    decode = tiny.model.decode
+
+    def distrustful(features: Features, *args: Any, **options: Any) -> HeadOutput:
+        """Trust a camera a quarter as much where the batch's first sample has another picture of it."""
+        assert features.image is not None
+        differs = (features.image != features.image[:1]).flatten(2).any(-1)
+        output = decode(features, *args, **options)
+        assert output.router is not None
+        cameras = output.router.cameras * torch.where(differs, 0.25, 1.0)[:, None]
+        return output._replace(router=output.router._replace(cameras=cameras))
+
+    monkeypatch.setattr(tiny.model, "decode", distrustful)
+    measured = weights(tiny, small, small)
+    assert measured.queries > untrained.queries
+    assert measured.ratio == pytest.approx(0.25, rel=0.05) and measured.modality_ratio == pytest.approx(1, abs=0.05)
+
+
+def test_queries_that_the_pictures_propose_are_left_out(
+    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = tiny.model.decode
+
+    def proposing(moved: int) -> BlackoutWeights | None:
+        def moving(*args: Any, **options: Any) -> HeadOutput:
+            """Let the first queries of the second sample, whose camera is black, be elsewhere."""
+            output = decode(*args, **options)
+            places = torch.full((2, tiny.model.preset.decoder.queries, 3), 0.5)
+            places[1, :moved] += 0.1
+            return output._replace(queries=Queries(places, 0, None))
+
+        monkeypatch.setattr(tiny.model, "decode", moving)
+        return mean_weights([query_weights(tiny, small, 0)])
+
+    everywhere, some = proposing(0), proposing(tiny.model.preset.decoder.queries // 2)
+    assert everywhere is not None and some is not None and 0 < some.queries < everywhere.queries
+    assert proposing(tiny.model.preset.decoder.queries) is None
+
+
+def test_without_a_camera_or_a_router_there_is_nobody_to_ask(
+    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_cameras = dataclasses.replace(small, frame=dataclasses.replace(small.frame, cameras=()))
+    assert mean_weights([query_weights(tiny, without_cameras, 0)]) is None
+    monkeypatch.setattr(tiny.model, "router_trained", False)
+    assert mean_weights([query_weights(tiny, small, 0)]) is None

@@ -1,0 +1,81 @@
+"""One frame under every failure and in every mode: as if each had been detected in by itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from aqr_perception.detector import Detector
+from aqr_perception.evaluation.examination import Examination
+from aqr_perception.evaluation.replay import replay
+from aqr_perception.evaluation.scenarios import SCENARIOS, apply
+from aqr_perception.frame import Detections, Frame, LabelledFrame
+from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
+
+MODES: tuple[AqrMode, ...] = ("off", "auto")
+
+
+def same(first: Detections, second: Detections) -> bool:
+    pairs = ((getattr(first, field.name), getattr(second, field.name)) for field in dataclasses.fields(Detections))
+    return all(np.array_equal(one, other) for one, other in pairs)
+
+
+def options(mode: AqrMode) -> DetectionOptions:
+    return DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model(mode))
+
+
+def test_shared_features_change_nothing(opinionated: Detector, small: LabelledFrame) -> None:
+    scenarios = {name: SCENARIOS[name] for name in ("clean", "4 beams", "all cameras gone", "one camera gone")}
+    answers = Examination(opinionated, [small], scenarios, MODES, seed=0, history=0)(0)
+    assert set(answers.found) == {(name, mode) for name in scenarios for mode in MODES}
+    for (name, mode), found in answers.found.items():
+        alone = opinionated.detect(apply(name, small).frame, options(mode)).detections
+        assert same(found, alone), (name, mode)
+    assert not same(answers.found["clean", "off"], answers.found["clean", "auto"])
+    assert answers.truth is small.truth and answers.has_lidar and len(answers.blackout)
+
+
+def test_each_branch_looks_once_at_what_it_is_given(
+    opinionated: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = {"image_features": 0, "bev_features": 0, "decode": 0}
+
+    def count(name: str) -> None:
+        method = getattr(opinionated.model, name)
+
+        def counted(*arguments: object, **named: object) -> object:
+            looked[name] += 1
+            return method(*arguments, **named)
+
+        monkeypatch.setattr(opinionated.model, name, counted)
+
+    for name in looked:
+        count(name)
+    monkeypatch.setattr("aqr_perception.evaluation.examination.query_weights", lambda *_: np.zeros((0, 4)))
+    Examination(opinionated, [small], SCENARIOS, MODES, seed=0, history=0)(0)
+    # Clean, one camera gone, half occluded, all gone; clean, four beams, field of view, half the objects, gone.
+    assert looked == {"image_features": 4, "bev_features": 5, "decode": 2 * len(SCENARIOS)}
+
+
+def test_a_detector_that_remembers_has_seen_the_same_failure_before_in_every_mode(small: LabelledFrame) -> None:
+    def seen(half_seconds: int) -> LabelledFrame:
+        views = tuple(
+            dataclasses.replace(view, image=np.roll(view.image, 99 * half_seconds, 1)) for view in small.frame.cameras
+        )
+        frame = Frame(half_seconds * 500_000_000, None, views, to_fixed=np.eye(4))
+        return dataclasses.replace(small, frame=frame)
+
+    class Drive(list[LabelledFrame]):
+        def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
+            return self[max(index - count, 0) : index]
+
+    drive = Drive(map(seen, range(2)))
+    detector = Detector("petrv2_tiny", "random", device="cpu", precision="fp32")
+    scenarios = {name: SCENARIOS[name] for name in ("clean", "one camera gone")}
+    answers = Examination(detector, drive, scenarios, MODES, seed=0, history=1)(1)
+    for (name, mode), found in answers.found.items():
+        earlier, failing = (apply(name, labelled).frame for labelled in drive)
+        replay(detector, [earlier], options(mode))
+        assert same(found, detector.detect(failing, options(mode)).detections), (name, mode)
+        replay(detector, [])
+        assert not same(found, detector.detect(failing, options(mode)).detections), (name, mode)
