@@ -5,17 +5,15 @@ Attribute names follow the published checkpoints' keys.
 
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Queries
 from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalHead, ProposalMaps
+from aqr_perception.models.proposals import ProposalMaps
+from aqr_perception.models.proposing import proposal_head, with_proposals
 from aqr_perception.options import AqrOptions
 
 
@@ -35,7 +33,7 @@ class CMT(FusionModel):
         self.pts_bbox_head = FusionHead(preset)
         self.aqr = Router(preset.decoder.channels)
         if preset.decoder.proposals.count:
-            self.proposals = _proposal_head(preset)
+            self.proposals = proposal_head(preset)
 
     def decode(
         self,
@@ -54,38 +52,12 @@ class CMT(FusionModel):
         router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
         maps = self.propose(features)
         if maps is not None:
-            queries = self._with_proposals(maps, features, lidar_to_image, queries)
+            learned = self.pts_bbox_head.reference_points.weight
+            queries = with_proposals(self.proposals, maps, learned, queries, features, lidar_to_image)
         head = partial(self.pts_bbox_head, router=router, aqr=aqr, attention_weights=attention_weights, layers=layers)
         output = self._by_lidar(features, lidar_to_image, queries, head)
         return output._replace(queries=queries, proposals=maps)
 
     def propose(self, features: Features) -> ProposalMaps | None:
+        """Return the branches' heat maps, for presets with proposals."""
         return self.proposals(features.bev, features.image) if hasattr(self, "proposals") else None
-
-    def _with_proposals(
-        self, maps: ProposalMaps, features: Features, lidar_to_image: Tensor | None, queries: Queries | None
-    ) -> Queries:
-        """Return the queries with proposals instead of the first of the learned reference points."""
-        if queries is None:
-            learned = self.pts_bbox_head.reference_points.weight.expand(len(features.has_points), -1, -1)
-            queries = Queries(learned, 0, None)
-        denoising, learned = queries.reference_points.tensor_split((queries.denoising,), dim=1)
-        has_points = torch.tensor(features.has_points, device=learned.device)
-        placed = self.proposals.queries(maps, learned, has_points, lidar_to_image, features.image_size)
-        # Denoising queries know nothing but where they are.
-        content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:])
-        points = torch.cat((denoising, placed.points), dim=1)
-        return queries._replace(reference_points=points, content=content, class_logits=class_logits)
-
-
-def _proposal_head(preset: Preset) -> ProposalHead:
-    decoder = preset.decoder
-    return ProposalHead(
-        0 if preset.points is None else 2 * preset.points.neck_channels,
-        decoder.channels,
-        decoder.channels,
-        len(CLASSES),
-        preset.point_range,
-        decoder.proposals.bev,
-        decoder.proposals.image,
-    )

@@ -285,8 +285,8 @@ def _check_proposals(preset: Preset, path: str) -> None:
             f"{path}: decoder.proposals are {proposals.bev} and {proposals.image}, but must be at least 0 and together "
             f"at most decoder.queries ({preset.decoder.queries})"
         )
-    if proposals.count and preset.architecture != "cmt":
-        raise PresetError(f"{path}: decoder.proposals are of architecture cmt alone, not {preset.architecture}")
+    if proposals.count and preset.architecture == "mome":
+        raise PresetError(f"{path}: decoder.proposals are not for mome; give 0, or take architecture cmt")
     if (proposals.bev and preset.points is None) or (proposals.image and preset.image is None):
         raise PresetError(f"{path}: decoder.proposals come from a branch that is not there; add it, or give 0")
 

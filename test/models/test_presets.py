@@ -72,7 +72,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], name
         ),
         ({"decoder": {"proposals": {"bev": -1}}}, "at least 0"),
         ({"points": None, "decoder": {"proposals": {"bev": 10}}}, "a branch that is not there"),
-        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "architecture cmt alone"),
+        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "not for mome"),
     ],
 )
 def test_proposals_that_cannot_be_had_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:

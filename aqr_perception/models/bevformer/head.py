@@ -15,7 +15,7 @@ from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
 from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
 from aqr_perception.models.bevformer.spatial import look, pillars
-from aqr_perception.models.fusion_head import HeadOutput, Predictions
+from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
 from aqr_perception.models.petr.branches import class_branches, located
 from aqr_perception.models.petr.position import ring_places
 from aqr_perception.models.presets import Preset
@@ -126,6 +126,7 @@ class BevFormerHead(nn.Module):
         aqr: AqrOptions,
         *,
         attention_weights: bool = False,
+        queries: Queries | None = None,
         layers: slice = slice(None),
     ) -> HeadOutput:
         """Detect objects in one batch.
@@ -136,6 +137,7 @@ class BevFormerHead(nn.Module):
             history: (B, N, C), the `HeadOutput.state` of that frame; None without: then the queries stand in for it.
             aqr: how weight maps are drawn.
             attention_weights: whether to return weights by camera; see `camera_weights.camera_shares`.
+            queries: where the queries start, and with what beside their learned content; None for the learned ones.
             layers: the decoder layers whose predictions are computed.
 
         Raises:
@@ -144,8 +146,10 @@ class BevFormerHead(nn.Module):
         sight = look(self._pillars, cameras.lidar_to_image, cameras.image_size)
         evidence = Evidence(self._embedded(cameras), cameras.shapes, sight)
         bev = self._bev(evidence, motion, history)
-        decoded = self._decode(bev)
+        decoded = self._decode(bev, queries)
         predictions = self._predict(decoded, layers)
+        if queries is not None and queries.class_logits is not None:
+            predictions = predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
         weights = None
         if attention_weights:
             weights = query_weights(
@@ -181,9 +185,17 @@ class BevFormerHead(nn.Module):
             past = Past(turned(history.detach(), motion.turn, self.grid, self._rotation_centre), shift)
         return self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
 
-    def _decode(self, bev: Tensor) -> Decoded:
+    def learned_references(self) -> Tensor:
+        """Return (Q, 3) in 0..1 of the point range, where queries look first."""
+        position, _ = self.query_embedding.weight.chunk(2, dim=1)
+        return self.transformer.reference_points(position).float().sigmoid()
+
+    def _decode(self, bev: Tensor, queries: Queries | None) -> Decoded:
         position, content = (part.expand(len(bev), -1, -1) for part in self.query_embedding.weight.chunk(2, dim=1))
-        references = self.transformer.reference_points(position).float().sigmoid()
+        references = self.learned_references().expand(len(bev), -1, -1)
+        if queries is not None:
+            references = queries.reference_points
+            content = content if queries.content is None else content + queries.content
         return self.transformer.decoder(content, position, bev, references, self.grid, self.reg_branches)
 
     def _predict(self, decoded: Decoded, layers: slice) -> Predictions:

@@ -15,10 +15,14 @@ from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset
+from aqr_perception.models.proposals import ProposalMaps
+from aqr_perception.models.proposing import proposal_head, with_proposals
 from aqr_perception.options import AqrOptions
 
 _COARSEST = 32
 """Stride of the backbone's last stage."""
+_PROPOSING_LEVEL = 1
+"""Of four, the one of stride 16."""
 
 
 class BEVFormer(CameraModel):
@@ -39,6 +43,8 @@ class BEVFormer(CameraModel):
         self.img_backbone = backbone
         self.img_neck = FPN(backbone.out_channels[-self._maps :], levels, preset.decoder.channels)
         self.pts_bbox_head = BevFormerHead(preset)
+        if preset.decoder.proposals.count:
+            self.proposals = proposal_head(preset)
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, cells, C) features of (B, V, 3, H, W) images; None where there are none.
@@ -88,15 +94,37 @@ class BEVFormer(CameraModel):
             raise ValueError(
                 f"BEVFormer was given {queries.denoising} denoising queries, but has none: train it without denoising"
             )
+        maps = self.propose(features)
+        if maps is not None:
+            learned = self.pts_bbox_head.learned_references()
+            queries = with_proposals(self.proposals, maps, learned, None, features, lidar_to_image)
         motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
-        return self.pts_bbox_head(
+        output: HeadOutput = self.pts_bbox_head(
             self._cameras(features, lidar_to_image),
             motion,
             None if history is None else _bev_of(history),
             aqr,
             attention_weights=attention_weights,
+            queries=queries if maps is not None else None,
             layers=layers,
         )
+        return output._replace(queries=queries, proposals=maps)
+
+    def propose(self, features: Features) -> ProposalMaps | None:
+        """Return the cameras' heat maps, of stride 16 or the coarsest there is, for presets with proposals.
+
+        BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.
+        """
+        if not hasattr(self, "proposals"):
+            return None
+        if features.image is None:
+            return ProposalMaps(None, None)
+        shapes = self._shapes(features.image_size)
+        level = min(_PROPOSING_LEVEL, len(shapes) - 1)
+        first = sum(rows * columns for rows, columns in shapes[:level])
+        rows, columns = shapes[level]
+        cells = features.image[:, :, first : first + rows * columns]
+        return self.proposals(None, cells.transpose(2, 3).unflatten(3, (rows, columns)))
 
     def _cameras(self, features: Features, lidar_to_image: Tensor | None) -> Cameras:
         batch, channels = len(features.has_points), self.preset.decoder.channels

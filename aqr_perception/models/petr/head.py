@@ -101,10 +101,17 @@ class PetrHead(nn.Module):
                 frames.append(current._replace(seconds=self.frame_gap) if past is None else past)
         memory = self._memory(frames, batch, image_size)
         decoded = self.transformer.decoder(
-            self.query_embedding.embed(queries.reference_points), memory, None, queries.mask, attention_weights
+            self.query_embedding.embed(queries.reference_points),
+            memory,
+            None,
+            queries.mask,
+            attention_weights,
+            content=queries.content,
         )
         seconds = None if self.frames == 1 else frames[1].seconds if frames else self.frame_gap
         predictions = self._predict(decoded.queries[layers], queries.reference_points, seconds, layers)
+        if queries.class_logits is not None:
+            predictions = predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
         weights = None
         if decoded.mass is not None:
             weights = self._weights(decoded.mass[..., 1:], frames, queries, image_size, aqr)

@@ -65,7 +65,8 @@ def standing(state: object, seconds: float = 0.5) -> History:
 def test_any_number_of_cameras_gives_finite_predictions(model: PETR, views: int) -> None:
     images, projections = camera_ring.images()[:, :views], camera_ring.projections()[:, :views]
     logits, boxes = model(images, projections)
-    assert logits.shape == (3, 1, 300, 10) and boxes.shape == (3, 1, 300, 10)
+    layers, queries = model.preset.decoder.layers, model.preset.decoder.queries
+    assert logits.shape == (layers, 1, queries, 10) and boxes.shape == (layers, 1, queries, 10)
     assert logits.isfinite().all() and boxes.isfinite().all()
 
 
@@ -82,15 +83,18 @@ def test_no_cameras_may_be_said_in_two_ways_and_points_are_not_looked_at(model: 
 @torch.inference_mode()
 def test_without_evidence_all_weights_are_zero(model: PETR) -> None:
     weights = predict(model, None, None, attention_weights=True).attention
-    assert weights is not None and weights.modality.shape == (1, 300, 2) and not weights.modality.any()
-    assert weights.cameras.shape == (1, 300, 0) and weights.camera_maps.numel() == weights.bev_map.numel() == 0
+    queries = model.preset.decoder.queries
+    assert weights is not None and weights.modality.shape == (1, queries, 2) and not weights.modality.any()
+    assert weights.cameras.shape == (1, queries, 0) and weights.camera_maps.numel() == weights.bev_map.numel() == 0
 
 
 @torch.inference_mode()
 def test_the_order_of_the_cameras_does_not_matter(model: PETR) -> None:
     images, projections, order = camera_ring.images(), camera_ring.projections(), torch.tensor([3, 1, 5, 0, 2, 4])
     first, second = model(images, projections), model(images[:, order], projections[:, order])
-    torch.testing.assert_close(first.boxes, second.boxes, atol=1e-3, rtol=1e-3)
+    # Proposals of almost the same score may change places.
+    same = torch.cdist(first.boxes[-1], second.boxes[-1], compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(same.amin(2), torch.zeros_like(same[..., 0]), atol=1e-2, rtol=0)
 
 
 @torch.inference_mode()
@@ -134,8 +138,8 @@ def test_weights_lie_on_the_cameras_alone_and_maps_in_their_range(model: PETR) -
     weights = output.attention
     assert weights is not None and output.router is None and not model.router_trained
     assert not weights.modality[..., 0].any() and weights.bev_map.numel() == 0
-    torch.testing.assert_close(weights.modality[..., 1], torch.ones(1, 300), atol=1e-4, rtol=0)
-    torch.testing.assert_close(weights.cameras.sum(-1), torch.ones(1, 300), atol=1e-4, rtol=0)
+    torch.testing.assert_close(weights.modality[..., 1], torch.ones(1, model.preset.decoder.queries), atol=1e-4, rtol=0)
+    torch.testing.assert_close(weights.cameras.sum(-1), torch.ones(1, model.preset.decoder.queries), atol=1e-4, rtol=0)
     assert weights.camera_maps.shape == (1, 6, 4, 11)
     assert weights.camera_maps.min() >= 0 and 0 < weights.camera_maps.max() <= 1.5
 
@@ -200,8 +204,10 @@ def test_what_a_camera_showed_before_it_failed_counts_for_the_cameras_together(p
     images, projections = camera_ring.images(), camera_ring.projections()
     state = predict(petrv2, images, projections).state
     weights = predict(petrv2, images[:, :5], projections[:, :5], standing(state), attention_weights=True).attention
-    assert weights is not None and weights.cameras.shape == (1, 300, 5)
-    torch.testing.assert_close(weights.modality[..., 1], torch.ones(1, 300), atol=1e-4, rtol=0)
+    assert weights is not None and weights.cameras.shape == (1, petrv2.preset.decoder.queries, 5)
+    torch.testing.assert_close(
+        weights.modality[..., 1], torch.ones(1, petrv2.preset.decoder.queries), atol=1e-4, rtol=0
+    )
     assert (weights.cameras.sum(-1) < 1).all()
 
 
@@ -210,7 +216,7 @@ def test_matching_queries_learn_nothing_from_denoising_ones(model: PETR) -> None
     images, projections = camera_ring.images(), camera_ring.projections()
     learned = model.pts_bbox_head.reference_points.weight[None]
     noise = torch.rand(1, 40, 3, generator=torch.Generator().manual_seed(1))
-    mask = torch.zeros(340, 340, dtype=torch.bool)
+    mask = torch.zeros(2 * [40 + learned.shape[1]], dtype=torch.bool)
     mask[40:, :40] = True
     both = model(images, projections, queries=Queries(torch.cat((noise, learned), dim=1), 40, mask))
     torch.testing.assert_close(both.boxes[:, :, 40:], model(images, projections).boxes, atol=1e-4, rtol=1e-4)
@@ -224,8 +230,8 @@ def test_gradients_reach_every_part(name: str) -> None:
     silent = [
         name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
-    # The first layer's queries attend to each other while they are still zero.
-    assert not [name for name in silent if "decoder.layers.0." not in name]
+    # Heat maps learn from their own loss; the first layer's queries attend to each other while they are still zero.
+    assert not [name for name in silent if "decoder.layers.0." not in name and not name.startswith("proposals.")]
 
 
 @pytest.mark.parametrize("name", ["petr_tiny", "petrv2_tiny"])
