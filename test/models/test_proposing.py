@@ -1,0 +1,49 @@
+"""Proposals in whichever model asks for them: CMT, PETR and BEVFormer."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from aqr_perception.models import build_model
+from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.options import AqrOptions
+
+SIZE = (96, 128)
+"""Height and width of the images in pixels."""
+
+
+def projections() -> Tensor:
+    """Return (1, 2, 4, 4) of cameras that look forward and backward."""
+    matrices = torch.eye(4).repeat(1, 2, 1, 1)
+    for view, forward in enumerate((1.0, -1.0)):
+        rotation = torch.tensor([[0.0, -forward, 0.0], [0.0, 0.0, -1.0], [forward, 0.0, 0.0]])
+        pinhole = torch.tensor([[80.0, 0, 64], [0, 80, 48], [0, 0, 1]])
+        matrices[0, view, :3, :3] = pinhole @ rotation
+        matrices[0, view, :3, 3] = pinhole @ torch.tensor([0.0, 1.5, 0.0])
+    return matrices
+
+
+def answer(model: DetectionModel, pictures: Tensor | None) -> HeadOutput:
+    features = model.features(pictures, None, model.image_features(pictures), None)
+    return model.decode(features, None if pictures is None else projections(), AqrOptions.of_model())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
+def test_pictures_decide_where_queries_start_and_what_is_suspected(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name).eval()
+    first, second = (answer(model, torch.randn(1, 2, 3, *SIZE)) for _ in range(2))
+    assert first.proposals is not None and first.proposals.image is not None and first.proposals.bev is None
+    assert first.queries is not None and second.queries is not None
+    moved = (first.queries.reference_points != second.queries.reference_points).any(-1)
+    wanted = model.preset.decoder.proposals
+    assert moved.sum() == wanted.image
+    assert first.queries.class_logits is not None
+    assert ((first.queries.class_logits != 0).any(-1) == moved).all(), "only what is proposed is suspected"
+
+    blind = answer(model, None)
+    assert blind.queries is not None and blind.queries.class_logits is not None
+    assert not blind.queries.class_logits.any()
+    assert blind.predictions.boxes.isfinite().all()
