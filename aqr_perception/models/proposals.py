@@ -202,9 +202,14 @@ def depth_scale(lidar_to_image: Tensor) -> Tensor:
     It is the depth at which a metre takes `_PIXELS_PER_METRE`: what a picture tells is the size in pixels, from which
     depth follows with the focal length. The map holds the logarithm of depth over this scale.
     """
+    return focal_length(lidar_to_image) / _PIXELS_PER_METRE
+
+
+def focal_length(lidar_to_image: Tensor) -> Tensor:
+    """Return (...): the focal length in pixels, horizontally, of projections (..., 4, 4)."""
     first, third = lidar_to_image[..., 0, :3], lidar_to_image[..., 2, :3]
     # The rows are f r1 + c r3 and r3 of a rotation's rows: their cross product is f long.
-    return torch.linalg.cross(first, third).norm(dim=-1) / _PIXELS_PER_METRE
+    return torch.linalg.cross(first, third).norm(dim=-1)
 
 
 def _peak_scores(logits: Tensor) -> Tensor:

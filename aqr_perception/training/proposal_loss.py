@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.proposals import PLACE_CHANNELS, ProposalMaps, depth_scale
+from aqr_perception.models.proposals import PLACE_CHANNELS, ProposalMaps, depth_scale, focal_length
 from aqr_perception.training.frames import LEAST_VISIBLE
 from aqr_perception.training.sample import Batch
 
 CLASS_WEIGHT, PLACE_WEIGHT = 1.0, 0.5
 
-_LEAST_SIGMA = 0.8
-"""In cells: a Gaussian narrower than a cell is a single one."""
+_LEAST_SIGMA, _MOST_SIGMA = 0.8, 2.5
+"""In cells: a Gaussian narrower than a cell is a single one; an object close to a camera must not fill the picture."""
 _SIGMAS_PER_EDGE = 6.0
-_LEAST_DEPTH = 1.0
+_LEAST_DEPTH = 1.0  # metres
 _LEAST_HEALTH = 0.5
 
 
@@ -132,11 +132,10 @@ def _image_centres(batch: Batch, size: torch.Size) -> Centres:
         inside = ((cell >= 0) & (cell < boxes.new_tensor([columns, rows]))).all(-1) & (projected[..., 2] > _LEAST_DEPTH)
         health = _health(batch.camera_health[sample], cell, size)
         shown = inside & (visibility >= LEAST_VISIBLE) & (health >= _LEAST_HEALTH)
-        scale = depth_scale(projections)
-        apparent = (boxes[:, 3:6].amax(-1)[:, None] * 10.0 * scale / depth) * columns / width
-        sigma = (apparent / _SIGMAS_PER_EDGE).clamp(min=_LEAST_SIGMA, max=2.5)
+        edge = boxes[:, 3:6].amax(-1)[:, None] * focal_length(projections) / depth * columns / width
+        sigma = (edge / _SIGMAS_PER_EDGE).clamp(_LEAST_SIGMA, _MOST_SIGMA)
         on = sample * views + torch.arange(views, device=boxes.device).expand_as(inside)
-        centres = Centres(on, labels[:, None].expand_as(inside), cell, (depth / scale).log(), sigma)
+        centres = Centres(on, labels[:, None].expand_as(inside), cell, (depth / depth_scale(projections)).log(), sigma)
         found.append(Centres(*(values[shown] for values in centres)))
     return Centres(*map(torch.cat, zip(*found, strict=True)))
 
