@@ -17,22 +17,22 @@ from aqr_perception.training.camera_corruption import Picture
 from aqr_perception.training.lidar_corruption import Cloud
 from aqr_perception.training.sample import HEALTH_GRID, Health, HealthyFrame
 
-CLEAN_SHARE = 0.45
+CLEAN_SHARE = 0.35
 """Share of the frames that stay as they are."""
 MILDEST = 0.2
 """Severities are drawn from here to 1."""
 
 _CAMERA_FAULTS = {
     "black": 0.2,
-    "missing": 0.1,
-    "frozen": 0.15,
+    "missing": 0.2,
+    "frozen": 0.1,
     "noisy": 0.1,
     "blurred": 0.1,
     "over-exposed": 0.1,
-    "occluded": 0.15,
+    "occluded": 0.1,
     "misplaced": 0.1,
 }
-_LIDAR_FAULTS = {"gone": 0.25, "few beams": 0.2, "field of view": 0.2, "objects": 0.25, "noisy": 0.1}
+_LIDAR_FAULTS = {"gone": 0.35, "few beams": 0.2, "field of view": 0.2, "objects": 0.15, "noisy": 0.1}
 _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 

@@ -89,12 +89,12 @@ def test_the_same_seed_gives_the_same_failure(seed: int) -> None:
     assert all(np.array_equal(first.health.cameras[name], grid) for name, grid in second.health.cameras.items())
 
 
-def test_about_45_percent_of_frames_stay_as_they_are_and_no_frame_goes_blind() -> None:
+def test_about_a_third_of_frames_stay_as_they_are_and_no_frame_goes_blind() -> None:
     labelled = labelled_frame()
     rng = np.random.default_rng(0)
     drawn = [corrupt(labelled, rng) for _ in range(400)]
     clean = [sample for sample in drawn if sample.labelled is labelled]
-    assert 0.38 < len(clean) / len(drawn) < 0.53
+    assert 0.28 < len(clean) / len(drawn) < 0.42
     assert all(sample.health.lidar.all() and not sample.health.cameras for sample in clean)
     for sample in drawn:
         frame, cameras = sample.labelled.frame, sample.health.cameras
