@@ -4,17 +4,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights
-from aqr_perception.evaluation.examination import Answers, Examination
+from aqr_perception.evaluation.examination import Examination
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
 from aqr_perception.evaluation.scenarios import Scenario
-from aqr_perception.evaluation.workers import each_answers
-from aqr_perception.frame import Detections
+from aqr_perception.evaluation.workers import each_answers, each_result
+from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
 from aqr_perception.training.frames import LabelledFrames
 from aqr_perception.training.sequences import HISTORY_FRAMES
@@ -111,7 +112,7 @@ def run(
         modes: of AQR.
         history: for a detector that remembers: frames that it is shown before each, in which the same fails; where the
             drive starts, fewer. 0 takes its memory away.
-        workers: processes that share the frames; see `each_answers`.
+        workers: processes that share the frames, then the rows; see `each_answers`.
         progress: whether to show progress bars.
 
     Raises:
@@ -133,7 +134,10 @@ def run(
     bar = partial(tqdm, leave=False, disable=not progress)
     answers = list(bar(each_answers(examination, workers), "detecting", len(frames), unit="frame"))
     asked = [(name, mode) for name in scenarios for mode in modes]
-    rows = [_row(answers, name, mode) for name, mode in bar(asked, "scoring", unit="row")]
+    truths, has_lidar = [answer.truth for answer in answers], any(answer.has_lidar for answer in answers)
+    found = (_Found(name, mode, [answer.found[name, mode] for answer in answers]) for name, mode in asked)
+    score = partial(_row, truths=truths, has_lidar=has_lidar)
+    rows = list(bar(each_result(score, found, workers), "scoring", len(asked), unit="row"))
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
     rows = [replace(row, share_of_clean=share) for row, share in zip(rows, shares, strict=True)]
@@ -142,12 +146,18 @@ def run(
     return RobustnessTable(detector.preset_name, len(frames), seed, tuple(rows), blackout, remembered)
 
 
-def _row(answers: Sequence[Answers], scenario: str, mode: AqrMode) -> RobustnessRow:
+class _Found(NamedTuple):
+    """What was detected in every frame under one scenario and mode."""
+
+    scenario: str
+    mode: AqrMode
+    detections: Sequence[Detections]
+
+
+def _row(found: _Found, truths: Sequence[GroundTruth], has_lidar: bool) -> RobustnessRow:
     """Return a row whose share of clean is not known yet."""
-    found = [answer.found[scenario, mode] for answer in answers]
-    has_lidar = any(answer.has_lidar for answer in answers)
-    scores = evaluate(zip(found, (answer.truth for answer in answers), strict=True), need_lidar_points=has_lidar)
-    return RobustnessRow(scenario, mode, scores, 0.0, *_mean_weights(found))
+    scores = evaluate(zip(found.detections, truths, strict=True), need_lidar_points=has_lidar)
+    return RobustnessRow(found.scenario, found.mode, scores, 0.0, *_mean_weights(found.detections))
 
 
 def _mean_weights(found: Sequence[Detections]) -> tuple[float, float]:

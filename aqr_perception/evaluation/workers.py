@@ -1,14 +1,18 @@
-"""An examination shared among processes."""
+"""An examination, or other work, shared among processes."""
 
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from aqr_perception.evaluation.examination import Answers, Examination
+
+AskedT = TypeVar("AskedT")
+ResultT = TypeVar("ResultT")
 
 _examination: Examination
 """The worker process's own."""
@@ -35,11 +39,24 @@ def each_answers(examination: Examination, workers: int) -> Iterator[Answers]:
         yield from pool.map(_answers, range(count))
 
 
+def each_result(function: Callable[[AskedT], ResultT], asked: Iterable[AskedT], workers: int) -> Iterator[ResultT]:
+    """Yield a function's results, in order; of several workers each has a share. All that is handed on is pickled."""
+    if workers == 1:
+        yield from map(function, asked)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_on_interrupt) as pool:
+        yield from pool.map(function, asked)
+
+
 def _start(content: bytes) -> None:
     global _examination
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback of its own
+    _end_on_interrupt()
     torch.set_num_threads(1)
     _examination = pickle.loads(content)
+
+
+def _end_on_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, without a traceback of its own
 
 
 def _answers(index: int) -> Answers:

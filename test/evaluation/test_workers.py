@@ -1,5 +1,6 @@
 """Frames shared among processes: nothing but the time changes."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.examination import Examination
 from aqr_perception.evaluation.scenarios import SCENARIOS
-from aqr_perception.evaluation.workers import each_answers
+from aqr_perception.evaluation.workers import each_answers, each_result
 from aqr_perception.frame import LabelledFrame
 
 
@@ -19,6 +20,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_in_which_they_were_asked_for(workers: int) -> None:
+    assert list(each_result(math.factorial, iter(range(8)), workers)) == [1, 1, 2, 6, 24, 120, 720, 5040]
 
 
 @pytest.mark.slow
