@@ -133,9 +133,10 @@ def _attend_differentiably(
         def attend_block(
             q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block
         ) -> tuple[Tensor, Tensor]:
-            scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+            # In place, and the queries scaled instead of the scores: each pass over them costs as much as the product.
+            scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
             if bias is not None:
-                scores = scores + bias.with_weights(*weights).dense(block)[:, None]
+                scores += bias.with_weights(*weights).dense(block)[:, None]
             attention = scores.softmax(-1)
             seen = attention.detach().mean(1) if return_mass else attention.new_zeros(0)
             if return_mass and layout is not None:
