@@ -206,7 +206,13 @@ def test_options_out_of_range_are_refused(bag: Path, arguments: list[str]) -> No
 def test_the_process_ends_cleanly_when_told_to(bag: Path, listener: Listener, end: signal.Signals) -> None:
     listener.listen(Image, "/image")
     command = [sys.executable, "-m", "aqr_perception.nodes.bag_player", str(bag), "--loop", "--clock", "--wait", "5"]
-    player = subprocess.Popen([*command, "--topics", "/image"], stderr=subprocess.PIPE, text=True)
+    player = subprocess.Popen(
+        [*command, "--topics", "/image"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a script inherit deaf ears for SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         listener.wait_for("/image", 6)
         player.send_signal(end)

@@ -272,7 +272,7 @@ def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothin
 
     own = tmp_path / "my_model.yaml"
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
-    values["decoder"]["queries"] = 40
+    values["decoder"] |= {"queries": 40, "proposals": {"bev": 20, "image": 10}}
     own.write_text(yaml.safe_dump(values))
     assert load_preset(str(own)).decoder.queries == 40
     assert vehicle.set_parameters(model__preset=str(own)).successful
