@@ -36,7 +36,7 @@ def main() -> None:
             axes.plot(steps, values, label=name, linewidth=2 if bold else 1, color="black" if bold else None)
         axes.set(title=run.name, xlabel="step", ylabel="loss", yscale="log")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.savefig(options.png, dpi=110)
     print(options.png)
 
