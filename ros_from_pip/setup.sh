@@ -51,8 +51,11 @@ check_machine() {
 fingerprint() { (cd "$root" && find "$@" -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum); }
 unchanged() { [[ -f $ros/$1.stamp && $(cat "$ros/$1.stamp") == "$2" ]]; }
 
+# What a shell has sourced but for the .ros/ of this or another clone, which its own setup made.
+prefixes_of_others() { tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e '^$' -e '/\.ros/' | paste -sd:; }
+
 have_sourced_ros() {
-    [[ -n ${AMENT_PREFIX_PATH:-} && ${AMENT_PREFIX_PATH} != *"$ros"* ]] || return 1
+    [[ -n $(prefixes_of_others) ]] || return 1
     local error
     error=$(python3 -c 'import rclpy' 2>&1) && return
     say "ROS 2 ${ROS_DISTRO:-} is sourced, but $(command -v python3) cannot import its rclpy ($(tail -n1 <<<"$error")); taking ROS 2 from PyPI instead" >&2
@@ -119,7 +122,7 @@ check_ros_packages() {
 
 install_beside_ros() {
     local stamp
-    stamp="$(python3 --version) $AMENT_PREFIX_PATH $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh)"
+    stamp="$(python3 --version) $(prefixes_of_others) $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh)"
     unchanged wheels "$stamp" && return
     check_ros_packages
     say "found ROS 2 ${ROS_DISTRO:-}; adding the libraries that it lacks to .ros/venv"

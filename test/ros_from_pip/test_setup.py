@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[2] / "ros_from_pip" / "setup.sh"
-TOOLS = ("bash", "dirname", "flock", "paste", "sort")
+TOOLS = ("bash", "dirname", "flock", "grep", "paste", "sort", "tr")
 PYTHON_3_12 = "case $2 in *print*) echo 3.12.1;; *rclpy*) exit 1;; esac"
 PYTHON_3_9 = "case $2 in *print*) echo 3.9.18;; *) exit 1;; esac"
 WITH_RCLPY_ALONE = "case $2 in *print*) echo 3.12.1;; *cv_bridge*|*vision_msgs*) exit 1;; esac"
@@ -86,10 +86,18 @@ def test_a_missing_build_tool_is_named_with_its_package(machine: Machine, tool: 
     assert f"{tool} is missing" in said and "apt-get install build-essential" in said
 
 
-def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(machine: Machine) -> None:
+@pytest.mark.parametrize("beside", ["", "/elsewhere/.ros/ws:/elsewhere/.ros/venv:"])
+def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(machine: Machine, beside: str) -> None:
     machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
     machine.has("python3", WITH_RCLPY_ALONE)
     for tool in ("find", "xargs", "sha256sum"):
         (machine.bin / tool).symlink_to(shutil.which(tool) or tool)
-    said = machine.refusal(AMENT_PREFIX_PATH="/opt/ros/jazzy", ROS_DISTRO="jazzy")
+    said = machine.refusal(AMENT_PREFIX_PATH=f"{beside}/opt/ros/jazzy", ROS_DISTRO="jazzy")
     assert "ROS 2 jazzy lacks cv_bridge vision_msgs" in said and "rosdep install" in said
+
+
+def test_the_environment_of_another_clone_is_no_sourced_ros(machine: Machine) -> None:
+    machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
+    machine.has("python3", WITH_RCLPY_ALONE)
+    said = machine.refusal(AMENT_PREFIX_PATH="/elsewhere/.ros/ws:/elsewhere/.ros/underlay:/elsewhere/.ros/venv")
+    assert "found Linux on aarch64" in said and "install ROS 2" in said
