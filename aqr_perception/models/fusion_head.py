@@ -21,6 +21,8 @@ from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
 from aqr_perception.models.transformer.position import BevEmbedding, FrustumEmbedding
 from aqr_perception.options import AqrOptions
 
+_ADDED_CODES = (3, 4, 5, 6, 7, 8, 9)
+
 
 class Predictions(NamedTuple):
     """What every decoder layer says of every query.
@@ -59,6 +61,7 @@ class Queries(NamedTuple):
         mask: (Q, Q) bool, true where the row's query must not see the column's.
         content: (B, Q, C), what the decoder starts from; None for zeros.
         class_logits: (B, Q, classes), to which every layer adds its own; None for zeros.
+        codes: (B, Q, 10), box codes to which every layer adds its own, but for x and y; None for zeros.
     """
 
     reference_points: Tensor
@@ -66,6 +69,7 @@ class Queries(NamedTuple):
     mask: Tensor | None
     content: Tensor | None = None
     class_logits: Tensor | None = None
+    codes: Tensor | None = None
 
     def of(self, samples: list[int]) -> "Queries":
         """Return the queries of some samples of the batch."""
@@ -74,8 +78,24 @@ class Queries(NamedTuple):
             return None if values is None else values[samples]
 
         return Queries(
-            self.reference_points[samples], self.denoising, self.mask, chosen(self.content), chosen(self.class_logits)
+            self.reference_points[samples],
+            self.denoising,
+            self.mask,
+            chosen(self.content),
+            chosen(self.class_logits),
+            chosen(self.codes),
         )
+
+    def added_to(self, predictions: Predictions, which: tuple[int, ...]) -> Predictions:
+        """Return predictions with what the queries know already added: class logits, and some numbers of the codes."""
+        logits, boxes = predictions
+        if self.class_logits is not None:
+            logits = logits + self.class_logits
+        if self.codes is not None:
+            counts = torch.zeros_like(self.codes)
+            counts[..., which] = 1.0
+            boxes = boxes + counts * self.codes
+        return Predictions(logits, boxes)
 
 
 class HeadOutput(NamedTuple):
@@ -177,17 +197,18 @@ class QueryHead(nn.Module):
 
         Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
         """
-        predictions = self._predict_anew(decoded, queries, layers)
-        if queries.class_logits is None:
-            return predictions
-        return predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
+        return queries.added_to(self._predict_anew(decoded, queries, layers), _ADDED_CODES)
 
     def _predict_anew(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
-        count = queries.denoising
-        matching = self.task_heads(decoded[:, :, count:], queries.reference_points[:, count:], layers=layers)
+        count, references = queries.denoising, queries.reference_points
+        if queries.codes is not None:
+            # What the heads say of the log length starts from their reference's third number; see `TaskHeads`.
+            lengths = (queries.codes[..., 2:3] - self._lower[2]) / self._extent[2]
+            references = torch.cat((references[..., :2], lengths), dim=-1)
+        matching = self.task_heads(decoded[:, :, count:], references[:, count:], layers=layers)
         if count == 0:
             return Predictions(*matching)
-        denoising = self.task_heads(decoded[:, :, :count], queries.reference_points[:, :count], layers=layers)
+        denoising = self.task_heads(decoded[:, :, :count], references[:, :count], layers=layers)
         return Predictions(*(torch.cat(pair, dim=2) for pair in zip(denoising, matching, strict=True)))
 
     def _tokens(

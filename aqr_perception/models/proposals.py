@@ -2,7 +2,8 @@
 
 Each branch has a small head that says where the centres of objects lie: the LiDAR's on the bird's-eye view, as
 CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496) do it, the cameras' in the picture together with a
-depth, as CenterNet (arXiv:1904.07850) does it. Its peaks become reference points. Dense heads learn from every cell of
+depth, as CenterNet (arXiv:1904.07850) does it, and how large the object is, where it heads and how fast. Its peaks
+become reference points, and the rest of what it says the decoder's first guess. Dense heads learn from every cell of
 every frame, so a model learns with far fewer frames than from learned reference points alone; and as each sensor
 proposes by itself, what the other one cannot see is still looked at.
 """
@@ -15,24 +16,32 @@ from torch import Tensor, nn
 
 UPSAMPLING = 2
 """Heat maps have so many cells along the edge of one feature cell: two pedestrians often share a feature cell."""
-PLACE_CHANNELS = 3
+PLACE_CHANNELS, SHAPE_CHANNELS = 3, 7
+BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
+CODE = 10
+"""Numbers of a box code, see `boxes.coder`."""
+USUAL_LOG_LENGTH = 1.0
+"""Where nothing is proposed: a length of 2.7 m."""
 
 _HIDDEN = 64
 _CLASS_BIAS = -4.6  # focal loss from a prior of 1 %: most cells hold nothing
 _PIXELS_PER_METRE = 10.0
-_MOST_LOG_DEPTH = 4.0
+_MOST_LOG_DEPTH, _MOST_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
 
 class ProposalMaps(NamedTuple):
     """What the branches suspect, `UPSAMPLING` times as fine as their features.
 
-    Channels are the classes' logits, then the place in the cell: offset in cells from its middle along columns and
-    rows, and height (BEV: in parts of the point range, from its middle) or depth (image: see `depth_scale`).
+    Channels are the classes' logits, then the box. Its place in the cell: offset in cells from the middle along columns
+    and rows, and height (BEV: in parts of the point range, from its middle) or depth (image: see `depth_scale`). Its
+    shape: log length, width and height, sine and cosine of the yaw, velocity x and y in m/s; in the model frame (BEV),
+    or turned so that the camera looks along +x at the object (image: what a picture shows does not depend on where the
+    camera points).
 
     Attributes:
-        bev: (B, classes + 3, H, W); None without LiDAR.
-        image: (B, V, classes + 3, h, w); None without cameras.
+        bev: (B, classes + 10, H, W); None without LiDAR.
+        image: (B, V, classes + 10, h, w); None without cameras.
     """
 
     bev: Tensor | None
@@ -45,10 +54,12 @@ class Proposals(NamedTuple):
     Attributes:
         points: (B, P, 3), reference points in 0..1.
         class_logits: (B, P, classes).
+        codes: (B, P, 10), box codes, see `boxes.coder`; x and y are not read.
     """
 
     points: Tensor
     class_logits: Tensor
+    codes: Tensor
 
 
 class PlacedQueries(NamedTuple):
@@ -58,16 +69,18 @@ class PlacedQueries(NamedTuple):
         points: (B, Q, 3), reference points in 0..1.
         content: (B, Q, C), what the decoder starts from; zero for learned reference points.
         class_logits: (B, Q, classes), what the branches said already, for the decoder to correct; likewise.
+        codes: (B, Q, 10), as `Proposals.codes`, of a usual object where nothing is proposed.
     """
 
     points: Tensor
     content: Tensor
     class_logits: Tensor
+    codes: Tensor
 
     def put(self, first: int, proposals: Proposals, content: Tensor, where: Tensor) -> "PlacedQueries":
         """Return the queries with proposals and their content from a place on, in the samples `where` (B,)."""
         last = first + content.shape[1]
-        new = (proposals.points, content, proposals.class_logits)
+        new = (proposals.points, content, proposals.class_logits, proposals.codes)
 
         def replaced(old: Tensor, chosen: Tensor) -> Tensor:
             chosen = torch.where(where[:, None, None], chosen.to(old.dtype), old[:, first:last])
@@ -84,7 +97,7 @@ class _HeatHead(nn.Sequential):
         super().__init__(
             nn.Conv2d(in_channels, _HIDDEN, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(_HIDDEN, (classes + PLACE_CHANNELS) * spread, 1),
+            nn.Conv2d(_HIDDEN, (classes + BOX_CHANNELS) * spread, 1),
             nn.PixelShuffle(UPSAMPLING),
         )
         last = self[2]
@@ -123,10 +136,10 @@ class ProposalHead(nn.Module):
         self._classes, self._channels = classes, channels
         if bev:
             self.bev = _HeatHead(bev_channels, classes)
-            self.bev_content = nn.Linear(classes, channels)
+            self.bev_content = _Content(bev_channels, classes, channels)
         if image:
             self.image = _HeatHead(image_channels, classes)
-            self.image_content = nn.Linear(classes, channels)
+            self.image_content = _Content(image_channels, classes, channels)
         lower, upper = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
@@ -143,6 +156,7 @@ class ProposalHead(nn.Module):
     def queries(
         self,
         maps: ProposalMaps,
+        features: tuple[Tensor | None, Tensor | None],
         learned: Tensor,
         has_points: Tensor,
         lidar_to_image: Tensor | None,
@@ -154,6 +168,7 @@ class ProposalHead(nn.Module):
         points, as do those of a sensor that is missing. No gradient flows back into the maps.
 
         Args:
+            features: BEV and image features that the maps were made of.
             learned: (B, Q, 3) reference points in 0..1.
             has_points: (B,) bool, which samples' BEV features are of a cloud.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
@@ -161,39 +176,111 @@ class ProposalHead(nn.Module):
         """
         batch, count = learned.shape[:2]
         nothing = learned.new_zeros(batch, count, self._channels)
-        placed = PlacedQueries(learned, nothing, nothing.new_zeros(batch, count, self._classes))
-        if maps.bev is not None:
-            found = self._bev_proposals(maps.bev.detach())
-            placed = placed.put(0, found, self.bev_content(found.class_logits.sigmoid()), has_points)
-        if maps.image is not None and maps.image.shape[1] and lidar_to_image is not None:
-            found = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
-            content = self.image_content(found.class_logits.sigmoid())
+        suspected = nothing.new_zeros(batch, count, self._classes)
+        placed = PlacedQueries(learned, nothing, suspected, self.usual_codes(learned))
+        bev, image = features
+        if maps.bev is not None and bev is not None:
+            found, cell = self._bev_proposals(maps.bev.detach())
+            content = self.bev_content(_at(bev, cell), found)
+            placed = placed.put(0, found, content, has_points)
+        if maps.image is not None and image is not None and maps.image.shape[1] and lidar_to_image is not None:
+            found, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
+            # The views side by side, as one picture.
+            content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), found)
             placed = placed.put(self.bev_count, found, content, torch.ones_like(has_points))
         return placed
 
-    def _bev_proposals(self, maps: Tensor) -> Proposals:
+    def usual_codes(self, points: Tensor) -> Tensor:
+        """Return (B, Q, 10) codes of a usual object at reference points (B, Q, 3)."""
+        codes = points.new_zeros(*points.shape[:2], CODE)
+        codes[..., 2] = USUAL_LOG_LENGTH
+        codes[..., 4] = points.detach()[..., 2] * self._extent[2] + self._lower[2]
+        return codes
+
+    def _bev_proposals(self, maps: Tensor) -> tuple[Proposals, Tensor]:
+        """Return the proposals, and (B, P, 2) rows and columns of the feature cells they come from."""
         rows, columns = maps.shape[2:]
         peaks = _peak_scores(maps[:, : self._classes]).flatten(1)
-        logits, place, index = _best(maps.flatten(2), peaks, self._classes, self.bev_count)
-        x = (index % columns + 0.5 + place[..., 0]) / columns
-        y = (torch.div(index, columns, rounding_mode="floor") + 0.5 + place[..., 1]) / rows
-        points = torch.stack((x, y, place[..., 2] + 0.5), dim=-1)
-        return Proposals(points.clamp(_INSIDE, 1 - _INSIDE), logits)
+        logits, box, index = _best(maps.flatten(2), peaks, self._classes, self.bev_count)
+        row, column = torch.div(index, columns, rounding_mode="floor"), index % columns
+        x, y = (column + 0.5 + box[..., 0]) / columns, (row + 0.5 + box[..., 1]) / rows
+        points = torch.stack((x, y, box[..., 2] + 0.5), dim=-1).clamp(_INSIDE, 1 - _INSIDE)
+        return Proposals(points, logits, self._codes(points, box[..., PLACE_CHANNELS:])), _feature_cell(row, column)
 
-    def _image_proposals(self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Proposals:
+    def _image_proposals(
+        self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Proposals, Tensor]:
+        """As `_bev_proposals`; the cells are of all views' features, one below the other."""
         rows, columns = maps.shape[3:]
         peaks = _peak_scores(maps.flatten(0, 1)[:, : self._classes]).view(len(maps), -1)
         by_cell = maps.transpose(1, 2).flatten(2)  # (B, channels, V * h * w)
-        logits, place, index = _best(by_cell, peaks, self._classes, self.image_count)
-        view, cell = torch.div(index, rows * columns, rounding_mode="floor"), index % (rows * columns)
-        u = (cell % columns + 0.5 + place[..., 0]) * (image_size[1] / columns)
-        v = (torch.div(cell, columns, rounding_mode="floor") + 0.5 + place[..., 1]) * (image_size[0] / rows)
+        logits, box, index = _best(by_cell, peaks, self._classes, self.image_count)
+        row, column = torch.div(index, columns, rounding_mode="floor"), index % columns
+        u = (column + 0.5 + box[..., 0]) * (image_size[1] / columns)
+        v = (row % rows + 0.5 + box[..., 1]) * (image_size[0] / rows)
         sample = torch.arange(len(maps), device=maps.device)[:, None]
-        projection = lidar_to_image[sample, view].double()
-        depth = place[..., 2].clamp(-_MOST_LOG_DEPTH, _MOST_LOG_DEPTH).exp() * depth_scale(projection).float()
+        projection = lidar_to_image[sample, torch.div(row, rows, rounding_mode="floor")].double()
+        depth = box[..., 2].clamp(-_MOST_LOG_DEPTH, _MOST_LOG_DEPTH).exp() * depth_scale(projection).float()
         image_point = torch.stack((u * depth, v * depth, depth, torch.ones_like(depth)), dim=-1).double()
         position = torch.linalg.solve(projection, image_point[..., None])[..., :3, 0].float()
-        return Proposals(((position - self._lower) / self._extent).clamp(_INSIDE, 1 - _INSIDE), logits)
+        points = ((position - self._lower) / self._extent).clamp(_INSIDE, 1 - _INSIDE)
+        shape = seen_from(box[..., PLACE_CHANNELS:], -sight_azimuth(projection, position))
+        return Proposals(points, logits, self._codes(points, shape)), _feature_cell(row, column)
+
+    def _codes(self, points: Tensor, shape: Tensor) -> Tensor:
+        """Return (B, P, 10) box codes of reference points and shapes (B, P, 7) in the model frame."""
+        codes = self.usual_codes(points)
+        codes[..., (2, 3, 5)] = shape[..., :3].clamp(-_MOST_LOG_SIZE, _MOST_LOG_SIZE)
+        codes[..., 6:] = shape[..., 3:]
+        return codes
+
+
+class _Content(nn.Module):
+    """What the decoder starts from: the features that a proposal was made of, and what it says."""
+
+    def __init__(self, features: int, classes: int, channels: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(features, channels)
+        self.scores = nn.Linear(classes, channels)
+        self.shape = nn.Linear(SHAPE_CHANNELS, channels)
+
+    def forward(self, features: Tensor, proposals: Proposals) -> Tensor:
+        """Return (B, P, C) for features (B, P, F)."""
+        shape = proposals.codes[..., (2, 3, 5, 6, 7, 8, 9)]
+        return self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
+
+
+def sight_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
+    """Return (...): the direction in radians in which a camera sees points (..., 3), about z of the model frame."""
+    projection = lidar_to_image.double()
+    origin = projection.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(projection.shape[:-1])[..., None]
+    centre = torch.linalg.solve(projection, origin)[..., :3, 0].to(points.dtype)
+    x, y, _ = (points - centre).unbind(-1)
+    return torch.atan2(y, x)
+
+
+def seen_from(shape: Tensor, azimuth: Tensor) -> Tensor:
+    """Return shapes (..., 7), see `ProposalMaps`, turned by minus an angle (...) about z."""
+    sine, cosine = azimuth.sin(), azimuth.cos()
+    yaw_sine, yaw_cosine, vx, vy = shape[..., 3:].unbind(-1)
+    turned = (
+        yaw_sine * cosine - yaw_cosine * sine,
+        yaw_cosine * cosine + yaw_sine * sine,
+        vx * cosine + vy * sine,
+        vy * cosine - vx * sine,
+    )
+    return torch.cat((shape[..., :3], torch.stack(turned, dim=-1)), dim=-1)
+
+
+def _feature_cell(row: Tensor, column: Tensor) -> Tensor:
+    cells = torch.stack((row, column), dim=-1)
+    return torch.div(cells, UPSAMPLING, rounding_mode="floor")
+
+
+def _at(features: Tensor, cells: Tensor) -> Tensor:
+    """Return (B, P, C): features (B, C, H, W) at (B, P, 2) rows and columns."""
+    index = cells[..., 0] * features.shape[3] + cells[..., 1]
+    return features.flatten(2).gather(2, index[:, None].expand(-1, features.shape[1], -1)).transpose(1, 2)
 
 
 def depth_scale(lidar_to_image: Tensor) -> Tensor:
@@ -219,7 +306,7 @@ def _peak_scores(logits: Tensor) -> Tensor:
 
 
 def _best(maps: Tensor, peaks: Tensor, classes: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class logits (B, P, classes), places (B, P, 3) and cells (B, P) where maps (B, C, cells) have high peaks.
+    """Return class logits (B, P, classes), boxes (B, P, 10) and cells (B, P) where maps (B, C, cells) have high peaks.
 
     There are as many as there are cells at most.
     """

@@ -32,6 +32,7 @@ def with_proposals(
     queries: Queries | None,
     features: Features,
     lidar_to_image: Tensor | None,
+    image: Tensor | None = None,
 ) -> Queries:
     """Return the queries with proposals instead of the first of the learned reference points.
 
@@ -42,13 +43,19 @@ def with_proposals(
         queries: these, after denoising ones; None for these alone.
         features: of the batch.
         lidar_to_image: (B, V, 4, 4); None without cameras.
+        image: (B, V, C, h, w) features that propose, where they are not all of the batch's.
     """
     if queries is None:
         queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
     denoising, matching = queries.reference_points.tensor_split((queries.denoising,), dim=1)
     has_points = torch.tensor(features.has_points, device=learned.device)
-    placed = head.queries(maps, matching, has_points, lidar_to_image, features.image_size)
+    sensed = (features.bev, features.image if image is None else image)
+    placed = head.queries(maps, sensed, matching, has_points, lidar_to_image, features.image_size)
     # Denoising queries know nothing but where they are.
-    content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:])
-    points = torch.cat((denoising, placed.points), dim=1)
-    return queries._replace(reference_points=points, content=content, class_logits=class_logits)
+    content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:3])
+    return queries._replace(
+        reference_points=torch.cat((denoising, placed.points), dim=1),
+        content=content,
+        class_logits=class_logits,
+        codes=torch.cat((head.usual_codes(denoising), placed.codes), dim=1),
+    )

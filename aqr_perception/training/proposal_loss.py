@@ -1,7 +1,7 @@
 """The loss of the branches' heat maps: where the centres of objects lie, and at what height or depth.
 
 Focal loss against a Gaussian about every centre (CornerNet, arXiv:1808.01244, equation 1, as CenterPoint uses it), and
-the L1 distance of the place in the centre's cell.
+the L1 distance of the box in the centre's cell.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.proposals import PLACE_CHANNELS, ProposalMaps, depth_scale, focal_length
+from aqr_perception.models.boxes.coder import encode
+from aqr_perception.models.proposals import (
+    BOX_CHANNELS,
+    ProposalMaps,
+    depth_scale,
+    focal_length,
+    seen_from,
+    sight_azimuth,
+)
 from aqr_perception.training.frames import LEAST_VISIBLE
 from aqr_perception.training.sample import Batch
 
-CLASS_WEIGHT, PLACE_WEIGHT = 1.0, 0.5
+CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
+CHANNEL_WEIGHTS = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.1, 0.1)
+"""Of a box's numbers, in the order of `ProposalMaps`: a metre a second is less wrong than a radian."""
 
 _LEAST_SIGMA, _MOST_SIGMA = 0.8, 2.5
 """In cells: a Gaussian narrower than a cell is a single one; an object close to a camera must not fill the picture."""
@@ -30,7 +40,8 @@ class Centres(NamedTuple):
         on: (M,) int64, the map.
         label: (M,) int64.
         cell: (M, 2) float32, column and row, cell centres at half-integers.
-        third: (M,) float32, what the map's last channel should say.
+        third: (M,) float32, height or depth, as the map should say it.
+        shape: (M, 7) float32, likewise; NaN for velocities that are not known.
         sigma: (M,) float32, of the Gaussian, in cells.
     """
 
@@ -38,13 +49,14 @@ class Centres(NamedTuple):
     label: Tensor
     cell: Tensor
     third: Tensor
+    shape: Tensor
     sigma: Tensor
 
 
 def proposal_losses(
     maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...], point_range: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """Return ``proposal_class`` and ``proposal_place``, weighted, summed over LiDAR and cameras.
+    """Return ``proposal_class`` and ``proposal_box``, weighted, summed over LiDAR and cameras.
 
     Each sensor answers for the objects that it shows: the LiDAR for those with points, a camera for those of which it
     sees the centre, and `LEAST_VISIBLE` at least, in a healthy part of its picture.
@@ -65,16 +77,16 @@ def proposal_losses(
         centres = _image_centres(batch, flat.shape[2:])
         parts.append(_map_losses(flat, centres, torch.ones(len(flat), dtype=torch.bool, device=flat.device)))
     zero = batch.lidar_health.new_zeros(())
-    classes, places = zip(*parts, strict=True) if parts else ((zero,), (zero,))
+    classes, boxes = zip(*parts, strict=True) if parts else ((zero,), (zero,))
     return {
         "proposal_class": CLASS_WEIGHT * torch.stack(classes).sum(),
-        "proposal_place": PLACE_WEIGHT * torch.stack(places).sum(),
+        "proposal_box": BOX_WEIGHT * torch.stack(boxes).sum(),
     }
 
 
 def _map_losses(maps: Tensor, centres: Centres, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the focal loss of maps (N, classes + 3, h, w) where they count (N,), and the L1, each by object."""
-    logits = maps[counts, :-PLACE_CHANNELS]
+    """Return the focal loss of maps (N, classes + 10, h, w) where they count (N,), and the L1, each by object."""
+    logits = maps[counts, :-BOX_CHANNELS]
     heat = _heat(centres, maps.shape[0], logits.shape[1], maps.shape[2:])[counts]
     scores = logits.sigmoid()
     found = (1 - scores) ** 2 * F.logsigmoid(logits)
@@ -83,9 +95,10 @@ def _map_losses(maps: Tensor, centres: Centres, counts: Tensor) -> tuple[Tensor,
     focal = -torch.where(heat == 1, found, spurious).sum() / objects
 
     column, row = centres.cell.floor().long().unbind(-1)
-    said = maps[centres.on, -PLACE_CHANNELS:, row, column]
-    truth = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None]), dim=1)
-    return focal, (said - truth).abs().sum() / objects
+    said = maps[centres.on, -BOX_CHANNELS:, row, column]
+    truth = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None], centres.shape), dim=1)
+    weights = truth.new_tensor(CHANNEL_WEIGHTS).expand_as(truth).masked_fill(truth.isnan(), 0.0)
+    return focal, ((said - truth.nan_to_num()).abs() * weights).sum() / objects
 
 
 def _heat(centres: Centres, maps: int, classes: int, size: torch.Size) -> Tensor:
@@ -114,7 +127,8 @@ def _bev_centres(
         edge = (boxes[:, 3] * boxes[:, 4]).sqrt() * columns / (upper[0] - lower[0])
         shown = (points > 0) & has_points[sample]
         on = torch.full_like(labels, sample)
-        centres = Centres(on, labels, cell, place[:, 2] - 0.5, (edge / _SIGMAS_PER_EDGE).clamp(min=_LEAST_SIGMA))
+        sigma = (edge / _SIGMAS_PER_EDGE).clamp(min=_LEAST_SIGMA)
+        centres = Centres(on, labels, cell, place[:, 2] - 0.5, _shape(boxes), sigma)
         found.append(Centres(*(values[shown] for values in centres)))
     return Centres(*map(torch.cat, zip(*found, strict=True)))
 
@@ -135,9 +149,17 @@ def _image_centres(batch: Batch, size: torch.Size) -> Centres:
         edge = boxes[:, 3:6].amax(-1)[:, None] * focal_length(projections) / depth * columns / width
         sigma = (edge / _SIGMAS_PER_EDGE).clamp(_LEAST_SIGMA, _MOST_SIGMA)
         on = sample * views + torch.arange(views, device=boxes.device).expand_as(inside)
-        centres = Centres(on, labels[:, None].expand_as(inside), cell, (depth / depth_scale(projections)).log(), sigma)
+        azimuth = sight_azimuth(projections, boxes[:, None, :3].expand(-1, views, -1))
+        shape = seen_from(_shape(boxes)[:, None].expand(-1, views, -1), azimuth)
+        third = (depth / depth_scale(projections)).log()
+        centres = Centres(on, labels[:, None].expand_as(inside), cell, third, shape, sigma)
         found.append(Centres(*(values[shown] for values in centres)))
     return Centres(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _shape(boxes: Tensor) -> Tensor:
+    """Return (N, 7) shapes, see `ProposalMaps`, of boxes (N, 9)."""
+    return encode(boxes)[:, (2, 3, 5, 6, 7, 8, 9)]
 
 
 def _health(health: Tensor, cell: Tensor, size: torch.Size) -> Tensor:

@@ -7,13 +7,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.proposals import PLACE_CHANNELS, ProposalHead, ProposalMaps
+from aqr_perception.models.boxes.coder import encode
+from aqr_perception.models.proposals import BOX_CHANNELS, ProposalHead, ProposalMaps
 from aqr_perception.training.proposal_loss import Centres, _bev_centres, _image_centres, proposal_losses
 from aqr_perception.training.sample import HEALTH_GRID, Batch
 
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 SIZE = (128, 352)  # of images: rows, columns
 BEV, IMAGE = (32, 32), (16, 44)
+SHAPE = (2, 3, 5, 6, 7, 8, 9)
+"""Of a box code's numbers, all but the centre's."""
 
 
 def camera(yaw: float) -> Tensor:
@@ -49,11 +52,11 @@ def perfect_maps(batch: Batch) -> ProposalMaps:
         ((1, *BEV), _bev_centres(batch, (True,), torch.Size(BEV), RANGE)),
         ((2, *IMAGE), _image_centres(batch, torch.Size(IMAGE))),
     ):
-        wanted = torch.full((shape[0], len(CLASSES) + PLACE_CHANNELS, *shape[1:]), -20.0)
+        wanted = torch.full((shape[0], len(CLASSES) + BOX_CHANNELS, *shape[1:]), -20.0)
         column, row = centres.cell.floor().long().unbind(-1)
         wanted[centres.on, centres.label, row, column] = 20.0
-        wanted[centres.on, -3:-1, row, column] = centres.cell - centres.cell.floor() - 0.5
-        wanted[centres.on, -1, row, column] = centres.third
+        box = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None], centres.shape), dim=1)
+        wanted[centres.on, -BOX_CHANNELS:, row, column] = box
         maps.append(wanted)
     return ProposalMaps(maps[0], maps[1][None])
 
@@ -61,6 +64,11 @@ def perfect_maps(batch: Batch) -> ProposalMaps:
 def cells_taken(centres: Centres) -> int:
     """Return how many cells hold a centre."""
     return len(torch.unique(torch.cat((centres.on[:, None].float(), centres.cell.floor()), dim=1), dim=0))
+
+
+def features() -> tuple[Tensor, Tensor]:
+    """Return BEV and image features half as fine as the maps."""
+    return torch.randn(1, 8, *(size // 2 for size in BEV)), torch.randn(1, 2, 8, *(size // 2 for size in IMAGE))
 
 
 def head(bev: int = 20, image: int = 20) -> ProposalHead:
@@ -76,7 +84,8 @@ def scenes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     y = (torch.rand(count, generator=rng) - 0.5) * 0.8 * x
     z = torch.rand(count, generator=rng) * 1.5 - 1.5
     size = torch.rand(count, 3, generator=rng) * 3 + 0.5
-    boxes = torch.cat((torch.stack((x, y, z), dim=1), size, torch.zeros(count, 3)), dim=1)
+    motion = (torch.rand(count, 3, generator=rng) - 0.5) * torch.tensor([6.0, 20.0, 20.0])
+    boxes = torch.cat((torch.stack((x, y, z), dim=1), size, motion), dim=1)
     return boxes, torch.randint(0, len(CLASSES), (count,), generator=rng)
 
 
@@ -86,16 +95,21 @@ def test_perfect_maps_propose_the_centres_of_the_objects_each_sensor_shows(scene
     boxes, labels = scene
     batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
     asked = head()
-    points, content, class_logits = asked.queries(
-        perfect_maps(batch), torch.full((1, 50, 3), 0.5), torch.tensor([True]), batch.lidar_to_image, SIZE
+    points, content, class_logits, codes = asked.queries(
+        perfect_maps(batch), features(), torch.full((1, 50, 3), 0.5), torch.tensor([True]), batch.lidar_to_image, SIZE
     )
     lower, upper = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
     found = points[0] * (upper - lower) + lower
     from_lidar = torch.cdist(boxes[:, :3], found[:20]).amin(1)
     torch.testing.assert_close(from_lidar, torch.zeros_like(from_lidar), atol=0.02, rtol=0)
+    shapes = encode(boxes)[:, SHAPE]
+    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], found[:20]).argmin(1)][:, SHAPE], shapes)
     seen = _image_centres(batch, torch.Size(IMAGE))
     by_camera = torch.cdist(boxes[:, :3], found[20:40]).amin(1)
-    assert (by_camera < 0.05).sum() >= cells_taken(seen), "of objects in one cell, one is proposed"
+    shown = by_camera < 0.05
+    nearest = 20 + torch.cdist(boxes[:, :3], found[20:40]).argmin(1)[shown]
+    torch.testing.assert_close(codes[0, nearest][:, SHAPE], shapes[shown], atol=1e-3, rtol=1e-3)
+    assert shown.sum() >= cells_taken(seen), "of objects in one cell, one is proposed"
     assert (points[0, 40:] == 0.5).all(), "what follows the proposals keeps its learned reference points"
     assert (content[0, 40:] == 0).all()
     assert (class_logits[0, 40:] == 0).all()
@@ -114,7 +128,7 @@ def test_perfect_maps_cost_almost_nothing_and_others_more(scene: tuple[Tensor, T
     blind = ProposalMaps(torch.full_like(maps.bev, -4.0), torch.full_like(maps.image, -4.0))
     losses = proposal_losses(blind, batch, (True,), RANGE)
     assert losses["proposal_class"] > 1.0
-    assert losses["proposal_place"] > 1.0
+    assert losses["proposal_box"] > 1.0
 
 
 def one_car(**changes: object) -> Batch:
@@ -137,24 +151,24 @@ def test_a_camera_answers_only_for_what_it_shows_in_a_healthy_part() -> None:
 
 def test_maps_of_an_empty_cloud_do_not_count() -> None:
     batch = one_car(visibility=torch.zeros(1, 2))
-    bev = torch.randn(1, len(CLASSES) + PLACE_CHANNELS, *BEV, requires_grad=True)
-    image = torch.full((1, 2, len(CLASSES) + PLACE_CHANNELS, *IMAGE), -20.0)
+    bev = torch.randn(1, len(CLASSES) + BOX_CHANNELS, *BEV, requires_grad=True)
+    image = torch.full((1, 2, len(CLASSES) + BOX_CHANNELS, *IMAGE), -20.0)
     losses = proposal_losses(ProposalMaps(bev, image), batch, (False,), RANGE)
     assert float(sum(losses.values())) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_no_sensor_costs_nothing() -> None:
     losses = proposal_losses(ProposalMaps(None, None), one_car(), (False,), RANGE)
-    assert {name: float(value) for name, value in losses.items()} == {"proposal_class": 0.0, "proposal_place": 0.0}
+    assert {name: float(value) for name, value in losses.items()} == {"proposal_class": 0.0, "proposal_box": 0.0}
 
 
 def test_queries_of_a_missing_sensor_keep_their_learned_reference_points() -> None:
     batch = one_car()
     maps = perfect_maps(batch)
     learned = torch.rand(1, 50, 3)
-    points, content, _ = head().queries(maps, learned, torch.tensor([False]), batch.lidar_to_image, SIZE)
+    points, content, _, _ = head().queries(maps, features(), learned, torch.tensor([False]), batch.lidar_to_image, SIZE)
     torch.testing.assert_close(points[:, :20], learned[:, :20])
     assert (content[:, :20] == 0).all()
     assert not torch.equal(points[:, 20:40], learned[:, 20:40])
-    points, _, _ = head().queries(ProposalMaps(maps.bev, None), learned, torch.tensor([True]), None, SIZE)
+    points, *_ = head().queries(ProposalMaps(maps.bev, None), features(), learned, torch.tensor([True]), None, SIZE)
     torch.testing.assert_close(points[:, 20:], learned[:, 20:])

@@ -17,6 +17,7 @@ from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
 from aqr_perception.models.bevformer.spatial import look, pillars
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
 from aqr_perception.models.petr.branches import class_branches, located
+from aqr_perception.models.petr.head import ADDED_CODES
 from aqr_perception.models.petr.position import ring_places
 from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
@@ -148,8 +149,8 @@ class BevFormerHead(nn.Module):
         bev = self._bev(evidence, motion, history)
         decoded = self._decode(bev, queries)
         predictions = self._predict(decoded, layers)
-        if queries is not None and queries.class_logits is not None:
-            predictions = predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
+        if queries is not None:
+            predictions = queries.added_to(predictions, ADDED_CODES)
         weights = None
         if attention_weights:
             weights = query_weights(

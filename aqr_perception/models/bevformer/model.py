@@ -97,7 +97,8 @@ class BEVFormer(CameraModel):
         maps = self.propose(features)
         if maps is not None:
             learned = self.pts_bbox_head.learned_references()
-            queries = with_proposals(self.proposals, maps, learned, None, features, lidar_to_image)
+            proposing = self._proposing(features)
+            queries = with_proposals(self.proposals, maps, learned, None, features, lidar_to_image, proposing)
         motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
         output: HeadOutput = self.pts_bbox_head(
             self._cameras(features, lidar_to_image),
@@ -111,20 +112,22 @@ class BEVFormer(CameraModel):
         return output._replace(queries=queries, proposals=maps)
 
     def propose(self, features: Features) -> ProposalMaps | None:
-        """Return the cameras' heat maps, of stride 16 or the coarsest there is, for presets with proposals.
+        """Return the cameras' heat maps, for presets with proposals.
 
         BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.
         """
-        if not hasattr(self, "proposals"):
-            return None
+        return self.proposals(None, self._proposing(features)) if hasattr(self, "proposals") else None
+
+    def _proposing(self, features: Features) -> Tensor | None:
+        """Return (B, V, C, h, w) features of stride 16, or the coarsest there are; None without cameras."""
         if features.image is None:
-            return ProposalMaps(None, None)
+            return None
         shapes = self._shapes(features.image_size)
         level = min(_PROPOSING_LEVEL, len(shapes) - 1)
         first = sum(rows * columns for rows, columns in shapes[:level])
         rows, columns = shapes[level]
         cells = features.image[:, :, first : first + rows * columns]
-        return self.proposals(None, cells.transpose(2, 3).unflatten(3, (rows, columns)))
+        return cells.transpose(2, 3).unflatten(3, (rows, columns))
 
     def _cameras(self, features: Features, lidar_to_image: Tensor | None) -> Cameras:
         batch, channels = len(features.has_points), self.preset.decoder.channels

@@ -19,6 +19,9 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
 from aqr_perception.options import AqrOptions
 
+ADDED_CODES = (2, 3, 5, 6, 7, 8, 9)
+"""Of the codes' numbers, those that do not start from the anchor."""
+
 
 class _Transformer(nn.Module):
     def __init__(self, decoder: TransformerDecoder) -> None:
@@ -110,8 +113,7 @@ class PetrHead(nn.Module):
         )
         seconds = None if self.frames == 1 else frames[1].seconds if frames else self.frame_gap
         predictions = self._predict(decoded.queries[layers], queries.reference_points, seconds, layers)
-        if queries.class_logits is not None:
-            predictions = predictions._replace(class_logits=predictions.class_logits + queries.class_logits)
+        predictions = queries.added_to(predictions, ADDED_CODES)
         weights = None
         if decoded.mass is not None:
             weights = self._weights(decoded.mass[..., 1:], frames, queries, image_size, aqr)
