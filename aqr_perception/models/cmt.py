@@ -50,7 +50,7 @@ class CMT(FusionModel):
         """Return predictions and query weights; see `DetectionModel.decode`. AQR is off without a trained router."""
         aqr = aqr.resolved(self.preset.aqr)
         router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
-        maps = self.propose(features)
+        maps = self.propose(features, lidar_to_image)
         if maps is not None:
             learned = self.pts_bbox_head.reference_points.weight
             queries = with_proposals(self.proposals, maps, learned, queries, features, lidar_to_image)
@@ -58,6 +58,9 @@ class CMT(FusionModel):
         output = self._by_lidar(features, lidar_to_image, queries, head)
         return output._replace(queries=queries, proposals=maps)
 
-    def propose(self, features: Features) -> ProposalMaps | None:
+    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
         """Return the branches' heat maps, for presets with proposals."""
-        return self.proposals(features.bev, features.image) if hasattr(self, "proposals") else None
+        if not hasattr(self, "proposals"):
+            return None
+        maps: ProposalMaps = self.proposals(features.bev, features.image, lidar_to_image, features.image_size)
+        return maps

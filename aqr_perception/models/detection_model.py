@@ -78,7 +78,7 @@ class DetectionModel(nn.Module, ABC):
     ) -> Features:
         """Return the feature maps of these inputs, with what the head needs to know of the inputs themselves."""
 
-    def propose(self, features: Features) -> ProposalMaps | None:
+    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
         """Return the heat maps that proposals among the queries come from; None for models without proposals."""
         return None
 

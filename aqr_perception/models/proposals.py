@@ -26,6 +26,9 @@ USUAL_LOG_LENGTH = 1.0
 _HIDDEN = 64
 _CLASS_BIAS = -4.6  # focal loss from a prior of 1 %: most cells hold nothing
 _PIXELS_PER_METRE = 10.0
+_RAY_CHANNELS = 2
+_RAY_SLOPE_SCALE = 5.0  # the pictures' lower and upper edges lie near +-0.2
+_LEAST_DESCENT = 0.01
 _MOST_LOG_DEPTH, _MOST_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
@@ -138,19 +141,34 @@ class ProposalHead(nn.Module):
             self.bev = _HeatHead(bev_channels, classes)
             self.bev_content = _Content(bev_channels, classes, channels)
         if image:
-            self.image = _HeatHead(image_channels, classes)
+            self.image = _HeatHead(image_channels + _RAY_CHANNELS, classes)
             self.image_content = _Content(image_channels, classes, channels)
         lower, upper = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
 
-    def forward(self, bev: Tensor | None, image: Tensor | None) -> ProposalMaps:
-        """Return the heat maps of BEV features (B, C, H, W) and image features (B, V, C, h, w), where there are any."""
+    def forward(
+        self,
+        bev: Tensor | None,
+        image: Tensor | None,
+        lidar_to_image: Tensor | None = None,
+        image_size: tuple[int, int] = (0, 0),
+    ) -> ProposalMaps:
+        """Return the heat maps of what features there are.
+
+        Args:
+            bev: features (B, C, H, W).
+            image: features (B, V, C, h, w).
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels; images come with it.
+            image_size: height and width of the images in pixels.
+        """
         bev_map, image_map = None, None
         if bev is not None and self.bev_count:
             bev_map = self.bev(bev).float()
-        if image is not None and self.image_count:
-            image_map = self.image(image.flatten(0, 1)).float().unflatten(0, image.shape[:2])
+        if image is not None and lidar_to_image is not None and self.image_count:
+            rays = sight_rays(lidar_to_image, image_size, image.shape[3:]).to(image.dtype)
+            sensed = torch.cat((image, rays), dim=2).flatten(0, 1)
+            image_map = self.image(sensed).float().unflatten(0, image.shape[:2])
         return ProposalMaps(bev_map, image_map)
 
     def queries(
@@ -248,6 +266,28 @@ class _Content(nn.Module):
         """Return (B, P, C) for features (B, P, F)."""
         shape = proposals.codes[..., (2, 3, 5, 6, 7, 8, 9)]
         return self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
+
+
+def sight_rays(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple[int, ...]) -> Tensor:
+    """Return (B, V, 2, h, w): how the ray through each cell of an image map descends.
+
+    What stands on the ground is as far away as its foot is low in the picture, which convolutions cannot know of a
+    camera: first comes the ray's slope, then the depth at which it is a metre lower, as the map would say it.
+
+    Args:
+        lidar_to_image: (B, V, 4, 4).
+        image_size: height and width of the images in pixels.
+        cells: rows and columns of the map.
+    """
+    rows, columns = cells
+    v = (torch.arange(rows, device=lidar_to_image.device) + 0.5) * (image_size[0] / rows)
+    u = (torch.arange(columns, device=lidar_to_image.device) + 0.5) * (image_size[1] / columns)
+    # Of the direction at depth 1, z alone.
+    by_u, by_v, middle = torch.linalg.inv(lidar_to_image[..., :3, :3].double())[..., 2, :, None, None].unbind(-3)
+    rise = (by_u * u + by_v * v[:, None] + middle).float()
+    scale = depth_scale(lidar_to_image)[..., None, None]
+    ground = -rise.neg().clamp(min=_LEAST_DESCENT).log() - scale.log()
+    return torch.stack((_RAY_SLOPE_SCALE * rise, ground), dim=2)
 
 
 def sight_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class DetectionLoss:
         """
         if self.train == "branches":
             features = features_of(model, batch)
-            maps = model.propose(features)
+            maps = model.propose(features, batch.lidar_to_image)
             if maps is None:
                 raise OptionError(
                     f"train is 'branches', but {model.preset.name} has none with proposals: add decoder.proposals"

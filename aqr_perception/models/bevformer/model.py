@@ -94,7 +94,7 @@ class BEVFormer(CameraModel):
             raise ValueError(
                 f"BEVFormer was given {queries.denoising} denoising queries, but has none: train it without denoising"
             )
-        maps = self.propose(features)
+        maps = self.propose(features, lidar_to_image)
         if maps is not None:
             learned = self.pts_bbox_head.learned_references()
             proposing = self._proposing(features)
@@ -111,12 +111,15 @@ class BEVFormer(CameraModel):
         )
         return output._replace(queries=queries, proposals=maps)
 
-    def propose(self, features: Features) -> ProposalMaps | None:
+    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
         """Return the cameras' heat maps, for presets with proposals.
 
         BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.
         """
-        return self.proposals(None, self._proposing(features)) if hasattr(self, "proposals") else None
+        if not hasattr(self, "proposals"):
+            return None
+        maps: ProposalMaps = self.proposals(None, self._proposing(features), lidar_to_image, features.image_size)
+        return maps
 
     def _proposing(self, features: Features) -> Tensor | None:
         """Return (B, V, C, h, w) features of stride 16, or the coarsest there are; None without cameras."""

@@ -74,7 +74,7 @@ class PETR(CameraModel):
         current = None
         if features.image is not None and lidar_to_image is not None:
             current = self.pts_bbox_head.capture(features.image, lidar_to_image, features.image_size)
-        maps = self.propose(features)
+        maps = self.propose(features, lidar_to_image)
         if maps is not None:
             learned = self.pts_bbox_head.reference_points.weight
             queries = with_proposals(self.proposals, maps, learned, queries, features, lidar_to_image)
@@ -93,6 +93,9 @@ class PETR(CameraModel):
         output = output._replace(queries=queries, proposals=maps)
         return output._replace(state=remember(past, current, gap)) if self.remembers else output
 
-    def propose(self, features: Features) -> ProposalMaps | None:
+    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
         """Return the cameras' heat maps, for presets with proposals."""
-        return self.proposals(None, features.image) if hasattr(self, "proposals") else None
+        if not hasattr(self, "proposals"):
+            return None
+        maps: ProposalMaps = self.proposals(None, features.image, lidar_to_image, features.image_size)
+        return maps
