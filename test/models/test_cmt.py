@@ -16,7 +16,7 @@ from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.cmt import CMT
 from aqr_perception.models.fusion_head import Queries
 from aqr_perception.models.points.voxels import voxelize
-from aqr_perception.models.presets import Decoder, PointBranch, Preset
+from aqr_perception.models.presets import Decoder, PointBranch, Preset, ProposalOptions
 from aqr_perception.options import AqrOptions
 
 PUBLISHED = (
@@ -183,8 +183,16 @@ def test_the_order_of_the_cameras_does_not_matter(tiny: CMT) -> None:
     torch.testing.assert_close(first.class_logits, second.class_logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def tiny_without_proposals(tiny: CMT) -> CMT:
+    """Return a model of whose queries the order is known; untrained branches propose many places equally."""
+    decoder = dataclasses.replace(tiny.preset.decoder, proposals=ProposalOptions())
+    return CMT(dataclasses.replace(tiny.preset, decoder=decoder)).eval()
+
+
 @torch.inference_mode()
-def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny: CMT) -> None:
+def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny_without_proposals: CMT) -> None:
+    tiny = tiny_without_proposals
     images, projections, points = tiny_inputs(batch=3)
     points[1] = torch.zeros(0, 5)
     together = tiny.predict(images, projections, points, AqrOptions(), attention_weights=True)
