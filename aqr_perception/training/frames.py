@@ -8,7 +8,7 @@ import numpy as np
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.presets import Preset
 from aqr_perception.training.augmentation import BevAugmentation, ImageAugmentation
-from aqr_perception.training.corruption import corrupt
+from aqr_perception.training.corruption import corrupt, with_points, with_views
 from aqr_perception.training.gridmask import GridMask
 from aqr_perception.training.health_motion import follow
 from aqr_perception.training.sample import HealthyFrame
@@ -84,7 +84,7 @@ class TrainingFrames:
             progress: of the training, 0..1.
             earlier: a frame of the same drive from which frozen pictures come.
         """
-        labelled = seen(labelled)
+        labelled = seen(self._sensed(labelled))
         # Sensors fail in the real scene; what augmentation makes of it comes after.
         frame = corrupt(labelled, faults, earlier) if self.corrupted else HealthyFrame(labelled)
         labelled = frame.labelled
@@ -95,6 +95,14 @@ class TrainingFrames:
         if self.grid_mask and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, changes)
         return follow(frame, labelled)
+
+    def _sensed(self, labelled: LabelledFrame) -> LabelledFrame:
+        """Return the frame with the kinds of sensors that the model has alone: at least one of those is left to see."""
+        if self.preset.points is None:
+            labelled = with_points(labelled, None)
+        if self.preset.image is None:
+            labelled = with_views(labelled, ())
+        return labelled
 
 
 def before(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:

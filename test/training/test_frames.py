@@ -7,8 +7,9 @@ import torch
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt import CMT
+from aqr_perception.models.presets import load_preset
 from aqr_perception.synthetic.drive import draw_drive
-from aqr_perception.training.frames import TrainingFrames, seen
+from aqr_perception.training.frames import LEAST_VISIBLE, TrainingFrames, seen
 from aqr_perception.training.sample import collate
 from aqr_perception.training.step import DetectionLoss
 
@@ -71,6 +72,18 @@ def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], mod
         assert (batch.camera_health[black] == 0).all()
         found |= bool(black.any())
     assert found
+
+
+def test_a_camera_only_model_is_never_left_without_a_camera_nor_asked_for_what_none_shows(
+    frames: list[LabelledFrame],
+) -> None:
+    data = TrainingFrames(frames, load_preset("petr_tiny"), augment=False, grid_mask=False)
+    for seed in range(60):
+        prepared = data.sample(0, np.random.default_rng(seed), 0.5).labelled
+        assert prepared.frame.cameras
+        assert prepared.frame.points is None
+    clean = TrainingFrames(frames, load_preset("petr_tiny"), False, False, False).sample(0, np.random.default_rng(0), 0)
+    assert (clean.labelled.truth.visibility.max(axis=1) >= LEAST_VISIBLE).all()
 
 
 @pytest.mark.parametrize("preset", ["petr_tiny", "bevformer_mini"])
