@@ -28,10 +28,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--resume", action="store_true", help="go on where the run in the folder stopped")
     train.add_argument(
         "--train",
-        choices=("all", "aqr", "branches", "head"),
+        choices=("all", "aqr", "branches", "camera-branch", "lidar-branch", "head"),
         default="all",
-        help="everything; the router alone; the branches with their proposals, without the decoder; or what comes "
-        "after the branches (default: all)",
+        help="everything; the router alone; the branches with their proposals, without the decoder; one of them, which "
+        "sees its own sensor alone; or what comes after the branches (default: all)",
     )
     train.add_argument(
         "--aqr",
@@ -117,6 +117,8 @@ def _train(options: argparse.Namespace) -> int:
         augment=not options.no_augmentation,
         corrupted=not options.no_corruption,
         grid_mask=not options.no_augmentation,
+        cameras=options.train != "lidar-branch",
+        lidar=options.train != "camera-branch",
     )
     validate = None
     if options.validate_every:

@@ -52,6 +52,7 @@ class TrainingFrames:
         augment: whether pictures, points and boxes are moved about at random.
         corrupted: whether sensors are made to fail on purpose.
         grid_mask: whether pictures are masked, the more often the further the training is.
+        cameras, lidar: whether those of the model are shown to it.
     """
 
     data: LabelledFrames
@@ -59,6 +60,8 @@ class TrainingFrames:
     augment: bool = True
     corrupted: bool = True
     grid_mask: bool = True
+    cameras: bool = True
+    lidar: bool = True
 
     def __len__(self) -> int:
         return len(self.data)
@@ -97,10 +100,10 @@ class TrainingFrames:
         return follow(frame, labelled)
 
     def _sensed(self, labelled: LabelledFrame) -> LabelledFrame:
-        """Return the frame with the kinds of sensors that the model has alone: at least one of those is left to see."""
-        if self.preset.points is None:
+        """Return the frame with the sensors that are shown to the model alone: at least one of those is left to see."""
+        if self.preset.points is None or not self.lidar:
             labelled = with_points(labelled, None)
-        if self.preset.image is None:
+        if self.preset.image is None or not self.cameras:
             labelled = with_views(labelled, ())
         return labelled
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from aqr_perception.options import OptionError
 
 Schedule = Literal["one_cycle", "cosine", "constant"]
-Trained = Literal["all", "aqr", "branches", "head"]
+Trained = Literal["all", "aqr", "branches", "camera-branch", "lidar-branch", "head"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainOptions:
         clip_norm: gradients longer than this are shortened to it.
         ema_decay: share of the averaged weights that one step keeps, once the average is under way.
         train: ``all``; ``aqr``: the router alone; ``branches``: image and point branch with their proposals, without
-            the decoder; ``head``: everything but these. What is not trained is frozen, batch norm statistics included.
+            the decoder; ``camera-branch``, ``lidar-branch``: one of them; ``head``: everything but these. What is not trained is frozen, batch norm statistics included.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process takes its own.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` of the forward pass; weights stay in fp32.
         shard: split parameters, gradients and optimiser state over the processes (FSDP2) instead of copying them.

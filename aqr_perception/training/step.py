@@ -17,7 +17,7 @@ from aqr_perception.training.options import Trained
 from aqr_perception.training.proposal_loss import proposal_losses
 from aqr_perception.training.router_loss import router_loss
 from aqr_perception.training.sample import Batch
-from aqr_perception.training.trainable import branches_trained
+from aqr_perception.training.trainable import branches_alone, branches_trained
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class DetectionLoss:
         Raises:
             OptionError: the branches alone are to be trained, but the model has no proposals.
         """
-        if self.train == "branches":
+        if branches_alone(self.train):
             features = features_of(model, batch)
             maps = model.propose(features, batch.lidar_to_image)
             if maps is None:
                 raise OptionError(
-                    f"train is 'branches', but {model.preset.name} has none with proposals: add decoder.proposals"
+                    f"train is {self.train!r}, but {model.preset.name} has no proposals: add decoder.proposals"
                 )
             return proposal_losses(maps, batch, features.has_points, model.preset.point_range)
         queries, targets = None, None

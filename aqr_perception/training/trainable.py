@@ -9,7 +9,11 @@ from aqr_perception.options import OptionError
 from aqr_perception.training.options import Trained, TrainOptions
 
 _BACKBONE_PREFIX = "img_backbone."
-_BRANCH_PREFIXES = (_BACKBONE_PREFIX, "img_neck.", "pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.")
+_BRANCHES = {
+    "camera-branch": (_BACKBONE_PREFIX, "img_neck.", "proposals.image."),
+    "lidar-branch": ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev."),
+}
+_BRANCHES["branches"] = _BRANCHES["camera-branch"] + _BRANCHES["lidar-branch"]
 
 
 def router_prefixes(model: nn.Module) -> tuple[str, ...]:
@@ -26,7 +30,7 @@ def freeze(model: nn.Module, train: Trained) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_is_trained(model, name, train))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        prefixes = router_prefixes(model) if train == "aqr" else _BRANCH_PREFIXES
+        prefixes = router_prefixes(model) if train == "aqr" else _BRANCHES.get(train, ())
         raise OptionError(
             f"train is {train!r}, but the model has no parameter under {' or '.join(map(repr, prefixes))}: "
             "use train all"
@@ -41,7 +45,12 @@ def set_mode(model: nn.Module, train: Trained) -> None:
 
 def branches_trained(train: Trained) -> bool:
     """Return whether anything before the tokens is trained."""
-    return train in ("all", "branches")
+    return train == "all" or branches_alone(train)
+
+
+def branches_alone(train: Trained) -> bool:
+    """Return whether nothing after the proposals is trained."""
+    return train in _BRANCHES
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
@@ -56,5 +65,6 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
     if train == "aqr":
         return name.startswith(router_prefixes(model))
-    in_branch = name.startswith(_BRANCH_PREFIXES)
-    return {"all": True, "branches": in_branch, "head": not in_branch}[train]
+    if train == "head":
+        return not name.startswith(_BRANCHES["branches"])
+    return train == "all" or name.startswith(_BRANCHES[train])

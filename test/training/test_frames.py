@@ -86,6 +86,17 @@ def test_a_camera_only_model_is_never_left_without_a_camera_nor_asked_for_what_n
     assert (clean.labelled.truth.visibility.max(axis=1) >= LEAST_VISIBLE).all()
 
 
+def test_a_branch_sees_its_own_sensor_alone(frames: list[LabelledFrame], model: CMT) -> None:
+    by_camera = TrainingFrames(frames, model.preset, lidar=False)
+    by_lidar = TrainingFrames(frames, model.preset, cameras=False)
+    for seed in range(20):
+        seen_by_camera, seen_by_lidar = (
+            data.sample(0, np.random.default_rng(seed), 0.5).labelled.frame for data in (by_camera, by_lidar)
+        )
+        assert seen_by_camera.points is None and seen_by_camera.cameras
+        assert seen_by_lidar.points is not None and not seen_by_lidar.cameras
+
+
 @pytest.mark.parametrize("preset", ["petr_tiny", "bevformer_mini"])
 def test_camera_only_models_train_on_the_same_frames(frames: list[LabelledFrame], preset: str) -> None:
     model = build_model(preset).train()

@@ -28,7 +28,20 @@ def test_branches_and_head_are_two_halves_of_the_model(tiny: CMT) -> None:
     branches, head = trained(tiny, "branches"), trained(tiny, "head")
     assert not branches & head
     assert branches | head == trained(tiny, "all")
-    assert {name.split(".")[0] for name in head} == {"pts_bbox_head", "aqr"}
+    others = {name for name in head if not name.startswith(("pts_bbox_head.", "aqr."))}
+    assert others and all("_content." in name for name in others), "what the decoder makes of proposals is its own"
+
+
+def test_each_sensor_has_its_branch(tiny: CMT) -> None:
+    camera, lidar = trained(tiny, "camera-branch"), trained(tiny, "lidar-branch")
+    assert not camera & lidar
+    assert camera | lidar == trained(tiny, "branches")
+    assert any(name.startswith("img_backbone") for name in camera)
+
+
+def test_a_branch_that_is_not_there_cannot_be_trained() -> None:
+    with pytest.raises(OptionError, match=r"train is 'lidar-branch'.*pts_"):
+        freeze(build_model("petr_tiny"), "lidar-branch")
 
 
 def test_the_router_is_a_part_of_the_head(tiny: CMT) -> None:
@@ -36,7 +49,7 @@ def test_the_router_is_a_part_of_the_head(tiny: CMT) -> None:
     assert router and router < trained(tiny, "head")
 
 
-@pytest.mark.parametrize("train", ["all", "aqr", "branches", "head"])
+@pytest.mark.parametrize("train", ["all", "aqr", "branches", "camera-branch", "head"])
 def test_statistics_move_where_parameters_do(tiny: CMT, train: Trained) -> None:
     moving = trained(tiny, train)
     set_mode(tiny, train)
