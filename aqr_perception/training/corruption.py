@@ -32,7 +32,7 @@ _CAMERA_FAULTS = {
     "occluded": 0.1,
     "misplaced": 0.1,
 }
-_LIDAR_FAULTS = {"gone": 0.35, "few beams": 0.2, "field of view": 0.2, "objects": 0.15, "noisy": 0.1}
+_LIDAR_FAULTS = {"gone": 0.3, "few beams": 0.15, "field of view": 0.2, "objects": 0.25, "noisy": 0.1}
 _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 
