@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.sight import RAY_CHANNELS, depth_scale, seen_from, sight_azimuth, sight_rays
+
 UPSAMPLING = 2
 """Heat maps have so many cells along the edge of one feature cell: two pedestrians often share a feature cell."""
 PLACE_CHANNELS, SHAPE_CHANNELS = 3, 7
@@ -25,10 +27,6 @@ USUAL_LOG_LENGTH = 1.0
 
 _HIDDEN = 64
 _CLASS_BIAS = -4.6  # focal loss from a prior of 1 %: most cells hold nothing
-_PIXELS_PER_METRE = 10.0
-_RAY_CHANNELS = 2
-_RAY_SLOPE_SCALE = 5.0  # the pictures' lower and upper edges lie near +-0.2
-_LEAST_DESCENT = 0.01
 _MOST_LOG_DEPTH, _MOST_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
@@ -141,7 +139,7 @@ class ProposalHead(nn.Module):
             self.bev = _HeatHead(bev_channels, classes)
             self.bev_content = _Content(bev_channels, classes, channels)
         if image:
-            self.image = _HeatHead(image_channels + _RAY_CHANNELS, classes)
+            self.image = _HeatHead(image_channels + RAY_CHANNELS, classes)
             self.image_content = _Content(image_channels, classes, channels)
         lower, upper = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
@@ -268,50 +266,6 @@ class _Content(nn.Module):
         return self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
 
 
-def sight_rays(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple[int, ...]) -> Tensor:
-    """Return (B, V, 2, h, w): how the ray through each cell of an image map descends.
-
-    What stands on the ground is as far away as its foot is low in the picture, which convolutions cannot know of a
-    camera: first comes the ray's slope, then the depth at which it is a metre lower, as the map would say it.
-
-    Args:
-        lidar_to_image: (B, V, 4, 4).
-        image_size: height and width of the images in pixels.
-        cells: rows and columns of the map.
-    """
-    rows, columns = cells
-    v = (torch.arange(rows, device=lidar_to_image.device) + 0.5) * (image_size[0] / rows)
-    u = (torch.arange(columns, device=lidar_to_image.device) + 0.5) * (image_size[1] / columns)
-    # Of the direction at depth 1, z alone.
-    by_u, by_v, middle = torch.linalg.inv(lidar_to_image[..., :3, :3].double())[..., 2, :, None, None].unbind(-3)
-    rise = (by_u * u + by_v * v[:, None] + middle).float()
-    scale = depth_scale(lidar_to_image)[..., None, None]
-    ground = -rise.neg().clamp(min=_LEAST_DESCENT).log() - scale.log()
-    return torch.stack((_RAY_SLOPE_SCALE * rise, ground), dim=2)
-
-
-def sight_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
-    """Return (...): the direction in radians in which a camera sees points (..., 3), about z of the model frame."""
-    projection = lidar_to_image.double()
-    origin = projection.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(projection.shape[:-1])[..., None]
-    centre = torch.linalg.solve(projection, origin)[..., :3, 0].to(points.dtype)
-    x, y, _ = (points - centre).unbind(-1)
-    return torch.atan2(y, x)
-
-
-def seen_from(shape: Tensor, azimuth: Tensor) -> Tensor:
-    """Return shapes (..., 7), see `ProposalMaps`, turned by minus an angle (...) about z."""
-    sine, cosine = azimuth.sin(), azimuth.cos()
-    yaw_sine, yaw_cosine, vx, vy = shape[..., 3:].unbind(-1)
-    turned = (
-        yaw_sine * cosine - yaw_cosine * sine,
-        yaw_cosine * cosine + yaw_sine * sine,
-        vx * cosine + vy * sine,
-        vy * cosine - vx * sine,
-    )
-    return torch.cat((shape[..., :3], torch.stack(turned, dim=-1)), dim=-1)
-
-
 def _feature_cell(row: Tensor, column: Tensor) -> Tensor:
     cells = torch.stack((row, column), dim=-1)
     return torch.div(cells, UPSAMPLING, rounding_mode="floor")
@@ -321,22 +275,6 @@ def _at(features: Tensor, cells: Tensor) -> Tensor:
     """Return (B, P, C): features (B, C, H, W) at (B, P, 2) rows and columns."""
     index = cells[..., 0] * features.shape[3] + cells[..., 1]
     return features.flatten(2).gather(2, index[:, None].expand(-1, features.shape[1], -1)).transpose(1, 2)
-
-
-def depth_scale(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the depth in metres of an image map's depth 0, for projections (..., 4, 4).
-
-    It is the depth at which a metre takes `_PIXELS_PER_METRE`: what a picture tells is the size in pixels, from which
-    depth follows with the focal length. The map holds the logarithm of depth over this scale.
-    """
-    return focal_length(lidar_to_image) / _PIXELS_PER_METRE
-
-
-def focal_length(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the focal length in pixels, horizontally, of projections (..., 4, 4)."""
-    first, third = lidar_to_image[..., 0, :3], lidar_to_image[..., 2, :3]
-    # The rows are f r1 + c r3 and r3 of a rotation's rows: their cross product is f long.
-    return torch.linalg.cross(first, third).norm(dim=-1)
 
 
 def _peak_scores(logits: Tensor) -> Tensor:

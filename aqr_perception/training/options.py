@@ -30,7 +30,8 @@ class TrainOptions:
         clip_norm: gradients longer than this are shortened to it.
         ema_decay: share of the averaged weights that one step keeps, once the average is under way.
         train: ``all``; ``aqr``: the router alone; ``branches``: image and point branch with their proposals, without
-            the decoder; ``camera-branch``, ``lidar-branch``: one of them; ``head``: everything but these. What is not trained is frozen, batch norm statistics included.
+            the decoder; ``camera-branch``, ``lidar-branch``: one of them; ``head``: everything but these. What is not
+            trained is frozen, batch norm statistics included.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process takes its own.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` of the forward pass; weights stay in fp32.
         shard: split parameters, gradients and optimiser state over the processes (FSDP2) instead of copying them.

@@ -11,14 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.proposals import (
-    BOX_CHANNELS,
-    ProposalMaps,
-    depth_scale,
-    focal_length,
-    seen_from,
-    sight_azimuth,
-)
+from aqr_perception.models.proposals import BOX_CHANNELS, ProposalMaps
+from aqr_perception.models.sight import depth_scale, focal_length, seen_from, sight_azimuth
 from aqr_perception.training.frames import LEAST_VISIBLE
 from aqr_perception.training.sample import Batch
 

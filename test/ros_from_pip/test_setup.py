@@ -87,7 +87,9 @@ def test_a_missing_build_tool_is_named_with_its_package(machine: Machine, tool: 
 
 
 @pytest.mark.parametrize("beside", ["", "/elsewhere/.ros/ws:/elsewhere/.ros/venv:"])
-def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(machine: Machine, beside: str) -> None:
+def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(
+    machine: Machine, beside: str
+) -> None:
     machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
     machine.has("python3", WITH_RCLPY_ALONE)
     for tool in ("find", "xargs", "sha256sum"):

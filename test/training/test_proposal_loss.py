@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.proposals import BOX_CHANNELS, ProposalHead, ProposalMaps, depth_scale, sight_rays
+from aqr_perception.models.proposals import BOX_CHANNELS, ProposalHead, ProposalMaps
 from aqr_perception.training.proposal_loss import Centres, _bev_centres, _image_centres, proposal_losses
 from aqr_perception.training.sample import HEALTH_GRID, Batch
 
@@ -172,14 +172,3 @@ def test_queries_of_a_missing_sensor_keep_their_learned_reference_points() -> No
     assert not torch.equal(points[:, 20:40], learned[:, 20:40])
     points, *_ = head().queries(ProposalMaps(maps.bev, None), features(), learned, torch.tensor([True]), None, SIZE)
     torch.testing.assert_close(points[:, 20:], learned[:, 20:])
-
-
-def test_rays_say_how_deep_the_ground_lies_that_they_meet() -> None:
-    projections = torch.stack((camera(0.0), camera(math.pi)))[None]
-    rays = sight_rays(projections, SIZE, IMAGE)
-    assert rays.shape == (1, 2, 2, *IMAGE)
-    row, column, view, height = 13, 30, 1, 0.3 + 1.4  # the camera hangs at z = 0.3
-    depth = height * float(rays[0, view, 1, row, column].exp() * depth_scale(projections)[0, view])
-    cell = torch.tensor([(column + 0.5) * SIZE[1] / IMAGE[1], (row + 0.5) * SIZE[0] / IMAGE[0], 1.0])
-    seen = torch.linalg.solve(projections[0, view], torch.cat((cell * depth, torch.ones(1))))
-    assert float(seen[2]) == pytest.approx(-1.4, abs=1e-3), "1.4 m below the frame's origin"
