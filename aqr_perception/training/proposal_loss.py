@@ -18,8 +18,8 @@ from aqr_perception.training.sample import Batch
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
 CHANNEL_WEIGHTS = (1.0, 1.0, 4.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.1, 0.1)
-"""Of a box's numbers, in the order of `ProposalMaps`: a metre a second is less wrong than a radian, but at 20 m a metre of
-depth is 0.05 of its logarithm, and of height an eighth of the range."""
+"""Of a box's numbers, in the order of `ProposalMaps`: a metre a second is less wrong than a radian, but at 20 m a metre
+of depth is 0.05 of its logarithm, and of height an eighth of the range."""
 
 _LEAST_SIGMA, _MOST_SIGMA = 0.8, 2.5
 """In cells: a Gaussian narrower than a cell is a single one; an object close to a camera must not fill the picture."""
