@@ -172,10 +172,13 @@ def test_history_changes_what_petrv2_says_and_time_divides_its_motion(petrv2: PE
     then, now, projections = camera_ring.images(seed=1), camera_ring.images(seed=2), camera_ring.projections()
     state = predict(petrv2, then, projections).state
     alone = predict(petrv2, now, projections).predictions
-    half, whole = (predict(petrv2, now, projections, standing(state, each)).predictions for each in (0.5, 1.0))
-    assert (half.class_logits - alone.class_logits).abs().max() > 1e-4
-    torch.testing.assert_close(half.boxes[..., VELOCITY], 2 * whole.boxes[..., VELOCITY])
-    torch.testing.assert_close(half.boxes[..., :8], whole.boxes[..., :8])
+    half, whole = (predict(petrv2, now, projections, standing(state, each)) for each in (0.5, 1.0))
+    assert (half.predictions.class_logits - alone.class_logits).abs().max() > 1e-4
+    assert half.queries is not None and half.queries.codes is not None
+    proposed = half.queries.codes[..., VELOCITY]  # in metres a second already
+    seen_in_half, seen_in_whole = (output.predictions.boxes[..., VELOCITY] - proposed for output in (half, whole))
+    torch.testing.assert_close(seen_in_half, 2 * seen_in_whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(half.predictions.boxes[..., :8], whole.predictions.boxes[..., :8])
 
 
 @torch.inference_mode()
