@@ -27,7 +27,8 @@ from aqr_perception.nodes.stamps import ns_to_stamp
 
 _CLOCK_PERIOD = 0.025
 _DISCOVERY_POLL = 0.02
-_DELIVERY_SECONDS = 2.0
+_DELIVERY_SECONDS = 10.0
+"""A message lost in a burst is sent again after Fast DDS's next heartbeat, which may be 3 s away."""
 
 _log = logging.getLogger("bag_player")
 
@@ -117,9 +118,10 @@ class BagPlayer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the last messages time to arrive, unless interrupted, and take the publishers down."""
+        end = time.monotonic() + _DELIVERY_SECONDS
         for publisher in self._publishers.values():
             if kind is None:
-                publisher.wait_for_all_acked(Duration(seconds=_DELIVERY_SECONDS))
+                publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
             self._node.destroy_publisher(publisher)
 
 
