@@ -18,12 +18,10 @@ class CameraModel(DetectionModel):
     """
 
     def __init__(self, preset: Preset) -> None:
-        super().__init__()
+        super().__init__(preset)
         if preset.image is None:
             raise ValueError(f"preset {preset.name!r} has no image branch, which its model needs: add 'image'")
-        self.preset = preset
         self.image: ImageBranch = preset.image
-        self.aqr_options = preset.aqr
         self.router_trained = False
 
     def forward(

@@ -12,8 +12,7 @@ from aqr_perception.models.detection_model import Features, History
 from aqr_perception.models.fusion_head import FusionHead, HeadOutput, Queries
 from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalMaps
-from aqr_perception.models.proposing import proposal_head, with_proposals
+from aqr_perception.models.proposing import proposal_head
 from aqr_perception.options import AqrOptions
 
 
@@ -32,8 +31,7 @@ class CMT(FusionModel):
         self.router_trained = preset.aqr.mode != "off"
         self.pts_bbox_head = FusionHead(preset)
         self.aqr = Router(preset.decoder.channels)
-        if preset.decoder.proposals.count:
-            self.proposals = proposal_head(preset)
+        self.proposals = proposal_head(preset)
 
     def decode(
         self,
@@ -50,17 +48,8 @@ class CMT(FusionModel):
         """Return predictions and query weights; see `DetectionModel.decode`. AQR is off without a trained router."""
         aqr = aqr.resolved(self.preset.aqr)
         router = self.aqr if self.router_trained and (route or aqr.modulates or aqr.biases) else None
-        maps = self.propose(features, lidar_to_image)
-        if maps is not None:
-            learned = self.pts_bbox_head.reference_points.weight
-            queries = with_proposals(self.proposals, maps, learned, queries, features, lidar_to_image)
+        learned = self.pts_bbox_head.reference_points.weight
+        queries, maps = self.with_proposals(queries, learned, features, lidar_to_image)
         head = partial(self.pts_bbox_head, router=router, aqr=aqr, attention_weights=attention_weights, layers=layers)
         output = self._by_lidar(features, lidar_to_image, queries, head)
         return output._replace(queries=queries, proposals=maps)
-
-    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
-        """Return the branches' heat maps, for presets with proposals."""
-        if not hasattr(self, "proposals"):
-            return None
-        maps: ProposalMaps = self.proposals(features.bev, features.image, lidar_to_image, features.image_size)
-        return maps

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalMaps
+from aqr_perception.models.proposals import ProposalHead, ProposalMaps
+from aqr_perception.models.proposing import put_among
 from aqr_perception.options import AqrOptions
 
 
@@ -51,17 +53,22 @@ class DetectionModel(nn.Module, ABC):
 
     Attributes:
         preset: its configuration.
+        proposals: what puts proposals among its queries; None in models without.
         aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether query weights of a trained router are to be had.
         remembers: whether `decode` gives a state that it wants back with the next frame.
         takes_queries: whether `decode` takes other queries than the learned ones, as denoising needs.
     """
 
-    preset: Preset
-    aqr_options: AqrOptions
     router_trained: bool
     remembers: bool = False
     takes_queries: bool = True
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.preset = preset
+        self.aqr_options: AqrOptions = preset.aqr
+        self.proposals: ProposalHead | None = None
 
     @abstractmethod
     def image_features(self, images: Tensor | None) -> Tensor | None:
@@ -80,7 +87,34 @@ class DetectionModel(nn.Module, ABC):
 
     def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
         """Return the heat maps that proposals among the queries come from; None for models without proposals."""
-        return None
+        if self.proposals is None:
+            return None
+        maps: ProposalMaps = self.proposals(*self.proposing(features), lidar_to_image, features.image_size)
+        return maps
+
+    def proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
+        """Return the features that proposals come from: (B, C, H, W) of the LiDAR, (B, V, C, h, w) of the cameras."""
+        return features.bev, features.image
+
+    def with_proposals(
+        self, queries: Queries | None, learned: Tensor, features: Features, lidar_to_image: Tensor | None
+    ) -> tuple[Queries | None, ProposalMaps | None]:
+        """Return the queries with proposals among them, and the heat maps behind these; both unchanged without.
+
+        Args:
+            queries: denoising queries and the model's own after them; None for its own alone.
+            learned: (Q, 3), the model's own reference points in 0..1; proposals take the place of the first.
+            features: of the batch.
+            lidar_to_image: (B, V, 4, 4); None without cameras.
+        """
+        maps = self.propose(features, lidar_to_image)
+        if maps is None or self.proposals is None:
+            return queries, None
+        if queries is None:
+            queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
+        sensed, has_points = self.proposing(features), torch.tensor(features.has_points, device=learned.device)
+        queries = put_among(queries, self.proposals, maps, sensed, has_points, lidar_to_image, features.image_size)
+        return queries, maps
 
     @abstractmethod
     def decode(

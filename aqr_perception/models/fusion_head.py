@@ -22,6 +22,7 @@ from aqr_perception.models.transformer.position import BevEmbedding, FrustumEmbe
 from aqr_perception.options import AqrOptions
 
 _ADDED_CODES = (3, 4, 5, 6, 7, 8, 9)
+"""Of the codes' numbers, those that the heads do not start from the reference themselves."""
 
 
 class Predictions(NamedTuple):
@@ -92,9 +93,9 @@ class Queries(NamedTuple):
         if self.class_logits is not None:
             logits = logits + self.class_logits
         if self.codes is not None:
-            counts = torch.zeros_like(self.codes)
-            counts[..., which] = 1.0
-            boxes = boxes + counts * self.codes
+            known = torch.zeros_like(self.codes)
+            known[..., which] = self.codes[..., which]
+            boxes = boxes + known
         return Predictions(logits, boxes)
 
 

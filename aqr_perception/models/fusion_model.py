@@ -34,9 +34,7 @@ class FusionModel(DetectionModel):
     pts_bbox_head: QueryHead
 
     def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        self.preset = preset
-        self.aqr_options = preset.aqr
+        super().__init__(preset)
         if preset.image is not None:
             backbone = image_backbone(preset.image)
             self.img_backbone = backbone

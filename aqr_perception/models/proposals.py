@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.sight import RAY_CHANNELS, depth_scale, seen_from, sight_azimuth, sight_rays
 
 UPSAMPLING = 2
 """Heat maps have so many cells along the edge of one feature cell: two pedestrians often share a feature cell."""
-PLACE_CHANNELS, SHAPE_CHANNELS = 3, 7
+PLACE_CHANNELS, SHAPE_CHANNELS = 3, len(SHAPE_CODES)
 BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
 CODE = 10
 """Numbers of a box code, see `boxes.coder`."""
@@ -262,7 +263,7 @@ class _Content(nn.Module):
 
     def forward(self, features: Tensor, proposals: Proposals) -> Tensor:
         """Return (B, P, C) for features (B, P, F)."""
-        shape = proposals.codes[..., (2, 3, 5, 6, 7, 8, 9)]
+        shape = proposals.codes[..., SHAPE_CODES]
         return self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
 
 

@@ -5,15 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.detection_model import Features
 from aqr_perception.models.fusion_head import Queries
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposals import ProposalHead, ProposalMaps
 
 
-def proposal_head(preset: Preset) -> ProposalHead:
-    """Return the head of a preset that asks for proposals, with random weights."""
+def proposal_head(preset: Preset) -> ProposalHead | None:
+    """Return the head of a preset that asks for proposals, with random weights; None for others."""
     decoder = preset.decoder
+    if decoder.proposals.count == 0:
+        return None
     return ProposalHead(
         0 if preset.points is None else 2 * preset.points.neck_channels,
         decoder.channels,
@@ -25,32 +26,24 @@ def proposal_head(preset: Preset) -> ProposalHead:
     )
 
 
-def with_proposals(
+def put_among(
+    queries: Queries,
     head: ProposalHead,
     maps: ProposalMaps,
-    learned: Tensor,
-    queries: Queries | None,
-    features: Features,
+    features: tuple[Tensor | None, Tensor | None],
+    has_points: Tensor,
     lidar_to_image: Tensor | None,
-    image: Tensor | None = None,
+    image_size: tuple[int, int],
 ) -> Queries:
-    """Return the queries with proposals instead of the first of the learned reference points.
+    """Return the queries with proposals instead of the first of those that follow the denoising ones.
 
     Args:
+        queries: of the batch.
         head: of the maps.
-        maps: of the batch.
-        learned: (Q, 3), the model's own reference points in 0..1.
-        queries: these, after denoising ones; None for these alone.
-        features: of the batch.
-        lidar_to_image: (B, V, 4, 4); None without cameras.
-        image: (B, V, C, h, w) features that propose, where they are not all of the batch's.
+        maps, features, has_points, lidar_to_image, image_size: see `ProposalHead.queries`.
     """
-    if queries is None:
-        queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
     denoising, matching = queries.reference_points.tensor_split((queries.denoising,), dim=1)
-    has_points = torch.tensor(features.has_points, device=learned.device)
-    sensed = (features.bev, features.image if image is None else image)
-    placed = head.queries(maps, sensed, matching, has_points, lidar_to_image, features.image_size)
+    placed = head.queries(maps, features, matching, has_points, lidar_to_image, image_size)
     # Denoising queries know nothing but where they are.
     content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:3])
     return queries._replace(

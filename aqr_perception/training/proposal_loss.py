@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.boxes.coder import encode
+from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
 from aqr_perception.models.proposals import BOX_CHANNELS, ProposalMaps
 from aqr_perception.models.sight import depth_scale, focal_length, seen_from, sight_azimuth
 from aqr_perception.training.frames import LEAST_VISIBLE
@@ -154,7 +154,7 @@ def _image_centres(batch: Batch, size: torch.Size) -> Centres:
 
 def _shape(boxes: Tensor) -> Tensor:
     """Return (N, 7) shapes, see `ProposalMaps`, of boxes (N, 9)."""
-    return encode(boxes)[:, (2, 3, 5, 6, 7, 8, 9)]
+    return encode(boxes)[:, SHAPE_CODES]
 
 
 def _health(health: Tensor, cell: Tensor, size: torch.Size) -> Tensor:

@@ -6,50 +6,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from pinhole_camera import FOCAL, HEIGHT, SIZE, looking_along
 
 from aqr_perception.models.sight import depth_scale, focal_length, seen_from, sight_azimuth, sight_rays
 
-FOCAL = 270.0
-SIZE = (128, 352)
-"""Height and width of the images in pixels."""
 CELLS = (16, 44)
-
-
-def camera(yaw: float) -> Tensor:
-    """Return the projection of a camera at (0.5, 0, 0.3) that looks along a yaw."""
-    cosine, sine = math.cos(yaw), math.sin(yaw)
-    to_camera = torch.tensor([[sine, -cosine, 0.0], [0.0, 0.0, -1.0], [cosine, sine, 0.0]])
-    pinhole = torch.tensor([[FOCAL, 0.0, 176.0], [0.0, FOCAL, 50.0], [0.0, 0.0, 1.0]])
-    projection = torch.eye(4)
-    projection[:3, :3] = pinhole @ to_camera
-    projection[:3, 3] = -pinhole @ to_camera @ torch.tensor([0.5, 0.0, 0.3])
-    return projection
 
 
 @settings(deadline=None, max_examples=40)
 @given(yaw=st.floats(-3.0, 3.0))
 def test_the_focal_length_is_that_of_the_pinhole(yaw: float) -> None:
-    assert float(focal_length(camera(yaw))) == pytest.approx(FOCAL, rel=1e-4)
+    assert float(focal_length(looking_along(yaw))) == pytest.approx(FOCAL, rel=1e-4)
 
 
 @settings(deadline=None, max_examples=40)
 @given(yaw=st.floats(-3.0, 3.0), ahead=st.floats(2.0, 50.0))
 def test_what_lies_ahead_is_seen_in_the_direction_of_the_camera(yaw: float, ahead: float) -> None:
-    place = torch.tensor([0.5 + ahead * math.cos(yaw), ahead * math.sin(yaw), 0.3])
-    assert float(sight_azimuth(camera(yaw), place)) == pytest.approx(yaw, abs=1e-3)
+    place = torch.tensor([0.5 + ahead * math.cos(yaw), ahead * math.sin(yaw), HEIGHT])
+    assert float(sight_azimuth(looking_along(yaw), place)) == pytest.approx(yaw, abs=1e-3)
 
 
 @settings(deadline=None, max_examples=40)
 @given(yaw=st.floats(-3.0, 3.0), row=st.integers(7, 15), column=st.integers(0, 43))
 def test_rays_say_how_deep_the_ground_lies_that_they_meet(yaw: float, row: int, column: int) -> None:
-    projection, below = camera(yaw), 1.7
+    projection, below = looking_along(yaw), 1.7
     rays = sight_rays(projection[None, None], SIZE, CELLS)
     assert rays.shape == (1, 1, 2, *CELLS)
     depth = below * float(rays[0, 0, 1, row, column].exp() * depth_scale(projection))
     pixel = torch.tensor([(column + 0.5) * SIZE[1] / CELLS[1], (row + 0.5) * SIZE[0] / CELLS[0], 1.0])
     met = torch.linalg.solve(projection, torch.cat((pixel * depth, torch.ones(1))))
-    assert float(met[2]) == pytest.approx(0.3 - below, abs=1e-2)
+    assert float(met[2]) == pytest.approx(HEIGHT - below, abs=1e-2)
 
 
 @settings(deadline=None, max_examples=40)

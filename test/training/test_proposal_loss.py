@@ -4,34 +4,22 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pinhole_camera import SIZE, looking_along
 from torch import Tensor
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.boxes.coder import encode
+from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
 from aqr_perception.models.proposals import BOX_CHANNELS, ProposalHead, ProposalMaps
 from aqr_perception.training.proposal_loss import Centres, _bev_centres, _image_centres, proposal_losses
 from aqr_perception.training.sample import HEALTH_GRID, Batch
 
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-SIZE = (128, 352)  # of images: rows, columns
 BEV, IMAGE = (32, 32), (16, 44)
-SHAPE = (2, 3, 5, 6, 7, 8, 9)
-"""Of a box code's numbers, all but the centre's."""
-
-
-def camera(yaw: float) -> Tensor:
-    """Return the projection of a camera 1.5 m above the ground's frame that looks along a yaw."""
-    cosine, sine = math.cos(yaw), math.sin(yaw)
-    optical = torch.tensor([[sine, -cosine, 0.0, 0.0], [0.0, 0.0, -1.0, 0.3], [cosine, sine, 0.0, 0.5], [0, 0, 0, 1]])
-    pinhole = torch.eye(4)
-    pinhole[0, 0] = pinhole[1, 1] = 270.0
-    pinhole[0, 2], pinhole[1, 2] = 176.0, 50.0
-    return pinhole @ optical
 
 
 def batch_of(boxes: Tensor, labels: Tensor, lidar_points: Tensor, visibility: Tensor, health: float = 1.0) -> Batch:
     """Return one sample with two cameras that look forward and backward."""
-    projections = torch.stack((camera(0.0), camera(math.pi)))[None]
+    projections = torch.stack((looking_along(0.0), looking_along(math.pi)))[None]
     return Batch(
         torch.zeros(1, 2, 3, *SIZE),
         projections,
@@ -102,13 +90,13 @@ def test_perfect_maps_propose_the_centres_of_the_objects_each_sensor_shows(scene
     found = points[0] * (upper - lower) + lower
     from_lidar = torch.cdist(boxes[:, :3], found[:20]).amin(1)
     torch.testing.assert_close(from_lidar, torch.zeros_like(from_lidar), atol=0.02, rtol=0)
-    shapes = encode(boxes)[:, SHAPE]
-    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], found[:20]).argmin(1)][:, SHAPE], shapes)
+    shapes = encode(boxes)[:, SHAPE_CODES]
+    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], found[:20]).argmin(1)][:, SHAPE_CODES], shapes)
     seen = _image_centres(batch, torch.Size(IMAGE))
     by_camera = torch.cdist(boxes[:, :3], found[20:40]).amin(1)
     shown = by_camera < 0.05
     nearest = 20 + torch.cdist(boxes[:, :3], found[20:40]).argmin(1)[shown]
-    torch.testing.assert_close(codes[0, nearest][:, SHAPE], shapes[shown], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(codes[0, nearest][:, SHAPE_CODES], shapes[shown], atol=1e-3, rtol=1e-3)
     assert shown.sum() >= cells_taken(seen), "of objects in one cell, one is proposed"
     assert (points[0, 40:] == 0.5).all(), "what follows the proposals keeps its learned reference points"
     assert (content[0, 40:] == 0).all()

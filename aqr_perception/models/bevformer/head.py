@@ -15,9 +15,9 @@ from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
 from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
 from aqr_perception.models.bevformer.spatial import look, pillars
+from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
 from aqr_perception.models.petr.branches import class_branches, located
-from aqr_perception.models.petr.head import ADDED_CODES
 from aqr_perception.models.petr.position import ring_places
 from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
@@ -150,7 +150,7 @@ class BevFormerHead(nn.Module):
         decoded = self._decode(bev, queries)
         predictions = self._predict(decoded, layers)
         if queries is not None:
-            predictions = queries.added_to(predictions, ADDED_CODES)
+            predictions = queries.added_to(predictions, SHAPE_CODES)
         weights = None
         if attention_weights:
             weights = query_weights(

@@ -15,8 +15,7 @@ from aqr_perception.models.fusion_head import HeadOutput, Queries
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalMaps
-from aqr_perception.models.proposing import proposal_head, with_proposals
+from aqr_perception.models.proposing import proposal_head
 from aqr_perception.options import AqrOptions
 
 _COARSEST = 32
@@ -43,8 +42,7 @@ class BEVFormer(CameraModel):
         self.img_backbone = backbone
         self.img_neck = FPN(backbone.out_channels[-self._maps :], levels, preset.decoder.channels)
         self.pts_bbox_head = BevFormerHead(preset)
-        if preset.decoder.proposals.count:
-            self.proposals = proposal_head(preset)
+        self.proposals = proposal_head(preset)
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, cells, C) features of (B, V, 3, H, W) images; None where there are none.
@@ -94,11 +92,8 @@ class BEVFormer(CameraModel):
             raise ValueError(
                 f"BEVFormer was given {queries.denoising} denoising queries, but has none: train it without denoising"
             )
-        maps = self.propose(features, lidar_to_image)
-        if maps is not None:
-            learned = self.pts_bbox_head.learned_references()
-            proposing = self._proposing(features)
-            queries = with_proposals(self.proposals, maps, learned, None, features, lidar_to_image, proposing)
+        learned = self.pts_bbox_head.learned_references()
+        placed, maps = self.with_proposals(None, learned, features, lidar_to_image)
         motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
         output: HeadOutput = self.pts_bbox_head(
             self._cameras(features, lidar_to_image),
@@ -106,31 +101,24 @@ class BEVFormer(CameraModel):
             None if history is None else _bev_of(history),
             aqr,
             attention_weights=attention_weights,
-            queries=queries if maps is not None else None,
+            queries=placed,
             layers=layers,
         )
-        return output._replace(queries=queries, proposals=maps)
+        return output._replace(queries=queries if placed is None else placed, proposals=maps)
 
-    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
-        """Return the cameras' heat maps, for presets with proposals.
+    def proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
+        """Return the cameras' features (B, V, C, h, w) of stride 16, or the coarsest there are.
 
         BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.
         """
-        if not hasattr(self, "proposals"):
-            return None
-        maps: ProposalMaps = self.proposals(None, self._proposing(features), lidar_to_image, features.image_size)
-        return maps
-
-    def _proposing(self, features: Features) -> Tensor | None:
-        """Return (B, V, C, h, w) features of stride 16, or the coarsest there are; None without cameras."""
         if features.image is None:
-            return None
+            return None, None
         shapes = self._shapes(features.image_size)
         level = min(_PROPOSING_LEVEL, len(shapes) - 1)
         first = sum(rows * columns for rows, columns in shapes[:level])
         rows, columns = shapes[level]
         cells = features.image[:, :, first : first + rows * columns]
-        return cells.transpose(2, 3).unflatten(3, (rows, columns))
+        return None, cells.transpose(2, 3).unflatten(3, (rows, columns))
 
     def _cameras(self, features: Features, lidar_to_image: Tensor | None) -> Cameras:
         batch, channels = len(features.has_points), self.preset.decoder.channels

@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SHAPE_CODES = (2, 3, 5, 6, 7, 8, 9)
+"""Of a code's numbers, those that say nothing of the centre."""
+
 
 class DecodedBoxes(NamedTuple):
     """One sample's objects, best first.

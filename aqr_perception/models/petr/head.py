@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
+from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries, QueryWeights
 from aqr_perception.models.petr.branches import BoxTasks, box_branches, class_branches, located
 from aqr_perception.models.petr.memory import PastFrame
@@ -18,9 +19,6 @@ from aqr_perception.models.presets import Preset
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
 from aqr_perception.options import AqrOptions
-
-ADDED_CODES = (2, 3, 5, 6, 7, 8, 9)
-"""Of the codes' numbers, those that do not start from the anchor."""
 
 
 class _Transformer(nn.Module):
@@ -113,7 +111,7 @@ class PetrHead(nn.Module):
         )
         seconds = None if self.frames == 1 else frames[1].seconds if frames else self.frame_gap
         predictions = self._predict(decoded.queries[layers], queries.reference_points, seconds, layers)
-        predictions = queries.added_to(predictions, ADDED_CODES)
+        predictions = queries.added_to(predictions, SHAPE_CODES)
         weights = None
         if decoded.mass is not None:
             weights = self._weights(decoded.mass[..., 1:], frames, queries, image_size, aqr)

@@ -13,8 +13,7 @@ from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.petr.head import PetrHead
 from aqr_perception.models.petr.memory import choose, recall, remember
 from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalMaps
-from aqr_perception.models.proposing import proposal_head, with_proposals
+from aqr_perception.models.proposing import proposal_head
 from aqr_perception.options import AqrOptions
 
 
@@ -35,8 +34,7 @@ class PETR(CameraModel):
         self.img_backbone = backbone
         self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         self.pts_bbox_head = PetrHead(preset)
-        if preset.decoder.proposals.count:
-            self.proposals = proposal_head(preset)
+        self.proposals = proposal_head(preset)
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None where there are none."""
@@ -74,10 +72,8 @@ class PETR(CameraModel):
         current = None
         if features.image is not None and lidar_to_image is not None:
             current = self.pts_bbox_head.capture(features.image, lidar_to_image, features.image_size)
-        maps = self.propose(features, lidar_to_image)
-        if maps is not None:
-            learned = self.pts_bbox_head.reference_points.weight
-            queries = with_proposals(self.proposals, maps, learned, queries, features, lidar_to_image)
+        learned = self.pts_bbox_head.reference_points.weight
+        queries, maps = self.with_proposals(queries, learned, features, lidar_to_image)
         gap = self.preset.petr.frame_gap
         past = recall(history) if self.remembers else ()
         output = self.pts_bbox_head(
@@ -92,10 +88,3 @@ class PETR(CameraModel):
         )
         output = output._replace(queries=queries, proposals=maps)
         return output._replace(state=remember(past, current, gap)) if self.remembers else output
-
-    def propose(self, features: Features, lidar_to_image: Tensor | None) -> ProposalMaps | None:
-        """Return the cameras' heat maps, for presets with proposals."""
-        if not hasattr(self, "proposals"):
-            return None
-        maps: ProposalMaps = self.proposals(None, features.image, lidar_to_image, features.image_size)
-        return maps
