@@ -24,6 +24,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     start.add_argument(
         "--backbone", type=Path, help="pretrained image backbone alone: timm's, DINOv2's, torchvision's or a detector's"
     )
+    train.add_argument(
+        "--branches",
+        type=Path,
+        help="another model's weights, of which the image and point branch and their proposals are taken over, those "
+        "that this model has too; instead of the same parts of --checkpoint",
+    )
     train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="go on where the run in the folder stopped")
     train.add_argument(
@@ -90,6 +96,7 @@ def _train(options: argparse.Namespace) -> int:
     from functools import partial
 
     from aqr_perception.models import build_model, load_checkpoint
+    from aqr_perception.models.branches import load_branches
     from aqr_perception.models.image.pretrained import load_backbone
     from aqr_perception.training.data.sources import open_data
     from aqr_perception.training.frames import TrainingFrames
@@ -103,6 +110,8 @@ def _train(options: argparse.Namespace) -> int:
         load_checkpoint(model, options.checkpoint)
     if options.backbone is not None:
         load_backbone(model, options.backbone)
+    if options.branches is not None:
+        load_branches(model, options.branches)
     mode = options.aqr
     if mode == "preset":
         mode = "both" if options.train == "aqr" else model.preset.aqr.mode

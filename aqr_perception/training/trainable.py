@@ -4,16 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from aqr_perception.models.branches import BRANCHES, CAMERA_BRANCH, LIDAR_BRANCH
 from aqr_perception.models.checkpoint import ROUTER_PREFIX
 from aqr_perception.options import OptionError
 from aqr_perception.training.options import Trained, TrainOptions
 
 _BACKBONE_PREFIX = "img_backbone."
-_BRANCHES = {
-    "camera-branch": (_BACKBONE_PREFIX, "img_neck.", "proposals.image."),
-    "lidar-branch": ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev."),
-}
-_BRANCHES["branches"] = _BRANCHES["camera-branch"] + _BRANCHES["lidar-branch"]
+_BRANCHES = {"camera-branch": CAMERA_BRANCH, "lidar-branch": LIDAR_BRANCH, "branches": BRANCHES}
 
 
 def router_prefixes(model: nn.Module) -> tuple[str, ...]:
@@ -66,5 +63,5 @@ def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
     if train == "aqr":
         return name.startswith(router_prefixes(model))
     if train == "head":
-        return not name.startswith(_BRANCHES["branches"])
+        return not name.startswith(BRANCHES)
     return train == "all" or name.startswith(_BRANCHES[train])

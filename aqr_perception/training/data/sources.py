@@ -19,6 +19,8 @@ Source = Literal["synthetic", "nuscenes", "bags", "keyframe"]
 Part = Literal["train", "val"]
 
 _SYNTHETIC_PICTURE = (352, 128)
+_SYNTHETIC_SWEEPS = 2
+"""For models that look at no LiDAR: the truth counts points, too, and `aqr_tiny`'s frames, once drawn, serve all."""
 _SYNTHETIC_FRAMES = 8000
 
 
@@ -81,7 +83,8 @@ def open_data(
         if part == "val":
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SYNTHETIC_PICTURE if preset.image is None else preset.image.size
-        return Data(SyntheticDataset(seeds, picture, preset.sweeps if preset.points else 1, root or default_cache()))
+        sweeps = _SYNTHETIC_SWEEPS if preset.points is None else preset.sweeps
+        return Data(SyntheticDataset(seeds, picture, sweeps, root or default_cache()))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     data = _open_recorded(source, part, preset, root, version)
