@@ -48,6 +48,17 @@ class History(NamedTuple):
     seconds: float
 
 
+class Asked(NamedTuple):
+    """What is asked of one batch; see `DetectionModel.decode`."""
+
+    aqr: AqrOptions
+    route: bool
+    attention_weights: bool
+    queries: Queries | None
+    layers: slice
+    history: History | None
+
+
 class DetectionModel(nn.Module, ABC):
     """A model in parts, so that each can be timed.
 
@@ -89,34 +100,9 @@ class DetectionModel(nn.Module, ABC):
         """Return the heat maps that proposals among the queries come from; None for models without proposals."""
         if self.proposals is None:
             return None
-        maps: ProposalMaps = self.proposals(*self.proposing(features), lidar_to_image, features.image_size)
+        maps: ProposalMaps = self.proposals(*self._proposing(features), lidar_to_image, features.image_size)
         return maps
 
-    def proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
-        """Return the features that proposals come from: (B, C, H, W) of the LiDAR, (B, V, C, h, w) of the cameras."""
-        return features.bev, features.image
-
-    def with_proposals(
-        self, queries: Queries | None, learned: Tensor, features: Features, lidar_to_image: Tensor | None
-    ) -> tuple[Queries | None, ProposalMaps | None]:
-        """Return the queries with proposals among them, and the heat maps behind these; both unchanged without.
-
-        Args:
-            queries: denoising queries and the model's own after them; None for its own alone.
-            learned: (Q, 3), the model's own reference points in 0..1; proposals take the place of the first.
-            features: of the batch.
-            lidar_to_image: (B, V, 4, 4); None without cameras.
-        """
-        maps = self.propose(features, lidar_to_image)
-        if maps is None or self.proposals is None:
-            return queries, None
-        if queries is None:
-            queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
-        sensed, has_points = self.proposing(features), torch.tensor(features.has_points, device=learned.device)
-        queries = put_among(queries, self.proposals, maps, sensed, has_points, lidar_to_image, features.image_size)
-        return queries, maps
-
-    @abstractmethod
     def decode(
         self,
         features: Features,
@@ -137,7 +123,35 @@ class DetectionModel(nn.Module, ABC):
             aqr: how the query weights are used and drawn.
             route: whether to return the router's weights also where they are not used.
             attention_weights: whether to return weights from the attention mass.
-            queries: instead of the learned queries alone (training).
+            queries: instead of the learned queries alone (training). Proposals take the place of the first of those
+                that follow the denoising ones.
             layers: the decoder layers whose predictions are computed.
             history: the frame before, for models that remember.
         """
+        maps = self.propose(features, lidar_to_image)
+        if maps is not None:
+            queries = self._with_proposals(maps, queries, features, lidar_to_image)
+        asked = Asked(aqr, route, attention_weights, queries, layers, history)
+        return self._decode(features, lidar_to_image, asked)._replace(queries=queries, proposals=maps)
+
+    @abstractmethod
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+        """As `decode`; proposals are among the queries already."""
+
+    def _proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
+        """Return the features that proposals come from: (B, C, H, W) of the LiDAR, (B, V, C, h, w) of the cameras."""
+        return features.bev, features.image
+
+    def _learned_references(self) -> Tensor:
+        """Return (Q, 3), the model's own reference points in 0..1."""
+        return self.get_parameter("pts_bbox_head.reference_points.weight")
+
+    def _with_proposals(
+        self, maps: ProposalMaps, queries: Queries | None, features: Features, lidar_to_image: Tensor | None
+    ) -> Queries:
+        assert self.proposals is not None  # where the maps come from
+        learned = self._learned_references()
+        if queries is None:
+            queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
+        sensed, has_points = self._proposing(features), torch.tensor(features.has_points, device=learned.device)
+        return put_among(queries, self.proposals, maps, sensed, has_points, lidar_to_image, features.image_size)

@@ -10,13 +10,12 @@ from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
 from aqr_perception.models.camera_model import CameraModel
-from aqr_perception.models.detection_model import Features, History
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.detection_model import Asked, Features, History
+from aqr_perception.models.fusion_head import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposing import proposal_head
-from aqr_perception.options import AqrOptions
 
 _COARSEST = 32
 """Stride of the backbone's last stage."""
@@ -56,57 +55,39 @@ class BEVFormer(CameraModel):
         maps = self.img_neck(self.img_backbone(images.flatten(0, 1))[-self._maps :])
         return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).unflatten(0, images.shape[:2])
 
-    def decode(
-        self,
-        features: Features,
-        lidar_to_image: Tensor | None,
-        aqr: AqrOptions,
-        *,
-        route: bool = False,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-        history: History | None = None,
-    ) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
         """Return predictions, query weights and the bird's-eye view, which the next frame wants as its history.
 
         Without any camera the bird's-eye view is what the history knows, moved with the vehicle, and fades from frame
         to frame; without history, too, predictions are the queries' priors. All weights are then 0.
 
-        Args:
-            features: of the cameras that take part.
-            lidar_to_image: (B, V, 4, 4); None without cameras.
-            aqr: how weight maps are drawn; its modes do not apply.
-            route: not used: there is no router.
-            attention_weights: whether to return weights from the attention, which is all on cameras; what the history
-                adds is nobody's.
-            queries: only None or the learned ones alone, which are embeddings and not points: there are no denoising
-                queries.
-            layers: the decoder layers whose predictions are computed.
-            history: the frame before; its state is never written to. None, or a state of None, starts a new drive.
+        There is no router. The attention is all on cameras; what the history adds is nobody's. The history's state is
+        never written to; None, or a state of None, starts a new drive.
 
         Raises:
             TypeError, ValueError: the history is another model's or of another batch size; there are denoising queries.
         """
-        if queries is not None and queries.denoising:
+        if asked.queries is not None and asked.queries.denoising:
             raise ValueError(
-                f"BEVFormer was given {queries.denoising} denoising queries, but has none: train it without denoising"
+                f"BEVFormer was given {asked.queries.denoising} denoising queries, but has none: train it without "
+                "denoising"
             )
-        learned = self.pts_bbox_head.learned_references()
-        placed, maps = self.with_proposals(None, learned, features, lidar_to_image)
-        motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
+        motion = ego_motion(asked.history, len(features.has_points), self.preset.bevformer.forward)
         output: HeadOutput = self.pts_bbox_head(
             self._cameras(features, lidar_to_image),
             motion,
-            None if history is None else _bev_of(history),
-            aqr,
-            attention_weights=attention_weights,
-            queries=placed,
-            layers=layers,
+            None if asked.history is None else _bev_of(asked.history),
+            asked.aqr,
+            attention_weights=asked.attention_weights,
+            queries=asked.queries,
+            layers=asked.layers,
         )
-        return output._replace(queries=queries if placed is None else placed, proposals=maps)
+        return output
 
-    def proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
+    def _learned_references(self) -> Tensor:
+        return self.pts_bbox_head.learned_references()
+
+    def _proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
         """Return the cameras' features (B, V, C, h, w) of stride 16, or the coarsest there are.
 
         BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.

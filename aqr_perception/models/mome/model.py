@@ -5,12 +5,11 @@ from functools import partial
 
 from torch import Tensor
 
-from aqr_perception.models.detection_model import Features, History
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.detection_model import Asked, Features
+from aqr_perception.models.fusion_head import HeadOutput
 from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.mome.head import MoMEHead
 from aqr_perception.models.presets import Preset
-from aqr_perception.options import AqrOptions
 
 
 class MoME(FusionModel):
@@ -32,18 +31,9 @@ class MoME(FusionModel):
         self.router_trained = True
         self.pts_bbox_head = MoMEHead(preset)
 
-    def decode(
-        self,
-        features: Features,
-        lidar_to_image: Tensor | None,
-        aqr: AqrOptions,
-        *,
-        route: bool = False,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-        history: History | None = None,
-    ) -> HeadOutput:
-        """Return predictions and query weights, the router's always; see `DetectionModel.decode`."""
-        head = partial(self.pts_bbox_head, aqr=aqr, attention_weights=attention_weights, layers=layers)
-        return self._by_lidar(features, lidar_to_image, queries, head)
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+        """Return predictions and query weights, the router's always."""
+        head = partial(
+            self.pts_bbox_head, aqr=asked.aqr, attention_weights=asked.attention_weights, layers=asked.layers
+        )
+        return self._by_lidar(features, lidar_to_image, asked.queries, head)

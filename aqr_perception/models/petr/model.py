@@ -6,15 +6,14 @@ Attribute names follow the published checkpoints' keys.
 from torch import Tensor
 
 from aqr_perception.models.camera_model import CameraModel
-from aqr_perception.models.detection_model import Features, History
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.detection_model import Asked, Features
+from aqr_perception.models.fusion_head import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.petr.head import PetrHead
 from aqr_perception.models.petr.memory import choose, recall, remember
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposing import proposal_head
-from aqr_perception.options import AqrOptions
 
 
 class PETR(CameraModel):
@@ -42,49 +41,26 @@ class PETR(CameraModel):
             return None
         return self.img_neck(self.img_backbone(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
-    def decode(
-        self,
-        features: Features,
-        lidar_to_image: Tensor | None,
-        aqr: AqrOptions,
-        *,
-        route: bool = False,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-        history: History | None = None,
-    ) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
         """Return predictions and query weights for feature maps.
 
-        Without any camera the queries have no evidence: predictions are the anchors' priors, and all weights are 0.
-
-        Args:
-            features: of the cameras that take part.
-            lidar_to_image: (B, V, 4, 4); None without cameras.
-            aqr: how weight maps are drawn; its modes do not apply.
-            route: not used: there is no router.
-            attention_weights: whether to return weights from the attention mass, which is all on cameras.
-            queries: instead of the learned queries alone (training).
-            layers: the decoder layers whose predictions are computed.
-            history: the frame before, for PETRv2. Of all frames that it remembers, it looks at the one that lies most
-                nearly ``preset.petr.frame_gap`` seconds back. Without any the current frame stands in.
+        There is no router. The attention mass is all on cameras; without any, the queries have no evidence: predictions
+        are the anchors' priors, and all weights are 0. Of all frames that PETRv2 remembers, it looks at the one that
+        lies most nearly ``preset.petr.frame_gap`` seconds back; without any the current frame stands in.
         """
         current = None
         if features.image is not None and lidar_to_image is not None:
             current = self.pts_bbox_head.capture(features.image, lidar_to_image, features.image_size)
-        learned = self.pts_bbox_head.reference_points.weight
-        queries, maps = self.with_proposals(queries, learned, features, lidar_to_image)
         gap = self.preset.petr.frame_gap
-        past = recall(history) if self.remembers else ()
-        output = self.pts_bbox_head(
+        past = recall(asked.history) if self.remembers else ()
+        output: HeadOutput = self.pts_bbox_head(
             current,
             choose(past, gap),
             len(features.has_points),
             features.image_size,
-            aqr,
-            attention_weights=attention_weights,
-            queries=queries,
-            layers=layers,
+            asked.aqr,
+            attention_weights=asked.attention_weights,
+            queries=asked.queries,
+            layers=asked.layers,
         )
-        output = output._replace(queries=queries, proposals=maps)
         return output._replace(state=remember(past, current, gap)) if self.remembers else output
