@@ -1,15 +1,13 @@
 """Model configurations: one YAML file a preset in ``config/models/``, read strictly into typed dataclasses."""
 
-import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
-from aqr_perception.options import AqrOptions, OptionError
+from aqr_perception.models.typed_values import WrongValueError, read
+from aqr_perception.options import AqrOptions
 
 
 class PresetError(ValueError):
@@ -248,7 +246,10 @@ def load_preset(name: str) -> Preset:
         raise PresetError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise PresetError(f"{path}: found {type(values).__name__}, needed a mapping of preset entries")
-    preset = _read(Preset, {"name": path.stem, **values}, str(path))
+    try:
+        preset = read(Preset, {"name": path.stem, **values}, str(path))
+    except WrongValueError as error:
+        raise PresetError(str(error)) from error
     _check(preset, str(path))
     return preset
 
@@ -314,45 +315,3 @@ def _check_bevformer(preset: Preset, path: str) -> None:
         )
     if preset.decoder.channels % 2:
         raise PresetError(f"{path}: decoder.channels is {preset.decoder.channels}, but BEVFormer needs an even number")
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as ``kind``: a dataclass, tuple, literal, optional or scalar type. Errors name ``where``."""
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
-        return None if value is None else _read(inner, value, where)
-    if origin is tuple:
-        if not isinstance(value, list) or len(value) != len(arguments):
-            raise PresetError(f"{where}: found {value!r}, needed a list of {len(arguments)}")
-        return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True)))
-    if origin is Literal:
-        if value not in arguments:
-            raise PresetError(f"{where}: found {value!r}, needed one of {', '.join(map(repr, arguments))}")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise PresetError(f"{where}: found {value!r}, needed {kind.__name__}")
-    return value
-
-
-def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise PresetError(f"{where}: found {value!r}, needed a mapping")
-    kinds = typing.get_type_hints(kind)
-    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
-    required = {
-        name
-        for name, entry in entries.items()
-        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-    }
-    unknown, missing = sorted(set(value) - set(entries)), sorted(required - set(value))
-    if unknown or missing:
-        raise PresetError(f"{where}: unknown entries {unknown}, missing entries {missing}; known are {sorted(entries)}")
-    try:
-        return kind(**{name: _read(kinds[name], item, f"{where}: {name}") for name, item in value.items()})
-    except OptionError as error:
-        raise PresetError(f"{where}: {error}") from error

@@ -2,65 +2,18 @@
 
 import math
 from dataclasses import replace
-from itertools import cycle, pairwise
+from itertools import cycle
 
 import pytest
+from assembler_drive import MS, START, Drive, frames_of, reasons, settings, used
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
+from sensor_msgs.msg import CameraInfo
 
-from aqr_perception.nodes.assembler import Assembler, AssemblerSettings, CameraSettings, FrameRequest
-from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
+from aqr_perception.nodes.assembler import Assembler, CameraSettings
+from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.options import OptionError
-
-MS = 1_000_000
-START = 1_500_000_000_000 * MS
-
-
-def settings(**changes: object) -> AssemblerSettings:
-    cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
-    defaults = {
-        "cameras": cameras,
-        "lidar_topic": "/points",
-        "max_camera_age": 0.2,
-        "camera_wait": 0.05,
-        "lidar_timeout": 0.5,
-        "camera_only_period": 0.1,
-    }
-    return AssemblerSettings(**(defaults | changes))
-
-
-class Drive:
-    """An assembler and a clock; times in milliseconds, stamps equal to the times of arrival unless given."""
-
-    def __init__(self, chosen: AssemblerSettings | None = None) -> None:
-        self.assembler = Assembler(chosen or settings())
-        for camera in self.assembler.settings.cameras:
-            self.assembler.on_info(camera.name, CameraInfo())
-
-    def image(self, name: str, now: int, stamp: int | None = None) -> float:
-        message = CompressedImage()
-        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
-        return self.assembler.on_image(name, message, now / 1e3)
-
-    def sweep(self, now: int, stamp: int | None = None, frame_id: str = "lidar") -> float:
-        message = PointCloud2()
-        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
-        message.header.frame_id = frame_id
-        return self.assembler.on_cloud(message, now / 1e3)
-
-    def poll(self, now: int) -> FrameRequest | None:
-        return self.assembler.poll(now / 1e3)
-
-
-def used(request: FrameRequest) -> dict[str, int]:
-    """The cameras of a request and their images' stamps, milliseconds."""
-    return {camera.settings.name: (camera.stamp_ns - START) // MS for camera in request.cameras}
-
-
-def reasons(request: FrameRequest) -> dict[str, str]:
-    return {name: use.reason for name, use in request.left_out.items()}
 
 
 def test_the_sweep_triggers_a_frame_with_every_camera() -> None:
@@ -233,81 +186,23 @@ def test_what_the_user_disabled_is_disabled_whatever_the_model_sees() -> None:
     assert reasons(request) == {"front": "disabled", "back": "disabled"}
 
 
+def test_settings_may_change_while_a_sweep_waits() -> None:
+    drive = Drive()
+    drive.sweep(0)
+    assert drive.poll(0) is None
+    drive.assembler.settings = settings(enabled=frozenset({"lidar", "front"}))
+    assert frames_of(drive, 10, 100) == [(0, True)]
+    drive.sweep(100)
+    drive.assembler.settings = settings(enabled=frozenset({"front"}))
+    assert drive.poll(200) is None
+
+
 def test_a_lidar_alone_makes_frames() -> None:
     drive = Drive(settings(cameras=()))
     drive.sweep(0)
     request = drive.poll(0)
     assert request is not None
     assert (len(request.sweeps), request.cameras) == (1, ())
-
-
-def test_a_silent_lidar_gives_way_to_camera_only_frames() -> None:
-    drive = Drive()
-    drive.sweep(0)
-    requests = []
-    for now in range(0, 1000, 10):
-        if now % 50 == 0:
-            drive.image("front", now)
-            drive.image("back", now + 5, stamp=now)
-        if request := drive.poll(now + 5):
-            requests.append((now, request))
-    times = [now for now, request in requests if not request.sweeps]
-    assert times[0] == 500
-    assert all(later - earlier >= 100 for earlier, later in pairwise(times))
-    assert len(times) >= 4
-    newest = requests[-1][1]
-    assert newest.stamp_ns == START + times[-1] * MS, "the newest image's stamp"
-    assert (newest.left_out["lidar"].reason, newest.model_frame) == ("too old", "lidar")
-    assert newest.left_out["lidar"].age == pytest.approx(times[-1] / 1e3)
-
-    drive.image("front", 1000)
-    drive.image("back", 1000)
-    drive.sweep(1010)
-    request = drive.poll(1010)
-    assert request is not None
-    assert request.stamp_ns == START + 1010 * MS, "the LiDAR is back"
-
-
-def test_camera_only_frames_need_new_images() -> None:
-    drive = Drive(settings(lidar_topic="", output_frame="base_link"))
-    drive.image("front", 0)
-    drive.image("back", 0)
-    request = drive.poll(0)
-    assert request is not None
-    assert (request.model_frame, "lidar" in request.left_out) == ("base_link", False)
-    assert [drive.poll(now) for now in range(10, 2000, 50)] == [None] * 40
-
-
-def test_camera_only_frames_wait_for_the_other_cameras_too() -> None:
-    drive = Drive(settings(enabled=frozenset({"front", "back"})))
-    drive.image("front", 0)
-    assert drive.poll(0) is None
-    drive.image("back", 30)
-    request = drive.poll(30)
-    assert request is not None
-    assert used(request) == {"front": 0, "back": 30}
-    assert reasons(request) == {"lidar": "disabled"}
-
-
-def test_after_a_pause_the_first_images_wait_for_their_sweep() -> None:
-    drive = Drive()
-    for begin in (0, 5000):
-        drive.poll(begin)
-        drive.image("front", begin + 3000)
-        drive.image("back", begin + 3020)
-        assert drive.poll(begin + 3100) is None, "the LiDAR may well be alive"
-        drive.sweep(begin + 3110)
-        request = drive.poll(begin + 3110)
-        assert request is not None
-        assert len(request.sweeps) == 1
-
-
-def test_a_camera_only_frame_without_any_frame_id_has_none() -> None:
-    drive = Drive(settings(lidar_topic=""))
-    drive.image("front", 0)
-    request = drive.poll(100) or drive.poll(200)
-    assert request is not None
-    assert request.model_frame == ""
 
 
 def test_the_model_frame_may_be_set() -> None:
@@ -326,34 +221,6 @@ def test_past_sweeps_are_handed_on_where_motion_is_known(fixed_frame: str, expec
         request = drive.poll(now)
     assert request is not None
     assert [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps] == expected
-
-
-def test_a_bag_that_starts_over_leaves_nothing_of_its_end() -> None:
-    drive = Drive(settings(fixed_frame="odom", max_sweeps=10))
-    for now in range(0, 2001, 100):
-        drive.image("front", now)
-        drive.image("back", now)
-        drive.sweep(now)
-        drive.poll(now)
-    assert drive.image("front", 2100, stamp=0) == pytest.approx(2.0)
-    assert drive.sweep(2110, stamp=10) == 0.0, "told once"
-    request = drive.poll(2200)
-    assert request is not None
-    assert used(request) == {"front": 0}
-    assert reasons(request) == {"back": "no data"}
-    assert len(request.sweeps) == 1
-
-
-def test_a_bag_of_one_frame_can_be_played_again_and_again() -> None:
-    drive = Drive()
-    for now in range(0, 1000, 100):
-        drive.image("front", now, stamp=0)
-        drive.image("back", now, stamp=10)
-        drive.sweep(now, stamp=20)
-        request = drive.poll(now)
-        assert request is not None
-        assert used(request) == {"front": 0, "back": 10}
-        assert len(request.sweeps) == 1
 
 
 events = st.tuples(
@@ -417,101 +284,3 @@ def test_an_unknown_camera_is_named() -> None:
 def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         settings(**change)
-
-
-def test_stragglers_of_a_frame_make_no_camera_only_frame_of_the_same_moment() -> None:
-    drive = Drive()
-    drive.image("front", 0)
-    drive.sweep(10)
-    assert drive.poll(100) is not None
-    drive.image("back", 900, stamp=5)
-    assert drive.poll(1500) is None
-    drive.image("back", 1600, stamp=120)
-    request = drive.poll(2200)
-    assert request is not None and request.stamp_ns == START + 120 * MS
-
-
-def frames_of(drive: Drive, begin: int, end: int) -> list[tuple[int, bool]]:
-    """Poll every 10 ms; stamps in milliseconds, and whether a sweep is in the frame."""
-    requests = [request for now in range(begin, end, 10) if (request := drive.poll(now))]
-    return [((request.stamp_ns - START) // MS, bool(request.sweeps)) for request in requests]
-
-
-def test_a_sweep_that_comes_after_its_camera_only_frame_makes_a_frame_too() -> None:
-    drive = Drive()
-    drive.sweep(0)
-    drive.poll(50)
-    for now in range(100, 601, 100):
-        drive.image("front", now)
-        drive.image("back", now)
-    assert frames_of(drive, 600, 640) == [(600, False)], "the LiDAR is taken for dead"
-    drive.sweep(640, stamp=600)
-    assert frames_of(drive, 640, 700) == [(600, True)]
-
-
-def test_images_newer_than_a_late_sweep_still_trigger_their_own_frame() -> None:
-    drive = Drive()
-    drive.image("front", 0)
-    drive.image("back", 0)
-    assert drive.poll(0) is None
-    for camera in ("front", "back"):
-        drive.image(camera, 100)
-    drive.sweep(150, stamp=0)
-    assert frames_of(drive, 150, 200) == [(0, True)]
-    assert frames_of(drive, 200, 1000) == [(100, False)], "no sweep comes for them any more"
-
-
-def test_an_image_used_by_a_sweep_triggers_no_frame_of_its_own() -> None:
-    drive = Drive()
-    drive.sweep(0)
-    drive.image("front", 10)
-    drive.image("back", 20)
-    assert frames_of(drive, 20, 2000) == [(0, True)]
-
-
-@pytest.mark.parametrize("late", ["front", "sweep"])
-def test_a_message_that_comes_late_does_not_cost_the_waiting_sweep_its_frame(late: str) -> None:
-    drive = Drive()
-    drive.image("front", 90)
-    drive.sweep(100)
-    assert drive.poll(100) is None
-    if late == "front":
-        assert drive.image("front", 110, stamp=40) == 0.0
-        assert frames_of(drive, 110, 200) == [(100, True)]
-    else:
-        assert drive.sweep(110, stamp=40) == 0.0
-        assert frames_of(drive, 110, 200) == [(40, True), (100, True)]
-
-
-def test_a_late_image_leaves_the_newer_ones_of_its_camera() -> None:
-    drive = Drive(settings(cameras=(CameraSettings("front", "/front/image", "/front/info"),)))
-    drive.image("front", 100)
-    drive.image("front", 110, stamp=60)
-    drive.sweep(120, stamp=110)
-    request = drive.poll(120)
-    assert request is not None and used(request) == {"front": 100}
-
-
-def test_the_first_sweep_of_a_bag_that_starts_over_survives_the_cameras_jumps() -> None:
-    drive = Drive()
-    for now in range(0, 2001, 100):
-        drive.image("front", now)
-        drive.image("back", now)
-        drive.sweep(now)
-        drive.poll(now)
-    assert drive.sweep(2100, stamp=0) == pytest.approx(2.0)
-    assert drive.poll(2100) is None
-    drive.image("front", 2110, stamp=10)
-    drive.image("back", 2110, stamp=10)
-    assert frames_of(drive, 2110, 2200) == [(0, True)]
-
-
-def test_settings_may_change_while_a_sweep_waits() -> None:
-    drive = Drive()
-    drive.sweep(0)
-    assert drive.poll(0) is None
-    drive.assembler.settings = settings(enabled=frozenset({"lidar", "front"}))
-    assert frames_of(drive, 10, 100) == [(0, True)]
-    drive.sweep(100)
-    drive.assembler.settings = settings(enabled=frozenset({"front"}))
-    assert drive.poll(200) is None

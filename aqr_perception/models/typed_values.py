@@ -1,0 +1,63 @@
+"""Values out of YAML -> typed dataclasses, strictly: no unknown entry, no missing one, none of the wrong type."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal
+
+from aqr_perception.options import OptionError
+
+
+class WrongValueError(ValueError):
+    """A value is not of the type needed; the message names its place, what was found and what is needed."""
+
+
+def read(kind: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as ``kind``: a dataclass, tuple, literal, optional or scalar type.
+
+    Args:
+        where: the file, and the entries that lead to the value; messages of errors begin with it.
+
+    Raises:
+        WrongValueError: the value does not fit the type, or a dataclass refuses it.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else read(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(arguments):
+            raise WrongValueError(f"{where}: found {value!r}, needed a list of {len(arguments)}")
+        return tuple(read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True)))
+    if origin is Literal:
+        if value not in arguments:
+            raise WrongValueError(f"{where}: found {value!r}, needed one of {', '.join(map(repr, arguments))}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise WrongValueError(f"{where}: found {value!r}, needed {kind.__name__}")
+    return value
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise WrongValueError(f"{where}: found {value!r}, needed a mapping")
+    kinds = typing.get_type_hints(kind)
+    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    required = {
+        name
+        for name, entry in entries.items()
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    }
+    unknown, missing = sorted(set(value) - set(entries)), sorted(required - set(value))
+    if unknown or missing:
+        raise WrongValueError(
+            f"{where}: unknown entries {unknown}, missing entries {missing}; known are {sorted(entries)}"
+        )
+    try:
+        return kind(**{name: read(kinds[name], item, f"{where}: {name}") for name, item in value.items()})
+    except OptionError as error:
+        raise WrongValueError(f"{where}: {error}") from error
