@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from aqr_perception.benchmarks.inputs import keyframe, made_up_frame
+from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector, DeviceError, check_model, choose_device, choose_precision
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
+from aqr_perception.keyframe import read_keyframe
 from aqr_perception.models import build_model
 from aqr_perception.models.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.models.detection_model import History
@@ -98,7 +99,7 @@ def test_a_maps_affine_carries_pixels_to_the_cells_above_them(detector: Detector
 
 
 def test_the_keyframes_objects_project_into_the_models_projection(shared_reference: Path) -> None:
-    frame = keyframe(shared_reference / "nuscenes_keyframe")
+    frame = read_keyframe(shared_reference / "nuscenes_keyframe").frame()
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     matrices = detector._projections(frame.cameras)[0].numpy()
     point = np.array([[5.0, 20.0, -1.0]])

@@ -1,30 +1,23 @@
-"""A nuScenes keyframe (pictures, sweep, calibration, ego pose in one folder) -> a bag.
+"""A nuScenes keyframe (see `aqr_perception.keyframe`) -> a bag.
 
-The folder holds a ``keyframe.json`` with `stamp`, `ego_to_global` (at the sweep's stamp), `lidar` (file, stamp,
-lidar_to_ego) and `cameras` (by name: file, width, height, stamp, intrinsics, camera_to_ego, lidar_to_camera).
-
-`lidar_to_camera` includes the vehicle's motion between sweep and image, the static pair of `camera_to_ego` and
-`lidar_to_ego` does not. The ego pose at an image's stamp follows from both, and is what /tf carries. So a reader of the
-bag that looks transforms up at each image's own time through ``map`` gets `lidar_to_camera`; one that takes them as
-static gets inverse(camera_to_ego) @ lidar_to_ego.
+/tf carries the ego pose at every image's stamp. So a reader of the bag that looks transforms up at each image's own
+time through ``map`` gets the keyframe's `lidar_to_camera`; one that takes them as static gets
+inverse(camera_to_ego) @ lidar_to_ego.
 """
 
 import itertools
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.writer import BagWriter
 from aqr_perception.geometry import interpolate, invert
+from aqr_perception.keyframe import LIDAR, Keyframe, KeyframeCamera, Matrix, read_keyframe
 
-FIXED_FRAME, VEHICLE_FRAME, LIDAR_FRAME = "map", "base_link", "LIDAR_TOP"
+FIXED_FRAME, VEHICLE_FRAME = "map", "base_link"
 DEFAULT_PERIOD = 0.1
 _TF_PERIOD_NS = 20_000_000
 
@@ -36,55 +29,6 @@ _POINT = np.dtype(
         "itemsize": 20,
     }
 )
-_Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class KeyframeCamera:
-    """A picture (the JPEG file's bytes), when and how it was taken."""
-
-    name: str
-    stamp_ns: int
-    jpeg: bytes
-    size: tuple[int, int]
-    intrinsics: _Matrix
-    camera_to_ego: _Matrix
-    ego_to_global: _Matrix
-
-
-@dataclass(frozen=True)
-class Keyframe:
-    """A keyframe; `points` is (N, 5) float32: x, y, z in metres, intensity 0..255, ring."""
-
-    stamp_ns: int
-    points: NDArray[np.float32]
-    lidar_to_ego: _Matrix
-    ego_to_global: _Matrix
-    cameras: tuple[KeyframeCamera, ...]
-
-
-def read_keyframe(folder: str | Path) -> Keyframe:
-    """Read a keyframe's folder.
-
-    Raises:
-        BagError: a file or an entry of keyframe.json is missing or not as it should be.
-    """
-    folder = Path(folder)
-    try:
-        description = json.loads((folder / "keyframe.json").read_text())
-        lidar = description["lidar"]
-        lidar_to_ego, ego_to_global = _matrix(lidar["lidar_to_ego"]), _matrix(description["ego_to_global"])
-        points = np.frombuffer((folder / lidar["file"]).read_bytes(), np.dtype("<f4")).reshape(-1, 5)
-        cameras = tuple(
-            _read_camera(folder, name, entry, lidar_to_ego, ego_to_global)
-            for name, entry in description["cameras"].items()
-        )
-        return Keyframe(_ns(lidar["stamp"]), points, lidar_to_ego, ego_to_global, cameras)
-    except OSError as error:
-        raise BagError(f"{folder}: found no readable {error.filename}, needed a keyframe's folder; {error}") from error
-    except (KeyError, ValueError, TypeError) as error:
-        needed = "keyframe.json with stamp, ego_to_global, lidar and cameras"
-        raise BagError(f"{folder}: found {type(error).__name__}: {error}, needed {needed}") from error
 
 
 def write_keyframe_bag(
@@ -105,7 +49,8 @@ def write_keyframe_bag(
         where the bag lies.
 
     Raises:
-        BagError: see `read_keyframe` and `BagWriter`; or a period shorter than the frame itself.
+        KeyframeError: see `read_keyframe`.
+        BagError: see `BagWriter`; or a period shorter than the frame itself.
     """
     keyframe = read_keyframe(folder)
     poses = _ego_poses(keyframe)
@@ -132,32 +77,14 @@ def write_keyframe_bag(
     return Path(path)
 
 
-def _read_camera(
-    folder: Path, name: str, entry: dict[str, Any], lidar_to_ego: _Matrix, ego_to_global: _Matrix
-) -> KeyframeCamera:
-    camera_to_ego = _matrix(entry["camera_to_ego"])
-    if "lidar_to_camera" in entry:
-        motion = camera_to_ego @ _matrix(entry["lidar_to_camera"]) @ invert(lidar_to_ego)
-        ego_to_global = ego_to_global @ invert(motion)
-    return KeyframeCamera(
-        name=name,
-        stamp_ns=_ns(entry["stamp"]),
-        jpeg=(folder / entry["file"]).read_bytes(),
-        size=(int(entry["width"]), int(entry["height"])),
-        intrinsics=np.array(entry["intrinsics"], dtype=np.float64).reshape(3, 3),
-        camera_to_ego=camera_to_ego,
-        ego_to_global=ego_to_global,
-    )
-
-
-def _ego_poses(keyframe: Keyframe) -> dict[int, _Matrix]:
+def _ego_poses(keyframe: Keyframe) -> dict[int, Matrix]:
     """Return ego_to_global by stamp, in order: at every image and at the sweep."""
     poses = {camera.stamp_ns: camera.ego_to_global for camera in keyframe.cameras}
     poses[keyframe.stamp_ns] = keyframe.ego_to_global
     return dict(sorted(poses.items()))
 
 
-def _repeated_poses(poses: dict[int, _Matrix], repeats: int, period_ns: int) -> dict[int, _Matrix]:
+def _repeated_poses(poses: dict[int, Matrix], repeats: int, period_ns: int) -> dict[int, Matrix]:
     """Repeat poses, and go on at either end as the vehicle moved in the keyframe, for as long again."""
     first, last = min(poses), max(poses)
     repeated = {stamp + index * period_ns: pose for index in range(repeats) for stamp, pose in poses.items()}
@@ -167,7 +94,7 @@ def _repeated_poses(poses: dict[int, _Matrix], repeats: int, period_ns: int) -> 
     return dict(sorted(repeated.items()))
 
 
-def _steady(poses: dict[int, _Matrix]) -> dict[int, _Matrix]:
+def _steady(poses: dict[int, Matrix]) -> dict[int, Matrix]:
     """Add poses in between, every `_TF_PERIOD_NS`, as odometry tells them: the last one before a pause may be delivered
     with the next one only, and a frame must not wait for that."""
     stamps = list(poses)
@@ -179,7 +106,7 @@ def _steady(poses: dict[int, _Matrix]) -> dict[int, _Matrix]:
 
 
 def _static_transforms(keyframe: Keyframe, stamp_ns: int) -> Any:
-    mounts = [(LIDAR_FRAME, keyframe.lidar_to_ego)]
+    mounts = [(LIDAR, keyframe.lidar_to_ego)]
     mounts += [(camera.name, camera.camera_to_ego) for camera in keyframe.cameras]
     return messages.tf([messages.transform(stamp_ns, VEHICLE_FRAME, child, pose) for child, pose in mounts])
 
@@ -188,26 +115,15 @@ def _cloud(keyframe: Keyframe, stamp_ns: int) -> Any:
     records = np.zeros(len(keyframe.points), _POINT)
     for column, name in enumerate(_POINT.names or ()):
         records[name] = keyframe.points[:, column]
-    return messages.cloud(stamp_ns, LIDAR_FRAME, records)
+    return messages.cloud(stamp_ns, LIDAR, records)
 
 
 def _picture(camera: KeyframeCamera, stamp_ns: int, raw: bool) -> tuple[str, int, Any]:
     if not raw:
         message = messages.compressed_image(stamp_ns, camera.name, camera.jpeg)
         return f"/{camera.name}/image_rect_compressed", stamp_ns, message
-    pixels = cv2.imdecode(np.frombuffer(camera.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise BagError(f"{camera.name}: found {len(camera.jpeg)} bytes that OpenCV cannot decode, needed a JPEG file")
     return (
         f"/{camera.name}/image_rect_color",
         stamp_ns,
-        messages.image(stamp_ns, camera.name, pixels.astype(np.uint8, copy=False)),
+        messages.image(stamp_ns, camera.name, camera.pixels()),
     )
-
-
-def _matrix(rows: list[list[float]]) -> _Matrix:
-    return np.array(rows, dtype=np.float64).reshape(4, 4)
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e6) * 1000  # nuScenes stamps are whole microseconds, which a float just holds

@@ -1,7 +1,4 @@
-"""Frames to measure with: a nuScenes-style keyframe from a folder, or a made-up one of the same size."""
-
-import json
-from pathlib import Path
+"""A made-up frame to measure with, as large as one of nuScenes."""
 
 import cv2
 import numpy as np
@@ -9,32 +6,6 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import rigid_transform
-
-
-def keyframe(folder: Path) -> Frame:
-    """Read a keyframe folder: ``keyframe.json``, one JPEG a camera, one sweep of float32 (N, 5).
-
-    Raises:
-        FileNotFoundError: a file is missing.
-    """
-    record = json.loads((folder / "keyframe.json").read_text())
-    sweep = np.fromfile(folder / record["lidar"]["file"], dtype=np.float32).reshape(-1, 5)
-    sweep[:, 4] = 0.0  # the file's fifth column is the ring; a single sweep has no time lag
-    views = []
-    for name, camera in record["cameras"].items():
-        image: NDArray | None = cv2.imread(str(folder / camera["file"]))
-        if image is None:
-            raise FileNotFoundError(f"{folder / camera['file']}: no readable picture of camera {name}")
-        views.append(
-            CameraView(
-                name=name.lower(),
-                image=image,
-                intrinsics=np.array(camera["intrinsics"]),
-                extrinsics=np.array(camera["lidar_to_camera"]),
-                age=record["stamp"] - camera["stamp"],
-            )
-        )
-    return Frame(round(record["stamp"] * 1e9), sweep, tuple(views), "LIDAR_TOP")
 
 
 def made_up_frame(seed: int = 0) -> Frame:

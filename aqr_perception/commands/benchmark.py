@@ -47,10 +47,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _benchmark_frame(options: argparse.Namespace) -> int:
     from aqr_perception.benchmarks import frame, inputs
     from aqr_perception.detector import Detector
+    from aqr_perception.keyframe import read_keyframe
     from aqr_perception.options import AqrOptions, DetectionOptions
 
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    seen = inputs.keyframe(options.keyframe) if options.keyframe else inputs.made_up_frame()
+    seen = read_keyframe(options.keyframe).frame() if options.keyframe else inputs.made_up_frame()
     measured = frame.run(detector, seen, options.repeats, DetectionOptions(aqr=AqrOptions.of_model(options.aqr)))
     print(measured.table())
     write_json(options.json, measured.as_dict())

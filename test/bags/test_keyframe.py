@@ -1,52 +1,31 @@
 """A keyframe's folder becomes a bag with the usual topics and frames."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from made_up_keyframe import (
+    CAMERA_TO_EGO,
+    EGO_AT_IMAGE,
+    EGO_AT_SWEEP,
+    IMAGE_NS,
+    LIDAR_TO_EGO,
+    POINTS,
+    SWEEP_NS,
+    write_keyframe,
+)
 
 from aqr_perception.bags.errors import BagError
-from aqr_perception.bags.keyframe import read_keyframe, write_keyframe_bag
+from aqr_perception.bags.keyframe import write_keyframe_bag
 from aqr_perception.bags.reader import read
-from aqr_perception.geometry import invert, rigid_transform
-
-SWEEP_NS = 1_500_000_000_500_000_000
-IMAGE_NS = SWEEP_NS - 40_000_000
-LIDAR_TO_EGO = rigid_transform([1.0, 0.0, 1.8], [0.0, 0.0, -0.7, 0.7])
-CAMERA_TO_EGO = rigid_transform([1.7, 0.0, 1.5], [-0.5, 0.5, -0.5, 0.5])
-EGO_AT_SWEEP = rigid_transform([400.0, 1200.0, 0.0], [0.0, 0.0, 0.3, 0.9])
-EGO_AT_IMAGE = EGO_AT_SWEEP @ rigid_transform([-0.4, 0.01, 0.0], [0.0, 0.0, 0.001, 1.0])
-LIDAR_TO_CAMERA = invert(CAMERA_TO_EGO) @ invert(EGO_AT_IMAGE) @ EGO_AT_SWEEP @ LIDAR_TO_EGO
-POINTS = np.array([[10, 1, 0.5, 200, 3], [-4, 20, -1, 17, 31]], np.float32)
+from aqr_perception.geometry import rigid_transform
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "keyframe"
-    folder.mkdir()
-    POINTS.tofile(folder / "lidar.bin")
-    cv2.imwrite(str(folder / "front.jpg"), np.full((24, 40, 3), 90, np.uint8))
-    description = {
-        "stamp": SWEEP_NS / 1e9,
-        "ego_to_global": EGO_AT_SWEEP.tolist(),
-        "lidar": {"file": "lidar.bin", "stamp": SWEEP_NS / 1e9, "lidar_to_ego": LIDAR_TO_EGO.tolist()},
-        "cameras": {
-            "CAM_FRONT": {
-                "file": "front.jpg",
-                "width": 40,
-                "height": 24,
-                "stamp": IMAGE_NS / 1e9,
-                "intrinsics": [[30.0, 0.0, 20.0], [0.0, 30.0, 12.0], [0.0, 0.0, 1.0]],
-                "camera_to_ego": CAMERA_TO_EGO.tolist(),
-                "lidar_to_camera": LIDAR_TO_CAMERA.tolist(),
-            }
-        },
-    }
-    (folder / "keyframe.json").write_text(json.dumps(description))
-    return folder
+    return write_keyframe(tmp_path / "keyframe")
 
 
 def by_topic(path: Path) -> dict[str, list[Any]]:
@@ -112,17 +91,6 @@ def test_repeats_that_overlap_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BagError, match=r"2 repeats 0\.04 s apart"):
         write_keyframe_bag(folder, tmp_path / "bag", repeats=2, period=0.04)
     assert not (tmp_path / "bag").exists()
-
-
-def test_a_folder_that_is_no_keyframe_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BagError, match=r"none: found no readable .*keyframe\.json"):
-        read_keyframe(tmp_path / "none")
-    (folder / "front.jpg").unlink()
-    with pytest.raises(BagError, match=r"front\.jpg"):
-        read_keyframe(folder)
-    (folder / "keyframe.json").write_text("{}")
-    with pytest.raises(BagError, match=r"KeyError: 'lidar'"):
-        read_keyframe(folder)
 
 
 def test_the_command_line_writes_the_bag(folder: Path, tmp_path: Path) -> None:

@@ -1,35 +1,28 @@
 """nuScenes as labelled frames in the LiDAR's own frame: x right, y forward, z up."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from aqr_perception.bags.errors import BagError
-from aqr_perception.bags.keyframe import KeyframeCamera, read_keyframe
-from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.frame import CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
+from aqr_perception.keyframe import LIDAR
 from aqr_perception.training.data.drives import preceding
 from aqr_perception.training.data.nuscenes_tables import (
-    LIDAR,
     Capture,
     NuScenesError,
     Picture,
-    camera_name,
     read_samples,
-    truth_arrays,
 )
 from aqr_perception.training.outlines import outline_shares
 
 _CLOSE = 1.0
 """Metres from the sensor, in x and y, within which a past sweep's points are taken for the vehicle itself."""
-_Matrix = NDArray[np.float64]
 
 
 class NuScenesDataset(Dataset[LabelledFrame]):
@@ -82,45 +75,6 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         return [frozenset(sample.truth.labels.tolist()) for sample in self._samples]
 
 
-class KeyframeDataset(Dataset[LabelledFrame]):
-    """One keyframe's folder (see `read_keyframe`) with ``objects`` in its keyframe.json, as a set of one frame.
-
-    As `NuScenesDataset`, but for a single sweep, and visibility that knows of the pictures' borders only.
-
-    Raises:
-        NuScenesError: a file is missing or not as it should be.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            keyframe = read_keyframe(folder)
-            objects = json.loads((Path(folder) / "keyframe.json").read_text())["objects"]
-            truth = _truth(objects)
-        except BagError as error:
-            raise NuScenesError(str(error)) from error
-        except (KeyError, TypeError, ValueError) as error:
-            needed = "class, box, velocity, lidar_points and radar_points of each of its objects"
-            found = f"{type(error).__name__}: {error}"
-            raise NuScenesError(f"{Path(folder) / 'keyframe.json'}: found {found}, needed {needed}") from error
-        lidar_to_world = keyframe.ego_to_global @ keyframe.lidar_to_ego
-        views = tuple(_keyframe_view(camera, keyframe.stamp_ns, lidar_to_world) for camera in keyframe.cameras)
-        points = keyframe.points.astype(np.float32)
-        points[:, 4] = 0.0  # the file's ring; a single sweep has no lag
-        frame = Frame(keyframe.stamp_ns, points, views, LIDAR, lidar_to_world)
-        truth = replace(truth, visibility=outline_shares(truth.boxes, views))
-        self._labelled = LabelledFrame(frame, truth, lidar_to_world)
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> LabelledFrame:
-        return (self._labelled,)[index]
-
-    def label_sets(self) -> list[frozenset[int]]:
-        """Return the labels that the frame shows."""
-        return [frozenset(self._labelled.truth.labels.tolist())]
-
-
 def _view(picture: Picture, key: Capture) -> CameraView:
     capture = picture.capture
     pixels: NDArray | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
@@ -156,30 +110,3 @@ def _sweep(path: Path) -> NDArray[np.float32]:
     except (OSError, ValueError) as error:
         needed = "float32 (N, 5); unpack the archive again"
         raise NuScenesError(f"{path}: found no readable sweep ({error}), needed {needed}") from error
-
-
-def _keyframe_view(camera: KeyframeCamera, stamp_ns: int, lidar_to_world: _Matrix) -> CameraView:
-    pixels: NDArray | None = cv2.imdecode(np.frombuffer(camera.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise NuScenesError(f"{camera.name}: found {len(camera.jpeg)} bytes that are no picture, needed a JPEG file")
-    return CameraView(
-        name=camera_name(camera.name),
-        image=pixels.astype(np.uint8, copy=False),
-        intrinsics=camera.intrinsics,
-        extrinsics=invert(camera.ego_to_global @ camera.camera_to_ego) @ lidar_to_world,
-        age=(stamp_ns - camera.stamp_ns) / 1e9,
-    )
-
-
-def _truth(objects: Sequence[dict[str, Any]]) -> GroundTruth:
-    kept = [
-        (track, entry)
-        for track, entry in enumerate(objects)
-        if entry["class"] in CLASSES and entry["lidar_points"] + entry["radar_points"] > 0
-    ]
-    return truth_arrays(
-        [np.array([*entry["box"], *entry["velocity"]], np.float64) for _, entry in kept],
-        [CLASSES.index(entry["class"]) for _, entry in kept],
-        [track for track, _ in kept],
-        [entry["lidar_points"] for _, entry in kept],
-    )

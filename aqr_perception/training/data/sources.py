@@ -93,7 +93,8 @@ def open_data(
 
 def _open_recorded(source: str, part: Part, preset: Preset, root: Path, version: str) -> Data:
     from aqr_perception.training.data.bags import BagDataset
-    from aqr_perception.training.data.nuscenes import KeyframeDataset, NuScenesDataset
+    from aqr_perception.training.data.keyframe import KeyframeDataset
+    from aqr_perception.training.data.nuscenes import NuScenesDataset
 
     if source == "bags":
         return Data(BagDataset(root, sweeps=preset.sweeps))

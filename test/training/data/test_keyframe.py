@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform, transform_points
-from aqr_perception.training.data.nuscenes import KeyframeDataset
-from aqr_perception.training.data.nuscenes_tables import NuScenesError
+from aqr_perception.keyframe import KeyframeError
+from aqr_perception.training.data.keyframe import KeyframeDataset
 
 KEYFRAME = Path(__file__).parents[3] / ".." / "shared" / "reference" / "nuscenes_keyframe"
 
@@ -61,10 +61,10 @@ def test_a_keyframe_without_objects_says_what_is_missing(tmp_path: Path) -> None
     lidar = {"file": "lidar.bin", "stamp": 0.0, "lidar_to_ego": np.eye(4).tolist()}
     record = {"stamp": 0.0, "ego_to_global": np.eye(4).tolist(), "lidar": lidar, "cameras": {}}
     (tmp_path / "keyframe.json").write_text(json.dumps(record))
-    with pytest.raises(NuScenesError, match=r"keyframe\.json.*objects"):
+    with pytest.raises(KeyframeError, match=r"keyframe\.json.*objects"):
         KeyframeDataset(tmp_path)
 
 
 def test_a_folder_that_is_no_keyframe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NuScenesError, match="keyframe"):
+    with pytest.raises(KeyframeError, match="keyframe"):
         KeyframeDataset(tmp_path / "nowhere")
