@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aqr_perception.benchmarks.inputs import made_up_frame
-from aqr_perception.detector import Detector, DeviceError, check_model, choose_device, choose_precision
+from aqr_perception.detector import Detector, check_model
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.keyframe import read_keyframe
@@ -113,17 +113,6 @@ def test_the_keyframes_objects_project_into_the_models_projection(shared_referen
         np.testing.assert_allclose([u / d, v / d], pixel[0] * scale - [0, 198 - 128], atol=0.05)
         return
     pytest.fail("no camera sees the point")
-
-
-def test_a_device_that_is_not_there_is_named_with_the_ones_that_are() -> None:
-    with pytest.raises(DeviceError, match="tpu7"):
-        choose_device("tpu7")
-    with pytest.raises(DeviceError, match=f"sees {torch.cuda.device_count()} CUDA"):
-        choose_device("cuda:99")
-    with pytest.raises(DeviceError, match="fp16"):
-        choose_precision("fp16", torch.device("cpu"))
-    with pytest.raises(DeviceError, match="fp8"):
-        choose_precision("fp8", torch.device("cpu"))
 
 
 def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:

@@ -60,7 +60,7 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
 
 def _benchmark_attention(options: argparse.Namespace) -> int:
     from aqr_perception.benchmarks import attention
-    from aqr_perception.detector import choose_device
+    from aqr_perception.devices import choose_device
 
     case = attention.AttentionCase(
         options.queries, tuple(options.bev), options.views, tuple(options.image), options.heads

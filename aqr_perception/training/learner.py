@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.detector import choose_precision
+from aqr_perception.devices import choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
 from aqr_perception.training.ema import Ema
 from aqr_perception.training.options import TrainOptions

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 import torch
 
-from aqr_perception.detector import choose_device
+from aqr_perception.devices import choose_device
 from aqr_perception.models.checkpoint import save_checkpoint
 from aqr_perception.training import state as states
 from aqr_perception.training.distributed import ModelT, Processes, StepLoss
