@@ -17,7 +17,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.checkpoint import CheckpointError
 from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.models.fusion_head import HeadOutput, QueryWeights
+from aqr_perception.models.head_output import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.presets import load_preset
 from aqr_perception.models.shipped import RANDOM, choose_weights

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.models.fusion_head import Predictions, Queries
+from aqr_perception.models.head_output import Predictions, Queries
 from aqr_perception.models.presets import ImageBranch, Preset
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.detection_model import Asked, Features
-from aqr_perception.models.fusion_head import FusionHead, HeadOutput
+from aqr_perception.models.fusion_head import FusionHead
 from aqr_perception.models.fusion_model import FusionModel
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposing import proposal_head
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposals import ProposalHead, ProposalMaps
 from aqr_perception.models.proposing import put_among

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.detection_model import DetectionModel, Features
-from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries, QueryHead, merge
+from aqr_perception.models.fusion_head import QueryHead
+from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, merge
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.points.second import SECOND, SECONDFPN

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.fusion_head import Queries
+from aqr_perception.models.head_output import Queries
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposals import ProposalHead, ProposalMaps
 

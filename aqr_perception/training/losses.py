@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.fusion_head import Predictions
+from aqr_perception.models.head_output import Predictions
 from aqr_perception.training.denoising import BACKGROUND, DenoisingTargets
 from aqr_perception.training.matching import CODE_WEIGHTS, FOCAL_ALPHA, FOCAL_GAMMA, FOCAL_WEIGHT, L1_WEIGHT, match
 

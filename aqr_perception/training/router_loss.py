@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.fusion_head import QueryWeights
+from aqr_perception.models.head_output import QueryWeights
 from aqr_perception.training.sample import Batch
 
 

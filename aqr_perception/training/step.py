@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.denoising import denoising_queries

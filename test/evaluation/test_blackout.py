@@ -10,7 +10,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights, query_weights
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.detection_model import Features
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.head_output import HeadOutput, Queries
 
 
 def weights(detector: Detector, *frames: LabelledFrame) -> BlackoutWeights:

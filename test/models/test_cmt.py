@@ -14,7 +14,7 @@ from torch import Tensor
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.cmt import CMT
-from aqr_perception.models.fusion_head import Queries
+from aqr_perception.models.head_output import Queries
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.models.presets import Decoder, PointBranch, Preset, ProposalOptions
 from aqr_perception.options import AqrOptions

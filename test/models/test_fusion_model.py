@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.detection_model import Features
-from aqr_perception.models.fusion_head import HeadOutput, Predictions
 from aqr_perception.models.fusion_model import by_lidar
+from aqr_perception.models.head_output import HeadOutput, Predictions
 
 
 def number_of_each_sample(samples: list[int], bev: Tensor | None) -> HeadOutput:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.options import AqrOptions
 
 SIZE = (96, 128)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
 from aqr_perception.models.cmt import CMT
-from aqr_perception.models.fusion_head import Predictions
+from aqr_perception.models.head_output import Predictions
 from aqr_perception.models.presets import Decoder, ImageBranch, PointBranch, Preset
 from aqr_perception.options import AqrOptions
 from aqr_perception.training.denoising import denoising_queries

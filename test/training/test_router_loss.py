@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aqr_perception.models.aqr.projection import QueryCells, project
-from aqr_perception.models.fusion_head import QueryWeights
+from aqr_perception.models.head_output import QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.router_loss import router_loss
 from aqr_perception.training.sample import HEALTH_GRID, Batch

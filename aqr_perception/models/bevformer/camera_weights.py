@@ -8,7 +8,7 @@ from aqr_perception.models.aqr.projection import project
 from aqr_perception.models.bevformer.decoder import Glance
 from aqr_perception.models.bevformer.deformable_attention import attend
 from aqr_perception.models.bevformer.spatial import Sight
-from aqr_perception.models.fusion_head import QueryWeights
+from aqr_perception.models.head_output import QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 

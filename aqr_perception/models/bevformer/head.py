@@ -16,7 +16,7 @@ from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
 from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
 from aqr_perception.models.bevformer.spatial import look, pillars
 from aqr_perception.models.boxes.coder import SHAPE_CODES
-from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries
+from aqr_perception.models.head_output import HeadOutput, Predictions, Queries
 from aqr_perception.models.petr.branches import class_branches, located
 from aqr_perception.models.petr.position import ring_places
 from aqr_perception.models.presets import Preset

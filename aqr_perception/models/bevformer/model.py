@@ -11,7 +11,7 @@ from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
 from aqr_perception.models.camera_model import CameraModel
 from aqr_perception.models.detection_model import Asked, Features, History
-from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset

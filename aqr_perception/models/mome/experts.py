@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.fusion_head import Transformer
 from aqr_perception.models.mome.encoder import WindowEncoder
 from aqr_perception.models.mome.windows import Windows
 from aqr_perception.models.tokens import TokenLayout
-from aqr_perception.models.transformer.decoder import Decoded, Memory, TransformerDecoder
+from aqr_perception.models.transformer.decoder import Decoded, Memory, Transformer, TransformerDecoder
 
 
 class Expert(IntEnum):

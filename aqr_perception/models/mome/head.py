@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.projection import project
-from aqr_perception.models.fusion_head import HeadOutput, Queries, QueryHead
+from aqr_perception.models.fusion_head import QueryHead
+from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.mome.experts import Expert, MixtureOfExperts
 from aqr_perception.models.mome.windows import router_windows
 from aqr_perception.models.presets import Preset

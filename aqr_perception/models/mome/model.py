@@ -6,8 +6,8 @@ from functools import partial
 from torch import Tensor
 
 from aqr_perception.models.detection_model import Asked, Features
-from aqr_perception.models.fusion_head import HeadOutput
 from aqr_perception.models.fusion_model import FusionModel
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.mome.head import MoMEHead
 from aqr_perception.models.presets import Preset
 

@@ -11,20 +11,14 @@ from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
 from aqr_perception.models.boxes.coder import SHAPE_CODES
-from aqr_perception.models.fusion_head import HeadOutput, Predictions, Queries, QueryWeights
+from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, QueryWeights
 from aqr_perception.models.petr.branches import BoxTasks, box_branches, class_branches, located
 from aqr_perception.models.petr.memory import PastFrame
 from aqr_perception.models.petr.position import FeatureGuide, FrustumEncoder, QueryEncoder, RingEncoder, ring_places
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.tokens import TokenLayout
-from aqr_perception.models.transformer.decoder import Memory, TransformerDecoder
+from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.options import AqrOptions
-
-
-class _Transformer(nn.Module):
-    def __init__(self, decoder: TransformerDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
 
 
 class PetrHead(nn.Module):
@@ -61,7 +55,7 @@ class PetrHead(nn.Module):
         self.query_embedding = QueryEncoder(channels)
         if petr.frames == 2:
             self.fpe = FeatureGuide(channels)
-        self.transformer = _Transformer(TransformerDecoder(channels, config.heads, config.feedforward, layers))
+        self.transformer = Transformer(TransformerDecoder(channels, config.heads, config.feedforward, layers))
 
     def capture(self, image: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> PastFrame:
         """Return a frame's (B, V, C, h, w) features with what places them, 0 seconds back."""

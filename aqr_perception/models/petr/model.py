@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aqr_perception.models.camera_model import CameraModel
 from aqr_perception.models.detection_model import Asked, Features
-from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.petr.head import PetrHead

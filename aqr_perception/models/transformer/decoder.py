@@ -109,3 +109,11 @@ class TransformerDecoder(nn.Module):
             target, mass = layer(target, position, memory, bias, mask, return_mass and last)
             outputs.append(self.post_norm(target))
         return Decoded(torch.stack(outputs), mass)
+
+
+class Transformer(nn.Module):
+    """The decoder, under the name that the keys give what lies between tokens and predictions."""
+
+    def __init__(self, decoder: TransformerDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder

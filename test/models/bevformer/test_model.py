@@ -13,7 +13,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.detection_model import History
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 START, NOW = pose(3.0, 4.0, 0.3), pose(5.0, 4.5, 0.4)

@@ -19,7 +19,7 @@ from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.detection_model import Features
-from aqr_perception.models.fusion_head import HeadOutput
+from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.options import AqrOptions
 
 CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_right")

@@ -12,7 +12,7 @@ from torch import Tensor
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.models import load_checkpoint
-from aqr_perception.models.fusion_head import Queries
+from aqr_perception.models.head_output import Queries
 from aqr_perception.models.mome.experts import Expert
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.models.presets import PresetError, load_preset

@@ -13,7 +13,7 @@ from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.detection_model import History
-from aqr_perception.models.fusion_head import HeadOutput, Queries
+from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions, DetectionOptions
 
