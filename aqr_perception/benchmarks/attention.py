@@ -3,17 +3,17 @@
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from aqr_perception.benchmarks.turns import median_milliseconds
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.window_bias import WindowBias, build
 from aqr_perception.models.tokens import TokenLayout
@@ -63,18 +63,9 @@ def run(
     """Measure every variant, alternating between them so that all see the same machine."""
     memory = {name: peak_memory(case, name, device, dtype) for name in tqdm(_VARIANTS, desc="memory", leave=False)}
     inputs = _inputs(case, device, dtype)
-    seconds: dict[str, list[float]] = {name: [] for name in _VARIANTS}
-    with torch.inference_mode():
-        for variant in _VARIANTS.values():
-            variant(*inputs)
-        for _ in tqdm(range(repeats), desc="time", leave=False):
-            for name, variant in _VARIANTS.items():
-                _wait(device)
-                start = time.perf_counter()
-                variant(*inputs)
-                _wait(device)
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: 1e3 * statistics.median(spent) for name, spent in seconds.items()}
+    medians = median_milliseconds(
+        {name: partial(variant, *inputs) for name, variant in _VARIANTS.items()}, repeats, device
+    )
     return [
         AttentionTime(
             name, medians[name], medians[name] / medians["plain"], memory[name], memory[name] / memory["plain"]
@@ -184,11 +175,6 @@ def _peak_of_this_process(case: AttentionCase, variant: str, dtype: torch.dtype)
     with torch.inference_mode():
         _VARIANTS[variant](*inputs)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,18 @@ def add(commands: argparse._SubParsersAction) -> None:
     attention.add_argument("--json", type=Path, help="also write the figures to this file")
     attention.set_defaults(run=_benchmark_attention)
 
+    deformable = benchmark.add_parser(
+        "deformable",
+        help="BEVFormer's deformable attention, in all the ways that there are",
+        description="Grid sampling, one gathering sum and, on CUDA, the fused kernel by turns: medians and ratios.",
+    )
+    deformable.add_argument("--queries", type=int, default=10_000, help="(default: %(default)s)")
+    deformable.add_argument("--image", type=int, nargs=2, default=(928, 1600), metavar=("HEIGHT", "WIDTH"))
+    deformable.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    deformable.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    deformable.add_argument("--json", type=Path, help="also write the figures to this file")
+    deformable.set_defaults(run=_benchmark_deformable)
+
 
 def _benchmark_frame(options: argparse.Namespace) -> int:
     from aqr_perception.benchmarks import frame, inputs
@@ -67,5 +79,16 @@ def _benchmark_attention(options: argparse.Namespace) -> int:
     )
     rows = attention.run(case, options.repeats, str(choose_device(options.device)))
     print(attention.table(case, rows))
+    write_json(options.json, [row.as_dict() for row in rows])
+    return 0
+
+
+def _benchmark_deformable(options: argparse.Namespace) -> int:
+    from aqr_perception.benchmarks import deformable
+    from aqr_perception.devices import choose_device
+
+    case = deformable.DeformableCase(options.queries, tuple(options.image))
+    rows = deformable.run(case, options.repeats, str(choose_device(options.device)))
+    print(deformable.table(case, rows))
     write_json(options.json, [row.as_dict() for row in rows])
     return 0

@@ -4,6 +4,7 @@ A query looks at a few points of each feature map, which it chooses itself aroun
 cells.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.bilinear import neighbours, weighted_sums
+from aqr_perception.models.fastest import Fastest
 
 Shapes = Sequence[tuple[int, int]]
 """Rows and columns of every level, in the order in which their cells are joined."""
@@ -22,7 +24,8 @@ def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> T
 
     In fp32 whatever the values' precision: a bf16 place in a map of 200 columns is off by half a cell.
 
-    Where no gradient is asked for, samples are gathered and summed by one fused operation; see `bilinear`.
+    Where no gradient is asked for, samples are gathered and summed by one fused operation (see `bilinear`), on CUDA by
+    one kernel that also finds them (see `fused`) where that is measured to be faster.
 
     Args:
         values: (N, cells of all levels, heads, d), every level row by row.
@@ -34,7 +37,11 @@ def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> T
     with torch.autocast(values.device.type, enabled=False):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (values, places, weights)):
             return attend_by_grid(values, shapes, places, weights)
-        return _attend_by_gathering(values, shapes, places, weights)
+        if values.is_cuda:
+            # Queries come in other numbers from frame to frame: what is fast for some is fast for nearly as many.
+            kind = (values.device, values.shape[2:], places.shape[3:], places[..., 0].numel().bit_length())
+            return _on_cuda(kind, values, shapes, places, weights)
+        return attend_by_gathering(values, shapes, places, weights)
 
 
 def attend_by_grid(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
@@ -52,11 +59,11 @@ def attend_by_grid(values: Tensor, shapes: Shapes, places: Tensor, weights: Tens
     return output.view(count, heads * channels, queries).transpose(1, 2)
 
 
-def _attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+def attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+    """As `attend`, for inference: all levels at once, see `bilinear`."""
     count, cells, heads, channels = values.shape
     queries, device = places.shape[1], values.device
-    rows, columns = torch.tensor(shapes, device=device)[..., None].unbind(1)
-    starts = (rows * columns).cumsum(0) - rows * columns
+    rows, columns, starts = level_table(shapes, device)[..., None].unbind(1)
     cell, shares = neighbours(places[..., 0] * columns - 0.5, places[..., 1] * rows - 0.5, rows, columns)
     # Values lie by sample, cell and head.
     sample = torch.arange(count, device=device).view(-1, 1, 1, 1, 1, 1) * cells
@@ -66,6 +73,28 @@ def _attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights
     factors = shares * weights[..., None]
     output = weighted_sums(values.reshape(-1, channels), index.view(bags, -1), factors.view(bags, -1))
     return output.view(count, queries, heads * channels)
+
+
+def attend_by_kernel(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+    """As `attend`, for inference on CUDA.
+
+    Raises:
+        ImportError: there is no Triton.
+    """
+    from aqr_perception.models.bevformer.fused import attend_fused  # Triton is not everywhere
+
+    return attend_fused(values, level_table(shapes, values.device), places, weights)
+
+
+_on_cuda = Fastest((attend_by_kernel, attend_by_gathering))
+
+
+def level_table(shapes: Shapes, device: torch.device | str) -> Tensor:
+    """Return (L, 3) int32: rows, columns and first cell of each level."""
+    first = itertools.accumulate((rows * columns for rows, columns in shapes), initial=0)
+    return torch.tensor(
+        [(*shape, cell) for shape, cell in zip(shapes, first, strict=False)], dtype=torch.int32, device=device
+    )
 
 
 def offset_bias(heads: int, levels: int, points: int) -> Tensor:
