@@ -32,6 +32,8 @@ PIP_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "sciki
 HAVE_NO_ROSDEP_KEY = {"safetensors"}
 # Without its dependencies, which setup.py's extra `train` lists.
 INSTALLED_APART = {"nuscenes"}
+# Comes with PyTorch's CUDA builds; where it is absent, another way is taken.
+OPTIONAL = {"triton"}
 
 
 def script(path: str) -> ModuleType:
@@ -70,7 +72,7 @@ def imported_names(path: Path) -> set[str]:
 def libraries(*paths: Path) -> set[str]:
     """The top-level modules that files import; our own and Python's left out."""
     names = {name.split(".")[0] for path in paths for name in imported_names(path)}
-    return names - set(sys.stdlib_module_names) - {"aqr_perception"}
+    return names - set(sys.stdlib_module_names) - {"aqr_perception"} - OPTIONAL
 
 
 def reached_from(*paths: Path) -> set[Path]:
