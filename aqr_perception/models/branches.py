@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.checkpoint import CheckpointError, read_weights
+from aqr_perception.models.checkpoint import CheckpointError, misfit_of, read_weights
 
 CAMERA_BRANCH = ("img_backbone.", "img_neck.", "proposals.image.")
 LIDAR_BRANCH = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev.")
@@ -45,9 +45,7 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
             "BEVFormer of this package"
         )
     misfits = tuple(
-        f"{key} has shape {list(tensor.shape)}, needed {list(needed[key].shape)}"
-        for key, tensor in shared.items()
-        if tensor.shape != needed[key].shape
+        misfit for key, tensor in shared.items() if (misfit := misfit_of(key, tensor, needed[key])) is not None
     )
     if misfits:
         lines = [f"{name}: its branches are of another size than the model's", *(f"  misfit: {one}" for one in misfits)]

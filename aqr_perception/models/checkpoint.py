@@ -226,7 +226,7 @@ def require_fit(
     missing = tuple(key for key in expected if key not in found)
     surplus = tuple(key for key in found if key not in expected)
     misfits = tuple(
-        misfit for key in expected if key in found and (misfit := _misfit(key, found[key], expected[key])) is not None
+        misfit for key in expected if key in found and (misfit := misfit_of(key, found[key], expected[key])) is not None
     )
     if not (missing or surplus or misfits):
         return
@@ -240,7 +240,8 @@ def require_fit(
     raise CheckpointError("\n".join(lines), missing, surplus, misfits)
 
 
-def _misfit(key: str, found: Tensor, needed: Tensor) -> str | None:
+def misfit_of(key: str, found: Tensor, needed: Tensor) -> str | None:
+    """Return why a tensor cannot be loaded in place of another, or None."""
     if found.shape != needed.shape:
         either = ""
         if needed.dim() == 5:
