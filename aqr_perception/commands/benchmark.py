@@ -20,12 +20,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     frame.add_argument(
         "--checkpoint", help="weights, or 'random' (default: those shipped for the preset; without any, random ones)"
     )
-    frame.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")
     frame.add_argument("--keyframe", type=Path, help="folder with keyframe.json (default: a made-up frame)")
-    frame.add_argument("--repeats", type=int, default=10, help="frames measured (default: %(default)s)")
-    frame.add_argument("--json", type=Path, help="also write the figures to this file")
+    _add_measuring(frame, repeats=10)
     frame.set_defaults(run=_benchmark_frame)
 
     attention = benchmark.add_parser(
@@ -38,9 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     attention.add_argument("--views", type=int, default=6, help="cameras (default: %(default)s)")
     attention.add_argument("--image", type=int, nargs=2, default=(20, 50), metavar=("ROWS", "COLUMNS"))
     attention.add_argument("--heads", type=int, default=8, help="(default: %(default)s)")
-    attention.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    attention.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
-    attention.add_argument("--json", type=Path, help="also write the figures to this file")
+    _add_measuring(attention, repeats=5)
     attention.set_defaults(run=_benchmark_attention)
 
     deformable = benchmark.add_parser(
@@ -50,10 +46,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     deformable.add_argument("--queries", type=int, default=10_000, help="(default: %(default)s)")
     deformable.add_argument("--image", type=int, nargs=2, default=(928, 1600), metavar=("HEIGHT", "WIDTH"))
-    deformable.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    deformable.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
-    deformable.add_argument("--json", type=Path, help="also write the figures to this file")
+    _add_measuring(deformable, repeats=5)
     deformable.set_defaults(run=_benchmark_deformable)
+
+
+def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:
+    """Add what every benchmark asks: where it runs, how often, and where its figures go."""
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    command.add_argument("--repeats", type=int, default=repeats, help="measurements of each (default: %(default)s)")
+    command.add_argument("--json", type=Path, help="also write the figures to this file")
 
 
 def _benchmark_frame(options: argparse.Namespace) -> int:

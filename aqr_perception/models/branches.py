@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.checkpoint import CheckpointError, misfit_of, read_weights
+from aqr_perception.models.checkpoint import CheckpointError, misfit_of, read_weights, with_own_kernels
 
 CAMERA_BRANCH = ("img_backbone.", "img_neck.", "proposals.image.")
 LIDAR_BRANCH = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev.")
@@ -38,7 +38,7 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     needed = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(BRANCHES)}
     higher = _levels(needed) - _levels(found)
     shared = {_moved(key, higher): tensor for key, tensor in found.items()}
-    shared = {key: tensor for key, tensor in shared.items() if key in needed}
+    shared, _ = with_own_kernels({key: tensor for key, tensor in shared.items() if key in needed}, needed)
     if not shared:
         raise CheckpointError(
             f"{name}: has none of the model's branches ({', '.join(BRANCHES)}); give the weights of a CMT, PETR or "

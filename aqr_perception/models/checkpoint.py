@@ -79,13 +79,12 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
     has_router = not router or any(key in found for key in router)
     expected = needed.keys() if has_router else needed.keys() - router
-    kernels = _spconv1_kernels(found, needed)
-    converted = {key: tensor.permute(4, 0, 1, 2, 3) if key in kernels else tensor for key, tensor in found.items()}
+    converted, turned = with_own_kernels(found, needed)
     require_fit(name, converted, {key: needed[key] for key in needed if key in expected}, router)
 
     model.load_state_dict(converted, strict=has_router)
     cast = sum(tensor.dtype != needed[key].dtype for key, tensor in converted.items())
-    return LoadReport(name, len(converted), has_router, len(kernels), cast)
+    return LoadReport(name, len(converted), has_router, turned, cast)
 
 
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
@@ -195,6 +194,13 @@ def _state_dict(name: str, content: object) -> dict[str, Tensor]:
         )
     parallel = bool(content) and all(key.startswith(_PARALLEL_PREFIX) for key in content)
     return {key.removeprefix(_PARALLEL_PREFIX) if parallel else key: tensor for key, tensor in content.items()}
+
+
+def with_own_kernels(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Return weights with sparse kernels in the layout of a model's tensors `needed`, and how many had another."""
+    kernels = _spconv1_kernels(found, needed)
+    turned = {key: tensor.permute(4, 0, 1, 2, 3) if key in kernels else tensor for key, tensor in found.items()}
+    return turned, len(kernels)
 
 
 def _spconv1_kernels(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> set[str]:

@@ -54,6 +54,19 @@ def test_the_whole_of_both_branches_comes_from_a_model_of_the_same_preset(giver:
     assert {key for key in giver.state_dict() if key.startswith(branches) and "bbox_head" not in key} <= same
 
 
+def test_sparse_kernels_may_be_stored_as_spconv_1_has_them(giver: DetectionModel) -> None:
+    torch.manual_seed(4)
+    taker = model_of("aqr_tiny")
+    stored = {
+        key: value.permute(1, 2, 3, 4, 0) if value.dim() == 5 else value for key, value in giver.state_dict().items()
+    }
+    load_branches(taker, stored)
+    kernels = [key for key, value in giver.state_dict().items() if value.dim() == 5]
+    assert kernels
+    for key in kernels:
+        torch.testing.assert_close(taker.state_dict()[key], giver.state_dict()[key])
+
+
 def test_branches_of_another_size_are_refused_and_nothing_is_loaded(giver: DetectionModel) -> None:
     taker = model_of("petr_tiny")
     before = {key: value.clone() for key, value in taker.state_dict().items()}

@@ -25,3 +25,21 @@ if ros_comes_from_pip():
 def only_where_ros_comes_from_pip() -> None:
     if not ros_comes_from_pip():
         pytest.skip("ROS 2 is not installed from Python wheels here")
+
+
+@pytest.fixture
+def talker():
+    yield from _process()
+
+
+@pytest.fixture
+def hearer():
+    yield from _process()
+
+
+def _process():
+    from tf2_nodes import Process  # only where ROS is: tests without it share this file
+
+    process = Process()
+    yield process
+    process.shutdown()

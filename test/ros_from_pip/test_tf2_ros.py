@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 from made_up_transforms import at
-from tf2_nodes import PATIENCE, Process, stamped, x_of  # skips this module where ROS is absent
+from tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
 
 # isort: split
 
@@ -23,20 +23,6 @@ from tf2_ros import (
     TransformBroadcaster,
     TransformListener,
 )
-
-
-@pytest.fixture
-def talker():
-    process = Process()
-    yield process
-    process.shutdown()
-
-
-@pytest.fixture
-def hearer():
-    process = Process()
-    yield process
-    process.shutdown()
 
 
 def wait_for_listener(broadcaster):

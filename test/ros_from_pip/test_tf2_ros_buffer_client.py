@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from made_up_transforms import at
-from tf2_nodes import PATIENCE, Process, stamped, x_of  # skips this module where ROS is absent
+from tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
 
 # isort: split
 
@@ -21,13 +21,6 @@ from tf2_ros import (
     TimeoutException,
     TransformException,
 )
-
-
-@pytest.fixture
-def talker():
-    process = Process()
-    yield process
-    process.shutdown()
 
 
 @pytest.mark.parametrize(
