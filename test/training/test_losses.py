@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from aqr_perception.models.head_output import Predictions
 from aqr_perception.models.presets import Decoder, ImageBranch, PointBranch, Preset
 from aqr_perception.options import AqrOptions
 from aqr_perception.training.denoising import denoising_queries
-from aqr_perception.training.losses import focal_loss, set_loss
+from aqr_perception.training.losses import focal_loss, set_loss, velocity_distance
 
 RANGE = (-12.8, -12.8, -5.0, 12.8, 12.8, 3.0)
 
@@ -94,11 +94,28 @@ def test_the_box_loss_is_the_weighted_distance_over_the_number_of_objects() -> N
     codes = encode(boxes[0])
     codes[0, 0] += 0.3  # cx counts twice
     codes[0, 3] -= 0.2
-    codes[1, 9] += 1.0  # vy a fifth
+    codes[0, 8] += 1.0  # a velocity by the square of what is missing, up to 5 m/s
+    codes[1, 9] -= 8.0
     logits = torch.full((1, 1, 2, 10), -5.0)
     logits[0, 0, torch.arange(2), labels[0]] = 5.0
     losses = set_loss(Predictions(logits, codes[None, None]), boxes, labels)
-    assert losses["box"].item() == pytest.approx(0.25 * (2 * 0.3 + 0.2 + 0.2 * 1.0) / 2, rel=1e-4)
+    assert losses["box"].item() == pytest.approx(0.25 * (2 * 0.3 + 0.2 + 0.1 + 5.5) / 2, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(-4.5, 4.5), min_size=1, max_size=9), st.integers(0, 9))
+def test_of_all_that_may_be_the_mean_velocity_costs_least(moving: list[float], standing: int) -> None:
+    truth = torch.tensor([*moving, *[0.0] * standing], dtype=torch.float64)
+    assume((truth - truth.mean()).abs().max() < 5)
+    said = truth.mean().requires_grad_()
+    velocity_distance(said.expand_as(truth), truth).sum().backward()
+    assert said.grad is not None and abs(said.grad.item()) < 1e-9
+
+
+def test_one_that_moves_among_many_that_stand_still_draws_the_velocity() -> None:
+    said = torch.zeros((), requires_grad=True)
+    velocity_distance(said.expand(10), torch.tensor([9.0] + [0.0] * 9)).sum().backward()
+    assert said.grad is not None and said.grad < 0
 
 
 def test_a_velocity_that_is_not_known_is_left_out() -> None:
@@ -197,7 +214,7 @@ def test_a_small_model_learns_one_sample_by_heart() -> None:
     learned, noise = model.pts_bbox_head.reference_points.weight, torch.Generator()
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
     history = []
-    for _ in range(22):
+    for _ in range(26):
         queries, targets = denoising_queries(learned, boxes, labels, RANGE, noise.manual_seed(0), max_groups=3)
         loss = total(set_loss(model(*inputs, queries), boxes, labels, targets))
         optimiser.zero_grad()
