@@ -35,13 +35,14 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         CheckpointError: the file cannot be read, has none of the model's branches, or has one of another size.
     """
     name, found = read_weights(source)
-    needed = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(BRANCHES)}
+    branches: tuple[str, ...] = getattr(model, "branches", BRANCHES)
+    needed = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(branches)}
     higher = _levels(needed) - _levels(found)
     shared = {_moved(key, higher): tensor for key, tensor in found.items()}
     shared, _ = with_own_kernels({key: tensor for key, tensor in shared.items() if key in needed}, needed)
     if not shared:
         raise CheckpointError(
-            f"{name}: has none of the model's branches ({', '.join(BRANCHES)}); give the weights of a CMT, PETR or "
+            f"{name}: has none of the model's branches ({', '.join(branches)}); give the weights of a CMT, PETR or "
             "BEVFormer of this package"
         )
     misfits = tuple(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.branches import BRANCHES
 from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposals import ProposalHead, ProposalMaps
@@ -18,7 +19,8 @@ class Features(NamedTuple):
     """Feature maps of one batch.
 
     Attributes:
-        bev: (B, C, H, W) of the LiDAR; None where no sample has points.
+        bev: (B, C, H, W) of the LiDAR; None where no sample has points. Of the cameras in BEVFormer, once `decode` has
+            made it.
         image: the cameras', as `DetectionModel.image_features` gives them; None without them.
         has_points: for each sample; an empty cloud gives no LiDAR tokens.
         image_size: height and width of the images in pixels; (0, 0) without them.
@@ -69,8 +71,12 @@ class DetectionModel(nn.Module, ABC):
         router_trained: whether query weights of a trained router are to be had.
         remembers: whether `decode` gives a state that it wants back with the next frame.
         takes_queries: whether `decode` takes other queries than the learned ones, as denoising needs.
+        branches: what the keys of its branches begin with, see `models.branches`.
+        bev_of_cameras: whether proposals in the bird's-eye view come from the cameras, behind their branch.
     """
 
+    branches: tuple[str, ...] = BRANCHES
+    bev_of_cameras: bool = False
     router_trained: bool
     remembers: bool = False
     takes_queries: bool = True
@@ -128,6 +134,7 @@ class DetectionModel(nn.Module, ABC):
             layers: the decoder layers whose predictions are computed.
             history: the frame before, for models that remember.
         """
+        features = self._surveyed(features, lidar_to_image, history)
         maps = self.propose(features, lidar_to_image)
         if maps is not None:
             queries = self._with_proposals(maps, queries, features, lidar_to_image)
@@ -138,8 +145,12 @@ class DetectionModel(nn.Module, ABC):
     def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
         """As `decode`; proposals are among the queries already."""
 
+    def _surveyed(self, features: Features, lidar_to_image: Tensor | None, history: History | None) -> Features:
+        """Return the features with what has to be made of them before anything is proposed."""
+        return features
+
     def _proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
-        """Return the features that proposals come from: (B, C, H, W) of the LiDAR, (B, V, C, h, w) of the cameras."""
+        """Return the features that proposals come from: (B, C, H, W) of the BEV, (B, V, C, h, w) of the cameras."""
         return features.bev, features.image
 
     def _learned_references(self) -> Tensor:
@@ -153,5 +164,6 @@ class DetectionModel(nn.Module, ABC):
         learned = self._learned_references()
         if queries is None:
             queries = Queries(learned.expand(len(features.has_points), -1, -1), 0, None)
-        sensed, has_points = self._proposing(features), torch.tensor(features.has_points, device=learned.device)
-        return put_among(queries, self.proposals, maps, sensed, has_points, lidar_to_image, features.image_size)
+        has_bev = [has_points or self.bev_of_cameras for has_points in features.has_points]
+        sensed, where = self._proposing(features), torch.tensor(has_bev, device=learned.device)
+        return put_among(queries, self.proposals, maps, sensed, where, lidar_to_image, features.image_size)

@@ -101,7 +101,7 @@ class ProposalOptions:
     """How many of the queries start where the sensors' own branches already suspect an object; CMT has none.
 
     Attributes:
-        bev: at peaks of the LiDAR's class heat map.
+        bev: at peaks of a class heat map in the bird's-eye view: the LiDAR's, or that of BEVFormer.
         image: at peaks of the cameras' class heat maps, at the depths estimated there.
     """
 
@@ -162,8 +162,8 @@ class BevFormerOptions:
 
     Attributes:
         grid: cells of the BEV along x and y.
-        levels: image feature maps that it looks at: 1, the backbone's last stage (stride 32); or 4, the last three
-            stages and a further convolution (strides 8, 16, 32 and 64).
+        levels: image feature maps that it looks at: 1, the backbone's last stage (stride 32); 2, the last two (16 and
+            32); or 4, the last three and a further convolution (8, 16, 32 and 64).
         encoder_layers: temporal self-attention, spatial cross-attention and feed-forward in a row.
         heights: points in a cell's pillar.
         points: sampling points of the spatial cross-attention in every head and level, a multiple of `heights`.
@@ -176,7 +176,7 @@ class BevFormerOptions:
     """
 
     grid: tuple[int, int] = (50, 50)
-    levels: Literal[1, 4] = 1
+    levels: Literal[1, 2, 4] = 1
     encoder_layers: int = 3
     heights: int = 4
     points: int = 8
@@ -288,7 +288,8 @@ def _check_proposals(preset: Preset, path: str) -> None:
         )
     if proposals.count and preset.architecture == "mome":
         raise PresetError(f"{path}: decoder.proposals are not for mome; give 0, or take architecture cmt")
-    if (proposals.bev and preset.points is None) or (proposals.image and preset.image is None):
+    seen_from_above = preset.points is not None or preset.architecture == "bevformer"
+    if (proposals.bev and not seen_from_above) or (proposals.image and preset.image is None):
         raise PresetError(f"{path}: decoder.proposals come from a branch that is not there; add it, or give 0")
 
 
@@ -306,7 +307,7 @@ def _check_bevformer(preset: Preset, path: str) -> None:
     if preset.image is None or preset.points is not None:
         raise PresetError(f"{path}: BEVFormer looks at cameras alone: it needs 'image', and 'points' must not be there")
     if preset.image.backbone == "vovnet99" and options.levels == 4:
-        raise PresetError(f"{path}: bevformer.levels is 4, but vovnet99 has no map of stride 8; use 1 or a resnet")
+        raise PresetError(f"{path}: bevformer.levels is 4, but vovnet99 has no map of stride 8; use 1, 2 or a resnet")
     counts = (*options.grid, options.encoder_layers, options.heights)
     if min(counts) < 1 or options.points < 1 or options.points % options.heights:
         raise PresetError(

@@ -16,7 +16,7 @@ def proposal_head(preset: Preset) -> ProposalHead | None:
     if decoder.proposals.count == 0:
         return None
     return ProposalHead(
-        0 if preset.points is None else 2 * preset.points.neck_channels,
+        decoder.channels if preset.points is None else 2 * preset.points.neck_channels,
         decoder.channels,
         decoder.channels,
         len(CLASSES),

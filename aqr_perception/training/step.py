@@ -8,6 +8,7 @@ from torch import Tensor
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.proposals import ProposalMaps
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.denoising import denoising_queries
@@ -53,7 +54,7 @@ class DetectionLoss:
                 raise OptionError(
                     f"train is {self.train!r}, but {model.preset.name} has no proposals: add decoder.proposals"
                 )
-            return proposal_losses(maps, batch, features.has_points, model.preset.point_range)
+            return self._proposal_losses(model, maps, batch, features.has_points)
         queries, targets = None, None
         if model.takes_queries:
             reference_points = model.get_parameter("pts_bbox_head.reference_points.weight")
@@ -75,14 +76,24 @@ class DetectionLoss:
             features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries, history=history
         )
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
-        if output.proposals is not None and branches_trained(self.train):
-            losses |= proposal_losses(output.proposals, batch, features.has_points, model.preset.point_range)
+        if output.proposals is not None:
+            losses |= self._proposal_losses(model, output.proposals, batch, features.has_points)
         if learns_router:
             asked = output.queries or queries
             assert output.router is not None and asked is not None  # models with a router give both
             cells = _cells(asked, batch, output, model.preset.point_range, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
+
+    def _proposal_losses(
+        self, model: DetectionModel, maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...]
+    ) -> dict[str, Tensor]:
+        """Return the loss of those heat maps that are trained: what lies behind frozen branches may be, too."""
+        if not branches_trained(self.train):
+            if self.train == "aqr" or not model.bev_of_cameras:
+                return {}
+            maps = maps._replace(image=None)
+        return proposal_losses(maps, batch, None if model.bev_of_cameras else has_points, model.preset.point_range)
 
 
 def _cells(

@@ -62,6 +62,7 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
     if train == "aqr":
         return name.startswith(router_prefixes(model))
+    branches: tuple[str, ...] = getattr(model, "branches", BRANCHES)
     if train == "head":
-        return not name.startswith(BRANCHES)
-    return train == "all" or name.startswith(_BRANCHES[train])
+        return not name.startswith(branches)
+    return train == "all" or name.startswith(tuple(set(_BRANCHES[train]) & set(branches)))

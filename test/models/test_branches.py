@@ -45,6 +45,15 @@ def test_what_the_pictures_propose_is_the_same_whatever_the_head(giver: Detectio
         torch.testing.assert_close(taker.state_dict()[key], value)
 
 
+def test_a_birds_eye_view_of_the_cameras_takes_nothing_from_the_lidars(giver: DetectionModel) -> None:
+    taker = model_of("bevformer_mini")
+    before = {key: value.clone() for key, value in taker.state_dict().items() if key.startswith("proposals.bev.")}
+    load_branches(taker, giver.state_dict())
+    assert before
+    for key, value in before.items():
+        assert torch.equal(taker.state_dict()[key], value)
+
+
 def test_the_whole_of_both_branches_comes_from_a_model_of_the_same_preset(giver: DetectionModel) -> None:
     torch.manual_seed(3)
     taker = model_of("aqr_tiny")

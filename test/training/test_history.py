@@ -167,3 +167,15 @@ def tensors(state: object) -> list[torch.Tensor]:
     if isinstance(state, torch.Tensor):
         return [state]
     return [part for entry in state for part in tensors(entry)] if isinstance(state, tuple) else []
+
+
+@pytest.mark.slow
+def test_a_birds_eye_view_that_proposes_learns_with_the_head(data: SyntheticDataset) -> None:
+    for name, learns in (("bevformer_mini", True), ("petrv2_tiny", False)):
+        model = build_model(name)
+        losses = DetectionLoss(denoising=0, train="head")(model, drawn(model, data), torch.Generator().manual_seed(0))
+        assert ("proposal_box" in losses) == learns
+        if learns:
+            losses["proposal_box"].backward()
+            temporal = model.get_parameter("pts_bbox_head.transformer.encoder.layers.0.attentions.0.value_proj.weight")
+            assert temporal.grad is not None and temporal.grad.any(), "the encoder learns from what it should propose"

@@ -131,6 +131,14 @@ def test_the_lidar_does_not_answer_for_objects_without_points() -> None:
     assert len(_bev_centres(one_car(), (False,), torch.Size(BEV), RANGE).on) == 0
 
 
+@pytest.mark.parametrize("visible", [0.0, 1.0])
+def test_a_birds_eye_view_of_the_cameras_answers_for_all_objects(visible: float) -> None:
+    batch = one_car(lidar_points=torch.tensor([0]), visibility=torch.full((1, 2), visible))
+    assert len(_bev_centres(batch, None, torch.Size(BEV), RANGE).on) == 1
+    maps = torch.full((1, len(CLASSES) + BOX_CHANNELS, *BEV), -4.0)
+    assert proposal_losses(ProposalMaps(maps, None), batch, None, RANGE)["proposal_class"] > 1.0
+
+
 def test_a_camera_answers_only_for_what_it_shows_in_a_healthy_part() -> None:
     assert _image_centres(one_car(), torch.Size(IMAGE)).on.tolist() == [0], "the car is in front"
     assert len(_image_centres(one_car(visibility=torch.zeros(1, 2)), torch.Size(IMAGE)).on) == 0

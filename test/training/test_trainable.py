@@ -39,6 +39,15 @@ def test_each_sensor_has_its_branch(tiny: CMT) -> None:
     assert any(name.startswith("img_backbone") for name in camera)
 
 
+def test_a_birds_eye_view_of_the_cameras_is_a_part_of_the_head() -> None:
+    model = build_model("bevformer_mini")
+    head, branches = trained(model, "head"), trained(model, "branches")
+    assert any(name.startswith("proposals.bev.") for name in head)
+    assert branches and branches == trained(model, "camera-branch") and not branches & head
+    with pytest.raises(OptionError, match="train is 'lidar-branch'"):
+        freeze(model, "lidar-branch")
+
+
 def test_a_branch_that_is_not_there_cannot_be_trained() -> None:
     with pytest.raises(OptionError, match=r"train is 'lidar-branch'.*pts_"):
         freeze(build_model("petr_tiny"), "lidar-branch")

@@ -14,11 +14,11 @@ from aqr_perception.models.bevformer.decoder import Decoded, Decoder
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
 from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
-from aqr_perception.models.bevformer.spatial import look, pillars
+from aqr_perception.models.bevformer.spatial import Sight, look, pillars
 from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.head_output import HeadOutput, Predictions, Queries
 from aqr_perception.models.petr.branches import class_branches, located
-from aqr_perception.models.petr.position import ring_places
+from aqr_perception.models.petr.position import QueryEncoder, ring_places
 from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
@@ -118,61 +118,20 @@ class BevFormerHead(nn.Module):
         self.reg_branches = nn.ModuleList(_box_branch(channels) for _ in range(config.layers))
         self.bev_embedding = nn.Embedding(rows * columns, channels)
         self.query_embedding = nn.Embedding(config.queries, 2 * channels)
+        # A learned query knows its place; a proposal is somewhere else in every frame, and has to be told.
+        self.place_embedding = QueryEncoder(channels) if config.proposals.count else None
 
-    def forward(
-        self,
-        cameras: Cameras,
-        motion: EgoMotion,
-        history: Tensor | None,
-        aqr: AqrOptions,
-        *,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-    ) -> HeadOutput:
-        """Detect objects in one batch.
+    def survey(self, cameras: Cameras, motion: EgoMotion, history: Tensor | None) -> Tensor:
+        """Return the bird's-eye view (B, N, C), row by row.
 
         Args:
             cameras: what they show.
             motion: the vehicle's since the frame before.
             history: (B, N, C), the `HeadOutput.state` of that frame; None without: then the queries stand in for it.
-            aqr: how weight maps are drawn.
-            attention_weights: whether to return weights by camera; see `camera_weights.camera_shares`.
-            queries: where the queries start, and with what beside their learned content; None for the learned ones.
-            layers: the decoder layers whose predictions are computed.
 
         Raises:
             ValueError: the history is not of this model and batch.
         """
-        sight = look(self._pillars, cameras.lidar_to_image, cameras.image_size)
-        evidence = Evidence(self._embedded(cameras), cameras.shapes, sight)
-        bev = self._bev(evidence, motion, history)
-        decoded = self._decode(bev, queries)
-        predictions = self._predict(decoded, layers)
-        if queries is not None:
-            predictions = queries.added_to(predictions, SHAPE_CODES)
-        weights = None
-        if attention_weights:
-            weights = query_weights(
-                camera_shares(decoded.glance, sight, self.grid),
-                predictions.boxes[-1][..., (0, 1, 4)],
-                self.point_range,
-                cameras.lidar_to_image,
-                cameras.image_size,
-                cameras.shapes[0],
-                aqr,
-            )
-        return HeadOutput(predictions, None, weights, bev.detach())
-
-    def _embedded(self, cameras: Cameras) -> Tensor:
-        """Return the features (B, V, cells, C) with what tells cameras and levels apart."""
-        places = ring_places(cameras.lidar_to_image, cameras.image_size, self._azimuths)
-        sizes = torch.tensor([rows * columns for rows, columns in cameras.shapes], device=places.device)
-        levels = self.transformer.level_embeds[: len(sizes)].repeat_interleave(sizes, dim=0)
-        return cameras.features + self.transformer.cams_embeds[places][:, :, None] + levels
-
-    def _bev(self, evidence: Evidence, motion: EgoMotion, history: Tensor | None) -> Tensor:
-        """Return the bird's-eye view (B, N, C)."""
         vehicle = self.transformer.can_bus_mlp(motion.vehicle.to(self.bev_embedding.weight.device))
         queries = self.bev_embedding.weight + vehicle[:, None]
         past = None
@@ -184,7 +143,56 @@ class BevFormerHead(nn.Module):
                 )
             shift = motion.way.to(queries.device) / motion.way.new_tensor(self._extent).to(queries.device)
             past = Past(turned(history.detach(), motion.turn, self.grid, self._rotation_centre), shift)
-        return self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
+        evidence = Evidence(self._embedded(cameras), cameras.shapes, self._sight(cameras))
+        bev: Tensor = self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
+        return bev
+
+    def forward(
+        self,
+        bev: Tensor,
+        cameras: Cameras,
+        aqr: AqrOptions,
+        *,
+        attention_weights: bool = False,
+        queries: Queries | None = None,
+        layers: slice = slice(None),
+    ) -> HeadOutput:
+        """Detect objects in one batch.
+
+        Args:
+            bev: see `survey`.
+            cameras: which it was made of.
+            aqr: how weight maps are drawn.
+            attention_weights: whether to return weights by camera; see `camera_weights.camera_shares`.
+            queries: where the queries start, and with what beside their learned content; None for the learned ones.
+            layers: the decoder layers whose predictions are computed.
+        """
+        decoded = self._decode(bev, queries)
+        predictions = self._predict(decoded, layers)
+        if queries is not None:
+            predictions = queries.added_to(predictions, SHAPE_CODES)
+        weights = None
+        if attention_weights:
+            weights = query_weights(
+                camera_shares(decoded.glance, self._sight(cameras), self.grid),
+                predictions.boxes[-1][..., (0, 1, 4)],
+                self.point_range,
+                cameras.lidar_to_image,
+                cameras.image_size,
+                cameras.shapes[0],
+                aqr,
+            )
+        return HeadOutput(predictions, None, weights, bev.detach())
+
+    def _sight(self, cameras: Cameras) -> Sight:
+        return look(self._pillars, cameras.lidar_to_image, cameras.image_size)
+
+    def _embedded(self, cameras: Cameras) -> Tensor:
+        """Return the features (B, V, cells, C) with what tells cameras and levels apart."""
+        places = ring_places(cameras.lidar_to_image, cameras.image_size, self._azimuths)
+        sizes = torch.tensor([rows * columns for rows, columns in cameras.shapes], device=places.device)
+        levels = self.transformer.level_embeds[: len(sizes)].repeat_interleave(sizes, dim=0)
+        return cameras.features + self.transformer.cams_embeds[places][:, :, None] + levels
 
     def learned_references(self) -> Tensor:
         """Return (Q, 3) in 0..1 of the point range, where queries look first."""
@@ -197,6 +205,8 @@ class BevFormerHead(nn.Module):
         if queries is not None:
             references = queries.reference_points
             content = content if queries.content is None else content + queries.content
+        if self.place_embedding is not None:
+            position = position + self.place_embedding.embed(references)
         return self.transformer.decoder(content, position, bev, references, self.grid, self.reg_branches)
 
     def _predict(self, decoded: Decoded, layers: slice) -> Predictions:

@@ -9,6 +9,7 @@ from torch import Tensor
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
+from aqr_perception.models.branches import CAMERA_BRANCH
 from aqr_perception.models.camera_model import CameraModel
 from aqr_perception.models.detection_model import Asked, Features, History
 from aqr_perception.models.head_output import HeadOutput
@@ -17,10 +18,12 @@ from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.presets import Preset
 from aqr_perception.models.proposing import proposal_head
 
+_STAGES = {1: (4,), 2: (3, 4), 4: (2, 3, 4)}
+"""Of the backbone, by the number of levels."""
 _COARSEST = 32
 """Stride of the backbone's last stage."""
-_PROPOSING_LEVEL = 1
-"""Of four, the one of stride 16."""
+_PROPOSING = 16
+"""Stride of the level that proposals come from, if there is one."""
 
 
 class BEVFormer(CameraModel):
@@ -29,13 +32,15 @@ class BEVFormer(CameraModel):
     Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
     """
 
+    branches = CAMERA_BRANCH
+    bev_of_cameras = True
     remembers = True
     takes_queries = False
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         levels = preset.bevformer.levels
-        stages = (4,) if levels == 1 else (2, 3, 4)
+        stages = _STAGES[levels]
         backbone = image_backbone(self.image, stages)
         self._maps = len(stages)
         self.img_backbone = backbone
@@ -72,11 +77,10 @@ class BEVFormer(CameraModel):
                 f"BEVFormer was given {asked.queries.denoising} denoising queries, but has none: train it without "
                 "denoising"
             )
-        motion = ego_motion(asked.history, len(features.has_points), self.preset.bevformer.forward)
+        assert features.bev is not None  # `_surveyed` saw to it
         output: HeadOutput = self.pts_bbox_head(
+            features.bev.flatten(2).transpose(1, 2),
             self._cameras(features, lidar_to_image),
-            motion,
-            None if asked.history is None else _bev_of(asked.history),
             asked.aqr,
             attention_weights=asked.attention_weights,
             queries=asked.queries,
@@ -84,22 +88,29 @@ class BEVFormer(CameraModel):
         )
         return output
 
+    def _surveyed(self, features: Features, lidar_to_image: Tensor | None, history: History | None) -> Features:
+        motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
+        past = None if history is None else _bev_of(history)
+        bev = self.pts_bbox_head.survey(self._cameras(features, lidar_to_image), motion, past)
+        return features._replace(bev=bev.transpose(1, 2).unflatten(2, self.pts_bbox_head.grid))
+
     def _learned_references(self) -> Tensor:
         return self.pts_bbox_head.learned_references()
 
     def _proposing(self, features: Features) -> tuple[Tensor | None, Tensor | None]:
-        """Return the cameras' features (B, V, C, h, w) of stride 16, or the coarsest there are.
+        """Return the bird's-eye view, where there is one yet, and the cameras' features of stride 16, or the coarsest.
 
         BEVFormer v2 (arXiv:2211.10439) lets its image branch learn and propose likewise.
         """
         if features.image is None:
-            return None, None
+            return features.bev, None
         shapes = self._shapes(features.image_size)
-        level = min(_PROPOSING_LEVEL, len(shapes) - 1)
+        strides = self._strides()
+        level = strides.index(_PROPOSING) if _PROPOSING in strides else 0
         first = sum(rows * columns for rows, columns in shapes[:level])
         rows, columns = shapes[level]
         cells = features.image[:, :, first : first + rows * columns]
-        return None, cells.transpose(2, 3).unflatten(3, (rows, columns))
+        return features.bev, cells.transpose(2, 3).unflatten(3, (rows, columns))
 
     def _cameras(self, features: Features, lidar_to_image: Tensor | None) -> Cameras:
         batch, channels = len(features.has_points), self.preset.decoder.channels
@@ -110,10 +121,11 @@ class BEVFormer(CameraModel):
 
     def _shapes(self, image_size: tuple[int, int]) -> Shapes:
         """Return rows and columns of every level: every stage and further convolution halves, rounding up."""
-        count = self.preset.bevformer.levels
+        return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in self._strides()]
+
+    def _strides(self) -> list[int]:
         finest = _COARSEST >> (self._maps - 1)
-        strides = [finest << level for level in range(count)]
-        return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
+        return [finest << level for level in range(self.preset.bevformer.levels)]
 
 
 def _bev_of(history: History) -> Tensor | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.detection_model import History
-from aqr_perception.models.presets import BevFormerOptions, Decoder, ImageBranch, Preset
+from aqr_perception.models.presets import BevFormerOptions, Decoder, ImageBranch, Preset, ProposalOptions
 
 AZIMUTHS = (0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
 SIZE = (64, 96)
@@ -26,9 +26,10 @@ PRESET = Preset(
 )
 
 
-def small_model(**bevformer: object) -> BEVFormer:
+def small_model(proposals: tuple[int, int] = (0, 0), **bevformer: object) -> BEVFormer:
     """Return the model with random weights, the zeros it starts with included, so that everything has an effect."""
-    preset = dataclasses.replace(PRESET, bevformer=dataclasses.replace(PRESET.bevformer, **bevformer))
+    decoder = dataclasses.replace(PRESET.decoder, proposals=ProposalOptions(*proposals))
+    preset = dataclasses.replace(PRESET, decoder=decoder, bevformer=dataclasses.replace(PRESET.bevformer, **bevformer))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BEVFormer(preset).eval()

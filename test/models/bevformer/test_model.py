@@ -1,11 +1,12 @@
 """The assembled BEVFormer: it remembers, and goes on with whatever cameras there are."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
 import torch
-from small_bevformer import history, images, pose, projections, small_model
+from small_bevformer import SIZE, history, images, pose, projections, small_model
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
@@ -14,6 +15,7 @@ from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.detection_model import History
 from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.proposals import UPSAMPLING
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 START, NOW = pose(3.0, 4.0, 0.3), pose(5.0, 4.5, 0.4)
@@ -59,6 +61,16 @@ def test_history_and_motion_change_what_is_seen(model: BEVFormer) -> None:
     with_it = seen(model, history(first.state, START, NOW), seed=1).predictions.boxes
     elsewhere = seen(model, history(first.state, pose(-3.0, 4.0, 0.3), NOW), seed=1).predictions.boxes
     assert (with_it - without).abs().max() > 1e-3 and (with_it - elsewhere).abs().max() > 1e-3
+
+
+def test_history_changes_what_the_birds_eye_view_proposes() -> None:
+    model = small_model((4, 0))
+    first = seen(model, history(None, START, START))
+    without = seen(model, history(None, NOW, NOW), seed=1)
+    with_it = seen(model, history(first.state, START, NOW), seed=1)
+    assert without.proposals.bev.shape == (1, 20, 16, 24) and without.proposals.image is None
+    assert (without.proposals.bev - with_it.proposals.bev).abs().max() > 1e-3
+    assert not torch.equal(without.queries.reference_points, with_it.queries.reference_points)
 
 
 def test_the_callers_history_is_not_written_to(model: BEVFormer) -> None:
@@ -139,12 +151,26 @@ def test_only_the_chosen_layers_are_predicted(model: BEVFormer) -> None:
     assert torch.equal(last.predictions.boxes[0], seen(model, None).predictions.boxes[-1])
 
 
-def test_it_trains_and_gradients_reach_every_parameter() -> None:
-    trained = small_model().train()
+@pytest.mark.parametrize(("levels", "stride"), [(1, 32), (2, 16), (4, 16)])
+def test_proposals_come_from_stride_16_where_there_is_such_a_level(levels: int, stride: int) -> None:
+    model = small_model((0, 8), levels=levels)
+    pictures = images()
+    with torch.inference_mode():
+        features = model.features(pictures, None, model.image_features(pictures), None)
+        assert features.image.shape[2] == sum(math.prod(shape) for shape in model._shapes(SIZE))
+        maps = model.propose(features, projections())
+    assert maps.image.shape[-2:] == tuple(UPSAMPLING * edge // stride for edge in SIZE)
+
+
+@pytest.mark.parametrize("proposals", [(0, 0), (4, 8)])
+def test_it_trains_and_gradients_reach_every_parameter(proposals: tuple[int, int]) -> None:
+    trained = small_model(proposals).train()
     state = torch.randn(1, 96, 32)
     predictions = trained(images(), projections(), history=history(state, START, NOW))
     (predictions.class_logits.square().sum() + predictions.boxes.square().sum()).backward()
-    idle = [name for name, parameter in trained.named_parameters() if parameter.grad is None]
+    heat_maps = ("proposals.bev.", "proposals.image.")  # which learn from their own loss
+    named = [(name, parameter) for name, parameter in trained.named_parameters() if not name.startswith(heat_maps)]
+    idle = [name for name, parameter in named if parameter.grad is None]
     assert idle == []
 
 
