@@ -70,7 +70,7 @@ class BEVFormer(CameraModel):
         never written to; None, or a state of None, starts a new drive.
 
         Raises:
-            TypeError, ValueError: the history is another model's or of another batch size; there are denoising queries.
+            ValueError: there are denoising queries.
         """
         if asked.queries is not None and asked.queries.denoising:
             raise ValueError(
@@ -89,6 +89,11 @@ class BEVFormer(CameraModel):
         return output
 
     def _surveyed(self, features: Features, lidar_to_image: Tensor | None, history: History | None) -> Features:
+        """Return the features with the bird's-eye view.
+
+        Raises:
+            TypeError, ValueError: the history is another model's or of another batch size.
+        """
         motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
         past = None if history is None else _bev_of(history)
         bev = self.pts_bbox_head.survey(self._cameras(features, lidar_to_image), motion, past)
