@@ -1,7 +1,8 @@
 """Reads one nuScenes keyframe (pictures, sweep, calibration, ego pose) from a folder of its own.
 
 The folder holds a ``keyframe.json`` with `stamp`, `ego_to_global` (at the sweep's stamp), `lidar` (file, stamp,
-lidar_to_ego) and `cameras` (by name: file, width, height, stamp, intrinsics, camera_to_ego, lidar_to_camera).
+lidar_to_ego) and `cameras` (by name: file, width, height, stamp, intrinsics, camera_to_ego, lidar_to_camera), and may
+have `objects` (class, box, velocity, lidar_points, radar_points).
 
 `lidar_to_camera` includes the vehicle's motion between sweep and image, the static pair of `camera_to_ego` and
 `lidar_to_ego` does not. The ego pose at an image's stamp follows from both.
@@ -56,13 +57,14 @@ class KeyframeCamera:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A keyframe; `points` is (N, 5) float32: x, y, z in metres, intensity 0..255, ring."""
+    """A keyframe; `points` is (N, 5) float32: x, y, z in metres, intensity 0..255, ring; `objects` are unchecked."""
 
     stamp_ns: int
     points: NDArray[np.float32]
     lidar_to_ego: Matrix
     ego_to_global: Matrix
     cameras: tuple[KeyframeCamera, ...]
+    objects: object = None
 
     def frame(self) -> Frame:
         """Return what the detector sees: a single sweep without any lag, and the pictures.
@@ -106,7 +108,8 @@ def read_keyframe(folder: str | Path) -> Keyframe:
             _read_camera(folder, name, entry, lidar_to_ego, ego_to_global)
             for name, entry in description["cameras"].items()
         )
-        return Keyframe(_ns(lidar["stamp"]), points, lidar_to_ego, ego_to_global, cameras)
+        stamp, objects = _ns(lidar["stamp"]), description.get("objects")
+        return Keyframe(stamp, points, lidar_to_ego, ego_to_global, cameras, objects)
     except OSError as error:
         found = f"found no readable {error.filename}"
         raise KeyframeError(f"{folder}: {found}, needed a keyframe's folder; {error}") from error

@@ -1,7 +1,5 @@
 """One nuScenes keyframe as a data set."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,13 @@ class KeyframeDataset(Dataset[LabelledFrame]):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        frame = read_keyframe(folder).frame()
+        keyframe = read_keyframe(folder)
+        frame = keyframe.frame()
         assert frame.to_fixed is not None  # a keyframe knows its ego pose
         try:
-            truth = _truth(json.loads((Path(folder) / "keyframe.json").read_text())["objects"])
+            if keyframe.objects is None:
+                raise KeyError("objects")
+            truth = _truth(keyframe.objects)
         except (KeyError, TypeError, ValueError) as error:
             needed = "class, box, velocity, lidar_points and radar_points of each of its objects"
             found = f"{type(error).__name__}: {error}"
@@ -47,7 +48,7 @@ class KeyframeDataset(Dataset[LabelledFrame]):
         return [frozenset(self._labelled.truth.labels.tolist())]
 
 
-def _truth(objects: Sequence[dict[str, Any]]) -> GroundTruth:
+def _truth(objects: Any) -> GroundTruth:
     kept = [
         (track, entry)
         for track, entry in enumerate(objects)
