@@ -19,6 +19,11 @@ BRANCHES = CAMERA_BRANCH + LIDAR_BRANCH
 _NECK = re.compile(r"img_neck\.(lateral|fpn)_convs\.(\d+)\.")
 
 
+def branches_of(model: nn.Module) -> tuple[str, ...]:
+    """Return what the keys of a model's branches begin with: its own ``branches``, or both sensors'."""
+    return getattr(model, "branches", BRANCHES)
+
+
 def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> int:
     """Load another model's branches as far as this model has the same; the rest of the model stays as it is.
 
@@ -35,7 +40,7 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         CheckpointError: the file cannot be read, has none of the model's branches, or has one of another size.
     """
     name, found = read_weights(source)
-    branches: tuple[str, ...] = getattr(model, "branches", BRANCHES)
+    branches = branches_of(model)
     needed = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(branches)}
     higher = _levels(needed) - _levels(found)
     shared = {_moved(key, higher): tensor for key, tensor in found.items()}

@@ -72,6 +72,12 @@ def velocity_distance(velocities: Tensor, truth: Tensor) -> Tensor:
     return F.smooth_l1_loss(velocities, truth.expand_as(velocities), reduction="none", beta=_SMOOTH)
 
 
+def box_distance(said: Tensor, truth: Tensor) -> Tensor:
+    """Return the distances of a box's numbers (..., n), one by one: L1, but of the last two `velocity_distance`."""
+    velocity = velocity_distance(said[..., -2:], truth[..., -2:])
+    return torch.cat(((said - truth)[..., :-2].abs(), velocity), dim=-1)
+
+
 def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Return the focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5) of logits for 0 or 1, one by one."""
     wrong = torch.where(truth > 0, (-logits).sigmoid(), logits.sigmoid())
@@ -109,10 +115,7 @@ def _distance(codes: Tensor, boxes: Tensor) -> Tensor:
     unknown = truth.isnan()
     unknown[:, :_VELOCITY] = False
     weights = codes.new_tensor(CODE_WEIGHTS[:_VELOCITY] + (VELOCITY_WEIGHT,) * 2)
-    truth = truth.masked_fill(unknown, 0.0)
-    rest = (codes - truth)[..., :_VELOCITY].abs()
-    velocity = velocity_distance(codes[..., _VELOCITY:], truth[..., _VELOCITY:])
-    distance = torch.cat((rest, velocity), dim=-1) * weights
+    distance = box_distance(codes, truth.masked_fill(unknown, 0.0)) * weights
     return distance.masked_fill(unknown, 0.0).sum()
 
 

@@ -1,7 +1,7 @@
 """The loss of the branches' heat maps: where the centres of objects lie, and at what height or depth.
 
 Focal loss against a Gaussian about every centre (CornerNet, arXiv:1808.01244, equation 1, as CenterPoint uses it), and
-the distance of the box in the centre's cell: L1, but for velocities (see `losses.velocity_distance`).
+the distance of the box in the centre's cell: L1, but for velocities (see `losses.box_distance`).
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
 from aqr_perception.models.proposals import BOX_CHANNELS, ProposalMaps
 from aqr_perception.models.sight import depth_scale, focal_length, seen_from, sight_azimuth
 from aqr_perception.training.frames import LEAST_VISIBLE
-from aqr_perception.training.losses import velocity_distance
+from aqr_perception.training.losses import box_distance
 from aqr_perception.training.sample import Batch
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
@@ -96,10 +96,7 @@ def _map_losses(maps: Tensor, centres: Centres, counts: Tensor) -> tuple[Tensor,
     said = maps[centres.on, -BOX_CHANNELS:, row, column]
     truth = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None], centres.shape), dim=1)
     weights = truth.new_tensor(CHANNEL_WEIGHTS).expand_as(truth).masked_fill(truth.isnan(), 0.0)
-    truth = truth.nan_to_num()
-    rest = (said - truth)[:, :-2].abs()
-    distance = torch.cat((rest, velocity_distance(said[:, -2:], truth[:, -2:])), dim=1)
-    return focal, (distance * weights).sum() / objects
+    return focal, (box_distance(said, truth.nan_to_num()) * weights).sum() / objects
 
 
 def _heat(centres: Centres, maps: int, classes: int, size: torch.Size) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from aqr_perception.models.branches import BRANCHES, CAMERA_BRANCH, LIDAR_BRANCH
+from aqr_perception.models.branches import BRANCHES, CAMERA_BRANCH, LIDAR_BRANCH, branches_of
 from aqr_perception.models.checkpoint import ROUTER_PREFIX
 from aqr_perception.options import OptionError
 from aqr_perception.training.options import Trained, TrainOptions
@@ -62,7 +62,7 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
     if train == "aqr":
         return name.startswith(router_prefixes(model))
-    branches: tuple[str, ...] = getattr(model, "branches", BRANCHES)
+    branches = branches_of(model)
     if train == "head":
         return not name.startswith(branches)
     return train == "all" or name.startswith(tuple(set(_BRANCHES[train]) & set(branches)))
