@@ -24,12 +24,14 @@ class Features(NamedTuple):
         image: the cameras', as `DetectionModel.image_features` gives them; None without them.
         has_points: for each sample; an empty cloud gives no LiDAR tokens.
         image_size: height and width of the images in pixels; (0, 0) without them.
+        survey: what the model itself wants to know again of how it made `bev`; None where it did not.
     """
 
     bev: Tensor | None
     image: Tensor | None
     has_points: tuple[bool, ...]
     image_size: tuple[int, int]
+    survey: object = None
 
 
 class History(NamedTuple):

@@ -44,6 +44,13 @@ class Cameras(NamedTuple):
     image_size: tuple[int, int]
 
 
+class Survey(NamedTuple):
+    """What a bird's-eye view was made of: the cameras, and which cells they see."""
+
+    cameras: Cameras
+    sight: Sight
+
+
 class _PositionEmbedding(nn.Module):
     """Learned for every row and column."""
 
@@ -121,8 +128,8 @@ class BevFormerHead(nn.Module):
         # A learned query knows its place; a proposal is somewhere else in every frame, and has to be told.
         self.place_embedding = QueryEncoder(channels) if config.proposals.count else None
 
-    def survey(self, cameras: Cameras, motion: EgoMotion, history: Tensor | None) -> Tensor:
-        """Return the bird's-eye view (B, N, C), row by row.
+    def survey(self, cameras: Cameras, motion: EgoMotion, history: Tensor | None) -> tuple[Tensor, Survey]:
+        """Return the bird's-eye view (B, N, C), row by row, and what it was made of.
 
         Args:
             cameras: what they show.
@@ -143,14 +150,15 @@ class BevFormerHead(nn.Module):
                 )
             shift = motion.way.to(queries.device) / motion.way.new_tensor(self._extent).to(queries.device)
             past = Past(turned(history.detach(), motion.turn, self.grid, self._rotation_centre), shift)
-        evidence = Evidence(self._embedded(cameras), cameras.shapes, self._sight(cameras))
-        bev: Tensor = self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
-        return bev
+        sight = look(self._pillars, cameras.lidar_to_image, cameras.image_size)
+        evidence = Evidence(self._embedded(cameras), cameras.shapes, sight)
+        bev = self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
+        return bev, Survey(cameras, sight)
 
     def forward(
         self,
         bev: Tensor,
-        cameras: Cameras,
+        survey: Survey,
         aqr: AqrOptions,
         *,
         attention_weights: bool = False,
@@ -160,8 +168,7 @@ class BevFormerHead(nn.Module):
         """Detect objects in one batch.
 
         Args:
-            bev: see `survey`.
-            cameras: which it was made of.
+            bev, survey: see `survey`.
             aqr: how weight maps are drawn.
             attention_weights: whether to return weights by camera; see `camera_weights.camera_shares`.
             queries: where the queries start, and with what beside their learned content; None for the learned ones.
@@ -173,8 +180,9 @@ class BevFormerHead(nn.Module):
             predictions = queries.added_to(predictions, SHAPE_CODES)
         weights = None
         if attention_weights:
+            cameras = survey.cameras
             weights = query_weights(
-                camera_shares(decoded.glance, self._sight(cameras), self.grid),
+                camera_shares(decoded.glance, survey.sight, self.grid),
                 predictions.boxes[-1][..., (0, 1, 4)],
                 self.point_range,
                 cameras.lidar_to_image,
@@ -183,9 +191,6 @@ class BevFormerHead(nn.Module):
                 aqr,
             )
         return HeadOutput(predictions, None, weights, bev.detach())
-
-    def _sight(self, cameras: Cameras) -> Sight:
-        return look(self._pillars, cameras.lidar_to_image, cameras.image_size)
 
     def _embedded(self, cameras: Cameras) -> Tensor:
         """Return the features (B, V, cells, C) with what tells cameras and levels apart."""

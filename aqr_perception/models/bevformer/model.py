@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
-from aqr_perception.models.bevformer.head import BevFormerHead, Cameras
+from aqr_perception.models.bevformer.head import BevFormerHead, Cameras, Survey
 from aqr_perception.models.branches import CAMERA_BRANCH
 from aqr_perception.models.camera_model import CameraModel
 from aqr_perception.models.detection_model import Asked, Features, History
@@ -77,10 +77,10 @@ class BEVFormer(CameraModel):
                 f"BEVFormer was given {asked.queries.denoising} denoising queries, but has none: train it without "
                 "denoising"
             )
-        assert features.bev is not None  # `_surveyed` saw to it
+        assert features.bev is not None and isinstance(features.survey, Survey)  # `_surveyed` saw to it
         output: HeadOutput = self.pts_bbox_head(
             features.bev.flatten(2).transpose(1, 2),
-            self._cameras(features, lidar_to_image),
+            features.survey,
             asked.aqr,
             attention_weights=asked.attention_weights,
             queries=asked.queries,
@@ -96,8 +96,8 @@ class BEVFormer(CameraModel):
         """
         motion = ego_motion(history, len(features.has_points), self.preset.bevformer.forward)
         past = None if history is None else _bev_of(history)
-        bev = self.pts_bbox_head.survey(self._cameras(features, lidar_to_image), motion, past)
-        return features._replace(bev=bev.transpose(1, 2).unflatten(2, self.pts_bbox_head.grid))
+        bev, survey = self.pts_bbox_head.survey(self._cameras(features, lidar_to_image), motion, past)
+        return features._replace(bev=bev.transpose(1, 2).unflatten(2, self.pts_bbox_head.grid), survey=survey)
 
     def _learned_references(self) -> Tensor:
         return self.pts_bbox_head.learned_references()
