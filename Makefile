@@ -15,11 +15,11 @@ help:  ## list the targets
 setup:  ## ROS 2 (from wheels where none is sourced), libraries and this package, in .ros/
 	@bash ros_from_pip/setup.sh
 
-lint: setup  ## ruff, ruff format, mypy
-	@$(ENV) ruff check . && ruff format --check . && mypy
+lint: setup  ## ruff, ruff format, mypy, import-linter
+	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
 
 # A node and its listeners want the machine for themselves; everything else shares it, a core for each test.
-WITH_ROS := test/nodes test/ros_from_pip test/demo/test_session.py
+WITH_ROS := test/nodes test/ros_from_pip test/demo/live
 WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
 
 test: setup  ## all tests, in the built package

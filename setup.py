@@ -8,17 +8,18 @@ setup(
     description="Camera + LiDAR 3D detection with adaptive query routing",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # Everything that imports rclpy is in nodes/, which colcon installs.
+    # nodes/ and demo/live/ import rclpy; colcon installs them.
     packages=[
         *find_namespace_packages(
-            include=["aqr_perception", "aqr_perception.*"], exclude=["aqr_perception.nodes*", "*.__pycache__"]
+            include=["aqr_perception", "aqr_perception.*"],
+            exclude=["aqr_perception.nodes*", "aqr_perception.demo.live*", "*.__pycache__"],
         ),
         "aqr_perception.config",
         "aqr_perception.definitions",
     ],
     package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
     package_data={
-        "aqr_perception": ["weights/*.safetensors"],
+        "aqr_perception": ["py.typed", "weights/*.safetensors"],
         "aqr_perception.config": ["**/*.yaml"],
         "aqr_perception.definitions": ["*.msg"],
     },

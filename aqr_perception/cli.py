@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _presets(_: argparse.Namespace) -> int:
-    from aqr_perception.models.presets import load_preset, preset_names
+    from aqr_perception.models.config.presets import load_preset, preset_names
 
     for name in preset_names():
         print(f"{name:<28}{load_preset(name).description}")

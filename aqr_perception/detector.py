@@ -15,12 +15,12 @@ from aqr_perception.devices import choose_device, choose_precision
 from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
-from aqr_perception.models.checkpoint import CheckpointError
+from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel, Features, History
 from aqr_perception.models.head_output import HeadOutput, QueryWeights
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
-from aqr_perception.models.presets import load_preset
-from aqr_perception.models.shipped import RANDOM, choose_weights
+from aqr_perception.models.weights.checkpoint import CheckpointError
+from aqr_perception.models.weights.shipped import RANDOM, choose_weights
 from aqr_perception.options import DetectionOptions
 
 _log = logging.getLogger(__name__)

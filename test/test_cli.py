@@ -129,7 +129,7 @@ def test_a_library_that_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)
-    for name in [name for name in sys.modules if name.startswith("aqr_perception.synthetic")]:
+    for name in [name for name in sys.modules if name.startswith("aqr_perception.simulator")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["simulate", "picture", str(tmp_path / "frame.png")]) == 1
     assert "needs embreex" in capsys.readouterr().err

@@ -14,9 +14,9 @@ from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.keyframe import read_keyframe
 from aqr_perception.models import build_model
-from aqr_perception.models.checkpoint import CheckpointError, save_checkpoint
+from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.detection_model import History
-from aqr_perception.models.presets import PresetError, preset_directory
+from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 EVERYTHING = DetectionOptions(score_threshold=0.0)
@@ -140,7 +140,7 @@ def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
 
     ship("aqr_tiny.safetensors", 1.0)
     named = ship("named.safetensors", 2.0)
-    monkeypatch.setattr("aqr_perception.models.shipped.weights_directory", lambda: tmp_path)
+    monkeypatch.setattr("aqr_perception.models.weights.shipped.weights_directory", lambda: tmp_path)
     for nothing_named in (None, ""):
         torch.testing.assert_close(loaded("aqr_tiny", nothing_named), torch.ones_like(own))
         (record,) = caplog.records

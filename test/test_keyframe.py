@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_keyframe import IMAGE_NS, LIDAR_TO_CAMERA, POINTS, SWEEP_NS, write_keyframe
+from helpers.made_up_keyframe import IMAGE_NS, LIDAR_TO_CAMERA, POINTS, SWEEP_NS, write_keyframe
 
 from aqr_perception.keyframe import KeyframeError, read_keyframe
 

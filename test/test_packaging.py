@@ -34,6 +34,8 @@ HAVE_NO_ROSDEP_KEY = {"safetensors"}
 INSTALLED_APART = {"nuscenes"}
 # Comes with PyTorch's CUDA builds; where it is absent, another way is taken.
 OPTIONAL = {"triton"}
+# Folders whose modules import rclpy, or this package's generated messages: colcon installs them, pip does not.
+NEEDS_ROS = {"nodes", "live"}
 
 
 def script(path: str) -> ModuleType:
@@ -109,7 +111,7 @@ def pip_requirements() -> dict[str, set[str]]:
 def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None:
     nodes = ROOT / "aqr_perception" / "nodes"
     reached = reached_from(nodes / "perception_node.py", nodes / "bag_player.py", *(ROOT / "launch").glob("*.py"))
-    assert ROOT / "aqr_perception" / "models" / "cmt.py" in reached
+    assert ROOT / "aqr_perception" / "models" / "cmt" / "model.py" in reached
     imported = libraries(*reached)
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - HAVE_NO_ROSDEP_KEY}
     assert needed - rosdep_keys() == set()
@@ -118,7 +120,7 @@ def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None
 
 def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
     listed = set().union(*pip_requirements().values())
-    without_ros = (path for path in (ROOT / "aqr_perception").rglob("*.py") if "nodes" not in path.parts)
+    without_ros = (path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.parts))
     needed = {PIP_NAMES.get(name, name) for name in libraries(*without_ros) - INSTALLED_APART}
     assert needed - listed == set()
 
@@ -167,7 +169,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
-    modules = {path.relative_to(ROOT) for path in (ROOT / "aqr_perception").rglob("*.py") if "nodes" not in path.parts}
+    sources = (path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.parts))
+    modules = {path.relative_to(ROOT) for path in sources}
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}
     assert {path.relative_to(wheel / "aqr_perception" / "config") for path in wheel.rglob("*.yaml")} == configs

@@ -58,7 +58,8 @@ def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def _benchmark_frame(options: argparse.Namespace) -> int:
-    from aqr_perception.benchmarks import frame, inputs
+    from aqr_perception.benchmarks import frame_time as frame
+    from aqr_perception.benchmarks import inputs
     from aqr_perception.detector import Detector
     from aqr_perception.keyframe import read_keyframe
     from aqr_perception.options import AqrOptions, DetectionOptions
@@ -72,7 +73,7 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
 
 
 def _benchmark_attention(options: argparse.Namespace) -> int:
-    from aqr_perception.benchmarks import attention
+    from aqr_perception.benchmarks import attention_time as attention
     from aqr_perception.devices import choose_device
 
     case = attention.AttentionCase(
@@ -85,7 +86,7 @@ def _benchmark_attention(options: argparse.Namespace) -> int:
 
 
 def _benchmark_deformable(options: argparse.Namespace) -> int:
-    from aqr_perception.benchmarks import deformable
+    from aqr_perception.benchmarks import deformable_time as deformable
     from aqr_perception.devices import choose_device
 
     case = deformable.DeformableCase(options.queries, tuple(options.image))

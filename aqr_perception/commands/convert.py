@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _convert_checkpoint(options: argparse.Namespace) -> int:
     from aqr_perception.models import build_model, load_checkpoint
-    from aqr_perception.models.checkpoint import save_checkpoint
+    from aqr_perception.models.weights.checkpoint import save_checkpoint
 
     model = build_model(options.model)
     load_checkpoint(model, options.source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aqr_perception.demo.drive import DemoDrive
+    from aqr_perception.demo.simulated_drive import DemoDrive
 
 _FEW = 0.8
 """Share of the frames; where fewer are answered, the machine could not keep up."""
@@ -40,16 +40,16 @@ def _demo(options: argparse.Namespace) -> int:
     import logging
 
     from aqr_perception.demo import rviz
-    from aqr_perception.demo.drive import DemoDrive
+    from aqr_perception.demo.drive_report import MEANINGLESS, write_report
     from aqr_perception.demo.failures import FAILURES
     from aqr_perception.demo.film import write_film
+    from aqr_perception.demo.live.session import DemoError, Session
     from aqr_perception.demo.pictures import Sheets
     from aqr_perception.demo.played import PlayedDrive
-    from aqr_perception.demo.report import MEANINGLESS, write_report
+    from aqr_perception.demo.simulated_drive import DemoDrive
     from aqr_perception.demo.truth import read_truth
-    from aqr_perception.models.presets import load_preset, preset_directory
-    from aqr_perception.models.shipped import choose_weights
-    from aqr_perception.nodes.demo_session import DemoError, Session
+    from aqr_perception.models.config.presets import load_preset, preset_directory
+    from aqr_perception.models.weights.shipped import choose_weights
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     preset = load_preset(options.model)

@@ -35,11 +35,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from aqr_perception.data.sequences import HISTORY_FRAMES
+    from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import report, robustness
     from aqr_perception.evaluation.scenarios import SCENARIOS
-    from aqr_perception.training.data.sources import open_data
-    from aqr_perception.training.sequences import HISTORY_FRAMES
 
     unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
     if unknown:

@@ -53,9 +53,9 @@ def _add_scene(command: argparse.ArgumentParser) -> None:
 
 
 def _bag(options: argparse.Namespace) -> int:
-    from aqr_perception.synthetic.bag import write_bag
-    from aqr_perception.synthetic.drive import draw_drive
-    from aqr_perception.synthetic.rig import nuscenes_rig
+    from aqr_perception.simulator.bag import write_bag
+    from aqr_perception.simulator.drive import draw_drive
+    from aqr_perception.simulator.rig import nuscenes_rig
 
     rig = nuscenes_rig(tuple(options.size))
     drive = draw_drive(options.seed, options.seconds, rig, samples=options.samples)
@@ -69,8 +69,8 @@ def _bag(options: argparse.Namespace) -> int:
 def _picture(options: argparse.Namespace) -> int:
     import cv2
 
-    from aqr_perception.synthetic.drive import draw_drive
-    from aqr_perception.synthetic.rig import nuscenes_rig
+    from aqr_perception.simulator.drive import draw_drive
+    from aqr_perception.simulator.rig import nuscenes_rig
     from aqr_perception.visualization.truth_picture import truth_picture
 
     rig = nuscenes_rig(tuple(options.size))
@@ -85,8 +85,8 @@ def _frames(options: argparse.Namespace) -> int:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from aqr_perception.models.presets import load_preset
-    from aqr_perception.training.data.synthetic import SyntheticDataset, default_cache, training_seeds
+    from aqr_perception.data.sources.simulated import SyntheticDataset, default_cache, training_seeds
+    from aqr_perception.models.config.presets import load_preset
 
     preset = load_preset(options.model)
     if preset.image is None:

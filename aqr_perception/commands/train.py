@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aqr_perception.training.options import TrainOptions
+    from aqr_perception.training.training_options import TrainOptions
 
 _RUNS = Path("runs")
 
@@ -95,13 +95,13 @@ def add_data(data: argparse._ArgumentGroup) -> None:
 def _train(options: argparse.Namespace) -> int:
     from functools import partial
 
+    from aqr_perception.data.frames import TrainingFrames
+    from aqr_perception.data.sequences import TrainingSequences, collate_sequences
+    from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.models import build_model, load_checkpoint
-    from aqr_perception.models.branches import load_branches
     from aqr_perception.models.image.pretrained import load_backbone
-    from aqr_perception.training.data.sources import open_data
-    from aqr_perception.training.frames import TrainingFrames
+    from aqr_perception.models.weights.branches import load_branches
     from aqr_perception.training.loop import train
-    from aqr_perception.training.sequences import TrainingSequences, collate_sequences
     from aqr_perception.training.step import DetectionLoss
     from aqr_perception.training.validation import Validation
 
@@ -149,7 +149,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_options(options: argparse.Namespace) -> "TrainOptions":
-    from aqr_perception.training.options import TrainOptions
+    from aqr_perception.training.training_options import TrainOptions
 
     names = {field.name for field in dataclasses.fields(TrainOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}

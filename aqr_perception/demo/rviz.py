@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aqr_perception.synthetic.bag import LIDAR_TOPIC
+from aqr_perception.simulator.bag import LIDAR_TOPIC
 
 _CONFIGURED = "/LIDAR_TOP"
 """The LiDAR's topic in config/aqr_perception.rviz."""

@@ -14,7 +14,7 @@ from aqr_perception.bags.poses import matrix, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.frame import CLASSES, Detections
 from aqr_perception.geometry import invert, project, transform_points
-from aqr_perception.synthetic.bag import LIDAR_FRAME, TRUTH_TOPIC
+from aqr_perception.simulator.bag import LIDAR_FRAME, TRUTH_TOPIC
 
 _SAME_MOMENT_NS = 50_000_000
 """A frame without LiDAR bears its newest picture's stamp, a little before the sweep that would have ended the turn."""

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aqr_perception.data.batch import FrameWithHealth, collate
 from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.options import AqrOptions
-from aqr_perception.training.sample import HealthyFrame, collate
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def query_weights(detector: Detector, labelled: LabelledFrame, index: int) -> ND
     blackened = index % len(cameras)
     cameras[blackened] = replace(cameras[blackened], image=np.zeros_like(cameras[blackened].image))
     black = replace(labelled, frame=replace(labelled.frame, cameras=tuple(cameras)))
-    batch = collate([HealthyFrame(labelled), HealthyFrame(black)], detector.model.preset).to(detector.device)
+    batch = collate([FrameWithHealth(labelled), FrameWithHealth(black)], detector.model.preset).to(detector.device)
     with torch.autocast(detector.device.type, detector.dtype, enabled=detector.dtype != torch.float32):
         model = detector.model
         image, bev = model.image_features(batch.images), model.bev_features(batch.points)

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.sequences import HISTORY_STEP
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import query_weights
 from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import Scenario, generator
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
-from aqr_perception.training.frames import LabelledFrames, before
-from aqr_perception.training.sequences import HISTORY_STEP
 
 
 class Answers(NamedTuple):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from aqr_perception.data.frames import LabelledFrames
+from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights
 from aqr_perception.evaluation.examination import Examination
@@ -17,8 +19,6 @@ from aqr_perception.evaluation.scenarios import Scenario
 from aqr_perception.evaluation.workers import each_answers, each_result
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
-from aqr_perception.training.frames import LabelledFrames
-from aqr_perception.training.sequences import HISTORY_FRAMES
 
 CLEAN = "clean"
 """The scenario in which nothing fails, to which the others are compared."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.random import Generator
 
+from aqr_perception.data.corruption import camera_corruption, lidar_corruption
+from aqr_perception.data.corruption.random_corruption import with_points, with_views
 from aqr_perception.frame import LabelledFrame
-from aqr_perception.training import camera_corruption, lidar_corruption
-from aqr_perception.training.corruption import with_points, with_views
 
 Scenario = Callable[[LabelledFrame, Generator], LabelledFrame]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from aqr_perception.models import checkpoint
-from aqr_perception.models.presets import load_preset, preset_names
+from aqr_perception.models.config.presets import load_preset, preset_names
+from aqr_perception.models.weights import checkpoint
 
 if TYPE_CHECKING:
+    from aqr_perception.models.config.presets import Preset
     from aqr_perception.models.detection_model import DetectionModel
-    from aqr_perception.models.presets import Preset
 
 __all__ = ["build_model", "load_checkpoint", "preset_names"]
 
@@ -45,7 +45,7 @@ def _build(preset: "Preset") -> "DetectionModel":
         from aqr_perception.models.bevformer.model import BEVFormer
 
         return BEVFormer(preset)
-    from aqr_perception.models.cmt import CMT
+    from aqr_perception.models.cmt.model import CMT
 
     return CMT(preset)
 

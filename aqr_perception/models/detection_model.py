@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.branches import BRANCHES
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.head_output import HeadOutput, Queries
-from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposals import ProposalHead, ProposalMaps
-from aqr_perception.models.proposing import put_among
+from aqr_perception.models.proposals.head import ProposalHead, ProposalMaps
+from aqr_perception.models.proposals.queries import put_among
+from aqr_perception.models.weights.branches import BRANCHES
 from aqr_perception.options import AqrOptions
 
 
@@ -52,7 +52,7 @@ class History(NamedTuple):
     seconds: float
 
 
-class Asked(NamedTuple):
+class DecodeOptions(NamedTuple):
     """What is asked of one batch; see `DetectionModel.decode`."""
 
     aqr: AqrOptions
@@ -140,11 +140,11 @@ class DetectionModel(nn.Module, ABC):
         maps = self.propose(features, lidar_to_image)
         if maps is not None:
             queries = self._with_proposals(maps, queries, features, lidar_to_image)
-        asked = Asked(aqr, route, attention_weights, queries, layers, history)
+        asked = DecodeOptions(aqr, route, attention_weights, queries, layers, history)
         return self._decode(features, lidar_to_image, asked)._replace(queries=queries, proposals=maps)
 
     @abstractmethod
-    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: DecodeOptions) -> HeadOutput:
         """As `decode`; proposals are among the queries already."""
 
     def _surveyed(self, features: Features, lidar_to_image: Tensor | None, history: History | None) -> Features:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from aqr_perception.models.cmt.head import QueryHead
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel, Features
-from aqr_perception.models.fusion_head import QueryHead
 from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, merge
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.points.second import SECOND, SECONDFPN
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
-from aqr_perception.models.presets import Preset
 from aqr_perception.options import AqrOptions
 
 

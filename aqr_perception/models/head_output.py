@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aqr_perception.models.proposals import ProposalMaps
+from aqr_perception.models.proposals.head import ProposalMaps
 
 
 class Predictions(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from aqr_perception.nodes.frame_request import ON_PURPOSE, SensorUse
+from aqr_perception.nodes.input.frame_request import ON_PURPOSE, SensorUse
 
 WINDOW = 2.0
 """Seconds over which rates are counted; a sensor that says nothing for longer is silent."""

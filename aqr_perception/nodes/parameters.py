@@ -8,7 +8,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.nodes.frame_request import LIDAR, AssemblerSettings, CameraSettings
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions, OptionError, WeightsSource
 
 

@@ -22,12 +22,12 @@ from tf2_ros.transform_listener import TransformListener
 
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
-from aqr_perception.nodes.assembler import Assembler, AssemblerSettings
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.frame_request import LIDAR
+from aqr_perception.nodes.input.assembler import Assembler, AssemblerSettings
+from aqr_perception.nodes.input.frame_request import LIDAR
+from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
-from aqr_perception.nodes.publishers import Publishers
 from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
 from aqr_perception.options import OptionError
 

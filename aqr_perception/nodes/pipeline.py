@@ -12,13 +12,13 @@ from tf2_ros.buffer import Buffer
 
 from aqr_perception.detector import Detector
 from aqr_perception.msg import FrameTiming
-from aqr_perception.nodes.assembler import AssembledFrame, Assembler, FrameRequest
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.message_error import MessageError
-from aqr_perception.nodes.publishers import Publishers
+from aqr_perception.nodes.input.assembler import AssembledFrame, Assembler, FrameRequest
+from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.nodes.input.transforms import FrameTransforms
+from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
-from aqr_perception.nodes.transforms import FrameTransforms
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
 

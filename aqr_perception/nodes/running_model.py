@@ -7,7 +7,7 @@ from typing import Any
 
 from aqr_perception.detector import Detector
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
 DetectorFactory = Callable[[str, str | None, str, str], Detector]

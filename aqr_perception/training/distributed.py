@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from aqr_perception.data.batch import Batch
 from aqr_perception.options import OptionError
-from aqr_perception.training.sample import Batch
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 StepLoss = Callable[[ModelT, Batch, Generator], Mapping[str, Tensor]]

@@ -2,8 +2,8 @@
 
 import torch
 
+from aqr_perception.data.batch import Batch
 from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.training.sample import Batch
 
 
 def features_of(model: DetectionModel, batch: Batch) -> Features:

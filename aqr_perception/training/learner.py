@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.data.batch import Batch
 from aqr_perception.devices import choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
 from aqr_perception.training.ema import Ema
-from aqr_perception.training.options import TrainOptions
-from aqr_perception.training.sample import Batch
 from aqr_perception.training.sharding import load_optimizer_state, local, optimizer_state, share, whole
 from aqr_perception.training.trainable import freeze, parameter_groups, set_mode
+from aqr_perception.training.training_options import TrainOptions
 
 _log = logging.getLogger(__name__)
 

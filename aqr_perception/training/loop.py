@@ -13,19 +13,19 @@ from typing import Any, Generic
 
 import torch
 
+from aqr_perception.data.batch import Batch
+from aqr_perception.data.stream import Samples, SampleT, Stream, batches
 from aqr_perception.devices import choose_device
-from aqr_perception.models.checkpoint import save_checkpoint
+from aqr_perception.models.weights.checkpoint import save_checkpoint
 from aqr_perception.training import state as states
 from aqr_perception.training.distributed import ModelT, Processes, StepLoss
 from aqr_perception.training.interruption import StopRequest
 from aqr_perception.training.learner import Learner
-from aqr_perception.training.options import TrainOptions
-from aqr_perception.training.report import Report
-from aqr_perception.training.sample import Batch
+from aqr_perception.training.progress import Report
 from aqr_perception.training.schedule import learning_rate_factor
 from aqr_perception.training.state import StateError
-from aqr_perception.training.stream import Samples, SampleT, Stream, batches
 from aqr_perception.training.trainable import set_mode
+from aqr_perception.training.training_options import TrainOptions
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import math
 
-from aqr_perception.training.options import Schedule
+from aqr_perception.training.training_options import Schedule
 
 _WARMUP: dict[Schedule, float] = {"one_cycle": 0.4, "cosine": 0.05, "constant": 0.0}
 _START: dict[Schedule, float] = {"one_cycle": 1 / 6, "cosine": 0.001, "constant": 0.001}

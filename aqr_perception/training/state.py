@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from aqr_perception.training.options import TrainOptions
+from aqr_perception.training.training_options import TrainOptions
 
 _FORMAT = 1
 _NAME = re.compile(r"step_(\d+)\.pt")

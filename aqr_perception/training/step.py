@@ -5,20 +5,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.head_output import HeadOutput, Queries
-from aqr_perception.models.proposals import ProposalMaps
+from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.denoising import denoising_queries
 from aqr_perception.training.history import features_of, history_of
-from aqr_perception.training.losses import set_loss
-from aqr_perception.training.options import Trained
-from aqr_perception.training.proposal_loss import proposal_losses
-from aqr_perception.training.router_loss import router_loss
-from aqr_perception.training.sample import Batch
+from aqr_perception.training.losses.proposal_loss import proposal_losses
+from aqr_perception.training.losses.router_loss import router_loss
+from aqr_perception.training.losses.set_loss import set_loss
 from aqr_perception.training.trainable import branches_alone, branches_trained
+from aqr_perception.training.training_options import Trained
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import nn
 
-from aqr_perception.models.branches import BRANCHES, CAMERA_BRANCH, LIDAR_BRANCH, branches_of
-from aqr_perception.models.checkpoint import ROUTER_PREFIX
+from aqr_perception.models.weights.branches import BRANCHES, CAMERA_BRANCH, LIDAR_BRANCH, branches_of
+from aqr_perception.models.weights.checkpoint import ROUTER_PREFIX
 from aqr_perception.options import OptionError
-from aqr_perception.training.options import Trained, TrainOptions
+from aqr_perception.training.training_options import Trained, TrainOptions
 
 _BACKBONE_PREFIX = "img_backbone."
 _BRANCHES = {"camera-branch": CAMERA_BRANCH, "lidar-branch": LIDAR_BRANCH, "branches": BRANCHES}

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from aqr_perception.data.batch import FrameWithHealth
+from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.training.frames import LabelledFrames, before
 from aqr_perception.training.history import features_of, history_of
-from aqr_perception.training.sample import HealthyFrame
-from aqr_perception.training.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Validation:
             for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):
                 labelled = self.frames[index]
                 earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
-                sequence = tuple(map(HealthyFrame, (*earlier, labelled)))
+                sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))
                 batch = collate_sequences([sequence], model.preset).to(device)
                 predictions = model.decode(
                     features_of(model, batch),

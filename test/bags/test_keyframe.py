@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from made_up_keyframe import (
+from helpers.made_up_keyframe import (
     CAMERA_TO_EGO,
     EGO_AT_IMAGE,
     EGO_AT_SWEEP,

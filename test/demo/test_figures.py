@@ -4,10 +4,10 @@ import dataclasses
 import math
 
 import numpy as np
+from helpers.played_drives import BLACK, GONE, boxes, detections_at, played, truth_at
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from made_up import BLACK, GONE, boxes, detections_at, played, truth_at
 
 from aqr_perception.demo.figures import MATCH_DISTANCE, counted, found, summary, timeline
 from aqr_perception.demo.recording import Recording

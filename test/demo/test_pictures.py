@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from made_up import boxes, played, truth_at
+from helpers.played_drives import boxes, played, truth_at
 
 from aqr_perception.demo.pictures import FOUND_COLOUR, MISSED_COLOUR, Sheets, bird_view
 from aqr_perception.demo.recording import BEV, Recording

@@ -1,7 +1,7 @@
 """Plots tell when sensors failed."""
 
 import numpy as np
-from made_up import BLACK, played
+from helpers.played_drives import BLACK, played
 
 from aqr_perception.demo.plots import pixels, timeline_figure
 

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.played_drives import START_NS, camera, played
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_up import START_NS, camera, played
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.writer import BagWriter
-from aqr_perception.demo.drive import DemoDrive
+from aqr_perception.data.sources.simulated import FIRST_TRAINING_SEED, VALIDATION_SEEDS
 from aqr_perception.demo.failures import FAILURES, FailingBag
+from aqr_perception.demo.simulated_drive import DemoDrive
 from aqr_perception.demo.truth import detections_of, read_truth
 from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert
-from aqr_perception.synthetic.drive import draw_drive
-from aqr_perception.synthetic.rig import nuscenes_rig
-from aqr_perception.training.data.synthetic import FIRST_TRAINING_SEED, VALIDATION_SEEDS
+from aqr_perception.simulator.drive import draw_drive
+from aqr_perception.simulator.rig import nuscenes_rig
 
 DRIVE = DemoDrive(seconds=0.4, picture=(44, 16))
 

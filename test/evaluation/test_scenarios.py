@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.evaluation.scenarios import SCENARIOS, apply, generator
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
-from aqr_perception.training.lidar_corruption import points_in_box
 
 NAMES = ("front", "front_right", "back_right", "back", "back_left", "front_left")
 

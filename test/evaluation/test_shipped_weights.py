@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SyntheticDataset
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation import robustness
 from aqr_perception.evaluation.scenarios import SCENARIOS
-from aqr_perception.models.shipped import choose_weights
-from aqr_perception.training.data.synthetic import VALIDATION_SEEDS, SyntheticDataset
+from aqr_perception.models.weights.shipped import choose_weights
 
 FRAMES = 6
 TOLERANCE = 0.02

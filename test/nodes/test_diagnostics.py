@@ -11,7 +11,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from aqr_perception.nodes.diagnostics import WINDOW, Diagnostics
-from aqr_perception.nodes.frame_request import SensorUse
+from aqr_perception.nodes.input.frame_request import SensorUse
 
 LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticStatus.ERROR: "error"}
 

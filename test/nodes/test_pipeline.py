@@ -14,8 +14,8 @@ import tf2_ros
 from builtin_interfaces.msg import Time
 
 from aqr_perception.frame import Frame
-from aqr_perception.nodes.assembler import AssembledFrame, AssemblerSettings, FrameRequest, SensorUse
 from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.input.assembler import AssembledFrame, AssemblerSettings, FrameRequest, SensorUse
 from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.options import DetectionOptions
 

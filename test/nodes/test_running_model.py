@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
-from aqr_perception.models.shipped import choose_weights
+from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.frame_request import AssemblerSettings, CameraSettings
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings
 from aqr_perception.nodes.parameters import ModelSettings
 from aqr_perception.nodes.running_model import RunningModel
 
@@ -79,7 +79,7 @@ def test_the_running_model_goes_on_until_the_new_one_is_loaded() -> None:
 
 
 def test_the_log_and_the_diagnostics_tell_which_weights_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aqr_perception.models.shipped.weights_directory", lambda: tmp_path)
+    monkeypatch.setattr("aqr_perception.models.weights.shipped.weights_directory", lambda: tmp_path)
     shipped = tmp_path / "first.safetensors"
     shipped.touch()
     garage = Garage()

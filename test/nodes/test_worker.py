@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.nodes.frame_request import AssemblerSettings, FrameRequest
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, FrameRequest
 from aqr_perception.nodes.worker import Worker
 
 

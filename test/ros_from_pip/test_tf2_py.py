@@ -4,9 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from made_up_transforms import (
+from helpers.made_up_transforms import (
     IDENTITY,
     BufferCore,
     Duration,
@@ -20,6 +18,8 @@ from made_up_transforms import (
     tf2,
     vector_of,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 time_cache = pytest.importorskip("tf2_py.time_cache")

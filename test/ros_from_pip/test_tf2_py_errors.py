@@ -1,7 +1,7 @@
 """What the transform buffer refuses and drops, and what it says of it. Facts are those of ROS 2 Kilted's tf2."""
 
 import pytest
-from made_up_transforms import BufferCore, at, buffer_of, stamped, tf2
+from helpers.made_up_transforms import BufferCore, at, buffer_of, stamped, tf2
 
 
 def test_extrapolation_names_the_requested_and_the_stored_time():

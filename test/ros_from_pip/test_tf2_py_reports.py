@@ -1,7 +1,7 @@
 """What the transform buffer tells of its frames: as YAML, as a graph, as the chain between two of them."""
 
 import yaml
-from made_up_transforms import BufferCore, at, buffer_of, stamped
+from helpers.made_up_transforms import BufferCore, at, buffer_of, stamped
 
 
 def test_the_yaml_report_tells_parent_broadcaster_rate_and_span():

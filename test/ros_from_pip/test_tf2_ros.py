@@ -5,8 +5,8 @@ import time
 
 import pytest
 import yaml
-from made_up_transforms import at
-from tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
+from helpers.made_up_transforms import at
+from helpers.tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
 
 # isort: split
 

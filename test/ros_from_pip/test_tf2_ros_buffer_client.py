@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from made_up_transforms import at
-from tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
+from helpers.made_up_transforms import at
+from helpers.tf2_nodes import PATIENCE, stamped, x_of  # skips this module where ROS is absent
 
 # isort: split
 

@@ -5,9 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
-import stand_in
 import torch
-import two_processes
+from helpers import stand_in, two_processes
 from safetensors.torch import load_file
 from torch import Tensor
 

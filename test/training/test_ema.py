@@ -1,8 +1,8 @@
 """The weight average follows the weights, and lends itself to the model."""
 
 import pytest
-import stand_in
 import torch
+from helpers import stand_in
 
 from aqr_perception.training.ema import Ema
 

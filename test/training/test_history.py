@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from aqr_perception.data.batch import Batch, FrameWithHealth
+from aqr_perception.data.frames import TrainingFrames
+from aqr_perception.data.sequences import TrainingSequences, collate_sequences
+from aqr_perception.data.sources.simulated import SyntheticDataset
 from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.training.data.synthetic import SyntheticDataset
-from aqr_perception.training.frames import TrainingFrames
 from aqr_perception.training.history import features_of, history_of
-from aqr_perception.training.sample import Batch, HealthyFrame
-from aqr_perception.training.sequences import TrainingSequences, collate_sequences
 from aqr_perception.training.step import DetectionLoss
 from aqr_perception.training.validation import Validation
 
@@ -98,7 +98,7 @@ def test_history_is_what_the_detector_would_remember(model: DetectionModel, data
     detector.model.eval()
     frames = (*data.before(0, 2), data[0])
     results = [detector.detect(frame.frame).detections for frame in frames]
-    batch = collate_sequences([tuple(map(HealthyFrame, frames))], model.preset)
+    batch = collate_sequences([tuple(map(FrameWithHealth, frames))], model.preset)
     with torch.inference_mode():
         history = history_of(detector.model, batch)
         assert history is not None and history.seconds == pytest.approx(0.5)
@@ -116,9 +116,9 @@ def test_history_is_what_the_detector_would_remember(model: DetectionModel, data
 def test_samples_of_a_batch_have_their_own_past(model: DetectionModel, data: SyntheticDataset) -> None:
     """What one sample's vehicle did must not move another's."""
     model.eval()
-    sequences = [tuple(map(HealthyFrame, (*data.before(index, 1), data[index]))) for index in range(2)]
+    sequences = [tuple(map(FrameWithHealth, (*data.before(index, 1), data[index]))) for index in range(2)]
 
-    def boxes(samples: list[tuple[HealthyFrame, ...]]) -> torch.Tensor:
+    def boxes(samples: list[tuple[FrameWithHealth, ...]]) -> torch.Tensor:
         batch = collate_sequences(samples, model.preset)
         with torch.inference_mode():
             return model.decode(

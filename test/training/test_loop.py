@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in
 import torch
+from helpers import stand_in
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
-from aqr_perception.models.checkpoint import load_checkpoint
+from aqr_perception.data.batch import Batch
+from aqr_perception.models.weights.checkpoint import load_checkpoint
 from aqr_perception.options import OptionError
 from aqr_perception.training.learner import TrainingError
 from aqr_perception.training.loop import Outcome, train
-from aqr_perception.training.sample import Batch
 from aqr_perception.training.state import StateError
 
 

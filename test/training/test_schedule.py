@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqr_perception.training.options import Schedule
 from aqr_perception.training.schedule import learning_rate_factor
+from aqr_perception.training.training_options import Schedule
 
 schedules = st.sampled_from(get_args(Schedule))
 shares = st.floats(0, 1)

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from aqr_perception.models import build_model
-from aqr_perception.models.cmt import CMT
+from aqr_perception.models.cmt.model import CMT
 from aqr_perception.options import OptionError
-from aqr_perception.training.options import Trained
 from aqr_perception.training.trainable import freeze, set_mode
+from aqr_perception.training.training_options import Trained
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.bilinear import neighbours, weighted_sums
-from aqr_perception.models.fastest import Fastest
+from aqr_perception.models.ops.bilinear import neighbours, weighted_sums
+from aqr_perception.models.ops.fastest import Fastest
 
 Shapes = Sequence[tuple[int, int]]
 """Rows and columns of every level, in the order in which their cells are joined."""
@@ -81,7 +81,7 @@ def attend_by_kernel(values: Tensor, shapes: Shapes, places: Tensor, weights: Te
     Raises:
         ImportError: there is no Triton.
     """
-    from aqr_perception.models.bevformer.fused import attend_fused  # Triton is not everywhere
+    from aqr_perception.models.bevformer.fused_attention import attend_fused  # Triton is not everywhere
 
     return attend_fused(values, level_table(shapes, values.device), places, weights)
 

@@ -16,10 +16,10 @@ from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
 from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
 from aqr_perception.models.bevformer.spatial import Sight, look, pillars
 from aqr_perception.models.boxes.coder import SHAPE_CODES
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.head_output import HeadOutput, Predictions, Queries
-from aqr_perception.models.petr.branches import class_branches, located
 from aqr_perception.models.petr.position import QueryEncoder, ring_places
-from aqr_perception.models.presets import Preset
+from aqr_perception.models.petr.prediction_branches import class_branches, located
 from aqr_perception.options import AqrOptions
 
 _VEHICLE = 18

@@ -9,14 +9,14 @@ from torch import Tensor
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.head import BevFormerHead, Cameras, Survey
-from aqr_perception.models.branches import CAMERA_BRANCH
-from aqr_perception.models.camera_model import CameraModel
-from aqr_perception.models.detection_model import Asked, Features, History
+from aqr_perception.models.camera_only import CameraOnlyModel
+from aqr_perception.models.config.presets import Preset
+from aqr_perception.models.detection_model import DecodeOptions, Features, History
 from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
-from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposing import proposal_head
+from aqr_perception.models.proposals.queries import proposal_head
+from aqr_perception.models.weights.branches import CAMERA_BRANCH
 
 _STAGES = {1: (4,), 2: (3, 4), 4: (2, 3, 4)}
 """Of the backbone, by the number of levels."""
@@ -26,7 +26,7 @@ _PROPOSING = 16
 """Stride of the level that proposals come from, if there is one."""
 
 
-class BEVFormer(CameraModel):
+class BEVFormer(CameraOnlyModel):
     """The camera-only detector that remembers a bird's-eye view.
 
     Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
@@ -60,7 +60,7 @@ class BEVFormer(CameraModel):
         maps = self.img_neck(self.img_backbone(images.flatten(0, 1))[-self._maps :])
         return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).unflatten(0, images.shape[:2])
 
-    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: DecodeOptions) -> HeadOutput:
         """Return predictions, query weights and the bird's-eye view, which the next frame wants as its history.
 
         Without any camera the bird's-eye view is what the history knows, moved with the vehicle, and fades from frame

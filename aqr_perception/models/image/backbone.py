@@ -1,9 +1,9 @@
 """The image backbone that a preset names."""
 
+from aqr_perception.models.config.presets import ImageBranch
 from aqr_perception.models.image.resnet import ResNet
 from aqr_perception.models.image.vit import VIT_SIZES, VitBackbone
 from aqr_perception.models.image.vovnet import VoVNet
-from aqr_perception.models.presets import ImageBranch
 
 
 def image_backbone(branch: ImageBranch, stages: tuple[int, ...] = (3, 4)) -> ResNet | VoVNet | VitBackbone:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.convolution import convolve
+from aqr_perception.models.ops.convolution import convolve
 
 
 class _Convolution(nn.Module):

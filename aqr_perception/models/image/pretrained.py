@@ -6,10 +6,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from aqr_perception.models.checkpoint import CheckpointError, read_weights, require_fit
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.image.vit import VitBackbone
 from aqr_perception.models.image.vit_weights import convert_vit_weights
-from aqr_perception.models.presets import Preset
+from aqr_perception.models.weights.checkpoint import CheckpointError, read_weights, require_fit
 
 _PREFIX = "img_backbone."
 _CLASSIFIER = ("fc.", "head.")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.convolution import convolve
-from aqr_perception.models.image.deformable import DeformableConvolution
+from aqr_perception.models.image.deformable_convolution import DeformableConvolution
 from aqr_perception.models.image.views import view_by_view
+from aqr_perception.models.ops.convolution import convolve
 
 
 class BasicBlock(nn.Module):

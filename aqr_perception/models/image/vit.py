@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.config.presets import VitOptions
 from aqr_perception.models.image.pyramid import SimpleFeaturePyramid
 from aqr_perception.models.image.views import view_by_view
 from aqr_perception.models.image.vit_blocks import Block, TokenGrid, layer_norm
-from aqr_perception.models.presets import VitOptions
 
 PATCH = 16
 """Side of a patch in pixels: DINOv2's 14 would give strides that no other backbone has."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.checkpoint import CheckpointError
 from aqr_perception.models.image.vit import PATCH, resample_positions
+from aqr_perception.models.weights.checkpoint import CheckpointError
 
 _PATCH_KERNEL = "patch_embed.proj.weight"
 _UNUSED = re.compile(r"mask_token$|head\.|pre_logits\.")

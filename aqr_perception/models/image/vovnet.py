@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.convolution import convolve
 from aqr_perception.models.image.views import view_by_view
+from aqr_perception.models.ops.convolution import convolve
 
 
 class _ConvolutionNorm(nn.Module):

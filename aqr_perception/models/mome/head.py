@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.projection import project
-from aqr_perception.models.fusion_head import QueryHead
+from aqr_perception.models.cmt.head import QueryHead
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.head_output import HeadOutput, Queries
 from aqr_perception.models.mome.experts import Expert, MixtureOfExperts
 from aqr_perception.models.mome.windows import router_windows
-from aqr_perception.models.presets import Preset
 from aqr_perception.models.transformer.decoder import Memory
 from aqr_perception.options import AqrOptions
 

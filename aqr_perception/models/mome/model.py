@@ -5,11 +5,11 @@ from functools import partial
 
 from torch import Tensor
 
-from aqr_perception.models.detection_model import Asked, Features
+from aqr_perception.models.config.presets import Preset
+from aqr_perception.models.detection_model import DecodeOptions, Features
 from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.mome.head import MoMEHead
-from aqr_perception.models.presets import Preset
 
 
 class MoME(FusionModel):
@@ -31,7 +31,7 @@ class MoME(FusionModel):
         self.router_trained = True
         self.pts_bbox_head = MoMEHead(preset)
 
-    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: DecodeOptions) -> HeadOutput:
         """Return predictions and query weights, the router's always."""
         head = partial(
             self.pts_bbox_head, aqr=asked.aqr, attention_weights=asked.attention_weights, layers=asked.layers

@@ -11,11 +11,11 @@ from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
 from aqr_perception.models.boxes.coder import SHAPE_CODES
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, QueryWeights
-from aqr_perception.models.petr.branches import BoxTasks, box_branches, class_branches, located
 from aqr_perception.models.petr.memory import PastFrame
 from aqr_perception.models.petr.position import FeatureGuide, FrustumEncoder, QueryEncoder, RingEncoder, ring_places
-from aqr_perception.models.presets import Preset
+from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, located
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.options import AqrOptions

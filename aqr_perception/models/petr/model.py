@@ -5,18 +5,18 @@ Attribute names follow the published checkpoints' keys.
 
 from torch import Tensor
 
-from aqr_perception.models.camera_model import CameraModel
-from aqr_perception.models.detection_model import Asked, Features
+from aqr_perception.models.camera_only import CameraOnlyModel
+from aqr_perception.models.config.presets import Preset
+from aqr_perception.models.detection_model import DecodeOptions, Features
 from aqr_perception.models.head_output import HeadOutput
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.petr.head import PetrHead
 from aqr_perception.models.petr.memory import choose, recall, remember
-from aqr_perception.models.presets import Preset
-from aqr_perception.models.proposing import proposal_head
+from aqr_perception.models.proposals.queries import proposal_head
 
 
-class PETR(CameraModel):
+class PETR(CameraOnlyModel):
     """The camera-only detector that embeds every image cell by where it lies in 3D.
 
     Any number of cameras may take part, in any order; see `petr.position.ring_places`.
@@ -41,7 +41,7 @@ class PETR(CameraModel):
             return None
         return self.img_neck(self.img_backbone(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
-    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: Asked) -> HeadOutput:
+    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: DecodeOptions) -> HeadOutput:
         """Return predictions and query weights for feature maps.
 
         There is no router. The attention mass is all on cameras; without any, the queries have no evidence: predictions

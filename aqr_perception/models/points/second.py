@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.convolution import convolve
+from aqr_perception.models.ops.convolution import convolve
 
 
 class SECOND(nn.Module):

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from helpers.small_bevformer import history, pose
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_bevformer import history, pose
 from torch import Tensor
 
 from aqr_perception.models.bevformer.deformable_attention import attend

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_bevformer import SIZE, history, images, pose, projections, small_model
+from helpers.small_bevformer import SIZE, history, images, pose, projections, small_model
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
@@ -15,7 +15,7 @@ from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.detection_model import History
 from aqr_perception.models.head_output import HeadOutput, Queries
-from aqr_perception.models.proposals import UPSAMPLING
+from aqr_perception.models.proposals.head import UPSAMPLING
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 START, NOW = pose(3.0, 4.0, 0.3), pose(5.0, 4.5, 0.4)

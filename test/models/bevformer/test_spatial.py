@@ -1,7 +1,7 @@
 """Cells look into the cameras that see them, and into no others."""
 
 import torch
-from small_bevformer import PRESET, SIZE, projections
+from helpers.small_bevformer import PRESET, SIZE, projections
 
 from aqr_perception.models.bevformer.spatial import SpatialCrossAttention, look, pillars
 

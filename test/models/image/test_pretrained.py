@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models import build_model
-from aqr_perception.models.checkpoint import CheckpointError, save_checkpoint
+from aqr_perception.models.config.presets import BevFormerOptions, Preset, load_preset
 from aqr_perception.models.image.pretrained import load_backbone
 from aqr_perception.models.image.resnet import ResNet
-from aqr_perception.models.presets import BevFormerOptions, Preset, load_preset
+from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 
 
 class WithBackbone(nn.Module):

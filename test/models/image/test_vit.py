@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models import build_model
+from aqr_perception.models.config.presets import PresetError, VitOptions, load_preset, preset_directory, preset_names
 from aqr_perception.models.image.vit import VIT_SIZES, VisionTransformer, VitBackbone, VitSize, resample_positions
-from aqr_perception.models.presets import PresetError, VitOptions, load_preset, preset_directory, preset_names
 
 SMALL = VitSize(16, 4, 2)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from aqr_perception.models.cmt import CMT
-from aqr_perception.models.presets import Decoder, ImageBranch, Preset, VitOptions
+from aqr_perception.data.batch import collate
+from aqr_perception.data.frames import TrainingFrames
+from aqr_perception.data.sources.simulated import SyntheticDataset
+from aqr_perception.models.cmt.model import CMT
+from aqr_perception.models.config.presets import Decoder, ImageBranch, Preset, VitOptions
 from aqr_perception.options import AqrOptions
-from aqr_perception.training.data.synthetic import SyntheticDataset
-from aqr_perception.training.frames import TrainingFrames
-from aqr_perception.training.sample import collate
 from aqr_perception.training.step import DetectionLoss
 
 

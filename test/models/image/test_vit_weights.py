@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.models.checkpoint import CheckpointError, require_fit
+from aqr_perception.models.config.presets import VitOptions
 from aqr_perception.models.image.vit import VisionTransformer, VitSize
 from aqr_perception.models.image.vit_weights import convert_vit_weights, resample_patches
-from aqr_perception.models.presets import VitOptions
+from aqr_perception.models.weights.checkpoint import CheckpointError, require_fit
 
 CHANNELS, DEPTH, HEADS, GRID = 16, 2, 2, 4
 

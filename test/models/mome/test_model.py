@@ -12,10 +12,10 @@ from torch import Tensor
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.models import load_checkpoint
+from aqr_perception.models.config.presets import PresetError, load_preset
 from aqr_perception.models.head_output import Queries
 from aqr_perception.models.mome.experts import Expert
 from aqr_perception.models.mome.model import MoME
-from aqr_perception.models.presets import PresetError, load_preset
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 OPTIONS = AqrOptions(mode="off")

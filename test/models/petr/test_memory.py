@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
-import camera_ring
 import pytest
 import torch
+from helpers import camera_ring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -3,10 +3,10 @@
 import dataclasses
 import logging
 
-import camera_ring
 import numpy as np
 import pytest
 import torch
+from helpers import camera_ring
 from torch import Tensor
 
 from aqr_perception.benchmarks.inputs import made_up_frame

@@ -1,0 +1,1 @@
+"""Labelled frames for training and evaluation: sources, corruption, augmentation and batches."""

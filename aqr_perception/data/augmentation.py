@@ -1,0 +1,206 @@
+"""Random changes of labelled frames that keep pictures, points, boxes and calibration consistent.
+
+Each call draws one change for the whole frame, all cameras alike, as the published models were trained; the defaults
+are those of CMT's camera + LiDAR models. `Health` does not take part: what was done to a frame can be read off its
+intrinsics and `model_to_world`, which change by the same matrices.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from aqr_perception.data.outlines import outline_shares
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.geometry import transform_points
+
+_Range = tuple[float, float]
+_Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PictureChange:
+    """One change of a picture: resize, then crop, then flip, then rotate.
+
+    Attributes:
+        size: width and height of the new picture.
+        zoom: 1 makes the picture as wide as `size`; more enlarges it.
+        crop: position of the cut-out, 0..1: (0, 0) keeps the resized picture's left and top, (1, 1) right and bottom,
+            which is what models see (`image_to_model`). Black fills the right and the bottom where it is too small.
+        flip: left and right are swapped.
+        rotation: radians, counter-clockwise as one looks at the picture, about its centre.
+    """
+
+    size: tuple[int, int]
+    zoom: float = 1.0
+    crop: tuple[float, float] = (0.5, 1.0)
+    flip: bool = False
+    rotation: float = 0.0
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """Random resize, crop, horizontal flip and rotation of the pictures, folded into the intrinsics.
+
+    Attributes:
+        size: width and height of the new pictures: best the model's own, so that nothing is resized twice.
+        zoom: see `PictureChange`.
+        bottom: share of the rows to spare that is cut away at the bottom; the others go at the top.
+        flip: probability.
+        rotation: radians.
+    """
+
+    size: tuple[int, int]
+    zoom: _Range = (0.94, 1.25)
+    bottom: _Range = (0.0, 0.0)
+    flip: float = 0.5
+    rotation: _Range = (0.0, 0.0)
+
+    def __call__(self, labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
+        """Return the frame with changed pictures, intrinsics and visibility."""
+        change = PictureChange(
+            size=self.size,
+            zoom=random.uniform(*self.zoom),
+            crop=(random.uniform(), 1.0 - random.uniform(*self.bottom)),
+            flip=bool(random.random() < self.flip),
+            rotation=random.uniform(*self.rotation),
+        )
+        return change_pictures(labelled, change)
+
+
+@dataclass(frozen=True)
+class BevAugmentation:
+    """Random rotation about z, scale, shift and mirroring of the model frame, folded into the extrinsics.
+
+    Attributes:
+        rotation: radians.
+        scale: factor on all lengths.
+        shift: standard deviation in metres, x, y and z.
+        flip_x, flip_y: probability that x, or y, changes its sign.
+    """
+
+    rotation: _Range = (-np.pi / 4, np.pi / 4)
+    scale: _Range = (0.9, 1.1)
+    shift: float = 0.5
+    flip_x: float = 0.5
+    flip_y: float = 0.5
+
+    def __call__(self, labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
+        """Return the frame, moved; see `move`."""
+        signs = np.where(random.random(2) < (self.flip_x, self.flip_y), -1.0, 1.0)
+        angle, scale = random.uniform(*self.rotation), random.uniform(*self.scale)
+        motion = np.eye(4)
+        motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        motion[:3, :3] *= scale
+        motion[:3, 3] = random.normal(0.0, self.shift, 3)
+        return move(labelled, np.diag([*signs, 1.0, 1.0]) @ motion)
+
+
+def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledFrame:
+    """Return the frame with every picture changed, and intrinsics, so that points project onto the same content.
+
+    A flip makes the focal length along x negative, and a rotation fills the corner below the diagonal: read intrinsics
+    as a matrix. Visibility shrinks by what the crop cuts away.
+    """
+    before = labelled.frame.cameras
+    after = tuple(_changed(view, change) for view in before)
+    truth = labelled.truth
+    shares = outline_shares(truth.boxes, before), outline_shares(truth.boxes, after)
+    kept = np.divide(shares[1], shares[0], out=np.zeros_like(shares[0]), where=shares[0] > 0)
+    visibility = truth.visibility * np.minimum(kept, 1.0)
+    return replace(labelled, frame=replace(labelled.frame, cameras=after), truth=replace(truth, visibility=visibility))
+
+
+def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
+    """Return the frame in another model frame: points, boxes, velocities, extrinsics and pose move along.
+
+    Where `motion` scales or mirrors, extrinsics and `model_to_world` are no longer rigid: read them as matrices, and
+    invert them as such. Depths along the optical axis stay those of the real scene. `Frame.to_fixed` stays rigid: the
+    frame that stands still is changed by the same motion. So between frames of one drive that were moved alike, the
+    vehicle has gone the changed way, and what stands still in the scene stands still.
+
+    Args:
+        motion: (4, 4), old model frame -> new: a turn about z, one scale for all axes, mirrored x or y, a shift.
+    """
+    back = np.linalg.inv(motion)
+    frame = labelled.frame
+    cameras = tuple(replace(view, extrinsics=view.extrinsics @ back) for view in frame.cameras)
+    return LabelledFrame(
+        frame=Frame(
+            frame.stamp_ns,
+            _moved_points(frame.points, motion),
+            cameras,
+            frame.frame_id,
+            None if frame.to_fixed is None else motion @ frame.to_fixed @ back,
+        ),
+        truth=_moved_truth(labelled.truth, motion),
+        model_to_world=labelled.model_to_world @ back,
+    )
+
+
+def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
+    """Return the (3, 3) affine from a picture's pixels to the changed picture's.
+
+    Pixel centres lie at halves, as everywhere in this package, so that scaling needs no half-pixel shift.
+
+    Args:
+        picture: width and height of the picture.
+    """
+    return _placement(picture, change) @ np.diag([*np.divide(_resized(picture, change), picture), 1.0])
+
+
+def _changed(view: CameraView, change: PictureChange) -> CameraView:
+    height, width = view.image.shape[:2]
+    columns, rows = _resized((width, height), change)
+    # Resized as `prepare_image` does it at inference: free of aliasing, and faster than OpenCV's INTER_AREA.
+    pixels = torch.from_numpy(np.ascontiguousarray(view.image)).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel centres lie at whole numbers
+    onto = np.linalg.inv(half) @ _placement((width, height), change) @ half
+    image: NDArray = cv2.warpAffine(
+        np.ascontiguousarray(resized.numpy()), onto[:2], change.size, flags=cv2.INTER_LINEAR
+    )
+    intrinsics = picture_affine((width, height), change) @ view.intrinsics
+    return replace(view, image=image.astype(np.uint8, copy=False), intrinsics=intrinsics)
+
+
+def _resized(picture: tuple[int, int], change: PictureChange) -> tuple[int, int]:
+    scale = change.zoom * change.size[0] / picture[0]
+    return max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
+
+
+def _placement(picture: tuple[int, int], change: PictureChange) -> _Matrix:
+    """Return the (3, 3) affine from the resized picture to the new one: crop, flip, rotation."""
+    (width, height), resized = change.size, _resized(picture, change)
+    crop = np.eye(3)
+    crop[:2, 2] = (
+        -round(change.crop[0] * max(0, resized[0] - width)),
+        -round(change.crop[1] * max(0, resized[1] - height)),
+    )
+    flip = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if change.flip else np.eye(3)
+    cos, sin = np.cos(change.rotation), np.sin(change.rotation)
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    centre = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
+    return centre @ turn @ np.linalg.inv(centre) @ flip @ crop
+
+
+def _moved_points(points: NDArray[np.float32] | None, motion: _Matrix) -> NDArray[np.float32] | None:
+    if points is None:
+        return None
+    moved = points.astype(np.float32)
+    moved[:, :3] = transform_points(motion, points)
+    return moved
+
+
+def _moved_truth(truth: GroundTruth, motion: _Matrix) -> GroundTruth:
+    scale = abs(np.linalg.det(motion[:3, :3])) ** (1 / 3)
+    boxes = truth.boxes.astype(np.float64)
+    heading = np.stack((np.cos(boxes[:, 6]), np.sin(boxes[:, 6])), axis=-1) @ motion[:2, :2].T
+    boxes[:, :3] = transform_points(motion, boxes)
+    boxes[:, 3:6] *= scale
+    boxes[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
+    boxes[:, 7:9] = boxes[:, 7:9] @ motion[:2, :2].T
+    return replace(truth, boxes=boxes.astype(np.float32))

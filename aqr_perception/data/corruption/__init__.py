@@ -1,0 +1,1 @@
+"""Sensor failures applied to labelled frames."""

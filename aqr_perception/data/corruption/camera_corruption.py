@@ -1,0 +1,180 @@
+"""What goes wrong with a camera: pictures as a failing camera takes them, and how far each can still be trusted.
+
+The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
+and of MoME (arXiv:2503.19776). A severity lies in 0..1: at 0 nothing is wrong; at 1 little of use is left.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from aqr_perception.data.batch import HEALTH_GRID
+from aqr_perception.frame import CameraView, LabelledFrame
+
+_LOSS = 0.9
+"""Health lost at severity 1: there is still something to see, unlike in a black picture."""
+
+
+class Picture(NamedTuple):
+    """A failing camera's picture (H, W, 3) uint8 BGR, and its health, `HEALTH_GRID` float32 in 0..1."""
+
+    image: NDArray[np.uint8]
+    health: NDArray[np.float32]
+
+
+def black(image: NDArray[np.uint8]) -> Picture:
+    """No light, or no data, arrives."""
+    return Picture(np.zeros_like(image), _even(0.0))
+
+
+def noisy(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
+    """A starved sensor: the picture gets darker, and shot and read noise drown it."""
+    height, width = image.shape[:2]
+    # A grain of a pixel would vanish where large pictures are scaled down to a model's size.
+    grain = max(1, round(width / 800))
+    size = (-(-width // grain), -(-height // grain))
+    level = rng.standard_normal((size[1], size[0], 3), dtype=np.float32)
+    shown: NDArray = cv2.resize(level, (size[0] * grain, size[1] * grain), interpolation=cv2.INTER_NEAREST)
+    gain = 1.0 - 0.5 * severity
+    deviation = severity * (20.0 + 5.0 * np.sqrt(np.arange(256, dtype=np.float32)))
+    noised = image * np.float32(gain) + shown[:height, :width] * deviation[image]
+    return Picture(_to_uint8(noised), _fading(severity))
+
+
+def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
+    """Motion during the exposure, or a lens out of focus (each half of the time)."""
+    size = max(1, round(severity * image.shape[1] * (0.06 if (moves := rng.random() < 0.5) else 0.03)))
+    kernel = np.zeros((size | 1, size | 1), np.float32)
+    centre = size // 2
+    if moves:
+        angle = rng.uniform(0, np.pi)
+        reach = centre * np.array([np.cos(angle), np.sin(angle)])
+        ends = [tuple(int(value) for value in np.round(centre + sign * reach)) for sign in (-1, 1)]
+        cv2.line(kernel, ends[0], ends[1], 1.0)
+    else:
+        cv2.circle(kernel, (centre, centre), centre, 1.0, cv2.FILLED)
+    smeared = cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+    return Picture(_to_uint8(smeared), _fading(severity))
+
+
+def over_exposed(image: NDArray[np.uint8], severity: float) -> Picture:
+    """Too long an exposure: up to five stops too much light, which also spills over from the brightest places.
+
+    Health is the share of a place's pixels that have not turned white; what was white before counts by severity.
+    """
+    height, width = image.shape[:2]
+    exposed = (np.arange(256, dtype=np.float32) / 255.0) ** 2.2 * 2.0 ** (5.0 * severity)  # in linear light
+    light = exposed.astype(np.float32)[image]
+    small = cv2.resize(light, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
+    spill = cv2.GaussianBlur(np.clip(small - 1.0, 0.0, 3.0), (0, 0), max(width / 160, 0.5))
+    light += np.float32(0.3 * severity) * cv2.resize(spill, (width, height))
+    white = np.where((image >= 250).all(-1), 255 * severity, 255 * (light >= 1.0).all(-1))
+    taken = 255.0 * np.minimum(light, 1.0) ** np.float32(1 / 2.2)
+    return Picture(_to_uint8(taken), _uncovered(_to_uint8(white)))
+
+
+def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
+    """Dirt or a sticker on the lens: a blob or a rectangle over up to about two thirds of the picture."""
+    height, width = image.shape[:2]
+    covered = np.zeros((height, width), np.uint8)
+    share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, were they equally long
+    widest = np.log(0.95 / share)
+    stretch = np.exp(np.clip(rng.normal(0, 0.3), -widest, widest))
+    size = share * np.array([width * stretch, height / stretch])
+    low = rng.uniform(0, 1, 2) * (np.array([width, height]) - size)
+    if rng.random() < 0.5:
+        first, last = np.round(low).astype(int), np.round(low + size).astype(int)
+        covered[first[1] : last[1], first[0] : last[0]] = 255
+    else:
+        angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+        orders = np.arange(2, 7)[:, None]
+        waves = np.cos(orders * angles + rng.uniform(0, 2 * np.pi, (5, 1)))
+        radius = 1.0 + (rng.normal(0, 0.35, (5, 1)) / orders * waves).sum(0)
+        radius /= np.sqrt(np.pi / 4 * np.mean(radius**2))  # of the rectangle's area
+        outline = low + size / 2 + np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None] * size / 2
+        cv2.fillPoly(covered, [np.round(outline).astype(np.int32)], 255)
+    return cover(image, covered, rng)
+
+
+def half_occluded(image: NDArray[np.uint8], rng: Generator) -> Picture:
+    """The left or the right half of the picture is covered."""
+    covered = np.zeros(image.shape[:2], np.uint8)
+    half = image.shape[1] // 2
+    covered[:, slice(0, half) if rng.random() < 0.5 else slice(half, None)] = 255
+    return cover(image, covered, rng)
+
+
+def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) -> Picture:
+    """Cover a picture where (H, W) `covered` is 255 with mud: dark, uneven, and out of focus at its edge.
+
+    Health is 0 where the mud hides all, 1 where it does not reach.
+    """
+    height, width = covered.shape
+    edge = 2 * (width // 200) + 1
+    opacity: NDArray = cv2.GaussianBlur(covered, (edge, edge), 0)
+    patches = cv2.resize(
+        rng.uniform(-12, 12, (9, 16)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    mud = np.array([38.0, 46.0, 52.0], np.float32) * np.float32(rng.uniform(0.3, 1.3)) + patches[..., None]
+    left, top, columns, rows = cv2.boundingRect(opacity)
+    reached = slice(top, top + rows), slice(left, left + columns)
+    alpha = opacity[reached][..., None].astype(np.float32) / 255.0
+    muddy = image.copy()
+    muddy[reached] = _to_uint8(image[reached] * (1 - alpha) + mud[reached] * alpha)
+    return Picture(muddy, _uncovered(opacity))
+
+
+def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> Picture | None:
+    """The camera's picture in an earlier frame, as if it were today's; None where that frame has none of this size.
+
+    Health falls with the time since, and with how far the vehicle has gone and turned.
+
+    Raises:
+        ValueError: the frame is not earlier.
+    """
+    seconds = (labelled.frame.stamp_ns - earlier.frame.stamp_ns) / 1e9
+    if seconds <= 0:
+        raise ValueError(
+            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass the frame before"
+        )
+    old = next((other.image for other in earlier.frame.cameras if other.name == view.name), None)
+    if old is None or old.shape != view.image.shape:
+        return None
+    motion = np.linalg.inv(earlier.model_to_world) @ labelled.model_to_world
+    travelled = float(np.linalg.norm(motion[:3, 3]))
+    turned = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
+    return Picture(old, _even(float(np.exp(-seconds / 1.0 - travelled / 2.0 - turned / 0.1))))
+
+
+def late(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
+    """A late picture where there is none to take: seen from further back, and turned aside by up to a tenth of it."""
+    height, width = image.shape[:2]
+    scale = 1.0 / (1.0 + 0.15 * severity)
+    aside = severity * 0.1 * width * rng.choice([-1.0, 1.0])
+    onto = np.array([[scale, 0, (1 - scale) * width / 2 + aside], [0, scale, (1 - scale) * height / 2]])
+    shifted = cv2.warpAffine(image, onto, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return Picture(_to_uint8(shifted), _fading(severity))
+
+
+def _even(health: float) -> NDArray[np.float32]:
+    return np.full(HEALTH_GRID, health, np.float32)
+
+
+def _fading(severity: float) -> NDArray[np.float32]:
+    return _even(1.0 - _LOSS * severity)
+
+
+def _uncovered(opacity: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the share of every place that (H, W) `opacity` in 0..255 leaves to see."""
+    rows, columns = HEALTH_GRID
+    lost = cv2.resize(opacity.astype(np.float32) / 255.0, (columns, rows), interpolation=cv2.INTER_AREA)
+    shares: NDArray[np.float32] = np.clip(1.0 - lost, 0.0, 1.0).round(4).astype(np.float32)
+    return shares
+
+
+def _to_uint8(values: NDArray) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

@@ -1,0 +1,1 @@
+"""Data sets: each gives `FrameWithHealth`s or `LabelledFrame`s by index."""

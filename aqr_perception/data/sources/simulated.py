@@ -1,0 +1,129 @@
+"""The simulated world as a data set: one scene a frame, drawn when first asked for and kept on disk."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.simulator.drive import draw_drive
+from aqr_perception.simulator.rig import nuscenes_rig
+
+VERSION = 1
+"""Of the simulated world: another version's cached frames are not used. Raise it when what scenes look like changes."""
+
+VALIDATION_SEEDS = range(0, 200)
+"""Scenes for evaluation, which training never sees."""
+FIRST_TRAINING_SEED = 10_000
+
+_STEP = 0.005
+"""Metres between two values of a stored coordinate."""
+
+
+def training_seeds(count: int) -> range:
+    """Return the seeds of the scenes that a training of this many frames sees."""
+    return range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + count)
+
+
+def default_cache() -> Path:
+    """Return where frames are kept unless said otherwise: in $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aqr_perception" / "synthetic"
+
+
+class SyntheticDataset:
+    """One `LabelledFrame` a seed, at a time of the drive that the seed draws too.
+
+    Args:
+        seeds: of the scenes, in order.
+        picture: width and height of the pictures in pixels: best the model's own.
+        sweeps: LiDAR turns in a frame, 0.1 s apart.
+        cache: folder for frames once drawn, some 0.4 MB each; None keeps none.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], picture: tuple[int, int] = (352, 128), sweeps: int = 2, cache: Path | None = None
+    ) -> None:
+        self._seeds, self._picture, self._sweeps = seeds, picture, sweeps
+        self._folder = None if cache is None else cache / f"v{VERSION}_{picture[0]}x{picture[1]}_{sweeps}"
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        return self._frame(self._seeds[index], 0.0)
+
+    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+        """See `frames.LabelledDrives`; there are always as many as asked for, and stamps may be negative."""
+        return tuple(self._frame(self._seeds[index], number * step) for number in range(count, 0, -1))
+
+    def _frame(self, seed: int, age: float) -> LabelledFrame:
+        """Return what was seen so many seconds before a scene's own frame."""
+        if self._folder is None:
+            return self._draw(seed, age)
+        name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"
+        path = self._folder / f"{seed // 1000:05d}" / f"{name}.npz"
+        if not path.is_file():
+            _write(path, self._draw(seed, age))
+        return _read(path)
+
+    def _draw(self, seed: int, age: float) -> LabelledFrame:
+        drive = draw_drive(seed, 2.0, nuscenes_rig(self._picture), sweeps=self._sweeps)
+        labelled = drive.frame(float(np.random.default_rng([seed, 1]).uniform(0.0, 2.0)) - age)
+        return replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))
+
+
+def _write(path: Path, labelled: LabelledFrame) -> None:
+    """Store a frame; another process that stores the same one at the same time does no harm."""
+    frame, truth = labelled.frame, labelled.truth
+    assert frame.points is not None
+    pictures = [cv2.imencode(".jpg", view.image, (cv2.IMWRITE_JPEG_QUALITY, 92))[1] for view in frame.cameras]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            stamp_ns=frame.stamp_ns,
+            xyz=np.round(frame.points[:, :3] / _STEP).astype(np.int16),
+            intensity=np.round(frame.points[:, 3]).astype(np.uint8),
+            lag=np.round(frame.points[:, 4] * 100).astype(np.uint8),
+            names=np.array([view.name for view in frame.cameras]),
+            pictures=np.concatenate(pictures).ravel(),
+            picture_sizes=np.array([picture.size for picture in pictures]),
+            intrinsics=np.stack([view.intrinsics for view in frame.cameras]),
+            extrinsics=np.stack([view.extrinsics for view in frame.cameras]),
+            ages=np.array([view.age for view in frame.cameras]),
+            boxes=truth.boxes,
+            labels=truth.labels,
+            tracks=truth.tracks,
+            lidar_points=truth.lidar_points,
+            visibility=truth.visibility,
+            model_to_world=labelled.model_to_world,
+        )
+    os.replace(unfinished, path)
+
+
+def _read(path: Path) -> LabelledFrame:
+    with np.load(path) as stored:
+        entries = {name: stored[name] for name in stored.files}
+    points = np.c_[entries["xyz"] * _STEP, entries["intensity"], entries["lag"] / 100].astype(np.float32)
+    pictures = np.split(entries["pictures"], np.cumsum(entries["picture_sizes"])[:-1])
+    views = tuple(
+        CameraView(str(name), _decoded(picture), intrinsics, extrinsics, float(age))
+        for name, picture, intrinsics, extrinsics, age in zip(
+            entries["names"], pictures, entries["intrinsics"], entries["extrinsics"], entries["ages"], strict=True
+        )
+    )
+    truth = GroundTruth(*(entries[name] for name in ("boxes", "labels", "tracks", "lidar_points", "visibility")))
+    to_world = entries["model_to_world"]
+    frame = Frame(int(entries["stamp_ns"]), points, views, "lidar", to_world)
+    return LabelledFrame(frame, truth, to_world)
+
+
+def _decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    assert picture is not None  # we wrote it
+    return picture.astype(np.uint8, copy=False)

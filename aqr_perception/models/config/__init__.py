@@ -1,0 +1,1 @@
+"""Presets: the typed configuration of every model."""

@@ -1,0 +1,1 @@
+"""Proposals: heat maps of the sensors' branches as the start of queries."""

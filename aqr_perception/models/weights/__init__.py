@@ -1,0 +1,1 @@
+"""Checkpoints, shipped weights, and branches taken over from other models."""

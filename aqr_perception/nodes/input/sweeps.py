@@ -1,0 +1,81 @@
+"""Several LiDAR sweeps as one cloud."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.geometry import transform_points
+from aqr_perception.nodes.input.message_error import TransformError
+from aqr_perception.nodes.input.transforms import FrameTransforms
+
+
+class SweepBuffer:
+    """Keeps past sweeps and brings them into the newest one's moment.
+
+    Args:
+        max_sweeps: 1 to 10, the newest included.
+    """
+
+    def __init__(self, max_sweeps: int = 1) -> None:
+        if not 1 <= max_sweeps <= 10:
+            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..10")
+        self.max_sweeps = max_sweeps
+        self._sweeps: dict[int, tuple[str, NDArray[np.float32]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sweeps)
+
+    def __contains__(self, stamp_ns: int) -> bool:
+        return stamp_ns in self._sweeps
+
+    def add(self, stamp_ns: int, frame_id: str, points: NDArray[np.float32]) -> None:
+        """Keep a sweep: (N, 4) x, y, z in `frame_id` and intensity. A sweep of the same stamp is replaced."""
+        self._sweeps[stamp_ns] = (frame_id, points)
+        for surplus in sorted(self._sweeps)[: -self.max_sweeps]:
+            del self._sweeps[surplus]
+
+    def keep_only(self, stamps_ns: set[int]) -> None:
+        """Forget every sweep whose stamp is not among these."""
+        self._sweeps = {stamp: sweep for stamp, sweep in self._sweeps.items() if stamp in stamps_ns}
+
+    def accumulate(
+        self, model_frame: str, stamp_ns: int, transforms: FrameTransforms
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the kept sweeps in the model frame at `stamp_ns`, newest first.
+
+        Returns:
+            points (N, 5) float32: x, y, z in metres, intensity, and the sweep's lag behind `stamp_ns` in seconds (0 for
+            a sweep of that stamp); and a warning for each past sweep that was left out for want of a transform.
+
+        Raises:
+            TransformError: the newest sweep itself cannot be transformed.
+        """
+        clouds: list[NDArray[np.float32]] = []
+        warnings: list[str] = []
+        for sweep_ns in sorted(self._sweeps, reverse=True):
+            frame_id, points = self._sweeps[sweep_ns]
+            lag = (stamp_ns - sweep_ns) / 1e9
+            try:
+                clouds.append(_moved(points, frame_id, sweep_ns, model_frame, stamp_ns, lag, transforms))
+            except TransformError as error:
+                if not clouds:
+                    raise
+                warnings.append(f"the sweep {lag:.3f} s ago is left out: {error}")
+        return (np.concatenate(clouds) if clouds else np.zeros((0, 5), np.float32)), warnings
+
+
+def _moved(
+    points: NDArray[np.float32],
+    frame_id: str,
+    sweep_ns: int,
+    model_frame: str,
+    stamp_ns: int,
+    lag: float,
+    transforms: FrameTransforms,
+) -> NDArray[np.float32]:
+    moved = np.empty((len(points), 5), dtype=np.float32)
+    moved[:, :4] = points
+    moved[:, 4] = lag
+    if (frame_id, sweep_ns) != (model_frame, stamp_ns):
+        to_model = transforms.lookup(model_frame, stamp_ns, frame_id, sweep_ns)
+        moved[:, :3] = transform_points(to_model, points)
+    return moved

@@ -1,0 +1,109 @@
+"""What the node publishes of a frame; pictures are made for listeners alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from nav_msgs.msg import OccupancyGrid
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from aqr_perception.frame import Frame, Result
+from aqr_perception.msg import FrameTiming, FusedDetectionArray
+from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.output import detection_messages, weight_messages
+from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.visualization.bev_picture import bev_picture
+from aqr_perception.visualization.camera_picture import camera_picture
+
+_DEPTH = 5
+
+
+class Publishers:
+    """The node's output topics.
+
+    Args:
+        node: whose private topics they are.
+        camera_names: of all configured cameras.
+    """
+
+    def __init__(self, node: Node, camera_names: Sequence[str]) -> None:
+        self._node = node
+        self._detections = node.create_publisher(FusedDetectionArray, "~/detections", _DEPTH)
+        self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", _DEPTH)
+        self._timing = node.create_publisher(FrameTiming, "~/timing", _DEPTH)
+        self._bev_image = node.create_publisher(Image, "~/weights/bev/image", _DEPTH)
+        self._bev_raw = node.create_publisher(Image, "~/weights/bev/raw", _DEPTH)
+        self._bev_grid = node.create_publisher(OccupancyGrid, "~/weights/bev/grid", _DEPTH)
+        self._camera_image = {name: self._camera_publisher(name, "image") for name in camera_names}
+        self._camera_raw = {name: self._camera_publisher(name, "raw") for name in camera_names}
+
+    def publish(
+        self,
+        frame: Frame,
+        result: Result,
+        sensors: Sequence[SensorUse],
+        to_output: NDArray[np.float64],
+        output_frame: str,
+    ) -> None:
+        """Publish everything somebody listens to; detections always. Without LiDAR there is no BEV map to publish.
+
+        Args:
+            sensors: every configured sensor, and whether it took part.
+            to_output: (4, 4), model frame -> output frame.
+            output_frame: TF name of the frame of what is published. The BEV images bear the model's frame instead, the
+                camera images the camera's name.
+        """
+        stamp = ns_to_stamp(frame.stamp_ns)
+        header = Header(stamp=stamp, frame_id=output_frame)
+        self._detections.publish(detection_messages.fused_detections(frame, result, sensors, to_output, header))
+        if _heard(self._detections_3d):
+            self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
+        if _heard(self._markers):
+            self._markers.publish(detection_messages.markers(result, to_output, header))
+        self._publish_bev(frame, result, to_output, header)
+        self._publish_cameras(frame, result)
+
+    def publish_timing(self, timing: FrameTiming) -> None:
+        self._timing.publish(timing)
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        single = (self._detections, self._detections_3d, self._markers, self._timing, self._bev_image, self._bev_raw)
+        for publisher in (*single, self._bev_grid, *self._camera_image.values(), *self._camera_raw.values()):
+            self._node.destroy_publisher(publisher)
+
+    def _camera_publisher(self, camera: str, kind: str) -> Publisher:
+        return self._node.create_publisher(Image, f"~/weights/{camera}/{kind}", _DEPTH)
+
+    def _publish_bev(self, frame: Frame, result: Result, to_output: NDArray[np.float64], header: Header) -> None:
+        maps = result.weight_maps
+        if maps.bev is None:
+            return
+        model_header = Header(stamp=header.stamp, frame_id=frame.frame_id)
+        if _heard(self._bev_raw):
+            self._bev_raw.publish(weight_messages.raw_image(maps.bev, model_header))
+        if _heard(self._bev_grid):
+            self._bev_grid.publish(weight_messages.occupancy_grid(maps.bev, maps.bev_range, to_output, header))
+        if _heard(self._bev_image):
+            picture = bev_picture(maps, frame.points, result.detections)
+            self._bev_image.publish(weight_messages.colour_image(picture, model_header))
+
+    def _publish_cameras(self, frame: Frame, result: Result) -> None:
+        for view in frame.cameras:
+            weights = result.weight_maps.cameras.get(view.name)
+            header = Header(stamp=ns_to_stamp(frame.stamp_ns), frame_id=view.name)
+            if weights is not None and _heard(self._camera_raw[view.name]):
+                self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
+            if _heard(self._camera_image[view.name]):
+                picture = camera_picture(view, weights, result.detections)
+                self._camera_image[view.name].publish(weight_messages.colour_image(picture, header))
+
+
+def _heard(publisher: Publisher) -> bool:
+    return publisher.get_subscription_count() > 0

@@ -1,0 +1,123 @@
+"""A drive as a rosbag2 file: what the vehicle's sensors, transforms and clock would have been recorded as."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from aqr_perception.bags import messages
+from aqr_perception.bags.writer import BagWriter
+from aqr_perception.frame import CLASSES
+from aqr_perception.simulator.drive import Drive
+
+FIXED_FRAME, VEHICLE_FRAME, LIDAR_FRAME = "odom", "base_link", "lidar"
+LIDAR_TOPIC, TRUTH_TOPIC = "/lidar/points", "/ground_truth/objects"
+
+START_NS = 1_700_000_000_000_000_000
+"""When a drive begins: a stamp that no tool takes for 'never'."""
+
+_TF_PERIOD = 0.02
+_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
+
+
+class _Entry(NamedTuple):
+    """A message and its topic, by its time in seconds after the drive's start."""
+
+    time: float
+    topic: str
+    message: Any
+
+
+def write_bag(
+    drive: Drive,
+    path: str | Path,
+    duration: float,
+    *,
+    rate: float = 10.0,
+    raw: bool = False,
+    storage: str = "mcap",
+    progress: bool = True,
+) -> Path:
+    """Write a drive as a bag with the topics of config/perception.yaml.
+
+    /CAMERA/image_raw (or, unless `raw`, the JPEG pictures of /CAMERA/image_raw/compressed), /CAMERA/camera_info,
+    /lidar/points, /tf (odom -> base_link), /tf_static (base_link -> lidar and cameras), /clock, and the true objects as
+    aqr_perception/msg/FusedDetectionArray on /ground_truth/objects, in the LiDAR's frame at each sweep's stamp.
+
+    Args:
+        path, storage: see `BagWriter`.
+        duration: seconds.
+        rate: sweeps, and pictures of each camera, a second.
+        raw: write decoded pictures (sensor_msgs/Image, bgr8).
+
+    Raises:
+        BagError: see `BagWriter`.
+    """
+    frames = int(duration * rate)
+    with BagWriter(path, storage) as writer:
+        writer.write("/tf_static", _mounts(drive), START_NS, latched=True)
+        for frame in tqdm(range(frames + 1), desc="simulating", unit="frame", disable=not progress):
+            begin, end = frame / rate, (frame + 1) / rate
+            if frame == frames:  # the vehicle's pose is known a little longer, or the last sweep would have none
+                entries = [*_steady(drive, begin, begin + 3 * _TF_PERIOD)]
+            else:
+                entries = [*_measured(drive, end, raw), *_steady(drive, begin, end)]
+            for entry in sorted(entries, key=lambda entry: (entry.time, entry.topic != "/clock", entry.topic != "/tf")):
+                writer.write(entry.topic, entry.message, _ns(entry.time))
+    return Path(path)
+
+
+def _ns(time: float) -> int:
+    return START_NS + round(time * 1e6) * 1000
+
+
+def _measured(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
+    """Yield pictures, calibration, sweep and truth of the frame whose sweep ends at a time."""
+    for camera in drive.rig.cameras:
+        taken = time - (drive.rig.lidar.period - camera.delay)
+        image = drive.picture(camera, taken).image
+        info = messages.camera_info(_ns(taken), camera.name, camera.size, camera.intrinsics)
+        yield _Entry(taken, f"/{camera.name}/camera_info", info)
+        if raw:
+            yield _Entry(taken, f"/{camera.name}/image_raw", messages.image(_ns(taken), camera.name, image))
+        else:
+            jpeg = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 92))[1].tobytes()
+            message = messages.compressed_image(_ns(taken), camera.name, jpeg)
+            yield _Entry(taken, f"/{camera.name}/image_raw/compressed", message)
+    points, owners = drive.single_sweep(time)
+    records = np.zeros(len(points), _POINT)
+    for column, name in enumerate(_POINT.names or ()):
+        records[name] = points[:, column]
+    yield _Entry(time, LIDAR_TOPIC, messages.cloud(_ns(time), LIDAR_FRAME, records))
+    yield _Entry(time, TRUTH_TOPIC, _objects(drive, time, owners))
+
+
+def _steady(drive: Drive, begin: float, end: float) -> Iterator[_Entry]:
+    """Yield the vehicle's pose and the clock, as often as odometry tells them."""
+    for index in range(round(begin / _TF_PERIOD), round(end / _TF_PERIOD)):
+        time = index * _TF_PERIOD
+        pose = messages.transform(_ns(time), FIXED_FRAME, VEHICLE_FRAME, drive.scene.vehicle_to_world(time))
+        yield _Entry(time, "/tf", messages.tf([pose]))
+        yield _Entry(time, "/clock", messages.make("rosgraph_msgs/msg/Clock", clock=messages.time(_ns(time))))
+
+
+def _mounts(drive: Drive) -> Any:
+    mounts = [(LIDAR_FRAME, drive.rig.lidar.to_vehicle)]
+    mounts += [(camera.name, camera.to_vehicle) for camera in drive.rig.cameras]
+    return messages.tf([messages.transform(START_NS, VEHICLE_FRAME, name, pose) for name, pose in mounts])
+
+
+def _objects(drive: Drive, time: float, owners: NDArray[np.int64]) -> Any:
+    """Return the objects that the sweep hits or that lie near; those behind others count too, with score 0."""
+    boxes, tracks = drive.truth(time)
+    hit = np.bincount(owners[owners >= 0], minlength=len(drive.scene.actors))
+    labels = [drive.scene.actors[track].label for track in tracks]
+    detections = [
+        messages.fused_detection(CLASSES[label], box, score=float(hit[track] > 0))
+        for box, label, track in zip(boxes, labels, tracks, strict=True)
+    ]
+    return messages.fused_detections(_ns(time), LIDAR_FRAME, detections)

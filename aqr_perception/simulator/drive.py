@@ -1,0 +1,138 @@
+"""Drives through a scene: labelled frames as the detector gets them."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.geometry import box_corners, invert, project, transform_points
+from aqr_perception.simulator.raycasting import Caster
+from aqr_perception.simulator.rig import CameraMount, Rig, nuscenes_rig
+from aqr_perception.simulator.scene import Scene, draw_scene
+from aqr_perception.simulator.sensors import Picture, photograph, sweep
+
+REACH = 60.0
+"""Objects whose centre is further from the LiDAR (metres) are not in the truth."""
+
+_NEAR = 0.3
+
+
+class Drive:
+    """A vehicle with sensors in a scene.
+
+    Args:
+        rig: its sensors.
+        sweeps: LiDAR turns in a frame, the newest first.
+        sweep_step: seconds between two of these.
+        samples: see `sensors.photograph`.
+    """
+
+    def __init__(
+        self, scene: Scene, rig: Rig | None = None, sweeps: int = 2, sweep_step: float = 0.1, samples: int = 1
+    ) -> None:
+        self.scene, self.rig = scene, rig or nuscenes_rig()
+        self._sweeps, self._sweep_step, self._samples = sweeps, sweep_step, samples
+        self._caster = Caster(scene)
+
+    def lidar_to_world(self, time: float) -> NDArray[np.float64]:
+        return self.scene.vehicle_to_world(time) @ self.rig.lidar.to_vehicle
+
+    def frame(self, time: float) -> LabelledFrame:
+        """Return the frame whose newest sweep ends at a time, in seconds after the scene's start.
+
+        The model frame is the LiDAR's: x forward, y left, z up.
+        """
+        points, owners = self.points(time)
+        views, pictures = [], []
+        for camera in self.rig.cameras:
+            view, picture = self.view(camera, time)
+            views.append(view)
+            pictures.append(picture)
+        frame = Frame(stamp_ns=round(time * 1e9), points=points, cameras=tuple(views), frame_id="lidar")
+        truth = self._truth(time, owners, pictures)
+        return LabelledFrame(frame, truth, self.lidar_to_world(time))
+
+    def picture(self, camera: CameraMount, time: float) -> Picture:
+        """Return what a camera sees at a time."""
+        rng = self._random(time, 1 + self.rig.cameras.index(camera))
+        return photograph(self.scene, self._caster, camera, time, rng, self._samples)
+
+    def view(self, camera: CameraMount, time: float) -> tuple[CameraView, Picture]:
+        """Return a camera's part in the frame of a time, taken while the LiDAR's beam passed the camera's axis."""
+        age = self.rig.lidar.period - camera.delay
+        taken = time - age
+        picture = self.picture(camera, taken)
+        to_camera = invert(self.scene.vehicle_to_world(taken) @ camera.to_vehicle) @ self.lidar_to_world(time)
+        return CameraView(camera.name, picture.image, camera.intrinsics, to_camera, age), picture
+
+    def single_sweep(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return points (N, 4) in the LiDAR's frame at a time, and the actor whose they are."""
+        rng = self._random(time, 0)
+        return sweep(self.scene, self._caster, self.rig.lidar, time, rng)
+
+    def _random(self, time: float, sensor: int) -> np.random.Generator:
+        """Return a sensor's chances at a time, which may lie before the scene's start."""
+        return np.random.default_rng([self.scene.seed, round((time + 1000.0) * 1e6), sensor])
+
+    def points(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return points (N, 5) of several sweeps in the newest one's frame, and the newest sweep's owners (M,)."""
+        to_lidar = invert(self.lidar_to_world(time))
+        parts, newest = [], np.zeros(0, np.int64)
+        for index in range(self._sweeps):
+            lag = index * self._sweep_step
+            points, owner = self.single_sweep(time - lag)
+            moved = transform_points(to_lidar @ self.lidar_to_world(time - lag), points) if index else points[:, :3]
+            parts.append(np.c_[moved, points[:, 3], np.full(len(points), lag)].astype(np.float32))
+            newest = owner if index == 0 else newest
+        return np.concatenate(parts), newest
+
+    def truth(self, time: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the boxes (N, 9) of all objects within `REACH` at a time, LiDAR's frame, and their tracks (N,)."""
+        scene, to_lidar = self.scene, invert(self.lidar_to_world(time))
+        boxes, tracks = [], []
+        for track, actor in enumerate(scene.actors):
+            now = to_lidar @ actor.pose(scene.road, time)
+            if np.hypot(now[0, 3], now[1, 3]) > REACH:
+                continue
+            step = 0.05
+            ahead, behind = (to_lidar @ actor.pose(scene.road, time + side * step) for side in (1, -1))
+            velocity = (ahead[:2, 3] - behind[:2, 3]) / (2 * step)
+            yaw = np.arctan2(now[1, 0], now[0, 0])
+            boxes.append(np.r_[now[:3, 3], actor.size, yaw, velocity])
+            tracks.append(track)
+        return np.array(boxes, dtype=np.float64).reshape(-1, 9), np.array(tracks, dtype=np.int64)
+
+    def _truth(self, time: float, owners: NDArray[np.int64], pictures: list[Picture]) -> GroundTruth:
+        boxes, tracks = self.truth(time)
+        actors = self.scene.actors
+        visibility = np.zeros((len(tracks), len(pictures)), np.float32)
+        for column, (camera, picture) in enumerate(zip(self.rig.cameras, pictures, strict=True)):
+            taken = time - (self.rig.lidar.period - camera.delay)
+            pixels = np.bincount(picture.owner[picture.owner >= 0], minlength=len(actors))
+            to_camera = invert(self.scene.vehicle_to_world(taken) @ camera.to_vehicle)
+            for row, track in enumerate(tracks):
+                if pixels[track]:
+                    pose = to_camera @ actors[track].pose(self.scene.road, taken)
+                    outline = _outline(actors[track].size, pose, camera)
+                    visibility[row, column] = min(pixels[track] / max(outline, 1.0), 1.0)
+        return GroundTruth(
+            boxes.astype(np.float32),
+            np.array([actors[track].label for track in tracks], np.int64),
+            tracks,
+            np.bincount(owners[owners >= 0], minlength=len(actors))[tracks],
+            visibility,
+        )
+
+
+def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: CameraMount) -> float:
+    """Return the pixels that a box would cover in a boundless picture; the picture's own where it passes the camera."""
+    corners = transform_points(pose, box_corners(np.r_[0, 0, 0, size, 0][None])[0])
+    pixels, depths = project(camera.intrinsics, corners)
+    if (depths < _NEAR).any():
+        return float(camera.size[0] * camera.size[1])
+    return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
+
+
+def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, **settings: int) -> Drive:
+    """Return a drive through the scene of a seed; settings are `Drive`'s."""
+    return Drive(draw_scene(seed, duration), rig, **settings)

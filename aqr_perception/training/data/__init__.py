@@ -1,1 +1,0 @@
-"""Data sets: each gives `HealthyFrame`s or `LabelledFrame`s by index."""

@@ -1,0 +1,1 @@
+"""Losses of detections, proposals and query weights."""

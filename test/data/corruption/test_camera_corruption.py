@@ -1,0 +1,162 @@
+"""Failing cameras' pictures, and the health that says where they are of use."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.random import Generator
+
+from aqr_perception.data.batch import HEALTH_GRID
+from aqr_perception.data.corruption import camera_corruption
+from aqr_perception.data.corruption.camera_corruption import Picture
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+
+Fault = Callable[[np.ndarray, float, Generator], Picture]
+FAULTS: dict[str, Fault] = {
+    "noisy": camera_corruption.noisy,
+    "blurred": camera_corruption.blurred,
+    "over-exposed": lambda image, severity, rng: camera_corruption.over_exposed(image, severity),
+    "occluded": camera_corruption.occluded,
+    "late": camera_corruption.late,
+}
+
+
+def photograph(seed: int = 0, size: tuple[int, int] = (112, 64)) -> np.ndarray:
+    """(H, W, 3): smooth shapes over the whole range of brightness, with detail on them."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.uniform(0, 225, (6, 10, 3)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 245).astype(np.uint8)
+
+
+def labelled(image: np.ndarray, stamp_ns: int, pose: np.ndarray | None = None) -> LabelledFrame:
+    view = CameraView("front", image, np.eye(3), np.eye(4))
+    nothing = np.zeros(0, np.int64)
+    truth = GroundTruth(np.zeros((0, 9), np.float32), nothing, nothing, nothing, np.zeros((0, 1), np.float32))
+    return LabelledFrame(Frame(stamp_ns, None, (view,)), truth, np.eye(4) if pose is None else pose)
+
+
+def test_a_black_camera_shows_nothing_and_has_no_health() -> None:
+    picture = camera_corruption.black(photograph())
+    assert picture.image.mean() == 0
+    assert picture.image.shape == photograph().shape
+    assert not picture.health.any()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), severity=st.floats(0.0, 1.0), width=st.integers(30, 140), height=st.integers(20, 90))
+def test_pictures_keep_their_size_and_health_its_range(
+    name: str, seed: int, severity: float, width: int, height: int
+) -> None:
+    image = photograph(size=(width, height))
+    before = image.copy()
+    picture = FAULTS[name](image, severity, np.random.default_rng(seed))
+    assert np.array_equal(image, before)
+    assert picture.image.shape == image.shape
+    assert picture.image.dtype == np.uint8
+    assert picture.health.shape == HEALTH_GRID
+    assert picture.health.dtype == np.float32
+    assert picture.health.min() >= 0
+    assert picture.health.max() <= 1
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_health_falls_and_the_picture_departs_from_the_true_one_as_severity_grows(name: str) -> None:
+    image = photograph()
+    steps = np.linspace(0.05, 1.0, 8)
+    pictures = [FAULTS[name](image, float(severity), np.random.default_rng(3)) for severity in steps]
+    health = [float(picture.health.mean()) for picture in pictures]
+    error = [float(np.abs(picture.image.astype(float) - image).mean()) for picture in pictures]
+    assert all(later <= former + 1e-6 for former, later in itertools.pairwise(health))
+    assert health[0] > 0.85
+    assert health[-1] < 0.6
+    assert max(abs(a - b) for a, b in itertools.pairwise(health)) < 0.25
+    assert error[-1] > 3 * error[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), severity=st.floats(0.2, 1.0))
+def test_an_occluded_picture_has_health_0_exactly_where_it_is_covered(seed: int, severity: float) -> None:
+    # What does not depend on the scene is covered: a white and a black one. A health cell is 8 pixels wide.
+    shape = (8 * HEALTH_GRID[0], 8 * HEALTH_GRID[1], 3)
+    white, black = np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)
+    on_white, on_black = (
+        camera_corruption.occluded(image, severity, np.random.default_rng(seed)) for image in (white, black)
+    )
+
+    def everywhere(holds: np.ndarray) -> np.ndarray:
+        return holds.reshape(HEALTH_GRID[0], 8, HEALTH_GRID[1], 8, 3).all(axis=(1, 3, 4))
+
+    covered = everywhere(on_white.image == on_black.image)
+    assert covered.any()
+    assert np.array_equal(on_white.health == 0, covered)
+    assert np.array_equal(on_white.health == 1, everywhere(on_white.image == white))
+    assert np.array_equal(on_white.health, on_black.health)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_half_an_occluded_picture_stays_as_it_was(seed: int) -> None:
+    image = photograph()
+    picture = camera_corruption.half_occluded(image, np.random.default_rng(seed))
+    assert picture.health.mean() == pytest.approx(0.5, abs=0.02)
+    left, right = picture.health[:, :13], picture.health[:, 15:]
+    assert sorted((float(left.max()), float(right.max()))) == [0.0, 1.0]
+    kept = slice(60, None) if right.all() else slice(0, 52)
+    assert np.array_equal(picture.image[:, kept], image[:, kept])
+
+
+def test_a_frozen_camera_shows_the_earlier_picture_and_is_trusted_less_the_longer_ago_it_was() -> None:
+    now, old = photograph(0), photograph(1)
+    today = labelled(now, 2 * 10**9)
+    health = []
+    for milliseconds in (50, 500, 1500):
+        earlier = labelled(old, 2 * 10**9 - milliseconds * 10**6)
+        picture = camera_corruption.frozen(today.frame.cameras[0], today, earlier)
+        assert picture is not None
+        assert np.array_equal(picture.image, old)
+        health.append(float(picture.health.mean()))
+    assert 1 > health[0] > health[1] > health[2] > 0
+
+
+def test_a_frozen_camera_on_a_vehicle_that_moved_or_turned_is_trusted_less() -> None:
+    today = labelled(photograph(0), 10**9)
+    driven, turned = np.eye(4), np.eye(4)
+    driven[0, 3] = -3.0
+    turned[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    standing, after_driving, after_turning = (
+        camera_corruption.frozen(today.frame.cameras[0], today, labelled(photograph(1), 9 * 10**8, pose))
+        for pose in (np.eye(4), driven, turned)
+    )
+    assert standing is not None
+    assert after_driving is not None
+    assert after_turning is not None
+    assert standing.health.mean() > 2 * max(after_driving.health.mean(), after_turning.health.mean())
+
+
+def test_a_camera_does_not_freeze_on_a_later_frame_or_on_a_picture_of_another_size() -> None:
+    today = labelled(photograph(), 10**9)
+    with pytest.raises(ValueError, match="needed an earlier one"):
+        camera_corruption.frozen(today.frame.cameras[0], today, labelled(photograph(), 10**9))
+    other = labelled(photograph(size=(56, 32)), 5 * 10**8)
+    assert camera_corruption.frozen(today.frame.cameras[0], today, other) is None
+    elsewhere = dataclasses.replace(today.frame.cameras[0], name="back")
+    assert camera_corruption.frozen(elsewhere, today, labelled(photograph(), 5 * 10**8)) is None
+
+
+def test_blur_removes_detail_and_over_exposure_turns_the_bright_white() -> None:
+    image = photograph()
+    smeared = camera_corruption.blurred(image, 1.0, np.random.default_rng(0)).image
+    assert cv2.Laplacian(smeared, cv2.CV_64F).var() < 0.3 * cv2.Laplacian(image, cv2.CV_64F).var()
+    exposed = camera_corruption.over_exposed(image, 0.6)
+    assert (exposed.image.astype(int) >= image).all()
+    white = cv2.resize(
+        (exposed.image == 255).all(-1).astype(np.float32), HEALTH_GRID[::-1], interpolation=cv2.INTER_AREA
+    )
+    assert exposed.health[white == 1].max() == 0
+    assert exposed.health[white == 0].min() == 1

@@ -1,0 +1,204 @@
+"""Corrupted frames say how far each sensor can be trusted, and leave what they came from alone."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqr_perception.data.augmentation import PictureChange, change_pictures, move
+from aqr_perception.data.batch import HEALTH_GRID, FrameWithHealth, Health
+from aqr_perception.data.corruption.camera_corruption import half_occluded
+from aqr_perception.data.corruption.health_motion import follow
+from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, limited_field_of_view, points_in_box
+from aqr_perception.data.corruption.random_corruption import corrupt, misplaced, random_offset, with_points, with_views
+from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.geometry import invert, rigid_transform
+
+NAMES = ("front", "front_right", "back")
+FORWARD = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # model frame -> optical axes
+
+
+def labelled_frame(seed: int = 0, stamp_ns: int = 10**9, lidar: bool = True, cameras: int = 3) -> LabelledFrame:
+    rng = np.random.default_rng(seed)
+    boxes = np.zeros((6, 9), np.float32)
+    boxes[:, :2] = rng.uniform(-30, 30, (6, 2))
+    boxes[:, 3:6] = (4.0, 2.0, 1.5)
+    boxes[:, 6] = rng.uniform(-3, 3, 6)
+    points = np.zeros((1200, 5), np.float32)
+    points[:, :3] = rng.uniform((-50, -50, -2), (50, 50, 3), (1200, 3))
+    points[:600, :3] = np.repeat(boxes[:, :3], 100, axis=0) + rng.uniform(-0.5, 0.5, (600, 3))
+    intrinsics = np.array([[40.0, 0, 28], [0, 40, 16], [0, 0, 1]])
+    extrinsics = np.eye(4)
+    extrinsics[:3, :3] = FORWARD
+    views = tuple(
+        CameraView(name, rng.integers(30, 220, (32, 56, 3), dtype=np.uint8), intrinsics, extrinsics)
+        for name in NAMES[:cameras]
+    )
+    counts = np.array([len(points_in_box(points, box)) for box in boxes])
+    truth = GroundTruth(boxes, np.zeros(6, np.int64), np.arange(6), counts, np.ones((6, cameras), np.float32))
+    return LabelledFrame(Frame(stamp_ns, points if lidar else None, views), truth)
+
+
+def arrays(labelled: LabelledFrame) -> list[np.ndarray]:
+    frame, truth = labelled.frame, labelled.truth
+    found = [view.image for view in frame.cameras] + [view.extrinsics for view in frame.cameras]
+    found += [truth.boxes, truth.labels, truth.tracks, truth.lidar_points, truth.visibility]
+    return found if frame.points is None else [frame.points, *found]
+
+
+def first_draw(wanted: Callable[[FrameWithHealth], bool], **frame: int) -> FrameWithHealth:
+    drawn = (corrupt(labelled_frame(**frame), np.random.default_rng(seed)) for seed in range(300))
+    return next(sample for sample in drawn if wanted(sample))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), lidar=st.booleans(), cameras=st.integers(0, 3), frozen=st.booleans())
+def test_corruption_leaves_its_input_alone_and_health_within_0_and_1(
+    seed: int, lidar: bool, cameras: int, frozen: bool
+) -> None:
+    labelled = labelled_frame(lidar=lidar, cameras=cameras)
+    earlier = labelled_frame(seed=1, stamp_ns=5 * 10**8, cameras=cameras) if frozen else None
+    before = [array.copy() for array in arrays(labelled)]
+    for array in arrays(labelled):
+        array.setflags(write=False)
+    corrupted = corrupt(labelled, np.random.default_rng(seed), earlier)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(labelled), before, strict=True))
+
+    health = corrupted.health
+    for grid in (health.lidar, *health.cameras.values()):
+        assert grid.dtype == np.float32
+        assert grid.min() >= 0
+        assert grid.max() <= 1
+    assert all(grid.shape == HEALTH_GRID for grid in health.cameras.values())
+    frame, truth = corrupted.labelled.frame, corrupted.labelled.truth
+    assert truth.visibility.shape == (6, len(frame.cameras))
+    assert np.array_equal(truth.boxes, labelled.truth.boxes)
+    assert (truth.lidar_points <= labelled.truth.lidar_points).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_same_seed_gives_the_same_failure(seed: int) -> None:
+    first, second = (corrupt(labelled_frame(), np.random.default_rng(seed)) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(first.labelled), arrays(second.labelled), strict=True))
+    assert np.array_equal(first.health.lidar, second.health.lidar)
+    assert first.health.cameras.keys() == second.health.cameras.keys()
+    assert all(np.array_equal(first.health.cameras[name], grid) for name, grid in second.health.cameras.items())
+
+
+def test_about_a_third_of_frames_stay_as_they_are_and_no_frame_goes_blind() -> None:
+    labelled = labelled_frame()
+    rng = np.random.default_rng(0)
+    drawn = [corrupt(labelled, rng) for _ in range(400)]
+    clean = [sample for sample in drawn if sample.labelled is labelled]
+    assert 0.28 < len(clean) / len(drawn) < 0.42
+    assert all(sample.health.lidar.all() and not sample.health.cameras for sample in clean)
+    for sample in drawn:
+        frame, cameras = sample.labelled.frame, sample.health.cameras
+        seen = [view.name not in cameras or cameras[view.name].any() for view in frame.cameras]
+        assert any(seen) or (frame.points is not None and sample.health.lidar.any())
+
+
+def test_whatever_changed_has_lost_health() -> None:
+    labelled = labelled_frame()
+    for seed in range(80):
+        corrupted = corrupt(labelled, np.random.default_rng(seed))
+        frame, health = corrupted.labelled.frame, corrupted.health
+        left = {view.name: view for view in frame.cameras}
+        for view in labelled.frame.cameras:
+            same = view.name in left and left[view.name] is view
+            assert same == (view.name not in health.cameras)
+            if not same and view.name not in left:
+                assert not health.cameras[view.name].any()
+        if frame.points is not labelled.frame.points:
+            assert health.lidar.min() < 1
+            assert health.reach == REACH
+
+
+def test_a_missing_camera_leaves_the_visibility_of_the_others_in_order() -> None:
+    labelled = labelled_frame()
+    visibility = np.tile(np.array([0.1, 0.2, 0.3], np.float32), (6, 1))
+    labelled = dataclasses.replace(labelled, truth=dataclasses.replace(labelled.truth, visibility=visibility))
+    views = labelled.frame.cameras
+    kept = with_views(labelled, (views[0], views[2]))
+    assert kept.truth.visibility[0].tolist() == pytest.approx([0.1, 0.3])
+
+
+def test_points_that_are_removed_are_no_longer_counted() -> None:
+    labelled = labelled_frame()
+    assert labelled.frame.points is not None
+    assert (labelled.truth.lidar_points >= 100).all()
+    assert not with_points(labelled, None).truth.lidar_points.any()
+    without_first = np.delete(labelled.frame.points, points_in_box(labelled.frame.points, labelled.truth.boxes[0]), 0)
+    left = with_points(labelled, without_first).truth.lidar_points
+    assert left[0] == 0
+    assert (left[1:] > 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), severity=st.floats(0.1, 1.0))
+def test_a_misplaced_camera_is_off_by_up_to_3_degrees_and_30_centimetres(seed: int, severity: float) -> None:
+    view = labelled_frame().frame.cameras[0]
+    offset = random_offset(severity, np.random.default_rng(seed))
+    error = invert(view.extrinsics) @ misplaced(view, offset).extrinsics
+    angle = np.degrees(np.arccos(np.clip((np.trace(error[:3, :3]) - 1) / 2, -1, 1)))
+    assert angle == pytest.approx(3 * severity, abs=1e-3)
+    assert np.linalg.norm(error[:3, 3]) == pytest.approx(0.3 * severity)
+
+
+def test_a_frame_without_sensors_stays_as_it_is() -> None:
+    labelled = labelled_frame(lidar=False, cameras=0)
+    assert all(corrupt(labelled, np.random.default_rng(seed)).labelled is labelled for seed in range(10))
+
+
+def test_one_two_or_all_cameras_fail_at_once() -> None:
+    for count in (1, 2, 3):
+        assert len(first_draw(lambda sample, n=count: len(sample.health.cameras) == n).health.cameras) == count
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_lidar_health_follows_the_points_into_an_augmented_model_frame(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labelled = labelled_frame()
+    assert labelled.frame.points is not None
+    health = limited_field_of_view(labelled.frame.points, rng.uniform(-3, 3), np.pi / 3).health
+    motion = rigid_transform(rng.normal(0, 0.5, 3), [0, 0, *np.array([np.sin(a := rng.uniform(0, 1.5)), np.cos(a)])])
+    motion = motion @ np.diag([*rng.choice([-1.0, 1.0], 2), 1.0, 1.0])
+    motion[:3, :3] *= rng.uniform(0.9, 1.1)
+    moved = follow(FrameWithHealth(labelled, Health(health, REACH)), move(labelled, motion))
+
+    def at(grid: np.ndarray, points: np.ndarray) -> np.ndarray:
+        cells = np.floor((points[:, :2] + REACH) * CELLS / (2 * REACH)).astype(int)
+        return grid[cells[:, 1], cells[:, 0]]
+
+    points = labelled.frame.points[np.hypot(*labelled.frame.points[:, :2].T) < 40]
+    onto = points[:, :3] @ motion[:3, :3].T + motion[:3, 3]
+    # Only cells that the sector's border crosses may differ.
+    assert np.mean(np.abs(at(health, points) - at(moved.health.lidar, onto)) > 0.5) < 0.08
+
+
+def test_camera_health_follows_the_picture_through_a_flip_and_a_crop() -> None:
+    labelled = labelled_frame(cameras=1)
+    view = labelled.frame.cameras[0]
+    picture = half_occluded(view.image, np.random.default_rng(0))
+    covered_left = picture.health[0, 0] == 0
+    failed = with_views(labelled, (dataclasses.replace(view, image=picture.image),))
+    corrupted = FrameWithHealth(failed, Health(cameras={"front": picture.health}))
+
+    flipped = follow(corrupted, change_pictures(failed, PictureChange(size=(56, 32), flip=True)))
+    assert np.array_equal(flipped.health.cameras["front"], picture.health[:, ::-1])
+    zoomed = follow(corrupted, change_pictures(failed, PictureChange(size=(28, 16), zoom=2.0, crop=(0.0, 1.0))))
+    left_half = zoomed.health.cameras["front"]
+    assert left_half[:, :-1].max() == 0 if covered_left else left_half[:, :-1].min() == 1
+
+
+def test_following_an_unchanged_frame_changes_nothing() -> None:
+    corrupted = first_draw(lambda sample: bool(sample.health.cameras) and sample.health.lidar.size > 1)
+    same = follow(corrupted, corrupted.labelled)
+    assert np.allclose(same.health.lidar, corrupted.health.lidar, atol=1e-3)
+    for name, grid in corrupted.health.cameras.items():
+        assert np.allclose(same.health.cameras[name], grid, atol=1e-3)

@@ -1,0 +1,228 @@
+"""nuScenes tables -> labelled frames, on a made-up drive."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.nuscenes_tables import (
+    CAMERA_DELAY_US,
+    CAMERA_TO_EGO,
+    INTRINSICS,
+    LANDMARKS,
+    OBJECTS,
+    ON_THE_ROOF,
+    PEDESTRIAN_VELOCITY,
+    SAMPLE_US,
+    SPLIT,
+    START_US,
+    SWEEPS,
+    VERSION,
+    ego_pose,
+    write_drive,
+)
+from numpy.typing import NDArray
+from nuscenes.nuscenes import NuScenes
+
+from aqr_perception.data.sources.nuscenes import NuScenesDataset
+from aqr_perception.data.sources.nuscenes_tables import NuScenesError
+from aqr_perception.frame import CLASSES, LabelledFrame
+from aqr_perception.geometry import box_corners, invert, project, transform_points
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nuscenes")
+    write_drive(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> NuScenesDataset:
+    return NuScenesDataset(root, VERSION, SPLIT)
+
+
+@pytest.fixture(scope="module")
+def tables(root: Path) -> NuScenes:
+    return NuScenes(VERSION, str(root), verbose=False)
+
+
+def points_of(labelled: LabelledFrame) -> NDArray[np.float32]:
+    assert labelled.frame.points is not None
+    return labelled.frame.points
+
+
+def labels_of(labelled: LabelledFrame) -> list[str]:
+    return [CLASSES[label] for label in labelled.truth.labels]
+
+
+def test_frames_are_the_keyframes_of_the_splits_scenes_in_order(dataset: NuScenesDataset) -> None:
+    assert dataset.tokens == ("sample-0", "sample-1", "sample-2")
+    assert [entry.frame.stamp_ns for entry in dataset] == [(START_US + i * SAMPLE_US) * 1000 for i in range(3)]
+
+
+def test_earlier_keyframes_of_the_scene_come_before_a_keyframe(dataset: NuScenesDataset) -> None:
+    assert [entry.frame.stamp_ns for entry in dataset.before(2, 2)] == [dataset[i].frame.stamp_ns for i in (0, 1)]
+    assert len(dataset.before(1, 2)) == 1 and dataset.before(0, 2) == ()
+    standing = []
+    for entry in (*dataset.before(2, 2), dataset[2]):
+        assert entry.frame.to_fixed is not None
+        (parked,) = entry.truth.boxes[entry.truth.labels == CLASSES.index("car")][:1]
+        standing.append(transform_points(entry.frame.to_fixed, parked[None])[0])
+    np.testing.assert_allclose(standing, np.repeat(standing[-1:], 3, axis=0), atol=1e-3)
+
+
+def test_points_that_stand_still_lie_on_each_other_over_all_sweeps(dataset: NuScenesDataset) -> None:
+    for labelled in dataset:
+        points = points_of(labelled)
+        for lag in np.unique(points[:, 4]):
+            sweep = points[points[:, 4] == lag][: len(LANDMARKS)]
+            np.testing.assert_allclose(transform_points(labelled.model_to_world, sweep), LANDMARKS, atol=1e-4)
+
+
+def test_lags_tell_the_age_of_each_sweep(dataset: NuScenesDataset) -> None:
+    lags = np.unique(points_of(dataset[1])[:, 4])
+    np.testing.assert_allclose(lags, [0, 0.05, 0.1, 0.5, 0.55, 0.6], atol=1e-6)
+
+
+@pytest.mark.parametrize("sweeps", [1, 2, 5])
+def test_a_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene(root: Path, sweeps: int) -> None:
+    frames = list(NuScenesDataset(root, VERSION, SPLIT, sweeps))
+    assert len(np.unique(points_of(frames[0])[:, 4])) == min(sweeps, SWEEPS)
+    assert len(np.unique(points_of(frames[2])[:, 4])) == sweeps
+
+
+def test_points_on_the_vehicle_leave_past_sweeps_and_stay_in_the_keyframes(dataset: NuScenesDataset) -> None:
+    points = points_of(dataset[0])
+    newest, older = points[points[:, 4] == 0], points[points[:, 4] > 0]
+    np.testing.assert_allclose(newest[-1, :3], ON_THE_ROOF, atol=1e-6)
+    assert len(older) == (SWEEPS - 1) * len(LANDMARKS)
+    assert (points[:, 3] == 120).all()
+
+
+def test_boxes_are_those_of_the_devkit_in_the_lidar_frame(dataset: NuScenesDataset, tables: NuScenes) -> None:
+    for labelled, token in zip(dataset, dataset.tokens, strict=True):
+        _, boxes, _ = tables.get_sample_data(tables.get("sample", token)["data"]["LIDAR_TOP"])
+        by_centre = {tuple(np.round(box.center, 2)): box for box in boxes}
+        for box in labelled.truth.boxes.astype(np.float64):
+            reference = by_centre[tuple(np.round(box[:3], 2))]
+            np.testing.assert_allclose(box[:3], reference.center, atol=1e-4)
+            np.testing.assert_allclose(box[[4, 3, 5]], reference.wlh, atol=1e-6)
+            difference = box[6] - reference.orientation.yaw_pitch_roll[0]
+            assert np.cos(difference) == pytest.approx(1, abs=1e-8)
+
+
+def test_boxes_go_back_to_where_they_are_in_the_world(dataset: NuScenesDataset) -> None:
+    for index, labelled in enumerate(dataset):
+        walking = labels_of(labelled).index("pedestrian")
+        parked = labels_of(labelled).index("car")
+        centres = transform_points(labelled.model_to_world, labelled.truth.boxes)
+        moved = index * SAMPLE_US / 1e6 * PEDESTRIAN_VELOCITY
+        np.testing.assert_allclose(centres[parked], OBJECTS["parked"]["at"], atol=1e-4)
+        np.testing.assert_allclose(centres[walking], OBJECTS["walking"]["at"] + moved, atol=1e-4)
+
+
+def test_velocities_are_given_in_the_lidar_frame_and_unknown_ones_are_nan(dataset: NuScenesDataset) -> None:
+    labelled = dataset[1]
+    velocities = dict(zip(labels_of(labelled), labelled.truth.boxes[:, 7:9], strict=True))
+    expected = invert(labelled.model_to_world)[:2, :3] @ PEDESTRIAN_VELOCITY
+    np.testing.assert_allclose(velocities["pedestrian"], expected, atol=1e-4)
+    np.testing.assert_allclose(velocities["car"], 0, atol=1e-6)
+    assert np.isnan(velocities["traffic_cone"]).all()
+
+
+def test_objects_without_a_point_or_a_detection_class_are_left_out(dataset: NuScenesDataset) -> None:
+    assert sorted(labels_of(dataset[0])) == ["car", "pedestrian", "truck"]
+    assert sorted(labels_of(dataset[1])) == ["car", "pedestrian", "traffic_cone"]
+    truck = labels_of(dataset[0]).index("truck")
+    assert dataset[0].truth.lidar_points[truck] == 0
+    assert dataset[0].truth.lidar_points.sum() == 10
+
+
+def test_a_track_is_one_object_in_all_frames(dataset: NuScenesDataset) -> None:
+    named = [dict(zip(labels_of(entry), entry.truth.tracks.tolist(), strict=True)) for entry in dataset]
+    assert named[0]["car"] == named[1]["car"] == named[2]["car"]
+    assert named[0]["pedestrian"] == named[1]["pedestrian"] == named[2]["pedestrian"]
+    assert len({track for names in named for track in names.values()}) == 4
+
+
+def test_extrinsics_take_the_vehicles_motion_between_sweep_and_picture_into_account(dataset: NuScenesDataset) -> None:
+    labelled = dataset[1]
+    lidar_landmarks = transform_points(invert(labelled.model_to_world), LANDMARKS)
+    for channel, view in zip(CAMERA_TO_EGO, labelled.frame.cameras, strict=True):
+        stamp = START_US + SAMPLE_US + CAMERA_DELAY_US[channel]
+        in_camera = transform_points(invert(ego_pose(stamp) @ CAMERA_TO_EGO[channel]), LANDMARKS)
+        np.testing.assert_allclose(transform_points(view.extrinsics, lidar_landmarks), in_camera, atol=1e-6)
+        assert view.age == pytest.approx(-CAMERA_DELAY_US[channel] / 1e6)
+        assert np.array_equal(view.intrinsics, INTRINSICS)
+        assert abs(int(view.image.mean()) - 100) <= 2
+
+
+def test_cameras_go_by_the_names_that_the_node_and_the_simulator_use(dataset: NuScenesDataset) -> None:
+    assert [view.name for view in dataset[0].frame.cameras] == ["front", "back"]
+
+
+def test_visibility_is_the_tables_bin_in_the_camera_that_has_the_object_in_its_picture(
+    dataset: NuScenesDataset,
+) -> None:
+    labelled = dataset[0]
+    front = labelled.frame.cameras[0]
+    seen = dict(zip(labels_of(labelled), labelled.truth.visibility, strict=True))
+    corners = box_corners(labelled.truth.boxes[[labels_of(labelled).index("pedestrian")]])[0]
+    pixels, depths = project(front.intrinsics, transform_points(front.extrinsics, corners))
+    assert ((depths > 0) & (pixels >= 0).all(axis=1) & (pixels < (80, 48)).all(axis=1)).all()
+    np.testing.assert_allclose(seen["pedestrian"], [0.5, 0.0])
+    np.testing.assert_allclose(seen["car"], [0.9, 0.0])
+
+
+def test_label_sets_agree_with_the_frames_and_need_no_files(dataset: NuScenesDataset) -> None:
+    assert dataset.label_sets() == [frozenset(entry.truth.labels.tolist()) for entry in dataset]
+
+
+def test_a_set_travels_to_worker_processes(dataset: NuScenesDataset) -> None:
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert np.array_equal(points_of(copy[2]), points_of(dataset[2]))
+
+
+def test_without_the_devkit_the_error_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nuscenes.nuscenes", None)
+    with pytest.raises(NuScenesError, match="pip install --no-deps nuscenes-devkit"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+def test_a_missing_version_names_those_that_are_there(root: Path) -> None:
+    with pytest.raises(NuScenesError, match=r"v1\.0-trainval: no such folder; .*v1\.0-mini"):
+        NuScenesDataset(root, "v1.0-trainval", "train")
+
+
+def test_an_unknown_split_names_the_known_ones(root: Path) -> None:
+    with pytest.raises(NuScenesError, match=r"'vall'.*mini_val"):
+        NuScenesDataset(root, VERSION, "vall")
+
+
+def test_a_split_without_scenes_in_this_version_is_refused(root: Path) -> None:
+    with pytest.raises(NuScenesError, match="no scene of split 'test'"):
+        NuScenesDataset(root, VERSION, "test")
+
+
+def test_no_sweep_at_all_is_refused(root: Path) -> None:
+    with pytest.raises(NuScenesError, match="sweeps is 0"):
+        NuScenesDataset(root, VERSION, SPLIT, sweeps=0)
+
+
+@pytest.mark.parametrize("file", ["samples/CAM_BACK-2.jpg", f"sweeps/{START_US + 2 * SAMPLE_US}.bin"])
+def test_a_missing_file_is_named(root: Path, dataset: NuScenesDataset, file: str) -> None:
+    there, away = root / file, root / "away"
+    there.rename(away)
+    try:
+        with pytest.raises(NuScenesError, match=file.replace(".", r"\.")):
+            dataset[2]
+    finally:
+        away.rename(there)
+
+
+def test_broken_tables_are_named(tmp_path: Path) -> None:
+    (tmp_path / VERSION).mkdir()
+    with pytest.raises(NuScenesError, match="cannot read the tables"):
+        NuScenesDataset(tmp_path, VERSION, SPLIT)

@@ -1,0 +1,109 @@
+"""Frames made ready for training, and a step's loss on them."""
+
+import numpy as np
+import pytest
+import torch
+
+from aqr_perception.data.batch import collate
+from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, seen
+from aqr_perception.frame import LabelledFrame
+from aqr_perception.models import build_model
+from aqr_perception.models.cmt.model import CMT
+from aqr_perception.models.config.presets import load_preset
+from aqr_perception.simulator.drive import draw_drive
+from aqr_perception.training.step import DetectionLoss
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[LabelledFrame]:
+    return [draw_drive(seed, 1.0).frame(0.5) for seed in (1, 7)]
+
+
+@pytest.fixture(scope="module")
+def model() -> CMT:
+    return build_model("aqr_tiny")
+
+
+def test_objects_that_nothing_shows_are_left_out(frames: list[LabelledFrame]) -> None:
+    assert 0 < sum(len(seen(labelled).truth) for labelled in frames) < sum(len(labelled.truth) for labelled in frames)
+    for labelled in frames:
+        kept = seen(labelled).truth
+        assert ((kept.lidar_points > 0) | (kept.visibility.max(axis=1) >= 0.15)).all()
+
+
+def test_a_sample_depends_on_its_random_numbers_alone(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset)
+    first, second = (data.sample(0, np.random.default_rng(4), 0.5).labelled for _ in range(2))
+    np.testing.assert_array_equal(first.truth.boxes, second.truth.boxes)
+    for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("mode", ["off", "both"])
+def test_every_loss_is_finite_whatever_fails_and_its_names_stay_the_same(
+    frames: list[LabelledFrame], model: CMT, mode: str
+) -> None:
+    data, loss = TrainingFrames(frames, model.preset), DetectionLoss()
+    model.train()
+    model.router_trained = mode != "off"
+    names = set()
+    for seed in range(2):
+        batch = collate([data.sample(0, np.random.default_rng(seed), 1.0)], model.preset)
+        with torch.no_grad():
+            parts = loss(model, batch, torch.Generator().manual_seed(seed))
+        assert all(torch.isfinite(value) for value in parts.values())
+        names.add(tuple(parts))
+    assert len(names) == 1 and ("router" in names.pop()) == (mode != "off")
+
+
+def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
+    found = False
+    for seed in range(12):
+        batch = collate([data.sample(1, np.random.default_rng(seed), 0.0)], model.preset)
+        assert batch.lidar_health.min() >= 0 and batch.lidar_health.max() <= 1
+        assert ((batch.camera_health >= 0) & (batch.camera_health <= 1)).all()
+        if batch.images is None:
+            continue
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (model.preset.image.mean, model.preset.image.std)
+        )
+        black = (batch.images * std + mean).amax(dim=(-3, -2, -1)) < 2.0
+        assert (batch.camera_health[black] == 0).all()
+        found |= bool(black.any())
+    assert found
+
+
+def test_a_camera_only_model_is_never_left_without_a_camera_nor_asked_for_what_none_shows(
+    frames: list[LabelledFrame],
+) -> None:
+    data = TrainingFrames(frames, load_preset("petr_tiny"), augment=False, grid_mask=False)
+    for seed in range(60):
+        prepared = data.sample(0, np.random.default_rng(seed), 0.5).labelled
+        assert prepared.frame.cameras
+        assert prepared.frame.points is None
+    clean = TrainingFrames(frames, load_preset("petr_tiny"), False, False, False).sample(0, np.random.default_rng(0), 0)
+    assert (clean.labelled.truth.visibility.max(axis=1) >= LEAST_VISIBLE).all()
+
+
+def test_a_branch_sees_its_own_sensor_alone(frames: list[LabelledFrame], model: CMT) -> None:
+    by_camera = TrainingFrames(frames, model.preset, lidar=False)
+    by_lidar = TrainingFrames(frames, model.preset, cameras=False)
+    for seed in range(20):
+        seen_by_camera, seen_by_lidar = (
+            data.sample(0, np.random.default_rng(seed), 0.5).labelled.frame for data in (by_camera, by_lidar)
+        )
+        assert seen_by_camera.points is None and seen_by_camera.cameras
+        assert seen_by_lidar.points is not None and not seen_by_lidar.cameras
+
+
+@pytest.mark.parametrize("preset", ["petr_tiny", "bevformer_mini"])
+def test_camera_only_models_train_on_the_same_frames(frames: list[LabelledFrame], preset: str) -> None:
+    model = build_model(preset).train()
+    data = TrainingFrames(frames, model.preset, grid_mask=False)
+    batch = collate([data.sample(0, np.random.default_rng(1), 0.5)], model.preset)
+    parts = DetectionLoss()(model, batch, torch.Generator().manual_seed(0))
+    sum(parts.values()).backward()
+    assert all(torch.isfinite(value) for value in parts.values()) and "router" not in parts
+    assert batch.points is None
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())

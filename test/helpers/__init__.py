@@ -1,0 +1,1 @@
+"""Made-up data and stand-ins that several tests share."""

@@ -1,0 +1,92 @@
+"""Presets are read strictly, and every shipped one is valid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory, preset_names
+
+PUBLISHED = (
+    "cmt_voxel0100_r50_800x320",
+    "cmt_voxel0075_vov_1600x640",
+    "cmt_lidar_voxel0075",
+    "cmt_camera_vov_1600x640",
+)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_shipped_preset_loads(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.name == name
+    assert preset.image is not None or preset.points is not None
+
+
+def test_the_published_models_and_the_small_one_are_shipped() -> None:
+    assert {*PUBLISHED, "aqr_tiny"} <= set(preset_names())
+
+
+def test_published_presets_leave_the_router_off() -> None:
+    assert {load_preset(name).aqr.mode for name in PUBLISHED} == {"off"}
+    assert load_preset("aqr_tiny").aqr.mode == "both"
+
+
+def edited(tmp_path: Path, **changes: object) -> str:
+    values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return str(path)
+
+
+def test_a_preset_file_of_the_users_own_loads_by_path(tmp_path: Path) -> None:
+    assert load_preset(edited(tmp_path, description="mine")).description == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"image": {"size": [450, 192], "backbone": "resnet18"}}, "image.size"),
+        ({"image": {"size": [448], "backbone": "resnet18"}}, "image: size"),
+        ({"image": {"size": [448, 192], "backbone": "alexnet"}}, "backbone"),
+        ({"points": {"voxel_size": [0.2, 0.2, 0.2]}}, "grid"),
+        ({"decoder": {"layers": "six"}}, "layers"),
+        ({"decoder": {"channels": 130}}, "decoder.channels"),
+        ({"aqr": {"strength": 9.0}}, "aqr.strength"),
+        ({"image": None, "points": None}, "neither"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    path = edited(tmp_path, **changes)
+    with pytest.raises(PresetError, match=named) as error:
+        load_preset(path)
+    assert path in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"decoder": {"queries": 100, "proposals": {"bev": 90, "image": 20}}},
+            r"decoder\.proposals are 90 and 20.*100",
+        ),
+        ({"decoder": {"proposals": {"bev": -1}}}, "at least 0"),
+        ({"points": None, "decoder": {"proposals": {"bev": 10}}}, "a branch that is not there"),
+        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "not for mome"),
+    ],
+)
+def test_proposals_that_cannot_be_had_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    with pytest.raises(PresetError, match=named):
+        load_preset(edited(tmp_path, **changes))
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(PresetError, match="aqr_tiny"):
+        load_preset("cmt_huge")
+
+
+def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("image: [")
+    with pytest.raises(PresetError, match=r"broken\.yaml"):
+        load_preset(str(path))

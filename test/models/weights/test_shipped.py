@@ -1,0 +1,40 @@
+"""Which weights a model gets: those named, those shipped for its preset, or random ones."""
+
+from pathlib import Path
+
+import pytest
+
+from aqr_perception.models.weights.shipped import Weights, choose_weights
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package's folder of weights, not made yet."""
+    weights = tmp_path / "weights"
+    monkeypatch.setattr("aqr_perception.models.weights.shipped.weights_directory", lambda: weights)
+    return weights
+
+
+@pytest.mark.parametrize("nothing_named", ["", None])
+def test_a_preset_gets_its_own_shipped_weights_where_there_are_any(folder: Path, nothing_named: str | None) -> None:
+    assert choose_weights("aqr_tiny", nothing_named) == Weights(None)
+    folder.mkdir()
+    assert choose_weights("aqr_tiny", nothing_named) == Weights(None)
+    (folder / "aqr_tiny.safetensors").touch()
+    assert choose_weights("aqr_tiny", nothing_named) == Weights(folder / "aqr_tiny.safetensors", shipped=True)
+    assert choose_weights("petr_tiny", nothing_named) == Weights(None)
+
+
+def test_whoever_names_weights_or_random_ones_gets_them(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "aqr_tiny.safetensors").touch()
+    assert choose_weights("aqr_tiny", "mine.pth") == Weights(Path("mine.pth"))
+    assert choose_weights("aqr_tiny", "random") == Weights(None)
+    assert choose_weights("aqr_tiny", "./random") == Weights(Path("random"))
+
+
+def test_a_preset_given_by_path_has_no_shipped_weights(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("aqr_tiny.safetensors", "aqr_tiny.yaml.safetensors"):
+        (folder / name).touch()
+    assert choose_weights("aqr_tiny.yaml", "") == choose_weights("/my/aqr_tiny.yaml", "") == Weights(None)

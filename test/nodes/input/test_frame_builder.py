@@ -1,0 +1,355 @@
+"""Requests become frames; bad data costs its own sensor only."""
+
+import json
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tf2_ros
+from geometry_msgs.msg import TransformStamped
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from tf2_msgs.msg import TFMessage
+
+from aqr_perception.bags.keyframe import write_keyframe_bag
+from aqr_perception.bags.reader import read
+from aqr_perception.geometry import invert, project, quaternion_xyzw, rigid_transform, transform_points
+from aqr_perception.nodes.input import frame_builder
+from aqr_perception.nodes.input.assembler import (
+    AssembledFrame,
+    Assembler,
+    AssemblerSettings,
+    CameraSettings,
+    FrameRequest,
+)
+from aqr_perception.nodes.stamps import ns_to_stamp
+
+KEYFRAME = Path(__file__).parents[3] / ".." / "shared" / "reference" / "nuscenes_keyframe"
+START = 1_500_000_000_000_000_000
+MS = 1_000_000
+INTRINSICS = np.array([[30.0, 0.0, 20.0], [0.0, 30.0, 12.0], [0.0, 0.0, 1.0]])
+MOUNT = rigid_transform([0.5, 0.1, -0.2], [-0.5, 0.5, -0.5, 0.5])
+
+
+def header(message: Any, frame_id: str, stamp_ns: int) -> Any:
+    message.header.frame_id, message.header.stamp = frame_id, ns_to_stamp(stamp_ns)
+    return message
+
+
+def image(name: str, stamp_ns: int = START) -> CompressedImage:
+    data = cv2.imencode(".jpg", np.full((24, 40, 3), 90, np.uint8))[1].tobytes()
+    return header(CompressedImage(format="jpeg", data=array("B", data)), name, stamp_ns)
+
+
+def info(name: str) -> CameraInfo:
+    return header(CameraInfo(width=40, height=24, k=INTRINSICS.reshape(-1)), name, START)
+
+
+def sweep(points: list[list[float]], stamp_ns: int = START, names: str = "xyzi") -> PointCloud2:
+    fields = [PointField(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate(names)]
+    data = np.array(points, "<f4").tobytes()
+    step = 4 * len(names)
+    message = PointCloud2(
+        height=1, width=len(points), fields=fields, point_step=step, row_step=len(data), data=array("B", data)
+    )
+    return header(message, "lidar", stamp_ns)
+
+
+def transform(parent: str, child: str, pose: np.ndarray, stamp_ns: int = START) -> TransformStamped:
+    message = header(TransformStamped(child_frame_id=child), parent, stamp_ns)
+    move, turn = message.transform.translation, message.transform.rotation
+    move.x, move.y, move.z = pose[:3, 3].tolist()
+    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(pose).tolist()
+    return message
+
+
+class Rig:
+    """A LiDAR and two cameras on a standing vehicle; messages may be spoilt before the frame is built."""
+
+    def __init__(self, **changes: Any) -> None:
+        cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
+        defaults = {"cameras": cameras, "lidar_topic": "/points", "transform_wait": 0.0}
+        self.assembler = Assembler(AssemblerSettings(**(defaults | changes)))
+        self.buffer = tf2_ros.Buffer()
+        self.buffer.set_transform_static(transform("lidar", "front", MOUNT), "test")
+        self.buffer.set_transform_static(transform("lidar", "back", MOUNT), "test")
+        self.images = {"front": image("front"), "back": image("back")}
+        self.infos = {"front": info("front"), "back": info("back")}
+        self.sweep: PointCloud2 | None = sweep([[1, 2, 3, 40], [4, 5, 6, 70]])
+
+    def request(self) -> FrameRequest:
+        for name, message in self.infos.items():
+            self.assembler.on_info(name, message)
+        for name, message in self.images.items():
+            self.assembler.on_image(name, message, 0.0)
+        if self.sweep is not None:
+            self.assembler.on_cloud(self.sweep, 0.0)
+        found = self.assembler.poll(0.0) or self.assembler.poll(10.0) or self.assembler.poll(20.0)
+        assert found is not None
+        return found
+
+    def build(self) -> AssembledFrame:
+        return self.assembler.build(self.request(), self.buffer)
+
+
+def test_a_frame_holds_points_pictures_and_calibration() -> None:
+    built = Rig(intensity_scale=2.0).build()
+    assert built.frame is not None
+    assert (built.frame.stamp_ns, built.frame.frame_id, built.warnings) == (START, "lidar", [])
+    np.testing.assert_array_equal(built.frame.points, [[1, 2, 3, 80, 0], [4, 5, 6, 140, 0]])
+    assert [view.name for view in built.frame.cameras] == ["front", "back"]
+    for view in built.frame.cameras:
+        assert view.image.shape == (24, 40, 3)
+        np.testing.assert_array_equal(view.intrinsics, INTRINSICS)
+        np.testing.assert_allclose(view.extrinsics, invert(MOUNT), atol=1e-12)
+    assert [(use.name, use.used, use.age, use.reason) for use in built.sensors] == [
+        ("lidar", True, 0.0, ""),
+        ("front", True, 0.0, ""),
+        ("back", True, 0.0, ""),
+    ]
+
+
+def truncated_jpeg(rig: Rig) -> None:
+    rig.images["front"].data = rig.images["front"].data[:-40]
+
+
+def wrong_encoding(rig: Rig) -> None:
+    rig.images["front"] = header(
+        Image(height=24, width=40, step=40, encoding="banana", data=array("B", bytes(960))), "front", START
+    )
+
+
+def zero_intrinsics(rig: Rig) -> None:
+    rig.infos["front"].k = np.zeros(9)
+
+
+def missing_transform(rig: Rig) -> None:
+    rig.images["front"].header.frame_id = "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "named"),
+    [
+        (truncated_jpeg, "truncated JPEG", "/front/image: truncated JPEG: found"),
+        (wrong_encoding, "wrong encoding", "/front/image: wrong encoding: found 'banana'"),
+        (zero_intrinsics, "zero intrinsics", "/front/info: zero intrinsics: found K with fx = 0"),
+        (missing_transform, "no transform", "needed lidar -> nowhere"),
+    ],
+)
+def test_a_bad_camera_is_left_out_and_named_and_the_next_good_one_is_used(spoil: Any, reason: str, named: str) -> None:
+    rig = Rig()
+    good_image, good_info = image("front", START + MS), info("front")
+    spoil(rig)
+    built = rig.build()
+    assert built.frame is not None
+    assert built.frame.points is not None
+    assert [view.name for view in built.frame.cameras] == ["back"]
+    assert [(use.name, use.used, use.reason) for use in built.sensors] == [
+        ("lidar", True, ""),
+        ("front", False, reason),
+        ("back", True, ""),
+    ]
+    (warning,) = built.warnings
+    assert named in warning
+
+    rig.images, rig.infos, rig.sweep = {"front": good_image}, {"front": good_info}, sweep([[1, 2, 3, 4]], START + MS)
+    after = rig.build()
+    assert after.frame is not None
+    assert (after.warnings, len(after.frame.cameras)) == ([], 2)
+
+
+def test_a_cloud_without_x_leaves_the_cameras() -> None:
+    rig = Rig()
+    rig.sweep = sweep([[1, 2, 3]], names="yzi")
+    built = rig.build()
+    assert built.frame is not None
+    assert (built.frame.points, len(built.frame.cameras)) == (None, 2)
+    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "cloud without x")
+    assert built.warnings[0].startswith("/points: cloud without x: found fields y, z, i")
+
+
+def test_an_empty_cloud_takes_part_and_is_named() -> None:
+    rig = Rig()
+    rig.sweep = sweep([])
+    built = rig.build()
+    assert built.frame is not None
+    assert built.frame.points is not None
+    assert built.frame.points.shape == (0, 5)
+    assert built.sensors[0].used
+    assert built.warnings[0].startswith("/points: empty cloud")
+
+
+def test_where_nothing_is_left_there_is_no_frame_but_a_warning() -> None:
+    rig = Rig()
+    rig.images, rig.sweep = {}, sweep([[1, 2, 3]], names="yzi")
+    built = rig.build()
+    assert built.frame is None
+    assert (
+        "no sensor is left for the frame at 1500000000.000000 s (lidar: cloud without x, front: no data"
+        in (built.warnings[-1])
+    )
+
+
+def test_a_camera_only_frame_is_given_in_the_output_frame() -> None:
+    rig = Rig(lidar_topic="", output_frame="lidar")
+    rig.sweep = None
+    built = rig.build()
+    assert built.frame is not None
+    assert (built.frame.points, built.frame.frame_id, len(built.frame.cameras)) == (None, "lidar", 2)
+
+
+def test_a_camera_only_frame_without_any_frame_id_is_refused_with_the_remedy() -> None:
+    rig = Rig(lidar_topic="")
+    rig.sweep = None
+    built = rig.build()
+    assert built.frame is None
+    assert "set the parameter `model_frame` or `output_frame`" in built.warnings[0]
+    assert [use.reason for use in built.sensors] == ["no model frame"] * 2
+
+
+def test_points_move_to_the_model_frame() -> None:
+    rig = Rig(model_frame="base_link")
+    lidar_mount = rigid_transform([0, 0, 2], [0, 0, np.sqrt(0.5), np.sqrt(0.5)])
+    rig.buffer.set_transform_static(transform("base_link", "lidar", lidar_mount), "test")
+    frame = rig.build().frame
+    assert frame is not None
+    assert frame.points is not None
+    np.testing.assert_allclose(frame.points[:, :3], [[-2, 1, 5], [-5, 4, 8]], atol=1e-6)
+    np.testing.assert_allclose(frame.cameras[0].extrinsics, invert(lidar_mount @ MOUNT), atol=1e-9)
+
+
+def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
+    rig = Rig(cameras=(CameraSettings("front", "/front/image", "/front/info", True, rectified=True),))
+    rig.infos = {"front": info("front")}
+    rig.images = {"front": image("front")}
+    rig.infos["front"].p = np.c_[INTRINSICS, [-30 * 0.12, 0, 0]].reshape(-1)
+    frame = rig.build().frame
+    assert frame is not None
+    np.testing.assert_allclose(
+        frame.cameras[0].extrinsics, rigid_transform([-0.12, 0, 0], [0, 0, 0, 1]) @ invert(MOUNT)
+    )
+
+
+def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    original = frame_builder.cloud_from_message
+    monkeypatch.setattr(
+        frame_builder, "cloud_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
+    )
+    rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
+    rig.images, rig.infos = {}, {}
+    counts = []
+    for index in range(4):
+        stamp_ns = START + index * 50 * MS
+        pose = rigid_transform([index, 0, 0], [0, 0, 0, 1])
+        rig.buffer.set_transform(transform("odom", "lidar", pose, stamp_ns), "test")
+        rig.sweep = sweep([[10 - index, 0, 0, 1]], stamp_ns)
+        frame = rig.build().frame
+        assert frame is not None
+        assert frame.points is not None
+        counts.append(len(frame.points))
+        np.testing.assert_allclose(frame.points[:, 0], 10 - index, atol=1e-5)
+        np.testing.assert_allclose(frame.points[:, 4], 0.05 * np.arange(counts[-1]), atol=1e-6)
+    assert counts == [1, 2, 3, 3]
+    assert decoded == [0, 50 * MS, 100 * MS, 150 * MS]
+
+
+@pytest.fixture(scope="module")
+def keyframe() -> dict[str, Any]:
+    if not KEYFRAME.exists():
+        pytest.skip("the nuScenes keyframe is not here: needs ../shared/reference/nuscenes_keyframe")
+    return json.loads((KEYFRAME / "keyframe.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def bag(keyframe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_keyframe_bag(KEYFRAME, tmp_path_factory.mktemp("keyframe") / "bag.mcap", repeats=2)
+
+
+def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -> list[AssembledFrame]:
+    """Feed a bag's messages as they were recorded, and build every frame."""
+    cameras = tuple(
+        CameraSettings(name, f"/{name}/image_rect_compressed", f"/{name}/camera_info", True, rectified=True)
+        for name in names
+    )
+    chosen = AssemblerSettings(cameras=cameras, lidar_topic="/LIDAR_TOP", fixed_frame=fixed_frame, max_sweeps=2)
+    assembler, buffer, built = Assembler(chosen), tf2_ros.Buffer(), []
+    for entry in read(bag):
+        now, name = entry.stamp_ns / 1e9, entry.topic.split("/")[1]
+        if entry.topic.startswith("/tf"):
+            for stamped in deserialize_message(entry.data, TFMessage).transforms:
+                setter = buffer.set_transform_static if entry.topic == "/tf_static" else buffer.set_transform
+                setter(stamped, "test")
+        elif entry.type.endswith("CameraInfo"):
+            assembler.on_info(name, deserialize_message(entry.data, CameraInfo))
+        elif entry.type.endswith("CompressedImage"):
+            assembler.on_image(name, deserialize_message(entry.data, CompressedImage), now)
+        else:
+            assembler.on_cloud(deserialize_message(entry.data, PointCloud2), now)
+        if request := assembler.poll(now):
+            built.append(assembler.build(request, buffer, image_width))
+    return built
+
+
+@pytest.mark.parametrize(("fixed_frame", "image_width"), [("map", 800), ("map", 1600), ("", 800)])
+def test_the_keyframes_points_project_where_the_keyframe_says(
+    bag: Path, keyframe: dict[str, Any], fixed_frame: str, image_width: int
+) -> None:
+    built = frames_of(bag, list(keyframe["cameras"]), fixed_frame, image_width)
+    assert len(built) == 2
+    frame = built[0].frame
+    assert frame is not None
+    assert frame.points is not None
+    assert built[0].warnings == []
+    raw = np.fromfile(KEYFRAME / "lidar_top.bin", np.float32).reshape(-1, 5)
+    np.testing.assert_array_equal(frame.points[:, :4], raw[:, :4])
+    assert frame.stamp_ns == round(keyframe["stamp"] * 1e6) * 1000
+    for view in frame.cameras:
+        described = keyframe["cameras"][view.name]
+        to_camera = np.array(described["lidar_to_camera"])
+        if not fixed_frame:
+            to_camera = invert(np.array(described["camera_to_ego"])) @ np.array(keyframe["lidar"]["lidar_to_ego"])
+        scale = image_width / described["width"]
+        assert view.image.shape == (round(900 * scale), image_width, 3)
+        expected, depths = project(np.array(described["intrinsics"]), transform_points(to_camera, raw))
+        found, _ = project(view.intrinsics, transform_points(view.extrinsics, frame.points))
+        seen = (depths > 1) & (np.abs(expected - [800, 450]) < [800, 450]).all(axis=1)
+        assert seen.sum() > 500
+        assert np.abs(found[seen] - expected[seen] * scale).max() < 0.05
+        assert view.age == pytest.approx(keyframe["stamp"] - described["stamp"], abs=1e-5)
+
+
+def test_repeated_keyframes_accumulate_on_top_of_each_other(bag: Path, keyframe: dict[str, Any]) -> None:
+    frame = frames_of(bag, list(keyframe["cameras"]), "map", 200)[1].frame
+    assert frame is not None
+    assert frame.points is not None
+    newest, before = np.split(frame.points, 2)
+    np.testing.assert_allclose(before[:, :3], newest[:, :3], atol=1e-3)
+    np.testing.assert_allclose(before[:, 4], 0.1, atol=1e-6)
+    assert not newest[:, 4].any()
+    assert {view.image.shape[1] for view in frame.cameras} == {200}
+
+
+def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(transform_wait=0.5)
+    rig.images["front"].header.frame_id = rig.images["back"].header.frame_id = "nowhere"
+    clock = iter(np.arange(0, 1000, 0.1))
+    naps: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "sleep", naps.append)
+    assert len(rig.build().warnings) == 2
+    assert 0 < len(naps) <= 5, "both cameras share one wait"
+
+
+def test_a_frame_knows_where_the_vehicle_was_only_where_tf_tells_its_motion() -> None:
+    assert Rig().build().frame.to_fixed is None
+    moving = Rig(fixed_frame="map")
+    pose = rigid_transform([7.0, -2.0, 0.5], [0.0, 0.0, 0.6, 0.8])
+    for stamp_ns in (START - 100 * MS, START + 100 * MS):
+        moving.buffer.set_transform(transform("map", "lidar", pose, stamp_ns), "test")
+    np.testing.assert_allclose(moving.build().frame.to_fixed, pose, atol=1e-9)
+    assert Rig(fixed_frame="nowhere").build().frame is None or Rig(fixed_frame="nowhere").build().frame.to_fixed is None

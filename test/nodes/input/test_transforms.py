@@ -1,0 +1,105 @@
+"""TF gives extrinsics at each image's own time, and says what is missing."""
+
+import numpy as np
+import pytest
+import tf2_ros
+from geometry_msgs.msg import TransformStamped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform
+from aqr_perception.nodes.input import transforms
+from aqr_perception.nodes.input.message_error import TransformError
+from aqr_perception.nodes.input.transforms import FrameTransforms, matrix_from_message
+from aqr_perception.nodes.stamps import ns_to_stamp
+
+SECOND = 1_000_000_000
+START = 1_500_000_000 * SECOND
+
+
+def stamped(parent: str, child: str, pose: np.ndarray, stamp_ns: int = START) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id, message.header.stamp = parent, ns_to_stamp(stamp_ns)
+    move, turn = message.transform.translation, message.transform.rotation
+    move.x, move.y, move.z = pose[:3, 3].tolist()
+    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(pose).tolist()
+    return message
+
+
+coordinates = st.floats(-100, 100)
+quaternions = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1)
+poses = st.builds(rigid_transform, st.tuples(coordinates, coordinates, coordinates), quaternions)
+
+
+@given(poses, poses, poses, poses)
+@settings(max_examples=30, deadline=None)
+def test_the_vehicles_motion_between_sweep_and_image_is_in_the_extrinsics(
+    lidar_mount: np.ndarray, camera_mount: np.ndarray, at_image: np.ndarray, at_sweep: np.ndarray
+) -> None:
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform_static(stamped("base_link", "lidar", lidar_mount), "test")
+    buffer.set_transform_static(stamped("base_link", "camera", camera_mount), "test")
+    buffer.set_transform(stamped("map", "base_link", at_image, START), "test")
+    buffer.set_transform(stamped("map", "base_link", at_sweep, START + SECOND), "test")
+
+    found = FrameTransforms(buffer, "map").lookup("camera", START, "lidar", START + SECOND)
+    expected = invert(camera_mount) @ invert(at_image) @ at_sweep @ lidar_mount
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    static = FrameTransforms(buffer).lookup("camera", START, "lidar", START + SECOND)
+    np.testing.assert_allclose(static, invert(camera_mount) @ lidar_mount, atol=1e-6)
+
+
+@given(poses)
+@settings(max_examples=20, deadline=None)
+def test_a_message_becomes_the_matrix_it_was_made_of(pose: np.ndarray) -> None:
+    np.testing.assert_allclose(matrix_from_message(stamped("a", "b", pose)), pose, atol=1e-9)
+
+
+def test_a_missing_static_transform_is_named() -> None:
+    with pytest.raises(
+        TransformError, match=r"^/tf: no transform: found .*needed lidar -> camera; publish it on /tf_st"
+    ):
+        FrameTransforms(tf2_ros.Buffer()).lookup("camera", START, "lidar", START)
+
+
+def test_a_missing_moving_transform_names_frames_and_times() -> None:
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform_static(stamped("base_link", "lidar", np.eye(4)), "test")
+    buffer.set_transform_static(stamped("base_link", "camera", np.eye(4)), "test")
+    buffer.set_transform(stamped("map", "base_link", np.eye(4)), "test")
+    with pytest.raises(TransformError) as caught:
+        FrameTransforms(buffer, "map").lookup("camera", START, "lidar", START + SECOND)
+    assert "lidar at 1500000001.000000 s -> camera at 1500000000.000000 s via map" in str(caught.value)
+    assert "`fixed_frame`" in str(caught.value)
+
+
+def test_a_transform_that_comes_a_little_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform(stamped("map", "lidar", np.eye(4)), "test")
+    later = rigid_transform([1, 2, 3], [0, 0, 0, 1])
+    monkeypatch.setattr(
+        transforms.time, "sleep", lambda _: buffer.set_transform(stamped("map", "lidar", later, START + SECOND), "test")
+    )
+    found = FrameTransforms(buffer, "map", wait=5.0).lookup("map", START + SECOND, "lidar", START + SECOND)
+    np.testing.assert_allclose(found, later)
+
+
+def test_frames_that_tf_does_not_know_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    clock = iter(np.arange(0, 1000, 0.5))
+    monkeypatch.setattr(transforms.time, "sleep", naps.append)
+    monkeypatch.setattr(transforms.time, "monotonic", lambda: float(next(clock)))
+    hopeless: set[tuple[str, str]] = set()
+    buffer = tf2_ros.Buffer()
+    with pytest.raises(TransformError):
+        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+    waited = len(naps)
+    assert waited > 0
+    with pytest.raises(TransformError):
+        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+    assert len(naps) == waited
+
+    buffer.set_transform_static(stamped("lidar", "camera", np.eye(4)), "test")
+    FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+    assert hopeless == set(), "what was found is waited for again"

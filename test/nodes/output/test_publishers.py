@@ -1,0 +1,180 @@
+"""Detections always go out; everything else is made only while somebody listens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
+
+from aqr_perception.msg import FrameTiming
+
+from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
+from aqr_perception.geometry import rigid_transform
+from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.output import publishers
+from aqr_perception.nodes.output.publishers import Publishers
+
+CAMERAS = ("front", "back")
+DETECTIONS = "~/detections"
+BEV = ("~/weights/bev/image", "~/weights/bev/raw", "~/weights/bev/grid")
+OPTIONAL = (
+    "~/detections_3d",
+    "~/markers",
+    *BEV,
+    *(f"~/weights/{camera}/{kind}" for camera in CAMERAS for kind in ("image", "raw")),
+)
+MAKERS = {
+    "~/detections_3d": "detection_messages.detections_3d",
+    "~/markers": "detection_messages.markers",
+    "~/weights/bev/image": "bev_picture",
+    "~/weights/bev/raw": "weight_messages.raw_image",
+    "~/weights/bev/grid": "weight_messages.occupancy_grid",
+    "~/weights/front/image": "camera_picture",
+    "~/weights/back/raw": "weight_messages.raw_image",
+}
+
+
+class Topic:
+    """What Publishers needs of an rclpy publisher."""
+
+    def __init__(self, name: str, heard: bool) -> None:
+        self.name, self.heard, self.messages = name, heard, list[Any]()
+
+    def get_subscription_count(self) -> int:
+        return int(self.heard)
+
+    def publish(self, message: object) -> None:
+        self.messages.append(message)
+
+
+class Listeners:
+    """A node, some of whose topics are listened to."""
+
+    def __init__(self, heard: Sequence[str]) -> None:
+        self.heard = heard
+        self.topics: dict[str, Topic] = {}
+        self.destroyed: list[str] = []
+
+    def create_publisher(self, kind: type, name: str, depth: int) -> Topic:
+        self.topics[name] = Topic(name, name in self.heard)
+        return self.topics[name]
+
+    def destroy_publisher(self, topic: Topic) -> None:
+        self.destroyed.append(topic.name)
+
+    def published(self) -> dict[str, int]:
+        return {name: len(topic.messages) for name, topic in self.topics.items() if topic.messages}
+
+    def last(self, name: str) -> Any:
+        return self.topics[name].messages[-1]
+
+
+def scene(cameras: Sequence[str] = CAMERAS, with_lidar: bool = True) -> tuple[Frame, Result]:
+    intrinsics = np.array([[20.0, 0.0, 16.0], [0.0, 20.0, 9.0], [0.0, 0.0, 1.0]])
+    forward = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    views = tuple(CameraView(name, np.zeros((18, 32, 3), np.uint8), intrinsics, forward) for name in cameras)
+    found = Detections(
+        np.array([[10, 0, 0, 4, 2, 1.5, 0, 1, 0]], np.float32),
+        np.array([0.9], np.float32),
+        np.array([0]),
+        np.array([0.7], np.float32),
+        np.array([0.3], np.float32),
+        np.full((1, len(views)), 0.3, np.float32),
+    )
+    maps = {name: CameraWeightMap(np.ones((9, 16), np.float32), np.diag([0.5, 0.5, 1.0])) for name in cameras}
+    bev = np.ones((10, 10), np.float32) if with_lidar else None
+    points = np.zeros((3, 5), np.float32) if with_lidar else None
+    frame = Frame(1_500_000_000, points, views, "lidar")
+    return frame, Result(found, WeightMaps(bev, (-50.0, -50.0, 50.0, 50.0), maps, "router"))
+
+
+def publish(node: Listeners, frame: Frame, result: Result) -> None:
+    sensors = [SensorUse("lidar", frame.points is not None)]
+    to_output = rigid_transform([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0])
+    Publishers(node, CAMERAS).publish(frame, result, sensors, to_output, "base_link")
+
+
+def test_nothing_but_detections_is_made_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("made for nobody")
+
+    for maker in {*MAKERS.values(), "weight_messages.colour_image"}:
+        monkeypatch.setattr(f"{publishers.__name__}.{maker}", refuse)
+    node = Listeners([])
+    publish(node, *scene())
+    assert node.published() == {DETECTIONS: 1}
+
+
+def test_every_topic_is_published_when_all_are_listened_to() -> None:
+    node = Listeners(OPTIONAL)
+    publish(node, *scene())
+    assert node.published() == dict.fromkeys((DETECTIONS, *OPTIONAL), 1)
+
+
+@pytest.mark.parametrize("topic", MAKERS)
+def test_a_listener_gets_its_topic_and_nothing_else_is_made(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def noting(maker: str, make):
+        return lambda *arguments: (made.append(maker), make(*arguments))[1]
+
+    for maker in set(MAKERS.values()):
+        room, _, name = maker.rpartition(".")
+        owner = getattr(publishers, room) if room else publishers
+        monkeypatch.setattr(owner, name, noting(maker, getattr(owner, name)))
+    node = Listeners([topic])
+    publish(node, *scene())
+    assert node.published() == {DETECTIONS: 1, topic: 1}
+    assert made == [MAKERS[topic]]
+
+
+def test_without_lidar_there_is_no_bev_map_but_camera_maps() -> None:
+    node = Listeners(OPTIONAL)
+    publish(node, *scene(with_lidar=False))
+    assert set(node.published()) == {DETECTIONS, *OPTIONAL} - set(BEV)
+
+
+def test_a_camera_that_took_no_part_gets_no_picture() -> None:
+    node = Listeners(OPTIONAL)
+    publish(node, *scene(cameras=["back"]))
+    assert not {"~/weights/front/image", "~/weights/front/raw"} & set(node.published())
+    assert node.published()["~/weights/back/image"] == 1
+
+
+def test_a_camera_without_a_map_still_shows_its_boxes() -> None:
+    frame, result = scene()
+    result.weight_maps.cameras.pop("front")
+    node = Listeners(OPTIONAL)
+    publish(node, frame, result)
+    assert "~/weights/front/raw" not in node.published()
+    assert np.frombuffer(node.last("~/weights/front/image").data, np.uint8).any(), "boxes on a black picture"
+
+
+def test_what_is_published_bears_the_frames_stamp_and_the_frame_it_is_given_in() -> None:
+    node = Listeners(OPTIONAL)
+    publish(node, *scene())
+    headers = {name: node.last(name).header for name in node.published() if name != "~/markers"}
+    headers["~/markers"] = node.last("~/markers").markers[0].header
+    assert {(header.stamp.sec, header.stamp.nanosec) for header in headers.values()} == {(1, 500_000_000)}
+    frames = {name: header.frame_id for name, header in headers.items()}
+    assert {name for name, frame in frames.items() if frame == "base_link"} == {
+        DETECTIONS,
+        "~/detections_3d",
+        "~/markers",
+        "~/weights/bev/grid",
+    }
+    assert frames["~/weights/bev/raw"] == frames["~/weights/bev/image"] == "lidar"
+    assert frames["~/weights/front/raw"] == frames["~/weights/front/image"] == "front"
+    assert node.last(DETECTIONS).detections[0].pose.position.x == pytest.approx(11.0)
+
+
+def test_all_topics_are_taken_away_together() -> None:
+    node = Listeners([])
+    outputs = Publishers(node, CAMERAS)
+    outputs.publish_timing(FrameTiming())
+    assert node.published() == {"~/timing": 1}
+    outputs.destroy()
+    assert sorted(node.destroyed) == sorted(node.topics)

@@ -1,0 +1,170 @@
+import math
+
+import pytest
+import torch
+from helpers.pinhole_camera import SIZE, looking_along
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.frame import CLASSES
+from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
+from aqr_perception.models.proposals.head import BOX_CHANNELS, ProposalHead, ProposalMaps
+from aqr_perception.training.losses.proposal_loss import Centres, _bev_centres, _image_centres, proposal_losses
+
+RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+BEV, IMAGE = (32, 32), (16, 44)
+
+
+def batch_of(boxes: Tensor, labels: Tensor, lidar_points: Tensor, visibility: Tensor, health: float = 1.0) -> Batch:
+    """Return one sample with two cameras that look forward and backward."""
+    projections = torch.stack((looking_along(0.0), looking_along(math.pi)))[None]
+    return Batch(
+        torch.zeros(1, 2, 3, *SIZE),
+        projections,
+        [torch.zeros(5, 5)],
+        [boxes],
+        [labels],
+        [lidar_points],
+        [visibility],
+        torch.ones(1, 8, 8),
+        torch.full((1, 2, *HEALTH_GRID), health),
+    )
+
+
+def perfect_maps(batch: Batch) -> ProposalMaps:
+    """Return maps that say exactly what the loss wants to hear."""
+    maps = []
+    for shape, centres in (
+        ((1, *BEV), _bev_centres(batch, (True,), torch.Size(BEV), RANGE)),
+        ((2, *IMAGE), _image_centres(batch, torch.Size(IMAGE))),
+    ):
+        wanted = torch.full((shape[0], len(CLASSES) + BOX_CHANNELS, *shape[1:]), -20.0)
+        column, row = centres.cell.floor().long().unbind(-1)
+        wanted[centres.on, centres.label, row, column] = 20.0
+        box = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None], centres.shape), dim=1)
+        wanted[centres.on, -BOX_CHANNELS:, row, column] = box
+        maps.append(wanted)
+    return ProposalMaps(maps[0], maps[1][None])
+
+
+def cells_taken(centres: Centres) -> int:
+    """Return how many cells hold a centre."""
+    return len(torch.unique(torch.cat((centres.on[:, None].float(), centres.cell.floor()), dim=1), dim=0))
+
+
+def features() -> tuple[Tensor, Tensor]:
+    """Return BEV and image features half as fine as the maps."""
+    return torch.randn(1, 8, *(size // 2 for size in BEV)), torch.randn(1, 2, 8, *(size // 2 for size in IMAGE))
+
+
+def head(bev: int = 20, image: int = 20) -> ProposalHead:
+    return ProposalHead(8, 8, 16, len(CLASSES), RANGE, bev, image)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Return boxes that lie in different cells, and labels."""
+    rng = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    count = draw(st.integers(1, 6))
+    x = (torch.randperm(16, generator=rng)[:count] - 8) * 6.0 + torch.rand(count, generator=rng) * 2 + 1
+    y = (torch.rand(count, generator=rng) - 0.5) * 0.8 * x
+    z = torch.rand(count, generator=rng) * 1.5 - 1.5
+    size = torch.rand(count, 3, generator=rng) * 3 + 0.5
+    motion = (torch.rand(count, 3, generator=rng) - 0.5) * torch.tensor([6.0, 20.0, 20.0])
+    boxes = torch.cat((torch.stack((x, y, z), dim=1), size, motion), dim=1)
+    return boxes, torch.randint(0, len(CLASSES), (count,), generator=rng)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scene=scenes())
+def test_perfect_maps_propose_the_centres_of_the_objects_each_sensor_shows(scene: tuple[Tensor, Tensor]) -> None:
+    boxes, labels = scene
+    batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
+    asked = head()
+    points, content, class_logits, codes = asked.queries(
+        perfect_maps(batch), features(), torch.full((1, 50, 3), 0.5), torch.tensor([True]), batch.lidar_to_image, SIZE
+    )
+    lower, upper = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
+    found = points[0] * (upper - lower) + lower
+    from_lidar = torch.cdist(boxes[:, :3], found[:20]).amin(1)
+    torch.testing.assert_close(from_lidar, torch.zeros_like(from_lidar), atol=0.02, rtol=0)
+    shapes = encode(boxes)[:, SHAPE_CODES]
+    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], found[:20]).argmin(1)][:, SHAPE_CODES], shapes)
+    seen = _image_centres(batch, torch.Size(IMAGE))
+    by_camera = torch.cdist(boxes[:, :3], found[20:40]).amin(1)
+    shown = by_camera < 0.05
+    nearest = 20 + torch.cdist(boxes[:, :3], found[20:40]).argmin(1)[shown]
+    torch.testing.assert_close(codes[0, nearest][:, SHAPE_CODES], shapes[shown], atol=1e-3, rtol=1e-3)
+    assert shown.sum() >= cells_taken(seen), "of objects in one cell, one is proposed"
+    assert (points[0, 40:] == 0.5).all(), "what follows the proposals keeps its learned reference points"
+    assert (content[0, 40:] == 0).all()
+    assert (class_logits[0, 40:] == 0).all()
+    assert (class_logits[0, :20].amax(-1) > 0).sum() == len(boxes), "each object is suspected once"
+
+
+@settings(max_examples=20, deadline=None)
+@given(scene=scenes())
+def test_perfect_maps_cost_almost_nothing_and_others_more(scene: tuple[Tensor, Tensor]) -> None:
+    boxes, labels = scene
+    batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
+    seen = _image_centres(batch, torch.Size(IMAGE))
+    assume(cells_taken(seen) == len(seen.on))
+    maps = perfect_maps(batch)
+    assert sum(proposal_losses(maps, batch, (True,), RANGE).values()) < 1e-3
+    blind = ProposalMaps(torch.full_like(maps.bev, -4.0), torch.full_like(maps.image, -4.0))
+    losses = proposal_losses(blind, batch, (True,), RANGE)
+    assert losses["proposal_class"] > 1.0
+    assert losses["proposal_box"] > 1.0
+
+
+def one_car(**changes: object) -> Batch:
+    box = torch.tensor([[10.0, 0.0, -1.0, 4.0, 2.0, 1.5, 0.0, 0.0, 0.0]])
+    known = {"lidar_points": torch.tensor([7]), "visibility": torch.ones(1, 2)}
+    return batch_of(box, torch.tensor([0]), **{**known, **changes})
+
+
+def test_the_lidar_does_not_answer_for_objects_without_points() -> None:
+    assert len(_bev_centres(one_car(), (True,), torch.Size(BEV), RANGE).on) == 1
+    assert len(_bev_centres(one_car(lidar_points=torch.tensor([0])), (True,), torch.Size(BEV), RANGE).on) == 0
+    assert len(_bev_centres(one_car(), (False,), torch.Size(BEV), RANGE).on) == 0
+
+
+@pytest.mark.parametrize("visible", [0.0, 1.0])
+def test_a_birds_eye_view_of_the_cameras_answers_for_all_objects(visible: float) -> None:
+    batch = one_car(lidar_points=torch.tensor([0]), visibility=torch.full((1, 2), visible))
+    assert len(_bev_centres(batch, None, torch.Size(BEV), RANGE).on) == 1
+    maps = torch.full((1, len(CLASSES) + BOX_CHANNELS, *BEV), -4.0)
+    assert proposal_losses(ProposalMaps(maps, None), batch, None, RANGE)["proposal_class"] > 1.0
+
+
+def test_a_camera_answers_only_for_what_it_shows_in_a_healthy_part() -> None:
+    assert _image_centres(one_car(), torch.Size(IMAGE)).on.tolist() == [0], "the car is in front"
+    assert len(_image_centres(one_car(visibility=torch.zeros(1, 2)), torch.Size(IMAGE)).on) == 0
+    assert len(_image_centres(one_car(health=0.1), torch.Size(IMAGE)).on) == 0
+
+
+def test_maps_of_an_empty_cloud_do_not_count() -> None:
+    batch = one_car(visibility=torch.zeros(1, 2))
+    bev = torch.randn(1, len(CLASSES) + BOX_CHANNELS, *BEV, requires_grad=True)
+    image = torch.full((1, 2, len(CLASSES) + BOX_CHANNELS, *IMAGE), -20.0)
+    losses = proposal_losses(ProposalMaps(bev, image), batch, (False,), RANGE)
+    assert float(sum(losses.values())) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_no_sensor_costs_nothing() -> None:
+    losses = proposal_losses(ProposalMaps(None, None), one_car(), (False,), RANGE)
+    assert {name: float(value) for name, value in losses.items()} == {"proposal_class": 0.0, "proposal_box": 0.0}
+
+
+def test_queries_of_a_missing_sensor_keep_their_learned_reference_points() -> None:
+    batch = one_car()
+    maps = perfect_maps(batch)
+    learned = torch.rand(1, 50, 3)
+    points, content, _, _ = head().queries(maps, features(), learned, torch.tensor([False]), batch.lidar_to_image, SIZE)
+    torch.testing.assert_close(points[:, :20], learned[:, :20])
+    assert (content[:, :20] == 0).all()
+    assert not torch.equal(points[:, 20:40], learned[:, 20:40])
+    points, *_ = head().queries(ProposalMaps(maps.bev, None), features(), learned, torch.tensor([True]), None, SIZE)
+    torch.testing.assert_close(points[:, 20:], learned[:, 20:])

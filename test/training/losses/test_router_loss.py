@@ -1,0 +1,162 @@
+"""The router's loss has its least value where every query's weights are the health at the place it looks at."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.head_output import QueryWeights
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.training.losses.router_loss import router_loss
+
+LAYOUT = TokenLayout(bev=(16, 16), views=3, image=(8, 14))
+RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+SAMPLES, QUERIES = 2, 30
+
+
+def batch_of(lidar: Tensor, cameras: Tensor, points: tuple[int, ...] | None = (5, 5)) -> Batch:
+    clouds = None if points is None else [torch.zeros(count, 5) for count in points]
+    return Batch(None, None, clouds, [], [], [], [], lidar, cameras)
+
+
+def cells_of(seed: int) -> QueryCells:
+    random = torch.Generator().manual_seed(seed)
+
+    def cells(grid: tuple[int, int], *shape: int) -> Tensor:
+        return torch.stack([torch.randint(size, shape, generator=random) for size in grid], dim=-1)
+
+    return QueryCells(
+        cells(LAYOUT.bev, SAMPLES, QUERIES),
+        torch.rand(SAMPLES, QUERIES, generator=random) < 0.8,
+        cells(LAYOUT.image, SAMPLES, QUERIES, 3),
+        torch.rand(SAMPLES, QUERIES, 3, generator=random) < 0.5,
+    )
+
+
+def weights_of(modality: Tensor, cameras: Tensor) -> QueryWeights:
+    samples, views = len(modality), cameras.shape[-1]
+    return QueryWeights(
+        modality, cameras, torch.zeros(samples, *LAYOUT.bev), torch.zeros(samples, views, *LAYOUT.image)
+    )
+
+
+def even_health(lidar: float, cameras: list[float]) -> tuple[Tensor, Tensor]:
+    by_camera = torch.tensor(cameras)[None, :, None, None].expand(SAMPLES, -1, *HEALTH_GRID)
+    return torch.full((SAMPLES, 64, 64), lidar), by_camera
+
+
+def targets(cells: QueryCells, lidar: float, cameras: list[float]) -> tuple[Tensor, Tensor]:
+    """(B, Q, 2) and (B, Q, V) weights equal to the health of sensors that are the same everywhere."""
+    own = torch.tensor(cameras).expand(SAMPLES, QUERIES, -1)
+    best = own.masked_fill(~cells.image_visible, 0).amax(-1)
+    return torch.stack((torch.full_like(best, lidar), best), -1), own
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), lidar=st.floats(0, 1), cameras=st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_weights_equal_to_health_have_the_least_loss(seed: int, lidar: float, cameras: list[float]) -> None:
+    cells, batch = cells_of(seed), batch_of(*even_health(lidar, cameras))
+    modality, own = targets(cells, lidar, cameras)
+    least = router_loss(weights_of(modality, own), cells, batch)
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(3):
+        other = weights_of(
+            (modality + 0.2 * torch.randn(modality.shape, generator=random)).clamp(0, 1),
+            (own + 0.2 * torch.randn(own.shape, generator=random)).clamp(0, 1),
+        )
+        assert router_loss(other, cells, batch) >= least - 1e-5
+
+
+def test_weights_learn_the_health_of_every_place() -> None:
+    random = torch.Generator().manual_seed(0)
+    cells = cells_of(1)
+    # Halves of the BEV and of every picture fail, a different share of each sample.
+    lidar, cameras = torch.ones(SAMPLES, 64, 64), torch.ones(SAMPLES, 3, *HEALTH_GRID)
+    lidar[0, :32] = 0.0
+    lidar[1, :, 32:] = 0.25
+    cameras[0, 1, :, :14] = 0.0
+    cameras[1, 2] = 0.0
+    batch = batch_of(lidar, cameras)
+    logits = [torch.randn(SAMPLES, QUERIES, size, generator=random).requires_grad_() for size in (2, 3)]
+    optimizer = torch.optim.Adam(logits, lr=0.5)
+    for _ in range(70):
+        optimizer.zero_grad()
+        router_loss(weights_of(*(logit.sigmoid() for logit in logits)), cells, batch).backward()
+        optimizer.step()
+    modality, own = (logit.sigmoid().detach() for logit in logits)
+
+    inside, row, column = cells.bev_inside, cells.bev[..., 0], cells.bev[..., 1]
+    assert modality[0, :, 0][inside[0] & (row[0] < 7)].max() < 0.1
+    assert modality[0, :, 0][inside[0] & (row[0] > 8)].min() > 0.9
+    assert (modality[1, :, 0][inside[1] & (column[1] > 8)] - 0.25).abs().max() < 0.1
+    assert modality[1, :, 0][inside[1] & (column[1] < 7)].min() > 0.9
+    seen = cells.image_visible
+    left = cells.image[0, :, 1, 1] < 6
+    assert own[0, :, 1][seen[0, :, 1] & left].max() < 0.1
+    assert own[0, :, 1][seen[0, :, 1] & (cells.image[0, :, 1, 1] > 7)].min() > 0.9
+    assert own[1, :, 2][seen[1, :, 2]].max() < 0.1
+    # The camera modality is worth what the best camera is that sees the query.
+    only_dead = seen[1, :, 2] & ~seen[1, :, :2].any(-1)
+    assert modality[1, :, 1][only_dead].max() < 0.1
+    assert modality[1, :, 1][seen[1, :, :2].any(-1)].min() > 0.9
+
+
+def test_only_sensors_that_see_a_query_pull_at_its_weights() -> None:
+    cells, batch = cells_of(2), batch_of(*even_health(0.3, [0.2, 0.9, 0.5]))
+    modality = torch.rand(SAMPLES, QUERIES, 2).requires_grad_()
+    cameras = torch.rand(SAMPLES, QUERIES, 3).requires_grad_()
+    router_loss(weights_of(modality, cameras), cells, batch).backward()
+    assert modality.grad is not None
+    assert cameras.grad is not None
+    assert torch.equal(modality.grad[..., 0] != 0, cells.bev_inside)
+    assert torch.equal(modality.grad[..., 1] != 0, cells.image_visible.any(-1))
+    assert torch.equal(cameras.grad != 0, cells.image_visible)
+
+
+@pytest.mark.parametrize("points", [(5, 0), None])
+def test_samples_without_lidar_tokens_have_no_lidar_term(points: tuple[int, ...] | None) -> None:
+    cells, batch = cells_of(3), batch_of(*even_health(0.0, [1.0, 1.0, 1.0]), points=points)
+    modality = torch.full((SAMPLES, QUERIES, 2), 0.5, requires_grad=True)
+    router_loss(weights_of(modality, torch.full((SAMPLES, QUERIES, 3), 0.5)), cells, batch).backward()
+    assert modality.grad is not None
+    lidar = modality.grad[..., 0]
+    assert not lidar[1].any()
+    assert lidar[0].any() == (points is not None)
+
+
+def test_a_batch_without_cameras_and_one_that_sees_nothing_have_finite_losses() -> None:
+    cells = cells_of(4)
+    blind = QueryCells(
+        cells.bev, torch.zeros_like(cells.bev_inside), cells.image, torch.zeros_like(cells.image_visible)
+    )
+    weights = weights_of(torch.rand(SAMPLES, QUERIES, 2), torch.rand(SAMPLES, QUERIES, 3))
+    assert router_loss(weights, blind, batch_of(*even_health(1.0, [1.0] * 3))) == 0
+
+    layout = TokenLayout(bev=LAYOUT.bev)
+    points = torch.rand(SAMPLES, QUERIES, 3) * 100 - 50
+    alone = project(points, RANGE, torch.zeros(SAMPLES, 0, 4, 4), (0, 0), layout)
+    lidar_only = QueryWeights(
+        torch.full((SAMPLES, QUERIES, 2), 0.5),
+        torch.zeros(SAMPLES, QUERIES, 0),
+        torch.zeros(SAMPLES, *LAYOUT.bev),
+        torch.zeros(SAMPLES, 0, 0, 0),
+    )
+    batch = batch_of(torch.ones(SAMPLES, 64, 64), torch.zeros(SAMPLES, 0, *HEALTH_GRID))
+    assert router_loss(lidar_only, alone, batch).item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
+
+
+def test_weights_at_their_limits_and_half_precision_give_finite_gradients() -> None:
+    cells, batch = cells_of(5), batch_of(*even_health(0.0, [1.0, 0.0, 0.5]))
+    logits = torch.tensor([-120.0, 120.0]).repeat(SAMPLES, QUERIES, 1).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        modality = logits.sigmoid()
+        loss = router_loss(
+            weights_of(modality.bfloat16(), modality[..., 1:].expand(-1, -1, 3).bfloat16()), cells, batch
+        )
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
