@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from helpers.places import REFERENCE
 
 
 @pytest.fixture(scope="session")
 def shared_reference() -> Path:
     """The folder with reference data of published models; users do not have it."""
-    folder = Path(__file__).parents[2] / "shared" / "reference"
+    folder = REFERENCE
     if not folder.is_dir():
         pytest.skip(f"needs the reference data of published models in {folder}")
     return folder

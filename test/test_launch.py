@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 ARGUMENTS = {"config", "model", "checkpoint", "device", "bag", "rviz", "use_sim_time"}
 

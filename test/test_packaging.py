@@ -13,8 +13,7 @@ from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from helpers.places import ROOT
 
 # Where rosdep's key (checked against ros/rosdistro) or pip's name is not the module's.
 ROSDEP_KEYS = {

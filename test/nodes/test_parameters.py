@@ -1,10 +1,10 @@
 """Parameters are documented, read together, and refused together."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.places import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
@@ -12,7 +12,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 from aqr_perception.nodes import parameters  # noqa: E402
 from aqr_perception.options import OptionError  # noqa: E402
 
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = ROOT / "config"
 
 
 def defaults(cameras: list[str] | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.places import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
@@ -46,7 +47,7 @@ def test_the_keyframe_bag_played_over_dds_gives_one_array_with_the_sweeps_stamp(
     ros: None, shared_reference: Path, tmp_path: Path
 ) -> None:
     bag = write_keyframe_bag(shared_reference / "nuscenes_keyframe", tmp_path / "keyframe.mcap")
-    config = Path(__file__).parents[2] / "config" / "nuscenes.yaml"
+    config = ROOT / "config" / "nuscenes.yaml"
     # A loaded machine delivers late; what is late must neither miss the frame nor make one of its own.
     patient = ("-p", "camera_wait:=5.0", "-p", "lidar_timeout:=30.0", "-p", "transform_wait:=5.0")
     node = RunningNode(config, "-p", "score_threshold:=0.0", *patient, log=tmp_path / "node.log")

@@ -2,11 +2,11 @@
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import pytest
+from helpers.places import ROOT
 
-SOURCES = Path(__file__).parents[2] / "ros_from_pip" / "src"
+SOURCES = ROOT / "ros_from_pip" / "src"
 
 
 def ros_comes_from_pip() -> bool:
@@ -38,7 +38,7 @@ def hearer():
 
 
 def _process():
-    from tf2_nodes import Process  # only where ROS is: tests without it share this file
+    from helpers.tf2_nodes import Process  # only where ROS is: tests without it share this file
 
     process = Process()
     yield process

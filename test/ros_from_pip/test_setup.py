@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.places import ROOT
 
-SETUP = Path(__file__).parents[2] / "ros_from_pip" / "setup.sh"
+SETUP = ROOT / "ros_from_pip" / "setup.sh"
 TOOLS = ("bash", "dirname", "flock", "grep", "paste", "sort", "tr")
 PYTHON_3_12 = "case $2 in *print*) echo 3.12.1;; *rclpy*) exit 1;; esac"
 PYTHON_3_9 = "case $2 in *print*) echo 3.9.18;; *) exit 1;; esac"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import REFERENCE
 from numpy.typing import NDArray
 
 from aqr_perception.data.sources.keyframe import KeyframeDataset
@@ -12,7 +13,7 @@ from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform, transform_points
 from aqr_perception.keyframe import KeyframeError
 
-KEYFRAME = Path(__file__).parents[3] / ".." / "shared" / "reference" / "nuscenes_keyframe"
+KEYFRAME = REFERENCE / "nuscenes_keyframe"
 
 
 @pytest.fixture(scope="module")

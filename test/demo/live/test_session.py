@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.places import ROOT
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
@@ -15,7 +16,7 @@ from aqr_perception.demo.recording import BEV, RING
 from aqr_perception.demo.simulated_drive import DemoDrive
 from aqr_perception.demo.truth import read_truth
 
-CONFIG = Path(__file__).parents[2] / "config" / "demo.yaml"
+CONFIG = ROOT / "config" / "demo.yaml"
 FAILURES = (
     Failure("front", "/front/image_raw/compressed", "black", 0.3, 0.7),
     Failure("lidar", "/lidar/points", "gone", 0.7, 1.9),

@@ -1,17 +1,17 @@
 """Box codes and the choice of the best objects."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.places import REFERENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.boxes.coder import decode, decode_boxes, encode
 
-GOLDEN = Path(__file__).parents[3] / ".." / "shared" / "reference" / "golden"
+GOLDEN = REFERENCE / "golden"
 
 coordinate = st.floats(-60, 60, width=32)
 size = st.floats(0.0625, 30, width=32)

@@ -1,16 +1,16 @@
 """The prediction heads against the published layout: one grouped convolution over queries for all decoder layers."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.places import REFERENCE
 from torch import Tensor
 
 from aqr_perception.models.boxes.task_heads import TaskHeads
 
-CHECKPOINTS = Path(__file__).parents[3] / ".." / "shared" / "reference" / "checkpoints"
+CHECKPOINTS = REFERENCE / "checkpoints"
 RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 
 

@@ -3,14 +3,14 @@
 import importlib.util
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.places import REFERENCE
 from torch import Tensor, nn
 
-REFERENCE = Path(__file__).parents[3] / ".." / "shared" / "reference"
+REFERENCE = REFERENCE
 
 
 class PublishedModel:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
+from helpers.places import REFERENCE
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
@@ -28,7 +29,7 @@ from aqr_perception.nodes.input.assembler import (
 )
 from aqr_perception.nodes.stamps import ns_to_stamp
 
-KEYFRAME = Path(__file__).parents[3] / ".." / "shared" / "reference" / "nuscenes_keyframe"
+KEYFRAME = REFERENCE / "nuscenes_keyframe"
 START = 1_500_000_000_000_000_000
 MS = 1_000_000
 INTRINSICS = np.array([[30.0, 0.0, 20.0], [0.0, 30.0, 12.0], [0.0, 0.0, 1.0]])
