@@ -1,1 +1,1 @@
-"""What `aqr_perception benchmark` measures."""
+"""Speed and memory measurements of `aqr_perception benchmark`."""

@@ -1,4 +1,4 @@
-"""Cross-attention with window bias and attention mass, against plain attention and against the dense bias."""
+"""Time and memory of cross-attention: plain, with window bias, with attention mass, and with a dense bias."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from aqr_perception.benchmarks.turns import median_milliseconds
+from aqr_perception.benchmarks.alternating_timing import median_milliseconds
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.window_bias import WindowBias, build
 from aqr_perception.models.tokens import TokenLayout
@@ -21,13 +21,13 @@ from aqr_perception.models.transformer.attention import attend
 from aqr_perception.options import AqrOptions
 
 _DEPTH = 32
-_SEEN_BY = 1.3
-"""Cameras that see a query on average, as in nuScenes' ring."""
+_CAMERAS_PER_QUERY = 1.3
+"""Average number of cameras that see a query, as in nuScenes' camera ring."""
 
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """Sizes of one cross-attention."""
+    """Sizes of a cross-attention layer."""
 
     queries: int
     bev: tuple[int, int]
@@ -38,13 +38,13 @@ class AttentionCase:
 
 @dataclass(frozen=True)
 class AttentionTime:
-    """One way of computing it.
+    """Time and memory of one variant.
 
     Attributes:
         median_ms: wall time of one layer.
-        time_ratio: to plain attention.
-        peak_memory_mib: of a process that did nothing else (of the GPU where there is one).
-        memory_ratio: to plain attention.
+        time_ratio: relative to plain attention.
+        peak_memory_mib: peak of a process that does nothing else; peak of the GPU memory on a GPU.
+        memory_ratio: relative to plain attention.
     """
 
     variant: str
@@ -60,7 +60,7 @@ class AttentionTime:
 def run(
     case: AttentionCase, repeats: int, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[AttentionTime]:
-    """Measure every variant, alternating between them so that all see the same machine."""
+    """Measure every variant in alternation."""
     memory = {name: peak_memory(case, name, device, dtype) for name in tqdm(_VARIANTS, desc="memory", leave=False)}
     inputs = _inputs(case, device, dtype)
     medians = median_milliseconds(
@@ -75,7 +75,7 @@ def run(
 
 
 def table(case: AttentionCase, rows: list[AttentionTime]) -> str:
-    """Return a table for people."""
+    """Return the rows as a text table."""
     keys = TokenLayout(case.bev, case.views, case.image).total
     lines = [
         f"{case.queries} queries x {keys} keys x {case.heads} heads, {torch.get_num_threads()} threads",
@@ -95,7 +95,7 @@ def _inputs(case: AttentionCase, device: str, dtype: torch.dtype) -> tuple[Tenso
     def cells(grid: tuple[int, int], *shape: int) -> Tensor:
         return torch.stack([torch.randint(size, shape, generator=generator) for size in grid], dim=-1)
 
-    visible = torch.rand(1, case.queries, case.views, generator=generator) < _SEEN_BY / max(case.views, 1)
+    visible = torch.rand(1, case.queries, case.views, generator=generator) < _CAMERAS_PER_QUERY / max(case.views, 1)
     placed = QueryCells(
         cells(case.bev, 1, case.queries),
         torch.ones(1, case.queries, dtype=torch.bool),
@@ -131,7 +131,7 @@ def _both(query: Tensor, key: Tensor, value: Tensor, bias: WindowBias) -> None:
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, bias: WindowBias) -> None:
-    # What attention modules take: one additive mask a head.
+    # Common attention modules take one additive mask for each head.
     mask = bias.dense().to(query.dtype)[:, None].repeat(1, query.shape[1], 1, 1)
     torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
 
@@ -146,10 +146,12 @@ _VARIANTS: dict[str, Callable[[Tensor, Tensor, Tensor, WindowBias], None]] = {
 
 
 def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dtype) -> float:
-    """Return MiB of one run of a variant; on a CPU from a process of its own, since a process's peak never falls.
+    """Return the peak memory in MiB of one run of a variant.
+
+    A CPU run gets a new process, because the peak of a process never falls.
 
     Raises:
-        RuntimeError: that process failed; with what it said.
+        RuntimeError: the process failed; the message contains its error output.
     """
     if device != "cpu":
         inputs = _inputs(case, device, dtype)
@@ -157,7 +159,7 @@ def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dty
         with torch.inference_mode():
             _VARIANTS[variant](*inputs)
         return torch.cuda.max_memory_allocated() / 2**20
-    # Not multiprocessing: it imports the caller's script again, and replaces workers that die of that without end.
+    # Not multiprocessing: it imports the caller's script again, and restarts workers that die of that without limit.
     settings = json.dumps({"case": asdict(case), "variant": variant, "dtype": str(dtype).removeprefix("torch.")})
     measured = subprocess.run(
         [sys.executable, "-m", "aqr_perception.benchmarks.attention_time", settings],
@@ -178,5 +180,5 @@ def _peak_of_this_process(case: AttentionCase, variant: str, dtype: torch.dtype)
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    print(_peak_of_this_process(AttentionCase(**asked["case"]), asked["variant"], getattr(torch, asked["dtype"])))
+    request = json.loads(sys.argv[1])
+    print(_peak_of_this_process(AttentionCase(**request["case"]), request["variant"], getattr(torch, request["dtype"])))

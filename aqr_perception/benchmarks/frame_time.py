@@ -1,4 +1,4 @@
-"""How long one frame takes, stage by stage, and how much memory."""
+"""Time of one frame by stage, and peak memory."""
 
 import resource
 import statistics
@@ -16,7 +16,7 @@ from aqr_perception.options import DetectionOptions
 
 @dataclass(frozen=True)
 class StageTime:
-    """Median and 95th percentile of a stage's wall time, milliseconds."""
+    """Median and 95th percentile of the wall time of a stage in milliseconds."""
 
     stage: str
     median_ms: float
@@ -25,10 +25,10 @@ class StageTime:
 
 @dataclass(frozen=True)
 class FrameBenchmark:
-    """What was measured, and on what.
+    """Times of one frame by stage, and the conditions of the measurement.
 
     Attributes:
-        peak_memory_mib: of the GPU where the model runs on one, otherwise of the whole process since its start.
+        peak_memory_mib: peak of the GPU memory if the model runs on a GPU, otherwise of the process since its start.
     """
 
     preset: str
@@ -43,7 +43,7 @@ class FrameBenchmark:
         return asdict(self)
 
     def table(self) -> str:
-        """Return a table for people."""
+        """Return the figures as a text table."""
         lines = [
             f"{self.preset} on {self.device}, {self.precision}, {self.threads} threads, {self.frames} frames",
             f"{'stage':<14}{'median ms':>12}{'p95 ms':>12}",
@@ -54,7 +54,7 @@ class FrameBenchmark:
 
 
 def run(detector: Detector, frame: Frame, repeats: int, options: DetectionOptions | None = None) -> FrameBenchmark:
-    """Detect in one frame again and again, after two rounds of warming up."""
+    """Measure repeated detection in one frame, after two warm-up runs."""
     cuda = detector.device.type == "cuda"
     for _ in range(2):
         detector.detect(frame, options)
@@ -64,8 +64,8 @@ def run(detector: Detector, frame: Frame, repeats: int, options: DetectionOption
     for _ in tqdm(range(repeats), desc=detector.preset_name, unit="frame", leave=False):
         start = time.perf_counter()
         result = detector.detect(frame, options)
-        for stage, spent in {**result.seconds, "total": time.perf_counter() - start}.items():
-            seconds.setdefault(stage, []).append(spent)
+        for stage, duration in {**result.seconds, "total": time.perf_counter() - start}.items():
+            seconds.setdefault(stage, []).append(duration)
     return FrameBenchmark(
         preset=detector.preset_name,
         device=torch.cuda.get_device_name(detector.device) if cuda else "cpu",
@@ -73,8 +73,8 @@ def run(detector: Detector, frame: Frame, repeats: int, options: DetectionOption
         threads=torch.get_num_threads(),
         frames=repeats,
         stages=tuple(
-            StageTime(stage, 1e3 * statistics.median(spent), 1e3 * float(np.percentile(spent, 95)))
-            for stage, spent in seconds.items()
+            StageTime(stage, 1e3 * statistics.median(durations), 1e3 * float(np.percentile(durations, 95)))
+            for stage, durations in seconds.items()
         ),
         peak_memory_mib=torch.cuda.max_memory_allocated(detector.device) / 2**20
         if cuda

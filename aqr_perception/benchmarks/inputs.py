@@ -1,4 +1,6 @@
-"""A made-up frame to measure with, as large as one of nuScenes."""
+"""Made-up frame of the size of a nuScenes frame, to measure with."""
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from aqr_perception.geometry import rigid_transform
 
 
 def made_up_frame(seed: int = 0) -> Frame:
-    """Return six 1600 x 900 pictures of noise and a 32-beam sweep of a ground plane with walls, always the same."""
+    """Return six 1600 x 900 noise images and a 32-beam sweep of a ground plane with walls, determined by the seed."""
     random = np.random.default_rng(seed)
     views = []
     for index in range(6):
@@ -20,7 +22,7 @@ def made_up_frame(seed: int = 0) -> Frame:
         extrinsics = np.eye(4)
         extrinsics[:3, :3] = np.stack((right, [0, 0, -1], forward))
         intrinsics = np.array([[1266.0, 0, 800], [0, 1266, 450], [0, 0, 1]])
-        image: NDArray = cv2.resize(coarse, (1600, 900), interpolation=cv2.INTER_CUBIC)
+        image: NDArray[Any] = cv2.resize(coarse, (1600, 900), interpolation=cv2.INTER_CUBIC)
         views.append(
             CameraView(f"camera_{index}", image, intrinsics, extrinsics @ rigid_transform([0, 0, 0.3], [0, 0, 0, 1]))
         )

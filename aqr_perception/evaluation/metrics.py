@@ -1,16 +1,16 @@
-"""nuScenes detection metrics (arXiv:1903.11027, section 3) of detections and truths, by nuscenes-devkit's functions.
+"""nuScenes detection metrics (arXiv:1903.11027, section 3), computed with nuscenes-devkit's functions.
 
-What is the devkit's: matching, average precision, true-positive errors, thresholds, ranges and weights
-(configuration ``detection_cvpr_2019``). What is ours:
+The devkit does the matching, average precision and true-positive errors, with the thresholds, ranges and weights of its
+configuration ``detection_cvpr_2019``. Three things differ:
 
-- Boxes are compared in their frame's model frame, each frame a sample of its own, and ranges are counted from its
-  origin. The devkit moves both to the world and counts from the ego vehicle's origin, 0.94 m from nuScenes' LiDAR.
-- Neither `Detections` nor `GroundTruth` has an attribute. Both get theirs from class and speed, by the rule with which
-  mmdetection3d, and so CMT's authors, fill in their submissions. AAE then says whether motion was recognised; it is
-  lower than the official one, whose truth also knows the parked from the stopped and the sitting from the standing.
-- Only classes that occur in the truth count, and only errors that such a class defines (cones have no heading, velocity
-  or attribute, barriers no velocity or attribute). The devkit gives an absent class AP 0 and errors 1, which would mark
-  a small set of frames down for what it does not contain. With all ten classes the figures are the devkit's.
+- Boxes are compared in the model frame, each frame as its own sample, and ranges are measured from its origin. The
+  devkit compares in the world frame and measures ranges from the ego vehicle's origin, 0.94 m from nuScenes' LiDAR.
+- Neither `Detections` nor `GroundTruth` has attributes. Both get theirs from class and speed, by the rule with which
+  mmdetection3d, and so CMT's authors, fill in their submissions. AAE then measures whether motion was recognised. It is
+  lower than the official AAE, whose truth also tells parked from stopped vehicles and sitting from standing people.
+- Only classes in the truth count, and only errors that the class defines (cones have no heading, velocity or attribute,
+  barriers no velocity or attribute). The devkit gives an absent class AP 0 and errors 1, which would penalise a small
+  set of frames for missing classes. With all ten classes, the figures equal the devkit's.
 """
 
 import math
@@ -34,15 +34,15 @@ ERRORS: Mapping[str, str] = {
     "AVE": "vel_err",
     "AAE": "attr_err",
 }
-"""The true-positive errors and their names in the devkit: translation (m), scale (1 - IoU), orientation (rad), velocity
-(m/s), attribute (1 - accuracy)."""
+"""True-positive errors and their devkit names: translation (m), scale (1 - IoU), orientation (rad), velocity (m/s),
+attribute (1 - accuracy)."""
 
 _UNDEFINED = {"traffic_cone": ("AOE", "AVE", "AAE"), "barrier": ("AVE", "AAE")}
-_MOVING_SPEED = 0.2  # m/s, mmdetection3d's
+_MOVING_SPEED = 0.2  # m/s, as in mmdetection3d
 
 
 class EvaluationError(ValueError):
-    """There is nothing that could be scored; the message says what is missing."""
+    """There is nothing to score; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class DetectionScores:
 
     Attributes:
         mean_ap: AP, averaged over `classes` and the distances 0.5, 1, 2 and 4 m.
-        nds: nuScenes detection score, of `mean_ap` and `errors`.
-        errors: ATE, ASE, AOE, AVE and AAE averaged over `classes`, without those that none of them defines.
+        nds: nuScenes detection score from `mean_ap` and `errors`.
+        errors: ATE, ASE, AOE, AVE and AAE, averaged over `classes`; an error that no class defines is absent.
         ap: by class and distance in metres.
-        class_errors: by class, those that it defines.
-        classes: the classes that occur in the truth; all means are over these.
-        frames, objects: how many frames and, within their class's range, objects were looked for.
+        class_errors: errors that the class defines, by class.
+        classes: classes in the truth; all means are over these.
+        frames, objects: numbers of frames, and of true objects within the range of their class.
     """
 
     mean_ap: float
@@ -73,34 +73,38 @@ class DetectionScores:
 
 
 def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_points: bool = True) -> DetectionScores:
-    """Return the metrics of frames' detections against their truths.
+    """Return the metrics of detections against their truth.
 
     Args:
-        pairs: of each frame. Scores need not be thresholded: average precision wants the uncertain ones too.
-        need_lidar_points: as in the devkit, leave out true objects without a single LiDAR point. Where a sensor was
-            made to fail, the truth must nevertheless be that of the frame with all sensors, or the lost objects would
-            not be missed; without any LiDAR in the data at all, say False.
+        pairs: detections and truth of each frame. Average precision needs detections of every score.
+        need_lidar_points: whether to ignore true objects without a LiDAR point, as the devkit does. Pass the truth of
+            the frame with all sensors even if a sensor failed: otherwise objects that the failure hides would not count
+            as missed. Pass False for data without LiDAR.
 
     Raises:
-        EvaluationError: no object is left to look for, or a frame has more detections than nuScenes allows.
+        EvaluationError: the truth has no object to detect, or a frame has more detections than nuScenes allows.
     """
     config = config_factory("detection_cvpr_2019")
     predicted, true = _Samples(config), _Samples(config)
     frames = 0
-    for frames, (found, truth) in enumerate(pairs, start=1):
-        if len(found) > config.max_boxes_per_sample:
+    for frames, (detections, truth) in enumerate(pairs, start=1):
+        if len(detections) > config.max_boxes_per_sample:
             raise EvaluationError(
-                f"frame {frames} has {len(found)} detections, but nuScenes allows {config.max_boxes_per_sample}; "
+                f"frame {frames} has {len(detections)} detections, but nuScenes allows {config.max_boxes_per_sample}; "
                 "lower max_detections"
             )
-        kept = truth.keep(truth.lidar_points > 0) if need_lidar_points else truth
-        true.add(frames, kept.boxes, kept.labels)
-        predicted.add(frames, found.boxes, found.labels, found.scores)
+        truth = truth.keep(truth.lidar_points > 0) if need_lidar_points else truth
+        true.add(frames, truth.boxes, truth.labels)
+        predicted.add(frames, detections.boxes, detections.labels, detections.scores)
     classes = tuple(name for name in CLASSES if true.objects[name])
     if not classes:
         raise EvaluationError(
-            f"{frames} frames have no object within its class's range"
-            + (" that has a LiDAR point; without LiDAR, count objects without points too" if need_lidar_points else "")
+            f"{frames} frames have no object within the range of its class"
+            + (
+                " that has a LiDAR point; for data without LiDAR, also count objects without points"
+                if need_lidar_points
+                else ""
+            )
         )
     metrics = DetectionMetrics(config)
     for name in classes:
@@ -108,11 +112,12 @@ def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_poin
     return _summary(metrics, config, classes, frames, sum(true.objects.values()))
 
 
-def attribute(name: str, velocity: NDArray) -> str:
-    """Return the nuScenes attribute of an object of a class that moves at (2,) m/s; empty where there is none.
+def attribute(name: str, velocity: NDArray[np.floating]) -> str:
+    """Return the nuScenes attribute of an object with a (2,) velocity in m/s; empty if the class has none.
 
-    The rule of mmdetection3d's ``NuScenesDataset``: faster than 0.2 m/s is moving, or has a rider; slower is each
-    class's most frequent attribute at rest. A velocity that is not known gives none, which the devkit leaves out.
+    Follows mmdetection3d's ``NuScenesDataset``: an object faster than 0.2 m/s is moving or has a rider; a slower one
+    has the most frequent attribute of its class at rest. An unknown velocity (NaN) gives none, and the devkit ignores
+    the object's attribute.
     """
     speed = math.hypot(float(velocity[0]), float(velocity[1]))
     if name in _UNDEFINED or math.isnan(speed):
@@ -128,27 +133,33 @@ def attribute(name: str, velocity: NDArray) -> str:
 
 
 class _Samples:
-    """Boxes within their class's range, by class, as the devkit takes them, and how many there are."""
+    """The devkit's boxes, and their number, by class; boxes outside the range of their class are dropped."""
 
     def __init__(self, config: DetectionConfig) -> None:
         self._ranges: Mapping[str, float] = config.class_range
         self.boxes: dict[str, EvalBoxes] = defaultdict(EvalBoxes)
         self.objects: dict[str, int] = defaultdict(int)
 
-    def add(self, frame: int, boxes: NDArray, labels: NDArray, scores: NDArray | None = None) -> None:
+    def add(
+        self,
+        frame: int,
+        boxes: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        scores: NDArray[np.floating] | None = None,
+    ) -> None:
         token = str(frame)
         for index, label in enumerate(labels):
             name, box = CLASSES[label], boxes[index].astype(float)
             if math.hypot(box[0], box[1]) >= self._ranges[name]:
                 continue
-            # One class at a time: the devkit searches all boxes of a frame for those of a class, again and again.
+            # One `EvalBoxes` for each class: the devkit searches all boxes of a frame for each class.
             self.boxes[name].add_boxes(
                 token, [_box(token, name, box, -1.0 if scores is None else float(scores[index]))]
             )
             self.objects[name] += 1
 
 
-def _box(token: str, name: str, box: NDArray, score: float) -> DetectionBox:
+def _box(token: str, name: str, box: NDArray[np.floating], score: float) -> DetectionBox:
     x, y, z, length, width, height, yaw, *velocity = box.tolist()
     return DetectionBox(
         sample_token=token,
@@ -190,9 +201,9 @@ def _summary(
         error: float(np.nanmean([of_class[error] for of_class in class_errors.values() if error in of_class]))
         for error in defined
     }
-    # NDS, equation 3 of the paper, over the errors that are defined here.
-    kept = sum(max(0.0, 1.0 - error) for error in errors.values())
-    nds = (config.mean_ap_weight * metrics.mean_ap + kept) / (config.mean_ap_weight + len(errors))
+    # NDS, equation 3 of the paper, over the defined errors.
+    error_score = sum(max(0.0, 1.0 - error) for error in errors.values())
+    nds = (config.mean_ap_weight * metrics.mean_ap + error_score) / (config.mean_ap_weight + len(errors))
     return DetectionScores(
         mean_ap=metrics.mean_ap,
         nds=nds,

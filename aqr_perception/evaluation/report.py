@@ -1,4 +1,4 @@
-"""The robustness table for people and machines: text, Markdown, JSON and a plot."""
+"""Robustness table as text, Markdown, JSON and a plot."""
 
 import json
 from collections.abc import Sequence
@@ -8,30 +8,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aqr_perception.evaluation.bars import bars
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
 from aqr_perception.frame import CLASSES
 from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
 _MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
-"""AQR off is grey and on is green; further modes follow."""
+"""By mode: grey for AQR off, green for on, then the others."""
 
 _UNITS = {"ATE": " m", "ASE": "", "AOE": " rad", "AVE": " m/s", "AAE": ""}
 
 
 def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
-    """Write ``robustness.json``, ``.md`` and ``.png`` to a folder, made where it is missing; return their paths."""
+    """Write ``robustness.json``, ``.md`` and ``.png`` to a folder, which is created if missing; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures, page, picture = (folder / f"robustness.{suffix}" for suffix in ("json", "md", "png"))
-    figures.write_text(json.dumps({**table.as_dict(), "bars": [bar.as_dict() for bar in bars(table)]}, indent=2) + "\n")
+    figures.write_text(json.dumps(table.as_dict(), indent=2) + "\n")
     page.write_text(markdown(table))
     plot(table, picture)
     return figures, page, picture
 
 
 def text(table: RobustnessTable) -> str:
-    """Return the table for a terminal, with what else was measured below it."""
+    """Return the table for a terminal, with further figures below it."""
     header, rows = _cells(table)
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [
@@ -39,19 +38,19 @@ def text(table: RobustnessTable) -> str:
         for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
     ]
     rule = "-" * len(lines[0])
-    return "\n".join([_title(table), rule, lines[0], rule, *lines[1:], rule, *_remarks(table)])
+    return "\n".join([_title(table), rule, lines[0], rule, *lines[1:], rule, *_notes(table)])
 
 
 def markdown(table: RobustnessTable) -> str:
-    """Return the table as Markdown, with what else was measured below it."""
+    """Return the table as Markdown, with further figures below it."""
     header, rows = _cells(table)
     ruler = ["---", *["---:"] * (len(header) - 1)]
     lines = ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
-    return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {remark}" for remark in _remarks(table))]) + "\n"
+    return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {note}" for note in _notes(table))]) + "\n"
 
 
 def plot(table: RobustnessTable, path: Path) -> None:
-    """Write a PNG: NDS by scenario and mode with its share of clean, and the sensors' weights in the last mode."""
+    """Write a PNG of NDS and share of clean by scenario and mode, and of the sensor weights in the last mode."""
     figure = Figure(figsize=(11, 1.8 + 0.3 * len(table.rows)), layout="constrained")
     scores, weights = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     _plot_scores(scores, table)
@@ -70,7 +69,7 @@ def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
         )
     axes.set_yticks(range(len(table.scenarios)), list(table.scenarios))
     axes.invert_yaxis()
-    # Room for the labels beside the longest bar.
+    # Leave room for the label of the longest bar.
     axes.set_xlim(0, 1.35 * max(max(row.scores.nds for row in table.rows), 0.05))
     axes.set_xlabel("NDS (share of clean)")
     _tidy(axes)
@@ -97,7 +96,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def _bar_places(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
-    """Return each mode's offset from its scenario's place, bar height and colour."""
+    """Return the vertical offset, height and colour of the bars of each mode."""
     height = 0.8 / len(modes)
     return [
         (mode, (index - (len(modes) - 1) / 2) * height, 0.95 * height, _MODE_COLOURS[index % len(_MODE_COLOURS)])
@@ -106,7 +105,7 @@ def _bar_places(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, s
 
 
 def _cells(table: RobustnessTable) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the table; modes are called ``off`` and ``on``, as there is little room."""
+    """Return the header and the rows of the table; modes have short names (``off``, ``on``) to save width."""
     header = ["scenario"]
     for mode in table.modes:
         short = _mode_name(mode).removeprefix("AQR ")
@@ -127,37 +126,37 @@ def _title(table: RobustnessTable) -> str:
     return f"{table.model}: {table.frames} frames, {scores.objects} objects of {len(scores.classes)} classes"
 
 
-def _remarks(table: RobustnessTable) -> list[str]:
-    """Return what the table's columns do not say, a sentence each."""
+def _notes(table: RobustnessTable) -> list[str]:
+    """Return the figures that have no column, one sentence each."""
     last = _mode_name(table.modes[-1])
-    remarks = [
-        "Share: NDS by the same column's clean NDS. "
-        f"LiDAR, cameras: mean weight of detections with {last}, each counted by its score"
+    notes = [
+        "Share: NDS divided by the clean NDS of the same mode. "
+        f"LiDAR, cameras: score-weighted mean weights of the detections, {last}"
     ]
     means = {mode: table.mean_failure_nds(mode) for mode in table.modes}
     known = {mode: mean for mode, mean in means.items() if mean is not None}
     if known:
         by_mode = ", ".join(f"{mean:.3f} with {_mode_name(mode)}" for mode, mean in known.items())
-        remarks.append(f"NDS in the mean over the failures: {by_mode}")
+        notes.append(f"Mean NDS over the failure scenarios: {by_mode}")
     clean = table.row(CLEAN, table.modes[-1]).scores
     if table.history is not None:
-        remarks.append(f"Frames that the model was shown before each one: {table.history}")
+        notes.append(f"Earlier frames that the model saw before each frame: {table.history}")
     errors = ", ".join(f"{name} {error:.3f}{_UNITS[name]}" for name, error in clean.errors.items())
-    remarks.append(f"True-positive errors, clean, {last}: {errors}")
+    notes.append(f"True-positive errors, clean, {last}: {errors}")
     by_class = ", ".join(f"{name} {np.mean(list(ap.values())):.3f}" for name, ap in clean.ap.items())
-    remarks.append(f"AP by class, clean, {last}: {by_class}")
+    notes.append(f"AP by class, clean, {last}: {by_class}")
     absent = [name for name in CLASSES if name not in clean.classes]
     if absent:
-        remarks.append(f"Not in the truth, and so not in any mean: {', '.join(absent)}")
+        notes.append(f"Classes absent from the truth, excluded from all means: {', '.join(absent)}")
     if table.blackout is not None:
-        seen = table.blackout
-        remarks.append(
-            f"A camera goes black: its mean weight, for the {seen.queries} queries that it sees, goes from "
-            f"{seen.intact:.3f} to {seen.black:.3f} ({seen.ratio:.2f} of it is left); the camera modality's, "
-            f"of the same queries, from {seen.modality_intact:.3f} to {seen.modality_black:.3f} "
-            f"({seen.modality_ratio:.2f})"
+        blackout = table.blackout
+        notes.append(
+            f"One black camera: its mean weight for the {blackout.queries} queries in its view falls from "
+            f"{blackout.intact:.3f} to {blackout.black:.3f} (ratio {blackout.ratio:.2f}); the weight of the camera "
+            f"modality for the same queries, from {blackout.modality_intact:.3f} to {blackout.modality_black:.3f} "
+            f"(ratio {blackout.modality_ratio:.2f})"
         )
-    return remarks + [f"Bar: {bar}" for bar in bars(table)]
+    return notes
 
 
 def _mode_name(mode: AqrMode) -> str:

@@ -1,7 +1,7 @@
-"""What is left of a detector when sensors fail: every scenario with AQR off and on, always against the clean truth."""
+"""Robustness table: detection scores in every failure scenario, AQR off and on, against the clean truth."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -13,26 +13,26 @@ from aqr_perception.data.frames import LabelledFrames
 from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights
-from aqr_perception.evaluation.examination import Examination
+from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
 from aqr_perception.evaluation.scenarios import Scenario
-from aqr_perception.evaluation.workers import each_answers, each_result
+from aqr_perception.evaluation.workers import evaluate_frames, process_pool
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
 
 CLEAN = "clean"
-"""The scenario in which nothing fails, to which the others are compared."""
+"""Name of the scenario without failures, to which the others are compared."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RobustnessRow:
-    """One scenario with AQR in one mode.
+    """Scores of one scenario in one AQR mode.
 
     Attributes:
-        share_of_clean: its NDS by the same mode's clean NDS; 0 where that is 0.
-        lidar_weight, camera_weight: of all detections, each counted by its score, in 0..1.
+        share_of_clean: NDS divided by the clean NDS of the same mode; 0 if the clean NDS is 0.
+        lidar_weight, camera_weight: score-weighted means over all detections, in 0..1.
     """
 
     scenario: str
@@ -45,15 +45,16 @@ class RobustnessRow:
 
 @dataclass(frozen=True)
 class RobustnessTable:
-    """Every scenario in every mode.
+    """Scores of every scenario in every AQR mode.
 
     Attributes:
-        model: the detector's preset.
-        frames: how many frames each figure comes from.
-        seed: of the scenarios' chances.
-        rows: by scenario in the order given, each in every mode.
-        blackout: None where there is no router or no frame with a camera.
-        history: frames that the detector was shown before each, of the same drive; None where it does not remember.
+        model: name of the detector's preset.
+        frames: number of frames behind each figure.
+        seed: random seed of the scenarios.
+        rows: scenarios in the given order, each in every mode.
+        blackout: None without a router or without a frame that has a camera.
+        history: number of earlier frames of the drive that the detector saw before each frame; None for a detector
+            without memory.
     """
 
     model: str
@@ -72,14 +73,14 @@ class RobustnessTable:
         return tuple(dict.fromkeys(row.mode for row in self.rows))
 
     def row(self, scenario: str, mode: AqrMode) -> RobustnessRow:
-        """Return one row; KeyError where it was not measured."""
+        """Return the row of a scenario and mode; raise KeyError if it was not measured."""
         for row in self.rows:
             if (row.scenario, row.mode) == (scenario, mode):
                 return row
         raise KeyError((scenario, mode))
 
     def mean_failure_nds(self, mode: AqrMode) -> float | None:
-        """Return a mode's NDS in the mean over all scenarios but the clean one; None where there is no other."""
+        """Return the mean NDS of a mode over all failure scenarios; None if only the clean one was measured."""
         scores = [row.scores.nds for row in self.rows if row.mode == mode and row.scenario != CLEAN]
         return float(np.mean(scores)) if scores else None
 
@@ -100,23 +101,23 @@ def run(
     workers: int = 1,
     progress: bool = True,
 ) -> RobustnessTable:
-    """Detect in every frame under every scenario and mode, and score it against the frame's own, clean truth.
+    """Detect in every frame, scenario and mode, and score the detections against the clean frame's truth.
 
-    A scenario's chances depend on the seed, its name and the frame alone: all modes, and all models evaluated with the
-    same seed, meet the same failures.
+    What fails depends only on seed, scenario and frame: all modes, and all models evaluated with the same seed, see the
+    same failures.
 
     Args:
-        detector: without a trained router, it is only run with AQR off.
-        frames: `LabelledFrame.truth` counts objects without a LiDAR point only where no frame has LiDAR.
+        detector: without a trained router, it runs with AQR off only.
+        frames: objects without a LiDAR point count only if no frame has LiDAR.
         scenarios: by name; `CLEAN` must be among them.
         modes: of AQR.
-        history: for a detector that remembers: frames that it is shown before each, in which the same fails; where the
-            drive starts, fewer. 0 takes its memory away.
-        workers: processes that share the frames, then the rows; see `each_answers`.
+        history: for a detector with memory, how many earlier frames of the drive it sees before each frame, under the
+            same failure; fewer at the start of a drive. 0 evaluates it without memory.
+        workers: number of processes that share the frames, then the rows; see `evaluate_frames`.
         progress: whether to show progress bars.
 
     Raises:
-        EvaluationError: there are no frames, no clean scenario, no worker, or no objects to look for.
+        EvaluationError: there are no frames, no clean scenario, no worker, or no objects to detect.
     """
     if CLEAN not in scenarios:
         raise EvaluationError(
@@ -129,43 +130,59 @@ def run(
     if not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is evaluated", detector.preset_name)
         modes = ("off",)
-    shown = history if detector.remembers else 0
-    examination = Examination(detector, frames, scenarios, modes, seed, shown)
+    history = history if detector.remembers else 0
+    evaluator = FrameEvaluator(detector, frames, scenarios, modes, seed, history)
     bar = partial(tqdm, leave=False, disable=not progress)
-    answers = list(bar(each_answers(examination, workers), "detecting", len(frames), unit="frame"))
-    asked = [(name, mode) for name in scenarios for mode in modes]
-    truths, has_lidar = [answer.truth for answer in answers], any(answer.has_lidar for answer in answers)
-    found = (_Found(name, mode, [answer.found[name, mode] for answer in answers]) for name, mode in asked)
-    score = partial(_row, truths=truths, has_lidar=has_lidar)
-    rows = list(bar(each_result(score, found, workers), "scoring", len(asked), unit="row"))
+    results: list[FrameResult] = list(bar(evaluate_frames(evaluator, workers), "detecting", len(frames), unit="frame"))
+    cases = [
+        _Case(name, mode, [result.detections[name, mode] for result in results]) for name in scenarios for mode in modes
+    ]
+    truths, has_lidar = [result.truth for result in results], any(result.has_lidar for result in results)
+    score = partial(_score, truths=truths, has_lidar=has_lidar)
+    rows: list[RobustnessRow] = list(bar(_score_all(cases, score, workers), "scoring", len(cases), unit="row"))
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
     rows = [replace(row, share_of_clean=share) for row, share in zip(rows, shares, strict=True)]
-    blackout = mean_weights([answer.blackout for answer in answers])
-    remembered = shown if detector.remembers else None
-    return RobustnessTable(detector.preset_name, len(frames), seed, tuple(rows), blackout, remembered)
+    return RobustnessTable(
+        model=detector.preset_name,
+        frames=len(frames),
+        seed=seed,
+        rows=tuple(rows),
+        blackout=mean_weights([result.blackout for result in results]),
+        history=history if detector.remembers else None,
+    )
 
 
-class _Found(NamedTuple):
-    """What was detected in every frame under one scenario and mode."""
+class _Case(NamedTuple):
+    """Detections of every frame in one scenario and mode."""
 
     scenario: str
     mode: AqrMode
     detections: Sequence[Detections]
 
 
-def _row(found: _Found, truths: Sequence[GroundTruth], has_lidar: bool) -> RobustnessRow:
-    """Return a row whose share of clean is not known yet."""
-    scores = evaluate(zip(found.detections, truths, strict=True), need_lidar_points=has_lidar)
-    return RobustnessRow(found.scenario, found.mode, scores, 0.0, *_mean_weights(found.detections))
+def _score_all(
+    cases: Iterable[_Case], score: Callable[[_Case], RobustnessRow], workers: int
+) -> Iterator[RobustnessRow]:
+    if workers == 1:
+        yield from map(score, cases)
+        return
+    with process_pool(workers) as pool:
+        yield from pool.map(score, cases)
 
 
-def _mean_weights(found: Sequence[Detections]) -> tuple[float, float]:
-    """Return the LiDAR's and the cameras' mean weight, detections counted by their scores; 0 without any."""
-    scores = np.concatenate([detections.scores for detections in found]).astype(np.float64)
+def _score(case: _Case, truths: Sequence[GroundTruth], has_lidar: bool) -> RobustnessRow:
+    """Return a row whose share of clean is still 0."""
+    scores = evaluate(zip(case.detections, truths, strict=True), need_lidar_points=has_lidar)
+    return RobustnessRow(case.scenario, case.mode, scores, 0.0, *_mean_sensor_weights(case.detections))
+
+
+def _mean_sensor_weights(frames: Sequence[Detections]) -> tuple[float, float]:
+    """Return the score-weighted mean weights of LiDAR and cameras over all detections; 0 without any."""
+    scores = np.concatenate([detections.scores for detections in frames]).astype(np.float64)
     total = scores.sum()
     if not total > 0:
         return 0.0, 0.0
-    lidar = np.concatenate([detections.lidar_weight for detections in found])
-    camera = np.concatenate([detections.camera_weight for detections in found])
+    lidar = np.concatenate([detections.lidar_weight for detections in frames])
+    camera = np.concatenate([detections.camera_weight for detections in frames])
     return float(scores @ lidar / total), float(scores @ camera / total)

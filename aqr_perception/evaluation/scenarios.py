@@ -1,7 +1,7 @@
-"""The sensor failures of the robustness table, as MoME (arXiv:2503.19776) and its predecessors define them.
+"""Sensor failures of the robustness table, as defined by MoME (arXiv:2503.19776) and its predecessors.
 
-Every scenario takes a frame and gives the same frame with failing sensors; the input is left alone. What is random in
-it comes from `generator`, which depends on scenario, frame and seed alone, so that every model sees the same failures.
+A scenario returns a copy of a frame with failing sensors; it does not change its input. Its random numbers come from
+`generator`, which depends only on scenario, frame and seed: every model sees the same failures.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from aqr_perception.frame import LabelledFrame
 Scenario = Callable[[LabelledFrame, Generator], LabelledFrame]
 
 BEAM_ELEVATIONS = (2.67, 0.0, -2.67, -5.33)
-"""Degrees of the four beams of 32 that the published figures keep."""
+"""Elevations in degrees of the four beams, of 32, that the published figures keep."""
 
 
 def clean(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """Nothing fails."""
+    """Return the frame itself."""
     return labelled
 
 
 def four_beams(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """The LiDAR has four beams, about the horizon."""
+    """Reduce the LiDAR to four beams near the horizon."""
     points = labelled.frame.points
     if points is None:
         return labelled
@@ -35,12 +35,12 @@ def four_beams(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
 
 
 def lidar_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """No cloud arrives."""
+    """Remove the sweep."""
     return with_points(labelled, None)
 
 
 def lidar_field_of_view(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """The LiDAR sees 60 degrees to either side of the vehicle's front."""
+    """Limit the LiDAR to 60 degrees on either side of the vehicle's forward direction."""
     points = labelled.frame.points
     if points is None:
         return labelled
@@ -49,7 +49,7 @@ def lidar_field_of_view(labelled: LabelledFrame, rng: Generator) -> LabelledFram
 
 
 def half_the_objects(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """Half of the objects, rounded at random, return no points."""
+    """Remove the points on half of the objects; an odd number is rounded up or down at random."""
     points, boxes = labelled.frame.points, labelled.truth.boxes
     if points is None:
         return labelled
@@ -59,12 +59,12 @@ def half_the_objects(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
 
 
 def cameras_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """No picture arrives."""
+    """Remove all images."""
     return with_views(labelled, ())
 
 
 def one_camera_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """One camera, another one from frame to frame, sends nothing."""
+    """Remove one camera, chosen anew for each frame."""
     views = labelled.frame.cameras
     if not views:
         return labelled
@@ -73,7 +73,7 @@ def one_camera_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
 
 
 def half_occluded(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """The left or the right half of each picture is covered."""
+    """Cover the left or the right half of each image."""
     views = (
         dataclasses.replace(view, image=camera_corruption.half_occluded(view.image, rng).image)
         for view in labelled.frame.cameras
@@ -91,23 +91,23 @@ SCENARIOS: Mapping[str, Scenario] = {
     "one camera gone": one_camera_gone,
     "half of each image occluded": half_occluded,
 }
-"""The robustness table's rows, in its order."""
+"""Scenarios by name, in the order of the table's rows."""
 
 
 def generator(name: str, labelled: LabelledFrame, seed: int = 0) -> Generator:
-    """Return the generator for a frame in a scenario: the same for the same frame, whichever model looks at it."""
-    # Simulated scenes may share their stamps; their objects differ.
+    """Return the random generator of a frame in a scenario; it does not depend on the model."""
+    # Simulated scenes may have equal stamps, but their objects differ.
     scene = zlib.crc32(np.ascontiguousarray(labelled.truth.boxes).tobytes())
-    # What was seen before a simulated scene's start has a negative stamp, which is no seed.
+    # Frames before the start of a simulated scene have negative stamps, which are not valid seeds.
     stamp = labelled.frame.stamp_ns % 2**63
     return np.random.default_rng([seed, zlib.crc32(name.encode()), stamp, scene])
 
 
 def apply(name: str, labelled: LabelledFrame, seed: int = 0) -> LabelledFrame:
-    """Return a frame as one of the `SCENARIOS` leaves it.
+    """Return a frame with the failure of one of the `SCENARIOS`.
 
     Raises:
-        ValueError: there is no such scenario.
+        ValueError: the scenario does not exist.
     """
     if name not in SCENARIOS:
         raise ValueError(f"scenario {name!r} does not exist; choose one of {', '.join(SCENARIOS)}")

@@ -1,63 +1,58 @@
-"""An examination, or other work, shared among processes."""
+"""Worker processes that share the frames of an evaluation."""
 
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
 
 import torch
 
-from aqr_perception.evaluation.examination import Answers, Examination
+from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 
-AskedT = TypeVar("AskedT")
-ResultT = TypeVar("ResultT")
-
-_examination: Examination
-"""The worker process's own."""
+_evaluator: FrameEvaluator
+"""Set in worker processes only, by `_start_frame_worker`."""
 
 
-def each_answers(examination: Examination, workers: int) -> Iterator[Answers]:
-    """Yield the answers to every frame, in order.
+def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameResult]:
+    """Yield the result of every frame, in order.
 
-    They do not depend on how many workers there are, but for what the last bits of sums owe to the number of threads:
-    a single one works in this process with the threads that PyTorch has, of several each has one.
+    One worker is this process, with all of PyTorch's threads. Of several workers, each is a process with one thread.
+    Results are the same, except for rounding that depends on the number of threads.
 
     Args:
-        workers: processes. Several need an examination that can be pickled.
+        workers: number of processes. Several need an evaluator that can be pickled.
     """
-    count = len(examination.frames)
+    count = len(evaluator.frames)
     if workers == 1:
-        yield from map(examination, range(count))
+        yield from map(evaluator, range(count))
         return
-    # Not torch's own way of pickling: it shares memory, of which a container may have little.
-    content = pickle.dumps(examination)
-    # A fork would hang where this process has used several threads, or CUDA.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, count), context, _start, (content,)) as pool:
-        yield from pool.map(_answers, range(count))
+    # Plain pickle: torch's pickling uses shared memory, of which a container may have little.
+    content = pickle.dumps(evaluator)
+    with ProcessPoolExecutor(min(workers, count), _SPAWN, _start_frame_worker, (content,)) as pool:
+        yield from pool.map(_evaluate_frame, range(count))
 
 
-def each_result(function: Callable[[AskedT], ResultT], asked: Iterable[AskedT], workers: int) -> Iterator[ResultT]:
-    """Yield a function's results, in order; of several workers each has a share. All that is handed on is pickled."""
-    if workers == 1:
-        yield from map(function, asked)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_on_interrupt) as pool:
-        yield from pool.map(function, asked)
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of new processes, which end at once when the user interrupts."""
+    return ProcessPoolExecutor(workers, _SPAWN, end_on_interrupt)
 
 
-def _start(content: bytes) -> None:
-    global _examination
-    _end_on_interrupt()
+def end_on_interrupt() -> None:
+    """Let SIGINT end this worker without a traceback; the parent process reports the interrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+# A forked process hangs if its parent has used several threads or CUDA.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _start_frame_worker(content: bytes) -> None:
+    global _evaluator
+    end_on_interrupt()
     torch.set_num_threads(1)
-    _examination = pickle.loads(content)
+    _evaluator = pickle.loads(content)
 
 
-def _end_on_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, without a traceback of its own
-
-
-def _answers(index: int) -> Answers:
-    return _examination(index)
+def _evaluate_frame(index: int) -> FrameResult:
+    return _evaluator(index)

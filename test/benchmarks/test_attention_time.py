@@ -1,4 +1,4 @@
-"""The attention benchmark measures memory whatever script it is called from."""
+"""Memory measurement of the attention benchmark."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SMALL = AttentionCase(queries=4, bev=(4, 4), views=1, image=(2, 2), heads=2)
 
 @pytest.mark.slow
 def test_memory_is_measured_from_a_script_without_a_main_guard(tmp_path: Path) -> None:
-    script = tmp_path / "measure.py"  # as an installed executable is: to import it is to run it
+    script = tmp_path / "measure.py"  # like an installed executable, it runs when it is imported
     script.write_text(
         "import torch\n"
         "from aqr_perception.benchmarks.attention_time import AttentionCase, peak_memory\n"
@@ -28,6 +28,6 @@ def test_memory_is_measured_from_a_script_without_a_main_guard(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_measurement_that_fails_says_why() -> None:
+def test_a_failed_measurement_reports_the_error() -> None:
     with pytest.raises(RuntimeError, match="no such variant"):
         peak_memory(SMALL, "no such variant", "cpu", torch.float32)

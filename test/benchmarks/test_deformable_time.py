@@ -1,4 +1,4 @@
-"""The benchmark of deformable attention measures every way that the device has."""
+"""Benchmark of deformable attention."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,15 @@ from aqr_perception.benchmarks.deformable_time import DeformableCase
 from aqr_perception.cli import main
 
 
-def test_the_levels_are_those_of_an_image_with_strides_8_to_64() -> None:
+def test_levels_have_strides_8_to_64() -> None:
     assert DeformableCase(image=(900, 1600)).levels == [(113, 200), (57, 100), (29, 50), (15, 25)]
 
 
-def test_ratios_are_to_grid_sampling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_variant_is_compared_with_grid_sampling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     small = ["--queries", "20", "--image", "64", "96", "--device", "cpu", "--repeats", "1", "--json", str(file)]
     assert main(["benchmark", "deformable", *small]) == 0
-    rows = {row["way"]: row for row in json.loads(file.read_text())}
+    rows = {row["variant"]: row for row in json.loads(file.read_text())}
     assert set(rows) == {"grid sampling", "gathering"}
     assert rows["grid sampling"]["time_ratio"] == 1.0
     assert rows["gathering"]["time_ratio"] == pytest.approx(

@@ -1,4 +1,4 @@
-"""Small detectors with random weights, and a frame for them."""
+"""Small detectors with random weights, and a labelled frame."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def tiny() -> Detector:
 
 @pytest.fixture(scope="session")
 def opinionated() -> Detector:
-    """A detector whose router tells queries apart, unlike a fresh one."""
+    """A detector whose router weights differ between queries, unlike those of an untrained router."""
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def opinionated() -> Detector:
 
 @pytest.fixture(scope="session")
 def small() -> LabelledFrame:
-    """A made-up frame with two of its cameras and some of its points, and six objects in a row."""
+    """The made-up frame with two cameras, a quarter of its points, and six objects in a row."""
     frame = made_up_frame()
     frame = dataclasses.replace(frame, cameras=frame.cameras[:2], points=np.ascontiguousarray(frame.points[::4]))
     boxes = np.zeros((6, 9), np.float32)

@@ -1,4 +1,4 @@
-"""nuScenes detection metrics: what perfect, wrong and missing detections score."""
+"""nuScenes detection metrics of perfect, wrong and missing detections."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ALL = np.arange(len(CLASSES))
 
 
 def truth_of(labels: np.ndarray, seed: int = 0) -> GroundTruth:
-    """Moving objects at least 7 m apart, all within the shortest range, in no particular order."""
+    """Return moving objects at least 7 m apart, all within the shortest range, in random order."""
     random = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(np.arange(-3, 4), np.arange(-3, 4)), -1).reshape(-1, 2) * 7.0
     grid = grid[np.linalg.norm(grid, axis=1) < 28]
@@ -48,9 +48,9 @@ def perfect(truth: GroundTruth, seed: int = 0) -> Detections:
 
 
 def changed(change: Callable[[np.ndarray], None], truth: GroundTruth) -> Detections:
-    found = perfect(truth)
-    change(found.boxes)
-    return found
+    detections = perfect(truth)
+    change(detections.boxes)
+    return detections
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,7 +58,7 @@ def changed(change: Callable[[np.ndarray], None], truth: GroundTruth) -> Detecti
     frames=st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4).filter(any),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_perfect_detections_score_one_whatever_the_frames_hold(frames: list[list[int]], seed: int) -> None:
+def test_perfect_detections_score_one(frames: list[list[int]], seed: int) -> None:
     truths = [truth_of(np.array(labels, int), seed + index) for index, labels in enumerate(frames)]
     scores = evaluate([(perfect(truth, seed), truth) for truth in truths])
     assert scores.mean_ap == pytest.approx(1)
@@ -70,32 +70,34 @@ def test_perfect_detections_score_one_whatever_the_frames_hold(frames: list[list
 @settings(max_examples=10, deadline=None)
 @given(missed=st.integers(1, 17), seed=st.integers(0, 1000))
 def test_every_missed_object_costs_average_precision(missed: int, seed: int) -> None:
-    """Down to a recall of a tenth, below which nuScenes gives nothing."""
+    """Holds down to a recall of 0.1, below which nuScenes counts nothing."""
     truth = truth_of(np.zeros(20, int), seed)
-    found = perfect(truth)
-    fewer = detections_of(found.boxes[missed:], found.labels[missed:], found.scores[missed:])
-    one_more = detections_of(found.boxes[missed - 1 :], found.labels[missed - 1 :], found.scores[missed - 1 :])
+    detections = perfect(truth)
+    columns = (detections.boxes, detections.labels, detections.scores)
+    fewer, one_more = (detections_of(*(column[first:] for column in columns)) for first in (missed, missed - 1))
     assert evaluate([(fewer, truth)]).mean_ap < evaluate([(one_more, truth)]).mean_ap
 
 
-def test_phantoms_cost_most_when_they_are_the_most_confident() -> None:
+def test_confident_false_positives_cost_most() -> None:
     truth = truth_of(np.zeros(20, int))
-    found = perfect(truth)
-    phantoms = found.boxes + np.float32([4.5, 0, 0, 0, 0, 0, 0, 0, 0])
-    boxes, labels = np.concatenate((found.boxes, phantoms)), np.zeros(40, int)
+    detections = perfect(truth)
+    false_positives = detections.boxes + np.float32([4.5, 0, 0, 0, 0, 0, 0, 0, 0])
+    boxes, labels = np.concatenate((detections.boxes, false_positives)), np.zeros(40, int)
 
-    def score(phantom_scores: np.ndarray) -> float:
-        together = detections_of(boxes, labels, np.concatenate((found.scores, phantom_scores)))
+    def score(false_positive_scores: np.ndarray) -> float:
+        together = detections_of(boxes, labels, np.concatenate((detections.scores, false_positive_scores)))
         return evaluate([(together, truth)]).mean_ap
 
-    shuffled = np.random.default_rng(1).permutation(found.scores)
+    shuffled = np.random.default_rng(1).permutation(detections.scores)
     assert score(np.full(20, 0.01)) > score(shuffled) > score(np.full(20, 1.0))
 
 
-def test_one_object_detected_twice_is_one_hit_and_one_phantom() -> None:
+def test_a_duplicate_detection_is_a_false_positive() -> None:
     truth = truth_of(np.zeros(4, int))
-    found = perfect(truth)
-    twice = detections_of(np.repeat(found.boxes, 2, axis=0), np.repeat(found.labels, 2), np.repeat(found.scores, 2))
+    detections = perfect(truth)
+    twice = detections_of(
+        np.repeat(detections.boxes, 2, axis=0), np.repeat(detections.labels, 2), np.repeat(detections.scores, 2)
+    )
     assert evaluate([(twice, truth)]).mean_ap < 0.8
 
 
@@ -107,7 +109,7 @@ def _turn(boxes: np.ndarray) -> None:
     boxes[:, 6] += 0.1
 
 
-def _turn_round(boxes: np.ndarray) -> None:
+def _reverse(boxes: np.ndarray) -> None:
     boxes[:, 6] += np.pi
 
 
@@ -115,7 +117,7 @@ def _shrink(boxes: np.ndarray) -> None:
     boxes[:, 3:6] *= 0.9
 
 
-def _hurry(boxes: np.ndarray) -> None:
+def _speed_up(boxes: np.ndarray) -> None:
     boxes[:, 7:] *= 1 + 0.4 / np.linalg.norm(boxes[:, 7:], axis=1, keepdims=True)
 
 
@@ -125,12 +127,12 @@ def _hurry(boxes: np.ndarray) -> None:
         (_shift, "ATE", 0.3),
         (_shrink, "ASE", 1 - 0.9**3),
         (_turn, "AOE", 0.1),
-        # Half a turn is nothing to a barrier, and cones do not count: eight of the nine classes are off by pi.
-        (_turn_round, "AOE", np.pi * 8 / 9),
-        (_hurry, "AVE", 0.4),
+        # Barriers look the same after half a turn and cones have no heading: eight of nine classes are off by pi.
+        (_reverse, "AOE", np.pi * 8 / 9),
+        (_speed_up, "AVE", 0.4),
     ],
 )
-def test_a_wrong_box_shows_in_the_error_of_its_kind_alone(
+def test_a_wrong_box_value_changes_only_its_own_error(
     change: Callable[[np.ndarray], None], error: str, size: float
 ) -> None:
     truth = truth_of(np.repeat(ALL, 3))
@@ -140,7 +142,7 @@ def test_a_wrong_box_shows_in_the_error_of_its_kind_alone(
     assert scores.nds == pytest.approx(1 - min(size, 1) / 10, abs=1e-3)
 
 
-def test_a_standstill_taken_for_motion_is_an_attribute_error() -> None:
+def test_a_standing_object_detected_as_moving_is_an_attribute_error() -> None:
     truth = truth_of(np.arange(5))
     truth.boxes[:, 7:] = 0
 
@@ -162,18 +164,18 @@ def test_attributes_follow_class_and_speed() -> None:
     assert attribute("barrier", fast) == attribute("traffic_cone", still) == attribute("car", still * np.nan) == ""
 
 
-def test_an_unknown_velocity_is_left_out_of_the_errors() -> None:
+def test_an_unknown_velocity_is_excluded_from_the_errors() -> None:
     truth = truth_of(np.zeros(6, int))
-    found = perfect(truth)
+    detections = perfect(truth)
     truth.boxes[:2, 7:] = np.nan
-    errors = evaluate([(found, truth)]).errors
+    errors = evaluate([(detections, truth)]).errors
     assert errors["AVE"] == 0 and errors["AAE"] == 0
 
 
-def test_objects_without_a_lidar_point_are_looked_for_only_on_request() -> None:
+def test_objects_without_a_lidar_point_count_only_on_request() -> None:
     truth = truth_of(np.zeros(8, int))
-    found = perfect(truth)
-    seen = detections_of(found.boxes[4:], found.labels[4:], found.scores[4:])
+    detections = perfect(truth)
+    seen = detections_of(detections.boxes[4:], detections.labels[4:], detections.scores[4:])
     hidden = dataclasses.replace(truth, lidar_points=np.repeat([0, 5], 4))
     assert evaluate([(seen, hidden)]).mean_ap == pytest.approx(1)
     assert evaluate([(seen, hidden)]).objects == 4
@@ -181,15 +183,15 @@ def test_objects_without_a_lidar_point_are_looked_for_only_on_request() -> None:
     assert everything.objects == 8 and everything.mean_ap < 0.6
 
 
-def test_each_class_counts_within_its_own_range() -> None:
+def test_each_class_has_its_own_range() -> None:
     truth = truth_of(ALL)
     truth.boxes[:, :2] = np.stack((np.full(10, 45.0), np.arange(10)), -1)
     scores = evaluate([(perfect(truth), truth)])
     assert scores.classes == ("car", "truck", "construction_vehicle", "bus", "trailer")
 
 
-def test_with_all_classes_present_the_figures_are_the_devkits() -> None:
-    """Its own summary, on boxes of all classes together and in world coordinates."""
+def test_with_all_classes_the_figures_equal_the_devkits() -> None:
+    """Compares with the devkit's summary of boxes of all classes together."""
     random = np.random.default_rng(3)
     config = config_factory("detection_cvpr_2019")
     true, predicted, pairs = EvalBoxes(), EvalBoxes(), []
@@ -203,15 +205,15 @@ def test_with_all_classes_present_the_figures_are_the_devkits() -> None:
     for frame in range(4):
         truth = truth_of(np.concatenate((ALL, ALL)), frame)
         noise = random.normal(0, 1, truth.boxes.shape) * [0.7, 0.7, 0.1, 0.1, 0.1, 0.1, 0.3, 0.5, 0.5]
-        found = detections_of(
+        detections = detections_of(
             (truth.boxes + noise).clip([-99, -99, -9, 0.1, 0.1, 0.1, -9, -9, -9], 99).astype(np.float32),
             np.where(random.random(20) < 0.8, truth.labels, random.integers(0, 10, 20)),
             random.uniform(0, 1, 20),
         )
-        pairs.append((found, truth))
+        pairs.append((detections, truth))
         for group, boxes, labels, scores in (
             (true, truth.boxes, truth.labels, np.full(20, -1.0)),
-            (predicted, found.boxes, found.labels, found.scores),
+            (predicted, detections.boxes, detections.labels, detections.scores),
         ):
             near = [np.hypot(*box[:2]) < config.class_range[CLASSES[n]] for box, n in zip(boxes, labels, strict=True)]
             world = zip(in_world(boxes)[near], labels[near], scores[near], strict=True)
@@ -236,7 +238,7 @@ def test_with_all_classes_present_the_figures_are_the_devkits() -> None:
     assert {ERRORS[name]: error for name, error in ours.errors.items()} == pytest.approx(metrics.tp_errors, abs=1e-5)
 
 
-def test_nothing_to_look_for_is_an_error_that_says_so() -> None:
+def test_a_truth_without_objects_is_an_error() -> None:
     nothing = truth_of(np.array([], int))
     with pytest.raises(EvaluationError, match="1 frames have no object"):
         evaluate([(perfect(nothing), nothing)])
@@ -244,7 +246,7 @@ def test_nothing_to_look_for_is_an_error_that_says_so() -> None:
         evaluate([])
 
 
-def test_more_detections_than_nuscenes_allows_are_refused() -> None:
+def test_more_detections_than_nuscenes_allows_are_rejected() -> None:
     truth = truth_of(np.zeros(1, int))
     many = detections_of(np.repeat(truth.boxes, 501, axis=0), np.zeros(501, int), np.linspace(0, 1, 501))
     with pytest.raises(EvaluationError, match="501 detections, but nuScenes allows 500"):

@@ -1,4 +1,4 @@
-"""The robustness table: which frames, truths and modes a detector is measured with, and what is made of it."""
+"""Robustness table: frames, truth, modes, shares and weights."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -31,10 +31,10 @@ def _frame(index: int, count: int = 6) -> LabelledFrame:
     return LabelledFrame(Frame(index, np.zeros((count, 5), np.float32)), truth)
 
 
-class _TruthTeller:
-    """Finds as many of a frame's objects as the sweep has points, all of them with AQR."""
+class _TruthDetector:
+    """A stand-in detector: it finds as many objects as the sweep has points; with AQR it finds all."""
 
-    preset_name = "truth_teller"
+    preset_name = "truth_detector"
     has_router = True
     uses_cameras = False
     remembers = False
@@ -57,10 +57,12 @@ class _TruthTeller:
         truth = self._truths[frame.stamp_ns]
         assert frame.points is not None and options.score_threshold == 0
         self.seen.append((frame.stamp_ns, options.aqr.mode, len(frame.points)))
-        found = truth.keep(np.arange(len(truth) if options.aqr.mode == "auto" else len(frame.points)))
-        scores = np.linspace(0.9, 0.1, len(found), dtype=np.float32)
+        objects = truth.keep(np.arange(len(truth) if options.aqr.mode == "auto" else len(frame.points)))
+        scores = np.linspace(0.9, 0.1, len(objects), dtype=np.float32)
         lidar, camera = scores, 1 - scores
-        detections = Detections(found.boxes, scores, found.labels, lidar, camera, np.zeros((len(found), 0), np.float32))
+        detections = Detections(
+            objects.boxes, scores, objects.labels, lidar, camera, np.zeros((len(objects), 0), np.float32)
+        )
         return SimpleNamespace(detections=detections)
 
 
@@ -69,7 +71,7 @@ def _clean(labelled: LabelledFrame, _: np.random.Generator) -> LabelledFrame:
 
 
 def _points_lost(labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
-    """Few points are left, and the truth says so too, as a scenario's may."""
+    """Remove most points, also from the truth, as a scenario may."""
     points = labelled.frame.points
     assert points is not None
     left = int(random.integers(2, 4))
@@ -85,15 +87,15 @@ def frames() -> list[LabelledFrame]:
     return [_frame(index) for index in range(5)]
 
 
-def test_objects_that_a_failure_hides_are_missed_not_forgiven(frames: list[LabelledFrame]) -> None:
-    table = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False)
+def test_objects_hidden_by_a_failure_count_as_missed(frames: list[LabelledFrame]) -> None:
+    table = run(cast(Detector, _TruthDetector(frames)), frames, SCENARIOS, progress=False)
     lost, kept = table.row("points_lost", "off"), table.row("points_lost", "auto")
     assert lost.scores.objects == kept.scores.objects == 30
     assert lost.scores.mean_ap < 0.6 and kept.scores.mean_ap == pytest.approx(1)
 
 
-def test_shares_are_of_the_same_modes_clean_score(frames: list[LabelledFrame]) -> None:
-    table = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False)
+def test_shares_refer_to_the_clean_score_of_the_same_mode(frames: list[LabelledFrame]) -> None:
+    table = run(cast(Detector, _TruthDetector(frames)), frames, SCENARIOS, progress=False)
     assert table.scenarios == ("clean", "points_lost") and table.modes == ("off", "auto")
     for mode in table.modes:
         clean, failing = table.row("clean", mode), table.row("points_lost", mode)
@@ -102,9 +104,9 @@ def test_shares_are_of_the_same_modes_clean_score(frames: list[LabelledFrame]) -
         assert table.mean_failure_nds(mode) == failing.scores.nds
 
 
-def test_all_modes_meet_the_same_failures_and_a_seed_gives_them_again(frames: list[LabelledFrame]) -> None:
+def test_all_modes_see_the_same_failures_and_a_seed_repeats_them(frames: list[LabelledFrame]) -> None:
     def failures(seed: int) -> dict[str, list[tuple[int, int]]]:
-        detector = _TruthTeller(frames)
+        detector = _TruthDetector(frames)
         run(cast(Detector, detector), frames, SCENARIOS, seed=seed, progress=False)
         return {
             mode: [(stamp, points) for stamp, seen, points in detector.seen if seen == mode] for mode in ("off", "auto")
@@ -114,13 +116,13 @@ def test_all_modes_meet_the_same_failures_and_a_seed_gives_them_again(frames: li
     assert first["off"] == first["auto"] and first == failures(seed=0) and first != failures(seed=1)
 
 
-def test_a_detector_that_remembers_is_shown_the_same_failure_before_each_frame(frames: list[LabelledFrame]) -> None:
+def test_a_detector_with_memory_sees_the_same_failure_before_each_frame(frames: list[LabelledFrame]) -> None:
     class Drive(list[LabelledFrame]):
         def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
             return self[max(index - count, 0) : index]
 
-    class Remembering(_TruthTeller):
-        """Notes which frames it has seen since it last forgot."""
+    class Remembering(_TruthDetector):
+        """Records which frames it has seen since it last forgot."""
 
         remembers = True
 
@@ -134,19 +136,19 @@ def test_a_detector_that_remembers_is_shown_the_same_failure_before_each_frame(f
         table = run(cast(Detector, Remembering(frames)), Drive(frames), SCENARIOS, history=history, progress=False)
         assert table.history == history
         assert longest <= set(map(tuple, memories)) and max(map(len, memories)) == history + 1
-    plain = run(cast(Detector, _TruthTeller(frames)), Drive(frames), SCENARIOS, progress=False)
+    plain = run(cast(Detector, _TruthDetector(frames)), Drive(frames), SCENARIOS, progress=False)
     assert plain.history is None
 
 
-def test_weights_are_means_in_which_sure_detections_count_more(frames: list[LabelledFrame]) -> None:
-    row = run(cast(Detector, _TruthTeller(frames)), frames, SCENARIOS, progress=False).row("clean", "off")
+def test_sensor_weights_are_score_weighted_means(frames: list[LabelledFrame]) -> None:
+    row = run(cast(Detector, _TruthDetector(frames)), frames, SCENARIOS, progress=False).row("clean", "off")
     scores = np.linspace(0.9, 0.1, 6)
     assert row.lidar_weight == pytest.approx((scores**2).sum() / scores.sum(), abs=1e-6)
     assert row.camera_weight == pytest.approx(1 - row.lidar_weight, abs=1e-6)
 
 
-def test_a_detector_without_a_router_is_only_measured_without_aqr(frames: list[LabelledFrame]) -> None:
-    detector = _TruthTeller(frames)
+def test_a_detector_without_a_router_runs_with_aqr_off_only(frames: list[LabelledFrame]) -> None:
+    detector = _TruthDetector(frames)
     detector.has_router = False
     table = run(cast(Detector, detector), frames, SCENARIOS, progress=False)
     assert table.modes == ("off",) and table.blackout is None
@@ -157,7 +159,7 @@ def test_frames_without_any_lidar_count_objects_without_points(frames: list[Labe
         truth = dataclasses.replace(labelled.truth, lidar_points=np.zeros(len(labelled.truth), np.int64))
         return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None), truth=truth)
 
-    class Blind(_TruthTeller):
+    class Blind(_TruthDetector):
         def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
             return super().detect_in(dataclasses.replace(frame, points=np.zeros((0, 5), np.float32)), options)
 
@@ -165,8 +167,8 @@ def test_frames_without_any_lidar_count_objects_without_points(frames: list[Labe
     assert table.row("clean", "auto").scores.objects == 30
 
 
-def test_what_cannot_be_compared_is_refused(frames: list[LabelledFrame]) -> None:
-    detector = cast(Detector, _TruthTeller(frames))
+def test_invalid_arguments_are_rejected(frames: list[LabelledFrame]) -> None:
+    detector = cast(Detector, _TruthDetector(frames))
     with pytest.raises(EvaluationError, match="points_lost; add 'clean'"):
         run(detector, frames, {"points_lost": _points_lost})
     with pytest.raises(EvaluationError, match="no frames"):

@@ -1,4 +1,4 @@
-"""The robustness table's failures do to a frame what their names say, the same whoever looks."""
+"""Sensor failures of the robustness table."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ NAMES = ("front", "front_right", "back_right", "back", "back_left", "front_left"
 
 
 def labelled_frame(seed: int = 0, objects: int = 7, lidar: bool = True, cameras: int = 6) -> LabelledFrame:
-    """The front camera looks along +y, as on nuScenes' LiDAR frame."""
+    """Return a frame whose front camera looks along +y, as in nuScenes' LiDAR frame."""
     rng = np.random.default_rng(seed)
     elevation, azimuth = np.meshgrid(np.radians(np.linspace(-30.67, 10.67, 32)), np.linspace(-np.pi, np.pi, 120))
     reach = np.where(elevation < 0, np.minimum(30, -1.84 / np.sin(np.minimum(elevation, -1e-3))), 30).ravel()
@@ -41,7 +41,7 @@ def points_of(labelled: LabelledFrame) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenarios_repeat_themselves_and_leave_their_input_and_the_objects_alone(name: str) -> None:
+def test_scenarios_are_repeatable_and_change_neither_input_nor_objects(name: str) -> None:
     labelled = labelled_frame()
     for array in (points_of(labelled), *(view.image for view in labelled.frame.cameras), labelled.truth.lidar_points):
         array.setflags(write=False)
@@ -56,7 +56,7 @@ def test_scenarios_repeat_themselves_and_leave_their_input_and_the_objects_alone
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize(("lidar", "cameras", "objects"), [(False, 6, 3), (True, 0, 3), (False, 0, 0), (True, 6, 0)])
-def test_scenarios_take_frames_without_some_sensors_or_objects(
+def test_scenarios_accept_frames_without_some_sensors_or_objects(
     name: str, lidar: bool, cameras: int, objects: int
 ) -> None:
     failing = apply(name, labelled_frame(lidar=lidar, cameras=cameras, objects=objects))
@@ -64,7 +64,7 @@ def test_scenarios_take_frames_without_some_sensors_or_objects(
     assert failing.truth.visibility.shape == (objects, len(failing.frame.cameras))
 
 
-def test_four_beams_about_the_horizon_are_left() -> None:
+def test_four_beams_near_the_horizon_remain() -> None:
     labelled = labelled_frame()
     points = points_of(apply("4 beams", labelled))
     assert len(points) == pytest.approx(len(points_of(labelled)) * 4 / 32, rel=0.02)
@@ -72,20 +72,20 @@ def test_four_beams_about_the_horizon_are_left() -> None:
     assert np.allclose(np.unique(elevations.round(1)), [-5.3, -2.7, 0.0, 2.7], atol=0.11)
 
 
-def test_a_lidar_that_is_gone_leaves_the_cameras() -> None:
+def test_a_missing_lidar_leaves_the_cameras() -> None:
     failing = apply("LiDAR gone", labelled_frame())
     assert failing.frame.points is None
     assert len(failing.frame.cameras) == 6
     assert not failing.truth.lidar_points.any()
 
 
-def test_the_field_of_view_is_60_degrees_to_either_side_of_the_front() -> None:
+def test_the_field_of_view_is_60_degrees_on_either_side_of_forward() -> None:
     points = points_of(apply("LiDAR field of view +-60 degrees", labelled_frame()))
     off_front = np.degrees(np.abs(np.arctan2(points[:, 0], points[:, 1])))
     assert 55 < off_front.max() <= 60.001
 
 
-def test_half_of_the_objects_lose_their_points_and_the_others_keep_theirs() -> None:
+def test_half_of_the_objects_lose_their_points() -> None:
     lost = []
     for seed in range(12):
         labelled = labelled_frame(seed)
@@ -96,7 +96,7 @@ def test_half_of_the_objects_lose_their_points_and_the_others_keep_theirs() -> N
     assert set(lost) == {3, 4}
 
 
-def test_cameras_go_altogether_or_one_at_a_time() -> None:
+def test_all_cameras_or_one_camera_fail() -> None:
     assert apply("all cameras gone", labelled_frame()).frame.cameras == ()
     gone = set()
     for seed in range(20):
@@ -106,7 +106,7 @@ def test_cameras_go_altogether_or_one_at_a_time() -> None:
     assert len(gone) > 3
 
 
-def test_half_of_each_image_is_dark_and_the_other_half_as_it_was() -> None:
+def test_half_of_each_image_is_dark_and_the_other_half_unchanged() -> None:
     labelled = labelled_frame()
     failing = apply("half of each image occluded", labelled)
     assert len(failing.frame.cameras) == 6
@@ -116,7 +116,7 @@ def test_half_of_each_image_is_dark_and_the_other_half_as_it_was() -> None:
         assert (view.image[:, ~same].mean(axis=(0, 2)) < 100).sum() >= 27
 
 
-def test_chances_depend_on_scenario_frame_and_seed() -> None:
+def test_random_numbers_depend_on_scenario_frame_and_seed() -> None:
     labelled = labelled_frame()
     draws = {
         generator("clean", labelled).random(),
@@ -129,6 +129,6 @@ def test_chances_depend_on_scenario_frame_and_seed() -> None:
     assert generator("clean", labelled).random() in draws
 
 
-def test_an_unknown_scenario_is_refused_by_name() -> None:
+def test_an_unknown_scenario_is_rejected_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"'fog'.*LiDAR gone"):
         apply("fog", labelled_frame())

@@ -1,4 +1,4 @@
-"""One frame under every failure and in every mode: as if each had been detected in by itself."""
+"""A frame's results in every scenario and mode equal separate detections."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aqr_perception.detector import Detector
-from aqr_perception.evaluation.examination import Examination
+from aqr_perception.evaluation.frame_evaluator import FrameEvaluator
 from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import SCENARIOS, apply
 from aqr_perception.frame import Detections, Frame, LabelledFrame
@@ -24,41 +24,41 @@ def options(mode: AqrMode) -> DetectionOptions:
     return DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model(mode))
 
 
-def test_shared_features_change_nothing(opinionated: Detector, small: LabelledFrame) -> None:
+def test_shared_features_do_not_change_detections(opinionated: Detector, small: LabelledFrame) -> None:
     scenarios = {name: SCENARIOS[name] for name in ("clean", "4 beams", "all cameras gone", "one camera gone")}
-    answers = Examination(opinionated, [small], scenarios, MODES, seed=0, history=0)(0)
-    assert set(answers.found) == {(name, mode) for name in scenarios for mode in MODES}
-    for (name, mode), found in answers.found.items():
-        alone = opinionated.detect(apply(name, small).frame, options(mode)).detections
-        assert same(found, alone), (name, mode)
-    assert not same(answers.found["clean", "off"], answers.found["clean", "auto"])
-    assert answers.truth is small.truth and answers.has_lidar and len(answers.blackout)
+    result = FrameEvaluator(opinionated, [small], scenarios, MODES, seed=0, history=0)(0)
+    assert set(result.detections) == {(name, mode) for name in scenarios for mode in MODES}
+    for (name, mode), detections in result.detections.items():
+        separate = opinionated.detect(apply(name, small).frame, options(mode)).detections
+        assert same(detections, separate), (name, mode)
+    assert not same(result.detections["clean", "off"], result.detections["clean", "auto"])
+    assert result.truth is small.truth and result.has_lidar and len(result.blackout)
 
 
-def test_each_branch_looks_once_at_what_it_is_given(
+def test_each_branch_runs_once_for_each_distinct_input(
     opinionated: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = {"image_features": 0, "bev_features": 0, "decode": 0}
+    calls = {"image_features": 0, "bev_features": 0, "decode": 0}
 
     def count(name: str) -> None:
         method = getattr(opinionated.model, name)
 
         def counted(*arguments: object, **named: object) -> object:
-            looked[name] += 1
+            calls[name] += 1
             return method(*arguments, **named)
 
         monkeypatch.setattr(opinionated.model, name, counted)
 
-    for name in looked:
+    for name in calls:
         count(name)
-    monkeypatch.setattr("aqr_perception.evaluation.examination.query_weights", lambda *_: np.zeros((0, 4)))
-    Examination(opinionated, [small], SCENARIOS, MODES, seed=0, history=0)(0)
+    monkeypatch.setattr("aqr_perception.evaluation.frame_evaluator.query_weights", lambda *_: np.zeros((0, 4)))
+    FrameEvaluator(opinionated, [small], SCENARIOS, MODES, seed=0, history=0)(0)
     # Clean, one camera gone, half occluded, all gone; clean, four beams, field of view, half the objects, gone.
-    assert looked == {"image_features": 4, "bev_features": 5, "decode": 2 * len(SCENARIOS)}
+    assert calls == {"image_features": 4, "bev_features": 5, "decode": 2 * len(SCENARIOS)}
 
 
-def test_a_detector_that_remembers_has_seen_the_same_failure_before_in_every_mode(small: LabelledFrame) -> None:
-    def seen(half_seconds: int) -> LabelledFrame:
+def test_a_detector_with_memory_sees_the_same_failure_before_in_every_mode(small: LabelledFrame) -> None:
+    def frame_at(half_seconds: int) -> LabelledFrame:
         views = tuple(
             dataclasses.replace(view, image=np.roll(view.image, 99 * half_seconds, 1)) for view in small.frame.cameras
         )
@@ -69,13 +69,13 @@ def test_a_detector_that_remembers_has_seen_the_same_failure_before_in_every_mod
         def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
             return self[max(index - count, 0) : index]
 
-    drive = Drive(map(seen, range(2)))
+    drive = Drive(map(frame_at, range(2)))
     detector = Detector("petrv2_tiny", "random", device="cpu", precision="fp32")
     scenarios = {name: SCENARIOS[name] for name in ("clean", "one camera gone")}
-    answers = Examination(detector, drive, scenarios, MODES, seed=0, history=1)(1)
-    for (name, mode), found in answers.found.items():
+    result = FrameEvaluator(detector, drive, scenarios, MODES, seed=0, history=1)(1)
+    for (name, mode), detections in result.detections.items():
         earlier, failing = (apply(name, labelled).frame for labelled in drive)
         replay(detector, [earlier], options(mode))
-        assert same(found, detector.detect(failing, options(mode)).detections), (name, mode)
+        assert same(detections, detector.detect(failing, options(mode)).detections), (name, mode)
         replay(detector, [])
-        assert not same(found, detector.detect(failing, options(mode)).detections), (name, mode)
+        assert not same(detections, detector.detect(failing, options(mode)).detections), (name, mode)

@@ -1,4 +1,4 @@
-"""What a detector makes of one frame under every sensor failure, with AQR in every mode."""
+"""Detections of one frame under every sensor failure and AQR mode."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 
-class Answers(NamedTuple):
-    """What was found in one frame.
+class FrameResult(NamedTuple):
+    """Detections of one frame, and the truth to score them against.
 
     Attributes:
-        found: by scenario and mode.
-        truth: the clean frame's.
+        detections: by scenario and mode.
+        truth: of the clean frame.
         has_lidar: whether the clean frame has a sweep.
-        blackout: see `query_weights`.
+        blackout: (Q, 4) query weights before and after a camera goes black; see `query_weights`.
     """
 
-    found: Mapping[tuple[str, AqrMode], Detections]
+    detections: Mapping[tuple[str, AqrMode], Detections]
     truth: GroundTruth
     has_lidar: bool
     blackout: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What is asked of every frame; frames are independent of each other.
+class FrameEvaluator:
+    """Runs a detector on single frames, in every scenario and mode. No frame depends on another's result.
 
     Attributes:
-        history: frames that the detector is shown before each, in which the same fails.
+        history: number of earlier frames that the detector sees before each frame, under the same failure.
     """
 
     detector: Detector
@@ -48,21 +48,21 @@ class Examination:
     seed: int
     history: int
 
-    def __call__(self, index: int) -> Answers:
-        """Return the answers to one frame."""
+    def __call__(self, index: int) -> FrameResult:
+        """Return the result of one frame."""
         detector = self.detector
         labelled = self.frames[index]
         drive = (*before(self.frames, index, self.history, HISTORY_STEP), labelled) if self.history else (labelled,)
-        found = {}
+        detections = {}
         clean = detector.extract(labelled.frame)
         for name, scenario in self.scenarios.items():
             *earlier, failing = (scenario(frame, generator(name, frame, self.seed)) for frame in drive)
-            # Features depend neither on the mode nor on what happens to other sensors.
+            # Features depend neither on the mode nor on failures of other sensors.
             features = detector.extract(failing.frame, clean)
             for mode in self.modes:
-                # Every detection counts, however low its score, as average precision wants.
+                # Average precision needs detections of every score.
                 options = DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model(mode))
                 replay(detector, (frame.frame for frame in earlier), options)
-                found[name, mode] = detector.detect_in(features, options).detections
+                detections[name, mode] = detector.detect_in(features, options).detections
         has_lidar = labelled.frame.points is not None
-        return Answers(found, labelled.truth, has_lidar, query_weights(detector, labelled, index))
+        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, labelled, index))
