@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.small_bevformer import history, pose
+from helpers.camera_ring import history, pose
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
