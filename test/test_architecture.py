@@ -1,13 +1,16 @@
-"""docs/architecture.md describes this tree, and the tree keeps its own rules."""
+"""The pages of documentation and the rooms of the package that they describe."""
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from helpers.places import ROOT
 
 PACKAGE = ROOT / "aqr_perception"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MADE_BY_COMMANDS = {"demo/report.html"}
 MOST_MODULES = 15
 PARTS_OF_MODELS = {"__init__.py", "model.py", "head.py", "encoder.py", "decoder.py"}
 
@@ -40,9 +43,14 @@ def test_the_table_of_rooms_lists_no_file_that_is_gone() -> None:
     )
 
 
-def test_every_path_that_the_pages_name_exists() -> None:
-    named = set(re.findall(r"`([a-z_]+/[\w/]*(?:\.\w+)?)`", PAGE))
-    missing = {path for path in named if not any((folder / path).exists() for folder in (PACKAGE, ROOT))}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_path_and_link_of_a_page_exists(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:\w+\.\w+)?)`", text))
+    places = (PACKAGE, ROOT, PACKAGE / "models")
+    missing = {path for path in named - MADE_BY_COMMANDS if not any((place / path).exists() for place in places)}
+    links = {link.split("#")[0] for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)} - {""}
+    missing |= {link for link in links if not (page.parent / link).exists()}
     assert missing == set()
 
 
