@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures and marks of all tests."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from helpers.places import REFERENCE
 
 @pytest.fixture(scope="session")
 def shared_reference() -> Path:
-    """The folder with reference data of published models; users do not have it."""
+    """The folder with the reference data of published models, which is not part of the package."""
     folder = REFERENCE
     if not folder.is_dir():
         pytest.skip(f"needs the reference data of published models in {folder}")
@@ -16,7 +16,7 @@ def shared_reference() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what compares with published models as slow: whole networks of their size run there."""
+    """Mark the tests of published models as slow: they run networks of full size."""
     for item in items:
         if item.path.name.startswith("test_published"):
             item.add_marker(pytest.mark.slow)

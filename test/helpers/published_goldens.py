@@ -1,9 +1,10 @@
-"""Samples of every stage of the published models, computed with formula weights on made-up inputs.
+"""Samples of every stage of the published models, computed with formula weights on made-up frames.
 
 For speed, three cameras give 192 x 96 pixels, and the point range is +-16.2 m instead of +-54 m. No weight depends on
 these. BEVFormer-base also has a smaller grid (40 x 30 instead of 200 x 200 cells), whose embedding is a weight.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,46 +17,47 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.boxes.coder import decode
-from aqr_perception.models.config.presets import Preset, preset_directory
-from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.mome.model import MoME
-from aqr_perception.options import AqrOptions
-from helpers import camera_ring
+from aqr_perception.detector import Detector
+from aqr_perception.frame import CameraView, Frame
+from aqr_perception.geometry import rigid_transform
+from aqr_perception.models import load_checkpoint
+from aqr_perception.models.config.presets import preset_directory
+from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 from helpers.formula_weights import formula_state, uniform
 
 GOLDENS = Path(__file__).parents[1] / "models" / "goldens"
 
-_RANGE = [-16.2, -16.2, -5.0, 16.2, 16.2, 3.0]
-_LIDAR_0100 = {"point_range": _RANGE, "points": {"grid": [304, 304, 40]}}  # of 324 cells; published: 1024 of 1080
-_LIDAR_0075 = {"point_range": _RANGE, "points": {"grid": [432, 432, 40]}}
+_IMAGE_SIZE = (192, 96)
+_CAMERAS = {"image": {"size": list(_IMAGE_SIZE)}}
+_RANGE = {"point_range": [-16.2, -16.2, -5.0, 16.2, 16.2, 3.0]}
+_LIDAR_0100 = {**_RANGE, "points": {"grid": [304, 304, 40]}}  # of 324 cells; published: 1024 of 1080
+_LIDAR_0075 = {**_RANGE, "points": {"grid": [432, 432, 40]}}
 
 CASES: dict[str, dict[str, Any]] = {
-    "cmt_voxel0100_r50_800x320": _LIDAR_0100,
-    "cmt_voxel0075_vov_1600x640": _LIDAR_0075,
+    "cmt_voxel0100_r50_800x320": {**_CAMERAS, **_LIDAR_0100},
+    "cmt_voxel0075_vov_1600x640": {**_CAMERAS, **_LIDAR_0075},
     "cmt_lidar_voxel0075": _LIDAR_0075,
-    "cmt_camera_vov_1600x640": {},
-    "mome_voxel0075_vov_1600x640": _LIDAR_0075,
-    "petr_vov_800x320": {},
-    "petrv2_vov_800x320": {},
-    "bevformer_tiny": {},
-    "bevformer_base": {"bevformer": {"grid": [40, 30]}},
+    "cmt_camera_vov_1600x640": _CAMERAS,
+    "mome_voxel0075_vov_1600x640": {**_CAMERAS, **_LIDAR_0075},
+    "petr_vov_800x320": _CAMERAS,
+    "petrv2_vov_800x320": _CAMERAS,
+    "bevformer_tiny": _CAMERAS,
+    "bevformer_base": {**_CAMERAS, "bevformer": {"grid": [40, 30]}},
 }
 """Changes of each preset."""
 
 TOLERANCE = 0.005
 """Greatest difference, relative to the standard deviation of a stage's samples, but at most 0.002 and at least 2e-5.
 
-Numbers of threads, processors and library versions change results by less, see `assert_close`.
+Numbers of threads change results by less than a twentieth of it.
 """
 
-_IMAGE_SIZE = (96, 192)
 _AZIMUTHS = (90.0, 34.0, -90.0)
 """Of the cameras in degrees; in the published models' frame, +y is forward."""
 _SAMPLES = 256
 _STAGES = ("img_backbone", "img_neck", "pts_middle_encoder", "pts_backbone", "pts_neck")
 _ROUTER = "pts_bbox_head.transformer.selected_cls"
+"""MoME's, which chooses an expert for each query."""
 _NORMALISATION = "router mean and deviation"
 
 Golden = dict[str, NDArray[np.float32]]
@@ -74,7 +76,6 @@ def assert_close(found: Golden, expected: Golden) -> None:
         np.testing.assert_allclose(found[stage], samples, atol=tolerance, rtol=0, err_msg=stage)
 
 
-@torch.inference_mode()
 def compute(name: str, recorded: Golden | None = None) -> Golden:
     """Return samples of every stage of a published model.
 
@@ -82,75 +83,83 @@ def compute(name: str, recorded: Golden | None = None) -> Golden:
         recorded: the recorded samples; None to record new ones. They contain the normalisation of MoME's router logits,
             without which a router with formula weights sends nearly all queries to one expert.
     """
-    model = _model(name)
+    detector = _detector(name)
     golden: Golden = {}
-    images = _images(0) if model.preset.image is not None else None
-    points = [_points(model.preset)] if model.preset.points is not None else None
-    projections = _projections() if images is not None else None
-    if isinstance(model, MoME):
-        golden[_NORMALISATION] = (
-            _router_logits(model, images, projections, points) if recorded is None else recorded[_NORMALISATION]
-        )
-        mean, deviation = torch.from_numpy(golden[_NORMALISATION])
-        router = model.pts_bbox_head.transformer.selected_cls
-        router.weight.div_(deviation[:, None])
-        router.bias.sub_(mean).div_(deviation)
-    with _recorded_stages(model, golden):
-        if model.remembers:
-            _add_two_frames(model, golden)
-            return golden
-        logits, boxes = model(images, projections, points)
-    _add_predictions(golden, "", logits, boxes)
-    if name == "cmt_voxel0100_r50_800x320":
-        _add_aqr(model, golden, images, projections, points)
+    frame = _frame(0, detector)
+    if name.startswith("mome"):
+        golden[_NORMALISATION] = _router_statistics(detector, frame) if recorded is None else recorded[_NORMALISATION]
+        _normalise_router(detector.model.get_submodule(_ROUTER), golden[_NORMALISATION])
+    with _recorded_stages(detector.model, golden), _decoded(detector.model) as outputs:
+        features = detector.extract(frame)
+        detector.detect_in(features, _options("off"))
+        if detector.remembers:
+            detector.detect(_frame(1, detector), _options("off"))
+        if detector.has_router and not name.startswith("mome"):
+            detector.detect_in(features, _options("both"))
+    for call, output in enumerate(outputs):
+        logits, boxes = output.predictions
+        golden[f"logits/{call}"] = _samples("logits", logits)
+        golden[f"boxes/{call}"] = _samples("boxes", boxes)
+        for source in ("router", "attention"):
+            weights = getattr(output, source)
+            if weights is not None:
+                weights = torch.cat((weights.modality, weights.cameras), dim=-1)
+                golden[f"{source} weights/{call}"] = _samples("weights", weights)
+        if isinstance(output.state, Tensor):
+            golden[f"bev/{call}"] = _samples("bev", output.state)
     return golden
 
 
-def _model(name: str) -> DetectionModel:
-    """Return a model of the changed preset with formula weights."""
+def _detector(name: str) -> Detector:
+    """Return a detector of the changed preset with formula weights."""
     preset = yaml.safe_load((preset_directory() / f"{name}.yaml").read_text())
     for section, changes in CASES[name].items():
         preset[section] = {**preset[section], **changes} if isinstance(changes, dict) else changes
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(yaml.safe_dump(preset))
-        model = build_model(str(path))
-    load_checkpoint(model, formula_state({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}))
-    return model
+        detector = Detector(str(path), "random", device="cpu", precision="fp32")
+    shapes = {key: tuple(tensor.shape) for key, tensor in detector.model.state_dict().items()}
+    load_checkpoint(detector.model, formula_state(shapes))
+    return detector
 
 
-def _router_logits(model: MoME, *inputs: Any) -> NDArray[np.float32]:
-    """Return (2, 3): mean and deviation over the queries of each expert's logits."""
-    logits: list[Tensor] = []
-    router = model.pts_bbox_head.transformer.selected_cls
-    hook = router.register_forward_hook(lambda _module, _inputs, output: logits.append(output.flatten(0, 1)))
-    model(*inputs)
-    hook.remove()
-    deviation, mean = torch.std_mean(logits[0], dim=0)
-    return torch.stack((mean, deviation)).numpy()
+def _options(mode: AqrMode) -> DetectionOptions:
+    return DetectionOptions(score_threshold=0.0, aqr=AqrOptions(mode=mode))
 
 
-def _images(frame: int) -> Tensor:
-    """Return (1, 3, 3, H, W): waves and noise."""
-    rows, columns = np.meshgrid(*(np.linspace(0, 1, size) for size in _IMAGE_SIZE), indexing="ij")
-    views = np.stack(
-        [
-            np.sin(2 * np.pi * ((2 + channel) * rows + (3 + view) * columns + 0.3 * frame))
-            for view in range(len(_AZIMUTHS))
-            for channel in range(3)
-        ]
+def _frame(index: int, detector: Detector) -> Frame:
+    """Return one of two frames of a drive, half a second and 1.2 m apart, in which the vehicle turns a little."""
+    yaw = -1.05 + 0.03 * index
+    pose = rigid_transform(
+        [700.0 + 1.2 * index, 900.0 + 0.1 * index, 0.0], [0, 0, math.sin(yaw / 2), math.cos(yaw / 2)]
     )
-    noise = uniform(f"images {frame}", views.shape)
-    return torch.from_numpy((views + 0.7 * noise).astype(np.float32)).view(1, len(_AZIMUTHS), 3, *_IMAGE_SIZE)
+    return Frame(
+        stamp_ns=10**18 + 500_000_000 * index,
+        points=_points(detector) if detector.uses_lidar else None,
+        cameras=tuple(_view(camera, index) for camera in range(len(_AZIMUTHS))) if detector.uses_cameras else (),
+        to_fixed=pose,
+    )
 
 
-def _projections() -> Tensor:
-    height, width = _IMAGE_SIZE
-    return camera_ring.projections(azimuths=_AZIMUTHS, focal=0.79 * width, centre=(width / 2, height / 2))
+def _view(camera: int, frame: int) -> CameraView:
+    """Return a camera with an image of stripes and noise."""
+    width, height = _IMAGE_SIZE
+    rows, columns, channels = np.indices((height, width, 3))
+    stripes = np.abs((rows * (5 + channels) + columns * (4 + camera) + 70 * frame) % 256 - 128)
+    noise = (40 * uniform(f"image {camera} {frame}", stripes.shape)).astype(np.int64)
+    azimuth = math.radians(_AZIMUTHS[camera])
+    right, forward = [math.sin(azimuth), -math.cos(azimuth), 0.0], [math.cos(azimuth), math.sin(azimuth), 0.0]
+    extrinsics = np.eye(4)
+    extrinsics[:3, :3] = [right, [0.0, 0.0, -1.0], forward]
+    extrinsics[:3, 3] = [0.0, -0.3, -0.8]
+    intrinsics = np.array([[0.79 * width, 0, width / 2], [0, 0.79 * width, height / 2], [0, 0, 1]])
+    return CameraView(f"camera_{camera}", (60 + stripes + noise).astype(np.uint8), intrinsics, extrinsics)
 
 
-def _points(preset: Preset) -> Tensor:
+def _points(detector: Detector) -> NDArray[np.float32]:
     """Return (N, 5) points of 24 rings on hilly ground, each close to the centre of a voxel, where rounding is safe."""
+    preset = detector.model.preset
     assert preset.points is not None
     size, low = np.array(preset.points.voxel_size), np.array(preset.point_range[:3])
     azimuth, ring = np.meshgrid(np.linspace(-np.pi, np.pi, 400, endpoint=False), np.arange(24))
@@ -160,7 +169,7 @@ def _points(preset: Preset) -> Tensor:
     inside = 0.3 * uniform("points", place.shape)
     place = (np.floor((place - low) / size) + 0.5 + inside) * size + low
     intensity, lag = 127.0 * (1 + uniform("intensity", (len(place), 1))), 0.2 * (1 + uniform("lag", (len(place), 1)))
-    return torch.from_numpy(np.hstack((place, intensity, lag)).astype(np.float32))
+    return np.hstack((place, intensity, lag)).astype(np.float32)
 
 
 @contextmanager
@@ -185,36 +194,41 @@ def _recorded_stages(model: nn.Module, golden: Golden) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def _decoded(model: Any) -> Iterator[list[Any]]:
+    """Collect what the model's decoder returns."""
+    decode, outputs = model.decode, []
+
+    def recorded_decode(*arguments: Any, **options: Any) -> Any:
+        outputs.append(decode(*arguments, **options))
+        return outputs[-1]
+
+    model.decode = recorded_decode
+    try:
+        yield outputs
+    finally:
+        del model.decode
+
+
+def _router_statistics(detector: Detector, frame: Frame) -> NDArray[np.float32]:
+    """Return (2, 3): mean and deviation over the queries of each expert's logits."""
+    logits: list[Tensor] = []
+    router = detector.model.get_submodule(_ROUTER)
+    hook = router.register_forward_hook(lambda _module, _inputs, output: logits.append(output.flatten(0, 1)))
+    detector.detect(frame, _options("off"))
+    hook.remove()
+    deviation, mean = torch.std_mean(logits[0], dim=0)
+    return torch.stack((mean, deviation)).numpy()
+
+
+@torch.no_grad()
+def _normalise_router(router: Any, statistics: NDArray[np.float32]) -> None:
+    """Change the router so that logits of these statistics get mean 0 and deviation 1."""
+    mean, deviation = torch.from_numpy(statistics)
+    router.weight.div_(deviation[:, None])
+    router.bias.sub_(mean).div_(deviation)
+
+
 def _samples(stage: str, tensor: Tensor) -> NDArray[np.float32]:
     places = (0.5 + 0.5 * uniform(stage, (_SAMPLES,)).astype(np.float64)) * tensor.numel()
     return tensor.flatten()[torch.from_numpy(places.astype(np.int64))].float().cpu().numpy()
-
-
-def _add_predictions(golden: Golden, prefix: str, logits: Tensor, boxes: Tensor) -> None:
-    """Add samples of (L, B, Q, C) logits and (L, B, Q, 10) boxes, and the best scores of the last layer."""
-    golden[f"{prefix}logits"] = _samples("logits", logits)
-    golden[f"{prefix}boxes"] = _samples("boxes", boxes)
-    golden[f"{prefix}scores"] = decode(logits[-1], boxes[-1], 32)[0].scores.numpy()
-
-
-def _add_aqr(model: Any, golden: Golden, images: Tensor, projections: Tensor, points: list[Tensor]) -> None:
-    """Add the query weights, and the predictions with modulation and window bias."""
-    output = model.predict(images, projections, points, AqrOptions(mode="both"))
-    golden["aqr/modality"] = _samples("modality", output.router.modality)
-    golden["aqr/cameras"] = _samples("cameras", output.router.cameras)
-    _add_predictions(golden, "aqr/", *output.predictions)
-
-
-def _add_two_frames(model: DetectionModel, golden: Golden) -> None:
-    """Add the predictions of two frames of a drive; the second remembers the first."""
-    before, now = camera_ring.pose(700.0, 900.0, -1.05), camera_ring.pose(701.2, 900.1, -1.02)
-    state = None
-    for frame, pose in enumerate((before, now)):
-        images = _images(frame)
-        features = model.features(images, None, model.image_features(images), None)
-        history = camera_ring.history(state, before, pose)
-        output = model.decode(features, _projections(), AqrOptions(), history=history)
-        state = output.state
-        _add_predictions(golden, f"frame {frame}/", *output.predictions)
-        if isinstance(state, Tensor):
-            golden[f"frame {frame}/bev"] = _samples("bev", state)

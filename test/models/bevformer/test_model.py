@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.camera_ring import history, pose
-from helpers.small_bevformer import SIZE, images, projections, small_model
+from helpers.small_bevformer import SIZE, history, images, pose, projections, small_model
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame

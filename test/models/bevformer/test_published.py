@@ -1,7 +1,5 @@
 """The published models: every key loads, and both frames' outputs are those of the authors' code."""
 
-import importlib.util
-import json
 import math
 import re
 from pathlib import Path
@@ -11,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.camera_ring import history, pose
+from helpers.authors_reference import formula_state, key_shapes
+from helpers.small_bevformer import history, pose
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
@@ -25,18 +24,9 @@ from aqr_perception.options import AqrOptions
 CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_right")
 
 
-def manifest(reference: Path) -> dict[str, tuple[int, ...]]:
-    keys = json.loads((reference / "checkpoints" / "bevformer_tiny.keys.json").read_text())
-    return {key: tuple(shape) for key, (shape, _) in keys.items()}
-
-
 @pytest.fixture(scope="module")
 def state(shared_reference: Path) -> dict[str, Tensor]:
-    spec = importlib.util.spec_from_file_location("formula_weights", shared_reference / "formula_weights.py")
-    assert spec and spec.loader
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    return formula.formula_state_dict(manifest(shared_reference))
+    return formula_state("bevformer_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +146,7 @@ def test_small_and_base_have_the_keys_of_the_authors_configurations(
     shared_reference: Path, name: str, cells: int, levels: int, layers: int
 ) -> None:
     shapes = {key: tuple(value.shape) for key, value in build_model(name).state_dict().items()}
-    tiny = manifest(shared_reference)
+    tiny = key_shapes("bevformer_tiny")
     assert {key: shape for key, shape in shapes.items() if not key.startswith("img_")} == expected_keys(
         tiny, cells, levels, layers
     )

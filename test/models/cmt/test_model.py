@@ -1,14 +1,12 @@
 """The assembled detector: against the published models, and with any sensor missing."""
 
 import dataclasses
-import importlib.util
-import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from helpers.authors_reference import formula_state
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
@@ -27,24 +25,10 @@ PUBLISHED = (
 )
 
 
-def formula_weights(reference: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formula_weights", reference / "formula_weights.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def manifest(reference: Path, name: str) -> dict[str, tuple[int, ...]]:
-    keys = json.loads((reference / "checkpoints" / f"{name}.keys.json").read_text())
-    return {key: tuple(shape) for key, (shape, _) in keys.items()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_key_of_a_published_checkpoint_loads_strictly(shared_reference: Path, name: str) -> None:
-    shapes = manifest(shared_reference, name)
-    state = formula_weights(shared_reference).formula_state_dict(shapes)
+    state = formula_state(name)
     model = build_model(name)
     report = load_checkpoint(model, {"state_dict": state})
     assert not report.has_router and not model.router_trained
@@ -63,7 +47,7 @@ def golden(shared_reference: Path) -> dict[str, np.ndarray]:
 def published(shared_reference: Path) -> CMT:
     name = "cmt_voxel0100_r50_800x320"
     model = build_model(name)
-    load_checkpoint(model, formula_weights(shared_reference).formula_state_dict(manifest(shared_reference, name)))
+    load_checkpoint(model, formula_state(name))
     return model
 
 

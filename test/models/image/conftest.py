@@ -1,33 +1,26 @@
 """What the published models compute on a real keyframe, for the image branch's stages."""
 
-import importlib.util
-import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.authors_reference import formula_state
 from helpers.places import REFERENCE
 from torch import Tensor, nn
-
-REFERENCE = REFERENCE
 
 
 class PublishedModel:
     """One published model's weights and golden stages."""
 
     def __init__(self, name: str) -> None:
-        spec = importlib.util.spec_from_file_location("formula_weights", REFERENCE / "formula_weights.py")
-        assert spec and spec.loader
-        self._formula = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self._formula)
-        self._shapes = json.loads((REFERENCE / "checkpoints" / f"{name}.keys.json").read_text())
+        self._name = name
         self._golden = np.load(REFERENCE / "golden" / f"{name}.npz")
 
     def fill(self, module: nn.Module, prefix: str) -> None:
         """Load the module's weights strictly, as the published model's below a key prefix."""
-        shapes = {key: tuple(shape) for key, (shape, _) in self._shapes.items() if key.startswith(prefix)}
-        state = self._formula.formula_state_dict(shapes)
+        state = formula_state(self._name, prefix)
         module.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in state.items()})
 
     def first_view_samples(self, stage: str) -> tuple[Tensor, Tensor]:
@@ -43,9 +36,7 @@ class PublishedModel:
 
 
 @pytest.fixture
-def published() -> Callable[[str], PublishedModel]:
-    if not REFERENCE.is_dir():
-        pytest.skip(f"the published models' outputs are not here: {REFERENCE} is absent")
+def published(shared_reference: Path) -> Callable[[str], PublishedModel]:
     return PublishedModel
 
 

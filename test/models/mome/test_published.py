@@ -1,13 +1,12 @@
 """MoME against what the authors' model computes on a real keyframe."""
 
-import importlib.util
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.authors_reference import formula_state
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
@@ -26,13 +25,7 @@ def golden(shared_reference: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def state(shared_reference: Path, golden: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    spec = importlib.util.spec_from_file_location("formula_weights", shared_reference / "formula_weights.py")
-    assert spec and spec.loader
-    formula_weights = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula_weights)
-    keys = json.loads((shared_reference / "checkpoints" / f"{NAME}.keys.json").read_text())
-    state = formula_weights.formula_state_dict({key: tuple(shape) for key, (shape, _) in keys.items()})
-    return {**state, BIAS: torch.from_numpy(golden[f"override/{BIAS}"])}
+    return {**formula_state(NAME), BIAS: torch.from_numpy(golden[f"override/{BIAS}"])}
 
 
 @pytest.fixture(scope="module")

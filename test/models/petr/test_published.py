@@ -1,12 +1,11 @@
 """The published models: every key of PETR's loads, and its outputs are those of the authors' code."""
 
-import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.authors_reference import formula_state, key_shapes
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
@@ -16,18 +15,9 @@ from aqr_perception.models.petr.model import PETR
 NAME = "petr_vov_800x320"
 
 
-def manifest(reference: Path) -> dict[str, tuple[int, ...]]:
-    keys = json.loads((reference / "checkpoints" / f"{NAME}.keys.json").read_text())
-    return {key: tuple(shape) for key, (shape, _) in keys.items()}
-
-
 @pytest.fixture(scope="module")
 def state(shared_reference: Path) -> dict[str, Tensor]:
-    spec = importlib.util.spec_from_file_location("formula_weights", shared_reference / "formula_weights.py")
-    assert spec and spec.loader
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    return formula.formula_state_dict(manifest(shared_reference))
+    return formula_state(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +46,7 @@ def test_every_key_is_loaded_and_of_shared_branches_the_last_copy(published: PET
 
 
 def test_petrv2_differs_in_the_box_branches_and_the_feature_guide_alone(shared_reference: Path) -> None:
-    one, two = manifest(shared_reference), build_model("petrv2_vov_800x320").state_dict()
+    one, two = key_shapes(NAME), build_model("petrv2_vov_800x320").state_dict()
     branches = {
         f"pts_bbox_head.reg_branches.{layer}.{part}.{kind}"
         for layer in range(6)

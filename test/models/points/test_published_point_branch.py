@@ -1,12 +1,11 @@
 """The point branch agrees with the published model on a real sweep."""
 
-import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.authors_reference import formula_state, key_shapes
 from torch import Tensor, nn
 
 from aqr_perception.models.points.second import SECOND, SECONDFPN
@@ -14,11 +13,6 @@ from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import Voxels, voxelize
 
 R50 = "cmt_voxel0100_r50_800x320"
-
-
-def shapes_below(reference: Path, model: str, prefix: str) -> dict[str, tuple[int, ...]]:
-    manifest = json.loads((reference / "checkpoints" / f"{model}.keys.json").read_text())
-    return {key: tuple(shape) for key, (shape, _) in manifest.items() if key.startswith(prefix)}
 
 
 @pytest.mark.parametrize("model", [R50, "cmt_voxel0075_vov_1600x640", "cmt_lidar_voxel0075"])
@@ -31,7 +25,7 @@ def test_parameters_have_the_published_names_and_shapes(model: str, shared_refer
     }
     for prefix, module in branch.items():
         ours = {prefix + key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-        assert ours == shapes_below(shared_reference, model, prefix)
+        assert ours == key_shapes(model, prefix)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +45,8 @@ def test_voxels_are_exactly_the_published_ones(voxels: Voxels, golden: dict[str,
     np.testing.assert_allclose(voxels.features[:4096].numpy(), golden["voxels/features_sorted"], rtol=1e-6)
 
 
-def published(shared_reference: Path, module: nn.Module, prefix: str) -> nn.Module:
-    spec = importlib.util.spec_from_file_location("formula_weights", shared_reference / "formula_weights.py")
-    assert spec and spec.loader
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    state = formula.formula_state_dict(shapes_below(shared_reference, R50, prefix))
+def published(module: nn.Module, prefix: str) -> nn.Module:
+    state = formula_state(R50, prefix)
     module.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in state.items()})
     return module.eval()
 
@@ -64,9 +54,9 @@ def published(shared_reference: Path, module: nn.Module, prefix: str) -> nn.Modu
 def test_every_stage_reproduces_the_published_features(
     voxels: Voxels, golden: dict[str, np.ndarray], shared_reference: Path
 ) -> None:
-    encoder = published(shared_reference, SparseEncoder(grid=(41, 1024, 1024)), "pts_middle_encoder.")
-    backbone = published(shared_reference, SECOND(256), "pts_backbone.")
-    neck = published(shared_reference, SECONDFPN(), "pts_neck.")
+    encoder = published(SparseEncoder(grid=(41, 1024, 1024)), "pts_middle_encoder.")
+    backbone = published(SECOND(256), "pts_backbone.")
+    neck = published(SECONDFPN(), "pts_neck.")
     with torch.inference_mode():
         view = encoder(voxels)
         stages = backbone(view)
