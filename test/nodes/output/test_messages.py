@@ -43,9 +43,7 @@ def pose_matrix(pose: Pose) -> np.ndarray:
 
 @given(st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-3.1, 3.1))
 @settings(max_examples=30, deadline=None)
-def test_boxes_and_velocities_are_transformed_to_the_output_frame(
-    turn: float, shift: float, yaw: float
-) -> None:
+def test_boxes_and_velocities_are_transformed_to_the_output_frame(turn: float, shift: float, yaw: float) -> None:
     to_output = rigid_transform([shift, -2.0, 0.5], [0, 0, math.sin(turn / 2), math.cos(turn / 2)])
     box = np.array([[3.0, 4.0, 1.0, 4.5, 1.9, 1.6, yaw, 2.0, -1.0]])
     for array_of in (
