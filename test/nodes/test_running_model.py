@@ -84,15 +84,14 @@ def test_log_and_diagnostics_name_the_weights_in_use(tmp_path: Path, monkeypatch
     shipped.touch()
     factory = StandInFactory()
     model = factory.running("first")
-    descriptions = (
-        "the weights shipped for it",
-        "random weights: detections mean nothing",
-        "mine.pth",
-        "random weights",
-    )
-    requested = (settings("first"), settings("first", "random"), settings("first", "mine.pth"), settings("second"))
-    for model_settings, description in zip(requested, descriptions, strict=True):
-        model.start_loading(model_settings)
+    descriptions = {
+        settings("first"): "the weights shipped for it",
+        settings("first", "random"): "random weights: detections mean nothing",
+        settings("first", "mine.pth"): "mine.pth",
+        settings("second"): "random weights",
+    }
+    for requested, description in descriptions.items():
+        model.start_loading(requested)
         assert finish_loading(model)
         assert description in factory.log.lines[-1] and description in factory.diagnostics.model
     assert sum(str(shipped) in line for line in factory.log.lines) == 2
