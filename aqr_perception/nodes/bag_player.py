@@ -168,12 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=_positive, default=1.0, help="playback speed (default: %(default)s)")
     parser.add_argument("--loop", action="store_true", help="play in a loop until interrupted")
     parser.add_argument("--clock", action="store_true", help="publish the bag's time on /clock, for use_sim_time")
-    parser.add_argument(
-        "--topics", nargs="+", default=(), metavar="TOPIC", help="play only these topics (default: all)"
-    )
-    parser.add_argument(
-        "--start", type=_not_negative, default=0.0, metavar="S", help="skip the first S seconds of the bag"
-    )
+    parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="topics to play (default: all)")
+    parser.add_argument("--start", type=_not_negative, default=0.0, metavar="S", help="skip the first S seconds")
     parser.add_argument("--duration", type=_positive, metavar="S", help="play only S seconds of the bag")
     parser.add_argument("--delay", type=_not_negative, default=0.0, metavar="S", help="wait S seconds before playing")
     parser.add_argument(
