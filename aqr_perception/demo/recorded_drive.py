@@ -1,21 +1,21 @@
-"""A drive that was played: what a report is made of."""
+"""A recorded drive with its ground truth and failures: the content of a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from aqr_perception.demo.drive_metrics import Summary, Timeline, summary, timeline
 from aqr_perception.demo.failures import Failure
-from aqr_perception.demo.figures import Summary, Timeline, summary, timeline
-from aqr_perception.demo.recording import Answer, Recording
+from aqr_perception.demo.recording import FrameRecord, Recording
 from aqr_perception.demo.truth import DriveTruth
 
 
 @dataclass(frozen=True)
-class PlayedDrive:
-    """A drive, the sensors that failed in it, and what the node said of it.
+class RecordedDrive:
+    """A drive, the failures of its sensors, and the node's outputs.
 
     Attributes:
-        seconds: its length.
+        seconds: length of the drive.
         bev_range: x_min, y_min, x_max, y_max of the model's bird's-eye view in metres, LiDAR frame.
     """
 
@@ -26,22 +26,22 @@ class PlayedDrive:
     bev_range: tuple[float, float, float, float]
 
     @cached_property
-    def course(self) -> Timeline:
+    def timeline(self) -> Timeline:
         return timeline(self.recording, self.truth, self.failures)
 
     @cached_property
     def summary(self) -> Summary:
-        return summary(self.course, self.truth, self.failures)
+        return summary(self.timeline, self.truth, self.failures)
 
-    def failing(self, seconds: float) -> dict[str, Failure]:
-        """Return the failures at a time, by sensor."""
-        return {failure.sensor: failure for failure in self.failures if failure.holds(seconds)}
+    def active_failures(self, seconds: float) -> dict[str, Failure]:
+        """Return the failures at a time of the drive, by sensor."""
+        return {failure.sensor: failure for failure in self.failures if failure.is_active(seconds)}
 
-    def state(self, seconds: float) -> str:
-        """Say which sensors fail at a time."""
-        return ", ".join(str(failure) for failure in self.failing(seconds).values()) or "all sensors working"
+    def sensor_state(self, seconds: float) -> str:
+        """Describe the failures at a time of the drive."""
+        return ", ".join(map(str, self.active_failures(seconds).values())) or "all sensors working"
 
-    def answers_by_moment(self) -> dict[int, Answer]:
-        """Return the answers that show a moment of the drive, by its index, in order."""
-        moments = ((self.truth.moment_of(answer.stamp_ns), answer) for answer in self.recording.answers)
-        return {moment: answer for moment, answer in moments if moment is not None}
+    def frames_by_sweep(self) -> dict[int, FrameRecord]:
+        """Return the recorded frames by the index of their sweep in `DriveTruth.sweeps`, in order."""
+        frames = ((self.truth.sweep_index(frame.stamp_ns), frame) for frame in self.recording.frames)
+        return {index: frame for index, frame in frames if index is not None}
