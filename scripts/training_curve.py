@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the loss curves of one or more runs of `aqr_perception train` next to each other: a PNG for a model card."""
+"""Plot the loss curves of runs of `aqr_perception train`, side by side in one PNG."""
 
 import argparse
 from pathlib import Path
@@ -9,28 +9,28 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Return steps and values of every loss in a run's folder, resumed parts joined."""
-    found: dict[str, dict[int, float]] = {}
+    """Return the steps and values of every loss in a run's folder; the parts of a resumed run are joined."""
+    losses: dict[str, dict[int, float]] = {}
     for path in sorted(run.glob("events.*"), key=lambda file: file.stat().st_mtime):
         events = EventAccumulator(str(path))
         events.Reload()
         for tag in events.Tags()["scalars"]:
             if tag.startswith("loss/"):
-                points = found.setdefault(tag.removeprefix("loss/"), {})
+                points = losses.setdefault(tag.removeprefix("loss/"), {})
                 points.update((point.step, point.value) for point in events.Scalars(tag))
-    return {name: (sorted(points), [points[step] for step in sorted(points)]) for name, points in found.items()}
+    return {name: (sorted(points), [points[step] for step in sorted(points)]) for name, points in losses.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("png", type=Path, help="file to write")
-    parser.add_argument("runs", type=Path, nargs="+", help="folders that `aqr_perception train` wrote")
+    parser.add_argument("png", type=Path, help="output file")
+    parser.add_argument("runs", type=Path, nargs="+", help="output folders of `aqr_perception train`")
     options = parser.parse_args()
     figure = Figure(figsize=(4.5 * len(options.runs), 4), layout="constrained")
     for run, axes in zip(options.runs, figure.subplots(1, len(options.runs), squeeze=False)[0], strict=True):
         losses = curves(run)
         if not losses:
-            parser.error(f"{run} holds no TensorBoard curves: give the folder of a training")
+            parser.error(f"{run} contains no TensorBoard losses; pass an output folder of `aqr_perception train`")
         for name, (steps, values) in sorted(losses.items()):
             bold = name == "total"
             axes.plot(steps, values, label=name, linewidth=2 if bold else 1, color="black" if bold else None)

@@ -15,7 +15,7 @@ CAMERA_COLOUR = (0, 170, 255)
 
 
 def modality_colour(lidar_weight: float, camera_weight: float) -> tuple[int, int, int]:
-    """Return the RGB mixture of `CAMERA_COLOUR` and `LIDAR_COLOUR` in proportion to the weights; grey without weights."""
+    """Return the RGB mix of `LIDAR_COLOUR` and `CAMERA_COLOUR` in proportion to the weights; grey if both are 0."""
     total = float(lidar_weight) + float(camera_weight)
     if not total > 0:
         return (128, 128, 128)
