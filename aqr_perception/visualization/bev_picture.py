@@ -48,7 +48,8 @@ class _PixelGrid(NamedTuple):
     def pixels(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int32]:
         """Return pixels (..., 2) as (column, row) of positions in metres."""
         columns, rows = (np.asarray(x) - self.x_min) * self.scale, (self.y_max - np.asarray(y)) * self.scale
-        return np.stack((columns, rows), axis=-1).round().astype(np.int32)
+        pixels: NDArray[np.int32] = np.stack((columns, rows), axis=-1).round().astype(np.int32)
+        return pixels
 
 
 def _draw_points(picture: NDArray[np.uint8], grid: _PixelGrid, points: NDArray[np.float32]) -> None:

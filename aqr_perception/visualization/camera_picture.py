@@ -51,7 +51,7 @@ def _with_heat_map(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArra
     # Cell centres are at half-integers in map coordinates, but at integers for warpAffine.
     to_map = weights.image_to_map[:2].copy()
     to_map[:, 2] -= 0.5
-    values: NDArray[np.float32] = cv2.warpAffine(
+    values = cv2.warpAffine(
         weights.values,
         to_map,
         (width, height),
@@ -59,8 +59,7 @@ def _with_heat_map(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArra
         borderMode=cv2.BORDER_CONSTANT,
     )
     opacity = values * np.float32(_LARGEST_OPACITY / MAP_LIMIT)
-    blended: NDArray[np.uint8] = cv2.blendLinear(image, heat_colours(values), 1 - opacity, opacity)
-    return blended
+    return cv2.blendLinear(image, heat_colours(values), 1 - opacity, opacity).astype(np.uint8, copy=False)
 
 
 def _draw_edge(

@@ -26,7 +26,7 @@ def modality_colour(lidar_weight: float, camera_weight: float) -> tuple[int, int
     return red, green, blue
 
 
-def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+def heat_colours(values: NDArray[np.number]) -> NDArray[np.uint8]:
     """Return (..., 3) BGR of map values in [0, 1.5], perceptually uniform from nearly black to yellow."""
     levels = np.rint(np.asarray(values, dtype=np.float32) * (255 / MAP_LIMIT)).clip(0, 255).astype(np.uint8)
     colours: NDArray[np.uint8] = cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_INFERNO)

@@ -42,16 +42,13 @@ def text(value: str) -> str:
     return html.escape(value)
 
 
-def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def figure(picture: bytes | None, caption: str, *, failed: bool = False, missing: str = "no picture") -> str:
     """Return a figure of a JPEG with its caption; without a JPEG, the figure shows the text `missing`."""
     if picture is None:
         content = element("div", text(missing), class_="missing")
     else:
-        content = f'<img src="{data_uri(picture)}" alt="{html.escape(caption)}">'
+        data = base64.b64encode(picture).decode()
+        content = f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(caption)}">'
     return element("figure", content, element("figcaption", text(caption)), class_="failed" if failed else "shown")
 
 

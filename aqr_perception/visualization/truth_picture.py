@@ -13,13 +13,15 @@ from aqr_perception.visualization.camera_picture import camera_picture
 
 _CAMERA_ORDER = ("front_left", "front", "front_right", "back_left", "back", "back_right")
 _COLUMNS = 3
+_REACH = 55.0
+"""Half the width of the bird's-eye view in metres."""
 
 
-def truth_picture(labelled: LabelledFrame, reach: float = 55.0) -> NDArray[np.uint8]:
-    """Return a BGR picture: the cameras in rows of three, and the bird's-eye view of +-`reach` metres below them."""
+def truth_picture(labelled: LabelledFrame) -> NDArray[np.uint8]:
+    """Return a BGR picture: the cameras in rows of three, and the bird's-eye view below them."""
     frame, truth = labelled.frame, labelled.truth
     cameras = _tiled(_camera_pictures(frame.cameras, truth))
-    maps = WeightMaps(None, (-reach, -reach, reach, reach), {}, "router")
+    maps = WeightMaps(None, (-_REACH, -_REACH, _REACH, _REACH), {}, "router")
     from_above = bev_picture(maps, frame.points, _as_detections(truth, len(frame.cameras)))
     scale = cameras.shape[1] / from_above.shape[1]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
