@@ -15,7 +15,7 @@ _SHARE = FindPackageShare("aqr_perception")
 _OVERRIDES = {"model": "model.preset", "checkpoint": "model.checkpoint", "device": "model.device"}
 
 
-def _perception(context: LaunchContext, *_args: object, **_kwargs: object) -> list[Action]:
+def _node_and_bag(context: LaunchContext, *_args: object, **_kwargs: object) -> list[Action]:
     """Return the actions that start the node, and play the bag once the node is active.
 
     Empty arguments do not override the parameter file.
@@ -70,4 +70,4 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription([*arguments, OpaqueFunction(function=_perception), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_node_and_bag), rviz])
