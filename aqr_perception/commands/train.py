@@ -68,7 +68,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     how.add_argument("--schedule", choices=("one_cycle", "cosine", "constant"), default="one_cycle")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     how.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    how.add_argument("--shard", action="store_true", help="split the model over the processes (FSDP)")
     how.add_argument("--overfit", action="store_true", help="one batch again and again: shows that it can learn")
     how.add_argument(
         "--denoising-queries", type=int, help="most denoising queries; 0 for none (default: as many as learned ones)"

@@ -6,14 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.training.sharding import local, share, whole
-
 
 class Ema:
     """The average of a model's parameters over its steps; buffers, such as batch norm statistics, are copied.
 
     The decay is ramped as (1 + n) / (10 + n) after n updates, so that the random first weights are soon forgotten.
-    Sharded parameters are averaged shard by shard.
 
     Attributes:
         decay: the highest, reached after about 9 / (1 - decay) updates.
@@ -33,8 +30,8 @@ class Ema:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         live = self._live()
-        averages = [local(self._average[name]) for name in self._averaged]
-        torch._foreach_lerp_(averages, [local(live[name]) for name in self._averaged], 1.0 - decay)
+        averages = [self._average[name] for name in self._averaged]
+        torch._foreach_lerp_(averages, [live[name] for name in self._averaged], 1.0 - decay)
         for name in live.keys() - set(self._averaged):
             self._average[name].copy_(live[name])
 
@@ -42,9 +39,9 @@ class Ema:
     def applied(self) -> Iterator[None]:
         """Give the model the averaged weights for a while, and its own back afterwards."""
         live = self._live()
-        own = {name: local(tensor).clone() for name, tensor in live.items()}
+        own = {name: tensor.clone() for name, tensor in live.items()}
         try:
-            _copy(live, {name: local(tensor) for name, tensor in self._average.items()})
+            _copy(live, self._average)
             yield
         finally:
             _copy(live, own)
@@ -55,12 +52,12 @@ class Ema:
 
     def whole(self) -> dict[str, Tensor]:
         """Return the averaged weights, whole and on the CPU. Every process must ask for them."""
-        return {name: whole(value) for name, value in self._average.items()}
+        return {name: value.cpu() for name, value in self._average.items()}
 
     def load_state_dict(self, updates: int, average: Mapping[str, Tensor]) -> None:
         """Go on from a `state_dict`."""
         self.updates = updates
-        _copy(self._average, {name: local(share(average[name], like)) for name, like in self._average.items()})
+        _copy(self._average, average)
 
     def _live(self) -> dict[str, Tensor]:
         """Return the model's own tensors: changing them changes the model."""
@@ -70,4 +67,4 @@ class Ema:
 @torch.no_grad()
 def _copy(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for name, tensor in into.items():
-        local(tensor).copy_(values[name])
+        tensor.copy_(values[name])

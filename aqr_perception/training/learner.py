@@ -15,7 +15,6 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.devices import choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
 from aqr_perception.training.ema import Ema
-from aqr_perception.training.sharding import load_optimizer_state, local, optimizer_state, share, whole
 from aqr_perception.training.trainable import freeze, parameter_groups, set_mode
 from aqr_perception.training.training_options import TrainOptions
 
@@ -79,7 +78,7 @@ class Learner(Generic[ModelT]):
         model.to(device)
         freeze(model, options.train)
         set_mode(model, options.train)
-        self.loss = ParallelLoss(model, step_loss, processes, device, options.shard)
+        self.loss = ParallelLoss(model, step_loss, processes, device)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(model, options), betas=_BETAS, weight_decay=options.weight_decay, fused=True
         )
@@ -100,7 +99,7 @@ class Learner(Generic[ModelT]):
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         parts, waited = self._gradients(batches, step)
         self._scaler.unscale_(self._optimizer)
-        norm = whole(nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
+        norm = nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm)
         losses, gradient_norm = self._means(parts, norm)
 
         skipped = not all(map(math.isfinite, (*losses.values(), gradient_norm)))
@@ -125,7 +124,7 @@ class Learner(Generic[ModelT]):
             asked = time.perf_counter()
             batch = next(batches).to(self._device)
             waited += time.perf_counter() - asked
-            with self.loss.accumulating(last=part == passes - 1):
+            with self.loss.accumulation(last=part == passes - 1):
                 with self._autocast():
                     losses = self.loss(batch, self._generator(step, part))
                 total = torch.stack([loss.float() for loss in losses.values()]).sum() / passes
@@ -150,7 +149,7 @@ class Learner(Generic[ModelT]):
         self._skipped_in_row += 1
         broken = [f"loss {name} {value}" for name, value in losses.items() if not math.isfinite(value)]
         found = ", ".join([*broken, f"gradient norm {norm}"])
-        if self._processes.writes:
+        if self._processes.is_main:
             if self._scaler.is_enabled() and not broken:
                 _log.info("step %d is skipped: its gradients overflow fp16, whose scale is halved", step)
             else:
@@ -170,22 +169,22 @@ class Learner(Generic[ModelT]):
         return torch.Generator(self._device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, average, moments and scale as whole tensors on the CPU. Every process must ask for it."""
+        """Return weights, average, moments and scale."""
         return {
-            "model": {name: whole(tensor) for name, tensor in self._model.state_dict().items()},
+            "model": dict(self._model.state_dict()),
             "ema": self.average.state_dict(),
-            "optimizer": optimizer_state(self._optimizer),
+            "optimizer": self._optimizer.state_dict()["state"],
             "scaler": self._scaler.state_dict(),
             "skipped_in_row": self._skipped_in_row,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of the same model."""
-        for name, tensor in self._model.state_dict().items():
-            local(tensor).copy_(local(share(state["model"][name], tensor)))
+        self._model.load_state_dict(state["model"])
         self.average.load_state_dict(**state["ema"])
-        load_optimizer_state(self._optimizer, state["optimizer"])
+        # The rates and the decay are the present options'.
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         self._skipped_in_row = state["skipped_in_row"]

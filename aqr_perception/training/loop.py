@@ -87,7 +87,7 @@ def train(
     if device.type == "cuda" and processes.size > 1:
         device = torch.device("cuda", processes.local_rank)
     states.seed_random_states(options.seed + processes.rank)
-    with processes.joined(device), StopRequest() as stop:
+    with processes.group(device), StopRequest() as stop:
         training = _Training(model, samples, collate, step_loss, options, folder, processes, device, label_sets)
         training.start(resume)
         return training.run(stop, validate)
@@ -115,7 +115,7 @@ class _Training(Generic[ModelT, SampleT]):
         period = options.batch_size * processes.size if options.overfit else None
         self._stream = Stream(len(samples), options.seed, label_sets, period)
         self._steps = options.step_count(self._stream.pass_length, processes.size)
-        # Keys and shapes for exports, without memory; a sharded model cannot be copied any more.
+        # Keys and shapes for exports, without memory.
         self._exported = copy.deepcopy(model).to("meta")
         self._learner = Learner(model, step_loss, options, processes, device)
         self._step, self._seen, self._elapsed = 0, 0, 0.0
@@ -125,7 +125,7 @@ class _Training(Generic[ModelT, SampleT]):
         """Go on from the newest checkpoint, or make sure that there is none to be lost."""
         folder = self._folder / "checkpoints"
         found = states.states(folder)
-        newest = self._processes.from_first(found[-1] if found else None)
+        newest = self._processes.broadcast(found[-1] if found else None)
         if newest is None:
             if resume:
                 _log.info("%s holds no checkpoint: the training starts at step 0", folder)
@@ -134,7 +134,7 @@ class _Training(Generic[ModelT, SampleT]):
         if not resume:
             raise StateError(f"{newest} is of an earlier training: resume it (--resume), or choose another folder")
         self._restore(newest)
-        if self._processes.writes:
+        if self._processes.is_main:
             _log.info("%s: going on after step %d", newest, self._step)
 
     def run(self, stop: StopRequest, validate: Callable[[ModelT], float] | None) -> Outcome:
@@ -150,7 +150,7 @@ class _Training(Generic[ModelT, SampleT]):
             seconds=self._seconds,
             elapsed=self._elapsed,
             log_every=options.log_every,
-            silent=not self._processes.writes,
+            silent=not self._processes.is_main,
         ) as report:
             while not (stopped or self._finished()):
                 rate = options.learning_rate * learning_rate_factor(self._progress(), options.schedule, options.warmup)
@@ -203,13 +203,13 @@ class _Training(Generic[ModelT, SampleT]):
 
     def _agree(self, stop: StopRequest) -> bool:
         """Set all processes' clocks by the first one's; return whether any was asked to stop."""
-        elapsed = time.monotonic() - self._began if self._processes.writes else 0.0
+        elapsed = time.monotonic() - self._began if self._processes.is_main else 0.0
         own = torch.tensor([float(stop.signal_name is not None), elapsed], dtype=torch.float64, device=self._device)
         asked, self._elapsed = self._processes.sum(own).tolist()
         return asked > 0
 
     def _validate(self, validate: Callable[[ModelT], float]) -> float:
-        with self._learner.average.applied(), self._learner.loss.gathered():
+        with self._learner.average.applied():
             self._model.eval()
             own = torch.tensor([float(validate(self._model))], device=self._device)
             set_mode(self._model, self._options.train)
@@ -223,7 +223,7 @@ class _Training(Generic[ModelT, SampleT]):
         """Write the averaged weights as the detector reads them."""
         average = self._learner.average.whole()
         path = self._folder / name
-        if self._processes.writes:
+        if self._processes.is_main:
             self._exported.load_state_dict(average, assign=True)
             save_checkpoint(self._exported, path)
         return path
@@ -245,17 +245,17 @@ class _Training(Generic[ModelT, SampleT]):
             "elapsed": self._elapsed,
             "best": self._best,
             "options": self._options.as_dict(),
-            "random": self._processes.gathered(states.random_states()),
+            "random": self._processes.gather(states.random_states()),
             **self._learner.state_dict(),
         }
-        if self._processes.writes:
+        if self._processes.is_main:
             states.write(captured, self._folder / "checkpoints", self._step)
 
     def _restore(self, path: Path) -> None:
         found = states.read(path)
         states.require_same_model(path, found, self._model)
         changed = states.changed_options(path, found, self._options)
-        if changed and self._processes.writes:
+        if changed and self._processes.is_main:
             _log.warning("%s: resumed with other options: %s", path, ", ".join(changed))
         self._learner.load_state_dict(found)
         self._step, self._seen, self._elapsed = found["step"], found["samples"], found["elapsed"]

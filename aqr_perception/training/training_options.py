@@ -34,7 +34,6 @@ class TrainOptions:
             trained is frozen, batch norm statistics included.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process takes its own.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` of the forward pass; weights stay in fp32.
-        shard: split parameters, gradients and optimiser state over the processes (FSDP2) instead of copying them.
         overfit: see one batch again and again, to show that the model can learn at all.
         workers: processes that prepare samples; 0 does it in the training process. The samples are the same.
         seed: of the data's order, its augmentation and everything random in a step.
@@ -58,7 +57,6 @@ class TrainOptions:
     train: Trained = "all"
     device: str = "auto"
     precision: str = "auto"
-    shard: bool = False
     overfit: bool = False
     workers: int = 2
     seed: int = 0

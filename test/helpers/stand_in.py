@@ -72,7 +72,7 @@ def loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
     return {"square": (found - wanted).square().mean(), "size": 0.01 * found.square().mean()}
 
 
-def plain_loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+def mean_loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
     """Return a loss that is a mean over samples, each of which uses the same parts of the model."""
     assert batch.images is not None
     return {"square": (model(batch.images, True) - batch.images.sum(-1, keepdim=True)).square().mean()}

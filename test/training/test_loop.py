@@ -51,7 +51,7 @@ def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> N
     def watched(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         assert batch.images is not None
         seen.append(batch.images)
-        parts = stand_in.plain_loss(model, batch, generator)
+        parts = stand_in.mean_loss(model, batch, generator)
         losses.append(parts["square"].item())
         return parts
 
@@ -132,6 +132,19 @@ def test_a_finished_training_is_prolonged_and_changed_options_are_named(
     assert outcome.step == 8 and "steps 6 -> 8" in caplog.text
 
 
+def test_a_sharded_state_of_an_earlier_version_resumes_to_the_same_state(tmp_path: Path) -> None:
+    """Earlier versions could split a model over its processes; their states hold whole tensors all the same."""
+    run(tmp_path / "uninterrupted")
+    run(tmp_path / "resumed", step_loss=StopAfter(3, signal.SIGTERM))
+    (path,) = (tmp_path / "resumed/checkpoints").iterdir()
+    state = torch.load(path, weights_only=True)
+    state["options"]["shard"] = True
+    torch.save(state, path)
+    assert run(tmp_path / "resumed", resume=True)[0].finished
+    states = (stand_in.newest_state(tmp_path / name) for name in ("uninterrupted", "resumed"))
+    assert stand_in.differences(*states) == []
+
+
 def test_a_state_of_another_model_or_of_other_trained_parts_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(StateError, match="another model"):
@@ -200,8 +213,8 @@ def test_a_loss_that_nothing_trained_takes_part_in_is_an_error(tmp_path: Path) -
 def test_accumulated_passes_equal_one_pass_over_a_larger_batch(tmp_path: Path) -> None:
     models = [stand_in.model(norm=False) for _ in range(2)]
     data = stand_in.Data(shift=0.0)
-    _, small = run(tmp_path / "small", data, step_loss=stand_in.plain_loss, model=models[0], batch_size=1, accumulate=4)
-    _, large = run(tmp_path / "large", data, step_loss=stand_in.plain_loss, model=models[1], batch_size=4)
+    _, small = run(tmp_path / "small", data, step_loss=stand_in.mean_loss, model=models[0], batch_size=1, accumulate=4)
+    _, large = run(tmp_path / "large", data, step_loss=stand_in.mean_loss, model=models[1], batch_size=4)
     for name, tensor in small.state_dict().items():
         torch.testing.assert_close(tensor, large.state_dict()[name], rtol=0, atol=1e-5)
 
@@ -288,8 +301,3 @@ def test_curves_hold_losses_rate_and_norm(tmp_path: Path) -> None:
 def test_a_wrong_option_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         stand_in.options(**changed)
-
-
-def test_sharding_needs_several_processes(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="torchrun"):
-        run(tmp_path, shard=True)
