@@ -3,7 +3,6 @@
 What is specific to detection comes in as functions: the samples, how a batch is made of them, and its loss.
 """
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,7 +23,6 @@ from aqr_perception.training.learner import Learner
 from aqr_perception.training.progress import Report
 from aqr_perception.training.schedule import learning_rate_factor
 from aqr_perception.training.state import StateError
-from aqr_perception.training.trainable import set_mode
 from aqr_perception.training.training_options import TrainOptions
 
 _log = logging.getLogger(__name__)
@@ -115,8 +113,6 @@ class _Training(Generic[ModelT, SampleT]):
         period = options.batch_size * processes.size if options.overfit else None
         self._stream = Stream(len(samples), options.seed, label_sets, period)
         self._steps = options.step_count(self._stream.pass_length, processes.size)
-        # Keys and shapes for exports, without memory.
-        self._exported = copy.deepcopy(model).to("meta")
         self._learner = Learner(model, step_loss, options, processes, device)
         self._step, self._seen, self._elapsed = 0, 0, 0.0
         self._best: float | None = None
@@ -155,7 +151,7 @@ class _Training(Generic[ModelT, SampleT]):
             while not (stopped or self._finished()):
                 rate = options.learning_rate * learning_rate_factor(self._progress(), options.schedule, options.warmup)
                 asked = time.perf_counter()
-                figures = self._learner.learn(stream, self._step + 1, rate)
+                figures = self._learner.step(stream, self._step + 1, rate)
                 self._step += 1
                 self._seen += self._samples_per_step
                 stopped = self._agree(stop)
@@ -209,23 +205,18 @@ class _Training(Generic[ModelT, SampleT]):
         return asked > 0
 
     def _validate(self, validate: Callable[[ModelT], float]) -> float:
-        with self._learner.average.applied():
-            self._model.eval()
-            own = torch.tensor([float(validate(self._model))], device=self._device)
-            set_mode(self._model, self._options.train)
-        score = float(self._processes.sum(own)) / self._processes.size
+        local = torch.tensor([float(validate(self._learner.averaged))], device=self._device)
+        score = float(self._processes.sum(local)) / self._processes.size
         if self._best is None or score > self._best:
             self._best = score
             self._export("best.safetensors")
         return score
 
     def _export(self, name: str) -> Path:
-        """Write the averaged weights as the detector reads them."""
-        average = self._learner.average.whole()
+        """Write the averaged weights for the detector."""
         path = self._folder / name
         if self._processes.is_main:
-            self._exported.load_state_dict(average, assign=True)
-            save_checkpoint(self._exported, path)
+            save_checkpoint(self._learner.averaged, path)
         return path
 
     def _outcome(self, stop: StopRequest) -> Outcome:
