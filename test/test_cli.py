@@ -43,23 +43,9 @@ def test_the_frame_benchmark_measures_every_stage(tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 def test_the_attention_benchmark_compares_with_the_dense_bias(tmp_path: Path) -> None:
     figures = tmp_path / "attention.json"
-    sizes = [
-        "--queries",
-        "20",
-        "--bev",
-        "8",
-        "8",
-        "--views",
-        "2",
-        "--image",
-        "4",
-        "5",
-        "--heads",
-        "2",
-        "--repeats",
-        "1",
-    ]
-    assert main(["benchmark", "attention", *sizes, "--device", "cpu", "--json", str(figures)]) == 0
+    sizes = ["--queries", "20", "--bev", "8", "8", "--views", "2", "--image", "4", "5", "--heads", "2"]
+    options = ["--repeats", "1", "--device", "cpu", "--json", str(figures)]
+    assert main(["benchmark", "attention", *sizes, *options]) == 0
     rows = {row["variant"]: row for row in json.loads(figures.read_text())}
     assert set(rows) == {"plain", "bias", "mass", "bias and mass", "dense bias"}
     assert rows["plain"]["time_ratio"] == 1.0
