@@ -80,7 +80,7 @@ def add_data(data: argparse._ArgumentGroup) -> None:
     )
     data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of rendered frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
-    data.add_argument("--frames", type=int, help="largest number of frames (default: all)")
+    data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
 
 
 def _add_optimisation(group: argparse._ArgumentGroup) -> None:

@@ -36,7 +36,8 @@ def _increasing_decay(highest: float) -> Callable[[PARAM_LIST, PARAM_LIST, Tenso
     """Return the function by which `AveragedModel` averages parameters after its first call."""
 
     def update(averages: PARAM_LIST, weights: PARAM_LIST, calls: Tensor | int) -> None:
-        decay = min(highest, int(calls) / (9 + int(calls)))  # (1 + n) / (10 + n), because calls = n + 1
+        count = int(calls)
+        decay = min(highest, count / (9 + count))  # (1 + n) / (10 + n), because the count is n + 1
         get_ema_multi_avg_fn(decay)(averages, weights, calls)  # type: ignore[no-untyped-call]  # untyped in PyTorch
 
     return update

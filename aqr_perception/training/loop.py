@@ -136,7 +136,7 @@ class _Training(Generic[ModelT, SampleT]):
             )
         if newest is not None:
             self._load_state(newest)
-        elif resume:
+        elif resume and self._processes.is_main:
             _log.info("%s holds no checkpoint: the training starts at step 0", folder)
 
     def run(self, stop: StopRequest, validate: Callable[[ModelT], float] | None) -> Outcome:
@@ -171,7 +171,7 @@ class _Training(Generic[ModelT, SampleT]):
         )
 
     def _step(self, batches: Iterator[Batch], stop: StopRequest, report: ProgressReport) -> bool:
-        """Do one optimiser step and show it; return whether any process was asked to stop."""
+        """Do one optimiser step and show it; return whether any process received a signal to stop."""
         options, progress = self._options, self._progress
         factor = learning_rate_factor(progress.fraction, options.schedule, options.warmup)
         learning_rate = options.learning_rate * factor
@@ -184,7 +184,7 @@ class _Training(Generic[ModelT, SampleT]):
         return stopped
 
     def _synchronize(self, stop: StopRequest) -> bool:
-        """Give all processes the elapsed time of the first; return whether any process was asked to stop."""
+        """Give all processes the elapsed time of the first; return whether any received a signal to stop."""
         elapsed = time.monotonic() - self._start_time if self._processes.is_main else 0.0
         local = torch.tensor([float(stop.signal_name is not None), elapsed], dtype=torch.float64, device=self._device)
         stops, self._progress.elapsed = self._processes.sum(local).tolist()
