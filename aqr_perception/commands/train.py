@@ -84,9 +84,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def add_data(data: argparse._ArgumentGroup) -> None:
     """Add what `training.data.sources.open_data` needs."""
-    data.add_argument(
-        "--data", default="synthetic", help="synthetic, nuscenes, bags or keyframe (default: %(default)s)"
-    )
+    data.add_argument("--data", default="synthetic", help="synthetic, nuscenes or bags (default: %(default)s)")
     data.add_argument("--data-root", type=Path, help="its folder; for synthetic, where drawn frames are kept")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
     data.add_argument("--frames", type=int, help="use so many at most")

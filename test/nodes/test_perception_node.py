@@ -16,6 +16,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from aqr_perception.msg import FrameTiming, FusedDetectionArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from helpers.keyframe_bag import write_keyframe_bag  # noqa: E402
 from helpers.vehicle import CAMERAS, COMPRESSED, RunningNode, Vehicle, configuration  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
@@ -24,7 +25,6 @@ from sensor_msgs_py import point_cloud2  # noqa: E402
 from vision_msgs.msg import Detection3DArray  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from aqr_perception.bags.keyframe import write_keyframe_bag  # noqa: E402
 from aqr_perception.models.config.presets import load_preset, preset_directory  # noqa: E402
 from aqr_perception.nodes.stamps import stamp_to_ns  # noqa: E402
 

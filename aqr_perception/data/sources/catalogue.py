@@ -15,7 +15,7 @@ from aqr_perception.data.sources.simulated import (
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.config.presets import Preset
 
-Source = Literal["synthetic", "nuscenes", "bags", "keyframe"]
+Source = Literal["synthetic", "nuscenes", "bags"]
 Part = Literal["train", "val"]
 
 _SYNTHETIC_PICTURE = (352, 128)
@@ -66,9 +66,9 @@ def open_data(
 
     Args:
         source: ``synthetic`` (the simulated world; root is its cache), ``nuscenes`` (root holds its tables), ``bags``
-            (root is a folder of rosbag2 files with truth), ``keyframe`` (root is one keyframe's folder).
+            (root is a folder of rosbag2 files with truth).
         part: ``train`` or ``val``; synthetic scenes of the one never occur in the other, nuScenes has its own split,
-            and the other two are the same set for both.
+            and bags are the same set for both.
         preset: of the model that will see it.
         frames: how many at most; None for all (of synthetic ones, 8000 for training and 200 for validation).
         version: of the nuScenes tables.
@@ -93,13 +93,10 @@ def open_data(
 
 def _open_recorded(source: str, part: Part, preset: Preset, root: Path, version: str) -> Data:
     from aqr_perception.data.sources.bags import BagDataset
-    from aqr_perception.data.sources.keyframe import KeyframeDataset
     from aqr_perception.data.sources.nuscenes import NuScenesDataset
 
     if source == "bags":
         return Data(BagDataset(root, sweeps=preset.sweeps))
-    if source == "keyframe":
-        return Data(KeyframeDataset(root))
     split = {"v1.0-mini": "mini_"}.get(version, "") + part
     nuscenes = NuScenesDataset(root, version, split, preset.sweeps)
     return Data(nuscenes, nuscenes.label_sets())

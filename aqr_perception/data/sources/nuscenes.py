@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from aqr_perception.data.outlines import outline_shares
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.data.sources.nuscenes_tables import (
+    LIDAR,
     Capture,
     NuScenesError,
     Picture,
@@ -19,7 +20,6 @@ from aqr_perception.data.sources.nuscenes_tables import (
 )
 from aqr_perception.frame import CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
-from aqr_perception.keyframe import LIDAR
 
 _CLOSE = 1.0
 """Metres from the sensor, in x and y, within which a past sweep's points are taken for the vehicle itself."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, GroundTruth
 from aqr_perception.geometry import invert, rigid_transform
-from aqr_perception.keyframe import LIDAR, camera_name
 
+LIDAR = "LIDAR_TOP"
+"""nuScenes' name of its LiDAR, and of the frame of its points: x right, y forward, z up."""
 CHANNELS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 """The cameras in the published models' order; ``CAM_FRONT`` is called ``front`` here, and so on."""
 _INSTALL = (
@@ -86,6 +87,11 @@ def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Samp
     if not samples:
         raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; name another split")
     return samples
+
+
+def camera_name(channel: str) -> str:
+    """Return this package's name of a nuScenes camera: ``front_left`` for ``CAM_FRONT_LEFT``."""
+    return channel.removeprefix("CAM_").lower()
 
 
 def truth_arrays(

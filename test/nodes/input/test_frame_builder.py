@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
+from helpers.keyframe_bag import write_keyframe_bag
 from helpers.places import REFERENCE
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
-from aqr_perception.bags.keyframe import write_keyframe_bag
 from aqr_perception.bags.reader import read
 from aqr_perception.geometry import invert, project, quaternion_xyzw, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
