@@ -1,11 +1,13 @@
 """Bags written and read without ROS."""
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
@@ -23,7 +25,7 @@ def write_some(path: Path, storage: str = "mcap") -> None:
 
 
 @pytest.mark.parametrize(("name", "storage"), KINDS)
-def test_what_was_written_is_read_in_the_order_of_recording(tmp_path: Path, name: str, storage: str) -> None:
+def test_messages_are_read_back_in_recording_order(tmp_path: Path, name: str, storage: str) -> None:
     write_some(tmp_path / name, storage)
     found = list(read(tmp_path / name))
     assert [(entry.topic, entry.type, entry.stamp_ns) for entry in found] == [
@@ -33,7 +35,7 @@ def test_what_was_written_is_read_in_the_order_of_recording(tmp_path: Path, name
     image = found[1].decode()
     assert (image.header.frame_id, image.header.stamp.nanosec, image.encoding) == ("camera", 5, "bgr8")
     np.testing.assert_array_equal(image.data, np.arange(24))
-    assert [entry.name for entry in tmp_path.iterdir()] == [name], "nothing else is left beside the bag"
+    assert [entry.name for entry in tmp_path.iterdir()] == [name], "no temporary file is left next to the bag"
 
 
 @pytest.mark.parametrize(("name", "storage"), KINDS)
@@ -43,6 +45,36 @@ def test_latched_topics_say_so_in_every_storage(tmp_path: Path, name: str, stora
         durability = {topic.name: topic.qos[0].durability.name for topic in bag.topics}
         assert durability == {"/image": "VOLATILE", "/tf_static": "TRANSIENT_LOCAL"}
         assert (len(bag), bag.start_ns, bag.end_ns) == (2, 1_000_000_000, 2_000_000_001)
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_bags_are_read(tmp_path: Path, mode: CompressionMode) -> None:
+    writer = Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", IMAGE.__msgtype__, typestore=messages.TYPESTORE)
+        writer.write(connection, 7, messages.TYPESTORE.serialize_cdr(IMAGE, IMAGE.__msgtype__))
+    (found,) = read(tmp_path / "bag")
+    np.testing.assert_array_equal(found.decode().data, IMAGE.data)
+
+
+def test_definitions_come_from_the_bag_and_without_any_from_the_known_interfaces(tmp_path: Path) -> None:
+    """A message of this package is read with its own definition; a Humble recording has no definitions at all."""
+    objects = messages.fused_detections(7, "lidar", [messages.fused_detection("car", np.arange(9.0))])
+    for name in ("with.db3", "without.db3"):
+        with BagWriter(tmp_path / name) as writer:
+            writer.write("/objects", objects, 7)
+    with sqlite3.connect(tmp_path / "without.db3") as database:
+        database.execute("DELETE FROM message_definitions")
+    for name in ("with.db3", "without.db3"):
+        (found,) = read(tmp_path / name)
+        assert found.decode().detections[0].size.x == 3.0
+
+
+def test_a_ros_1_bag_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(BagError, match=r"ROS 1 bag.*rosbags-convert"):
+        BagReader(tmp_path / "old.bag")
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.binary(max_size=60)), min_size=1, max_size=20))
