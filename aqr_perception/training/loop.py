@@ -14,7 +14,8 @@ from typing import Any, Generic
 import torch
 
 from aqr_perception.data.batch import Batch
-from aqr_perception.data.stream import Samples, SampleT, Stream, batches
+from aqr_perception.data.batch_loader import SampleT, TrainingSamples, load_batches
+from aqr_perception.data.sample_order import SampleOrder
 from aqr_perception.devices import choose_device
 from aqr_perception.models.weights.checkpoint import save_checkpoint
 from aqr_perception.training import state as states
@@ -51,7 +52,7 @@ class Outcome:
 
 def train(
     model: ModelT,
-    samples: Samples[SampleT],
+    samples: TrainingSamples[SampleT],
     collate: Callable[[Sequence[SampleT]], Batch],
     step_loss: StepLoss[ModelT],
     options: TrainOptions,
@@ -68,7 +69,7 @@ def train(
 
     Args:
         model: with the weights to start from.
-        samples, collate: the data; see `Samples`. Worker processes run both.
+        samples, collate: the data; see `TrainingSamples`. Worker processes run both.
         step_loss: see `StepLoss`.
         options: see `TrainOptions`.
         folder: for everything that is written.
@@ -99,7 +100,7 @@ class _Training(Generic[ModelT, SampleT]):
     def __init__(
         self,
         model: ModelT,
-        samples: Samples[SampleT],
+        samples: TrainingSamples[SampleT],
         collate: Callable[[Sequence[SampleT]], Batch],
         step_loss: StepLoss[ModelT],
         options: TrainOptions,
@@ -113,7 +114,7 @@ class _Training(Generic[ModelT, SampleT]):
         self._samples_per_step = options.batch_size * options.accumulate * processes.size
         self._seconds = None if options.minutes is None else 60 * options.minutes
         period = options.batch_size * processes.size if options.overfit else None
-        self._stream = Stream(len(samples), options.seed, label_sets, period)
+        self._stream = SampleOrder(len(samples), options.seed, label_sets, period)
         self._steps = options.step_count(self._stream.pass_length, processes.size)
         # Keys and shapes for exports, without memory; a sharded model cannot be copied any more.
         self._exported = copy.deepcopy(model).to("meta")
@@ -179,7 +180,7 @@ class _Training(Generic[ModelT, SampleT]):
                 return min(1.0, (step + (number - seen) / per_step) / steps)
             return min(1.0, (time.monotonic() - self._began) / (seconds or 1.0))
 
-        return batches(
+        return load_batches(
             self._samples,
             self._collate,
             self._stream,

@@ -66,8 +66,8 @@ class DetectionLoss:
                 generator,
                 max_queries=model.preset.decoder.queries if self.denoising is None else self.denoising,
             )
-        if batch.before and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
-            batch = batch._replace(before=())
+        if batch.history and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
+            batch = batch._replace(history=())
         history = history_of(model, batch)
         with torch.set_grad_enabled(branches_trained(self.train)):
             features = features_of(model, batch)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from aqr_perception.data.batch import FrameWithHealth
-from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.frames import LabelledFrames, earlier_frames
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.data.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections
@@ -34,7 +34,7 @@ class Validation:
         with torch.inference_mode():
             for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):
                 labelled = self.frames[index]
-                earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
+                earlier = earlier_frames(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
                 sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))
                 batch = collate_sequences([sequence], model.preset).to(device)
                 predictions = model.decode(

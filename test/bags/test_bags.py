@@ -103,7 +103,7 @@ def test_topics_and_a_time_span_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_bag_never_replaces_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "bag.mcap").write_text("precious")
-    with pytest.raises(BagError, match=r"bag\.mcap: found something of this name"):
+    with pytest.raises(BagError, match=r"bag\.mcap: found an existing file or folder"):
         BagWriter(tmp_path / "bag.mcap")
     assert (tmp_path / "bag.mcap").read_text() == "precious"
 

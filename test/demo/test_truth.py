@@ -33,7 +33,7 @@ def test_the_truth_of_a_bag_is_the_simulators(bag: Path) -> None:
     drive = draw_drive(DRIVE.seed, DRIVE.seconds, nuscenes_rig(DRIVE.picture))
     assert [truth.seconds(moment.stamp_ns) for moment in truth.moments] == [0.2, 0.4]
     for moment in truth.moments:
-        boxes, tracks = drive.truth(truth.seconds(moment.stamp_ns))
+        boxes, tracks = drive.true_boxes(truth.seconds(moment.stamp_ns))
         np.testing.assert_allclose(moment.boxes[:, :6], boxes[:, :6], atol=1e-4)
         np.testing.assert_allclose(np.exp(1j * moment.boxes[:, 6]), np.exp(1j * boxes[:, 6]), atol=1e-4)
         assert moment.labels.tolist() == [drive.scene.actors[track].label for track in tracks]
@@ -44,7 +44,9 @@ def test_cameras_look_where_they_are_mounted(bag: Path) -> None:
     cameras, rig = read_truth(bag).cameras, nuscenes_rig(DRIVE.picture)
     assert set(cameras) == {mount.name for mount in rig.cameras}
     for mount in rig.cameras:
-        np.testing.assert_allclose(cameras[mount.name].from_lidar, invert(rig.camera_to_lidar(mount)), atol=1e-6)
+        np.testing.assert_allclose(
+            cameras[mount.name].from_lidar, invert(mount.to_vehicle) @ rig.lidar.to_vehicle, atol=1e-6
+        )
         np.testing.assert_allclose(cameras[mount.name].intrinsics, mount.intrinsics)
 
 

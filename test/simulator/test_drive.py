@@ -30,7 +30,7 @@ def test_sweeps_before_the_start_of_the_scene_are_seen_too() -> None:
 
 
 def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
+    boxes, tracks = drive.true_boxes(TIME)
     points, owner = drive.single_sweep(TIME)
     for box, track in zip(boxes, tracks, strict=True):
         inside = _inside(points[:, :3], box, margin=0.1)
@@ -49,7 +49,7 @@ def test_the_ground_is_flat_and_at_the_height_of_the_wheels(drive: Drive) -> Non
 
 
 def test_a_box_projects_onto_the_pixels_of_its_object(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
+    boxes, tracks = drive.true_boxes(TIME)
     seen = 0
     for camera in drive.rig.cameras:
         view, picture = drive.view(camera, TIME)
@@ -80,8 +80,8 @@ def test_visibility_tells_what_is_seen_from_what_is_not(drive: Drive) -> None:
 
 
 def test_velocities_carry_the_boxes_to_where_they_are_a_moment_later(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
-    later = {track: box for box, track in zip(*drive.truth(TIME + 0.2), strict=True)}
+    boxes, tracks = drive.true_boxes(TIME)
+    later = {track: box for box, track in zip(*drive.true_boxes(TIME + 0.2), strict=True)}
     to_now = np.linalg.inv(drive.lidar_to_world(TIME)) @ drive.lidar_to_world(TIME + 0.2)
     for box, track in zip(boxes, tracks, strict=True):
         if track in later:

@@ -12,7 +12,7 @@ def test_the_same_seed_gives_the_same_scene_and_another_gives_another() -> None:
     first, second, other = draw_scene(5, 1.0), draw_scene(5, 1.0), draw_scene(6, 1.0)
     assert [actor.path for actor in first.actors] == [actor.path for actor in second.actors]
     np.testing.assert_array_equal(first.scenery.vertices, second.scenery.vertices)
-    np.testing.assert_array_equal(first.look.sun, second.look.sun)
+    np.testing.assert_array_equal(first.lighting.sun, second.lighting.sun)
     assert [actor.path for actor in first.actors] != [actor.path for actor in other.actors]
 
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import Generator
 
-from aqr_perception.data.batch import HEALTH_GRID
 from aqr_perception.data.corruption import camera_corruption
-from aqr_perception.data.corruption.camera_corruption import Picture
+from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 
-Fault = Callable[[np.ndarray, float, Generator], Picture]
+Fault = Callable[[np.ndarray, float, Generator], CorruptedPicture]
 FAULTS: dict[str, Fault] = {
     "noisy": camera_corruption.noisy,
     "blurred": camera_corruption.blurred,

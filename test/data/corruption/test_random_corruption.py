@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.data.augmentation import PictureChange, change_pictures, move
-from aqr_perception.data.batch import HEALTH_GRID, FrameWithHealth, Health
 from aqr_perception.data.corruption.camera_corruption import half_occluded
-from aqr_perception.data.corruption.health_motion import follow
+from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, limited_field_of_view, points_in_box
 from aqr_perception.data.corruption.random_corruption import corrupt, misplaced, random_offset, with_points, with_views
+from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform
 
@@ -169,7 +169,7 @@ def test_lidar_health_follows_the_points_into_an_augmented_model_frame(seed: int
     motion = rigid_transform(rng.normal(0, 0.5, 3), [0, 0, *np.array([np.sin(a := rng.uniform(0, 1.5)), np.cos(a)])])
     motion = motion @ np.diag([*rng.choice([-1.0, 1.0], 2), 1.0, 1.0])
     motion[:3, :3] *= rng.uniform(0.9, 1.1)
-    moved = follow(FrameWithHealth(labelled, Health(health, REACH)), move(labelled, motion))
+    moved = transfer_health(FrameWithHealth(labelled, SensorHealth(health, REACH)), move(labelled, motion))
 
     def at(grid: np.ndarray, points: np.ndarray) -> np.ndarray:
         cells = np.floor((points[:, :2] + REACH) * CELLS / (2 * REACH)).astype(int)
@@ -187,18 +187,20 @@ def test_camera_health_follows_the_picture_through_a_flip_and_a_crop() -> None:
     picture = half_occluded(view.image, np.random.default_rng(0))
     covered_left = picture.health[0, 0] == 0
     failed = with_views(labelled, (dataclasses.replace(view, image=picture.image),))
-    corrupted = FrameWithHealth(failed, Health(cameras={"front": picture.health}))
+    corrupted = FrameWithHealth(failed, SensorHealth(cameras={"front": picture.health}))
 
-    flipped = follow(corrupted, change_pictures(failed, PictureChange(size=(56, 32), flip=True)))
+    flipped = transfer_health(corrupted, change_pictures(failed, PictureChange(size=(56, 32), flip=True)))
     assert np.array_equal(flipped.health.cameras["front"], picture.health[:, ::-1])
-    zoomed = follow(corrupted, change_pictures(failed, PictureChange(size=(28, 16), zoom=2.0, crop=(0.0, 1.0))))
+    zoomed = transfer_health(
+        corrupted, change_pictures(failed, PictureChange(size=(28, 16), zoom=2.0, crop=(0.0, 1.0)))
+    )
     left_half = zoomed.health.cameras["front"]
     assert left_half[:, :-1].max() == 0 if covered_left else left_half[:, :-1].min() == 1
 
 
 def test_following_an_unchanged_frame_changes_nothing() -> None:
     corrupted = first_draw(lambda sample: bool(sample.health.cameras) and sample.health.lidar.size > 1)
-    same = follow(corrupted, corrupted.labelled)
+    same = transfer_health(corrupted, corrupted.labelled)
     assert np.allclose(same.health.lidar, corrupted.health.lidar, atol=1e-3)
     for name, grid in corrupted.health.cameras.items():
         assert np.allclose(same.health.cameras[name], grid, atol=1e-3)

@@ -62,11 +62,13 @@ def test_frames_are_the_keyframes_of_the_splits_scenes_in_order(dataset: NuScene
     assert [entry.frame.stamp_ns for entry in dataset] == [(START_US + i * SAMPLE_US) * 1000 for i in range(3)]
 
 
-def test_earlier_keyframes_of_the_scene_come_before_a_keyframe(dataset: NuScenesDataset) -> None:
-    assert [entry.frame.stamp_ns for entry in dataset.before(2, 2)] == [dataset[i].frame.stamp_ns for i in (0, 1)]
-    assert len(dataset.before(1, 2)) == 1 and dataset.before(0, 2) == ()
+def test_earlier_frames_are_the_scenes_earlier_keyframes(dataset: NuScenesDataset) -> None:
+    assert [entry.frame.stamp_ns for entry in dataset.earlier_frames(2, 2)] == [
+        dataset[i].frame.stamp_ns for i in (0, 1)
+    ]
+    assert len(dataset.earlier_frames(1, 2)) == 1 and dataset.earlier_frames(0, 2) == ()
     standing = []
-    for entry in (*dataset.before(2, 2), dataset[2]):
+    for entry in (*dataset.earlier_frames(2, 2), dataset[2]):
         assert entry.frame.to_fixed is not None
         (parked,) = entry.truth.boxes[entry.truth.labels == CLASSES.index("car")][:1]
         standing.append(transform_points(entry.frame.to_fixed, parked[None])[0])

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SyntheticDataset, training_seeds
+from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SimulatedDataset, training_seeds
 
 PICTURE = (176, 64)
 
 
 def test_a_cached_frame_is_the_drawn_frame_up_to_its_compression(tmp_path: Path) -> None:
-    drawn = SyntheticDataset([10_001], PICTURE)[0]
-    cached = SyntheticDataset([10_001], PICTURE, cache=tmp_path)
+    drawn = SimulatedDataset([10_001], PICTURE)[0]
+    cached = SimulatedDataset([10_001], PICTURE, cache=tmp_path)
     first = cached[0]
     stored = list(tmp_path.rglob("*.npz"))
     assert len(stored) == 1 and stored[0].stat().st_size < 1_500_000
@@ -28,11 +28,11 @@ def test_a_cached_frame_is_the_drawn_frame_up_to_its_compression(tmp_path: Path)
 
 
 def test_earlier_frames_are_kept_beside_a_frame_and_leave_it_as_it_was(tmp_path: Path) -> None:
-    data = SyntheticDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
+    data = SimulatedDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
     _ = data[0]
     (stored,) = tmp_path.rglob("*.npz")
     content = stored.read_bytes()
-    drawn, read = data.before(0, 2), data.before(0, 2)
+    drawn, read = data.earlier_frames(0, 2), data.earlier_frames(0, 2)
     assert stored.read_bytes() == content and len(list(stored.parent.iterdir())) == 3
     for one, other in zip(drawn, read, strict=True):
         assert one.frame.stamp_ns == other.frame.stamp_ns < data[0].frame.stamp_ns
