@@ -34,10 +34,10 @@ def outline_shares(boxes: NDArray[Any], views: Sequence[CameraView]) -> NDArray[
         pixels, near = pixels.reshape(-1, 8, 2), depths.reshape(-1, 8) <= _NEAR
         whole = ~near.any(axis=1)
         inside = whole & np.all((pixels >= 0) & (pixels <= (width, height)), axis=(1, 2))
-        beside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
+        outside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
         shares[inside, column] = 1.0
         # Only boxes cut by the picture's border or the near plane need the exact outline.
-        for row in np.flatnonzero(~inside & ~(whole & beside) & ~near.all(axis=1)):
+        for row in np.flatnonzero(~inside & ~(whole & outside) & ~near.all(axis=1)):
             shares[row, column] = _share(corners[row], view)
     return shares
 

@@ -16,6 +16,8 @@ PAVEMENT = 4.0
 
 _MARGIN = 85.0
 """Metres behind the vehicle's start and ahead of its end in which objects are placed."""
+_LANE_SHARES = {"car": 0.52, "truck": 0.16, "bus": 0.11, "motorcycle": 0.1, "bicycle": 0.08, "trailer": 0.03}
+_PARKED_SHARES = {"car": 0.6, "truck": 0.1, "bus": 0.05, "motorcycle": 0.1, "bicycle": 0.09, "trailer": 0.06}
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _fill_lane(street: _Street, d: float, sense: int, speed: float, span: tuple[
     rng = street.rng
     s = span[0] + rng.uniform(0, 15)
     while s < span[1] and density > 0:
-        name = str(rng.choice(_LANE_CLASSES, p=_LANE_SHARES))
+        name = str(rng.choice(list(_LANE_SHARES), p=list(_LANE_SHARES.values())))
         length = KINDS[name].size[0]
         spare = max(LANE_WIDTH / 2 - 0.6 * KINDS[name].size[1], 0.0)
         wander = np.clip(rng.normal(0, 0.25), -spare, spare)
@@ -121,18 +123,13 @@ def _fill_lane(street: _Street, d: float, sense: int, speed: float, span: tuple[
         s += length + 2.0 + rng.exponential(22.0 / density)
 
 
-_LANE_CLASSES = ["car", "truck", "bus", "motorcycle", "bicycle", "trailer"]
-_LANE_SHARES = [0.52, 0.16, 0.11, 0.1, 0.08, 0.03]
-
-
 def _park_vehicles(street: _Street, span: tuple[float, float], density: float) -> None:
     """Place parked vehicles along both kerbs."""
     rng = street.rng
-    classes, shares = ["car", "truck", "bus", "motorcycle", "bicycle", "trailer"], [0.6, 0.1, 0.05, 0.1, 0.09, 0.06]
     for side in (-1, 1):
         s = span[0] + rng.uniform(0, 10)
         while s < span[1] and density > 0:
-            name = str(rng.choice(classes, p=shares))
+            name = str(rng.choice(list(_PARKED_SHARES), p=list(_PARKED_SHARES.values())))
             length = KINDS[name].size[0]
             turn = (0.0 if side < 0 else np.pi) + rng.normal(0, 0.04)
             if name in ("motorcycle", "bicycle") or (name == "car" and rng.random() < 0.1):

@@ -39,7 +39,7 @@ def test_messages_are_read_back_in_recording_order(tmp_path: Path, name: str, st
 
 
 @pytest.mark.parametrize(("name", "storage"), KINDS)
-def test_latched_topics_say_so_in_every_storage(tmp_path: Path, name: str, storage: str) -> None:
+def test_latched_topics_are_transient_local_in_every_storage(tmp_path: Path, name: str, storage: str) -> None:
     write_some(tmp_path / name, storage)
     with BagReader(tmp_path / name) as bag:
         durability = {topic.name: topic.qos[0].durability.name for topic in bag.topics}
@@ -58,7 +58,7 @@ def test_compressed_bags_are_read(tmp_path: Path, mode: CompressionMode) -> None
     np.testing.assert_array_equal(found.decode().data, IMAGE.data)
 
 
-def test_definitions_come_from_the_bag_and_without_any_from_the_known_interfaces(tmp_path: Path) -> None:
+def test_definitions_come_from_the_bag_or_else_from_the_known_interfaces(tmp_path: Path) -> None:
     """A message of this package is read with its own definition; a Humble recording has no definitions at all."""
     objects = messages.fused_detections(7, "lidar", [messages.fused_detection("car", np.arange(9.0))])
     for name in ("with.db3", "without.db3"):
@@ -101,7 +101,7 @@ def test_topics_and_a_time_span_can_be_chosen(tmp_path: Path) -> None:
             next(bag.messages(["/lidar"]))
 
 
-def test_a_bag_never_replaces_what_is_there(tmp_path: Path) -> None:
+def test_a_bag_never_replaces_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "bag.mcap").write_text("precious")
     with pytest.raises(BagError, match=r"bag\.mcap: found an existing file or folder"):
         BagWriter(tmp_path / "bag.mcap")
@@ -136,7 +136,7 @@ def test_missing_and_broken_bags_are_named(tmp_path: Path) -> None:
 
 @given(st.floats(0.0, 0.999))
 @settings(max_examples=25, deadline=None)
-def test_a_bag_cut_short_anywhere_is_named(tmp_path_factory: pytest.TempPathFactory, fraction: float) -> None:
+def test_a_truncated_bag_is_named(tmp_path_factory: pytest.TempPathFactory, fraction: float) -> None:
     folder = tmp_path_factory.mktemp("bag")
     write_some(folder / "whole.mcap")
     whole = (folder / "whole.mcap").read_bytes()

@@ -1,4 +1,4 @@
-"""A bag of a keyframe holds the usual topics and frames, and the keyframe's frame its geometry."""
+"""Keyframe bags hold the usual topics and frames, and the geometry of the keyframe."""
 
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def test_the_ego_pose_at_the_images_stamp_follows_from_lidar_to_camera(folder: P
     np.testing.assert_allclose(mounts["CAM_FRONT"], CAMERA_TO_EGO, atol=1e-9)
 
 
-def test_repeated_sweeps_see_the_same_world(folder: Path, tmp_path: Path) -> None:
+def test_repeated_sweeps_have_the_same_pose(folder: Path, tmp_path: Path) -> None:
     found = by_topic(write_keyframe_bag(folder, tmp_path / "bag.mcap", repeats=3))
     sweeps = [stamp_ns(cloud) for cloud in found["/LIDAR_TOP"]]
     assert sweeps == [SWEEP_NS, SWEEP_NS + 100_000_000, SWEEP_NS + 200_000_000]
@@ -93,7 +93,7 @@ def test_repeated_sweeps_see_the_same_world(folder: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(poses[sweep - 40_000_000], EGO_AT_IMAGE, atol=1e-9)
 
 
-def test_raw_pictures_are_the_decoded_ones(folder: Path, tmp_path: Path) -> None:
+def test_raw_pictures_are_decoded_jpegs(folder: Path, tmp_path: Path) -> None:
     found = by_topic(write_keyframe_bag(folder, tmp_path / "bag", raw=True))
     (image,) = found["/CAM_FRONT/image_rect_color"]
     decoded = cv2.imread(str(folder / "front.jpg"))

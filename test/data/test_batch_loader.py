@@ -77,14 +77,14 @@ def test_balanced_passes_draw_rare_classes_as_often() -> None:
     assert np.mean([sample == 9 for sample in drawn]) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_sample_that_comes_twice_in_a_pass_is_augmented_twice() -> None:
+def test_repeats_of_a_sample_in_a_pass_differ_in_augmentation() -> None:
     data = stand_in.Data()
     order = SampleOrder(10, seed=0, label_sets=[{0}] * 9 + [{7}])
     rows = [tuple(row) for row in inputs(data, order.pass_length, order, batch_size=1).tolist()]
     assert len(set(rows)) == len(rows)
 
 
-def test_no_data_is_an_error_that_says_so() -> None:
+def test_an_order_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
         SampleOrder(0, seed=0)
     with pytest.raises(ValueError, match="2 label sets were given for 3 samples"):

@@ -1,4 +1,4 @@
-"""Short sequences for models that remember: augmented alike, so that the vehicle's motion stays true."""
+"""Sequences for models with a memory: one augmentation per sequence keeps the vehicle's motion consistent."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ poses = st.builds(
 
 @given(poses, poses, st.floats(-3.1, 3.1), st.floats(0.8, 1.2), st.sampled_from([-1.0, 1.0]), st.floats(-2, 2))
 @settings(max_examples=40, deadline=None)
-def test_what_stands_still_stays_put_between_frames_that_are_moved_alike(
+def test_static_points_stay_static_in_frames_moved_by_the_same_motion(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     angle: float,
@@ -96,7 +96,7 @@ def test_what_stands_still_stays_put_between_frames_that_are_moved_alike(
     np.testing.assert_allclose(fixed[0], fixed[1], atol=1e-6)
 
 
-def test_a_standing_point_stays_put_and_in_the_pictures_of_an_augmented_sequence(drives: Drives) -> None:
+def test_static_points_stay_static_and_project_consistently_in_an_augmented_sequence(drives: Drives) -> None:
     plain = TrainingSequences(TrainingFrames(drives, PRESET, augment=False, corrupted=False, grid_mask=False))
     augmented = TrainingSequences(TrainingFrames(drives, PRESET, corrupted=False, grid_mask=False))
     as_it_is = plain.sample(2, np.random.default_rng(0), 0.0)
@@ -125,7 +125,7 @@ def test_a_standing_point_stays_put_and_in_the_pictures_of_an_augmented_sequence
                 np.testing.assert_allclose(found[ahead], expected, atol=1e-4)
 
 
-def test_all_frames_of_a_sequence_have_the_same_change(drives: Drives) -> None:
+def test_all_frames_of_a_sequence_have_the_same_augmentation(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET, corrupted=False))
     for seed in range(4):
         sequence = data.sample(5, np.random.default_rng(seed), 1.0)
@@ -138,7 +138,7 @@ def test_all_frames_of_a_sequence_have_the_same_change(drives: Drives) -> None:
             np.testing.assert_allclose(sides[place], sides[0], atol=1e-9)
 
 
-def test_a_fault_lasts_in_some_sequences_and_comes_or_goes_in_others(drives: Drives) -> None:
+def test_faults_last_in_some_sequences_and_change_in_others(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET, augment=False, grid_mask=False))
     lasting = changing = 0
     for seed in range(40):
@@ -149,7 +149,7 @@ def test_a_fault_lasts_in_some_sequences_and_comes_or_goes_in_others(drives: Dri
     assert lasting > 5 and changing > 5
 
 
-def test_without_history_a_sequence_is_the_very_frame_of_single_frame_training(drives: Drives) -> None:
+def test_a_sequence_without_history_equals_the_single_frame_sample(drives: Drives) -> None:
     frames = TrainingFrames(drives, PRESET)
     (only,) = TrainingSequences(frames, history=0).sample(1, np.random.default_rng(5), 0.7)
     single = frames.sample(1, np.random.default_rng(5), 0.7)
@@ -158,7 +158,7 @@ def test_without_history_a_sequence_is_the_very_frame_of_single_frame_training(d
     assert_same(alone, batch)
 
 
-def test_a_batch_goes_as_far_back_as_every_drive_of_it(drives: Drives) -> None:
+def test_the_history_of_a_batch_is_as_long_as_its_shortest_sequence(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
     samples = [data.sample(index, np.random.default_rng(index), 0.0) for index in (2, 4, 5, 3)]
     assert [len(sample) for sample in samples] == [3, 2, 3, 1]
@@ -171,16 +171,16 @@ def test_a_batch_goes_as_far_back_as_every_drive_of_it(drives: Drives) -> None:
             assert earlier.to_fixed.shape == (len(chosen), 4, 4)
 
 
-def test_single_frames_have_nothing_before_them(drives: Drives) -> None:
+def test_a_data_set_of_single_frames_has_no_earlier_frames(drives: Drives) -> None:
     single = [drives[0], drives[1]]
     assert earlier_frames(single, 1, 2, 0.5) == ()
     assert len(TrainingSequences(TrainingFrames(single, PRESET)).sample(1, np.random.default_rng(0), 0.0)) == 1
 
 
-def test_a_stream_of_sequences_goes_on_after_a_stop_as_if_it_had_not_stopped(drives: Drives) -> None:
+def test_a_resumed_loader_continues_with_the_same_batches(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
 
-    def stream(start: int) -> list[Batch]:
+    def load(start: int) -> list[Batch]:
         found = load_batches(
             data,
             lambda samples: collate_sequences(samples, PRESET),
@@ -192,7 +192,7 @@ def test_a_stream_of_sequences_goes_on_after_a_stop_as_if_it_had_not_stopped(dri
         )
         return [next(found) for _ in range(3 - start // 2)]
 
-    whole, resumed = stream(0), stream(2)
+    whole, resumed = load(0), load(2)
     for one, other in zip(whole[1:], resumed, strict=True):
         assert_same(one, other)
         assert len(one.history) == len(other.history)
@@ -201,17 +201,17 @@ def test_a_stream_of_sequences_goes_on_after_a_stop_as_if_it_had_not_stopped(dri
     assert any(batch.history for batch in resumed)
 
 
-def test_a_batch_moves_with_its_history_also_when_its_memory_was_pinned(drives: Drives) -> None:
+def test_a_batch_moves_to_a_device_with_its_history_even_after_pinning(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
     batch = collate_sequences([data.sample(2, np.random.default_rng(0), 0.0)], PRESET)
-    pinned = batch._replace(history=list(batch.history))  # type: ignore[arg-type]  # as the loader makes of tuples
+    pinned = batch._replace(history=list(batch.history))  # type: ignore[arg-type]  # pinning turns tuples into lists
     for given_ in (batch, pinned):
         moved = given_.to(torch.device("meta"))
         assert moved.to_fixed is not None and moved.to_fixed.is_meta and len(moved.history) == 2
         assert all(earlier.to_fixed.is_meta and earlier.boxes[0].is_meta for earlier in moved.history)
 
 
-def test_simulated_scenes_have_a_past() -> None:
+def test_simulated_scenes_have_earlier_frames() -> None:
     data = SimulatedDataset([10_001], PICTURE, sweeps=1)
     labelled = data[0]
     past = data.earlier_frames(0, 2)

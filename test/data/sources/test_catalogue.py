@@ -8,7 +8,7 @@ from aqr_perception.data.sources.catalogue import DataError, open_data
 from aqr_perception.models.config.presets import load_preset
 
 
-def test_small_models_with_and_without_a_lidar_share_the_drawn_scenes(tmp_path: Path) -> None:
+def test_small_models_with_and_without_a_lidar_share_cached_scenes(tmp_path: Path) -> None:
     fused, cameras = (
         open_data("synthetic", "val", load_preset(name), tmp_path, frames=1).frames
         for name in ("aqr_tiny", "petr_tiny")
