@@ -20,7 +20,9 @@ from aqr_perception.bags.messages import TYPESTORE
 _REMEDY = "give a rosbag2 folder (with its metadata.yaml) or a single .mcap or .db3 file"
 _BROKEN = (
     AnyReaderError, ReaderError, OSError, EOFError, sqlite3.Error, struct.error, ValueError, KeyError, IndexError,
+    AssertionError,
 )  # fmt: skip
+"""Exceptions that rosbags raises on broken files."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class BagReader:
         if not self.path.exists():
             raise BagError(f"{self.path}: found nothing, needed a bag; {_REMEDY}")
         if self.path.suffix == ".bag":
-            raise BagError(f"{self.path}: found a ROS 1 bag, needed a rosbag2; convert it with `rosbags-convert`")
+            needed = "needed a rosbag2; rename a rosbag2 folder, or convert a ROS 1 file with `rosbags-convert`"
+            raise BagError(f"{self.path}: found the suffix of ROS 1 bags, {needed}")
         with self._explained_errors():
             self._reader = AnyReader([self.path], default_typestore=TYPESTORE)
             self._reader.open()

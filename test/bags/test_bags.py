@@ -73,7 +73,7 @@ def test_definitions_come_from_the_bag_or_else_from_the_known_interfaces(tmp_pat
 
 def test_a_ros_1_bag_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
-    with pytest.raises(BagError, match=r"ROS 1 bag.*rosbags-convert"):
+    with pytest.raises(BagError, match=r"old\.bag: found the suffix of ROS 1 bags.*rosbags-convert"):
         BagReader(tmp_path / "old.bag")
 
 

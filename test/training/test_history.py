@@ -145,9 +145,12 @@ def test_validation_shows_what_came_before_only_to_models_that_remember(
     data: SimulatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(
-        type(data), "before", lambda self, index, count, step: asked.append(count) or (self._frame(10_001, step),)
-    )
+
+    def earlier_frames(self: SimulatedDataset, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        asked.append(count)
+        return (self._frame(10_001, step),)
+
+    monkeypatch.setattr(type(data), "earlier_frames", earlier_frames)
     for preset in ("petr_tiny", "petrv2_tiny"):
         score = Validation(data, history=1)(build_model(preset).eval())
         assert 0.0 <= score <= 1.0
