@@ -19,7 +19,7 @@ _REFLECTIVITY = {  # share of a LiDAR's light that is reflected
 }  # fmt: skip
 _REFLECTIVITIES = np.array([_REFLECTIVITY[name] for name in MATERIALS] + [0.0])
 _GLASS, _PAINT = MATERIALS.index("glass"), MATERIALS.index("paint")
-_FAINTEST = 0.04
+_MIN_REFLECTIVITY = 0.04
 """Lowest reflectivity with an echo at the LiDAR's largest range."""
 
 
@@ -108,7 +108,7 @@ def scan(scene: Scene, caster: RayCaster, lidar: LidarMount, time: float, rng: n
     oblique = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
     strength = _REFLECTIVITIES[hits.material] * (0.3 + 0.7 * oblique)
     relative = np.clip(hits.distance, 0, lidar.reach) / lidar.reach
-    echo = (hits.distance < lidar.reach) & (strength * rng.uniform(0.7, 1.3, len(rays)) > _FAINTEST * relative)
+    echo = (hits.distance < lidar.reach) & (strength * rng.uniform(0.7, 1.3, len(rays)) > _MIN_REFLECTIVITY * relative)
     echo &= rng.random(len(rays)) >= lidar.dropout
     echo &= (hits.material != _GLASS) | (rng.random(len(rays)) < 0.5)
     distance = hits.distance[echo] + rng.normal(0, lidar.noise, int(echo.sum()))

@@ -13,10 +13,10 @@ from scipy.signal import find_peaks
 
 _BIN = 0.05  # degrees
 _EDGES = np.arange(-60.0, 60.0 + _BIN, _BIN)
-_NEAREST = 3.0  # metres: closer points lie on the vehicle itself, or too close to tell beams apart
-_FARTHEST = 30.0  # metres: the elevation of farther points hardly depends on the origin
+_MIN_RANGE = 3.0  # metres: closer points lie on the vehicle itself, or too close to tell beams apart
+_MAX_RANGE = 30.0  # metres: the elevation of farther points hardly depends on the origin
 _SWEEP_GAP = 0.01  # seconds: smallest difference between the lags of two sweeps
-_FASTEST = 40.0  # m/s
+_MAX_SPEED = 40.0  # m/s
 _SAMPLE = 800  # points
 
 
@@ -47,7 +47,7 @@ def find_beams(points: NDArray[np.float32]) -> Beams:
             # The vehicle's speed hardly changes from sweep to sweep; at the first step it is unknown.
             known = sweep > 1
             expected = origin * lag / last_lag if known else origin
-            origin = _estimate_origin(cloud, elevations, expected, 0.6 if known else min(_FASTEST * lag, 4.0))
+            origin = _estimate_origin(cloud, elevations, expected, 0.6 if known else min(_MAX_SPEED * lag, 4.0))
             last_lag = lag
         of_point[in_sweep] = _nearest_beams(elevations, _elevation(cloud, origin))
     return Beams(of_point, elevations)
@@ -70,7 +70,7 @@ def _elevation(points: NDArray[np.float32], origin: NDArray[np.float64]) -> NDAr
 
 def _peaks(sweep: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the elevations (B,) at which a sweep's points cluster; at least one."""
-    far = sweep[np.hypot(sweep[:, 0], sweep[:, 1]) > _NEAREST]
+    far = sweep[np.hypot(sweep[:, 0], sweep[:, 1]) > _MIN_RANGE]
     elevations = _elevation(far if len(far) else sweep, np.zeros(2))
     counts, _ = np.histogram(elevations, _EDGES)
     smooth = gaussian_filter1d(counts.astype(np.float64), 2.0)
@@ -99,7 +99,7 @@ def _estimate_origin(
 ) -> NDArray[np.float64]:
     """Return the (x, y) within `reach` metres of the expected one from which the points lie closest to the beams."""
     distance = np.hypot(cloud[:, 0], cloud[:, 1])
-    usable = np.flatnonzero((distance > _NEAREST) & (distance < _FARTHEST))
+    usable = np.flatnonzero((distance > _MIN_RANGE) & (distance < _MAX_RANGE))
     if len(usable) == 0:
         return expected
     sample = cloud[usable[:: max(1, len(usable) // _SAMPLE)]]

@@ -19,7 +19,7 @@ REACH = 60.0
 CELLS = 120
 """Rows and columns of the health grid."""
 
-NOISIEST = 0.5
+MAX_NOISE = 0.5
 """Standard deviation in metres of the points' noise at severity 1."""
 _LOSS = 0.9
 """Health lost at severity 1; less than 1, since the cloud still shows more than no LiDAR."""
@@ -88,9 +88,9 @@ def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> 
 
 
 def noisy(points: NDArray[np.float32], severity: float, rng: Generator) -> CorruptedCloud:
-    """Return the points with Gaussian noise of up to `NOISIEST` on each axis (rain, vibration); severity in 0..1."""
+    """Return the points with Gaussian noise of up to `MAX_NOISE` on each axis (rain, vibration); severity in 0..1."""
     moved = points.copy()
-    moved[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(NOISIEST * severity)
+    moved[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(MAX_NOISE * severity)
     return CorruptedCloud(moved, _uniform_health(1.0 - _LOSS * severity))
 
 

@@ -15,7 +15,7 @@ from aqr_perception.frame import CameraView, LabelledFrame
 
 CLEAN_SHARE = 0.35
 """Share of the frames without any failure."""
-MILDEST = 0.2
+MIN_SEVERITY = 0.2
 """Lowest severity; severities are drawn from here to 1."""
 
 _CAMERA_FAULTS = {
@@ -181,7 +181,7 @@ def _draw_kind(shares: dict[str, float], rng: Generator) -> str:
 
 
 def _severity(rng: Generator) -> float:
-    return float(rng.uniform(MILDEST, 1.0))
+    return float(rng.uniform(MIN_SEVERITY, 1.0))
 
 
 def _lidar_failed(health: SensorHealth) -> bool:

@@ -152,7 +152,7 @@ def test_noise_and_lost_health_grow_with_severity(severity: float) -> None:
     assert cloud.points is not None
     assert np.array_equal(points, before)
     deviation = (cloud.points[:, :3] - points[:, :3]).std()
-    assert deviation == pytest.approx(lidar_corruption.NOISIEST * severity, rel=0.1, abs=1e-5)
+    assert deviation == pytest.approx(lidar_corruption.MAX_NOISE * severity, rel=0.1, abs=1e-5)
     assert np.array_equal(cloud.points[:, 3:], points[:, 3:])
     assert cloud.health.max() == pytest.approx(1 - 0.9 * severity)
 
