@@ -99,9 +99,7 @@ class PerceptionNode(LifecycleNode):
         self._buffer = Buffer(node=self)
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
-        self._pipeline = Pipeline(
-            self._assembler, self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection
-        )
+        self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
         self._subscribe(settings)
         health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._resources.append(lambda: self.destroy_publisher(health))

@@ -6,10 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-import tf2_ros
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.input.frame_request import (
     LIDAR,
     ON_PURPOSE,
@@ -21,7 +19,7 @@ from aqr_perception.nodes.input.frame_request import (
 )
 from aqr_perception.nodes.stamps import stamp_to_ns
 
-__all__ = ["AssembledFrame", "Assembler", "AssemblerSettings", "CameraSettings", "FrameRequest", "SensorUse"]
+__all__ = ["Assembler", "AssemblerSettings", "CameraSettings", "FrameRequest", "SensorUse"]
 
 _IMAGES_KEPT = 4
 _SWEEPS_KEPT = 10
@@ -45,15 +43,13 @@ class Assembler:
     Where the LiDAR is disabled, not configured, not seen by the model, or silent while images come, the images trigger
     camera-only frames.
 
-    The `on_` methods only store. Call `poll` after each of them and from a timer of some 10 ms, and hand what it
-    returns to `build` in the worker's thread. `now` is in seconds on any monotonic clock, always the same one. The
-    methods may be called from several threads, `build` from one at a time.
+    The `on_` methods only store. Call `poll` after each of them and from a timer of some 10 ms. `now` is in seconds on
+    any monotonic clock, always the same one.
     """
 
     def __init__(self, settings: AssemblerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._builder = FrameBuilder()
         self._images: dict[str, list[tuple[int, Image | CompressedImage]]] = {}  # oldest first, stamps of exposure
         self._infos: dict[str, CameraInfo] = {}
         self._sweeps: list[tuple[int, PointCloud2]] = []  # oldest first
@@ -132,10 +128,6 @@ class Assembler:
             if due.sweep_ns is None:
                 self._next_camera_only = now + self._settings.camera_only_period
             return self._request(due.sweep_ns)
-
-    def build(self, request: FrameRequest, buffer: tf2_ros.Buffer, image_width: int = 0) -> AssembledFrame:
-        """Decode a request: see `FrameBuilder.build`."""
-        return self._builder.build(request, buffer, image_width)
 
     def _camera(self, name: str) -> CameraSettings:
         for camera in self._settings.cameras:

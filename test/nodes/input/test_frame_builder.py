@@ -6,66 +6,26 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import tf2_ros
-from geometry_msgs.msg import TransformStamped
 from helpers.places import REFERENCE
+from helpers.sensor_messages import INTRINSICS, MS, START, image, info, sweep, transform, with_header
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from aqr_perception.bags.keyframe import write_keyframe_bag
 from aqr_perception.bags.reader import read
-from aqr_perception.geometry import invert, project, quaternion_xyzw, rigid_transform, transform_points
+from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
-from aqr_perception.nodes.input.assembler import (
-    AssembledFrame,
-    Assembler,
-    AssemblerSettings,
-    CameraSettings,
-    FrameRequest,
-)
-from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.nodes.input.assembler import Assembler
+from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings, FrameRequest
+from aqr_perception.nodes.input.transforms import FrameTransforms
 
 KEYFRAME = REFERENCE / "nuscenes_keyframe"
-START = 1_500_000_000_000_000_000
-MS = 1_000_000
-INTRINSICS = np.array([[30.0, 0.0, 20.0], [0.0, 30.0, 12.0], [0.0, 0.0, 1.0]])
 MOUNT = rigid_transform([0.5, 0.1, -0.2], [-0.5, 0.5, -0.5, 0.5])
-
-
-def header(message: Any, frame_id: str, stamp_ns: int) -> Any:
-    message.header.frame_id, message.header.stamp = frame_id, ns_to_stamp(stamp_ns)
-    return message
-
-
-def image(name: str, stamp_ns: int = START) -> CompressedImage:
-    data = cv2.imencode(".jpg", np.full((24, 40, 3), 90, np.uint8))[1].tobytes()
-    return header(CompressedImage(format="jpeg", data=array("B", data)), name, stamp_ns)
-
-
-def info(name: str) -> CameraInfo:
-    return header(CameraInfo(width=40, height=24, k=INTRINSICS.reshape(-1)), name, START)
-
-
-def sweep(points: list[list[float]], stamp_ns: int = START, names: str = "xyzi") -> PointCloud2:
-    fields = [PointField(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate(names)]
-    data = np.array(points, "<f4").tobytes()
-    step = 4 * len(names)
-    message = PointCloud2(
-        height=1, width=len(points), fields=fields, point_step=step, row_step=len(data), data=array("B", data)
-    )
-    return header(message, "lidar", stamp_ns)
-
-
-def transform(parent: str, child: str, pose: np.ndarray, stamp_ns: int = START) -> TransformStamped:
-    message = header(TransformStamped(child_frame_id=child), parent, stamp_ns)
-    move, turn = message.transform.translation, message.transform.rotation
-    move.x, move.y, move.z = pose[:3, 3].tolist()
-    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(pose).tolist()
-    return message
 
 
 class Rig:
@@ -75,6 +35,7 @@ class Rig:
         cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
         defaults = {"cameras": cameras, "lidar_topic": "/points", "transform_wait": 0.0}
         self.assembler = Assembler(AssemblerSettings(**(defaults | changes)))
+        self.builder = FrameBuilder()
         self.buffer = tf2_ros.Buffer()
         self.buffer.set_transform_static(transform("lidar", "front", MOUNT), "test")
         self.buffer.set_transform_static(transform("lidar", "back", MOUNT), "test")
@@ -94,7 +55,9 @@ class Rig:
         return found
 
     def build(self) -> AssembledFrame:
-        return self.assembler.build(self.request(), self.buffer)
+        settings = self.assembler.settings
+        transforms = FrameTransforms(self.buffer, settings.fixed_frame, settings.transform_wait)
+        return self.builder.build(self.request(), transforms)
 
 
 def test_a_frame_holds_points_pictures_and_calibration() -> None:
@@ -119,7 +82,7 @@ def truncated_jpeg(rig: Rig) -> None:
 
 
 def wrong_encoding(rig: Rig) -> None:
-    rig.images["front"] = header(
+    rig.images["front"] = with_header(
         Image(height=24, width=40, step=40, encoding="banana", data=array("B", bytes(960))), "front", START
     )
 
@@ -237,9 +200,9 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
 
 def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    original = frame_builder.cloud_from_message
+    original = frame_builder.points_from_message
     monkeypatch.setattr(
-        frame_builder, "cloud_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
+        frame_builder, "points_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
     )
     rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
     rig.images, rig.infos = {}, {}
@@ -278,7 +241,7 @@ def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -
         for name in names
     )
     chosen = AssemblerSettings(cameras=cameras, lidar_topic="/LIDAR_TOP", fixed_frame=fixed_frame, max_sweeps=2)
-    assembler, buffer, built = Assembler(chosen), tf2_ros.Buffer(), []
+    assembler, builder, buffer, built = Assembler(chosen), FrameBuilder(), tf2_ros.Buffer(), []
     for entry in read(bag):
         now, name = entry.stamp_ns / 1e9, entry.topic.split("/")[1]
         if entry.topic.startswith("/tf"):
@@ -292,7 +255,7 @@ def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -
         else:
             assembler.on_cloud(deserialize_message(entry.data, PointCloud2), now)
         if request := assembler.poll(now):
-            built.append(assembler.build(request, buffer, image_width))
+            built.append(builder.build(request, FrameTransforms(buffer, fixed_frame), image_width))
     return built
 
 

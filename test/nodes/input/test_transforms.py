@@ -90,16 +90,16 @@ def test_frames_that_tf_does_not_know_are_waited_for_once(monkeypatch: pytest.Mo
     clock = iter(np.arange(0, 1000, 0.5))
     monkeypatch.setattr(transforms.time, "sleep", naps.append)
     monkeypatch.setattr(transforms.time, "monotonic", lambda: float(next(clock)))
-    hopeless: set[tuple[str, str]] = set()
+    unconnected: set[tuple[str, str]] = set()
     buffer = tf2_ros.Buffer()
     with pytest.raises(TransformError):
-        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+        FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     waited = len(naps)
     assert waited > 0
     with pytest.raises(TransformError):
-        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+        FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     assert len(naps) == waited
 
     buffer.set_transform_static(stamped("lidar", "camera", np.eye(4)), "test")
-    FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
-    assert hopeless == set(), "what was found is waited for again"
+    FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
+    assert unconnected == set(), "what was found is waited for again"
