@@ -111,7 +111,7 @@ EOF
 # What rosdep installs from package.xml; without it the node would fail one import after another.
 check_ros_packages() {
     local module missing=()
-    for module in cv_bridge cv2 sensor_msgs_py tf2_ros diagnostic_msgs nav_msgs vision_msgs visualization_msgs; do
+    for module in cv_bridge cv2 message_filters sensor_msgs_py tf2_ros tf_transformations diagnostic_msgs nav_msgs vision_msgs visualization_msgs; do
         python3 -c "import $module" 2>/dev/null || missing+=("$module")
     done
     ((${#missing[@]} == 0)) ||

@@ -9,9 +9,9 @@ from helpers.assembler_drive import MS, START, Drive, frames_of, reasons, settin
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo
+from message_filters import SimpleFilter
 
-from aqr_perception.nodes.input.assembler import Assembler, CameraSettings
+from aqr_perception.nodes.input.frame_request import CameraSettings
 from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.options import OptionError
 
@@ -109,9 +109,7 @@ def test_an_offset_is_taken_off_the_stamp() -> None:
 
 
 def test_a_camera_without_calibration_is_left_out() -> None:
-    drive = Drive()
-    drive.assembler = Assembler(settings())
-    drive.assembler.on_info("front", CameraInfo())
+    drive = Drive(calibrated=("front",))
     drive.image("front", 0)
     drive.image("back", 0)
     drive.sweep(0)
@@ -266,7 +264,7 @@ def test_whatever_comes_a_frame_holds_only_enabled_sensors_that_are_in_time(
 
 def test_an_unknown_camera_is_named() -> None:
     with pytest.raises(KeyError, match="camera 'left' is not configured; configured are: front, back"):
-        Drive().image("left", 0)
+        Drive().assembler.connect_camera("left", SimpleFilter(), SimpleFilter())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from helpers.assembler_drive import Drive, frames_of, reasons, settings, used
 
-from aqr_perception.nodes.input.assembler import CameraSettings
+from aqr_perception.nodes.input.frame_request import CameraSettings
 
 
 @pytest.mark.parametrize("late", ["front", "sweep"])

@@ -11,6 +11,7 @@ import pytest
 import tf2_ros
 from helpers.places import REFERENCE
 from helpers.sensor_messages import INTRINSICS, MS, START, image, info, sweep, transform, with_header
+from message_filters import SimpleFilter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
@@ -34,7 +35,13 @@ class Rig:
     def __init__(self, **changes: Any) -> None:
         cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
         defaults = {"cameras": cameras, "lidar_topic": "/points", "transform_wait": 0.0}
-        self.assembler = Assembler(AssemblerSettings(**(defaults | changes)))
+        self.now = 0.0
+        self.assembler = Assembler(AssemblerSettings(**(defaults | changes)), clock=lambda: self.now)
+        self.lidar = SimpleFilter()
+        self.assembler.connect_lidar(self.lidar)
+        self.cameras = {camera.name: (SimpleFilter(), SimpleFilter()) for camera in self.assembler.settings.cameras}
+        for name, (images, infos) in self.cameras.items():
+            self.assembler.connect_camera(name, images, infos)
         self.builder = FrameBuilder()
         self.buffer = tf2_ros.Buffer()
         self.buffer.set_transform_static(transform("lidar", "front", MOUNT), "test")
@@ -44,15 +51,18 @@ class Rig:
         self.sweep: PointCloud2 | None = sweep([[1, 2, 3, 40], [4, 5, 6, 70]])
 
     def request(self) -> FrameRequest:
-        for name, message in self.infos.items():
-            self.assembler.on_info(name, message)
-        for name, message in self.images.items():
-            self.assembler.on_image(name, message, 0.0)
+        """Send the messages to the assembler; return the request for their frame."""
+        for name, (images, infos) in self.cameras.items():
+            if name in self.infos:
+                infos.signalMessage(self.infos[name])
+            if name in self.images:
+                images.signalMessage(self.images[name])
         if self.sweep is not None:
-            self.assembler.on_cloud(self.sweep, 0.0)
-        found = self.assembler.poll(0.0) or self.assembler.poll(10.0) or self.assembler.poll(20.0)
-        assert found is not None
-        return found
+            self.lidar.signalMessage(self.sweep)
+        for self.now in (0.0, 10.0, 20.0):
+            if found := self.assembler.poll():
+                return found
+        raise AssertionError("no frame is due")
 
     def build(self) -> AssembledFrame:
         settings = self.assembler.settings
@@ -234,6 +244,10 @@ def bag(keyframe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     return write_keyframe_bag(KEYFRAME, tmp_path_factory.mktemp("keyframe") / "bag.mcap", repeats=2)
 
 
+def topics_of(camera: CameraSettings) -> tuple[str, str]:
+    return camera.image_topic, camera.info_topic
+
+
 def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -> list[AssembledFrame]:
     """Feed a bag's messages as they were recorded, and build every frame."""
     cameras = tuple(
@@ -241,20 +255,23 @@ def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -
         for name in names
     )
     chosen = AssemblerSettings(cameras=cameras, lidar_topic="/LIDAR_TOP", fixed_frame=fixed_frame, max_sweeps=2)
-    assembler, builder, buffer, built = Assembler(chosen), FrameBuilder(), tf2_ros.Buffer(), []
+    sources = {topic: SimpleFilter() for topic in ["/LIDAR_TOP", *(topic for c in cameras for topic in topics_of(c))]}
+    now = 0.0
+    assembler = Assembler(chosen, clock=lambda: now)
+    assembler.connect_lidar(sources["/LIDAR_TOP"])
+    for camera in cameras:
+        assembler.connect_camera(camera.name, *(sources[topic] for topic in topics_of(camera)))
+    builder, buffer, built = FrameBuilder(), tf2_ros.Buffer(), []
+    kinds = {kind.__name__: kind for kind in (CameraInfo, CompressedImage, PointCloud2)}
     for entry in read(bag):
-        now, name = entry.stamp_ns / 1e9, entry.topic.split("/")[1]
+        now = entry.stamp_ns / 1e9
         if entry.topic.startswith("/tf"):
             for stamped in deserialize_message(entry.data, TFMessage).transforms:
                 setter = buffer.set_transform_static if entry.topic == "/tf_static" else buffer.set_transform
                 setter(stamped, "test")
-        elif entry.type.endswith("CameraInfo"):
-            assembler.on_info(name, deserialize_message(entry.data, CameraInfo))
-        elif entry.type.endswith("CompressedImage"):
-            assembler.on_image(name, deserialize_message(entry.data, CompressedImage), now)
         else:
-            assembler.on_cloud(deserialize_message(entry.data, PointCloud2), now)
-        if request := assembler.poll(now):
+            sources[entry.topic].signalMessage(deserialize_message(entry.data, kinds[entry.type.split("/")[-1]]))
+        if request := assembler.poll():
             built.append(builder.build(request, FrameTransforms(buffer, fixed_frame), image_width))
     return built
 
