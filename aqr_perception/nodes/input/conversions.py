@@ -136,4 +136,5 @@ def _records(message: PointCloud2, fields: list[PointField], topic: str) -> NDAr
         needed = f"{rows} rows of {columns} points of {message.point_step} bytes"
         raise MessageError(topic, "incomplete cloud", found, needed, "check the driver")
     strides = (row_step, message.point_step)
-    return np.ndarray((rows, columns), dtype, buffer=message.data, strides=strides).reshape(-1)
+    records: NDArray[np.void] = np.ndarray((rows, columns), dtype, buffer=message.data, strides=strides)
+    return records.reshape(-1)
