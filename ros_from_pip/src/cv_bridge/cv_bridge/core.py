@@ -6,10 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from cv_bridge.boost.cv_bridge_boost import CV_MAT_CNWrap, CV_MAT_DEPTHWrap, cvtColor2, getCvType
+from cv_bridge.conversion import CV_MAT_CNWrap, CV_MAT_DEPTHWrap, cvtColor2, getCvType
 
 _NUMPY_DEPTHS = {
     "8U": "uint8",
@@ -58,21 +58,6 @@ class CvBridge:
         """Return NumPy's type name and the number of channels of an encoding. CvBridgeError where it is unknown."""
         return self.cvtype2_to_dtype_with_channels(self.encoding_to_cvtype2(encoding))
 
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: CompressedImage, desired_encoding: str = "passthrough"
-    ) -> NDArray[Any] | None:
-        """Return the decoded image: as OpenCV decodes it (mostly BGR), or in `desired_encoding`.
-
-        None where the data is no image, with `passthrough` or `bgr8`.
-
-        Raises:
-            CvBridgeError: the image cannot be converted to `desired_encoding` as a bgr8 one.
-            cv2.error: the message has no data.
-        """
-        data = np.frombuffer(cmprs_img_msg.data, dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        return image if desired_encoding == "passthrough" else self._convert(image, "bgr8", desired_encoding)
-
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
         """Return the image in native byte order, in its own encoding or in `desired_encoding`.
 
@@ -98,20 +83,6 @@ class CvBridge:
         image = np.ndarray(shape, dtype=dtype, buffer=data, strides=strides)
         image = np.ascontiguousarray(image, dtype=dtype.newbyteorder("="))
         return image if desired_encoding == "passthrough" else self._convert(image, img_msg.encoding, desired_encoding)
-
-    def cv2_to_compressed_imgmsg(self, cvim: NDArray[Any], dst_format: str = "jpg") -> CompressedImage:
-        """Return the image, in BGR, encoded as OpenCV does for files that end in `.{dst_format}`.
-
-        Raises:
-            TypeError: `cvim` is no array.
-            cv2.error: OpenCV has no encoder for the format, or none for such an image.
-        """
-        if not isinstance(cvim, np.ndarray | np.generic):
-            raise TypeError(f"cvim is a {type(cvim).__name__}, not a numpy array")
-        message = CompressedImage()
-        message.format = dst_format
-        message.data.frombytes(cv2.imencode(f".{dst_format}", cvim)[1].tobytes())
-        return message
 
     def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = "passthrough", header: Header | None = None) -> Image:
         """Return the image as a message; `encoding` names what the array holds, `passthrough` its type alone (8UC3).
@@ -141,7 +112,7 @@ class CvBridge:
         return message
 
     @staticmethod
-    def _convert(image: NDArray[Any] | None, encoding: str, desired_encoding: str) -> NDArray[Any] | None:
+    def _convert(image: NDArray[Any], encoding: str, desired_encoding: str) -> NDArray[Any]:
         try:
             return cvtColor2(image, encoding, desired_encoding)
         except RuntimeError as error:
