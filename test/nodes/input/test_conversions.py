@@ -1,4 +1,4 @@
-"""Messages become arrays, whatever their layout; what cannot be used is named."""
+"""Messages of any layout become arrays; errors name what cannot be used."""
 
 import math
 from array import array
@@ -26,7 +26,7 @@ def cloud(
     row_padding: int = 0,
     big_endian: bool = False,
 ) -> PointCloud2:
-    """Lay values out as a driver might: fields in this order with gaps between them, in padded rows."""
+    """Return a cloud as a driver may send it: fields in this order with gaps between them, in padded rows."""
     count = len(next(iter(values.values())))
     order = ">" if big_endian else "<"
     fields, formats, offset = [], [], 0
@@ -76,7 +76,7 @@ def test_points_survive_any_field_order_padding_type_and_byte_order(case: tuple[
     points = points_from_message(message, "/points")
     assert points.dtype == np.float32
     np.testing.assert_array_equal(points, expected)
-    assert bytes(message.data) == before, "the message itself stays as it came"
+    assert bytes(message.data) == before, "the message is not changed"
 
 
 def test_points_that_are_not_finite_are_dropped() -> None:
@@ -127,7 +127,7 @@ def test_a_field_that_does_not_fit_the_point_is_named(change: dict[str, int]) ->
         points_from_message(message, "/points")
 
 
-def test_an_unknown_type_of_a_field_that_nobody_needs_does_no_harm() -> None:
+def test_an_unknown_type_of_an_unused_field_is_ignored() -> None:
     message = cloud({name: np.ones(2) for name in ("x", "y", "z", "label")})
     message.fields[3].datatype = 77
     assert len(points_from_message(message, "/points")) == 2
@@ -168,7 +168,7 @@ def test_grey_and_bayer_pictures_become_bgr() -> None:
         np.testing.assert_array_equal(pixels, np.full((16, 24, 3), 77, np.uint8), err_msg=encoding)
 
 
-def test_padded_rows_are_no_pixels() -> None:
+def test_the_padding_of_rows_is_removed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     data = np.pad(pixels.reshape(5, 21), ((0, 0), (0, 11)), constant_values=255)
     message = Image(height=5, width=7, encoding="bgr8", step=32, data=array("B", data.tobytes()))
@@ -213,13 +213,13 @@ def test_pictures_are_decoded_at_the_smallest_scale_that_the_model_can_use(width
     if need == 0:
         assert factor == 1
     elif factor < 8:
-        assert width // (2 * factor) < need, "half of it would have done"
+        assert width // (2 * factor) < need, "half of it would be too small"
     assert np.abs(picture.pixels.astype(int) - COLOUR).max() <= 4
 
 
 @given(st.floats(0, 1, exclude_max=True), st.sampled_from([".jpg", ".png"]), st.integers(0, 800))
 @settings(max_examples=60, deadline=None)
-def test_a_picture_cut_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
+def test_a_picture_truncated_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     message = compressed(kind, pixels)
     message.data = message.data[: int(len(message.data) * fraction)]
@@ -238,7 +238,7 @@ def test_an_embedded_preview_does_not_hide_a_truncated_jpeg() -> None:
         picture_from_message(message, "/image")
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
+def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
     message = compressed(".jpg", plain_picture())
     message.data.extend(bytes(37))
     assert picture_from_message(message, "/image").full_size == (64, 32)

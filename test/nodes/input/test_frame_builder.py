@@ -1,4 +1,4 @@
-"""Requests become frames; bad data costs its own sensor only."""
+"""Requests become frames; a sensor with bad data is left out."""
 
 import json
 import time
@@ -30,7 +30,7 @@ MOUNT = rigid_transform([0.5, 0.1, -0.2], [-0.5, 0.5, -0.5, 0.5])
 
 
 class Rig:
-    """A LiDAR and two cameras on a standing vehicle; messages may be spoilt before the frame is built."""
+    """A LiDAR and two cameras on a standing vehicle; tests may spoil messages before the frame is built."""
 
     def __init__(self, **changes: Any) -> None:
         cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
@@ -249,7 +249,7 @@ def topics_of(camera: CameraSettings) -> tuple[str, str]:
 
 
 def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -> list[AssembledFrame]:
-    """Feed a bag's messages as they were recorded, and build every frame."""
+    """Send a bag's messages in recorded order, and build every frame."""
     cameras = tuple(
         CameraSettings(name, f"/{name}/image_rect_compressed", f"/{name}/camera_info", True, rectified=True)
         for name in names
@@ -315,7 +315,7 @@ def test_repeated_keyframes_accumulate_on_top_of_each_other(bag: Path, keyframe:
     assert {view.image.shape[1] for view in frame.cameras} == {200}
 
 
-def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_waits_a_limited_time_for_late_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(transform_wait=0.5)
     rig.images["front"].header.frame_id = rig.images["back"].header.frame_id = "nowhere"
     clock = iter(np.arange(0, 1000, 0.1))
@@ -326,7 +326,7 @@ def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pyt
     assert 0 < len(naps) <= 5, "both cameras share one wait"
 
 
-def test_a_frame_knows_where_the_vehicle_was_only_where_tf_tells_its_motion() -> None:
+def test_a_frame_has_the_vehicles_pose_only_if_tf_has_its_motion() -> None:
     assert Rig().build().frame.to_fixed is None
     moving = Rig(fixed_frame="map")
     pose = rigid_transform([7.0, -2.0, 0.5], [0.0, 0.0, 0.6, 0.8])
