@@ -47,7 +47,8 @@ class MessageHistory(Cache):  # type: ignore[misc]  # ROS 2 is untyped here
         if newest_ns is not None and newest_ns - stamp_ns > LATE_NS:
             self.clear()
             self._on_jump(stamp_ns, (newest_ns - stamp_ns) / 1e9)
-        self._keep(lambda other_ns: other_ns != stamp_ns)
+        elif newest_ns is not None and newest_ns >= stamp_ns:
+            self._keep(lambda other_ns: other_ns != stamp_ns)
         super().add(message)
         oldest_ns = max(map(self.stamp_ns, self.cache_msgs)) - round(self.seconds * 1e9)
         self._keep(lambda other_ns: other_ns >= oldest_ns)
