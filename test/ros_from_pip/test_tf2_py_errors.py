@@ -1,4 +1,4 @@
-"""What the transform buffer refuses and drops, and what it says of it. Facts are those of ROS 2 Kilted's tf2."""
+"""Errors of the transform buffer, and transforms that it drops. Facts are those of ROS 2 Kilted's tf2."""
 
 import pytest
 from helpers.made_up_transforms import BufferCore, at, buffer_of, can_look_up, frames_of, stamped, tf2

@@ -27,8 +27,8 @@ class FrameTransforms:
     Args:
         fixed_frame: the TF frame in which the vehicle's motion is known. Empty: transforms are static, and the latest
             ones are used at any time.
-        wait: seconds that all lookups together may wait, from now on.
-        unconnected: pairs that TF did not connect so far. The lookups read it and update it.
+        wait: seconds after the construction during which lookups may wait.
+        unconnected: pairs that TF did not connect in earlier frames; lookups update it.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class CvBridge:
         self.numpy_type_to_cvtype = {name: depth for depth, name in _NUMPY_DEPTHS.items()} | _NUMPY_DEPTHS
 
     def dtype_with_channels_to_cvtype2(self, dtype: np.dtype, n_channels: int) -> str:
-        """Return the generic encoding, such as `8UC3`. KeyError where OpenCV lacks the type."""
+        """Return the generic encoding, such as `8UC3`. KeyError if OpenCV lacks the type."""
         return f"{self.numpy_type_to_cvtype[dtype.name]}C{n_channels}"
 
     def cvtype2_to_dtype_with_channels(self, cvtype: int) -> tuple[str, int]:
@@ -48,14 +48,14 @@ class CvBridge:
         return self.cvdepth_to_numpy_depth[CV_MAT_DEPTHWrap(cvtype)], CV_MAT_CNWrap(cvtype)
 
     def encoding_to_cvtype2(self, encoding: str) -> int:
-        """Return the OpenCV type of an encoding. CvBridgeError where it is unknown."""
+        """Return the OpenCV type of an encoding. CvBridgeError if it is unknown."""
         try:
             return getCvType(encoding)
         except RuntimeError as error:
             raise CvBridgeError(error) from error
 
     def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
-        """Return NumPy's type name and the number of channels of an encoding. CvBridgeError where it is unknown."""
+        """Return NumPy's type name and the number of channels of an encoding. CvBridgeError if it is unknown."""
         return self.cvtype2_to_dtype_with_channels(self.encoding_to_cvtype2(encoding))
 
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
@@ -85,7 +85,7 @@ class CvBridge:
         return image if desired_encoding == "passthrough" else self._convert(image, img_msg.encoding, desired_encoding)
 
     def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = "passthrough", header: Header | None = None) -> Image:
-        """Return the image as a message; `encoding` names what the array holds, `passthrough` its type alone (8UC3).
+        """Return the image as a message; `encoding` names the content of the array, `passthrough` only its type (8UC3).
 
         Raises:
             TypeError: `cvim` is no array.

@@ -25,7 +25,7 @@ DUMMY_FIELD_PREFIX = "unnamed_field"
 
 
 def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = None) -> np.dtype:
-    """Return the structured type of a point, of `point_step` bytes (as few as hold the fields where None).
+    """Return the structured type of a point, of `point_step` bytes (the smallest that holds the fields if None).
 
     The elements of a field `x` with a count above 1 are called `x_0`, `x_1`...; fields without a name are called
     `unnamed_field_` and their index.
@@ -61,9 +61,9 @@ def create_cloud(
     Args:
         header: frame and time.
         fields: layout of a point.
-        points: a plain array (N, F) or (width, height, F) where all fields have one type; or a structured array (N,) or
+        points: a plain array (N, F) or (width, height, F) if all fields have one type; or a structured array (N,) or
             (width, height) of the type that `fields` describe; or (slowly) any iterable of points, each an iterable.
-        point_step: bytes of a point; as few as hold the fields where None.
+        point_step: bytes of a point; the smallest that holds the fields if None.
 
     Raises:
         AssertionError: a plain array for fields of several types; a structured array of another type; or more than two

@@ -148,7 +148,7 @@ def _between(error: ExtrapolationException, target: str, source: str) -> Extrapo
 
 
 def _earlier(common: int | None, stamp: int) -> int | None:
-    """The earlier of two stamps, where None and 0 (static) set no limit."""
+    """The earlier of two stamps; None and 0 (static) set no limit."""
     if not stamp:
         return common
     return stamp if common is None else min(common, stamp)
