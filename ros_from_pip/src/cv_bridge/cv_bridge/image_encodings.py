@@ -1,4 +1,4 @@
-"""What the encoding strings of sensor_msgs/Image mean (sensor_msgs/image_encodings.hpp)."""
+"""Meaning of the encoding strings of sensor_msgs/Image (sensor_msgs/image_encodings.hpp)."""
 
 import re
 from typing import NamedTuple
