@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from message_filters import Cache, SimpleFilter
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
@@ -188,8 +187,9 @@ class Assembler:
     def _complete(self, sweep_ns: int | None) -> bool:
         """Whether every camera that is worth waiting for has its image."""
         frame_ns = self._frame_ns(sweep_ns)
-        awaited = (camera.name for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
-        return all(self._reason_missing(name, frame_ns) in ("", *ON_PURPOSE) for name in awaited)
+        awaited = (camera for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
+        choices = (self._choose_image(camera, frame_ns) for camera in awaited)
+        return all(isinstance(choice, CameraInput) or choice.reason in ON_PURPOSE for choice in choices)
 
     def _frame_ns(self, sweep_ns: int | None) -> int:
         """Return the stamp of a frame: its sweep's, or the newest image's."""
@@ -201,20 +201,20 @@ class Assembler:
     def _in_time(self, stamp_ns: int, frame_ns: int) -> bool:
         return abs(frame_ns - stamp_ns) <= self._settings.max_camera_age * 1e9
 
-    def _nearest(self, name: str, frame_ns: int) -> Any | None:
-        images = self._images.get(name)
-        return None if images is None else images.nearest(frame_ns)
-
-    def _reason_missing(self, name: str, frame_ns: int) -> str:
-        """Return why a camera cannot take part in a frame; empty if it can."""
-        if reason := self._settings.reason_left_out(name):
-            return reason
-        nearest = self._nearest(name, frame_ns)
-        if nearest is None:
-            return "no data"
-        if not self._in_time(self._images[name].stamp_ns(nearest), frame_ns):
-            return "too old"
-        return "no camera_info" if self._infos[name].getLast() is None else ""
+    def _choose_image(self, camera: CameraSettings, frame_ns: int) -> CameraInput | SensorUse:
+        """Return a camera's part in a frame, or why it has none."""
+        history = self._images[camera.name]
+        image, info = history.nearest(frame_ns), self._infos[camera.name].getLast()
+        age = math.nan if image is None else (frame_ns - history.stamp_ns(image)) / 1e9
+        if reason := self._settings.reason_left_out(camera.name):
+            return SensorUse(camera.name, False, age, reason)
+        if image is None:
+            return SensorUse(camera.name, False, age, "no data")
+        if not self._in_time(history.stamp_ns(image), frame_ns):
+            return SensorUse(camera.name, False, age, "too old")
+        if info is None:
+            return SensorUse(camera.name, False, age, "no camera_info")
+        return CameraInput(camera, image, info, history.stamp_ns(image))
 
     def _request(self, sweep: PointCloud2 | None) -> FrameRequest:
         settings = self._settings
@@ -224,14 +224,11 @@ class Assembler:
         if settings.lidar_topic and sweep is None:
             left_out[LIDAR] = self._absent_lidar(frame_ns)
         for camera in settings.cameras:
-            nearest = self._nearest(camera.name, frame_ns)
-            stamp_ns = None if nearest is None else self._images[camera.name].stamp_ns(nearest)
-            reason = self._reason_missing(camera.name, frame_ns)
-            if reason or stamp_ns is None:
-                age = math.nan if stamp_ns is None else (frame_ns - stamp_ns) / 1e9
-                left_out[camera.name] = SensorUse(camera.name, False, age, reason)
+            choice = self._choose_image(camera, frame_ns)
+            if isinstance(choice, CameraInput):
+                cameras.append(choice)
             else:
-                cameras.append(CameraInput(camera, nearest, self._infos[camera.name].getLast(), stamp_ns))
+                left_out[camera.name] = choice
         self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
         # An image newer than this frame, and not in it, triggers its own frame: its sweep may never come.
         used_until = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
