@@ -145,7 +145,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._buffer.clear()
 
     def _tick(self) -> None:
-        if self._model.settle() and self._settings is not None:
+        if self._model.swap_if_loaded() and self._settings is not None:
             self._assembler.settings = self._supported(self._settings.assembler)
         self._poll()
 
@@ -159,7 +159,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings limited to what the running model uses; warn if no sensor is left."""
-        supported = self._model.look_at(settings)
+        supported = self._model.supported_settings(settings)
         if supported.is_blind:
             self.get_logger().warning(self._no_sensor())
         return supported
@@ -182,15 +182,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _check(self, wanted: Settings, running: Settings) -> None:
-        model = wanted.model
-        if model != self._model.wanted:
+    def _check(self, requested: Settings, running: Settings) -> None:
+        model = requested.model
+        if model != self._model.requested:
             if self._model.is_loading:
                 raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
             check_model(model.preset, model.checkpoint, model.device, model.precision)
-        elif wanted.assembler != running.assembler and self._model.look_at(wanted.assembler).is_blind:
+        elif requested.assembler != running.assembler and self._model.supported_settings(requested.assembler).is_blind:
             raise OptionError(self._no_sensor())
-        if wanted.detection.weights_source == "router" and not self._model.detector.has_router:
+        if requested.detection.weights_source == "router" and not self._model.detector.has_router:
             raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
 
     def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
@@ -201,8 +201,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._pipeline.options = self._settings.detection
         if self._settings.assembler != before.assembler:
             self._assembler.settings = self._supported(self._settings.assembler)
-        if self._settings.model != self._model.wanted:
-            self._model.replace(self._settings.model)
+        if self._settings.model != self._model.requested:
+            self._model.start_loading(self._settings.model)
 
     def _restore_model(self, running: ModelSettings) -> None:
         """Reset the model parameters to the running model's values."""
