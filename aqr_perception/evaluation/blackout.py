@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aqr_perception.data.batch import FrameWithHealth, collate
+from aqr_perception.data.batch import collate
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.options import AqrOptions

@@ -13,7 +13,7 @@ def features_of(model: DetectionModel, batch: Batch) -> Features:
 
 
 def history_of(model: DetectionModel, batch: Batch) -> History | None:
-    """Return what a model is given of `Batch.before`, which it is shown in order, without gradients.
+    """Return what a model is given of `Batch.history`, which it is shown in order, without gradients.
 
     As in `Detector`: None for models that do not remember and where the vehicle's motion is not known; without earlier
     frames, the start of a drive. The model stays in its mode, so that past and present are seen alike. All samples
@@ -24,7 +24,7 @@ def history_of(model: DetectionModel, batch: Batch) -> History | None:
     known: Batch | None = None
     state: object | None = None
     with torch.no_grad():
-        for frame in batch.before:
+        for frame in batch.history:
             output = model.decode(
                 features_of(model, frame),
                 frame.lidar_to_image,

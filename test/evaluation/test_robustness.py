@@ -118,7 +118,7 @@ def test_all_modes_see_the_same_failures_and_a_seed_repeats_them(frames: list[La
 
 def test_a_detector_with_memory_sees_the_same_failure_before_each_frame(frames: list[LabelledFrame]) -> None:
     class Drive(list[LabelledFrame]):
-        def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
+        def earlier_frames(self, index: int, count: int, step: float) -> list[LabelledFrame]:
             return self[max(index - count, 0) : index]
 
     class Remembering(_TruthDetector):
