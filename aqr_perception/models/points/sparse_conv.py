@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from aqr_perception.models.ops.folding import DerivedTensors, scale_and_shift
+from aqr_perception.models.ops.derived_tensors import DerivedTensors
+from aqr_perception.models.ops.folding import scale_and_shift
 from aqr_perception.models.points.sites import Grid, Rulebook, Sites
 
 _kernels = DerivedTensors()
