@@ -1,4 +1,4 @@
-"""The sparse 3D encoder between voxels and the bird's-eye view (SECOND, Yan et al. 2018, with residual blocks)."""
+"""Sparse 3D encoder from voxels to the bird's-eye view (SECOND, Yan et al. 2018, with residual blocks)."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -11,7 +11,7 @@ from aqr_perception.models.points.voxels import Voxels
 
 
 class ConvNormReLU(nn.Sequential):
-    """A sparse convolution, a batch norm (eps 1e-3) and a ReLU."""
+    """Sparse convolution, batch norm (eps 1e-3) and ReLU."""
 
     def __init__(self, convolution: SubmanifoldConv3d | SparseConv3d, channels: int) -> None:
         super().__init__(convolution, nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01))
@@ -21,7 +21,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 class SparseBasicBlock(nn.Module):
-    """Two submanifold convolutions and a shortcut (ResNet's basic block on sites)."""
+    """Two submanifold convolutions with a shortcut: ResNet's basic block on sparse sites."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,23 +36,23 @@ class SparseBasicBlock(nn.Module):
 
 
 class SparseEncoder(nn.Module):
-    """Stages of residual blocks, each but the last followed by a convolution that halves the resolution.
+    """Stages of residual blocks with convolutions of stride 2 between them.
 
     Args:
-        in_channels: of the voxels.
-        channels: of each stage.
-        grid: cells along z, y, x. Published models have one layer more than the point range holds; y and x must be
-            divisible by the encoder's stride.
-        output_channels: of the last convolution, which only reduces depth.
-        blocks: residual blocks a stage.
-        paddings: along z, y, x, of the convolution after each stage but the last.
+        in_channels: channels of the voxels.
+        channels: channels of each stage.
+        grid: number of cells along z, y, x; y and x must be divisible by the encoder's stride. Published models have
+            one cell more along z than the point range.
+        output_channels: channels of the last convolution, which only reduces the depth.
+        blocks: number of residual blocks per stage.
+        paddings: padding along z, y, x of the convolution after each stage except the last.
 
     Attributes:
         out_channels: output channels x remaining depth.
-        stride: of the result's cells in voxels.
+        stride: size of the result's cells in voxels.
 
     Raises:
-        ValueError: the grid does not fit the strides, or the paddings do not fit the stages.
+        ValueError: the grid does not fit the strides, or the number of paddings does not fit the stages.
     """
 
     def __init__(
@@ -92,10 +92,11 @@ class SparseEncoder(nn.Module):
         self.conv_out = ConvNormReLU(last, output_channels)
 
     def forward(self, voxels: Voxels) -> Tensor:
-        """Return (B, out_channels, H / stride, W / stride), channels last in memory; channel = feature x depth + layer.
+        """Return (B, out_channels, H / stride, W / stride), channels last in memory.
 
-        Voxels outside the grid are left out. The result has the parameters' dtype.
+        Channel = feature * depth + layer. Voxels outside the grid are dropped. The result has the parameters' dtype.
         """
         features = voxels.features.to(cast(SparseConv3d, self.conv_out[0]).weight.dtype)
-        inputs = SparseTensor.at(voxels.coordinates, features, self.grid, voxels.batch_size)
-        return self.conv_out(self.encoder_layers(self.conv_input(inputs))).dense().flatten(1, 2)
+        inputs = SparseTensor.from_coordinates(voxels.coordinates, features, self.grid, voxels.batch_size)
+        outputs: SparseTensor = self.conv_out(self.encoder_layers(self.conv_input(inputs)))
+        return outputs.dense().flatten(1, 2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.rendering import MAP_LIMIT, postprocess, render_bev, render_cameras
+from aqr_perception.models.aqr.rendering import MAP_LIMIT, clip, render_bev, render_cameras
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
@@ -86,5 +86,5 @@ def test_gradients_flow_through_the_maps(reduce: str) -> None:
 
 
 def test_postprocessing_cuts_both_ends() -> None:
-    cut = postprocess(torch.tensor([0.01, 0.2, 70.0]), 0.05)
+    cut = clip(torch.tensor([0.01, 0.2, 70.0]), 0.05)
     torch.testing.assert_close(cut, torch.tensor([0.0, 0.2, 1.5]))

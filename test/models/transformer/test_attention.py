@@ -94,7 +94,7 @@ def test_gradients_reach_queries_keys_values_and_the_weights(
     return_mass: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept:  # as for more scores than memory holds: in blocks that are computed again
-        monkeypatch.setattr("aqr_perception.models.transformer.attention._MOST_KEPT", 0)
+        monkeypatch.setattr("aqr_perception.models.transformer.attention._MAX_STORED_SCORES", 0)
         monkeypatch.setattr("aqr_perception.models.transformer.attention._QUERY_BLOCK", 3)
     layout = TokenLayout(bev=(4, 5), views=2, image=(3, 4))
     q, k, v, bias = random_case(layout, 150, seed=3)
