@@ -13,6 +13,8 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
+_HEADS = 4
+
 _BLOCK = {"cpu": 32, "cuda": 2048}
 """Windows per gather: their tokens fit into a processor's cache, or keep a GPU busy."""
 
@@ -47,9 +49,8 @@ class _Windows(NamedTuple):
 class Router(nn.Module):
     """One post-norm attention layer over each query's windows, followed by sigmoid weights."""
 
-    def __init__(self, channels: int, heads: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -86,7 +87,7 @@ class Router(nn.Module):
         batch, count, channels = query.shape
         bev = _bev_windows(cells, layout, options.router_bev_window)
         image = _image_windows(cells, layout, options.router_image_window)
-        by_head = (-1, self.heads, channels // self.heads)
+        by_head = (-1, _HEADS, channels // _HEADS)
         projected = self.query(query).view(by_head)
         key, value = self.key(keys).view(by_head), self.value(values).view(by_head)
 

@@ -11,6 +11,9 @@ from torch import Tensor
 SHAPE_CODES = (2, 3, 5, 6, 7, 8, 9)
 """Indices of a code's numbers other than the centre."""
 
+CENTRE_LIMITS = (61.2, 61.2, 10.0)
+"""Largest absolute x, y and z in metres of a detection's centre, as in the published models."""
+
 
 class DecodedBoxes(NamedTuple):
     """Objects of one sample, highest score first.
@@ -53,31 +56,24 @@ def decode_boxes(codes: Tensor) -> Tensor:
     return torch.cat((codes[..., :2], codes[..., 4:5], size, yaw, codes[..., 8:10]), dim=-1)
 
 
-def decode(
-    class_logits: Tensor,
-    boxes: Tensor,
-    max_detections: int = 300,
-    centre_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
-) -> list[DecodedBoxes]:
+def decode(class_logits: Tensor, boxes: Tensor, max_detections: int = 300) -> list[DecodedBoxes]:
     """Return each sample's objects with the highest sigmoid scores over queries x classes.
 
-    A query may yield several objects of different classes. Objects whose centre is out of range or whose box is not
-    finite are dropped after the selection, as in the published code, so fewer than ``max_detections`` may remain.
+    A query may yield several objects of different classes. As in the published code, objects beyond `CENTRE_LIMITS` and
+    boxes that are not finite are dropped after the selection, so fewer than ``max_detections`` may remain.
 
     Args:
         class_logits: (B, Q, C).
         boxes: (B, Q, 10) codes in metres.
         max_detections: largest number of objects per sample.
-        centre_range: x, y, z minimum and maximum in metres, inclusive.
     """
     classes = class_logits.shape[-1]
     scores = class_logits.sigmoid().flatten(1)
     scores, flat_index = scores.topk(min(max_detections, scores.shape[1]))
     query, label = flat_index // classes, flat_index % classes
     decoded = decode_boxes(boxes.gather(1, query[..., None].expand(-1, -1, boxes.shape[-1])))
-    lower, upper = decoded.new_tensor(centre_range[:3]), decoded.new_tensor(centre_range[3:])
-    centre = decoded[..., :3]
-    valid = ((centre >= lower) & (centre <= upper)).all(-1) & decoded.isfinite().all(-1)
+    in_range = (decoded[..., :3].abs() <= decoded.new_tensor(CENTRE_LIMITS)).all(-1)
+    valid = in_range & decoded.isfinite().all(-1)
     return [
         DecodedBoxes(*(values[sample][valid[sample]] for values in (decoded, scores, label, query)))
         for sample in range(len(boxes))

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from aqr_perception.models.ops.bilinear import neighbours, weighted_sums
 
+_POINTS = 3 * 3
+"""Sampling points of a `DeformableConvolution`."""
+
 
 def deformable_convolve(
     features: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, stride: int = 1, padding: int = 0
@@ -65,26 +68,22 @@ def _convolve_by_gathering(features: Tensor, x: Tensor, y: Tensor, mask: Tensor,
 
 
 class DeformableConvolution(nn.Module):
-    """Deformable convolution without bias whose offsets and mask are predicted from its input.
+    """3x3 deformable convolution without bias whose offsets and mask are predicted from its input.
 
     It starts as an ordinary convolution with half the weight. Parameter names follow mmcv's ModulatedDeformConv2dPack.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.stride, self.padding = stride, padding
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
-        points = kernel_size * kernel_size
-        self.conv_offset = nn.Conv2d(in_channels, 3 * points, kernel_size, stride, padding)
+        self.conv_offset = nn.Conv2d(in_channels, 3 * _POINTS, 3, stride, padding=1)
         nn.init.zeros_(self.conv_offset.weight)
         if self.conv_offset.bias is not None:
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (N, out, h, w) for (N, in, H, W) features."""
-        points = self.weight.shape[-1] ** 2
-        offsets, mask = self.conv_offset(features).split((2 * points, points), dim=1)
-        return deformable_convolve(features, offsets, mask.sigmoid(), self.weight, self.stride, self.padding)
+        offsets, mask = self.conv_offset(features).split((2 * _POINTS, _POINTS), dim=1)
+        return deformable_convolve(features, offsets, mask.sigmoid(), self.weight, self.stride, padding=1)

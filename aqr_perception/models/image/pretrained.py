@@ -19,7 +19,7 @@ class _HasPreset(Protocol):
     preset: Preset
 
 
-def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], *, rgb: bool = True) -> int:
+def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) -> int:
     """Load the weights of the image backbone, strictly; on an error the model stays unchanged.
 
     A file with keys ``img_backbone.*`` holds a detection model of this project or a published one; its backbone is
@@ -34,7 +34,6 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], 
     Args:
         model: a model with cameras.
         source: see `checkpoint.load_checkpoint`.
-        rgb: whether the backbone was trained on RGB; ignored for a detection model's file.
 
     Returns:
         Number of loaded tensors.
@@ -57,7 +56,7 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], 
     else:
         found = {key: tensor for key, tensor in found.items() if not key.startswith(_CLASSIFIER)}
     model_uses_rgb = model.preset.architecture == "bevformer" and model.preset.bevformer.rgb
-    if rgb != model_uses_rgb:
+    if not model_uses_rgb:
         first = _first_kernel(network)
         found = {key: tensor.flip(1) if key == first else tensor for key, tensor in found.items()}
     return _load(network, name, found)

@@ -15,8 +15,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (N, C, H, W) for (N, C, H, W) features, channels last in memory."""
-        normalized: Tensor = self.norm(features.permute(0, 2, 3, 1))
-        return normalized.permute(0, 3, 1, 2)
+        normalised: Tensor = self.norm(features.permute(0, 2, 3, 1))
+        return normalised.permute(0, 3, 1, 2)
 
 
 class SimpleFeaturePyramid(nn.Module):

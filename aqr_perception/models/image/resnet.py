@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2: nn.Conv2d | DeformableConvolution = (
-            DeformableConvolution(channels, channels, 3, second)
+            DeformableConvolution(channels, channels, second)
             if deformable
             else nn.Conv2d(channels, channels, 3, second, padding=1, bias=False)
         )
@@ -132,7 +132,7 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the feature maps of `out_stages` for (N, 3, H, W) normalized images, channels last in memory."""
+        """Return the feature maps of `out_stages` for (N, 3, H, W) normalised images, channels last in memory."""
         last = self.out_stages[-1]
         *early, features = view_by_view(self, lambda view: self._early_stages(view, min(last, 2)), images)
         *late, _ = self._stages(features, range(3, last + 1))

@@ -67,7 +67,7 @@ def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
-    """Vision Transformer without a classifier: one normalized feature vector per patch.
+    """Vision Transformer without a classifier: one normalised feature vector per patch.
 
     The position embeddings of the class token and of the registers (Darcet et al. 2023,
     https://arxiv.org/abs/2309.16588) are part of these tokens; loading converts files that store them separately.
@@ -124,7 +124,7 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (N, C, H / 16, W / 16) features of (N, 3, H, W) normalized images, channels last in memory."""
+        """Return (N, C, H / 16, W / 16) features of (N, 3, H, W) normalised images, channels last in memory."""
         patches = self.patch_embed(images)
         rows, columns = patches.shape[-2:]
         patches = patches + self.positions((rows, columns))
@@ -133,8 +133,8 @@ class VisionTransformer(nn.Module):
         features = torch.cat((*tokens, patches.flatten(2).transpose(1, 2)), dim=1)
         for block in self.blocks:
             features = block(features, TokenGrid(prefix, rows, columns))
-        normalized: Tensor = self.norm(features[:, prefix:])
-        return _to_map(normalized.transpose(1, 2), (rows, columns))
+        normalised: Tensor = self.norm(features[:, prefix:])
+        return _to_map(normalised.transpose(1, 2), (rows, columns))
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Return (1, C, rows, columns) position embeddings of the patches of a grid."""
@@ -166,5 +166,5 @@ class VitBackbone(nn.Module):
         self.out_channels = (options.pyramid_channels,) * len(stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the maps (N, pyramid channels, H / stride, W / stride) of (N, 3, H, W) normalized images."""
+        """Return the maps (N, pyramid channels, H / stride, W / stride) of (N, 3, H, W) normalised images."""
         return view_by_view(self, lambda view: self.pyramid(self.vit(view)), images)

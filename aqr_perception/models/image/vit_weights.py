@@ -29,7 +29,7 @@ def convert_vit_weights(name: str, found: Mapping[str, Tensor], needed: Mapping[
 
     Args:
         name: name of the file, for messages.
-        found: state dict of timm, DINOv2 or `vit.VisionTransformer`. It does not reveal whether blocks normalize before
+        found: state dict of timm, DINOv2 or `vit.VisionTransformer`. It does not reveal whether blocks normalise before
             or after a layer; the preset's ``image.vit.norm`` must be correct.
         needed: state dict of the model.
 

@@ -114,7 +114,7 @@ class VoVNet(nn.Module):
             self.add_module(f"stage{stage}", nn.Sequential(layers))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (N, 768, ~H/16, ~W/16) and (N, 1024, ~H/32, ~W/32) of (N, 3, H, W) normalized images."""
+        """Return features (N, 768, ~H/16, ~W/16) and (N, 1024, ~H/32, ~W/32) of (N, 3, H, W) normalised images."""
         (stage4,) = view_by_view(self, self._early_stages, images)
         return stage4, self.stage5(stage4)
 

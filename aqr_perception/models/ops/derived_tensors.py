@@ -31,8 +31,8 @@ class _Entry:
 class DerivedTensors:
     """Tensors computed from parameters and buffers, one entry per module, recomputed when a source changes.
 
-    Detected changes are in-place writes (optimizer steps, `load_state_dict`) and a new address, dtype or device (`to`).
-    Three writes do not raise a tensor's version and stay undetected: writes through ``.data``, fused optimizers, and
+    Detected changes are in-place writes (optimiser steps, `load_state_dict`) and a new address, dtype or device (`to`).
+    Three writes do not raise a tensor's version and stay undetected: writes through ``.data``, fused optimisers, and
     batch norms that update their running statistics. A module that trains must therefore call `drop`.
 
     Modules are referenced weakly: a model that is replaced at run time frees its derived tensors.

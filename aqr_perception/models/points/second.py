@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from aqr_perception.models.ops.convolution import convolve
 
+_STRIDES = (1, 2)
+"""Stride of each stage's first convolution."""
+
 
 class SECOND(nn.Module):
     """Stages of 3x3 convolutions with batch norm (eps 1e-3) and ReLU; the first convolution of a stage is strided.
@@ -16,7 +19,6 @@ class SECOND(nn.Module):
         in_channels: channels of the bird's-eye view.
         channels: channels of each stage.
         layers: number of convolutions after the first one in each stage.
-        strides: stride of each stage's first convolution.
     """
 
     def __init__(
@@ -24,11 +26,10 @@ class SECOND(nn.Module):
         in_channels: int,
         channels: Sequence[int] = (128, 256),
         layers: Sequence[int] = (5, 5),
-        strides: Sequence[int] = (1, 2),
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
-        for width, count, stride in zip(channels, layers, strides, strict=True):
+        for width, count, stride in zip(channels, layers, _STRIDES, strict=True):
             block = nn.Sequential()
             for index in range(count + 1):
                 block.append(nn.Conv2d(in_channels, width, 3, stride if index == 0 else 1, padding=1, bias=False))
@@ -55,16 +56,13 @@ class SECONDFPN(nn.Module):
     Args:
         in_channels: channels of each stage.
         out_channels: channels of each stage in the result.
-        strides: upsampling factor of each stage.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int] = (128, 256), out_channels: int = 256, strides: Sequence[int] = (1, 2)
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int] = (128, 256), out_channels: int = 256) -> None:
         super().__init__()
         self.out_channels = out_channels * len(in_channels)
         self.deblocks = nn.ModuleList()
-        for channels, stride in zip(in_channels, strides, strict=True):
+        for channels, stride in zip(in_channels, _STRIDES, strict=True):
             upsample = (
                 nn.Conv2d(channels, out_channels, 1, bias=False)
                 if stride == 1

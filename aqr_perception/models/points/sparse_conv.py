@@ -124,8 +124,8 @@ def convolve(
 def _normalize(features: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     if norm.training and len(features) < 2:  # a nearly empty sweep has too few sites for a variance
         return F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-    normalized: Tensor = norm(features)
-    return normalized
+    normalised: Tensor = norm(features)
+    return normalised
 
 
 def _fold(convolution: _SparseConvolution, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,12 @@ from aqr_perception.models.points.sites import Grid
 from aqr_perception.models.points.sparse_conv import SparseConv3d, SparseTensor, SubmanifoldConv3d, convolve
 from aqr_perception.models.points.voxels import Voxels
 
+_BLOCKS = 2
+"""Residual blocks per stage."""
+
+_PADDINGS: tuple[Grid, ...] = ((1, 1, 1), (1, 1, 1), (0, 1, 1))
+"""Padding along z, y, x of the convolution after each stage except the last."""
+
 
 class ConvNormReLU(nn.Sequential):
     """Sparse convolution, batch norm (eps 1e-3) and ReLU."""
@@ -40,19 +46,17 @@ class SparseEncoder(nn.Module):
 
     Args:
         in_channels: channels of the voxels.
-        channels: channels of each stage.
+        channels: channels of each of the four stages.
         grid: number of cells along z, y, x; y and x must be divisible by the encoder's stride. Published models have
             one cell more along z than the point range.
         output_channels: channels of the last convolution, which only reduces the depth.
-        blocks: number of residual blocks per stage.
-        paddings: padding along z, y, x of the convolution after each stage except the last.
 
     Attributes:
         out_channels: output channels x remaining depth.
         stride: size of the result's cells in voxels.
 
     Raises:
-        ValueError: the grid does not fit the strides, or the number of paddings does not fit the stages.
+        ValueError: the grid does not fit the stride, or the number of stages is not four.
     """
 
     def __init__(
@@ -62,15 +66,13 @@ class SparseEncoder(nn.Module):
         *,
         grid: Grid,
         output_channels: int = 128,
-        blocks: int = 2,
-        paddings: Sequence[Grid] = ((1, 1, 1), (1, 1, 1), (0, 1, 1)),
     ) -> None:
         super().__init__()
-        if len(paddings) != len(channels) - 1:
-            raise ValueError(f"{len(paddings)} paddings for {len(channels)} stages, but must be one fewer than stages")
-        self.stride = 2 ** len(paddings)
+        if len(channels) != len(_PADDINGS) + 1:
+            raise ValueError(f"channels of {len(channels)} stages are given, but must be of {len(_PADDINGS) + 1}")
+        self.stride = 2 ** len(_PADDINGS)
         depth = grid[0]
-        for padding in paddings:
+        for padding in _PADDINGS:
             depth = (depth + 2 * padding[0] - 3) // 2 + 1
         depth = (depth - 3) // 2 + 1
         if depth < 1 or grid[1] % self.stride or grid[2] % self.stride:
@@ -82,10 +84,10 @@ class SparseEncoder(nn.Module):
         self.conv_input = ConvNormReLU(SubmanifoldConv3d(in_channels, channels[0]), channels[0])
         self.encoder_layers = nn.Sequential()
         for stage, width in enumerate(channels):
-            layers: list[nn.Module] = [SparseBasicBlock(width) for _ in range(blocks)]
-            if stage < len(paddings):
+            layers: list[nn.Module] = [SparseBasicBlock(width) for _ in range(_BLOCKS)]
+            if stage < len(_PADDINGS):
                 wider = channels[stage + 1]
-                down = SparseConv3d(width, wider, kernel=(3, 3, 3), stride=(2, 2, 2), padding=paddings[stage])
+                down = SparseConv3d(width, wider, kernel=(3, 3, 3), stride=(2, 2, 2), padding=_PADDINGS[stage])
                 layers.append(ConvNormReLU(down, wider))
             self.encoder_layers.add_module(f"encoder_layer{stage + 1}", nn.Sequential(*layers))
         last = SparseConv3d(channels[-1], output_channels, kernel=(3, 1, 1), stride=(2, 1, 1), padding=(0, 0, 0))

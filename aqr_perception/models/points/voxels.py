@@ -1,4 +1,4 @@
-"""Voxelization: the occupied cells of a grid and the mean of the points in each."""
+"""Voxelisation: the occupied cells of a grid and the mean of the points in each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def voxelize(
     max_points: int = 10,
     max_voxels: int = 160_000,
 ) -> Voxels:
-    """Group each cloud's points into voxels and average them (VoxelNet's hard voxelization, arXiv:1711.06396, 2.1.1).
+    """Group each cloud's points into voxels and average them (VoxelNet's hard voxelisation, arXiv:1711.06396, 2.1.1).
 
     A voxel averages its first ``max_points`` points in input order. A cloud's voxels are ordered by their first points;
     those after ``max_voxels`` are dropped. Points outside ``point_range`` and points with values that are not finite

@@ -68,7 +68,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     Args:
         model: model that receives the weights, cast to its precision and device.
         source: a file of torch.save or safetensors, or a state dict. The state dict may be nested under ``state_dict``
-            or ``model``; other entries on that level, such as an optimizer's state, are ignored. Keys may have the
+            or ``model``; other entries on that level, such as an optimiser's state, are ignored. Keys may have the
             prefix ``module.``. Sparse kernels may be (out, kD, kH, kW, in), as in the model, or (kD, kH, kW, in, out).
 
     Raises:

@@ -115,11 +115,11 @@ def test_autocast_determines_the_precision() -> None:
 
 def test_inference_follows_a_fused_optimizer_that_raises_no_versions() -> None:
     convolution, features = nn.Conv2d(4, 6, 3, padding=1), torch.randn(1, 4, 5, 5)
-    optimizer = torch.optim.AdamW(convolution.parameters(), lr=0.5, fused=True)
+    optimiser = torch.optim.AdamW(convolution.parameters(), lr=0.5, fused=True)
     with torch.no_grad():
         before = convolve(features, convolution)
     convolve(features, convolution).sum().backward()
-    optimizer.step()
+    optimiser.step()
     with torch.no_grad():
         after = convolve(features, convolution)
         torch.testing.assert_close(after, convolution(features))
@@ -168,9 +168,9 @@ def test_inference_equals_the_modules_after_any_sequence_of_changes(changes: lis
         elif change == "replace":
             modules[0].weight = nn.Parameter(torch.randn_like(modules[0].weight))
         elif change == "train":
-            optimizer = torch.optim.AdamW(modules.parameters(), lr=0.1, fused=True)
+            optimiser = torch.optim.AdamW(modules.parameters(), lr=0.1, fused=True)
             convolve(features.to(modules[0].weight.dtype), modules[0], modules[1].train()).square().sum().backward()
-            optimizer.step()
+            optimiser.step()
             modules.eval()
         elif change == "copy":
             modules = copy.deepcopy(modules)

@@ -19,7 +19,7 @@ GRIDS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
 
 
 def occupied(seed: int, grid: Grid, density: float, batch_size: int = 2) -> tuple[Tensor, Tensor]:
-    """Coordinates in random order, and a dense (B, 1, D, H, W) mask of them."""
+    """Return coordinates in random order and their dense (B, 1, D, H, W) mask."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(batch_size, *grid, generator=generator) < density
     coordinates = mask.nonzero()
@@ -37,7 +37,7 @@ def dense_kernel(convolution: SubmanifoldConv3d | SparseConv3d) -> Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), grid=GRIDS, density=st.floats(0, 1))
-def test_a_tensor_is_dense_where_its_coordinates_are(seed: int, grid: Grid, density: float) -> None:
+def test_dense_places_features_at_their_coordinates(seed: int, grid: Grid, density: float) -> None:
     coordinates, _ = occupied(seed, grid, density)
     features = torch.randn(len(coordinates), 3)
     dense = at(coordinates, features, grid, 2).dense()
@@ -49,7 +49,7 @@ def test_a_tensor_is_dense_where_its_coordinates_are(seed: int, grid: Grid, dens
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), grid=GRIDS, density=st.floats(0, 1))
-def test_a_submanifold_convolution_is_a_dense_one_at_the_occupied_cells(seed: int, grid: Grid, density: float) -> None:
+def test_a_submanifold_convolution_equals_a_dense_one_at_its_sites(seed: int, grid: Grid, density: float) -> None:
     coordinates, mask = occupied(seed, grid, density)
     inputs = random_tensor(coordinates, 3, grid)
     convolution = SubmanifoldConv3d(3, 4).double()
@@ -66,7 +66,7 @@ def test_a_submanifold_convolution_is_a_dense_one_at_the_occupied_cells(seed: in
         [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (0, 1, 1)), ((3, 1, 1), (2, 1, 1), (0, 0, 0))]
     ),
 )
-def test_a_strided_convolution_reaches_what_a_dense_one_reaches(
+def test_a_strided_convolution_equals_a_dense_one(
     seed: int, grid: Grid, density: float, layer: tuple[Grid, Grid, Grid]
 ) -> None:
     kernel, stride, padding = layer
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_dense_convolution(kind: str) -> None:
     )
 
 
-def test_layers_of_one_resolution_share_their_index_tables() -> None:
+def test_layers_of_one_resolution_share_their_rulebooks() -> None:
     coordinates, _ = occupied(0, (4, 8, 8), 0.3)
     inputs = random_tensor(coordinates, 2, (4, 8, 8))
     first = SubmanifoldConv3d(2, 2).double()(inputs)
@@ -106,7 +106,7 @@ def test_layers_of_one_resolution_share_their_index_tables() -> None:
     assert down(first).sites is down(inputs).sites
 
 
-def test_coordinates_outside_the_grid_are_left_out() -> None:
+def test_coordinates_outside_the_grid_are_dropped() -> None:
     coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 4], [0, -1, 0, 0], [0, 1, 1, 1], [2, 0, 0, 0]])
     tensor = at(coordinates, torch.arange(5.0)[:, None], (2, 2, 4), 2)
     assert tensor.features.flatten().tolist() == [0, 3]
@@ -170,10 +170,10 @@ def test_inference_follows_a_training_step_and_a_loaded_state() -> None:
 
     before = inferred()
     state = copy.deepcopy(convolution.state_dict())
-    optimizer = torch.optim.SGD([*convolution.parameters(), *norm.parameters()], lr=0.5)
+    optimiser = torch.optim.SGD([*convolution.parameters(), *norm.parameters()], lr=0.5)
     norm.train()
     convolve(inputs, convolution, norm).features.square().mean().backward()
-    optimizer.step()
+    optimiser.step()
     norm.eval()
     after = inferred()
     assert not torch.allclose(after, before)
@@ -185,7 +185,7 @@ def test_inference_follows_a_training_step_and_a_loaded_state() -> None:
     assert inferred().dtype == torch.float64
 
 
-def test_a_single_site_leaves_the_weights_alone() -> None:
+def test_a_single_site_does_not_change_the_weights() -> None:
     convolution = SparseConv3d(2, 3, (3, 1, 1), (2, 1, 1), (0, 0, 0))
     state = copy.deepcopy(convolution.state_dict())
     inputs = at(torch.tensor([[0, 1, 0, 0]]), torch.ones(1, 2), (3, 1, 1), 1)
@@ -219,7 +219,7 @@ def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
         return found
 
     before = inferred()
-    loss = convolve(inputs, convolution, norm.train()).features.sum()  # new statistics, the weights as they were
+    loss = convolve(inputs, convolution, norm.train()).features.sum()  # updates only the statistics
     norm.eval()
     between = inferred()
     assert not torch.allclose(between, before)
@@ -229,7 +229,7 @@ def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
     assert not torch.allclose(inferred(), between)
 
 
-def test_training_keeps_no_gathered_rows() -> None:
+def test_training_does_not_store_gathered_rows() -> None:
     convolution = SubmanifoldConv3d(4, 4)
     coordinates, _ = occupied(3, (4, 8, 8), 0.9)
     features = torch.randn(len(coordinates), 4, requires_grad=True)
