@@ -13,7 +13,7 @@ from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.training.history import features_of, history_of
-from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.losses.detection_loss import DetectionLoss
 from aqr_perception.training.validation import Validation
 
 REMEMBERING = ("bevformer_mini", "petrv2_tiny")
@@ -84,7 +84,7 @@ def test_a_share_of_the_batches_is_taken_for_the_start_of_a_drive(
         kept.append(len(batch.before))
         raise InterruptedError
 
-    monkeypatch.setattr("aqr_perception.training.step.history_of", noted)
+    monkeypatch.setattr("aqr_perception.training.losses.detection_loss.history_of", noted)
     batch = drawn(model, data, samples=1)
     for seed in range(60):
         with pytest.raises(InterruptedError):
