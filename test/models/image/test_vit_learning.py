@@ -1,4 +1,4 @@
-"""A detector with a Vision Transformer learns a simulated frame by heart."""
+"""A detector with a Vision Transformer overfits a simulated frame."""
 
 import numpy as np
 import pytest
