@@ -15,7 +15,7 @@ from aqr_perception.geometry import project
 from aqr_perception.keyframe import read_keyframe
 from aqr_perception.models import build_model
 from aqr_perception.models.config.presets import PresetError, preset_directory
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput, Queries
 from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
@@ -49,7 +49,7 @@ class DetectionLoss:
         """
         if branches_alone(self.train):
             features = features_of(model, batch)
-            maps = model.propose(features, batch.lidar_to_image)
+            maps = model.propose(features)
             if maps is None:
                 raise OptionError(
                     f"train is {self.train!r}, but {model.preset.name} has no proposals: add decoder.proposals"
@@ -72,16 +72,14 @@ class DetectionLoss:
         with torch.set_grad_enabled(branches_trained(self.train)):
             features = features_of(model, batch)
         learns_router = self.router_weight > 0 and model.router_trained
-        output = model.decode(
-            features, batch.lidar_to_image, model.aqr_options, route=learns_router, queries=queries, history=history
-        )
+        options = DecodeOptions(model.aqr_options, router_weights=learns_router)
+        output = model.decode(features, options, queries, history)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if output.proposals is not None:
             losses |= self._proposal_losses(model, output.proposals, batch, features.has_points)
         if learns_router:
-            asked = output.queries or queries
-            assert output.router is not None and asked is not None  # models with a router give both
-            cells = _cells(asked, batch, output, model.preset.point_range, features.image_size)
+            assert output.router is not None and output.queries is not None  # models with a router give both
+            cells = _cells(output.queries, batch, output, model.preset.point_range, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
 
@@ -97,7 +95,7 @@ class DetectionLoss:
 
 
 def _cells(
-    queries: Queries, batch: Batch, output: HeadOutput, point_range: tuple[float, ...], image_size: tuple[int, int]
+    queries: Queries, batch: Batch, output: ModelOutput, point_range: tuple[float, ...], image_size: tuple[int, int]
 ) -> QueryCells:
     """Return where the queries lie on the grids of the router's weight maps."""
     assert output.router is not None

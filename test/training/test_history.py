@@ -12,6 +12,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.training.history import features_of, history_of
 from aqr_perception.training.step import DetectionLoss
 from aqr_perception.training.validation import Validation
@@ -102,14 +103,11 @@ def test_history_is_what_the_detector_would_remember(model: DetectionModel, data
     with torch.inference_mode():
         history = history_of(detector.model, batch)
         assert history is not None and history.seconds == pytest.approx(0.5)
-        output = detector.model.decode(
-            features_of(detector.model, batch), batch.lidar_to_image, model.aqr_options, history=history
-        )
+        options = DecodeOptions(model.aqr_options)
+        output = detector.model.decode(features_of(detector.model, batch), options, history=history)
     best = output.predictions.class_logits[-1].sigmoid().max()
     assert len(results[-1]) == 0 or results[-1].scores[0] == pytest.approx(float(best), abs=1e-4)
-    memory = detector._memory
-    assert memory is not None
-    for ours, theirs in zip(tensors(output.state), tensors(memory.state), strict=True):
+    for ours, theirs in zip(tensors(output.state), tensors(detector._memory.state), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -121,12 +119,8 @@ def test_samples_of_a_batch_have_their_own_past(model: DetectionModel, data: Syn
     def boxes(samples: list[tuple[FrameWithHealth, ...]]) -> torch.Tensor:
         batch = collate_sequences(samples, model.preset)
         with torch.inference_mode():
-            return model.decode(
-                features_of(model, batch),
-                batch.lidar_to_image,
-                model.aqr_options,
-                history=history_of(model, batch),
-            ).predictions.boxes
+            options = DecodeOptions(model.aqr_options)
+            return model.decode(features_of(model, batch), options, history=history_of(model, batch)).predictions.boxes
 
     together = boxes(sequences)
     for index, sequence in enumerate(sequences):

@@ -18,8 +18,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.boxes.coder import decode
-from aqr_perception.models.detection_model import Features
-from aqr_perception.models.head_output import HeadOutput
+from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput
 from aqr_perception.options import AqrOptions
 
 CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_right")
@@ -66,23 +65,24 @@ def images(shared_reference: Path, published: BEVFormer) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def features(published: BEVFormer, images: Tensor) -> Features:
+def features(golden: dict[str, np.ndarray], published: BEVFormer, images: Tensor) -> Features:
+    matrices = torch.from_numpy(golden["input/lidar2img"]).float()[None]
     with torch.inference_mode():
-        return published.features(images, None, published.image_features(images), None)
+        return published.features(images, matrices, None)
 
 
 @pytest.fixture(scope="module")
-def frames(golden: dict[str, np.ndarray], published: BEVFormer, features: Features) -> list[HeadOutput]:
+def frames(golden: dict[str, np.ndarray], published: BEVFormer, features: Features) -> list[ModelOutput]:
     """What the model makes of the golden's two frames; the LiDAR's y is the vehicle's front."""
     before, now = pose(700.0, 900.0, math.radians(30.0 - 90.0)), pose(701.2, 900.1, math.radians(31.5 - 90.0))
-    matrices = torch.from_numpy(golden["input/lidar2img"]).float()[None]
+    options = DecodeOptions(AqrOptions(), attention_weights=True)
     with torch.inference_mode():
         start = history(None, before, before)
-        first = published.decode(features, matrices, AqrOptions(), attention_weights=True, history=start)
+        first = published.decode(features, options, history=start)
         past = history(first.state, before, now)
-        second = published.decode(features, matrices, AqrOptions(), attention_weights=True, history=past)
+        second = published.decode(features, options, history=past)
     for index, motion in enumerate((start, past)):
-        vector = ego_motion(motion, 1, published.preset.bevformer.forward).vehicle[0]
+        vector = ego_motion(motion, 1, published.options.forward).can_bus[0]
         np.testing.assert_allclose(vector.numpy(), golden[f"frame{index}/can_bus"], atol=1e-4)
     return [first, second]
 
@@ -111,7 +111,7 @@ def test_image_features_agree(golden: dict[str, np.ndarray], features: Features)
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[HeadOutput], index: int) -> None:
+def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[ModelOutput], index: int) -> None:
     output, name = frames[index], f"frame{index}"
     assert isinstance(output.state, Tensor)
     assert_samples(output.state.transpose(0, 1), golden, f"{name}/bev_embed")
@@ -127,7 +127,7 @@ def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[HeadOutpu
     assert (torch.cdist(theirs, ours, p=float("inf")).min(dim=1).values < 5e-3).float().mean() > 0.98
 
 
-def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[HeadOutput]) -> None:
+def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[ModelOutput]) -> None:
     for output in frames:
         assert output.attention is not None
         assert output.attention.modality[..., 1].mean() > 0.9

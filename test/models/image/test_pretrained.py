@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models import build_model
-from aqr_perception.models.config.presets import BevFormerOptions, Preset, load_preset
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
+from aqr_perception.models.config.presets import Preset, load_preset
 from aqr_perception.models.image.pretrained import load_backbone
 from aqr_perception.models.image.resnet import ResNet
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
@@ -79,7 +80,7 @@ def test_a_backbone_of_rgb_pictures_sees_the_same_in_bgr() -> None:
 
 def test_a_model_that_looks_at_rgb_takes_the_colours_as_they_are() -> None:
     model, weights = resnet_model(), torchvision_weights()
-    bevformer = dataclasses.replace(model.preset, architecture="bevformer", bevformer=BevFormerOptions(rgb=True))
+    bevformer = dataclasses.replace(model.preset, architecture="bevformer", options=BevFormerOptions(rgb=True))
     model.preset = bevformer
     load_backbone(model, weights)
     assert torch.equal(model.img_backbone.conv1.weight, weights["conv1.weight"])

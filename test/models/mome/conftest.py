@@ -29,7 +29,7 @@ aqr: {mode: "off"}
 
 
 class Sensed(NamedTuple):
-    """A batch as `MoME.predict` takes it."""
+    """A batch as `MoME.forward` takes it."""
 
     images: Tensor
     lidar_to_image: Tensor

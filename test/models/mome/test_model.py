@@ -13,13 +13,25 @@ from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.models import load_checkpoint
 from aqr_perception.models.config.presets import PresetError, load_preset
-from aqr_perception.models.head_output import Queries
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput, Queries
 from aqr_perception.models.mome.experts import Expert
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 OPTIONS = AqrOptions(mode="off")
 QUERIES = 60
+
+
+def predict(
+    model: MoME,
+    images: Tensor | None,
+    lidar_to_image: Tensor | None,
+    points: list[Tensor] | None,
+    aqr: AqrOptions,
+    attention_weights: bool = False,
+) -> ModelOutput:
+    features = model.features(images, lidar_to_image, points)
+    return model.decode(features, DecodeOptions(aqr, attention_weights=attention_weights))
 
 
 @contextmanager
@@ -47,7 +59,7 @@ def queries_of(expert: Expert) -> slice:
 def test_queries_go_to_all_experts(model: MoME, sensed) -> None:
     logits = []
     hook = model.pts_bbox_head.transformer.selected_cls.register_forward_hook(lambda *call: logits.append(call[-1]))
-    model.predict(*sensed, OPTIONS)
+    predict(model, *sensed, OPTIONS)
     hook.remove()
     assert len(logits) == 1 and set(logits[0].argmax(-1).flatten().tolist()) == {0, 1, 2}
 
@@ -59,7 +71,7 @@ def test_a_missing_sensor_removes_its_experts_and_the_rest_goes_on(
     model: MoME, sensed, views: int, lidar: bool
 ) -> None:
     points = sensed.points if lidar else [torch.zeros(0, 5)] * 3
-    output = model.predict(sensed.images[:, :views], sensed.lidar_to_image[:, :views], points, OPTIONS)
+    output = predict(model, sensed.images[:, :views], sensed.lidar_to_image[:, :views], points, OPTIONS)
     assert output.predictions.class_logits.shape == (3, 3, QUERIES, 10)
     assert all(part.isfinite().all() for part in output.predictions)
     assert output.router is not None
@@ -82,10 +94,10 @@ def test_no_cameras_may_be_said_in_either_way(model: MoME, sensed) -> None:
 def test_a_batch_of_differently_routed_and_equipped_samples_equals_each_alone(model: MoME, sensed) -> None:
     points = [sensed.points[0], torch.zeros(0, 5), sensed.points[2]]
     batch = sensed._replace(points=points)
-    together = model.predict(*batch, OPTIONS, attention_weights=True)
+    together = predict(model, *batch, OPTIONS, attention_weights=True)
     for sample in range(3):
         one = slice(sample, sample + 1)
-        alone = model.predict(*batch.of(sample), OPTIONS, attention_weights=True)
+        alone = predict(model, *batch.of(sample), OPTIONS, attention_weights=True)
         for found, expected in zip(together.predictions, alone.predictions, strict=True):
             torch.testing.assert_close(found[:, one], expected, atol=1e-4, rtol=1e-4)
         assert together.router and alone.router and together.attention and alone.attention
@@ -125,7 +137,7 @@ def test_queries_do_not_depend_on_what_other_experts_queries_are_there(model: Mo
 def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> None:
     logits = torch.randn(QUERIES, 3, generator=torch.Generator().manual_seed(0))
     with routed(model, logits):
-        weights = model.predict(*sensed, AqrOptions(mode="off", reduce="sum")).router
+        weights = predict(model, *sensed, AqrOptions(mode="off", reduce="sum")).router
     assert weights is not None
     fused, lidar, camera = logits.softmax(-1).unbind(-1)
     torch.testing.assert_close(weights.modality, torch.stack((fused + lidar, fused + camera), -1).expand(3, -1, -1))
@@ -140,7 +152,7 @@ def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> N
 @torch.inference_mode()
 def test_the_attention_mass_lies_where_the_expert_looks(model: MoME, sensed) -> None:
     with routed(model, turns()):
-        weights = model.predict(*sensed, OPTIONS, attention_weights=True).attention
+        weights = predict(model, *sensed, OPTIONS, attention_weights=True).attention
     assert weights is not None
     lidar, cameras = weights.modality.unbind(-1)
     torch.testing.assert_close(lidar + cameras, torch.ones(3, QUERIES))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.training.step import DetectionLoss
 from aqr_perception.training.trainable import freeze, set_mode
@@ -70,8 +71,8 @@ def test_the_router_learns_which_sensor_is_blind(new_model: Callable[[], MoME], 
         optimizer.step()
     assert history[-1] < 0.5 * history[0]
     with torch.no_grad():
-        features = model.features(batch.images, batch.points, image, bev)
-        weights = model.decode(features, batch.lidar_to_image, model.aqr_options).router
+        features = model.features(batch.images, batch.lidar_to_image, batch.points)
+        weights = model.decode(features, DecodeOptions(model.aqr_options)).router
     assert weights is not None
     lidar, camera = weights.modality.mean(1).unbind(-1)
     assert lidar[0] > camera[0] and camera[1] > lidar[1]

@@ -12,8 +12,7 @@ from torch import Tensor
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.detection_model import History
-from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.model_io import DecodeOptions, History, ModelOutput, Queries
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions, DetectionOptions
 
@@ -49,11 +48,9 @@ def predict(
     history: History | None = None,
     aqr: AqrOptions | None = None,
     attention_weights: bool = False,
-) -> HeadOutput:
-    features = model.features(images, None, model.image_features(images), None)
-    return model.decode(
-        features, projections, aqr or AqrOptions(), attention_weights=attention_weights, history=history
-    )
+) -> ModelOutput:
+    options = DecodeOptions(aqr or AqrOptions(), attention_weights=attention_weights)
+    return model.decode(model.features(images, projections, None), options, history=history)
 
 
 def standing(state: object, seconds: float = 0.5) -> History:
@@ -100,12 +97,12 @@ def test_the_order_of_the_cameras_does_not_matter(model: PETR) -> None:
 @torch.inference_mode()
 def test_every_camera_matters(model: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
-    features = model.features(images, None, model.image_features(images), None)
+    features = model.features(images, projections, None)
     assert features.image is not None
 
     def logits(views: list[int]) -> Tensor:
-        seen = features._replace(image=features.image[:, views])
-        return model.decode(seen, projections[:, views], AqrOptions()).predictions.class_logits
+        seen = features._replace(image=features.image[:, views], lidar_to_image=projections[:, views])
+        return model.decode(seen, DecodeOptions(AqrOptions())).predictions.class_logits
 
     whole = logits(list(range(6)))
     for view in range(6):
@@ -118,7 +115,7 @@ def test_a_batch_of_two_equals_two_of_one(model: PETR) -> None:
     projections = camera_ring.projections(2)
     projections[1] = (projections[1].double() @ camera_ring.pose(0.3, 0.1, 0.05)).float()
 
-    def two_frames(samples: slice) -> HeadOutput:
+    def two_frames(samples: slice) -> ModelOutput:
         before = predict(model, then[samples], projections[samples])
         history = History(before.state, camera_ring.pose(-2.0, 0.1, 0.05).float(), torch.eye(4), 0.5)
         return predict(model, now[samples], projections[samples], history, attention_weights=True)
@@ -163,7 +160,7 @@ def test_petr_remembers_nothing_and_a_history_changes_nothing(petr: PETR) -> Non
 def test_without_history_the_frame_itself_stands_in_as_far_back_as_the_gap(petrv2: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     first = predict(petrv2, images, projections)
-    again = predict(petrv2, images, projections, standing(first.state, petrv2.preset.petr.frame_gap))
+    again = predict(petrv2, images, projections, standing(first.state, petrv2.options.frame_gap))
     torch.testing.assert_close(again.predictions.boxes, first.predictions.boxes, atol=1e-4, rtol=1e-4)
 
 

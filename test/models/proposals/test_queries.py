@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.head_output import HeadOutput
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput
 from aqr_perception.options import AqrOptions
 
 SIZE = (96, 128)
@@ -24,9 +24,9 @@ def projections() -> Tensor:
     return matrices
 
 
-def answer(model: DetectionModel, pictures: Tensor | None) -> HeadOutput:
-    features = model.features(pictures, None, model.image_features(pictures), None)
-    return model.decode(features, None if pictures is None else projections(), AqrOptions.of_model())
+def answer(model: DetectionModel, pictures: Tensor | None) -> ModelOutput:
+    features = model.features(pictures, None if pictures is None else projections(), None)
+    return model.decode(features, DecodeOptions(AqrOptions.of_model()))
 
 
 @torch.inference_mode()
