@@ -138,11 +138,16 @@ class Queries(NamedTuple):
     def select(self, samples: Sequence[int]) -> "Queries":
         """Return the queries of some samples of the batch."""
         index = list(samples)
-        chosen = {
-            name: None if values is None else values[index]
-            for name, values in (("content", self.content), ("class_logits", self.class_logits), ("codes", self.codes))
-        }
-        return self._replace(reference_points=self.reference_points[index], **chosen)
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[index]
+
+        return self._replace(
+            reference_points=self.reference_points[index],
+            content=chosen(self.content),
+            class_logits=chosen(self.class_logits),
+            codes=chosen(self.codes),
+        )
 
     def add_first_guess(self, predictions: Predictions, entries: tuple[int, ...]) -> Predictions:
         """Return predictions plus the queries' own class logits and these entries of their box codes."""

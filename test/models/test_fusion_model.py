@@ -18,9 +18,9 @@ def test_samples_with_and_without_points_keep_their_places(has_points: tuple[boo
         group = features.select(samples)
         assert group.image is not None and len(set(group.has_points)) == 1
         assert (group.bev is not None) == group.has_points[0]
-        said = group.image.view(1, -1, 1, 1) + (
-            0.0 if group.bev is None else 10.0 * (1 + group.bev[:, :, :1, :1]).view(1, -1, 1, 1)
-        )
-        outputs.append(ModelOutput(Predictions(said, said), None, None))
+        values = group.image.view(1, -1, 1, 1)
+        if group.bev is not None:
+            values = values + 10.0 * (1 + group.bev[:, 0, 0, 0].view(1, -1, 1, 1))
+        outputs.append(ModelOutput(Predictions(values, values), None, None))
     expected = [sample + 10.0 * (1 + sample) * points for sample, points in enumerate(has_points)]
     assert merge_groups(outputs, groups).predictions.boxes.flatten().tolist() == pytest.approx(expected)

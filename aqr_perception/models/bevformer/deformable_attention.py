@@ -141,7 +141,8 @@ class Sampling(nn.Module):
     def values(self, features: Tensor) -> Tensor:
         """Return (..., heads, d) of (..., C)."""
         values: Tensor = self.value_proj(features)
-        return values.reshape(*values.shape[:-1], self.layout[0], -1)
+        heads = self.layout[0]
+        return values.reshape(*values.shape[:-1], heads, values.shape[-1] // heads)
 
     def points(self, queries: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
         """Return the sampling points of (N, Q, context) queries: offsets as a share of each map, and weights.

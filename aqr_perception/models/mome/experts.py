@@ -49,7 +49,7 @@ class MixtureOfExperts(Transformer):
             windows: of the queries.
         """
         lidar, cameras = memory.layout.bev_tokens > 0, memory.layout.views > 0
-        logits = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
+        logits: Tensor = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
         if not (lidar or cameras):
             return torch.zeros_like(logits)
         missing = torch.tensor([not (lidar and cameras), not lidar, not cameras], device=logits.device)

@@ -53,7 +53,7 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
     with torch.autocast(lidar_to_image.device.type, enabled=False):
         # float64: the inverse of a projection whose entries span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
-        rays = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
+        rays: Tensor = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
     origins: Tensor = inverse[..., None, None, :3, 3].float()
     return rays[..., None, :] * depths[:, None] + origins
 
