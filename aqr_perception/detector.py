@@ -17,8 +17,8 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.history import ModelMemory, Moment
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
+from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights

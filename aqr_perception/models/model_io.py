@@ -47,7 +47,7 @@ class Features(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a model with memory is given of the previous frame; see `history.ModelMemory`.
+    """What a model with memory is given of the previous frame; see `model_memory.ModelMemory`.
 
     Attributes:
         state: the `ModelOutput.state` of that frame, in the model's own format. None in the first frame of a drive:

@@ -4,8 +4,8 @@ import torch
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.history import ModelMemory, Moment
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History
+from aqr_perception.models.model_memory import ModelMemory, Moment
 
 
 def features_of(model: DetectionModel, batch: Batch) -> Features:

@@ -88,14 +88,17 @@ class BEVFormer(DetectionModel):
             )
         head = self.pts_bbox_head
 
+        # The bird's-eye view.
         cameras = self._cameras(features)
         bev = self.encode_bev(cameras, history)
 
+        # Queries start at proposals or learned reference points.
         proposal_features = self._proposal_features(features, bev)
         proposals = propose(self.proposals, proposal_features)
         queries = queries or head.learned_queries(features.batch_size)
         queries = place_proposals(queries, self.proposals, proposals, proposal_features)
 
+        # Decoding and prediction.
         decoded = head.decode(bev, queries)
         predictions = head.predict(decoded, queries, options.layers)
         attention = None

@@ -34,8 +34,9 @@ class CMT(FusionModel):
     ) -> ModelOutput:
         """Return predictions and query weights of one batch; without a trained router AQR is off."""
         head, aqr = self.pts_bbox_head, options.aqr.resolved(self.preset.aqr)
-        uses_router = self.router_trained and (options.router_weights or aqr.modulates or aqr.biases)
+        needs_router = self.router_trained and (options.router_weights or aqr.modulates or aqr.biases)
 
+        # Queries start at proposals or learned reference points.
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
         queries = place_proposals(queries, self.proposals, proposals, features)
@@ -43,13 +44,15 @@ class CMT(FusionModel):
         groups, outputs = lidar_groups(features), []
         for samples in groups:
             group, group_queries = features.select(samples), queries.select(samples)
+            # Tokens, and the queries' places among them.
             tokens = head.tokens(group)
             layout = tokens.layout
             cells = head.cells(group_queries, group, layout)
             positions = head.query_positions(group_queries, group)
 
+            # Adaptive query routing.
             routed, bias = None, None
-            if uses_router:
+            if needs_router:
                 weights = self.aqr(positions, tokens.memory.keys, tokens.features, cells, layout, aqr)
                 routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
                 if aqr.modulates:
@@ -57,6 +60,7 @@ class CMT(FusionModel):
                 if aqr.biases:
                     bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
 
+            # Decoding and prediction.
             decoded = head.transformer.decoder(
                 positions,
                 tokens.memory,

@@ -46,13 +46,16 @@ class MoME(FusionModel):
         groups, outputs = lidar_groups(features), []
         for samples in groups:
             group, group_queries = features.select(samples), queries.select(samples)
+            # Tokens, and the queries' position embeddings.
             tokens = head.tokens(group)
             memory, layout = tokens.memory, tokens.layout
             bev_position, image_position = head.sensor_positions(group_queries, group)
             position = bev_position + image_position
 
+            # Routing to experts.
             windows = head.windows(group_queries, group, layout)
             probabilities = transformer.probabilities(position, memory, windows)
+            # Decoding and prediction.
             decoded = transformer.decode(
                 probabilities.argmax(-1),
                 (position, bev_position, image_position),
@@ -63,6 +66,7 @@ class MoME(FusionModel):
             )
             predictions = head.predict(decoded.queries, group_queries, options.layers)
 
+            # Query weights.
             cells = head.cells(group_queries, group, layout)
             routed = render_weights(
                 *expert_weights(probabilities, cells.image_visible), cells, layout, group_queries, aqr

@@ -59,15 +59,18 @@ class PETR(DetectionModel):
         """
         head, gap = self.pts_bbox_head, self.options.frame_gap
 
+        # Queries start at proposals or learned reference points.
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
         queries = place_proposals(queries, self.proposals, proposals, features)
 
+        # Tokens of the current and a past frame.
         current = head.camera_frame(features)
         past = past_frames(history) if self.remembers else ()
         frames = head.frames(current, nearest_frame(past, gap))
         memory = head.memory(frames, features)
 
+        # Decoding and prediction.
         decoded = head.transformer.decoder(
             head.query_embedding.embed(queries.reference_points),
             memory,
