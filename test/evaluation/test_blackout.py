@@ -1,4 +1,4 @@
-"""What a router makes of a black camera: whose weights are compared, and of which queries."""
+"""Router weights of a black camera: which weights and queries are compared."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ def test_only_the_black_cameras_weight_is_compared(
     decode, seen = tiny.model.decode, []
 
     def distrustful(features: Features, *args: Any, **options: Any) -> ModelOutput:
-        """Trust a camera a quarter as much where the intact frame, which comes first, has another picture of it."""
+        """Divide a camera's weight by 4 where its image differs from the one in the intact frame, which comes first."""
         assert features.image is not None
         seen.append(features.image)
         intact = seen[(len(seen) - 1) // 2 * 2]
@@ -44,9 +44,7 @@ def test_only_the_black_cameras_weight_is_compared(
     assert measured.ratio == pytest.approx(0.25, rel=0.05) and measured.modality_ratio == pytest.approx(1, abs=0.05)
 
 
-def test_queries_that_the_pictures_propose_are_left_out(
-    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_proposals_are_left_out(tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = tiny.model.decode
 
     def proposing(moved: int) -> BlackoutWeights | None:
@@ -68,7 +66,7 @@ def test_queries_that_the_pictures_propose_are_left_out(
     assert proposing(tiny.model.preset.decoder.queries) is None
 
 
-def test_without_a_camera_or_a_router_there_is_nobody_to_ask(
+def test_without_cameras_or_a_router_there_are_no_weights(
     tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_cameras = dataclasses.replace(small, frame=dataclasses.replace(small.frame, cameras=()))

@@ -1,4 +1,4 @@
-"""A small BEVFormer whose frame has x forward, its six cameras, and poses of its vehicle."""
+"""A small BEVFormer in a frame with x forward, its six cameras, and vehicle poses."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ PRESET = Preset(
 
 
 def small_model(proposals: tuple[int, int] = (0, 0), **bevformer: object) -> BEVFormer:
-    """Return the model with random weights, the zeros it starts with included, so that everything has an effect."""
+    """Return the model with random weights instead of its initial zeros, so that every parameter has an effect."""
     decoder = dataclasses.replace(PRESET.decoder, proposals=ProposalOptions(*proposals))
     options = dataclasses.replace(PRESET.architecture_options(BevFormerOptions), **bevformer)
     preset = dataclasses.replace(PRESET, decoder=decoder, options=options)
@@ -70,5 +70,5 @@ def pose(x: float, y: float, yaw: float) -> Tensor:
 
 
 def history(state: object, before: Tensor, now: Tensor, seconds: float = 0.5) -> History:
-    """Return the history of a vehicle that stood at one pose and stands at another."""
+    """Return the history of a vehicle that moved from one pose to another."""
     return History(state, (torch.linalg.inv(now) @ before).float(), now.float(), seconds)

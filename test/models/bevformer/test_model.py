@@ -1,4 +1,4 @@
-"""The assembled BEVFormer: it remembers, and goes on with whatever cameras there are."""
+"""BEVFormer with memory and with any cameras."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ def model() -> BEVFormer:
 
 
 def seen(model: BEVFormer, past: History | None, seed: int = 0, cameras: list[int] | None = None) -> ModelOutput:
-    """Return what the model makes of a frame of noise, of some of the cameras."""
+    """Return the model's output for a frame of noise in some of the cameras."""
     views = list(range(6)) if cameras is None else cameras
     pictures, matrices = images(seed=seed)[:, views], projections()[:, views]
     with torch.inference_mode():
@@ -39,7 +39,7 @@ def blind(model: BEVFormer, past: History | None) -> ModelOutput:
         return model.decode(model.features(None, None, None), WITH_WEIGHTS, history=past)
 
 
-def test_without_history_the_queries_stand_in_for_it() -> None:
+def test_without_history_the_queries_replace_it() -> None:
     model = small_model(encoder_layers=1)
     alone = seen(model, history(None, START, START))
     head = model.pts_bbox_head
@@ -52,7 +52,7 @@ def test_without_history_the_queries_stand_in_for_it() -> None:
     assert not torch.allclose(with_others.state, alone.state, atol=1e-2)
 
 
-def test_history_and_motion_change_what_is_seen(model: BEVFormer) -> None:
+def test_history_and_motion_change_the_predictions(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     assert isinstance(first.state, torch.Tensor) and first.state.shape == (1, 96, 32)
     without = seen(model, history(None, NOW, NOW), seed=1).predictions.boxes
@@ -61,7 +61,7 @@ def test_history_and_motion_change_what_is_seen(model: BEVFormer) -> None:
     assert (with_it - without).abs().max() > 1e-3 and (with_it - elsewhere).abs().max() > 1e-3
 
 
-def test_history_changes_what_the_birds_eye_view_proposes() -> None:
+def test_history_changes_the_birds_eye_views_proposals() -> None:
     model = small_model((4, 0))
     first = seen(model, history(None, START, START))
     without = seen(model, history(None, NOW, NOW), seed=1)
@@ -71,7 +71,7 @@ def test_history_changes_what_the_birds_eye_view_proposes() -> None:
     assert not torch.equal(without.queries.reference_points, with_it.queries.reference_points)
 
 
-def test_the_callers_history_is_not_written_to(model: BEVFormer) -> None:
+def test_the_callers_history_is_not_modified(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     copy = first.state.clone()
     again = [seen(model, history(first.state, START, NOW), seed=1).state for _ in range(2)]
@@ -115,7 +115,7 @@ def test_the_order_of_the_cameras_does_not_matter(model: BEVFormer) -> None:
     torch.testing.assert_close(first.attention.cameras[:, :, order], second.attention.cameras, atol=1e-4, rtol=1e-4)
 
 
-def test_without_cameras_only_the_history_speaks(model: BEVFormer) -> None:
+def test_without_cameras_predictions_depend_only_on_the_history(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     nothing, remembered = blind(model, history(None, NOW, NOW)), blind(model, history(first.state, START, NOW))
     assert (nothing.predictions.boxes - remembered.predictions.boxes).abs().max() > 1e-3
@@ -181,13 +181,13 @@ def test_another_models_history_and_denoising_queries_are_refused(model: BEVForm
         model(images(), projections(), queries=Queries(torch.rand(1, 44, 3), 4, None))
 
 
-def test_a_checkpoint_of_it_lacks_no_router(model: BEVFormer, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_checkpoint_loads_without_a_router_warning(model: BEVFormer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         load_checkpoint(small_model(), model.state_dict())
     assert not caplog.records and not model.router_trained
 
 
-def test_half_precision_sees_about_the_same(model: BEVFormer) -> None:
+def test_half_precision_gives_about_the_same_birds_eye_view(model: BEVFormer) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = seen(model, None)
     full = seen(model, None)

@@ -1,4 +1,4 @@
-"""The published models: every key loads, and both frames' outputs are those of the authors' code."""
+"""The published BEVFormers: every key loads, and both frames' outputs equal those of the authors' code."""
 
 import importlib.util
 import json
@@ -73,7 +73,7 @@ def features(golden: dict[str, np.ndarray], published: BEVFormer, images: Tensor
 
 @pytest.fixture(scope="module")
 def frames(golden: dict[str, np.ndarray], published: BEVFormer, features: Features) -> list[ModelOutput]:
-    """What the model makes of the golden's two frames; the LiDAR's y is the vehicle's front."""
+    """The model's outputs for the golden file's two frames; the vehicle faces the LiDAR's y."""
     before, now = pose(700.0, 900.0, math.radians(30.0 - 90.0)), pose(701.2, 900.1, math.radians(31.5 - 90.0))
     options = DecodeOptions(AqrOptions(), attention_weights=True)
     with torch.inference_mode():
@@ -94,7 +94,7 @@ def assert_samples(found: Tensor, golden: dict[str, np.ndarray], stage: str) -> 
 
 
 def old_mmdet3d(boxes: Tensor) -> np.ndarray:
-    """Return our box codes as the published weights' authors write them: w, l, h; yaw' = -yaw - pi/2."""
+    """Return our box codes in the published convention: w, l, h; yaw' = -yaw - pi/2."""
     x, y, log_length, log_width, z, log_height, sine, cosine, vx, vy = boxes.unbind(-1)
     return torch.stack((x, y, log_width, log_length, z, log_height, -cosine, -sine, vx, vy), dim=-1).numpy()
 
@@ -127,7 +127,7 @@ def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[ModelOutp
     assert (torch.cdist(theirs, ours, p=float("inf")).min(dim=1).values < 5e-3).float().mean() > 0.98
 
 
-def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[ModelOutput]) -> None:
+def test_nearly_all_attention_falls_on_cells_that_cameras_see(frames: list[ModelOutput]) -> None:
     for output in frames:
         assert output.attention is not None
         assert output.attention.modality[..., 1].mean() > 0.9
@@ -135,7 +135,7 @@ def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[ModelOutput
 
 
 def expected_keys(tiny: dict[str, tuple[int, ...]], cells: int, levels: int, layers: int) -> dict[str, tuple[int, ...]]:
-    """Return the keys outside the image branch, by what the authors' configurations change of tiny's."""
+    """Return the keys outside the image branch: those of tiny with the changes of the authors' configurations."""
     shapes = {key: shape for key, shape in tiny.items() if not key.startswith("img_")}
     shapes["pts_bbox_head.bev_embedding.weight"] = (cells * cells, 256)
     for axis in ("row", "col"):

@@ -1,4 +1,4 @@
-"""Cells look into the cameras that see them, and into no others."""
+"""BEV cells attend to the cameras that see them, and to no others."""
 
 import torch
 from helpers.small_bevformer import PRESET, SIZE, projections
@@ -15,7 +15,7 @@ def test_pillars_stand_on_the_cells_centres_half_a_metre_within_the_range() -> N
     torch.testing.assert_close(points[7, 11, 3], torch.tensor([22.0, 14.0, 2.5]))
 
 
-def test_a_camera_sees_the_cells_before_it() -> None:
+def test_a_camera_sees_the_cells_in_front_of_it() -> None:
     visibility = project_pillars(pillars(PRESET.point_range, GRID, 4), projections(), SIZE)
     visible = visibility.visible[0].view(6, *GRID)
     front, back = visible[0], visible[3]
@@ -32,7 +32,7 @@ def test_shares_sum_to_one_where_any_camera_sees() -> None:
     torch.testing.assert_close(total, seen.float())
 
 
-def test_what_a_camera_shows_changes_only_the_cells_that_it_sees() -> None:
+def test_a_cameras_image_changes_only_the_cells_that_it_sees() -> None:
     torch.manual_seed(0)
     attention = SpatialCrossAttention(16, 4, levels=1, points=8)
     visibility = project_pillars(pillars(PRESET.point_range, GRID, 4), projections(), SIZE)
@@ -45,7 +45,7 @@ def test_what_a_camera_shows_changes_only_the_cells_that_it_sees() -> None:
     assert different.any() and not (different & ~visibility.visible[0, 2]).any()
 
 
-def test_a_cell_is_the_mean_of_what_its_cameras_show() -> None:
+def test_a_cell_gets_the_mean_of_its_cameras() -> None:
     torch.manual_seed(0)
     attention = SpatialCrossAttention(16, 4, levels=1, points=8)
     torch.nn.init.eye_(attention.output_proj.weight)

@@ -1,4 +1,4 @@
-"""The assembled detector: against the published models, and with any sensor missing."""
+"""CMT against the published models, and with any sensor missing."""
 
 import dataclasses
 import importlib.util
@@ -176,7 +176,7 @@ def test_any_subset_of_the_sensors_gives_finite_predictions(tiny: CMT, views: in
 
 
 @torch.inference_mode()
-def test_no_cameras_may_be_said_in_any_of_three_ways(tiny: CMT) -> None:
+def test_missing_cameras_may_be_passed_in_three_ways(tiny: CMT) -> None:
     images, projections, points = tiny_inputs()
     nothing = tiny(None, None, points)
     empty = tiny(images[:, :0], projections[:, :0], points)
@@ -197,7 +197,7 @@ def test_the_order_of_the_cameras_does_not_matter(tiny: CMT) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_without_proposals(tiny: CMT) -> CMT:
-    """Return a model of whose queries the order is known; untrained branches propose many places equally."""
+    """Return a model with queries in a known order; untrained branches give many proposals equal scores."""
     decoder = dataclasses.replace(tiny.preset.decoder, proposals=ProposalOptions())
     return CMT(dataclasses.replace(tiny.preset, decoder=decoder)).eval()
 
@@ -230,7 +230,7 @@ def test_aqr_without_strength_equals_aqr_off_bit_for_bit(tiny: CMT, mode: str) -
 
 
 @torch.inference_mode()
-def test_aqr_off_equals_a_model_that_has_no_router(tiny: CMT) -> None:
+def test_aqr_off_equals_a_model_without_router(tiny: CMT) -> None:
     inputs = tiny_inputs()
     plain = build_model("aqr_tiny")
     load_checkpoint(plain, {key: value for key, value in tiny.state_dict().items() if not key.startswith("aqr.")})
@@ -261,7 +261,7 @@ def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
 
 
 @torch.inference_mode()
-def test_queries_start_where_the_branches_suspect_objects_and_fall_back_without_them(tiny: CMT) -> None:
+def test_queries_start_at_proposals_or_at_learned_points_where_a_sensor_is_missing(tiny: CMT) -> None:
     images, projections, points = tiny_inputs()
     wanted, learned = tiny.preset.decoder.proposals, tiny.pts_bbox_head.reference_points.weight[None]
 
@@ -308,7 +308,7 @@ def test_gradients_reach_the_router_and_every_branch() -> None:
 
 
 @torch.inference_mode()
-def test_the_models_own_image_size_is_no_limit(tiny: CMT) -> None:
+def test_images_may_be_smaller_than_the_models_image_size(tiny: CMT) -> None:
     images, projections, points = tiny_inputs(views=2)
     half = torch.nn.functional.interpolate(images.flatten(0, 1), scale_factor=0.5).unflatten(0, (1, 2))
     scale = torch.diag(torch.tensor([0.5, 0.5, 1.0, 1.0]))

@@ -1,4 +1,4 @@
-"""MoME's behaviour: experts that see their own sensors alone, weights that are the router's probabilities."""
+"""MoME: experts see only their sensors, and weights are the router's probabilities."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def predict(
 
 @contextmanager
 def routed(model: MoME, logits: Tensor) -> Iterator[None]:
-    """Let the router say (Q, 3) logits whatever it sees."""
+    """Make the router return (Q, 3) logits for any input."""
     hook = model.pts_bbox_head.transformer.selected_cls.register_forward_hook(
         lambda _module, _inputs, output: logits.expand_as(output)
     )
@@ -67,7 +67,7 @@ def test_queries_go_to_all_experts(model: MoME, sensed) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("views", [3, 2, 1, 0])
 @pytest.mark.parametrize("lidar", [True, False])
-def test_a_missing_sensor_removes_its_experts_and_the_rest_goes_on(
+def test_a_missing_sensor_removes_its_experts_and_the_others_take_over(
     model: MoME, sensed, views: int, lidar: bool
 ) -> None:
     points = sensed.points if lidar else [torch.zeros(0, 5)] * 3
@@ -84,14 +84,14 @@ def test_a_missing_sensor_removes_its_experts_and_the_rest_goes_on(
 
 
 @torch.inference_mode()
-def test_no_cameras_may_be_said_in_either_way(model: MoME, sensed) -> None:
+def test_missing_cameras_may_be_passed_in_two_ways(model: MoME, sensed) -> None:
     nothing = model(None, None, sensed.points)
     empty = model(sensed.images[:, :0], sensed.lidar_to_image[:, :0], sensed.points)
     assert torch.equal(nothing.boxes, empty.boxes)
 
 
 @torch.inference_mode()
-def test_a_batch_of_differently_routed_and_equipped_samples_equals_each_alone(model: MoME, sensed) -> None:
+def test_a_batch_with_different_routes_and_sensors_equals_each_sample_separately(model: MoME, sensed) -> None:
     points = [sensed.points[0], torch.zeros(0, 5), sensed.points[2]]
     batch = sensed._replace(points=points)
     together = predict(model, *batch, OPTIONS, attention_weights=True)
@@ -110,7 +110,7 @@ def test_a_batch_of_differently_routed_and_equipped_samples_equals_each_alone(mo
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("changed", "blind"), [("images", Expert.LIDAR), ("points", Expert.CAMERA)])
-def test_an_experts_queries_see_their_own_sensors_alone(model: MoME, sensed, changed: str, blind: Expert) -> None:
+def test_an_experts_queries_see_only_its_sensors(model: MoME, sensed, changed: str, blind: Expert) -> None:
     other = {"images": sensed.images.flip(0), "points": sensed.points[::-1]}[changed]
     with routed(model, turns()):
         before = model(*sensed.of(0)).boxes
@@ -121,7 +121,7 @@ def test_an_experts_queries_see_their_own_sensors_alone(model: MoME, sensed, cha
 
 
 @torch.inference_mode()
-def test_queries_do_not_depend_on_what_other_experts_queries_are_there(model: MoME, sensed) -> None:
+def test_queries_do_not_depend_on_other_experts_queries(model: MoME, sensed) -> None:
     learned = model.pts_bbox_head.reference_points.weight[None]
     moved = learned.clone()
     moved[:, queries_of(Expert.FUSED)] = 0.5
@@ -141,7 +141,7 @@ def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> N
     assert weights is not None
     fused, lidar, camera = logits.softmax(-1).unbind(-1)
     torch.testing.assert_close(weights.modality, torch.stack((fused + lidar, fused + camera), -1).expand(3, -1, -1))
-    # A camera is worth as much as its modality where it sees the query, and nothing elsewhere.
+    # A camera has its modality's weight where it sees the query, and 0 elsewhere.
     seen = weights.cameras > 0
     assert seen.any() and not seen.all()
     assert torch.equal(weights.cameras[seen], weights.modality[..., 1:].expand(-1, -1, 3)[seen])
@@ -150,7 +150,7 @@ def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> N
 
 
 @torch.inference_mode()
-def test_the_attention_mass_lies_where_the_expert_looks(model: MoME, sensed) -> None:
+def test_the_attention_mass_lies_on_the_experts_sensors(model: MoME, sensed) -> None:
     with routed(model, turns()):
         weights = predict(model, *sensed, OPTIONS, attention_weights=True).attention
     assert weights is not None
@@ -174,7 +174,7 @@ def test_matching_queries_learn_nothing_from_denoising_ones(model: MoME, sensed)
     torch.testing.assert_close(both.boxes[:, :, 12:], alone.boxes, atol=1e-5, rtol=1e-4)
 
 
-def test_its_own_router_is_a_trained_one_and_nothing_is_said_of_a_missing_one(
+def test_its_router_counts_as_trained_and_no_missing_router_is_reported(
     new_model: Callable[[], MoME], model: MoME, caplog: pytest.LogCaptureFixture
 ) -> None:
     fresh = new_model()

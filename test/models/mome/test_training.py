@@ -1,4 +1,4 @@
-"""MoME's router learns from the health of the sensors, alone or with the rest."""
+"""Training of MoME's router from the health of the sensors, with and without the rest of the model."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def batch(sensed) -> Batch:
     return Batch(images, sensed.lidar_to_image[:2], clouds, [box, box], labels, counts, shown, lidar, cameras)
 
 
-def test_train_aqr_trains_the_router_and_nothing_else(new_model: Callable[[], MoME], batch: Batch) -> None:
+def test_train_aqr_trains_only_the_router(new_model: Callable[[], MoME], batch: Batch) -> None:
     model = new_model()
     freeze(model, "aqr")
     set_mode(model, "aqr")

@@ -1,4 +1,4 @@
-"""What PETRv2 remembers, and where it lies in the current frame."""
+"""PETRv2's memory and its geometry relative to the current frame."""
 
 from itertools import pairwise
 
@@ -46,7 +46,7 @@ def test_moving_the_vehicle_without_moving_the_world_leaves_the_past_frustum_in_
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.04, 1.5))
-def test_at_any_frame_rate_the_chosen_frame_lies_about_the_gap_back_and_few_are_kept(period: float) -> None:
+def test_at_any_frame_rate_the_nearest_frame_has_about_the_wanted_age_and_few_are_kept(period: float) -> None:
     past: tuple[CameraFrame, ...] = ()
     for _ in range(round(4 / period) + 3):
         past = remembered_frames(past, captured(), GAP)
@@ -57,19 +57,19 @@ def test_at_any_frame_rate_the_chosen_frame_lies_about_the_gap_back_and_few_are_
     assert len(past) <= 12
 
 
-def test_the_only_frame_is_chosen_however_young_and_none_without_any() -> None:
+def test_a_single_frame_is_the_nearest_at_any_age() -> None:
     assert nearest_frame((captured(0.05),), GAP) is not None
     assert nearest_frame((), GAP) is None
 
 
-def test_a_frame_without_cameras_is_not_remembered_but_those_before_are() -> None:
+def test_a_frame_without_cameras_is_not_remembered_but_earlier_ones_are() -> None:
     past = remembered_frames((), captured(), GAP)
     (moved,) = past_frames(History(past, torch.eye(4), torch.eye(4), 0.5))
     assert remembered_frames((moved,), None, GAP) == (moved,)
     assert remembered_frames((captured(3 * GAP),), None, GAP) == ()
 
 
-def test_no_history_is_no_past() -> None:
+def test_without_history_there_are_no_past_frames() -> None:
     assert past_frames(None) == ()
     assert past_frames(History(None, torch.eye(4), torch.eye(4), 0.0)) == ()
 

@@ -1,4 +1,4 @@
-"""PETR's prediction branches, and the way from the published box convention to ours."""
+"""PETR's prediction branches, and the conversion from the published box convention to ours."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_a_motion_over_some_time_is_a_velocity(seconds: float) -> None:
     assert torch.equal(velocity[:, :8], motion[:, :8])
 
 
-def test_of_a_shared_branch_stored_for_every_layer_the_last_copy_is_in_effect() -> None:
+def test_a_shared_branch_stored_for_every_layer_takes_its_last_copy() -> None:
     for branches in (class_branches(8, 10, 6, shared=True), box_branches(8, 6)):
         stored = {key: torch.full_like(value, float(key[0])) for key, value in branches.state_dict().items()}
         assert len(stored) == 6 * len(branches[0].state_dict())
@@ -54,7 +54,7 @@ def test_of_a_shared_branch_stored_for_every_layer_the_last_copy_is_in_effect() 
         assert len(list(branches.parameters())) == len(list(branches[0].parameters()))
 
 
-def test_petrv2s_branches_are_layer_by_layer() -> None:
+def test_petrv2_has_a_branch_for_each_layer() -> None:
     branches = class_branches(8, 10, 3, shared=False)
     with torch.no_grad():
         branches[0][6].bias.add_(1.0)
