@@ -1,4 +1,4 @@
-"""pip install of the part that needs no ROS: detector, training, simulator, bags, pictures and the command line."""
+"""Installation by pip of the part that needs no ROS: detector, training, simulator, bags, pictures, command line."""
 
 from setuptools import find_namespace_packages, setup
 
@@ -23,7 +23,7 @@ setup(
         "aqr_perception.config": ["**/*.yaml"],
         "aqr_perception.definitions": ["*.msg"],
     },
-    # The lowest versions are those of Ubuntu 22.04, except torch: its FlexAttention returns what we need from 2.9 on.
+    # The lowest versions are those of Ubuntu 22.04. torch: FlexAttention returns the values that we need since 2.9.
     install_requires=[
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
@@ -35,7 +35,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        # And `pip install --no-deps nuscenes-devkit==1.2.0`: it asks for NumPy 1, which it does not need.
+        # Plus `pip install --no-deps nuscenes-devkit==1.2.0`, whose requirement of NumPy 1 is unnecessary.
         "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
         "simulate": ["embreex", "matplotlib", "pillow", "trimesh>=4"],
     },

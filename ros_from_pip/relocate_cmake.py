@@ -1,4 +1,4 @@
-"""Point the wheels' CMake files at this Python: some name the include folders of the machine that built them.
+"""Correction of the wheels' CMake files, some of which name the include folders of the machine that built them.
 
 Usage: ``python relocate_cmake.py PREFIX``, with the interpreter that PREFIX belongs to.
 """

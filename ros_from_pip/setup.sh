@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes .ros/: everything this project needs to build, run and be tested.
+# Make .ros/: everything that is needed to build, run and test this project.
 #
-# With a sourced ROS 2, that is a virtual environment on top of it and a colcon build of this package. Without one, ROS 2
-# itself comes from PyPI's wheels, and the few packages that have no wheel from src/ beside this file.
-# Running it again costs seconds: each step is skipped while what it depends on is unchanged.
+# With a sourced ROS 2, this is a virtual environment on top of ROS 2 and a colcon build of this package. Without one, ROS 2
+# comes from PyPI wheels, and packages without a wheel are built from src/ next to this file.
+# A second run takes seconds: a step is skipped while its inputs are unchanged.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +14,7 @@ cpu_index=https://download.pytorch.org/whl/cpu
 fail() { echo "setup: $*" >&2; exit 1; }
 say() { echo "setup: $*"; }
 
-# The first Python that ROS 2 has wheels for, with what venv needs (Debian packages that apart).
+# Print the first Python that ROS 2 has wheels for and that can make virtual environments (on Debian a separate package).
 find_python() {
     local candidate
     for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
@@ -33,25 +33,25 @@ found_pythons() {
     done | sort -u | paste -sd' '
 }
 
-# Says what is wrong and what to do about it, before anything is downloaded.
+# Stop with the problem and its remedy before anything is downloaded.
 check_machine() {
     [[ $(uname -s) == Linux && $(uname -m) == x86_64 ]] ||
-        fail "found $(uname -s) on $(uname -m), but ROS 2 wheels exist for Linux on x86_64 alone; install ROS 2 (docs.ros.org), source its setup file, and run this again"
+        fail "found $(uname -s) on $(uname -m), but ROS 2 wheels exist only for Linux on x86_64; install ROS 2 (docs.ros.org), source its setup file, and run this again"
     local found
     found=$(found_pythons)
     find_python >/dev/null ||
-        fail "found ${found:+Python }${found:-no Python}, but ROS 2 wheels take one from 3.10 to 3.13 with venv; install it (apt-get install python3 python3-venv), or install ROS 2 (docs.ros.org) and source its setup file"
+        fail "found ${found:+Python }${found:-no Python}, but ROS 2 wheels need one from 3.10 to 3.13 with venv; install it (apt-get install python3 python3-venv), or install ROS 2 (docs.ros.org) and source its setup file"
     local tool
     for tool in g++ make; do
-        command -v "$tool" >/dev/null || fail "$tool is missing, it builds the message packages; apt-get install build-essential"
+        command -v "$tool" >/dev/null || fail "$tool is missing, but the message packages are built with it; apt-get install build-essential"
     done
 }
 
-# A fingerprint of files and of what setup does with them.
+# Print a hash of files.
 fingerprint() { (cd "$root" && find "$@" -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum); }
 unchanged() { [[ -f $ros/$1.stamp && $(cat "$ros/$1.stamp") == "$2" ]]; }
 
-# What a shell has sourced but for the .ros/ of this or another clone, which its own setup made.
+# Print the sourced prefixes, without the .ros/ of this or another clone.
 prefixes_of_others() { tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e '^$' -e '/\.ros/' | paste -sd:; }
 
 have_sourced_ros() {
@@ -68,7 +68,7 @@ install_torch() {
         "$pip" install --quiet "torch==$torch_version"
         return
     fi
-    # The CPU build is a tenth of the size; where its index cannot be reached, the default build does as well.
+    # The CPU build is a tenth of the size. The default build works, too, where the CPU index cannot be reached.
     "$pip" install --quiet --retries 0 --timeout 10 --index-url "$cpu_index" "torch==$torch_version" 2>/dev/null ||
         "$pip" install --quiet "torch==$torch_version"
 }
@@ -80,7 +80,7 @@ install_wheels() {
     stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
     say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
-    # A virtual environment of this Python is brought up to date; of another one, everything starts anew.
+    # A virtual environment of this Python is updated; one of another Python is replaced.
     if [[ "$("$ros/venv/bin/python" --version 2>/dev/null)" != "$("$python" --version)" ]]; then
         rm -rf "$ros"
         "$python" -m venv "$ros/venv"
@@ -108,10 +108,10 @@ export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=kilted RMW_IMPLEMENTATION=r
 EOF
 }
 
-# What rosdep installs from package.xml; without it the node would fail one import after another.
+# Check the packages that rosdep installs from package.xml, so that all missing ones are named at once.
 check_ros_packages() {
     local module missing=()
-    for module in cv_bridge cv2 sensor_msgs_py tf2_ros diagnostic_msgs nav_msgs vision_msgs visualization_msgs; do
+    for module in cv_bridge cv2 message_filters sensor_msgs_py tf2_ros tf_transformations diagnostic_msgs nav_msgs vision_msgs visualization_msgs; do
         python3 -c "import $module" 2>/dev/null || missing+=("$module")
     done
     ((${#missing[@]} == 0)) ||
@@ -125,36 +125,36 @@ install_beside_ros() {
     stamp="$(python3 --version) $(prefixes_of_others) $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh)"
     unchanged wheels "$stamp" && return
     check_ros_packages
-    say "found ROS 2 ${ROS_DISTRO:-}; adding the libraries that it lacks to .ros/venv"
+    say "found ROS 2 ${ROS_DISTRO:-}; installing the libraries that it lacks into .ros/venv"
     rm -rf "$ros"
     mkdir -p "$ros"
     python3 -m venv --system-site-packages "$ros/venv"
-    # The messages of ROS 2 are compiled for its own NumPy: nothing may bring another.
+    # The messages of ROS 2 are compiled for its own NumPy, so pip must keep that version.
     python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$ros/constraints.txt"
     export PIP_CONSTRAINT="$ros/constraints.txt"
     python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_beside_ros.txt"
     "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
-    # The system may have them too, but its commands would run in its Python, which does not see these libraries.
+    # Copies that the system has run in the system's Python, which does not see these libraries.
     "$ros/venv/bin/pip" install --quiet --ignore-installed -r "$root/ros_from_pip/requirements_checks.txt"
     unset PIP_CONSTRAINT
     cat >"$ros/env.sh" <<EOF
 # Written by ros_from_pip/setup.sh; source it after ROS 2's own setup file.
 . "$ros/venv/bin/activate"
-# colcon's file reads variables that may be unset, which make's shells refuse.
+# colcon's file reads variables that may be unset, which stops the shells of make (set -u).
 _nounset=\$(shopt -po nounset || true)
 set +u
 . "$ros/ws/local_setup.bash"
 eval "\$_nounset"
 unset _nounset
 export PATH="$ros/ws/lib/aqr_perception:\$PATH"
-# Plugins that ROS 2 adds to pytest; they stop pytest 9, which dropped an argument of theirs, and nothing here uses them.
+# Plugins that ROS 2 adds to pytest. They stop pytest 9, which dropped an argument that they use; no test needs them.
 export PYTEST_ADDOPTS="-p no:launch_testing -p no:launch_ros -p no:launch_pytest \${PYTEST_ADDOPTS:-}"
 EOF
     echo "$stamp" >"$ros/wheels.stamp"
 }
 
-# build NAME COLCON-ARGUMENTS...: log to .ros/NAME.log, shown where the build fails.
+# build NAME COLCON-ARGUMENTS...: build into .ros/NAME; print the log .ros/NAME.log if the build fails.
 build() {
     local name=$1
     shift
@@ -180,7 +180,7 @@ build_package() {
     stamp=$(fingerprint aqr_perception config launch msg scripts package.xml CMakeLists.txt)
     unchanged ws "$stamp" && return
     say "building aqr_perception"
-    # CMake refuses to export include folders that lie inside the source folder, as .ros/venv would.
+    # CMake refuses to export include folders inside the source folder, such as .ros/venv: build from a copy.
     rm -rf "$ros/ws" "$ros/source"
     mkdir -p "$ros/source"
     (cd "$root" && cp -a aqr_perception config launch msg scripts package.xml CMakeLists.txt "$ros/source")
@@ -189,7 +189,7 @@ build_package() {
 }
 
 main() {
-    # Two at once would remove each other's work: the second waits, and then finds everything made.
+    # Two runs at once would remove each other's files: the second waits for the first.
     exec 9<"${BASH_SOURCE[0]}"
     flock 9
     if have_sourced_ros; then
@@ -199,7 +199,7 @@ main() {
         build_package
         return
     fi
-    # Nothing of the caller's own may leak into the wheels or the builds.
+    # Keep the caller's paths out of the wheels and the builds.
     unset PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
     install_wheels
     write_environment_of_wheels

@@ -1,4 +1,4 @@
-"""The package's files agree with each other."""
+"""Manifests, requirements and build files that agree with the code and with each other."""
 
 import ast
 import importlib.util
@@ -15,25 +15,33 @@ from xml.etree import ElementTree
 import pytest
 from helpers.places import ROOT
 
-# Where rosdep's key (checked against ros/rosdistro) or pip's name is not the module's.
+# Modules with another rosdep key (checked against ros/rosdistro) or another name on PyPI.
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
+    "hypothesis": "python3-hypothesis",
+    "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "PIL": "python3-pil",
+    "pytest": "python3-pytest",
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
+    "shapely": "python3-shapely",
     "tf2_ros": "tf2_ros_py",
     "torch": "python3-pytorch-pip",
     "tqdm": "python3-tqdm",
+    "trimesh": "python3-trimesh-pip",
     "yaml": "python3-yaml",
 }
 PIP_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 HAVE_NO_ROSDEP_KEY = {"safetensors"}
-# Without its dependencies, which setup.py's extra `train` lists.
+TESTS_HAVE_NO_ROSDEP_KEY = {"embreex", "pyquaternion", "safetensors", "tensorboard"}
+# Installed without its dependencies, which setup.py's extra `train` lists.
 INSTALLED_APART = {"nuscenes"}
-# Comes with PyTorch's CUDA builds; where it is absent, another way is taken.
+# Comes with PyTorch's CUDA builds; the code has a slower alternative.
 OPTIONAL = {"triton"}
-# Folders whose modules import rclpy, or this package's generated messages: colcon installs them, pip does not.
+# A library to compare with by hand.
+COMPARED_WITH = {"spconv"}
+# Folders whose modules import rclpy or this package's generated messages: colcon installs them, pip does not.
 NEEDS_ROS = {"nodes", "live"}
 
 
@@ -45,7 +53,7 @@ def script(path: str) -> ModuleType:
     return module
 
 
-def test_every_file_tells_the_same_version() -> None:
+def test_all_files_state_the_same_version() -> None:
     manifest = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
     setup = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
     package = re.search(r'__version__ = "([^"]+)"', (ROOT / "aqr_perception" / "__init__.py").read_text())
@@ -60,24 +68,26 @@ def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
 
 
 def imported_names(path: Path) -> set[str]:
-    """Every module that a file imports anywhere, and what it imports from one, which may be a module too."""
+    """Return every module that a file imports, and every name imported from one, as it may be a module, too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"aqr_perception(\.\w+)+:\w+", str(node.value)):
+            names.add(str(node.value).split(":")[0])  # an entry of the table of architectures
     return names
 
 
 def libraries(*paths: Path) -> set[str]:
-    """The top-level modules that files import; our own and Python's left out."""
+    """Return the top-level modules that files import, without our own and Python's."""
     names = {name.split(".")[0] for path in paths for name in imported_names(path)}
     return names - set(sys.stdlib_module_names) - {"aqr_perception"} - OPTIONAL
 
 
 def reached_from(*paths: Path) -> set[Path]:
-    """These files and all of ours that they import, directly or not."""
+    """Return these files and all modules of this package that they import, directly or not."""
     reached: set[Path] = set()
     waiting = list(paths)
     while waiting:
@@ -93,13 +103,13 @@ def reached_from(*paths: Path) -> set[Path]:
     return reached
 
 
-def rosdep_keys() -> set[str | None]:
+def rosdep_keys(*tags: str) -> set[str | None]:
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
-    return {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
+    return {entry.text for tag in tags for entry in manifest.iter(tag)}
 
 
 def pip_requirements() -> dict[str, set[str]]:
-    """Names of what setup.py asks for: "" for the base, and its extras."""
+    """Return the names that setup.py requires: "" for the base, and its extras."""
     setup = ast.parse((ROOT / "setup.py").read_text())
     call = next(node for node in ast.walk(setup) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
     given = {keyword.arg: keyword.value for keyword in call.keywords}
@@ -113,8 +123,18 @@ def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None
     assert ROOT / "aqr_perception" / "models" / "cmt" / "model.py" in reached
     imported = libraries(*reached)
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - HAVE_NO_ROSDEP_KEY}
-    assert needed - rosdep_keys() == set()
+    assert needed - rosdep_keys("depend", "exec_depend") == set()
     assert set(re.findall(r"^pip install (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) >= HAVE_NO_ROSDEP_KEY
+
+
+def test_whatever_the_tests_import_is_a_dependency() -> None:
+    tests = sorted((ROOT / "test").rglob("*.py"))
+    ours = {path.stem for path in tests} | {"helpers"}
+    imported = libraries(*tests, *reached_from(*tests)) - ours - COMPARED_WITH - INSTALLED_APART
+    needed = {ROSDEP_KEYS.get(name, name) for name in imported - TESTS_HAVE_NO_ROSDEP_KEY}
+    assert needed - rosdep_keys("depend", "exec_depend", "test_depend") == set()
+    assert names_in("requirements_beside_ros.txt") >= TESTS_HAVE_NO_ROSDEP_KEY
+    assert names_in("requirements_no_deps.txt") == {"nuscenes-devkit"}
 
 
 def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
@@ -149,7 +169,7 @@ def test_every_message_is_generated() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a wheel of this package installs."""
+    """Install a wheel of this package into a folder of its own."""
     pytest.importorskip("setuptools", minversion="64", reason="builds a wheel")
     source = tmp_path_factory.mktemp("source")
     for folder in ("aqr_perception", "config", "msg"):
@@ -213,7 +233,7 @@ def test_colcon_finds_this_package_and_nothing_of_the_underlay(tmp_path: Path) -
     assert listed.stdout.splitlines() == ["aqr_perception"]
 
 
-def test_the_builders_include_folders_are_replaced_and_nothing_else() -> None:
+def test_relocation_replaces_the_builders_include_folders_and_nothing_else() -> None:
     pytest.importorskip("numpy")
     relocate = script("ros_from_pip/relocate_cmake.py").relocate
     builder = "/opt/python/cp311-cp311"
