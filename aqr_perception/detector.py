@@ -270,13 +270,13 @@ class Detector:
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
         thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in CLASSES]
-        kept = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
-        query = best.query_index[kept]
+        selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
+        query = best.query_index[selected]
         modality = weights.modality[0, query].float().cpu().numpy()
         return Detections(
-            boxes=best.boxes[kept].cpu().numpy(),
-            scores=best.scores[kept].cpu().numpy(),
-            labels=best.labels[kept].cpu().numpy(),
+            boxes=best.boxes[selected].cpu().numpy(),
+            scores=best.scores[selected].cpu().numpy(),
+            labels=best.labels[selected].cpu().numpy(),
             lidar_weight=modality[:, 0],
             camera_weight=modality[:, 1],
             camera_weights=weights.cameras[0, query].float().cpu().numpy(),
