@@ -1,19 +1,20 @@
-"""The command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert``."""
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aqr_perception.commands import benchmark, convert, demo, evaluate, simulate, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the process's exit status."""
+    """Run one command and return the exit status: 0, or 1 after an error, which is printed in one line."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return options.run(options)
+        return run(options)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("aqr_perception"):
             raise
@@ -22,25 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "'aqr_perception[train,simulate]', and pip install --no-deps nuscenes-devkit",
             file=sys.stderr,
         )
-        return 1
     except (ValueError, OSError) as error:
         print(f"aqr_perception: {error}", file=sys.stderr)
-        return 1
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each command sets `run` to the function that runs it."""
     parser = argparse.ArgumentParser(
-        prog="aqr_perception", description="Camera + LiDAR 3D detection with adaptive query routing."
+        prog="aqr_perception", description="Camera + LiDAR 3D object detection with adaptive query routing (AQR)."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
-    presets.set_defaults(run=_presets)
+    presets.set_defaults(run=_print_presets)
     for command in (demo, simulate, train, evaluate, benchmark, convert):
         command.add(commands)
     return parser
 
 
-def _presets(_: argparse.Namespace) -> int:
+def _print_presets(_: argparse.Namespace) -> int:
     from aqr_perception.models.config.presets import load_preset, preset_names
 
     for name in preset_names():

@@ -1,4 +1,4 @@
-"""Play a bag into the perception node and look at it in RViz."""
+"""Play a bag into the perception node and show the results in RViz."""
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -10,8 +10,8 @@ from launch import LaunchDescription
 _SHARE = FindPackageShare("aqr_perception")
 
 
-def generate_launch_description():
-    """Return the launch description; everything but the bag is as in perception.launch.py."""
+def generate_launch_description() -> LaunchDescription:
+    """Return the launch description: perception.launch.py with other defaults, and a required bag."""
     defaults = {
         "config": PathJoinSubstitution([_SHARE, "config", "nuscenes.yaml"]),
         "model": "",
@@ -23,7 +23,7 @@ def generate_launch_description():
     names = ["bag", *defaults]
     return LaunchDescription(
         [
-            DeclareLaunchArgument("bag", description="rosbag2 to play"),
+            DeclareLaunchArgument("bag", description="path of the rosbag2 to play"),
             *(
                 DeclareLaunchArgument(name, default_value=value, description="see perception.launch.py")
                 for name, value in defaults.items()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start the node, play a bag into it, stop it: run_bag.sh BAG CONFIG [MODEL]
+# Start the node, play a bag into it and stop it: run_bag.sh BAG CONFIG [MODEL]
 set -euo pipefail
 bag=$1 config=$2 model=${3:-}
 

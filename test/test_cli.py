@@ -1,4 +1,4 @@
-"""The command line answers, measures, converts, and fails with a sentence."""
+"""Command line: help, results, and errors in one line."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     assert ended.value.code == 0 and "usage" in capsys.readouterr().out
 
 
-def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_are_listed_with_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in preset_names()) and "nuScenes" in printed
@@ -43,23 +43,9 @@ def test_the_frame_benchmark_measures_every_stage(tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 def test_the_attention_benchmark_compares_with_the_dense_bias(tmp_path: Path) -> None:
     figures = tmp_path / "attention.json"
-    sizes = [
-        "--queries",
-        "20",
-        "--bev",
-        "8",
-        "8",
-        "--views",
-        "2",
-        "--image",
-        "4",
-        "5",
-        "--heads",
-        "2",
-        "--repeats",
-        "1",
-    ]
-    assert main(["benchmark", "attention", *sizes, "--device", "cpu", "--json", str(figures)]) == 0
+    sizes = ["--queries", "20", "--bev", "8", "8", "--views", "2", "--image", "4", "5", "--heads", "2"]
+    options = ["--repeats", "1", "--device", "cpu", "--json", str(figures)]
+    assert main(["benchmark", "attention", *sizes, *options]) == 0
     rows = {row["variant"]: row for row in json.loads(figures.read_text())}
     assert set(rows) == {"plain", "bias", "mass", "bias and mass", "dense bias"}
     assert rows["plain"]["time_ratio"] == 1.0
@@ -118,14 +104,14 @@ def test_a_short_training_and_its_evaluation_go_from_data_to_figures(
     assert (tmp_path / "out" / "robustness.png").is_file()
 
 
-def test_data_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_and_unknown_scenarios_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "nuscenes", "--steps", "1"]) == 1
     assert "--data-root" in capsys.readouterr().err
     assert main(["evaluate", "--scenarios", "flood"]) == 1
     assert "'flood'" in capsys.readouterr().err
 
 
-def test_a_library_that_is_not_installed_is_named(
+def test_a_missing_library_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)

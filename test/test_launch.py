@@ -1,4 +1,4 @@
-"""What the launch files start. No wheel of `launch` exists: where ROS 2 has none, a recorder takes its place."""
+"""Actions of the launch files. Without ROS 2's `launch`, which has no wheel, a recorder replaces it."""
 
 import importlib.util
 import re
@@ -18,13 +18,13 @@ ARGUMENTS = {"config", "model", "checkpoint", "device", "bag", "rviz", "use_sim_
 
 
 class Recorded:
-    """What a launch file asked for: the name of the class, and what it was called with."""
+    """Recorded construction of a launch object: the name of its class and the arguments."""
 
     def __init__(self, kind: str, *positional: Any, **named: Any) -> None:
         self.kind, self.positional, self.named = kind, positional, named
 
     def perform(self, context: dict[str, str]) -> str:
-        """A substitution's value: an argument's, a package's share folder (this repository), or a path of such."""
+        """Return the value of a substitution; this repository is the share folder of every package."""
         if self.kind == "LaunchConfiguration":
             return context[self.positional[0]]
         if self.kind == "FindPackageShare":
@@ -47,7 +47,7 @@ class RecordingModule(ModuleType):
 
 
 class RecordingImporter:
-    """Imports `launch`, `launch_ros` and whatever is below them as recorders."""
+    """Imports `launch`, `launch_ros` and their submodules as recorders."""
 
     @classmethod
     def find_spec(cls, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
@@ -59,18 +59,18 @@ class RecordingImporter:
 
     @staticmethod
     def exec_module(_module: ModuleType) -> None:
-        """Nothing to run."""
+        """Do nothing: a recorder has no code."""
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def of_launch() -> list[str]:
+    def launch_modules() -> list[str]:
         return [name for name in sys.modules if name.split(".")[0] in ("launch", "launch_ros")]
 
-    real = {name: sys.modules.pop(name) for name in of_launch()}
+    real = {name: sys.modules.pop(name) for name in launch_modules()}
     monkeypatch.setattr(sys, "meta_path", [RecordingImporter, *sys.meta_path])
     yield
-    for name in of_launch():
+    for name in launch_modules():
         del sys.modules[name]
     sys.modules.update(real)
 
@@ -88,7 +88,7 @@ def entities(description: Recorded, kind: str) -> list[Recorded]:
 
 
 def arguments(description: Recorded, **given: str) -> dict[str, str]:
-    """What a user's arguments come to; one that has no default must be given."""
+    """Return the values of all launch arguments; those without a default must be given."""
     declared = {
         entity.positional[0]: entity.named.get("default_value")
         for entity in entities(description, "DeclareLaunchArgument")
@@ -107,7 +107,7 @@ def started(description: Recorded, **given: str) -> list[Recorded]:
 
 
 def parameters(node: Recorded, context: dict[str, str]) -> dict[str, str]:
-    """The overrides that follow the parameter file."""
+    """Return the overrides that follow the parameter file."""
     file, *overrides = node.named["parameters"]
     assert text(file, context) == context["config"]
     return {name: text(value, context) for given in overrides for name, value in given.items()}
@@ -127,7 +127,7 @@ def test_the_default_configuration_is_a_file_that_is_installed(path: Path, recor
     assert re.search(r"install\(DIRECTORY config launch DESTINATION share", (ROOT / "CMakeLists.txt").read_text())
 
 
-def test_the_node_starts_as_configured_where_no_argument_is_given(recorder: None) -> None:
+def test_the_node_starts_as_configured_without_arguments(recorder: None) -> None:
     description = description_of(ROOT / "launch" / "perception.launch.py")
     (node,) = started(description)
     assert node.kind == "LifecycleNode"
@@ -148,7 +148,7 @@ def test_arguments_override_the_configuration_file(recorder: None) -> None:
     }
 
 
-def test_overridden_parameters_are_the_nodes_own(recorder: None) -> None:
+def test_overridden_parameters_are_parameters_of_the_node(recorder: None) -> None:
     pytest.importorskip("rclpy", reason="the node's parameters are declared with rclpy's types")
     from aqr_perception.nodes.parameters import PARAMETERS
 
@@ -166,7 +166,7 @@ def test_a_bag_waits_for_the_node_to_be_active(recorder: None) -> None:
     assert play.named["cmd"] == ["ros2", "bag", "play", "drive.mcap", "--clock"]
 
 
-def test_rviz_opens_the_installed_view_where_asked_for(recorder: None) -> None:
+def test_rviz_opens_the_installed_view_on_request(recorder: None) -> None:
     description = description_of(ROOT / "launch" / "perception.launch.py")
     (rviz,) = entities(description, "Node")
     condition = rviz.named["condition"]
@@ -176,7 +176,7 @@ def test_rviz_opens_the_installed_view_where_asked_for(recorder: None) -> None:
     assert option == "-d" and Path(text(view, {})).is_file()
 
 
-def test_playing_a_bag_passes_every_argument_on(recorder: None) -> None:
+def test_the_bag_launch_file_passes_on_every_argument(recorder: None) -> None:
     description = description_of(ROOT / "launch" / "bag.launch.py")
     (included,) = entities(description, "IncludeLaunchDescription")
     (source,) = included.positional

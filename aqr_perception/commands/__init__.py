@@ -1,1 +1,1 @@
-"""The commands of ``aqr_perception``, a module each. What takes seconds to import is imported when a command runs."""
+"""Commands of ``aqr_perception``, one module each; slow imports are made only when a command runs."""

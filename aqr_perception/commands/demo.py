@@ -1,4 +1,4 @@
-"""``aqr_perception demo``: a drive with failing sensors through the real node, and a report of how it went."""
+"""``aqr_perception demo``: play a drive with failing sensors into the real node and write a report."""
 
 import argparse
 import contextlib
@@ -9,115 +9,135 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aqr_perception.demo.recorded_drive import RecordedDrive
+    from aqr_perception.demo.recording import Recording
     from aqr_perception.demo.simulated_drive import DemoDrive
+    from aqr_perception.models.config.presets import Preset
 
-_FEW = 0.8
-"""Share of the frames; where fewer are answered, the machine could not keep up."""
+_ENOUGH_SWEEPS = 0.8
+"""Share of the sweeps; with detections for fewer, the machine was too slow for the playback speed."""
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     demo = commands.add_parser(
         "demo",
-        help="a simulated drive with failing sensors, and a report",
-        description="Simulate a drive, play it into the node while a camera goes black and the LiDAR fails, and write "
-        "report.html and drive.mp4. Needs ROS 2 and the built package.",
+        help="play a simulated drive with failing sensors and write a report",
+        description="Simulate a drive and play it into the perception node while a camera turns black and the LiDAR "
+        "drops out. Writes report.html and drive.mp4. Needs ROS 2 and the built package.",
     )
-    demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="to write to (default: %(default)s)")
-    demo.add_argument("--model", default="aqr_tiny", help="preset (default: %(default)s)")
+    demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="output folder (default: %(default)s)")
+    demo.add_argument("--model", default="aqr_tiny", help="model preset (default: %(default)s)")
     demo.add_argument(
-        "--checkpoint", help="weights, or 'random' (default: those shipped for the preset; without any, random ones)"
+        "--checkpoint",
+        help="path of the weights, or 'random' (default: the weights shipped for the preset, or random weights if "
+        "there are none)",
     )
-    demo.add_argument(
-        "--rate", type=float, default=0.25, help="seconds of the drive in a second (default: %(default)s)"
-    )
-    demo.add_argument("--rviz", action="store_true", help="show it in RViz too")
+    demo.add_argument("--rate", type=float, default=0.25, help="playback speed; 1 is real time (default: %(default)s)")
+    demo.add_argument("--rviz", action="store_true", help="also show the drive in RViz")
     demo.set_defaults(run=_demo)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    # Imports that take seconds, or need ROS 2, stay inside.
+    # Slow imports, and those that need ROS 2, are local: other commands must not wait for them.
     import logging
 
-    from aqr_perception.demo import rviz
-    from aqr_perception.demo.drive_report import MEANINGLESS, write_report
-    from aqr_perception.demo.failures import FAILURES
-    from aqr_perception.demo.film import write_film
-    from aqr_perception.demo.live.session import DemoError, Session
-    from aqr_perception.demo.pictures import Sheets
-    from aqr_perception.demo.played import PlayedDrive
+    from aqr_perception.demo.drive_report import RANDOM_WEIGHTS_WARNING
     from aqr_perception.demo.simulated_drive import DemoDrive
-    from aqr_perception.demo.truth import read_truth
-    from aqr_perception.models.config.presets import load_preset, preset_directory
+    from aqr_perception.models.config.presets import load_preset
     from aqr_perception.models.weights.shipped import choose_weights
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    started = time.monotonic()
     preset = load_preset(options.model)
     weights = choose_weights(options.model, options.checkpoint)
-    checkpoint = weights.path
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    progress = sys.stderr.isatty()
-    drive, config = DemoDrive(), preset_directory().parent
-    if checkpoint is None:
-        _warn(f"{options.model} has no weights; give some with --checkpoint. {MEANINGLESS}")
+    drive = DemoDrive()
+    if weights.path is None:
+        _warn(f"{options.model} has no weights; pass some with --checkpoint. {RANDOM_WEIGHTS_WARNING}")
     else:
         print(f"{options.model} runs with {weights}")
-    show = _rviz(options.rviz, config)
 
-    begun = time.monotonic()
-    print(f"1/3 simulating {drive.seconds:g} s, or taking them from {folder / drive.file_name}", flush=True)
-    bag = drive.bag(folder, progress)
-    print(f"2/3 playing them into the node, at {options.rate:g} of their speed", flush=True)
+    print(f"1/3 simulating {drive.seconds:g} s, or reusing {folder / drive.file_name}", flush=True)
+    bag = drive.ensure_bag(folder, sys.stderr.isatty())
+    print(f"2/3 playing the drive into the node at {options.rate:g} times real time", flush=True)
+    recording = _play(bag, weights.path, options)
+    print("3/3 writing the report", flush=True)
+    recorded = _recorded_drive(recording, bag, drive, preset)
+    report, film = _write_outputs(recorded, drive, options)
+
+    if weights.path is None:
+        _warn(RANDOM_WEIGHTS_WARNING)
+    _print_summary(recorded, options.rate)
+    print(f"Done in {time.monotonic() - started:.0f} s. Open {report.resolve()} and {film.resolve()}")
+    return 0
+
+
+def _play(bag: Path, checkpoint: Path | None, options: argparse.Namespace) -> "Recording":
+    """Play the bag into the node, with RViz if requested; return the node's outputs."""
+    from aqr_perception.demo import rviz
+    from aqr_perception.demo.failures import FAILURES
+    from aqr_perception.demo.live.session import DemoError, Session
+    from aqr_perception.models.config.presets import preset_directory
+
+    config = preset_directory().parent
     session = Session(
         config / "demo.yaml",
         options.model,
         None if checkpoint is None else checkpoint.absolute(),
-        folder / "node.log",
+        options.folder / "node.log",
         options.rate,
-        # Nothing scores high with random weights: a few boxes show what pictures would look like.
+        # With random weights all scores are low; show a few boxes anyway.
         () if checkpoint is not None else ("score_threshold:=0.0", "max_detections:=30"),
-        progress,
+        sys.stderr.isatty(),
     )
-    with rviz.opened(config / "aqr_perception.rviz") if show else contextlib.nullcontext():
+    show_rviz = options.rviz
+    if show_rviz and (reason := rviz.unavailable_reason()):
+        print(reason)
+        show_rviz = False
+    with rviz.open_rviz(config / "aqr_perception.rviz") if show_rviz else contextlib.nullcontext():
         recording = session.play(bag, FAILURES)
-    if not recording.answers:
-        raise DemoError(f"the node published nothing; see {session.log}")
-    print("3/3 writing the report", flush=True)
+    if not recording.frames:
+        raise DemoError(f"the node published no detections; see {session.log}")
+    return recording
+
+
+def _recorded_drive(recording: "Recording", bag: Path, drive: "DemoDrive", preset: "Preset") -> "RecordedDrive":
+    from aqr_perception.demo.failures import FAILURES
+    from aqr_perception.demo.recorded_drive import RecordedDrive
+    from aqr_perception.demo.truth import read_truth
+
     x_min, y_min, _, x_max, y_max, _ = preset.point_range
-    played = PlayedDrive(recording, read_truth(bag), FAILURES, drive.seconds, (x_min, y_min, x_max, y_max))
-    report = folder / "report.html"
-    write_report(report, played, _facts(drive, options.rate, recording.frames_dropped))
-    film = write_film(Sheets(played, "" if checkpoint else MEANINGLESS), folder / "drive.mp4", drive.rate)
-    if checkpoint is None:
-        _warn(MEANINGLESS)
-    for name, value in played.summary.lines():
-        print(f"  {name + ':':<40} {value}")
-    if played.summary.answered < _FEW * played.summary.frames:
-        slower = options.rate / 2
-        print(f"This machine was too busy for that pace; `make demo RATE={slower:g}` plays the drive more slowly.")
-    print(f"Done in {time.monotonic() - begun:.0f} s. Open {report.resolve()} and {film.resolve()}")
-    return 0
+    return RecordedDrive(recording, read_truth(bag), FAILURES, drive.seconds, (x_min, y_min, x_max, y_max))
 
 
-def _facts(drive: "DemoDrive", rate: float, dropped: int) -> list[str]:
+def _write_outputs(recorded: "RecordedDrive", drive: "DemoDrive", options: argparse.Namespace) -> tuple[Path, Path]:
+    """Write the report and the film; return their paths."""
+    from aqr_perception.demo.drive_report import RANDOM_WEIGHTS_WARNING, write_report
+    from aqr_perception.demo.film import write_film
+    from aqr_perception.demo.pictures import FilmFrames
+
+    report = options.folder / "report.html"
+    write_report(report, recorded, _notes(drive, options.rate, recorded.recording.frames_dropped))
+    notice = "" if recorded.recording.trained else RANDOM_WEIGHTS_WARNING
+    return report, write_film(FilmFrames(recorded, notice), options.folder / "drive.mp4", drive.rate)
+
+
+def _notes(drive: "DemoDrive", rate: float, dropped: int) -> list[str]:
     return [
-        f"Scene {drive.seed} of the simulator, which no training has seen, at {drive.rate:g} frames a second; played "
-        f"at {rate:g} of its speed on {os.cpu_count()} processor cores.",
-        f"Frames that the node left out because a newer one was there: {dropped}.",
-        "Made by `aqr_perception demo`; the film beside this page shows every frame.",
+        f"Scene {drive.seed} of the simulator, which is not in the training data, at {drive.rate:g} sweeps a second; "
+        f"played at {rate:g} times real time on {os.cpu_count()} processor cores.",
+        f"Frames that the node dropped for newer ones: {dropped}.",
+        "Made by `aqr_perception demo`; drive.mp4 in the same folder shows every sweep.",
     ]
 
 
-def _rviz(wanted: bool, config: Path) -> bool:
-    from aqr_perception.demo import rviz
-
-    if not wanted:
-        return False
-    if reason := rviz.why_not():
-        print(reason)
-        return False
-    return True
+def _print_summary(recorded: "RecordedDrive", rate: float) -> None:
+    for label, value in recorded.summary.lines():
+        print(f"  {label + ':':<40} {value}")
+    if recorded.summary.sweeps_processed < _ENOUGH_SWEEPS * recorded.summary.sweeps:
+        print(f"This machine is too slow for this playback speed; try `make demo RATE={rate / 2:g}`.")
 
 
 def _warn(text: str) -> None:

@@ -6,104 +6,155 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aqr_perception.data.frames import TrainingFrames
+    from aqr_perception.data.sources.catalogue import Data, Part
+    from aqr_perception.models.detection_model import DetectionModel
     from aqr_perception.training.training_options import TrainOptions
 
 _RUNS = Path("runs")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     train = commands.add_parser(
         "train",
         help="train a model",
-        description="Train a preset's model. Several GPUs: torchrun --nproc-per-node N -m aqr_perception.cli train ...",
+        description="Train the model of a preset. On several GPUs: torchrun --nproc-per-node N -m aqr_perception.cli "
+        "train ...",
     )
+    _add_model(train)
+    data = train.add_argument_group("data")
+    add_data(data)
+    data.add_argument("--no-augmentation", action="store_true", help="do not change frames at random")
+    data.add_argument("--no-corruption", action="store_true", help="do not simulate sensor failures")
+    data.add_argument(
+        "--history", type=int, default=2, help="earlier frames for models with a memory (default: %(default)s)"
+    )
+    data.add_argument("--workers", type=int, default=2, help="processes that prepare frames (default: %(default)s)")
+    length = train.add_argument_group("length (one of these)")
+    length.add_argument("--steps", type=int, help="optimiser steps")
+    length.add_argument("--epochs", type=float, help="passes over the data (default: 20)")
+    length.add_argument("--minutes", type=float, help="wall-clock time, including the time before a resume")
+    _add_optimisation(train.add_argument_group("optimisation"))
+    train.set_defaults(run=_train)
+
+
+def _add_model(train: argparse.ArgumentParser) -> None:
     train.add_argument("--preset", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
     start = train.add_mutually_exclusive_group()
-    start.add_argument("--checkpoint", type=Path, help="weights to start from; a router may be missing")
+    start.add_argument("--checkpoint", type=Path, help="weights to start from; the router's may be missing")
     start.add_argument(
-        "--backbone", type=Path, help="pretrained image backbone alone: timm's, DINOv2's, torchvision's or a detector's"
+        "--backbone",
+        type=Path,
+        help="pretrained weights of the image backbone: timm's, DINOv2's, torchvision's or a detector's",
     )
     train.add_argument(
         "--branches",
         type=Path,
-        help="another model's weights, of which the image and point branch and their proposals are taken over, those "
-        "that this model has too; instead of the same parts of --checkpoint",
+        help="weights of another model, from which to take those image and point branches, with their proposals, that "
+        "this model has as well; they replace the same parts of --checkpoint",
     )
     train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
-    train.add_argument("--resume", action="store_true", help="go on where the run in the folder stopped")
+    train.add_argument("--resume", action="store_true", help="continue the run in the folder")
     train.add_argument(
         "--train",
         choices=("all", "aqr", "branches", "camera-branch", "lidar-branch", "head"),
         default="all",
-        help="everything; the router alone; the branches with their proposals, without the decoder; one of them, which "
-        "sees its own sensor alone; or what comes after the branches (default: all)",
+        help="parameters to train: all; aqr: the router; branches: image and point branch with their proposals, "
+        "without the decoder; camera-branch or lidar-branch: one branch, with only its sensor's data; head: all but "
+        "the branches (default: all)",
     )
     train.add_argument(
         "--aqr",
         choices=("preset", "off", "modulation", "bias", "both"),
         default="preset",
-        help="how the model uses query weights; off trains no router (default: the preset's, both with --train aqr)",
+        help="how the model uses query weights; off trains no router (default: as in the preset; both with --train "
+        "aqr)",
     )
-
-    data = train.add_argument_group("data")
-    add_data(data)
-    data.add_argument("--no-augmentation", action="store_true", help="frames as they are")
-    data.add_argument("--no-corruption", action="store_true", help="no sensor fails on purpose")
-    data.add_argument(
-        "--history", type=int, default=2, help="earlier frames for models that remember (default: %(default)s)"
-    )
-    data.add_argument("--workers", type=int, default=2, help="processes that prepare frames (default: %(default)s)")
-
-    length = train.add_argument_group("length (one of them)")
-    length.add_argument("--steps", type=int, help="optimiser steps")
-    length.add_argument("--epochs", type=float, help="passes over the data (default: 20)")
-    length.add_argument("--minutes", type=float, help="of wall clock, those before a resume included")
-
-    how = train.add_argument_group("how")
-    how.add_argument("--batch-size", type=int, default=2, help="frames of a process (default: %(default)s)")
-    how.add_argument("--accumulate", type=int, default=1, help="batches of one step (default: %(default)s)")
-    how.add_argument("--learning-rate", type=float, default=4e-4, help="highest (default: %(default)s)")
-    how.add_argument("--backbone-factor", type=float, default=1.0, help="of the image backbone's rate (default: 1)")
-    how.add_argument("--schedule", choices=("one_cycle", "cosine", "constant"), default="one_cycle")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    how.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    how.add_argument("--shard", action="store_true", help="split the model over the processes (FSDP)")
-    how.add_argument("--overfit", action="store_true", help="one batch again and again: shows that it can learn")
-    how.add_argument(
-        "--denoising-queries", type=int, help="most denoising queries; 0 for none (default: as many as learned ones)"
-    )
-    how.add_argument("--router-weight", type=float, default=1.0, help="of the router's own loss (default: 1)")
-    how.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights (default: %(default)s)")
-    how.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
-    how.add_argument("--checkpoint-every", type=int, default=500, help="steps (default: %(default)s)")
-    how.add_argument("--validate-every", type=int, default=0, help="steps; 0 for never (default: %(default)s)")
-    how.add_argument("--validation-frames", type=int, default=50, help="(default: %(default)s)")
-    train.set_defaults(run=_train)
 
 
 def add_data(data: argparse._ArgumentGroup) -> None:
-    """Add what `training.data.sources.open_data` needs."""
+    """Add the options of `data.sources.catalogue.open_data`."""
     data.add_argument(
         "--data", default="synthetic", help="synthetic, nuscenes, bags or keyframe (default: %(default)s)"
     )
-    data.add_argument("--data-root", type=Path, help="its folder; for synthetic, where drawn frames are kept")
+    data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of rendered frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
-    data.add_argument("--frames", type=int, help="use so many at most")
+    data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
+
+
+def _add_optimisation(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch-size", type=int, default=2, help="frames per process (default: %(default)s)")
+    group.add_argument("--accumulate", type=int, default=1, help="batches per step (default: %(default)s)")
+    group.add_argument("--learning-rate", type=float, default=4e-4, help="highest learning rate (default: %(default)s)")
+    group.add_argument(
+        "--backbone-factor",
+        type=float,
+        default=1.0,
+        help="learning rate of the image backbone relative to the rest (default: 1)",
+    )
+    group.add_argument(
+        "--schedule",
+        choices=("one_cycle", "cosine", "constant"),
+        default="one_cycle",
+        help="course of the learning rate (default: %(default)s)",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    group.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    group.add_argument("--overfit", action="store_true", help="repeat one batch, to show that the model can learn")
+    group.add_argument(
+        "--denoising-queries", type=int, help="most denoising queries; 0 for none (default: as many as learned ones)"
+    )
+    group.add_argument("--router-weight", type=float, default=1.0, help="weight of the router loss (default: 1)")
+    group.add_argument(
+        "--ema-decay", type=float, default=0.999, help="decay of the averaged weights (default: %(default)s)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
+    group.add_argument(
+        "--checkpoint-every", type=int, default=500, help="steps between checkpoints (default: %(default)s)"
+    )
+    group.add_argument(
+        "--validate-every", type=int, default=0, help="steps between validations; 0 for none (default: %(default)s)"
+    )
+    group.add_argument(
+        "--validation-frames", type=int, default=50, help="frames of a validation (default: %(default)s)"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
     from functools import partial
 
-    from aqr_perception.data.frames import TrainingFrames
     from aqr_perception.data.sequences import TrainingSequences, collate_sequences
-    from aqr_perception.data.sources.catalogue import open_data
+    from aqr_perception.training.loop import train
+    from aqr_perception.training.losses.detection_loss import DetectionLoss
+    from aqr_perception.training.validation import Validation
+
+    model = _model(options)
+    data = _data(options, "train", model, options.frames)
+    validate = None
+    if options.validate_every:
+        held_out = _data(options, "val", model, options.validation_frames)
+        validate = Validation(held_out.frames, options.history)
+    outcome = train(
+        model,
+        TrainingSequences(_training_frames(options, data, model), options.history if model.remembers else 0),
+        partial(collate_sequences, preset=model.preset),
+        DetectionLoss(options.router_weight, options.denoising_queries, options.train),
+        _train_options(options),
+        options.output or _RUNS / Path(options.preset).stem,
+        resume=options.resume,
+        label_sets=data.label_sets,
+        validate=validate,
+    )
+    print(outcome.message)
+    return 0
+
+
+def _model(options: argparse.Namespace) -> "DetectionModel":
+    """Return the model with the weights to start from."""
     from aqr_perception.models import build_model, load_checkpoint
     from aqr_perception.models.image.pretrained import load_backbone
     from aqr_perception.models.weights.branches import load_branches
-    from aqr_perception.training.loop import train
-    from aqr_perception.training.step import DetectionLoss
-    from aqr_perception.training.validation import Validation
 
     model = build_model(options.preset)
     if options.checkpoint is not None:
@@ -117,10 +168,20 @@ def _train(options: argparse.Namespace) -> int:
         mode = "both" if options.train == "aqr" else model.preset.aqr.mode
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
     model.router_trained = mode != "off"
+    return model
 
-    root, version = options.data_root, options.data_version
-    data = open_data(options.data, "train", model.preset, root, options.frames, version)
-    frames = TrainingFrames(
+
+def _data(options: argparse.Namespace, part: "Part", model: "DetectionModel", frames: int | None) -> "Data":
+    from aqr_perception.data.sources.catalogue import open_data
+
+    return open_data(options.data, part, model.preset, options.data_root, frames, options.data_version)
+
+
+def _training_frames(options: argparse.Namespace, data: "Data", model: "DetectionModel") -> "TrainingFrames":
+    """Return the frames as the model sees them in training."""
+    from aqr_perception.data.frames import TrainingFrames
+
+    return TrainingFrames(
         data.frames,
         model.preset,
         augment=not options.no_augmentation,
@@ -129,23 +190,6 @@ def _train(options: argparse.Namespace) -> int:
         cameras=options.train != "lidar-branch",
         lidar=options.train != "camera-branch",
     )
-    validate = None
-    if options.validate_every:
-        held_out = open_data(options.data, "val", model.preset, root, options.validation_frames, version)
-        validate = Validation(held_out.frames, options.history)
-    outcome = train(
-        model,
-        TrainingSequences(frames, options.history if model.remembers else 0),
-        partial(collate_sequences, preset=model.preset),
-        DetectionLoss(options.router_weight, options.denoising_queries, options.train),
-        _train_options(options),
-        options.output or _RUNS / Path(options.preset).stem,
-        resume=options.resume,
-        label_sets=data.label_sets,
-        validate=validate,
-    )
-    print(outcome.sentence)
-    return 0
 
 
 def _train_options(options: argparse.Namespace) -> "TrainOptions":

@@ -1,1 +1,1 @@
-"""The demo: a simulated drive through the real node, with sensors that fail, and what becomes of it."""
+"""The demo: a simulated drive with failing sensors, played into the real node, and a report of the results."""

@@ -1,4 +1,4 @@
-"""Sensors that fail on schedule while a bag is played."""
+"""Scheduled sensor failures during the playback of a bag."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 @dataclass(frozen=True)
 class Failure:
-    """A sensor that fails for a while.
+    """A temporary failure of one sensor.
 
     Attributes:
         sensor: a camera's name, or ``lidar``.
-        topic: of its data.
-        effect: ``black`` pictures of the same size, or data ``gone``.
-        begin, end: seconds after the bag's first message; at `end` the sensor works again.
+        topic: topic of the sensor's data.
+        effect: ``black`` images of the same size, or no data at all (``gone``).
+        begin, end: seconds since the bag's first message; the sensor works again at `end`.
     """
 
     sensor: str
@@ -39,7 +39,7 @@ class Failure:
         name = "LiDAR" if self.sensor == "lidar" else f"camera {self.sensor}"
         return f"{name} {self.effect}"
 
-    def holds(self, seconds: float) -> bool:
+    def is_active(self, seconds: float) -> bool:
         return self.begin <= seconds < self.end
 
 
@@ -47,14 +47,17 @@ FAILURES = (
     Failure("front", "/front/image_raw/compressed", "black", 6.0, 12.0),
     Failure("lidar", "/lidar/points", "gone", 12.0, 16.0),
 )
-"""The demo's schedule."""
+"""Failures of the demo."""
 
 
 class FailingBag(BagReader):
-    """A bag whose sensors fail: its messages are the recorded ones, but for failures at the time of recording.
+    """A bag with simulated sensor failures; all other messages are unchanged.
+
+    Failures act on the recording times of the messages.
 
     Raises:
-        BagError: see `BagReader`; or a topic that is to turn black holds something else than compressed pictures.
+        BagError: see `BagReader`; also if a failure's topic is missing, or a camera to turn black has no compressed
+            images.
     """
 
     def __init__(self, path: str | Path, failures: Sequence[Failure]) -> None:
@@ -62,11 +65,12 @@ class FailingBag(BagReader):
         self._failures = tuple(failures)
         types = {topic.name: topic.type for topic in self.topics}
         for failure in self._failures:
-            found = types.get(failure.topic, "no such topic")
-            if found != _COMPRESSED if failure.effect == "black" else failure.topic not in types:
+            black = failure.effect == "black"
+            topic_type = types.get(failure.topic, "no such topic")
+            if topic_type != _COMPRESSED if black else failure.topic not in types:
                 self.close()
-                needed = _COMPRESSED if failure.effect == "black" else "a topic of the bag"
-                raise BagError(f"{self.path}: {failure.topic}: found {found}, needed {needed} for '{failure}'")
+                needed = _COMPRESSED if black else "a topic of the bag"
+                raise BagError(f"{self.path}: {failure.topic}: found {topic_type}, needed {needed} for '{failure}'")
 
     def messages(
         self, topics: Collection[str] = (), start_ns: int | None = None, stop_ns: int | None = None
@@ -78,18 +82,18 @@ class FailingBag(BagReader):
 
     def _effects(self, message: BagMessage) -> set[str]:
         seconds = (message.stamp_ns - self.start_ns) / 1e9
-        return {
-            failure.effect for failure in self._failures if failure.topic == message.topic and failure.holds(seconds)
-        }
+        failures = (failure for failure in self._failures if failure.topic == message.topic)
+        return {failure.effect for failure in failures if failure.is_active(seconds)}
 
 
 def _blackened(message: BagMessage) -> BagMessage:
-    """Return a compressed picture's message with a black picture of the same size in it."""
+    """Return a message of a compressed image with a black image of the same size."""
     content = message.decode()
-    picture = cv2.imdecode(content.data, cv2.IMREAD_COLOR)
-    if picture is None:
-        raise BagError(f"{message.topic}: found {len(content.data)} bytes that OpenCV cannot decode, needed a picture")
-    black = dataclasses.replace(content, data=_black_jpeg(picture.shape[0], picture.shape[1]))
+    image = cv2.imdecode(content.data, cv2.IMREAD_COLOR)
+    if image is None:
+        found = f"{len(content.data)} bytes that OpenCV cannot decode"
+        raise BagError(f"{message.topic}: found {found}, needed a JPEG or PNG image")
+    black = dataclasses.replace(content, data=_black_jpeg(image.shape[0], image.shape[1]))
     return dataclasses.replace(message, data=bytes(TYPESTORE.serialize_cdr(black, message.type)))
 
 

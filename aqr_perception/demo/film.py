@@ -1,4 +1,4 @@
-"""Pictures -> a film that browsers and players show."""
+"""Video of a sequence of pictures, playable in browsers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,19 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CODECS = ("vp09", "avc1", "mp4v")
-"""VP9 first: every OpenCV from PyPI can write it and browsers play it; then H.264 and MPEG-4."""
+"""In order of preference: VP9 (in every OpenCV from PyPI, played by browsers), H.264, MPEG-4."""
 
 
 def write_film(pictures: Iterable[NDArray[np.uint8]], path: Path, rate: float) -> Path:
-    """Write BGR pictures of one size, `rate` a second.
+    """Write BGR pictures of equal size as a video with `rate` pictures a second.
 
     Returns:
-        the path; with the suffix .webp instead, an animation, where OpenCV has no codec for an .mp4 file.
+        the path; if OpenCV has no video codec, the path of a .webp animation instead.
+
+    Raises:
+        ValueError: there is no picture.
+        OSError: OpenCV has neither a video codec nor support for animations.
     """
     frames = iter(pictures)
     first = next(frames, None)
     if first is None:
-        raise ValueError(f"{path}: found no picture, needed one at least")
+        raise ValueError(f"{path}: found no picture, needed at least one")
     writer = _writer(path, rate, (first.shape[1], first.shape[0]))
     if writer is None:
         return _write_animation([first, *frames], path.with_suffix(".webp"), rate)
@@ -42,7 +46,7 @@ def _writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter |
 def _write_animation(pictures: list[NDArray[np.uint8]], path: Path, rate: float) -> Path:
     if not hasattr(cv2, "imwriteanimation"):
         needed = f"one of {', '.join(_CODECS)}, or OpenCV 4.11 for an animation"
-        raise OSError(f"{path.stem}: found no video codec in OpenCV {cv2.__version__}, needed {needed}; update it")
+        raise OSError(f"{path.stem}: found no video codec in OpenCV {cv2.__version__}, needed {needed}; update OpenCV")
     animation = cv2.Animation()
     animation.frames = pictures
     animation.durations = [round(1000 / rate)] * len(pictures)

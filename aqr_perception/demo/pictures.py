@@ -1,4 +1,4 @@
-"""A moment of a drive in pictures: what the node published, and the truth over it."""
+"""Pictures of a drive: the published bird's-eye view with the ground truth, and the frames of the film."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,117 +6,112 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.demo.drive_metrics import detected_objects, evaluated_objects
 from aqr_perception.demo.failures import Failure
-from aqr_perception.demo.figures import counted, found
-from aqr_perception.demo.played import PlayedDrive
 from aqr_perception.demo.plots import pixels, timeline_figure
-from aqr_perception.demo.recording import BEV, RING, Answer
+from aqr_perception.demo.recorded_drive import RecordedDrive
+from aqr_perception.demo.recording import BEV, CAMERA_GRID, FrameRecord
 from aqr_perception.demo.truth import TrueObjects
 from aqr_perception.frame import WeightMaps
 from aqr_perception.geometry import box_corners
 from aqr_perception.visualization.bev_picture import bev_picture
 
-FOUND_COLOUR, MISSED_COLOUR = (120, 230, 120), (235, 70, 235)
-"""RGB of true objects: green where detected, magenta where not."""
+DETECTED_COLOUR, MISSED_COLOUR = (120, 230, 120), (235, 70, 235)
+"""RGB of true objects: green if detected, magenta if not."""
 
-_RED = (40, 40, 220)
+_RED, _LIGHT_RED, _WHITE, _BACKGROUND = (40, 40, 220), (80, 80, 255), (230, 230, 230), (24, 24, 24)
 
 
-def bird_view(
-    answer: Answer, truth: TrueObjects | None, bev_range: tuple[float, float, float, float]
+def bev_with_truth(
+    frame: FrameRecord, truth: TrueObjects, bev_range: tuple[float, float, float, float]
 ) -> NDArray[np.uint8]:
-    """Return the published bird's-eye view (H, W, 3) BGR with the true objects that count over it.
+    """Return the published bird's-eye view, (H, W, 3) BGR, with the evaluated true objects.
 
-    Without LiDAR the node publishes none; the detections are then drawn here, on black.
+    The node publishes no bird's-eye view without LiDAR; the detections are then drawn on black.
     """
-    picture = answer.picture(BEV)
+    picture = frame.picture(BEV)
     if picture is None:
-        picture = bev_picture(WeightMaps(None, bev_range, {}, "router"), None, answer.detections)
-    if truth is None:
-        return picture
+        picture = bev_picture(WeightMaps(None, bev_range, {}, "router"), None, frame.detections)
     x_min, _, x_max, y_max = bev_range
     scale = picture.shape[1] / (x_max - x_min)
-    counts, hit = counted(truth), found(answer.detections, truth)
     corners = box_corners(truth.boxes)[:, :4, :2]
-    outlines = np.rint(np.stack(((corners[..., 0] - x_min) * scale, (y_max - corners[..., 1]) * scale), -1)).astype(int)
-    for outline, was_found in zip(outlines[counts], hit[counts], strict=True):
-        red, green, blue = FOUND_COLOUR if was_found else MISSED_COLOUR
-        cv2.polylines(picture, [outline.astype(np.int32)], True, (blue, green, red), 1, cv2.LINE_AA)
+    outlines = np.rint((corners - (x_min, y_max)) * (scale, -scale)).astype(np.int32)
+    evaluated, detected = evaluated_objects(truth), detected_objects(frame.detections, truth)
+    for outline, is_detected in zip(outlines[evaluated], detected[evaluated], strict=True):
+        red, green, blue = DETECTED_COLOUR if is_detected else MISSED_COLOUR
+        cv2.polylines(picture, [outline], True, (blue, green, red), 1, cv2.LINE_AA)
     return picture
 
 
-class Sheets:
-    """Pictures of whole moments, for a film: cameras above, the bird's-eye view and the course of things below.
+class FilmFrames:
+    """The frames of the film: cameras at the top, the bird's-eye view and the plots below.
 
     Args:
-        notice: written into every picture; empty: nothing.
+        notice: text in every frame; empty: none.
     """
 
     size = (1280, 720)
     _tile = (426, 156)
     _top = 38
 
-    def __init__(self, drive: PlayedDrive, notice: str = "") -> None:
+    def __init__(self, drive: RecordedDrive, notice: str = "") -> None:
         self._drive, self._notice = drive, notice
-        self._answers = drive.answers_by_moment()
+        self._frames = drive.frames_by_sweep()
         self._below = self._top + 2 * (self._tile[1] + 1)
-        self._edge = self.size[1] - self._below
-        plots = timeline_figure(drive.course, drive.failures, drive.seconds, (9.0, 3.6))
-        self._plots, self._ends = pixels(plots, self.size[0] - self._edge, self._edge)
+        self._bev_size = self.size[1] - self._below
+        plots = timeline_figure(drive.timeline, drive.failures, drive.seconds, (9.0, 3.6))
+        self._plots, self._time_axis = pixels(plots, self.size[0] - self._bev_size, self._bev_size)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """Give the sheet (H, W, 3) BGR of every moment of the drive."""
-        return map(self.draw, range(len(self._drive.truth.moments)))
+        """Yield one film frame, (H, W, 3) BGR, for each sweep of the drive."""
+        return map(self.draw, range(len(self._drive.truth.sweeps)))
 
-    def draw(self, moment: int) -> NDArray[np.uint8]:
-        """Return a moment's sheet; without an answer, places stay empty."""
-        drive, answer = self._drive, self._answers.get(moment)
-        truth = drive.truth.moments[moment]
-        seconds = drive.truth.seconds(truth.stamp_ns if answer is None else answer.stamp_ns)
-        sheet = np.full((self.size[1], self.size[0], 3), 24, np.uint8)
-        states = drive.failing(seconds)
-        for place, name in enumerate(RING):
-            row, column = divmod(place, 3)
-            left, top = column * (self._tile[0] + 1), self._top + row * (self._tile[1] + 1)
-            self._draw_camera(sheet, left, top, name, answer, states)
-        below, edge = self._below, self._edge
-        if answer is not None:
-            view = bird_view(answer, truth, drive.bev_range)
-            sheet[below:, :edge] = cv2.resize(view, (edge, edge), interpolation=cv2.INTER_AREA)
-        sheet[below:, edge:] = self._plots
-        first, last = self._ends
-        cursor = edge + round(first + (last - first) * seconds / drive.seconds)
-        cv2.line(sheet, (cursor, below), (cursor, self.size[1]), (30, 30, 30), 1)
-        title_colour = _RED if states else (230, 230, 230)
-        _write(sheet, f"{seconds:4.1f} s   {drive.state(seconds)}", (12, 26), 0.7, title_colour)
-        told = self._notice if answer is not None else "no answer to this frame"
-        (width, _), _ = cv2.getTextSize(told, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
-        _write(sheet, told, (self.size[0] - width - 12, 26), 0.6, _RED)
-        return sheet
+    def draw(self, index: int) -> NDArray[np.uint8]:
+        """Return the film frame of a sweep; places without a recorded picture stay empty."""
+        frame, truth = self._frames.get(index), self._drive.truth.sweeps[index]
+        seconds = self._drive.truth.seconds(truth.stamp_ns if frame is None else frame.stamp_ns)
+        canvas = np.full((self.size[1], self.size[0], 3), _BACKGROUND, np.uint8)
+        self._draw_title(canvas, frame, seconds)
+        self._draw_cameras(canvas, frame, self._drive.active_failures(seconds))
+        if frame is not None:
+            view = bev_with_truth(frame, truth, self._drive.bev_range)
+            edge = self._bev_size
+            canvas[self._below :, :edge] = cv2.resize(view, (edge, edge), interpolation=cv2.INTER_AREA)
+        self._draw_plots(canvas, seconds)
+        return canvas
 
-    def _draw_camera(
-        self,
-        sheet: NDArray[np.uint8],
-        left: int,
-        top: int,
-        name: str,
-        answer: Answer | None,
-        states: Mapping[str, Failure],
+    def _draw_title(self, canvas: NDArray[np.uint8], frame: FrameRecord | None, seconds: float) -> None:
+        colour = _RED if self._drive.active_failures(seconds) else _WHITE
+        _write(canvas, f"{seconds:4.1f} s   {self._drive.sensor_state(seconds)}", (12, 26), 0.7, colour)
+        notice = self._notice if frame is not None else "no detections for this sweep"
+        (width, _), _ = cv2.getTextSize(notice, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+        _write(canvas, notice, (self.size[0] - width - 12, 26), 0.6, _RED)
+
+    def _draw_cameras(
+        self, canvas: NDArray[np.uint8], frame: FrameRecord | None, failures: Mapping[str, Failure]
     ) -> None:
         width, height = self._tile
-        picture = None if answer is None else answer.picture(name)
-        if picture is not None:
-            scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            sheet[top : top + height, left : left + width] = scaled
-        colour = (230, 230, 230)
-        if name in states:
-            colour = (80, 80, 255)
-            cv2.rectangle(sheet, (left, top), (left + width - 1, top + height - 1), _RED, 2)
-        _write(sheet, name, (left + 6, top + height - 8), 0.5, colour)
+        for place, name in enumerate(CAMERA_GRID):
+            row, column = divmod(place, 3)
+            left, top = column * (width + 1), self._top + row * (height + 1)
+            tile = canvas[top : top + height, left : left + width]
+            picture = None if frame is None else frame.picture(name)
+            if picture is not None:
+                tile[:] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            if name in failures:
+                cv2.rectangle(canvas, (left, top), (left + width - 1, top + height - 1), _RED, 2)
+            _write(canvas, name, (left + 6, top + height - 8), 0.5, _LIGHT_RED if name in failures else _WHITE)
+
+    def _draw_plots(self, canvas: NDArray[np.uint8], seconds: float) -> None:
+        """Draw the plots, with a line at the current time."""
+        canvas[self._below :, self._bev_size :] = self._plots
+        first, last = self._time_axis
+        column = self._bev_size + round(first + (last - first) * seconds / self._drive.seconds)
+        cv2.line(canvas, (column, self._below), (column, self.size[1]), (30, 30, 30), 1)
 
 
-def _write(sheet: NDArray[np.uint8], words: str, at: tuple[int, int], scale: float, colour: Sequence[int]) -> None:
-    for shade, shift in (((0, 0, 0), 1), (colour, 0)):
-        cv2.putText(
-            sheet, words, (at[0] + shift, at[1] + shift), cv2.FONT_HERSHEY_SIMPLEX, scale, shade, 1, cv2.LINE_AA
-        )
+def _write(canvas: NDArray[np.uint8], text: str, at: tuple[int, int], scale: float, colour: Sequence[int]) -> None:
+    """Write text with a black shadow."""
+    x, y = at
+    for shade, offset in (((0, 0, 0), 1), (colour, 0)):
+        cv2.putText(canvas, text, (x + offset, y + offset), cv2.FONT_HERSHEY_SIMPLEX, scale, shade, 1, cv2.LINE_AA)

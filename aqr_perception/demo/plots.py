@@ -1,4 +1,4 @@
-"""A drive's course over time: weights, weight maps, objects found and latency, with the failures shaded."""
+"""Plots of a drive over time: sensor weights, weight maps, recall and latency, with the failures shaded."""
 
 import io
 import re
@@ -11,113 +11,97 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from aqr_perception.demo.drive_metrics import Timeline
 from aqr_perception.demo.failures import Failure
-from aqr_perception.demo.figures import Timeline
-from aqr_perception.demo.recording import BEV, RING
+from aqr_perception.demo.recording import BEV, CAMERA_GRID
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
 _LIDAR, _CAMERA = (np.array(colour) / 255 for colour in (LIDAR_COLOUR, CAMERA_COLOUR))
-_WATCHED, _FOUND, _TIME = "#6a2c91", "#1b7f5c", "#4a5361"
+_FAILING_CAMERA, _RECALL, _LATENCY, _FAILURE = "#6a2c91", "#1b7f5c", "#4a5361", "#b3261e"
+_NO_MAP = "#dfe3e8"
+
 _LONGEST_STEP = 0.45
-"""Seconds between two answers that a curve still connects."""
-_GRID_STEP, _HOLD = 0.05, 0.15
-"""Seconds: between two columns of the maps' strip, and to either side of an answer that its column reaches."""
+"""Largest time in seconds between two frames that a curve connects."""
+
+_COLUMN_STEP, _COLUMN_REACH = 0.05, 0.15
+"""Seconds between two columns of the map strip, and largest time between a column and its frame."""
+
+Colour = NDArray[np.float64] | str
 
 
-def timeline_figure(course: Timeline, failures: Sequence[Failure], seconds: float, size: tuple[float, float]) -> Figure:
-    """Return the four plots below each other.
+def timeline_figure(
+    timeline: Timeline, failures: Sequence[Failure], seconds: float, size: tuple[float, float]
+) -> Figure:
+    """Return a figure of four plots, one below the other.
 
     Args:
         seconds: length of the drive.
         size: width and height in inches.
     """
     figure = Figure(figsize=size, layout="constrained")
-    weights, maps, found, latency = figure.subplots(4, 1, sharex=True, height_ratios=(3, 2.4, 2.4, 1.6))
-    _plot_weights(weights, course)
-    _plot_maps(maps, course, seconds)
-    found.plot(*_broken(course.seconds, course.recall), ".-", color=_FOUND, markersize=4, linewidth=1.2)
-    found.set_ylim(-0.03, 1.05)
-    found.set_ylabel("objects\nfound")
-    latency.plot(*_broken(course.seconds, course.milliseconds), ".-", color=_TIME, markersize=4, linewidth=1)
-    latency.set_ylim(0, None)
-    latency.set_ylabel("ms a\nframe")
+    weights, maps, recall, latency = figure.subplots(4, 1, sharex=True, height_ratios=(3, 2.4, 2.4, 1.6))
+    _plot_weights(weights, timeline)
+    _plot_maps(maps, timeline, seconds)
+    _plot_recall(recall, timeline)
+    _plot_latency(latency, timeline)
     latency.set_xlabel("seconds")
     latency.set_xlim(0, seconds)
-    failures = [failure for failure in failures if failure.begin < seconds]
-    for axes in (weights, maps, found, latency):
+    visible = [failure for failure in failures if failure.begin < seconds]
+    for axes in (weights, maps, recall, latency):
         axes.spines[["top", "right"]].set_visible(False)
-        for failure in failures:
-            if axes is not maps:  # there the failure is to be seen
-                axes.axvspan(failure.begin, failure.end, color="#b3261e", alpha=0.10, linewidth=0)
-            for edge in (failure.begin, failure.end):
-                axes.axvline(edge, color="#b3261e", linewidth=0.8, alpha=0.6)
-    for failure in failures:
-        middle = (failure.begin + min(failure.end, seconds)) / 2
-        weights.annotate(
-            str(failure), (middle, 1.02), xycoords=("data", "axes fraction"), ha="center", color="#b3261e", fontsize=9
-        )
+        _mark_failures(axes, visible, shaded=axes is not maps)  # shading would hide the maps
+    _label_failures(weights, visible, seconds)
     return figure
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element for a page, its text as text."""
-    written = io.StringIO()
+    """Return a figure as an SVG element, with its text as text."""
+    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    drawn = written.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def pixels(figure: Figure, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """Return a figure as a BGR picture, and the columns of its first and last second.
+    """Return a figure as a BGR picture, and the columns of the first and last second in it.
 
     Args:
-        width, height: of the picture; the figure's size in inches is changed to have these proportions.
+        width, height: size of the picture; the figure is resized to it.
     """
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(100)
     figure.set_size_inches(width / 100, height / 100)
-    canvas.draw()
-    picture = np.asarray(canvas.buffer_rgba())[..., 2::-1]
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+    picture = np.asarray(canvas.buffer_rgba())[..., 2::-1]  # type: ignore[no-untyped-call]
     axes = figure.axes[-1]
     first, last = (float(axes.transData.transform((edge, 0.0))[0]) for edge in axes.get_xlim())
     return np.ascontiguousarray(picture, np.uint8), (first, last)
 
 
-def _broken(seconds: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Return a curve with a hole wherever answers failed to come."""
-    holes = np.flatnonzero(np.diff(seconds) > _LONGEST_STEP) + 1
-    return np.insert(seconds, holes, np.nan), np.insert(values, holes, np.nan)
-
-
-def _plot_weights(axes: Axes, course: Timeline) -> None:
-    curves = [
-        ("LiDAR", course.lidar_weight, _LIDAR, "-"),
-        ("cameras", course.camera_weight, _CAMERA, "-"),
-        (f"camera {course.watched}", course.watched_weight, _WATCHED, "--"),
+def _plot_weights(axes: Axes, timeline: Timeline) -> None:
+    curves: list[tuple[str, NDArray[np.float64], Colour, str]] = [
+        ("LiDAR", timeline.lidar_weight, _LIDAR, "-"),
+        ("cameras", timeline.camera_weight, _CAMERA, "-"),
     ]
-    for name, values, colour, style in curves[: 3 if course.watched else 2]:
-        points = _broken(course.seconds, values)
+    if timeline.failing_camera:
+        name = f"camera {timeline.failing_camera}"
+        curves.append((name, timeline.failing_camera_weight, _FAILING_CAMERA, "--"))
+    for name, values, colour, style in curves:
+        points = _with_gaps(timeline.seconds, values)
         axes.plot(*points, style, marker=".", markersize=4, linewidth=1.4, color=colour, label=name)
     axes.set_ylim(-0.03, 1.05)
     axes.set_ylabel("weight of\ndetections")
     axes.legend(loc="lower left", ncols=3, frameon=False, fontsize=8)
 
 
-def _plot_maps(axes: Axes, course: Timeline, seconds: float) -> None:
-    """Each sensor's row is as bright as its weight map is in the mean; grey where there was no map."""
-    names = sorted(course.maps, key=lambda name: (BEV, *RING).index(name) if name in (BEV, *RING) else len(RING) + 1)
-    columns = np.arange(0, seconds, _GRID_STEP)
-    strip = np.full((len(names), len(columns)), np.nan)
-    if len(course.seconds):
-        away = np.abs(columns[:, None] - course.seconds)
-        nearest = away.argmin(axis=1)
-        near = away.min(axis=1) <= _HOLD
-        for row, name in enumerate(names):
-            strip[row, near] = course.maps[name][nearest[near]]
-    axes.set_facecolor("#dfe3e8")
+def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
+    """Plot one row a sensor: the brightness is the mean of its weight map, grey means no map."""
+    order = (BEV, *CAMERA_GRID)
+    names = sorted(timeline.map_means, key=lambda name: order.index(name) if name in order else len(order))
+    axes.set_facecolor(_NO_MAP)
     axes.imshow(
-        strip,
+        _map_strip(timeline, names, seconds),
         cmap="inferno",
         vmin=0,
         vmax=1.0,
@@ -127,3 +111,54 @@ def _plot_maps(axes: Axes, course: Timeline, seconds: float) -> None:
     )
     axes.set_yticks(np.arange(len(names)) + 0.5, ["LiDAR" if name == BEV else name for name in names], fontsize=7)
     axes.set_ylabel("mean of\nthe maps")
+
+
+def _map_strip(timeline: Timeline, names: Sequence[str], seconds: float) -> NDArray[np.float64]:
+    """Return the maps' means (sensors, columns) at regular times; NaN without a frame nearby."""
+    columns = np.arange(0, seconds, _COLUMN_STEP)
+    strip = np.full((len(names), len(columns)), np.nan)
+    if len(timeline.seconds):
+        distances = np.abs(columns[:, None] - timeline.seconds)
+        nearest = distances.argmin(axis=1)
+        covered = distances.min(axis=1) <= _COLUMN_REACH
+        for row, name in enumerate(names):
+            strip[row, covered] = timeline.map_means[name][nearest[covered]]
+    return strip
+
+
+def _plot_recall(axes: Axes, timeline: Timeline) -> None:
+    points = _with_gaps(timeline.seconds, timeline.recall)
+    axes.plot(*points, ".-", color=_RECALL, markersize=4, linewidth=1.2)
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_ylabel("recall")
+
+
+def _plot_latency(axes: Axes, timeline: Timeline) -> None:
+    points = _with_gaps(timeline.seconds, timeline.milliseconds)
+    axes.plot(*points, ".-", color=_LATENCY, markersize=4, linewidth=1)
+    axes.set_ylim(0, None)
+    axes.set_ylabel("latency\n(ms)")
+
+
+def _mark_failures(axes: Axes, failures: Sequence[Failure], shaded: bool) -> None:
+    for failure in failures:
+        if shaded:
+            axes.axvspan(failure.begin, failure.end, color=_FAILURE, alpha=0.10, linewidth=0)
+        for edge in (failure.begin, failure.end):
+            axes.axvline(edge, color=_FAILURE, linewidth=0.8, alpha=0.6)
+
+
+def _label_failures(axes: Axes, failures: Sequence[Failure], seconds: float) -> None:
+    for failure in failures:
+        middle = (failure.begin + min(failure.end, seconds)) / 2
+        axes.annotate(
+            str(failure), (middle, 1.02), xycoords=("data", "axes fraction"), ha="center", color=_FAILURE, fontsize=9
+        )
+
+
+def _with_gaps(
+    seconds: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a curve that is interrupted where frames are missing."""
+    gaps = np.flatnonzero(np.diff(seconds) > _LONGEST_STEP) + 1
+    return np.insert(seconds, gaps, np.nan), np.insert(values, gaps, np.nan)

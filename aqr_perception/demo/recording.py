@@ -1,4 +1,4 @@
-"""What the node published while a drive was played."""
+"""Outputs of the node recorded during a drive."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,23 +10,22 @@ from numpy.typing import NDArray
 from aqr_perception.frame import Detections
 
 BEV = "bev"
-"""The bird's-eye view's name beside the cameras'."""
+"""Name of the bird's-eye view, next to the cameras' names."""
 
-RING = ("front_left", "front", "front_right", "back_left", "back", "back_right")
-"""Cameras as they are laid out for people, in rows of three."""
+CAMERA_GRID = ("front_left", "front", "front_right", "back_left", "back", "back_right")
+"""Order of the cameras in pictures, in rows of three."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the node said of one frame.
+class FrameRecord:
+    """Everything the node published for one frame.
 
     Attributes:
-        stamp_ns: the frame's.
-        detections: in the LiDAR's frame.
-        camera_names: of the cameras used, in the order of `Detections.camera_weights`.
-        left_out: why a sensor took no part, by the names of those that did not.
-        source: of the weights, ``router`` or ``attention``.
-        milliseconds: from the trigger to the published detections; None where the node did not tell.
+        stamp_ns: the frame's stamp.
+        detections: in the LiDAR frame.
+        camera_names: the cameras used, in the order of `Detections.camera_weights`.
+        unused: reason why a sensor was not used, by sensor name.
+        milliseconds: latency from the trigger to the published detections; None if the node did not publish it.
         pictures: JPEG files of the published pictures, by camera name and `BEV`.
         map_means: mean of the published weight maps, by the same names.
     """
@@ -34,32 +33,31 @@ class Answer:
     stamp_ns: int
     detections: Detections
     camera_names: tuple[str, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    source: str = "router"
+    unused: Mapping[str, str] = field(default_factory=dict)
     milliseconds: float | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     map_means: Mapping[str, float] = field(default_factory=dict)
 
     def picture(self, name: str) -> NDArray[np.uint8] | None:
-        """Return a published picture (H, W, 3) BGR; None where there was none."""
+        """Return a published picture, (H, W, 3) BGR, or None."""
         if name not in self.pictures:
             return None
         picture = cv2.imdecode(np.frombuffer(self.pictures[name], np.uint8), cv2.IMREAD_COLOR)
-        assert picture is not None  # we encoded it
+        assert picture is not None  # the recorder encoded it
         return picture.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """All answers to a drive, in order of their stamps.
+    """All frames of a drive, in the order of their stamps.
 
     Attributes:
-        model: what the node ran, in its own words.
-        trained: whether with weights; otherwise its detections mean nothing.
-        frames_dropped: frames that the node left out because a newer one was there.
+        model: the node's description of its model.
+        trained: False if the model has random weights; the detections are then meaningless.
+        frames_dropped: number of frames that the node dropped for newer ones.
     """
 
-    answers: Sequence[Answer]
+    frames: Sequence[FrameRecord]
     model: str
     trained: bool
     frames_dropped: int = 0

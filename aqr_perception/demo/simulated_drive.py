@@ -1,4 +1,4 @@
-"""The drive that the demo plays: simulated once, kept as a bag."""
+"""The simulated drive of the demo, stored as a bag."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from aqr_perception.simulator.rig import nuscenes_rig
 
 @dataclass(frozen=True)
 class DemoDrive:
-    """Which drive.
+    """Settings of the drive.
 
     Attributes:
-        seed: of the scene. Trainings start at seed 10 000, evaluations use 0 to 199: the demo's is in neither.
-        seconds: its length.
-        rate: sweeps, and pictures of each camera, a second.
-        picture: width and height in pixels: more than the small model's, for people, but less than twice as many, or
-            the node would decode them at half their size.
+        seed: seed of the scene. Training uses seeds from 10,000 on and evaluation 0 to 199, so the scene is new.
+        seconds: length of the drive.
+        rate: sweeps, and images of each camera, per second.
+        picture: image width and height in pixels. Larger than the input of aqr_tiny, to look good, but less than twice
+            as large: the node would decode larger images at half their size.
     """
 
     seed: int = 5005
@@ -28,12 +28,12 @@ class DemoDrive:
 
     @property
     def file_name(self) -> str:
-        """Name of its bag, another one for every drive and version of the simulated world."""
+        """Name of the bag; it differs for every drive and version of the simulator."""
         width, height = self.picture
         return f"drive_v{VERSION}_{self.seed}_{self.seconds:g}s_{self.rate:g}hz_{width}x{height}.mcap"
 
-    def bag(self, folder: Path, progress: bool = True) -> Path:
-        """Return its bag in a folder; simulate it where it is not there yet.
+    def ensure_bag(self, folder: Path, progress: bool = True) -> Path:
+        """Return the path of the bag in a folder; simulate the drive first if the bag does not exist.
 
         Raises:
             BagError: see `BagWriter`.

@@ -1,4 +1,4 @@
-"""What a drive's bag knows and the node is not told: the true objects, and where the cameras look."""
+"""Ground truth of a drive, read from its bag: true objects and camera geometry, which the node does not receive."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -16,34 +16,35 @@ from aqr_perception.frame import CLASSES, Detections
 from aqr_perception.geometry import invert, project, transform_points
 from aqr_perception.simulator.bag import LIDAR_FRAME, TRUTH_TOPIC
 
-_SAME_MOMENT_NS = 50_000_000
-"""A frame without LiDAR bears its newest picture's stamp, a little before the sweep that would have ended the turn."""
+_SAME_SWEEP_NS = 50_000_000
+"""A camera-only frame has the stamp of its newest image, which is a little older than the missing sweep's."""
 
 
-class CameraPose(NamedTuple):
-    """Where a camera looks: its picture's (width, height), (3, 3) intrinsics, (4, 4) LiDAR frame -> optical frame."""
+class CameraGeometry(NamedTuple):
+    """A camera's image size (width, height), (3, 3) intrinsics and (4, 4) LiDAR frame -> optical frame."""
 
     size: tuple[int, int]
     intrinsics: NDArray[np.float64]
     from_lidar: NDArray[np.float64]
 
-    def sees(self, boxes: NDArray) -> NDArray[np.bool_]:
-        """Return which boxes (N, >=3), LiDAR frame, have their centre in the picture."""
+    def in_view(self, boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return which boxes (N, >=3), LiDAR frame, have their centre in the image."""
         pixels, depths = project(self.intrinsics, transform_points(self.from_lidar, np.asarray(boxes, np.float64)))
         with np.errstate(invalid="ignore"):
             inside = ((pixels >= 0) & (pixels < self.size)).all(axis=1)
-        return inside & (depths > 0)
+        in_view: NDArray[np.bool_] = inside & (depths > 0)
+        return in_view
 
 
 @dataclass(frozen=True)
 class TrueObjects:
-    """The objects at one moment.
+    """The true objects at the time of one sweep.
 
     Attributes:
-        stamp_ns: the sweep's.
+        stamp_ns: the sweep's stamp.
         boxes: (N, 9) as `Detections.boxes`, LiDAR frame.
         labels: (N,) indices into `CLASSES`.
-        hit: (N,) whether the LiDAR, intact, hits the object: others are hidden or far.
+        hit: (N,) whether the intact LiDAR hits the object; the others are occluded or far.
     """
 
     stamp_ns: int
@@ -54,33 +55,38 @@ class TrueObjects:
 
 @dataclass(frozen=True)
 class DriveTruth:
-    """The truth of a whole drive.
+    """Ground truth of a whole drive.
 
     Attributes:
-        start_ns: the bag's first stamp, from which seconds are counted.
-        moments: in order of time, one a sweep.
+        start_ns: the bag's first stamp; the drive's seconds count from it.
+        sweeps: the true objects of each sweep, in order of time.
         cameras: by name.
     """
 
     start_ns: int
-    moments: Sequence[TrueObjects]
-    cameras: Mapping[str, CameraPose]
+    sweeps: Sequence[TrueObjects]
+    cameras: Mapping[str, CameraGeometry]
 
     def seconds(self, stamp_ns: int) -> float:
+        """Return the time since the start of the drive."""
         return (stamp_ns - self.start_ns) / 1e9
 
-    def moment_of(self, stamp_ns: int) -> int | None:
-        """Return the index of the moment that a frame of this stamp shows; None where there is none."""
-        stamps = [moment.stamp_ns for moment in self.moments]
+    def sweep_index(self, stamp_ns: int) -> int | None:
+        """Return the index of the sweep that a frame with this stamp belongs to; None if no sweep is close enough."""
+        stamps = [sweep.stamp_ns for sweep in self.sweeps]
         after = bisect.bisect_left(stamps, stamp_ns)
-        near = [index for index in (after - 1, after) if 0 <= index < len(stamps)]
-        best = min(near, key=lambda index: abs(stamps[index] - stamp_ns), default=None)
-        return None if best is None or abs(stamps[best] - stamp_ns) > _SAME_MOMENT_NS else best
+        neighbours = [index for index in (after - 1, after) if 0 <= index < len(stamps)]
+        nearest = min(neighbours, key=lambda index: abs(stamps[index] - stamp_ns), default=None)
+        return None if nearest is None or abs(stamps[nearest] - stamp_ns) > _SAME_SWEEP_NS else nearest
+
+    def sweep_at(self, stamp_ns: int) -> TrueObjects | None:
+        """Return the true objects of the sweep that a frame with this stamp belongs to."""
+        index = self.sweep_index(stamp_ns)
+        return None if index is None else self.sweeps[index]
 
 
-def detections_of(message: Any) -> Detections:
-    """Return a FusedDetectionArray, of rclpy or read from a bag, as `Detections` in the frame that its header names."""
-    found = message.detections
+def detections_from_message(message: Any) -> Detections:
+    """Return a FusedDetectionArray, from rclpy or a bag, as `Detections` in the frame of its header."""
     boxes = [
         [
             *(item.pose.position.x, item.pose.position.y, item.pose.position.z),
@@ -88,50 +94,55 @@ def detections_of(message: Any) -> Detections:
             2.0 * float(np.arctan2(item.pose.orientation.z, item.pose.orientation.w)),
             *(item.velocity.x, item.velocity.y),
         ]
-        for item in found
+        for item in message.detections
     ]
-    weights = [np.asarray(item.camera_weights, np.float32) for item in found]
+    weights = [np.asarray(item.camera_weights, np.float32) for item in message.detections]
     return Detections(
         boxes=np.array(boxes, np.float32).reshape(-1, 9),
-        scores=np.array([item.score for item in found], np.float32),
-        labels=np.array([CLASSES.index(item.class_name) for item in found], np.int64),
-        lidar_weight=np.array([item.lidar_weight for item in found], np.float32),
-        camera_weight=np.array([item.camera_weight for item in found], np.float32),
+        scores=np.array([item.score for item in message.detections], np.float32),
+        labels=np.array([CLASSES.index(item.class_name) for item in message.detections], np.int64),
+        lidar_weight=np.array([item.lidar_weight for item in message.detections], np.float32),
+        camera_weight=np.array([item.camera_weight for item in message.detections], np.float32),
         camera_weights=np.stack(weights) if weights else np.zeros((0, len(message.camera_names)), np.float32),
     )
 
 
 def read_truth(path: Path) -> DriveTruth:
-    """Read the truth of a bag that the simulator wrote.
+    """Read the ground truth of a simulated bag.
 
     Raises:
-        BagError: the bag is broken, or has no true objects.
+        BagError: the bag is broken or has no true objects.
     """
-    moments, infos, mounts = [], {}, {}
+    sweeps, infos, mounts = [], {}, {}
     with BagReader(path) as bag:
         start_ns = bag.start_ns
         topics = [topic.name for topic in bag.topics]
         if TRUTH_TOPIC not in topics:
             needed = f"{TRUTH_TOPIC}, as `aqr_perception simulate bag` writes it"
             raise BagError(f"{path}: found topics {', '.join(topics)}, needed {needed}")
-        told = [name for name in topics if name in (TRUTH_TOPIC, "/tf_static") or name.endswith("/camera_info")]
-        for message in bag.messages(told):
+        needed_topics = [name for name in topics if name in (TRUTH_TOPIC, "/tf_static") or _is_camera_info(name)]
+        for message in bag.messages(needed_topics):
             content = message.decode()
             if message.topic == TRUTH_TOPIC:
-                moments.append(_true_objects(content))
+                sweeps.append(_true_objects(content))
             elif message.topic == "/tf_static":
                 mounts.update({entry.child_frame_id: matrix(entry.transform) for entry in content.transforms})
             else:
                 infos[content.header.frame_id] = content
-    cameras = {
-        name: CameraPose(
-            (info.width, info.height), np.array(info.k).reshape(3, 3), invert(mounts[name]) @ mounts[LIDAR_FRAME]
-        )
-        for name, info in infos.items()
-    }
-    return DriveTruth(start_ns, moments, cameras)
+    cameras = {name: _camera_geometry(info, mounts[name], mounts[LIDAR_FRAME]) for name, info in infos.items()}
+    return DriveTruth(start_ns, sweeps, cameras)
+
+
+def _is_camera_info(topic: str) -> bool:
+    return topic.endswith("/camera_info")
+
+
+def _camera_geometry(info: Any, camera_mount: NDArray[np.float64], lidar_mount: NDArray[np.float64]) -> CameraGeometry:
+    """Return a camera's geometry from its CameraInfo and the (4, 4) poses of camera and LiDAR on the vehicle."""
+    intrinsics = np.array(info.k, np.float64).reshape(3, 3)
+    return CameraGeometry((info.width, info.height), intrinsics, invert(camera_mount) @ lidar_mount)
 
 
 def _true_objects(message: Any) -> TrueObjects:
-    found = detections_of(message)
-    return TrueObjects(stamp_to_ns(message.header.stamp), found.boxes, found.labels, found.scores > 0)
+    objects = detections_from_message(message)
+    return TrueObjects(stamp_to_ns(message.header.stamp), objects.boxes, objects.labels, objects.scores > 0)

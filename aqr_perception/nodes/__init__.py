@@ -1,1 +1,1 @@
-"""The ROS 2 side: messages in, messages out."""
+"""The ROS 2 nodes: all code that imports rclpy, except the recorder of the demo."""

@@ -1,12 +1,13 @@
-"""Plays a rosbag2 file over DDS, where there is no `ros2 bag play`: ``bag_player BAG [options]``."""
+"""Player of rosbag2 files over DDS, for systems without `ros2 bag play`: ``bag_player BAG [options]``."""
 
 import argparse
 import importlib
+import itertools
 import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,20 +29,25 @@ from aqr_perception.nodes.stamps import ns_to_stamp
 _CLOCK_PERIOD = 0.025
 _DISCOVERY_POLL = 0.02
 _DELIVERY_SECONDS = 10.0
-"""A message lost in a burst is sent again after Fast DDS's next heartbeat, which may be 3 s away."""
+"""Fast DDS resends a message lost in a burst after its next heartbeat, up to 3 s later."""
+
+_PROGRESS_FORMAT = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag [{elapsed}<{remaining}]"
 
 _log = logging.getLogger("bag_player")
 
 
 class BagPlayer:
-    """Publishes a bag's messages, as the bytes they are, at the pace at which they were recorded.
+    """Publishes the serialized messages of a bag at their recorded rate. Use it as a context manager.
 
-    Topics whose message package is not installed are left out with a warning. A topic offers the QoS with which it was
-    recorded. Use it as a context manager.
+    Topics whose message package is not installed are skipped with a warning. Each topic is published with its recorded
+    QoS.
 
     Args:
-        topics: play only these; none named: all.
-        clock: publish the bag's time on /clock too, for nodes with `use_sim_time`.
+        topics: topics to play; empty: all.
+        clock: also publish the bag's time on /clock, for nodes with `use_sim_time`.
+
+    Raises:
+        BagError: a topic is not in the bag, or none can be played.
     """
 
     def __init__(self, node: Node, bag: BagReader, topics: Sequence[str] = (), clock: bool = False) -> None:
@@ -71,7 +77,7 @@ class BagPlayer:
         self._publishers[topic.name] = self._node.create_publisher(message_class, topic.name, _profile(topic))
 
     def wait_for_subscribers(self, seconds: float) -> bool:
-        """Wait until every topic has a subscriber, at most so long; return whether they all have."""
+        """Wait at most `seconds` until every topic has a subscriber; return whether every topic has one."""
         deadline = time.monotonic() + seconds
         while any(publisher.get_subscription_count() == 0 for publisher in self._publishers.values()):
             if time.monotonic() >= deadline:
@@ -80,34 +86,35 @@ class BagPlayer:
         return True
 
     def play(self, rate: float = 1.0, start: float = 0.0, duration: float | None = None, progress: bool = True) -> int:
-        """Play once; return the number of messages published.
+        """Play the bag once; return the number of published messages.
 
         Args:
-            rate: bag seconds in a second.
-            start, duration: play this part of the bag, in seconds of the bag.
+            rate: playback speed; 1 is real time.
+            start, duration: part of the bag to play, in seconds of bag time.
+            progress: show a progress bar.
         """
         start_ns = self._bag.start_ns + round(start * 1e9)
         stop_ns = None if duration is None else start_ns + round(duration * 1e9)
         length = ((stop_ns or self._bag.end_ns) - start_ns) / 1e9
-        begun = time.monotonic()
+        started = time.monotonic()
         count = 0
-        with tqdm(total=round(max(length, 0.0), 3), unit="s", disable=not progress, bar_format=_BAR) as bar:
+        with tqdm(total=round(max(length, 0.0), 3), unit="s", disable=not progress, bar_format=_PROGRESS_FORMAT) as bar:
             for message in self._bag.messages(tuple(self._publishers), start_ns, stop_ns):
-                self._wait_until(message, start_ns, begun, rate)
+                self._wait_until_due(message, start_ns, started, rate)
                 self._publishers[message.topic].publish(message.data)
                 count += 1
                 bar.update((message.stamp_ns - start_ns) / 1e9 - bar.n)
         return count
 
-    def _wait_until(self, message: BagMessage, start_ns: int, begun: float, rate: float) -> None:
-        """Sleep until a message is due; keep /clock going meanwhile."""
-        due = begun + (message.stamp_ns - start_ns) / 1e9 / rate
-        while (left := due - time.monotonic()) > 0:
-            self._tick(message.stamp_ns - round(left * rate * 1e9))
-            time.sleep(min(left, _CLOCK_PERIOD) if self._clock else left)
-        self._tick(message.stamp_ns)
+    def _wait_until_due(self, message: BagMessage, start_ns: int, started: float, rate: float) -> None:
+        """Sleep until a message is due, and keep publishing /clock."""
+        due = started + (message.stamp_ns - start_ns) / 1e9 / rate
+        while (remaining := due - time.monotonic()) > 0:
+            self._publish_clock(message.stamp_ns - round(remaining * rate * 1e9))
+            time.sleep(min(remaining, _CLOCK_PERIOD) if self._clock else remaining)
+        self._publish_clock(message.stamp_ns)
 
-    def _tick(self, now_ns: int) -> None:
+    def _publish_clock(self, now_ns: int) -> None:
         if self._clock is not None:
             self._clock.publish(Clock(clock=ns_to_stamp(now_ns)))
 
@@ -117,23 +124,20 @@ class BagPlayer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the last messages time to arrive, unless interrupted, and take the publishers down."""
-        end = time.monotonic() + _DELIVERY_SECONDS
+        """Wait for the delivery of the last messages, unless interrupted, and destroy the publishers."""
+        deadline = time.monotonic() + _DELIVERY_SECONDS
         for publisher in self._publishers.values():
             if kind is None:
-                publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
+                publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
             self._node.destroy_publisher(publisher)
 
 
-_BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of the bag [{elapsed}<{remaining}]"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play a bag as the command line says; return the exit status (130 where interrupted)."""
+    """Play a bag; return the exit status (130 if interrupted)."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(levelname)s: %(message)s")
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(remove_ros_args(["bag_player", *arguments])[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with the publishers taken down
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C, and destroy the publishers
     rclpy.init(args=["bag_player", *arguments], signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node("bag_player")
@@ -152,34 +156,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _play(player: BagPlayer, options: argparse.Namespace) -> None:
     time.sleep(options.delay)
     player.wait_for_subscribers(options.wait)
-    for _ in _rounds(options.loop):
+    for _ in itertools.count() if options.loop else range(1):
         count = player.play(options.rate, options.start, options.duration, sys.stderr.isatty())
         if count == 0:
             raise BagError(f"{options.bag}: found no message in the part to play; check --start and --duration")
 
 
-def _rounds(endless: bool) -> Iterator[None]:
-    yield None
-    while endless:
-        yield None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bag_player", description="Play a rosbag2 file (mcap or sqlite3) over DDS.")
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
-    parser.add_argument("--rate", type=_positive, default=1.0, help="speed (default: %(default)s)")
-    parser.add_argument("--loop", action="store_true", help="start over at the end, until interrupted")
-    parser.add_argument("--clock", action="store_true", help="publish the bag's time on /clock")
-    parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="play only these")
-    parser.add_argument("--start", type=_not_negative, default=0.0, metavar="S", help="skip the bag's first seconds")
-    parser.add_argument("--duration", type=_positive, metavar="S", help="stop after so many seconds of the bag")
-    parser.add_argument("--delay", type=_not_negative, default=0.0, metavar="S", help="sleep before anything is played")
+    parser.add_argument("--rate", type=_positive, default=1.0, help="playback speed (default: %(default)s)")
+    parser.add_argument("--loop", action="store_true", help="play in a loop until interrupted")
+    parser.add_argument("--clock", action="store_true", help="publish the bag's time on /clock, for use_sim_time")
+    parser.add_argument("--topics", nargs="+", default=(), metavar="TOPIC", help="topics to play (default: all)")
+    parser.add_argument("--start", type=_not_negative, default=0.0, metavar="S", help="skip the first S seconds")
+    parser.add_argument("--duration", type=_positive, metavar="S", help="play only S seconds of the bag")
+    parser.add_argument("--delay", type=_not_negative, default=0.0, metavar="S", help="wait S seconds before playing")
     parser.add_argument(
         "--wait",
         type=_not_negative,
         default=2.0,
         metavar="S",
-        help="wait at most so long for a subscriber to every topic (default: %(default)s)",
+        help="wait at most S seconds for a subscriber to every topic (default: %(default)s)",
     )
     return parser
 
@@ -198,17 +196,18 @@ def _not_negative(text: str) -> float:
     return value
 
 
-def _message_class(type_name: str) -> type | None:
-    """Return the class of e.g. ``sensor_msgs/msg/Image``; None where its package is not installed."""
+def _message_class(type_name: str) -> type[Any] | None:
+    """Return the class of a type such as ``sensor_msgs/msg/Image``; None if its package is not installed."""
     package, *folders, name = type_name.split("/")
     try:
-        return getattr(importlib.import_module(".".join([package, *(folders or ["msg"])])), name)
+        message_class: type[Any] = getattr(importlib.import_module(".".join([package, *(folders or ["msg"])])), name)
     except (ImportError, AttributeError):
         return None
+    return message_class
 
 
 def _profile(topic: BagTopic) -> QoSProfile:
-    """Return the recorded publisher's QoS as far as it matters to subscribers; reliable and volatile where unknown."""
+    """Return the recorded depth, reliability and durability; reliable and volatile if none are recorded."""
     qos: Qos | None = topic.qos[0] if topic.qos else None
     latched = topic.name == "/tf_static" if qos is None else qos.durability.name == "TRANSIENT_LOCAL"
     best_effort = qos is not None and qos.reliability.name == "BEST_EFFORT"

@@ -1,4 +1,4 @@
-"""Health for /diagnostics: every configured sensor, the model and the frames."""
+"""Health of the sensors, the model and the frames, for /diagnostics."""
 
 import math
 import threading
@@ -12,60 +12,63 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from aqr_perception.nodes.input.frame_request import ON_PURPOSE, SensorUse
 
 WINDOW = 2.0
-"""Seconds over which rates are counted; a sensor that says nothing for longer is silent."""
+"""Seconds over which rates are measured; a sensor without messages for longer is silent."""
 
 
-class _Events:
-    """Moments at which something happened, seconds; those of the last `WINDOW` are kept."""
+class _EventRate:
+    """Rate of an event over the last `WINDOW` seconds.
+
+    Attributes:
+        latest: time of the last event, seconds; -inf before the first one.
+    """
 
     def __init__(self) -> None:
-        self._moments: deque[float] = deque()
+        self._times: deque[float] = deque()
         self.latest = -math.inf
 
     def add(self, now: float) -> None:
-        self._moments.append(now)
+        self._times.append(now)
         self.latest = now
-        self._forget(now)
+        self._drop_old(now)
 
-    def rate(self, now: float) -> float:
-        """Return events per second."""
-        self._forget(now)
-        return len(self._moments) / WINDOW
+    def per_second(self, now: float) -> float:
+        self._drop_old(now)
+        return len(self._times) / WINDOW
 
-    def _forget(self, now: float) -> None:
-        while self._moments and now - self._moments[0] > WINDOW:
-            self._moments.popleft()
+    def _drop_old(self, now: float) -> None:
+        while self._times and now - self._times[0] > WINDOW:
+            self._times.popleft()
 
 
 @dataclass
-class _Sensor:
-    """What is known of one sensor.
+class _SensorHistory:
+    """Recent history of one sensor.
 
     Attributes:
-        heard: its messages.
-        used: the frames that it took part in.
-        latest: its part in the latest frame.
-        problem: why it took no part against the user's will, the last time that this was so.
+        messages: the messages received.
+        frames: the frames that used the sensor.
+        last_use: the sensor's part in the latest frame.
+        last_problem: the latest reason why an enabled sensor was not used.
     """
 
-    heard: _Events = field(default_factory=_Events)
-    used: _Events = field(default_factory=_Events)
-    latest: SensorUse | None = None
-    problem: str = "none"
+    messages: _EventRate = field(default_factory=_EventRate)
+    frames: _EventRate = field(default_factory=_EventRate)
+    last_use: SensorUse | None = None
+    last_problem: str = "none"
 
 
 class Diagnostics:
-    """Collects what happened and tells it as diagnostic_msgs/DiagnosticArray. `now` is in seconds, monotonic.
+    """Collects events and reports them as diagnostic_msgs/DiagnosticArray. Thread-safe.
 
-    The methods may be called from several threads.
+    `now` is the time in seconds of a monotonic clock.
 
     Args:
-        sensors: names of all configured sensors, in the order in which they are told of.
+        sensors: names of all configured sensors, in the order of the report.
 
     Attributes:
-        model: what runs, for people.
-        model_error: why the model that was asked for last could not be loaded; empty where it was.
-        frame_error: what the last frame that failed raised; empty after a good one.
+        model: description of the running model.
+        model_error: why the latest requested model could not be loaded; empty if it could.
+        frame_error: the error of the latest frame if it failed; empty after a good frame.
     """
 
     def __init__(self, sensors: Sequence[str] = ()) -> None:
@@ -73,32 +76,27 @@ class Diagnostics:
         self.model_error = ""
         self.frame_error = ""
         self._lock = threading.Lock()
-        self._sensors = {name: _Sensor() for name in sensors}
-        self._frames = _Events()
+        self._sensors = {name: _SensorHistory() for name in sensors}
+        self._frames = _EventRate()
 
     def add_message(self, sensor: str, now: float) -> None:
-        """Note that a sensor sent something."""
+        """Count a sensor's message."""
         with self._lock:
-            self._sensors[sensor].heard.add(now)
+            self._sensors[sensor].messages.add(now)
 
     def add_frame(self, sensors: Sequence[SensorUse], now: float) -> None:
-        """Note which sensors took part in a frame."""
+        """Count a frame and record which sensors it used."""
         with self._lock:
             self._frames.add(now)
             for use in sensors:
-                sensor = self._sensors[use.name]
-                sensor.latest = use
-                if use.used:
-                    sensor.used.add(now)
-                elif use.reason not in ON_PURPOSE:
-                    sensor.problem = use.reason
+                self._add_use(self._sensors[use.name], use, now)
 
     def report(self, stamp: Time, now: float, processed: int, dropped: int, active: bool = True) -> DiagnosticArray:
-        """Return the state of things.
+        """Return the current state.
 
         Args:
-            processed, dropped: frames, since the node was activated.
-            active: whether frames are to be expected.
+            processed, dropped: number of frames since the node was activated.
+            active: whether the node is active and should produce frames.
         """
         message = DiagnosticArray()
         message.header.stamp = stamp
@@ -108,46 +106,57 @@ class Diagnostics:
         message.status = [frames, self._model_status(), *sensors]
         return message
 
+    def _add_use(self, sensor: _SensorHistory, use: SensorUse, now: float) -> None:
+        sensor.last_use = use
+        if use.used:
+            sensor.frames.add(now)
+        elif use.reason not in ON_PURPOSE:
+            sensor.last_problem = use.reason
+
     def _frame_status(self, now: float, processed: int, dropped: int, active: bool) -> DiagnosticStatus:
-        rate = self._frames.rate(now)
-        level, text = DiagnosticStatus.OK, f"{rate:.1f} frames/s"
-        if not active:
-            text = "not active"
-        elif self.frame_error:
-            level, text = DiagnosticStatus.ERROR, self.frame_error
-        elif rate == 0:
-            level, text = DiagnosticStatus.STALE, "no frames"
+        rate = self._frames.per_second(now)
+        level, text = self._frame_state(rate, active)
         return _status("frames", level, text, processed=processed, dropped=dropped, rate=f"{rate:.2f}")
+
+    def _frame_state(self, rate: float, active: bool) -> tuple[bytes, str]:
+        if not active:
+            return DiagnosticStatus.OK, "not active"
+        if self.frame_error:
+            return DiagnosticStatus.ERROR, self.frame_error
+        if rate == 0:
+            return DiagnosticStatus.STALE, "no frames"
+        return DiagnosticStatus.OK, f"{rate:.1f} frames/s"
 
     def _model_status(self) -> DiagnosticStatus:
         level = DiagnosticStatus.WARN if self.model_error else DiagnosticStatus.OK
         return _status("model", level, self.model_error or self.model, running=self.model)
 
-    def _sensor_status(self, name: str, sensor: _Sensor, now: float) -> DiagnosticStatus:
-        silence = now - sensor.heard.latest
-        level, text = self._sensor_state(sensor, silence, now)
+    def _sensor_status(self, name: str, sensor: _SensorHistory, now: float) -> DiagnosticStatus:
+        level, text = self._sensor_state(sensor, now)
+        silence = now - sensor.messages.latest
+        age = math.nan if sensor.last_use is None else sensor.last_use.age
         return _status(
             f"sensor {name}",
             level,
             text,
-            rate=f"{sensor.heard.rate(now):.2f}",
-            used_rate=f"{sensor.used.rate(now):.2f}",
+            rate=f"{sensor.messages.per_second(now):.2f}",
+            used_rate=f"{sensor.frames.per_second(now):.2f}",
             last_heard="never" if math.isinf(silence) else f"{silence:.1f} s ago",
-            age="unknown" if sensor.latest is None or math.isnan(sensor.latest.age) else f"{sensor.latest.age:.3f} s",
-            last_problem=sensor.problem,
+            age="unknown" if math.isnan(age) else f"{age:.3f} s",
+            last_problem=sensor.last_problem,
         )
 
-    def _sensor_state(self, sensor: _Sensor, silence: float, now: float) -> tuple[bytes, str]:
-        latest = sensor.latest
-        if latest is not None and latest.reason in ON_PURPOSE:
-            return DiagnosticStatus.OK, latest.reason
+    def _sensor_state(self, sensor: _SensorHistory, now: float) -> tuple[bytes, str]:
+        use, silence = sensor.last_use, now - sensor.messages.latest
+        if use is not None and use.reason in ON_PURPOSE:
+            return DiagnosticStatus.OK, use.reason
         if math.isinf(silence):
             return DiagnosticStatus.STALE, "no data"
         if silence > WINDOW:
             return DiagnosticStatus.STALE, f"silent for {silence:.0f} s"
-        if latest is None or now - self._frames.latest > WINDOW:
-            return DiagnosticStatus.OK, "heard, but no frames"
-        return (DiagnosticStatus.OK, "used") if latest.used else (DiagnosticStatus.WARN, latest.reason)
+        if use is None or now - self._frames.latest > WINDOW:
+            return DiagnosticStatus.OK, "receiving data, but no frames"
+        return (DiagnosticStatus.OK, "used") if use.used else (DiagnosticStatus.WARN, use.reason)
 
 
 def _status(name: str, level: bytes, message: str, **values: object) -> DiagnosticStatus:

@@ -152,7 +152,7 @@ class PerceptionNode(LifecycleNode):
             self._buffer.clear()
 
     def _tick(self) -> None:
-        if self._model.settle() and self._settings is not None:
+        if self._model.swap_if_loaded() and self._settings is not None:
             self._assembler.settings = self._seen(self._settings.assembler)
         self._poll()
 
@@ -166,7 +166,7 @@ class PerceptionNode(LifecycleNode):
 
     def _seen(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings with what the running model cannot look at; warn where nothing else is left."""
-        seen = self._model.look_at(settings)
+        seen = self._model.supported_settings(settings)
         if seen.is_blind:
             self.get_logger().warning(self._blindness())
         return seen
@@ -191,11 +191,11 @@ class PerceptionNode(LifecycleNode):
 
     def _check(self, wanted: Settings, running: Settings) -> None:
         model = wanted.model
-        if model != self._model.wanted:
+        if model != self._model.requested:
             if self._model.is_loading:
                 raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
             check_model(model.preset, model.checkpoint, model.device, model.precision)
-        elif wanted.assembler != running.assembler and self._model.look_at(wanted.assembler).is_blind:
+        elif wanted.assembler != running.assembler and self._model.supported_settings(wanted.assembler).is_blind:
             raise OptionError(self._blindness())
         if wanted.detection.weights_source == "router" and not self._model.detector.has_router:
             raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
@@ -208,8 +208,8 @@ class PerceptionNode(LifecycleNode):
         self._pipeline.options = self._settings.detection
         if self._settings.assembler != before.assembler:
             self._assembler.settings = self._seen(self._settings.assembler)
-        if self._settings.model != self._model.wanted:
-            self._model.replace(self._settings.model)
+        if self._settings.model != self._model.requested:
+            self._model.start_loading(self._settings.model)
 
     def _restore_model(self, running: ModelSettings) -> None:
         """Give the parameters the running model's values again."""

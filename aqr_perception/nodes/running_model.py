@@ -1,8 +1,8 @@
-"""The model that runs, and its exchange for another one that is loaded beside it."""
+"""The running model, and its replacement by a model that loads in the background."""
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from aqr_perception.detector import Detector
@@ -14,21 +14,21 @@ DetectorFactory = Callable[[str, str | None, str, str], Detector]
 
 
 class RunningModel:
-    """Owns the detector. Loading goes on in a thread of its own, everything else in the caller's.
+    """Owns the detector. Models load in a background thread; everything else happens in the caller's thread.
 
     Args:
-        settings: of the model to begin with.
+        settings: the first model.
         factory: makes a detector from preset, checkpoint, device and precision.
-        logger: the node's.
-        restore: called with the running model's settings after another one could not be loaded.
+        logger: the node's logger.
+        restore: called with the running model's settings after another model failed to load.
 
     Attributes:
-        detector: the running one.
-        running: its settings.
-        wanted: the settings of the model being loaded, or of the running one.
+        detector: the running model.
+        running: settings of the running model.
+        requested: settings of the model being loaded, or of the running one.
 
     Raises:
-        PresetError, CheckpointError, DeviceError: the model to begin with cannot be loaded.
+        PresetError, CheckpointError, DeviceError: the first model cannot be loaded.
     """
 
     def __init__(
@@ -42,60 +42,64 @@ class RunningModel:
         self._factory, self._diagnostics, self._logger, self._restore = factory, diagnostics, logger, restore
         self._loader = ThreadPoolExecutor(1, "aqr_perception loader")
         self._loading: Future[Detector] | None = None
-        self.wanted = settings
+        self.requested = settings
         self._run(self._load(settings))
 
     @property
     def is_loading(self) -> bool:
         return self._loading is not None
 
-    def replace(self, wanted: ModelSettings) -> None:
-        """Begin to load another model; the running one goes on until `settle` has found it loaded."""
-        self.wanted = wanted
-        self._loading = self._loader.submit(self._load, wanted)
+    def start_loading(self, requested: ModelSettings) -> None:
+        """Start loading another model; the current one runs until `swap_if_loaded` replaces it."""
+        self.requested = requested
+        self._loading = self._loader.submit(self._load, requested)
 
-    def settle(self) -> bool:
-        """Put a model that is loaded by now in the running one's place, or tell that it could not be.
+    def swap_if_loaded(self) -> bool:
+        """Replace the running model if loading has finished; return whether the running model changed.
 
-        Returns:
-            whether the running model is another one now.
+        A model that failed to load is reported, and the current one keeps running.
         """
         if self._loading is None or not self._loading.done():
             return False
         loading, self._loading = self._loading, None
-        error = loading.exception()  # whatever a checkpoint may hold, the running model goes on
+        error = loading.exception()  # any exception: a bad checkpoint must not stop the running model
         if error is None:
             self._run(loading.result())
-            return True
-        self._diagnostics.model_error = f"model.preset {self.wanted.preset} could not be loaded: {error}"
-        self._logger.error(f"{self._diagnostics.model_error}; {self.running.preset} goes on")
-        self.wanted = self.running
-        self._restore(self.running)
-        return False
+        else:
+            self._keep_running(error)
+        return error is None
 
     def close(self) -> None:
-        """Wait for what is being loaded, and forget it."""
+        """Wait until loading has finished, and discard the loaded model."""
         self._loader.shutdown()
         self._loading = None
 
-    def look_at(self, settings: AssemblerSettings) -> AssemblerSettings:
-        """Return the settings as they suit the running model.
+    def supported_settings(self, settings: AssemblerSettings) -> AssemblerSettings:
+        """Return the settings limited to what the running model uses.
 
-        The sensors that it cannot look at are in `unseen`, and there are no more sweeps than it was trained with.
+        Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that
+        the model was trained with.
         """
         cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
-        lidar = set() if self.detector.uses_lidar or not settings.lidar_topic else {LIDAR}
+        lidar = {LIDAR} if settings.lidar_topic and not self.detector.uses_lidar else set()
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
-        return replace(settings, unseen=frozenset(cameras | lidar), max_sweeps=sweeps)
+        return dataclasses.replace(settings, unseen=frozenset(cameras | lidar), max_sweeps=sweeps)
 
     def _load(self, model: ModelSettings) -> Detector:
         return self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
 
     def _run(self, detector: Detector) -> None:
-        self.detector, self.running = detector, self.wanted
+        self.detector, self.running = detector, self.requested
         source = "weights from its router" if detector.has_router else "weights from attention mass"
         self._diagnostics.model = (
             f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {detector.weights}"
         )
         self._diagnostics.model_error = ""
         self._logger.info(f"running {self._diagnostics.model}")
+
+    def _keep_running(self, error: BaseException) -> None:
+        problem = f"model.preset {self.requested.preset} could not be loaded: {error}"
+        self._diagnostics.model_error = problem
+        self._logger.error(f"{problem}; {self.running.preset} keeps running")
+        self.requested = self.running
+        self._restore(self.running)

@@ -1,1 +1,1 @@
-"""Training: data sets, augmentation, sensor corruption, losses and the loop."""
+"""Training of detection models: the loop, the losses, and resumable training states."""

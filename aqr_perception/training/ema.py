@@ -1,73 +1,43 @@
-"""An exponential moving average of a model's weights, which detects better than the weights themselves."""
+"""Exponential moving average of a model's weights, which detects better than the weights themselves."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
-from aqr_perception.training.sharding import local, share, whole
 
+def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
+    """Return an average that starts with the model's present weights; its `module` is in eval mode.
 
-class Ema:
-    """The average of a model's parameters over its steps; buffers, such as batch norm statistics, are copied.
-
-    The decay is ramped as (1 + n) / (10 + n) after n updates, so that the random first weights are soon forgotten.
-    Sharded parameters are averaged shard by shard.
-
-    Attributes:
-        decay: the highest, reached after about 9 / (1 - decay) updates.
-        updates: how often `update` was called.
+    Parameters are averaged, buffers such as batch norm statistics are copied. In update n = 0, 1, ... the decay is at
+    most (1 + n) / (10 + n), which quickly removes the random first weights; it reaches `decay` after about
+    9 / (1 - decay) updates.
     """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self._model = model
-        self._average = {name: tensor.detach().clone() for name, tensor in self._live().items()}
-        self._averaged = [name for name, _ in model.named_parameters()]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take the model's present weights into the average."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        live = self._live()
-        averages = [local(self._average[name]) for name in self._averaged]
-        torch._foreach_lerp_(averages, [local(live[name]) for name in self._averaged], 1.0 - decay)
-        for name in live.keys() - set(self._averaged):
-            self._average[name].copy_(live[name])
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Give the model the averaged weights for a while, and its own back afterwards."""
-        live = self._live()
-        own = {name: local(tensor).clone() for name, tensor in live.items()}
-        try:
-            _copy(live, {name: local(tensor) for name, tensor in self._average.items()})
-            yield
-        finally:
-            _copy(live, own)
-
-    def state_dict(self) -> dict[str, object]:
-        """Return the average, whole and on the CPU, under the model's keys. Every process must ask for it."""
-        return {"updates": self.updates, "average": self.whole()}
-
-    def whole(self) -> dict[str, Tensor]:
-        """Return the averaged weights, whole and on the CPU. Every process must ask for them."""
-        return {name: whole(value) for name, value in self._average.items()}
-
-    def load_state_dict(self, updates: int, average: Mapping[str, Tensor]) -> None:
-        """Go on from a `state_dict`."""
-        self.updates = updates
-        _copy(self._average, {name: local(share(average[name], like)) for name, like in self._average.items()})
-
-    def _live(self) -> dict[str, Tensor]:
-        """Return the model's own tensors: changing them changes the model."""
-        return {name: tensor.detach() for name, tensor in self._model.state_dict(keep_vars=True).items()}
+    average = AveragedModel(model, multi_avg_fn=_increasing_decay(decay))
+    # The first call only copies. Making it here lets the first training step average the first weights as well.
+    average.update_parameters(model)
+    average.module.requires_grad_(False).eval()
+    return average
 
 
-@torch.no_grad()
-def _copy(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    for name, tensor in into.items():
-        local(tensor).copy_(values[name])
+def average_state(average: AveragedModel) -> dict[str, Any]:
+    """Return the number of updates, and the averaged weights under the model's own keys."""
+    return {"updates": int(average.n_averaged) - 1, "average": dict(average.module.state_dict())}
+
+
+def load_average_state(average: AveragedModel, state: Mapping[str, Any]) -> None:
+    """Continue from an `average_state`."""
+    average.module.load_state_dict(state["average"])
+    average.n_averaged.fill_(state["updates"] + 1)
+
+
+def _increasing_decay(highest: float) -> Callable[[PARAM_LIST, PARAM_LIST, Tensor | int], None]:
+    """Return the function by which `AveragedModel` averages parameters after its first call."""
+
+    def update(averages: PARAM_LIST, weights: PARAM_LIST, calls: Tensor | int) -> None:
+        count = int(calls)
+        decay = min(highest, count / (9 + count))  # (1 + n) / (10 + n), because the count is n + 1
+        get_ema_multi_avg_fn(decay)(averages, weights, calls)  # type: ignore[no-untyped-call]  # untyped in PyTorch
+
+    return update

@@ -1,39 +1,40 @@
-"""A training that is asked to stop finishes its step first."""
+"""Signals that ask a training to stop after its current step."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopRequest:
-    """Notes SIGINT (Ctrl-C) and SIGTERM inside its ``with`` block; the second one acts as usual.
+    """Records SIGINT (Ctrl-C) and SIGTERM inside its ``with`` block; a second signal has its usual effect.
 
     Attributes:
-        signal_name: of the signal that came; None until then.
+        signal_name: name of the signal that was received; None before.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
-        self._usual: dict[signal.Signals, object] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        # Python hands signals to the main thread alone.
+        # Python delivers signals only to the main thread, and lets only that thread set handlers.
         if threading.current_thread() is threading.main_thread():
-            self._usual = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+            self._previous_handlers = {number: signal.signal(number, self._record) for number in self._SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._restore_handlers()
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
-        self._restore()
+        self._restore_handlers()
 
-    def _restore(self) -> None:
-        for number, handler in self._usual.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._usual = {}
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}

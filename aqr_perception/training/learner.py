@@ -1,11 +1,11 @@
-"""A model that learns: loss, gradients, optimiser and weight average of one training step."""
+"""Model, optimiser and weight average of a training, and the optimiser step that changes them."""
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,57 +14,52 @@ from torch import Tensor, nn
 from aqr_perception.data.batch import Batch
 from aqr_perception.devices import choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
-from aqr_perception.training.ema import Ema
-from aqr_perception.training.sharding import load_optimizer_state, local, optimizer_state, share, whole
+from aqr_perception.training.ema import average_state, averaged_model, load_average_state
 from aqr_perception.training.trainable import freeze, parameter_groups, set_mode
 from aqr_perception.training.training_options import TrainOptions
 
 _log = logging.getLogger(__name__)
 
-_MOST_SKIPPED = 20
-"""Steps in a row without a finite loss and gradient after which the training gives up."""
+_MAX_SKIPPED = 20
+"""The training gives up after this many steps in a row without a finite loss and gradient."""
 
 _BETAS = (0.9, 0.99)
 
 
 class TrainingError(ValueError):
-    """The training cannot go on; the message says why and what to change."""
+    """The training cannot continue; the message gives the reason and what to change."""
 
 
-class StepFigures(NamedTuple):
-    """What one step was like: the same in all processes but for the wait.
+class StepMetrics(NamedTuple):
+    """Losses and gradient of one optimiser step.
 
     Attributes:
-        losses: parts by name, means over forward passes and processes.
-        gradient_norm: before clipping.
-        skipped: whether a figure was not finite, and the model was left as it was.
-        waited: seconds for data.
+        losses: parts of the loss by name, means over forward passes and processes.
+        gradient_norm: before clipping, the mean over processes.
+        skipped: whether a loss or the gradient was not finite, which leaves the model unchanged.
+        data_seconds: time this process waited for data.
     """
 
     losses: dict[str, float]
     gradient_norm: float
     skipped: bool
-    waited: float
+    data_seconds: float
 
     def curves(self, learning_rate: float, seconds: float, samples: int) -> dict[str, float]:
-        """Return the figures by TensorBoard tag, with those of a step that took so long for so many samples."""
+        """Return the values by TensorBoard tag, given the step's duration and number of samples."""
         return {
             **{f"loss/{name}": value for name, value in self.losses.items()},
             "loss/total": sum(self.losses.values()),
             "training/learning_rate": learning_rate,
             "training/gradient_norm": self.gradient_norm,
             "training/seconds_per_step": seconds,
-            "training/seconds_waiting_for_data": self.waited,
+            "training/seconds_waiting_for_data": self.data_seconds,
             "training/samples_per_second": samples / seconds,
         }
 
 
 class Learner(Generic[ModelT]):
-    """A model on its device with everything that changes it, but for the data.
-
-    Attributes:
-        average: of the model's weights.
-    """
+    """A model on its device with its optimiser, gradient scaler and weight average."""
 
     def __init__(
         self,
@@ -79,113 +74,129 @@ class Learner(Generic[ModelT]):
         model.to(device)
         freeze(model, options.train)
         set_mode(model, options.train)
-        self.loss = ParallelLoss(model, step_loss, processes, device, options.shard)
+        self._loss = ParallelLoss(model, step_loss, processes, device)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(model, options), betas=_BETAS, weight_decay=options.weight_decay, fused=True
         )
         self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
-        self.average = Ema(model, options.ema_decay)
+        self._average = averaged_model(model, options.ema_decay)
         self._skipped_in_row = 0
 
-    def learn(self, batches: Iterator[Batch], step: int, learning_rate: float) -> StepFigures:
-        """Do optimiser step number `step`, counted from 1, on the next batches.
+    @property
+    def averaged(self) -> ModelT:
+        """The model with averaged weights, in eval mode."""
+        return cast(ModelT, self._average.module)
+
+    def step(self, batches: Iterator[Batch], number: int, learning_rate: float) -> StepMetrics:
+        """Do optimiser step `number`, counted from 1, on the next batches.
 
         Raises:
-            TrainingError: losses stay non-finite, or nothing trained takes part in the loss.
+            TrainingError: losses stay non-finite, or no trained parameter takes part in the loss.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate * group["factor"]
-        # A forward pass of broken data breaks the running statistics of batch norm, too.
+        self._set_learning_rate(learning_rate)
+        # A forward pass of broken data also breaks the running statistics of batch norm.
         buffers = [buffer.clone() for buffer in self._model.buffers()]
-        parts, waited = self._gradients(batches, step)
+        local_losses, data_seconds = self._accumulate_gradients(batches, number)
         self._scaler.unscale_(self._optimizer)
-        norm = whole(nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
-        losses, gradient_norm = self._means(parts, norm)
-
-        skipped = not all(map(math.isfinite, (*losses.values(), gradient_norm)))
-        if not skipped:
+        local_norm = nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm)
+        losses, gradient_norm = self._means_over_processes(local_losses, local_norm)
+        finite = all(map(math.isfinite, (*losses.values(), gradient_norm)))
+        if finite:
             self._scaler.step(self._optimizer)
+            self._average.update_parameters(self._model)
+        else:
+            self._restore_buffers(buffers)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        if skipped:
-            for buffer, before in zip(self._model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            self._report_skipped(step, losses, gradient_norm)
-        else:
-            self.average.update()
-            self._skipped_in_row = 0
-        return StepFigures(losses, gradient_norm, skipped, waited)
+        self._skipped_in_row = 0 if finite else self._skipped_in_row + 1
+        if not finite:
+            self._report_skipped(number, losses, gradient_norm)
+        return StepMetrics(losses, gradient_norm, not finite, data_seconds)
 
-    def _gradients(self, batches: Iterator[Batch], step: int) -> tuple[dict[str, Tensor], float]:
-        """Add up a step's gradients; return the loss's parts and the seconds waited for data."""
-        passes, waited = self._options.accumulate, 0.0
-        parts: dict[str, Tensor] = {}
-        for part in range(passes):
-            asked = time.perf_counter()
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group["factor"]
+
+    def _accumulate_gradients(self, batches: Iterator[Batch], step: int) -> tuple[dict[str, Tensor], float]:
+        """Run the forward and backward passes of a step; return the mean losses and the seconds spent on data."""
+        passes, data_seconds = self._options.accumulate, 0.0
+        means: dict[str, Tensor] = {}
+        for index in range(passes):
+            started = time.perf_counter()
             batch = next(batches).to(self._device)
-            waited += time.perf_counter() - asked
-            with self.loss.accumulating(last=part == passes - 1):
-                with self._autocast():
-                    losses = self.loss(batch, self._generator(step, part))
-                total = torch.stack([loss.float() for loss in losses.values()]).sum() / passes
-                if not total.requires_grad:
-                    raise TrainingError(
-                        f"no trained parameter takes part in the loss (train {self._options.train!r}, losses "
-                        f"{sorted(losses)}): train all, or switch the router on"
-                    )
-                self._scaler.scale(total).backward()
+            data_seconds += time.perf_counter() - started
+            with self._loss.accumulation(last=index == passes - 1):
+                losses = self._forward(batch, step, index)
+                self._backward(losses)
             for name, loss in losses.items():
-                parts[name] = parts.get(name, 0.0) + loss.detach().float() / passes
-        return parts, waited
+                means[name] = means.get(name, 0.0) + loss.detach().float() / passes
+        return means, data_seconds
 
-    def _means(self, parts: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
-        """Return losses and gradient norm that all processes go by: one wait for the device a step."""
-        names = sorted(parts)
-        own = torch.stack([*(parts[name] for name in names), norm.to(self._device, torch.float32)])
-        *losses, gradient_norm = (self._processes.sum(own) / self._processes.size).tolist()
-        return dict(zip(names, losses, strict=True)), gradient_norm
+    def _forward(self, batch: Batch, step: int, index: int) -> dict[str, Tensor]:
+        """Return the losses of forward pass number `index` of a step."""
+        with self._autocast():
+            return self._loss(batch, self._generator(step, index))
 
-    def _report_skipped(self, step: int, losses: dict[str, float], norm: float) -> None:
-        self._skipped_in_row += 1
-        broken = [f"loss {name} {value}" for name, value in losses.items() if not math.isfinite(value)]
-        found = ", ".join([*broken, f"gradient norm {norm}"])
-        if self._processes.writes:
-            if self._scaler.is_enabled() and not broken:
-                _log.info("step %d is skipped: its gradients overflow fp16, whose scale is halved", step)
-            else:
-                _log.warning("step %d is skipped: %s", step, found)
-        if self._skipped_in_row >= _MOST_SKIPPED:
+    def _backward(self, losses: dict[str, Tensor]) -> None:
+        """Add the gradients of one forward pass."""
+        total = torch.stack([loss.float() for loss in losses.values()]).sum() / self._options.accumulate
+        if not total.requires_grad:
             raise TrainingError(
-                f"step {step} was the {_MOST_SKIPPED}th in a row without a finite loss and gradient ({found}): resume "
-                "from the last checkpoint with a lower learning rate or in bf16 or fp32, and check the data"
+                f"no trained parameter takes part in the loss (train {self._options.train!r}, losses "
+                f"{sorted(losses)}): use train all, or switch the router on"
             )
+        torch.autograd.backward(self._scaler.scale(total))
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self._dtype == torch.float32 else torch.autocast(self._device.type, self._dtype)
 
-    def _generator(self, step: int, part: int) -> torch.Generator:
-        """Return the random numbers of one forward pass: a function of the seed, not of what was drawn before."""
-        entropy = np.random.SeedSequence((self._options.seed, self._processes.rank, step, part))
+    def _generator(self, step: int, index: int) -> torch.Generator:
+        """Return the random numbers of one forward pass, which do not depend on earlier passes."""
+        entropy = np.random.SeedSequence((self._options.seed, self._processes.rank, step, index))
         return torch.Generator(self._device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
+    def _means_over_processes(self, losses: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
+        """Return losses and gradient norm, the same in all processes; waits for the device once."""
+        names = sorted(losses)
+        local = torch.stack([*(losses[name] for name in names), norm.to(self._device, torch.float32)])
+        *means, gradient_norm = (self._processes.sum(local) / self._processes.size).tolist()
+        return dict(zip(names, means, strict=True)), gradient_norm
+
+    def _restore_buffers(self, buffers: Sequence[Tensor]) -> None:
+        for buffer, before in zip(self._model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def _report_skipped(self, step: int, losses: dict[str, float], norm: float) -> None:
+        broken = [f"loss {name} {value}" for name, value in losses.items() if not math.isfinite(value)]
+        values = ", ".join([*broken, f"gradient norm {norm}"])
+        if self._processes.is_main:
+            if self._scaler.is_enabled() and not broken:
+                _log.info("step %d is skipped: its gradients overflow fp16; the loss scale is halved", step)
+            else:
+                _log.warning("step %d is skipped: %s", step, values)
+        if self._skipped_in_row >= _MAX_SKIPPED:
+            raise TrainingError(
+                f"step {step} was the {_MAX_SKIPPED}th in a row without a finite loss and gradient ({values}): resume "
+                "from the last checkpoint with a lower learning rate or in bf16 or fp32, and check the data"
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, average, moments and scale as whole tensors on the CPU. Every process must ask for it."""
+        """Return weights, average, optimiser moments and loss scale."""
         return {
-            "model": {name: whole(tensor) for name, tensor in self._model.state_dict().items()},
-            "ema": self.average.state_dict(),
-            "optimizer": optimizer_state(self._optimizer),
+            "model": dict(self._model.state_dict()),
+            "ema": average_state(self._average),
+            "optimizer": self._optimizer.state_dict()["state"],
             "scaler": self._scaler.state_dict(),
             "skipped_in_row": self._skipped_in_row,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of the same model."""
-        for name, tensor in self._model.state_dict().items():
-            local(tensor).copy_(local(share(state["model"][name], tensor)))
-        self.average.load_state_dict(**state["ema"])
-        load_optimizer_state(self._optimizer, state["optimizer"])
+        """Continue from a `state_dict` of the same model, with the present learning rate and weight decay."""
+        self._model.load_state_dict(state["model"])
+        load_average_state(self._average, state["ema"])
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         self._skipped_in_row = state["skipped_in_row"]

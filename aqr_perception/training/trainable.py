@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how fast."""
+"""Trained and frozen parameters, and the learning rates of parameter groups."""
 
 from typing import Any
 
@@ -14,39 +14,39 @@ _BRANCHES = {"camera-branch": CAMERA_BRANCH, "lidar-branch": LIDAR_BRANCH, "bran
 
 
 def router_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """Return what the names of the router's parameters begin with: a model's own ``router_prefixes``, or AQR's."""
+    """Return the prefixes of the router's parameters: the model's ``router_prefixes``, AQR's by default."""
     return getattr(model, "router_prefixes", (ROUTER_PREFIX,))
 
 
 def freeze(model: nn.Module, train: Trained) -> None:
-    """Let gradients reach what is trained alone.
+    """Let gradients reach only the trained parameters.
 
     Raises:
-        OptionError: the model has no parameter of what was to be trained.
+        OptionError: the model has no such parameter.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_is_trained(model, name, train))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         prefixes = router_prefixes(model) if train == "aqr" else _BRANCHES.get(train, ())
         raise OptionError(
-            f"train is {train!r}, but the model has no parameter under {' or '.join(map(repr, prefixes))}: "
-            "use train all"
+            f"train is {train!r}, but the model has no parameter that begins with "
+            f"{' or '.join(map(repr, prefixes))}: use train all"
         )
 
 
 def set_mode(model: nn.Module, train: Trained) -> None:
-    """Put what is trained into training mode; what is frozen keeps its batch norm statistics, too."""
+    """Put trained modules into training mode and frozen ones into eval mode, which keeps batch norm statistics."""
     for name, module in model.named_modules():
         module.training = train == "all" or _is_trained(model, f"{name}.", train)
 
 
-def branches_trained(train: Trained) -> bool:
-    """Return whether anything before the tokens is trained."""
-    return train == "all" or branches_alone(train)
+def trains_branches(train: Trained) -> bool:
+    """Return whether image or point branch are trained."""
+    return train == "all" or trains_only_branches(train)
 
 
-def branches_alone(train: Trained) -> bool:
-    """Return whether nothing after the proposals is trained."""
+def trains_only_branches(train: Trained) -> bool:
+    """Return whether the decoder is not trained and need not run."""
     return train in _BRANCHES
 
 
@@ -60,9 +60,11 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 
 
 def _is_trained(model: nn.Module, name: str, train: Trained) -> bool:
+    if train == "all":
+        return True
     if train == "aqr":
         return name.startswith(router_prefixes(model))
     branches = branches_of(model)
     if train == "head":
         return not name.startswith(branches)
-    return train == "all" or name.startswith(tuple(set(_BRANCHES[train]) & set(branches)))
+    return name.startswith(tuple(set(_BRANCHES[train]) & set(branches)))

@@ -1,4 +1,4 @@
-"""How a training runs, validated as a whole."""
+"""Options of a training, validated as a whole."""
 
 import dataclasses
 import math
@@ -13,31 +13,30 @@ Trained = Literal["all", "aqr", "branches", "camera-branch", "lidar-branch", "he
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a training runs. Exactly one of `steps`, `epochs` and `minutes` says how long.
+    """Options of a training. Exactly one of `steps`, `epochs` and `minutes` gives its length.
 
     Attributes:
         steps: optimiser steps.
-        epochs: passes over the data; need not be whole.
-        minutes: of wall clock, those before a resume included. Only in this mode does the machine's speed change what
-            is computed.
-        batch_size: samples of one forward pass of one process.
+        epochs: passes over the data, not necessarily a whole number.
+        minutes: wall-clock time, including the time before a resume. Only with this option do the results depend on
+            the machine's speed.
+        batch_size: samples of one forward pass in one process.
         accumulate: forward passes whose gradients make one step.
-        learning_rate: the highest of the schedule.
-        backbone_factor: learning rate of the image backbone relative to the rest: 0.1 suits a pretrained one.
-        schedule: how the learning rate goes; see `schedule.learning_rate_factor`.
-        warmup: share of the training in which it rises; None for the schedule's usual one.
+        learning_rate: highest learning rate of the schedule.
+        backbone_factor: learning rate of the image backbone relative to the rest: 0.1 suits a pretrained backbone.
+        schedule: course of the learning rate; see `schedule.learning_rate_factor`.
+        warmup: share of the training in which the rate rises; None for the schedule's default.
         weight_decay: AdamW's.
-        clip_norm: gradients longer than this are shortened to it.
-        ema_decay: share of the averaged weights that one step keeps, once the average is under way.
-        train: ``all``; ``aqr``: the router alone; ``branches``: image and point branch with their proposals, without
-            the decoder; ``camera-branch``, ``lidar-branch``: one of them; ``head``: everything but these. What is not
-            trained is frozen, batch norm statistics included.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process takes its own.
+        clip_norm: longer gradients are scaled down to this norm.
+        ema_decay: share of the averaged weights that each step keeps, after the first steps.
+        train: trained parameters: ``all``; ``aqr``: the router; ``branches``: image and point branch with their
+            proposals, without the decoder; ``camera-branch``, ``lidar-branch``: one of the branches; ``head``: all but
+            the branches. The rest is frozen, including batch norm statistics.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process uses its own GPU.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` of the forward pass; weights stay in fp32.
-        shard: split parameters, gradients and optimiser state over the processes (FSDP2) instead of copying them.
-        overfit: see one batch again and again, to show that the model can learn at all.
-        workers: processes that prepare samples; 0 does it in the training process. The samples are the same.
-        seed: of the data's order, its augmentation and everything random in a step.
+        overfit: repeat a single batch, to show that the model can learn at all.
+        workers: processes that prepare samples; with 0 the training process does. The samples are the same.
+        seed: of the order of the data, its augmentation and everything random in a step.
         checkpoint_every: steps between two checkpoints.
         validate_every: steps between two validations; 0 for none.
         log_every: steps whose means make one point of a TensorBoard curve.
@@ -58,7 +57,6 @@ class TrainOptions:
     train: Trained = "all"
     device: str = "auto"
     precision: str = "auto"
-    shard: bool = False
     overfit: bool = False
     workers: int = 2
     seed: int = 0
@@ -67,12 +65,7 @@ class TrainOptions:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        lengths = {name: getattr(self, name) for name in ("steps", "epochs", "minutes")}
-        given = {name: length for name, length in lengths.items() if length is not None}
-        if len(given) != 1:
-            raise OptionError(f"the length of the training is given by {sorted(given)}: give one of {sorted(lengths)}")
-        for name, length in given.items():
-            self._require(name, 0 < length < math.inf, "positive")
+        self._require_one_length()
         for name in ("batch_size", "accumulate", "checkpoint_every", "log_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("workers", "seed", "validate_every", "weight_decay", "backbone_factor"):
@@ -84,16 +77,27 @@ class TrainOptions:
         self._require("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}")
         self._require("train", self.train in get_args(Trained), f"one of {', '.join(get_args(Trained))}")
 
+    def _require_one_length(self) -> None:
+        names = ("steps", "epochs", "minutes")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if len(given) != 1:
+            raise OptionError(
+                f"the length of the training is given by {', '.join(given) or 'no option'}: give exactly one of "
+                f"{', '.join(names)}"
+            )
+        for name, length in given.items():
+            self._require(name, 0 < length < math.inf, "positive")
+
     def _require(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
             raise OptionError(f"train {name} is {getattr(self, name)!r}, but must be {needed}")
 
     def as_dict(self) -> dict[str, object]:
-        """Return the options as plain values, for checkpoints and logs."""
+        """Return the options as plain values, for training states."""
         return dataclasses.asdict(self)
 
     def step_count(self, samples: int, processes: int) -> int | None:
-        """Return the optimiser steps of a training on so many samples and processes; None where a clock ends it."""
+        """Return the optimiser steps of a training with this many samples and processes; None for `minutes`."""
         if self.epochs is None:
             return self.steps
         return math.ceil(self.epochs * samples / (self.batch_size * self.accumulate * processes))

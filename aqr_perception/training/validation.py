@@ -1,7 +1,8 @@
-"""How good a model is in the middle of its training."""
+"""Detection score of a model during its training."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -9,7 +10,7 @@ from aqr_perception.data.batch import FrameWithHealth
 from aqr_perception.data.frames import LabelledFrames, before
 from aqr_perception.data.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 from aqr_perception.evaluation.metrics import evaluate
-from aqr_perception.frame import Detections
+from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
@@ -18,11 +19,11 @@ from aqr_perception.training.history import features_of, history_of
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean average precision on held-out frames whose sensors all work.
+    """Mean average precision on held-out frames without sensor failures.
 
     Attributes:
-        frames: what is seen.
-        history: frames before each of them that a model that remembers is shown first.
+        frames: the held-out frames.
+        history: earlier frames that a model with a memory sees before each of them.
     """
 
     frames: LabelledFrames
@@ -30,30 +31,25 @@ class Validation:
 
     def __call__(self, model: DetectionModel) -> float:
         """Return the nuScenes detection mAP of a model in eval mode, 0..1."""
-        device = next(model.parameters()).device
-        found, truths = [], []
-        with torch.inference_mode():
-            for index in tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False):
-                labelled = self.frames[index]
-                earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
-                sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))
-                batch = collate_sequences([sequence], model.preset).to(device)
-                predictions = model.decode(
-                    features_of(model, batch),
-                    DecodeOptions(model.aqr_options, layers=LAST_LAYER),
-                    history=history_of(model, batch),
-                ).predictions
-                best = decode(predictions.class_logits[-1].float(), predictions.boxes[-1].float())[0]
-                weights = best.scores.new_zeros(len(best.scores)).cpu().numpy()
-                found.append(
-                    Detections(
-                        best.boxes.cpu().numpy(),
-                        best.scores.cpu().numpy(),
-                        best.labels.cpu().numpy(),
-                        weights,
-                        weights,
-                        weights[:, None],
-                    )
-                )
-                truths.append(labelled.truth)
-        return evaluate(zip(found, truths, strict=True)).mean_ap
+        indices = tqdm(range(len(self.frames)), desc="validating", unit="frame", leave=False)
+        return evaluate(self._detect(model, index) for index in indices).mean_ap
+
+    @torch.inference_mode()
+    def _detect(self, model: DetectionModel, index: int) -> tuple[Detections, GroundTruth]:
+        """Return the detections in one frame, whatever their score, and its objects."""
+        labelled = self.frames[index]
+        earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
+        sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))
+        batch = collate_sequences([sequence], model.preset).to(next(model.parameters()).device)
+        class_logits, boxes = model.decode(
+            features_of(model, batch),
+            DecodeOptions(model.aqr_options, layers=LAST_LAYER),
+            history=history_of(model, batch),
+        ).predictions
+        (decoded,) = decode(class_logits[-1].float(), boxes[-1].float())
+        scores = decoded.scores.cpu().numpy()
+        weights = np.zeros_like(scores)  # the metrics do not use them
+        detections = Detections(
+            decoded.boxes.cpu().numpy(), scores, decoded.labels.cpu().numpy(), weights, weights, weights[:, None]
+        )
+        return detections, labelled.truth

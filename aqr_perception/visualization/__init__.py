@@ -1,1 +1,1 @@
-"""Pictures of detections and weights: NumPy and OpenCV alone."""
+"""Pictures of detections and weight maps, made with NumPy and OpenCV only."""

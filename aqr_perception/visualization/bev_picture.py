@@ -1,4 +1,6 @@
-"""The scene from above: weight map, points and boxes. +x of the model frame is right, +y is up."""
+"""Bird's-eye view of weight map, points and boxes: +x of the model frame is right, +y is up."""
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -6,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aqr_perception.frame import Detections, WeightMaps
 from aqr_perception.geometry import box_corners
-from aqr_perception.visualization.colours import coloured, modality_colour
+from aqr_perception.visualization.colours import heat_colours, modality_colour
 
 _RING_STEP = 10.0
 
@@ -14,55 +16,71 @@ _RING_STEP = 10.0
 def bev_picture(
     maps: WeightMaps, points: NDArray[np.float32] | None, detections: Detections, size: int = 800
 ) -> NDArray[np.uint8]:
-    """Return a BGR picture `size` pixels wide of the range of the maps.
+    """Return a BGR picture, `size` pixels wide, of the range of the maps.
 
     Args:
-        maps: the weights; without a BEV map the ground stays black.
+        maps: the weights; without a BEV map the ground is black.
         points: (N, >=2) in metres, model frame.
-        detections: boxes are coloured by modality; the line from the centre is the heading.
+        detections: boxes are coloured by modality; the line from the centre shows the heading.
     """
     x_min, y_min, x_max, y_max = maps.bev_range
-    scale = size / (x_max - x_min)
-    height = round((y_max - y_min) * scale)
+    grid = _PixelGrid(x_min, y_max, scale=size / (x_max - x_min))
+    height = round((y_max - y_min) * grid.scale)
     if maps.bev is None:
         picture = np.zeros((height, size, 3), dtype=np.uint8)
     else:
         # Rows of the map ascend with y, rows of a picture descend.
-        picture = coloured(cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR))
-
-    def pixel(x: ArrayLike, y: ArrayLike) -> NDArray[np.int32]:
-        return (
-            np.stack(((np.asarray(x) - x_min) * scale, (y_max - np.asarray(y)) * scale), axis=-1)
-            .round()
-            .astype(np.int32)
-        )
-
+        picture = heat_colours(cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR))
     if points is not None and len(points):
-        column, row = pixel(points[:, 0], points[:, 1]).T
-        seen = (column >= 0) & (column < size) & (row >= 0) & (row < height)
-        picture[row[seen], column[seen]] = (225, 225, 225)
-    _draw_rings(picture, tuple(pixel(0.0, 0.0).tolist()), scale, max(x_max, y_max))
-    thickness = max(1, round(size / 600))
-    order = np.argsort(detections.scores, kind="stable")  # the best last, on top
+        _draw_points(picture, grid, points)
+    _draw_rings(picture, grid, reach=max(x_max, y_max))
+    _draw_boxes(picture, grid, detections)
+    return picture
+
+
+class _PixelGrid(NamedTuple):
+    """Position and scale (pixels per metre) of a picture: its left border is at `x_min`, its top at `y_max`."""
+
+    x_min: float
+    y_max: float
+    scale: float
+
+    def pixels(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int32]:
+        """Return pixels (..., 2) as (column, row) of positions in metres."""
+        columns, rows = (np.asarray(x) - self.x_min) * self.scale, (self.y_max - np.asarray(y)) * self.scale
+        pixels: NDArray[np.int32] = np.stack((columns, rows), axis=-1).round().astype(np.int32)
+        return pixels
+
+
+def _draw_points(picture: NDArray[np.uint8], grid: _PixelGrid, points: NDArray[np.float32]) -> None:
+    column, row = grid.pixels(points[:, 0], points[:, 1]).T
+    inside = (column >= 0) & (column < picture.shape[1]) & (row >= 0) & (row < picture.shape[0])
+    picture[row[inside], column[inside]] = (225, 225, 225)
+
+
+def _draw_rings(picture: NDArray[np.uint8], grid: _PixelGrid, reach: float) -> None:
+    """Draw a labelled ring every 10 m around the origin of the model frame."""
+    grey = (110, 110, 110)
+    column, row = grid.pixels(0.0, 0.0).tolist()
+    for distance in np.arange(_RING_STEP, reach, _RING_STEP):
+        radius = round(distance * grid.scale)
+        cv2.circle(picture, (column, row), radius, grey, 1, cv2.LINE_AA)
+        # The dark outline keeps the text readable on points and on bright weights.
+        for colour, thickness in (((0, 0, 0), 3), ((200, 200, 200), 1)):
+            at = (column + 3, row - radius - 3)
+            cv2.putText(picture, f"{distance:.0f} m", at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
+    cv2.drawMarker(picture, (column, row), (255, 255, 255), cv2.MARKER_CROSS, 10, 1)
+
+
+def _draw_boxes(picture: NDArray[np.uint8], grid: _PixelGrid, detections: Detections) -> None:
+    thickness = max(1, round(picture.shape[1] / 600))
+    order = np.argsort(detections.scores, kind="stable")  # ascending, so that the best box is on top
     corners = box_corners(detections.boxes[order])[:, :4]
-    outlines = pixel(corners[..., 0], corners[..., 1])
-    # A dark rim keeps boxes legible on bright weights; all rims first, that none covers a neighbour's colour.
+    outlines = grid.pixels(corners[..., 0], corners[..., 1])
+    # A dark rim keeps boxes readable on bright weights; all rims come first, so that none covers another box.
     cv2.polylines(picture, list(outlines), True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
     for index, outline in zip(order, outlines, strict=True):
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
         cv2.polylines(picture, [outline], True, (blue, green, red), thickness, cv2.LINE_AA)
-        centre, front = pixel(*detections.boxes[index, :2]), outline[[0, 3]].mean(axis=0).round().astype(int)
+        centre, front = grid.pixels(*detections.boxes[index, :2]), outline[[0, 3]].mean(axis=0).round().astype(int)
         cv2.line(picture, centre.tolist(), front.tolist(), (blue, green, red), thickness, cv2.LINE_AA)
-    return picture
-
-
-def _draw_rings(picture: NDArray[np.uint8], centre: tuple[int, int], scale: float, reach: float) -> None:
-    """Rings every 10 m around the sensor, labelled."""
-    grey = (110, 110, 110)
-    for distance in np.arange(_RING_STEP, reach, _RING_STEP):
-        cv2.circle(picture, centre, round(distance * scale), grey, 1, cv2.LINE_AA)
-        at = (centre[0] + 3, centre[1] - round(distance * scale) - 3)
-        for colour, thickness in (((0, 0, 0), 3), ((200, 200, 200), 1)):  # legible on points, weights and nothing
-            text = f"{distance:.0f} m"
-            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
-    cv2.drawMarker(picture, centre, (255, 255, 255), cv2.MARKER_CROSS, 10, 1)

@@ -1,4 +1,4 @@
-"""A camera's picture with its weight map and the detections' boxes over it."""
+"""Camera image with its weight map and the boxes of the detections."""
 
 import cv2
 import numpy as np
@@ -6,58 +6,60 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections
 from aqr_perception.geometry import box_corners, transform_points
-from aqr_perception.visualization.colours import MAP_LIMIT, coloured, modality_colour
+from aqr_perception.visualization.colours import MAP_LIMIT, heat_colours, modality_colour
 
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-_FRONT = ((0, 7), (3, 4))  # the cross that marks the face a box is heading to
-_NEAR = 0.3
-_STRONGEST = 0.6
-"""Opacity of the heat map where it is at its limit."""
+_FRONT_CROSS = ((0, 7), (3, 4))
+"""Diagonals of the front face, which show the heading."""
+
+_NEAR_PLANE = 0.3
+_LARGEST_OPACITY = 0.6
+"""Opacity of the heat map for the largest weight."""
 
 _Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
 
 def camera_picture(view: CameraView, weights: CameraWeightMap | None, detections: Detections) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) BGR of a view, with heat map and boxes.
+    """Return a view's image, (H, W, 3) BGR, with heat map and boxes.
 
-    Boxes are coloured by modality. Each bears its class and score unless a better one's label is in the way.
+    Boxes are coloured by modality. Each has a label with class and score, unless it would cover the label of a better
+    detection.
     """
-    picture = view.image.copy() if weights is None else _heated(view.image, weights)
+    picture = view.image.copy() if weights is None else _with_heat_map(view.image, weights)
     thickness = max(1, round(picture.shape[1] / 800))
-    taken: list[_Rectangle] = []
+    labels: list[_Rectangle] = []
     outlines = []
-    for index in np.argsort(detections.scores, kind="stable"):  # the best last, on top
+    for index in np.argsort(detections.scores, kind="stable"):  # ascending, so that the best box is on top
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
         corners = transform_points(view.extrinsics, box_corners(detections.boxes[index : index + 1])[0])
         lines = [
             _draw_edge(picture, view.intrinsics, corners[a], corners[b], (blue, green, red), thickness)
-            for a, b in (*_EDGES, *_FRONT)
+            for a, b in (*_EDGES, *_FRONT_CROSS)
         ]
-        drawn = [end for line in lines if line is not None for end in line]
-        if drawn:
-            outlines.append((index, min(drawn, key=lambda pixel: pixel[1]), (blue, green, red)))
-    for index, top, colour in reversed(outlines):  # the best first: a label never covers a better one's
+        ends = [end for line in lines if line is not None for end in line]
+        if ends:
+            outlines.append((index, min(ends, key=lambda pixel: pixel[1]), (blue, green, red)))
+    for index, top, colour in reversed(outlines):  # best first: a label never covers a better one
         text = f"{CLASSES[detections.labels[index]]} {detections.scores[index]:.2f}"
-        _label(picture, text, top, colour, thickness, taken)
+        _label(picture, text, top, colour, thickness, labels)
     return picture
 
 
-def _heated(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArray[np.uint8]:
+def _with_heat_map(image: NDArray[np.uint8], weights: CameraWeightMap) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    # Cell centres lie at half-integers of the map's coordinates, pixel centres of warpAffine's at integers.
+    # Cell centres are at half-integers in map coordinates, but at integers for warpAffine.
     to_map = weights.image_to_map[:2].copy()
     to_map[:, 2] -= 0.5
-    values: NDArray = cv2.warpAffine(
+    values = cv2.warpAffine(
         weights.values,
         to_map,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
-    opacity = values * np.float32(_STRONGEST / MAP_LIMIT)
-    blended: NDArray = cv2.blendLinear(image, coloured(values), 1 - opacity, opacity)
-    return blended
+    opacity = values * np.float32(_LARGEST_OPACITY / MAP_LIMIT)
+    return cv2.blendLinear(image, heat_colours(values), 1 - opacity, opacity).astype(np.uint8, copy=False)
 
 
 def _draw_edge(
@@ -68,12 +70,16 @@ def _draw_edge(
     colour: tuple[int, int, int],
     thickness: int,
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Draw a line between two points of the camera frame, cut at the near plane and at the picture's borders."""
-    if max(start[2], end[2]) < _NEAR:
+    """Draw a line between two points of the camera frame, clipped at the near plane and at the picture's borders.
+
+    Returns:
+        the pixels of its ends; None if nothing is visible.
+    """
+    if max(start[2], end[2]) < _NEAR_PLANE:
         return None
-    if min(start[2], end[2]) < _NEAR:
+    if min(start[2], end[2]) < _NEAR_PLANE:
         near, far = (start, end) if start[2] < end[2] else (end, start)
-        start, end = far, far + (near - far) * (far[2] - _NEAR) / (far[2] - near[2])
+        start, end = far, far + (near - far) * (far[2] - _NEAR_PLANE) / (far[2] - near[2])
     ends = [intrinsics @ point for point in (start, end)]
     first, second = ((point[:2] / point[2]).clip(-1e6, 1e6).round().astype(int).tolist() for point in ends)
     height, width = picture.shape[:2]
@@ -90,19 +96,16 @@ def _label(
     at: tuple[int, int],
     colour: tuple[int, int, int],
     thickness: int,
-    taken: list[_Rectangle],
+    labels: list[_Rectangle],
 ) -> None:
-    """Write a text above a pixel and note its place in `taken`; where that is taken already, write nothing.
-
-    In a crowd, half a label over another is two that nobody can read.
-    """
+    """Write a text above a pixel and append its rectangle to `labels`, unless it would overlap one of them."""
     scale = 0.45 * max(1.0, picture.shape[1] / 1000)
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     x = int(np.clip(at[0] - width // 2, 0, max(picture.shape[1] - width, 0)))
     y = int(np.clip(at[1] - baseline, height, picture.shape[0] - baseline))
     left, top, right, bottom = place = (x - 2, y - height - 2, x + width + 2, y + baseline)
-    if any(left <= other[2] and other[0] <= right and top <= other[3] and other[1] <= bottom for other in taken):
+    if any(left <= other[2] and other[0] <= right and top <= other[3] and other[1] <= bottom for other in labels):
         return
-    taken.append(place)
+    labels.append(place)
     cv2.rectangle(picture, (left, top), (right, bottom), colour, cv2.FILLED)
     cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Self-contained HTML: one file with everything in it, that opens anywhere and loads nothing."""
+"""Self-contained HTML pages: single files that load nothing else."""
 
 import base64
 import html
@@ -16,50 +16,50 @@ p { margin: 6px 0 } .soft { color: var(--soft) }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px }
 .tile b { display: block; font-size: 18px; line-height: 1.3; margin-top: 4px }
 .card { margin: 14px 0; overflow-x: auto } .card svg, .card video { display: block; width: 100%; height: auto }
-.moment { display: grid; grid-template-columns: 2.8fr 1fr; gap: 8px; margin-top: 10px }
-.ring { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; align-content: start }
+.frame { display: grid; grid-template-columns: 2.8fr 1fr; gap: 8px; margin-top: 10px }
+.cameras { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; align-content: start }
 figure { margin: 0 } figure img { display: block; width: 100%; border-radius: 4px }
 figcaption { color: var(--soft); font-size: 13px } .failed figcaption { color: #b3261e; font-weight: 600 }
 .failed img { outline: 3px solid #b3261e }
 .missing { background: #e6e9ee; color: var(--soft); border-radius: 4px; padding: 18px 8px; text-align: center }
 .swatch { display: inline-block; width: 14px; height: 14px; border-radius: 3px; vertical-align: -2px }
 .swatch { margin: 0 4px 0 10px }
-@media (max-width: 760px) { .moment { grid-template-columns: 1fr } .ring { grid-template-columns: repeat(2, 1fr) } }
+@media (max-width: 760px) { .frame { grid-template-columns: 1fr } .cameras { grid-template-columns: repeat(2, 1fr) } }
 """
 
 
 def element(name: str, *content: str, **attributes: str) -> str:
-    """Return an element around HTML; attributes are escaped, a trailing underscore of their names is dropped."""
-    told = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
-    return f"<{name}{told}>{''.join(content)}</{name}>"
+    """Return an element with HTML content.
+
+    Attribute values are escaped. A trailing underscore of an attribute's name is dropped, as in `class_`.
+    """
+    written = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{written}>{''.join(content)}</{name}>"
 
 
 def text(value: str) -> str:
-    """Return plain text as HTML."""
+    """Return plain text, escaped for HTML."""
     return html.escape(value)
 
 
-def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def figure(picture: bytes | None, caption: str, *, failed: bool = False, missing: str = "no picture") -> str:
-    """Return a JPEG with its caption, or, where there is none, what is written in its place."""
+    """Return a figure of a JPEG with its caption; without a JPEG, the figure shows the text `missing`."""
     if picture is None:
-        shown = element("div", text(missing), class_="missing")
+        content = element("div", text(missing), class_="missing")
     else:
-        shown = f'<img src="{data_uri(picture)}" alt="{html.escape(caption)}">'
-    return element("figure", shown, element("figcaption", text(caption)), class_="failed" if failed else "shown")
+        data = base64.b64encode(picture).decode()
+        content = f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(caption)}">'
+    return element("figure", content, element("figcaption", text(caption)), class_="failed" if failed else "shown")
 
 
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
-    """Return figures for people, each a name and a value."""
-    shown = (element("div", text(name), element("b", text(value)), class_="tile") for name, value in figures)
-    return element("div", *shown, class_="tiles")
+    """Return a grid of tiles, one for each name and value."""
+    content = (element("div", text(name), element("b", text(value)), class_="tile") for name, value in figures)
+    return element("div", *content, class_="tiles")
 
 
 def legend(colours: Mapping[str, str]) -> str:
-    """Return what colours mean, by their CSS names."""
+    """Return a legend of colours (as CSS) and their meanings."""
     entries = (
         element("span", "", class_="swatch", style=f"background:{colour}") + text(meaning)
         for colour, meaning in colours.items()
@@ -68,7 +68,7 @@ def legend(colours: Mapping[str, str]) -> str:
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """Return the whole document."""
+    """Return the complete document."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{text(title)}</title>'
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'

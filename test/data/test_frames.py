@@ -11,7 +11,7 @@ from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.simulator.drive import draw_drive
-from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.losses.detection_loss import DetectionLoss
 
 
 @pytest.fixture(scope="module")

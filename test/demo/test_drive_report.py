@@ -1,4 +1,4 @@
-"""The demo's report stands alone, and shows what happened."""
+"""The report is self-contained and shows the course of the drive."""
 
 import base64
 import dataclasses
@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.played_drives import BLACK, GONE, played
+from helpers.recorded_drives import BLACK, GONE, recorded_drive
 
-from aqr_perception.demo.drive_report import MEANINGLESS, chosen, write_report
+from aqr_perception.demo.drive_report import RANDOM_WEIGHTS_WARNING, selected_frames, write_report
 from aqr_perception.demo.recording import Recording
 
 
 class Page(HTMLParser):
-    """Collects what a page loads, its words, and its elements."""
+    """Collects the targets that a page loads, its words and its elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, played(), ["Played <slowly>."])
+    write_report(path, recorded_drive(), ["Played <slowly>."])
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -47,39 +47,40 @@ def test_the_report_loads_nothing_from_outside(page: Page) -> None:
     assert not re.search(r"url\((?!#)", page.words)
 
 
-def test_the_report_shows_every_chosen_moments_cameras_and_bird_view(page: Page) -> None:
-    assert len(chosen(played())) == 6
+def test_the_report_shows_cameras_and_birds_eye_view_of_every_selected_frame(page: Page) -> None:
+    assert len(selected_frames(recorded_drive())) == 6
     assert page.elements.count("img") == 6 * 7 and page.elements.count("svg") == 1
 
 
-def test_the_reports_pictures_can_be_decoded(page: Page) -> None:
+def test_the_pictures_of_the_report_can_be_decoded(page: Page) -> None:
     for target in page.loads:
         if target.startswith("data:"):
             content = np.frombuffer(base64.b64decode(target.split(",")[1]), np.uint8)
             assert cv2.imdecode(content, cv2.IMREAD_COLOR) is not None
 
 
-def test_the_report_tells_failures_figures_and_facts(page: Page) -> None:
-    for told in ("camera front black", "LiDAR gone", "20 of 20", "0.80 before it fails, 0.20 while it does", "400 ms"):
-        assert told in page.words
+def test_the_report_contains_failures_metrics_and_notes(page: Page) -> None:
+    weights = "0.80 before its failure, 0.20 during it"
+    for expected in ("camera front black", "LiDAR gone", "20 of 20", weights, "400 ms"):
+        assert expected in page.words
     assert "a model <for tests>" in page.words and "Played <slowly>." in page.words
-    assert MEANINGLESS not in page.words
+    assert RANDOM_WEIGHTS_WARNING not in page.words
 
 
-def test_a_report_of_random_weights_says_loudly_that_it_means_nothing(tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", played(trained=False))
+def test_a_report_of_random_weights_starts_with_a_warning(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", recorded_drive(trained=False))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert f'<div class="warning">{MEANINGLESS}' in text
+    assert f'<div class="warning">{RANDOM_WEIGHTS_WARNING}' in text
 
 
-def test_a_report_of_no_answers_still_tells_so(tmp_path: Path) -> None:
-    silent = dataclasses.replace(played(), recording=Recording([], "", True))
+def test_a_report_of_no_frames_says_so(tmp_path: Path) -> None:
+    silent = dataclasses.replace(recorded_drive(), recording=Recording([], "", True))
     write_report(tmp_path / "report.html", silent)
     assert "0 of 20" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_moments_chosen_are_before_in_and_after_the_failures() -> None:
-    drive = played()
-    times = [drive.truth.seconds(answer.stamp_ns) for answer in chosen(drive).values()]
+def test_selected_frames_are_before_during_and_after_the_failures() -> None:
+    drive = recorded_drive()
+    times = [drive.truth.seconds(frame.stamp_ns) for frame in selected_frames(drive).values()]
     assert times[0] < BLACK.begin and times[-1] >= GONE.end
-    assert sum(map(BLACK.holds, times)) == 2 and sum(map(GONE.holds, times)) == 2
+    assert sum(map(BLACK.is_active, times)) == 2 and sum(map(GONE.is_active, times)) == 2

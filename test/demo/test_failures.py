@@ -1,4 +1,4 @@
-"""Sensors fail on schedule, and at no other time."""
+"""Sensors fail on schedule, and only then."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_demos_schedule_is_that_of_its_announcement() -> None:
+def test_the_demo_has_the_documented_failures() -> None:
     assert [(str(failure), failure.begin, failure.end) for failure in FAILURES] == [
         ("camera front black", 6.0, 12.0),
         ("LiDAR gone", 12.0, 16.0),
@@ -45,16 +45,14 @@ def test_the_demos_schedule_is_that_of_its_announcement() -> None:
 
 @given(st.integers(0, COUNT), st.integers(0, COUNT), st.integers(0, COUNT), st.integers(0, COUNT))
 @settings(max_examples=12, deadline=None)
-def test_outside_the_intervals_messages_pass_untouched_and_inside_they_fail(
-    bag: Path, black: int, bright: int, gone: int, back: int
-) -> None:
+def test_messages_change_only_during_failures(bag: Path, black: int, bright: int, gone: int, back: int) -> None:
     schedule = (
         Failure("front", IMAGE, "black", black / 10, bright / 10),
         Failure("lidar", CLOUD, "gone", gone / 10, back / 10),
     )
     with BagReader(bag) as intact, FailingBag(bag, schedule) as failing:
-        wanted, played = list(intact), list(failing)
-    kept = [message for message in wanted if message.topic != CLOUD or not gone <= _index(message.stamp_ns) < back]
+        recorded, played = list(intact), list(failing)
+    kept = [message for message in recorded if message.topic != CLOUD or not gone <= _index(message.stamp_ns) < back]
     assert [(message.topic, message.stamp_ns) for message in played] == [(m.topic, m.stamp_ns) for m in kept]
     for before, after in zip(kept, played, strict=True):
         if before.topic == IMAGE and black <= _index(before.stamp_ns) < bright:
@@ -70,19 +68,19 @@ def _index(stamp_ns: int) -> int:
     return (stamp_ns - START) // STEP
 
 
-def test_without_failures_a_part_of_the_bag_is_the_same_part(bag: Path) -> None:
+def test_without_failures_a_part_of_the_bag_is_unchanged(bag: Path) -> None:
     with BagReader(bag) as intact, FailingBag(bag, ()) as failing:
         part = ((CLOUD,), START + 3 * STEP, START + 9 * STEP)
         assert [m.data for m in failing.messages(*part)] == [m.data for m in intact.messages(*part)]
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "error"),
     [
         (Failure("front", CLOUD, "black", 0, 1), "found sensor_msgs/msg/PointCloud2, needed .*CompressedImage"),
         (Failure("lidar", "/nowhere", "gone", 0, 1), "/nowhere: found no such topic"),
     ],
 )
-def test_what_cannot_fail_is_refused_by_name(bag: Path, failure: Failure, told: str) -> None:
-    with pytest.raises(BagError, match=told):
+def test_impossible_failures_are_refused_and_named(bag: Path, failure: Failure, error: str) -> None:
+    with pytest.raises(BagError, match=error):
         FailingBag(bag, (failure,))

@@ -1,4 +1,4 @@
-"""Films can be played."""
+"""Films can be read back."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from aqr_perception.demo import film
 from aqr_perception.demo.film import write_film
 
 
-def test_a_film_has_all_its_pictures(tmp_path: Path) -> None:
+def test_a_film_contains_all_its_pictures(tmp_path: Path) -> None:
     pictures = [np.full((64, 96, 3), 30 * index, np.uint8) for index in range(6)]
     played = cv2.VideoCapture(str(write_film(pictures, tmp_path / "drive.mp4", 5.0)))
     levels = []
@@ -29,6 +29,6 @@ def test_without_a_codec_an_animation_is_written(tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose([frame[..., :3].mean() for frame in animation.frames], [0, 40, 80, 120], atol=4)
 
 
-def test_a_film_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_film_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found no picture"):
         write_film([], tmp_path / "drive.mp4", 5.0)

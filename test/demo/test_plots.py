@@ -1,14 +1,14 @@
-"""Plots tell when sensors failed."""
+"""Plots show when sensors failed."""
 
 import numpy as np
-from helpers.played_drives import BLACK, played
+from helpers.recorded_drives import BLACK, recorded_drive
 
 from aqr_perception.demo.plots import pixels, timeline_figure
 
 
 def test_the_plots_shade_the_failures() -> None:
-    drive = played()
-    picture, (first, last) = pixels(timeline_figure(drive.course, (BLACK,), drive.seconds, (9, 4)), 900, 400)
+    drive = recorded_drive()
+    picture, (first, last) = pixels(timeline_figure(drive.timeline, (BLACK,), drive.seconds, (9, 4)), 900, 400)
     assert picture.shape == (400, 900, 3) and 0 < first < last <= 900
 
     def colour(seconds: float) -> list[int]:

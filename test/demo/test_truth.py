@@ -1,10 +1,10 @@
-"""What a simulated drive's bag knows is read back as it was."""
+"""The ground truth of a simulated drive is read back from its bag."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.played_drives import START_NS, camera, played
+from helpers.recorded_drives import START_NS, camera, recorded_drive
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from aqr_perception.bags.writer import BagWriter
 from aqr_perception.data.sources.simulated import FIRST_TRAINING_SEED, VALIDATION_SEEDS
 from aqr_perception.demo.failures import FAILURES, FailingBag
 from aqr_perception.demo.simulated_drive import DemoDrive
-from aqr_perception.demo.truth import detections_of, read_truth
+from aqr_perception.demo.truth import detections_from_message, read_truth
 from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert
 from aqr_perception.simulator.drive import draw_drive
@@ -25,22 +25,22 @@ DRIVE = DemoDrive(seconds=0.4, picture=(44, 16))
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return DRIVE.bag(tmp_path_factory.mktemp("drive"), progress=False)
+    return DRIVE.ensure_bag(tmp_path_factory.mktemp("drive"), progress=False)
 
 
-def test_the_truth_of_a_bag_is_the_simulators(bag: Path) -> None:
+def test_the_truth_of_a_bag_equals_that_of_the_simulator(bag: Path) -> None:
     truth = read_truth(bag)
     drive = draw_drive(DRIVE.seed, DRIVE.seconds, nuscenes_rig(DRIVE.picture))
-    assert [truth.seconds(moment.stamp_ns) for moment in truth.moments] == [0.2, 0.4]
-    for moment in truth.moments:
-        boxes, tracks = drive.truth(truth.seconds(moment.stamp_ns))
-        np.testing.assert_allclose(moment.boxes[:, :6], boxes[:, :6], atol=1e-4)
-        np.testing.assert_allclose(np.exp(1j * moment.boxes[:, 6]), np.exp(1j * boxes[:, 6]), atol=1e-4)
-        assert moment.labels.tolist() == [drive.scene.actors[track].label for track in tracks]
-        assert 0 < moment.hit.sum() <= len(tracks)
+    assert [truth.seconds(sweep.stamp_ns) for sweep in truth.sweeps] == [0.2, 0.4]
+    for sweep in truth.sweeps:
+        boxes, tracks = drive.truth(truth.seconds(sweep.stamp_ns))
+        np.testing.assert_allclose(sweep.boxes[:, :6], boxes[:, :6], atol=1e-4)
+        np.testing.assert_allclose(np.exp(1j * sweep.boxes[:, 6]), np.exp(1j * boxes[:, 6]), atol=1e-4)
+        assert sweep.labels.tolist() == [drive.scene.actors[track].label for track in tracks]
+        assert 0 < sweep.hit.sum() <= len(tracks)
 
 
-def test_cameras_look_where_they_are_mounted(bag: Path) -> None:
+def test_cameras_have_the_geometry_of_their_mounts(bag: Path) -> None:
     cameras, rig = read_truth(bag).cameras, nuscenes_rig(DRIVE.picture)
     assert set(cameras) == {mount.name for mount in rig.cameras}
     for mount in rig.cameras:
@@ -48,17 +48,17 @@ def test_cameras_look_where_they_are_mounted(bag: Path) -> None:
         np.testing.assert_allclose(cameras[mount.name].intrinsics, mount.intrinsics)
 
 
-def test_the_demos_failures_are_of_topics_that_the_drive_has(bag: Path) -> None:
+def test_the_failures_of_the_demo_name_topics_of_the_drive(bag: Path) -> None:
     with FailingBag(bag, FAILURES) as failing:
-        assert len(list(failing)) == len(failing)  # the drive is over before anything fails
+        assert len(list(failing)) == len(failing)  # this drive ends before the first failure
 
 
 def test_a_drive_is_simulated_once(bag: Path) -> None:
     written = bag.stat().st_mtime_ns
-    assert DRIVE.bag(bag.parent, progress=False) == bag and bag.stat().st_mtime_ns == written
+    assert DRIVE.ensure_bag(bag.parent, progress=False) == bag and bag.stat().st_mtime_ns == written
 
 
-def test_neither_training_nor_evaluation_sees_the_demos_scene() -> None:
+def test_neither_training_nor_evaluation_uses_the_scene_of_the_demo() -> None:
     assert DemoDrive().seed not in VALIDATION_SEEDS and DemoDrive().seed < FIRST_TRAINING_SEED
 
 
@@ -70,27 +70,27 @@ def test_a_bag_without_truth_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(-40, 40), min_size=9, max_size=9), st.sampled_from(CLASSES))
-def test_a_detection_message_is_read_as_the_box_that_it_was_made_of(values: list[float], name: str) -> None:
+def test_a_detection_message_is_converted_to_its_box(values: list[float], name: str) -> None:
     box = np.array([*values[:3], *np.abs(values[3:6]), values[6] % 3, *values[7:]])
     message = messages.fused_detections(START_NS, "lidar", [messages.fused_detection(name, box, score=0.25)])
-    read = detections_of(message)
+    read = detections_from_message(message)
     np.testing.assert_allclose(read.boxes[0], box, rtol=1e-5, atol=1e-5)
     assert CLASSES[read.labels[0]] == name and read.scores[0] == 0.25
 
 
 @given(st.floats(-0.3, 4.3))
 @settings(deadline=None)
-def test_a_frame_shows_the_moment_that_is_near_or_none(seconds: float) -> None:
-    truth = played().truth
-    moment = truth.moment_of(START_NS + round(seconds * 1e9))
+def test_a_frame_belongs_to_the_nearest_sweep_within_50_ms(seconds: float) -> None:
+    truth = recorded_drive().truth
+    index = truth.sweep_index(START_NS + round(seconds * 1e9))
     nearest = min(range(20), key=lambda index: abs(seconds - 0.2 * (index + 1)))
-    away = abs(seconds - 0.2 * (nearest + 1))
-    assume(abs(away - 0.05) > 1e-6)
-    assert moment == (nearest if away < 0.05 else None)
+    distance = abs(seconds - 0.2 * (nearest + 1))
+    assume(abs(distance - 0.05) > 1e-6)
+    assert index == (nearest if distance < 0.05 else None)
 
 
 @given(st.floats(1, 30), st.floats(-180, 180))
-def test_a_camera_sees_what_lies_before_it_inside_its_picture(distance: float, bearing: float) -> None:
+def test_a_box_is_in_view_if_its_centre_is_in_the_image(distance: float, bearing: float) -> None:
     assume(abs(abs(bearing) - 45) > 1e-3)  # the made-up camera's picture spans 90 degrees
     at = distance * np.array([np.cos(np.radians(bearing)), np.sin(np.radians(bearing)), 0.0])
-    assert camera().sees(at[None])[0] == (abs(bearing) < 45)
+    assert camera().in_view(at[None])[0] == (abs(bearing) < 45)

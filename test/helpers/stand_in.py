@@ -1,4 +1,4 @@
-"""A small model, data set and loss that the training loop's tests train, alone or in several processes."""
+"""A small model, data set and losses for tests of the training loop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ CPU: Mapping[str, Any] = {"device": "cpu", "precision": "fp32", "workers": 0}
 
 
 class Model(nn.Module):
-    """Named as the detector's parts are; dropout and batch norm make every random number and statistic count."""
+    """A model with the names of a detector's parts; dropout and batch norm make random numbers and batches matter."""
 
     def __init__(self, norm: bool = True) -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class Model(nn.Module):
         self.points_only = nn.Linear(8, 1)
         self.head = nn.Linear(8, 1)
 
-    def forward(self, seen: Tensor, with_points: bool) -> Tensor:
-        hidden = self.dropout(self.norm(self.img_backbone(seen)))
+    def forward(self, values: Tensor, with_points: bool) -> Tensor:
+        hidden = self.dropout(self.norm(self.img_backbone(values)))
         hidden = hidden + self.aqr(hidden)
         return self.head(hidden) + (self.points_only(hidden) if with_points else 0.0)
 
@@ -41,7 +41,7 @@ def model(norm: bool = True) -> Model:
 
 
 class Data:
-    """Points of a plane; augmented by a shift that grows with the training. Odd ones have LiDAR."""
+    """Points of a plane, shifted at random by more and more during the training. Odd samples have LiDAR."""
 
     def __init__(self, length: int = 10, shift: float = 0.1, broken: Sequence[int] = ()) -> None:
         self.length, self.shift, self.broken = length, shift, broken
@@ -67,13 +67,13 @@ def loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
     assert batch.images is not None and batch.points is not None
     noise = 0.01 * torch.randn(batch.images.shape, generator=generator) if model.dropout.p else 0.0
     with_points = any(len(cloud) for cloud in batch.points)
-    found = model(batch.images + noise, with_points).float()
-    wanted = batch.images.sum(-1, keepdim=True)
-    return {"square": (found - wanted).square().mean(), "size": 0.01 * found.square().mean()}
+    predicted = model(batch.images + noise, with_points).float()
+    truth = batch.images.sum(-1, keepdim=True)
+    return {"square": (predicted - truth).square().mean(), "size": 0.01 * predicted.square().mean()}
 
 
-def plain_loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-    """Return a loss that is a mean over samples, each of which uses the same parts of the model."""
+def mean_loss(model: Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+    """Return a mean over samples that all use the same parts of the model, so that batches can be split."""
     assert batch.images is not None
     return {"square": (model(batch.images, True) - batch.images.sum(-1, keepdim=True)).square().mean()}
 
@@ -88,7 +88,7 @@ def newest_state(folder: Path) -> dict[str, Any]:
 
 
 def differences(left: Any, right: Any, where: str = "state") -> list[str]:
-    """Return where two states differ in any bit; the clock may."""
+    """Return the places where two states differ in any bit, except for the elapsed time."""
     if isinstance(left, Tensor):
         same = left.dtype == right.dtype and left.shape == right.shape
         return [] if same and bool(((left == right) | (left.isnan() & right.isnan())).all()) else [where]
@@ -96,8 +96,8 @@ def differences(left: Any, right: Any, where: str = "state") -> list[str]:
         if left.keys() != right.keys():
             return [f"{where}: {left.keys() ^ right.keys()}"]
         inner = (differences(left[key], right[key], f"{where}.{key}") for key in left if key not in ("elapsed",))
-        return [found for part in inner for found in part]
+        return [place for part in inner for place in part]
     if isinstance(left, list):
         inner = (differences(a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(left, right, strict=True)))
-        return [found for part in inner for found in part]
+        return [place for part in inner for place in part]
     return [] if left == right else [f"{where}: {left!r}, {right!r}"]

@@ -1,4 +1,4 @@
-"""Bags are played over DDS as they were recorded."""
+"""Playback of bags over DDS, with the recorded messages, timing and QoS."""
 
 import importlib
 import logging
@@ -48,7 +48,7 @@ def bag(tmp_path: Path) -> Path:
 
 
 class Listener:
-    """Subscribes in a context and a thread of its own, and keeps what comes."""
+    """Subscribes in a separate context and thread, and keeps the messages."""
 
     def __init__(self) -> None:
         self.context = Context()
@@ -85,9 +85,9 @@ class Listener:
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-    found = Listener()
-    yield found
-    found.close()
+    started = Listener()
+    yield started
+    started.close()
 
 
 def stamps_ns(received: list[Any]) -> list[int]:
@@ -105,17 +105,17 @@ def test_every_message_arrives_in_order_and_unchanged(bag: Path, listener: Liste
 
 def test_a_part_of_the_bag_can_be_played(bag: Path, listener: Listener) -> None:
     listener.listen(Image, "/image")
-    chosen = ["--start", "0.05", "--duration", "0.1", "--topics", "/image", "--wait", "5"]
-    assert main([str(bag), *chosen]) == 0
+    part = ["--start", "0.05", "--duration", "0.1", "--topics", "/image", "--wait", "5"]
+    assert main([str(bag), *part]) == 0
     assert stamps_ns(listener.wait_for("/image", 2)) == [START + 50 * MS, START + 100 * MS]
 
 
-def test_latched_topics_reach_subscribers_that_come_late(bag: Path, listener: Listener) -> None:
+def test_late_subscribers_receive_latched_topics(bag: Path, listener: Listener) -> None:
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     node = Node("player", context=context)
     try:
-        with BagReader(bag) as opened, BagPlayer(node, opened) as player:
+        with BagReader(bag) as reader, BagPlayer(node, reader) as player:
             assert player.play(rate=20.0, progress=False) == 5
             late = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             listener.listen(TFMessage, "/tf_static", late)
@@ -126,7 +126,7 @@ def test_latched_topics_reach_subscribers_that_come_late(bag: Path, listener: Li
         rclpy.shutdown(context=context)
 
 
-def test_the_clock_shows_the_bags_time(bag: Path, listener: Listener) -> None:
+def test_the_clock_follows_the_time_of_the_bag(bag: Path, listener: Listener) -> None:
     listener.listen(Clock, "/clock", 100)
     listener.listen(Image, "/image")
     assert main([str(bag), "--clock", "--topics", "/image", "--wait", "5"]) == 0
@@ -136,7 +136,7 @@ def test_the_clock_shows_the_bags_time(bag: Path, listener: Listener) -> None:
     assert START <= times[0] <= times[-1] <= START + 150 * MS
 
 
-def test_a_loop_goes_on_until_interrupted(bag: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_plays_until_interrupted(bag: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     original, rounds = BagPlayer.play, []
 
     def play_and_interrupt(self: BagPlayer, *arguments: Any) -> int:
@@ -148,10 +148,10 @@ def test_a_loop_goes_on_until_interrupted(bag: Path, listener: Listener, monkeyp
     monkeypatch.setattr(BagPlayer, "play", play_and_interrupt)
     assert main([str(bag), "--loop", "--rate", "50", "--wait", "0"]) == 130
     assert rounds == [5, 5, 5]
-    assert not rclpy.ok(), "the context is shut down all the same"
+    assert not rclpy.ok(), "the context is shut down after an interrupt, too"
 
 
-def test_types_that_are_not_installed_are_left_out_and_named(
+def test_topics_with_unknown_types_are_skipped_and_named(
     tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bag"
@@ -203,23 +203,23 @@ def test_options_out_of_range_are_refused(bag: Path, arguments: list[str]) -> No
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_process_ends_cleanly_when_told_to(bag: Path, listener: Listener, end: signal.Signals) -> None:
+def test_the_process_stops_cleanly_on_a_signal(bag: Path, listener: Listener, end: signal.Signals) -> None:
     listener.listen(Image, "/image")
     command = [sys.executable, "-m", "aqr_perception.nodes.bag_player", str(bag), "--loop", "--clock", "--wait", "5"]
     player = subprocess.Popen(
         [*command, "--topics", "/image"],
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that run in the background of a script inherit deaf ears for SIGINT.
+        # A background job of a shell script inherits an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         listener.wait_for("/image", 6)
         player.send_signal(end)
-        _, said = player.communicate(timeout=20)
+        _, errors = player.communicate(timeout=20)
     finally:
         player.kill()
-    assert (player.returncode, said) == (130, "")
+    assert (player.returncode, errors) == (130, "")
 
 
 def test_a_bag_without_any_playable_topic_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ def test_a_bag_without_any_playable_topic_is_an_error(tmp_path: Path, monkeypatc
     rclpy.init(context=context, domain_id=DOMAIN)
     node = Node("player", context=context)
     try:
-        with BagReader(path) as opened, pytest.raises(BagError, match="found no topic that can be played"):
-            BagPlayer(node, opened)
+        with BagReader(path) as reader, pytest.raises(BagError, match="found no topic that can be played"):
+            BagPlayer(node, reader)
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)

@@ -1,4 +1,4 @@
-"""What /diagnostics says of sensors, frames and the model."""
+"""Reports of sensors, frames and the model in /diagnostics."""
 
 import math
 import threading
@@ -17,24 +17,24 @@ LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticSt
 
 
 def report(diagnostics: Diagnostics, now: float, active: bool = True) -> dict[str, tuple[str, str, dict[str, str]]]:
-    """Level, text and values by name."""
-    statuses = diagnostics.report(Time(sec=7), now, 5, 1, active).status
+    """Return level, text and values by name."""
+    message = diagnostics.report(Time(sec=7), now, 5, 1, active)
     return {
         status.name.removeprefix("aqr_perception: "): (
             LEVELS.get(status.level, "stale"),
             status.message,
             {pair.key: pair.value for pair in status.values},
         )
-        for status in statuses
+        for status in message.status
     }
 
 
-def test_a_sensor_that_never_sent_anything_is_told_of() -> None:
+def test_a_sensor_without_messages_is_reported() -> None:
     diagnostics = Diagnostics(["lidar", "front"])
-    found = report(diagnostics, 10.0)
-    assert found["sensor lidar"][:2] == found["sensor front"][:2] == ("stale", "no data")
-    assert found["sensor front"][2]["last_heard"] == "never"
-    assert found["frames"][:2] == ("stale", "no frames")
+    statuses = report(diagnostics, 10.0)
+    assert statuses["sensor lidar"][:2] == statuses["sensor front"][:2] == ("stale", "no data")
+    assert statuses["sensor front"][2]["last_heard"] == "never"
+    assert statuses["frames"][:2] == ("stale", "no frames")
 
 
 def test_rates_count_messages_and_the_frames_that_used_them() -> None:
@@ -52,7 +52,7 @@ def test_rates_count_messages_and_the_frames_that_used_them() -> None:
     assert report(diagnostics, 9.95)["frames"][1] == "5.0 frames/s"
 
 
-def test_a_sensor_that_falls_silent_is_told_of_though_no_frame_comes_any_more() -> None:
+def test_a_silent_sensor_is_reported_without_further_frames() -> None:
     diagnostics = Diagnostics(["front"])
     diagnostics.add_message("front", 1.0)
     diagnostics.add_frame([SensorUse("front", True, 0.0)], 1.0)
@@ -60,7 +60,7 @@ def test_a_sensor_that_falls_silent_is_told_of_though_no_frame_comes_any_more() 
     assert (level, text, float(values["rate"])) == ("stale", "silent for 6 s", 0)
 
 
-def test_the_last_problem_is_remembered_after_it_is_over() -> None:
+def test_the_last_problem_is_reported_after_it_is_over() -> None:
     diagnostics = Diagnostics(["front"])
     diagnostics.add_message("front", 1.0)
     diagnostics.add_frame([SensorUse("front", False, 0.0, "truncated image")], 1.0)
@@ -71,25 +71,25 @@ def test_the_last_problem_is_remembered_after_it_is_over() -> None:
 
 
 @pytest.mark.parametrize("reason", ["disabled", "not seen by the model"])
-def test_a_sensor_left_out_on_purpose_is_healthy(reason: str) -> None:
+def test_a_sensor_that_is_unused_on_purpose_is_healthy(reason: str) -> None:
     diagnostics = Diagnostics(["lidar"])
     diagnostics.add_frame([SensorUse("lidar", False, math.nan, reason)], 1.0)
     assert report(diagnostics, 9.0)["sensor lidar"][:2] == ("ok", reason)
     assert report(diagnostics, 9.0)["sensor lidar"][2]["last_problem"] == "none"
 
 
-def test_errors_of_frames_and_models_are_told_and_an_inactive_node_is_not_ill() -> None:
+def test_errors_of_frames_and_models_are_reported_but_an_inactive_node_is_healthy() -> None:
     diagnostics = Diagnostics()
     diagnostics.model, diagnostics.model_error = "aqr_tiny", "model.checkpoint: no such file"
     diagnostics.frame_error = "detect: ValueError: bad"
-    found = report(diagnostics, 1.0)
+    statuses = report(diagnostics, 1.0)
     assert (
-        found["model"][0] == "warn"
-        and "no such file" in found["model"][1]
-        and found["model"][2]["running"] == "aqr_tiny"
+        statuses["model"][0] == "warn"
+        and "no such file" in statuses["model"][1]
+        and statuses["model"][2]["running"] == "aqr_tiny"
     )
-    assert found["frames"][:2] == ("error", "detect: ValueError: bad")
-    assert found["frames"][2] | {"processed": "5", "dropped": "1"} == found["frames"][2]
+    assert statuses["frames"][:2] == ("error", "detect: ValueError: bad")
+    assert statuses["frames"][2] | {"processed": "5", "dropped": "1"} == statuses["frames"][2]
     assert report(diagnostics, 1.0, active=False)["frames"][:2] == ("ok", "not active")
 
 

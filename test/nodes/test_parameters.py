@@ -1,4 +1,4 @@
-"""Parameters are documented, read together, and refused together."""
+"""Parameters are documented, and validated together."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def defaults(cameras: list[str] | None = None) -> dict[str, Any]:
     return values | {parameter.name: parameter.default for parameter in parameters.class_parameters()}
 
 
-def test_every_parameter_explains_itself_and_its_range() -> None:
+def test_every_parameter_has_a_description_and_every_number_a_range() -> None:
     every = (*parameters.PARAMETERS, *parameters.camera_parameters("front"), *parameters.class_parameters())
     assert len({parameter.name for parameter in every}) == len(every)
     for parameter in every:
@@ -53,7 +53,7 @@ def test_the_defaults_are_valid_settings() -> None:
         ({"use_lidar": False} | {f"camera.{name}.enabled": False for name in defaults()["cameras"]}, "no sensor"),
     ],
 )
-def test_a_wrong_value_is_named(changes: dict[str, Any], named: str) -> None:
+def test_an_invalid_value_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         parameters.read(defaults() | changes)
 
@@ -64,14 +64,14 @@ def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
 
 
 @pytest.mark.parametrize("name", ["nuscenes.yaml", "perception.yaml"])
-def test_the_shipped_configurations_name_known_parameters_alone_and_are_valid(name: str) -> None:
+def test_shipped_configurations_are_valid_and_name_only_known_parameters(name: str) -> None:
     values = yaml.safe_load((CONFIG / name).read_text())["aqr_perception"]["ros__parameters"]
 
     def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        leaves: dict[str, Any] = {}
         for key, value in tree.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return found
+            leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return leaves
 
     given = flat(values)
     known = defaults(values["cameras"])
@@ -80,7 +80,7 @@ def test_the_shipped_configurations_name_known_parameters_alone_and_are_valid(na
     parameters.read(known | given)
 
 
-def test_read_only_parameters_and_ranges_hold_on_a_real_node() -> None:
+def test_a_node_refuses_read_only_changes_and_values_out_of_range() -> None:
     context = rclpy.Context()
     context.init()
     node = rclpy.create_node("parameters_under_test", context=context)

@@ -286,7 +286,7 @@ def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothin
     broken.write_bytes(b"no checkpoint")
     assert vehicle.set_parameters(model__checkpoint=str(broken)).successful
     vehicle.wait_for(lambda: "could not be loaded" in model_status(), "the failure in /diagnostics")
-    vehicle.wait_for(lambda: any("goes on" in warning for warning in vehicle.warnings), "the failure in the log")
+    vehicle.wait_for(lambda: any("keeps running" in warning for warning in vehicle.warnings), "the failure in the log")
     drive_until(vehicle, EVERY_SENSOR)
     assert vehicle.set_parameters(model__preset="aqr_tiny").successful
     vehicle.wait_for(lambda: model_status().startswith("aqr_tiny"), "the first model in /diagnostics")

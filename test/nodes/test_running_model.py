@@ -1,4 +1,4 @@
-"""A model is exchanged while the old one goes on; a broken one changes nothing."""
+"""A model is replaced without interrupting the running one; a broken model changes nothing."""
 
 import threading
 from pathlib import Path
@@ -16,7 +16,7 @@ from aqr_perception.nodes.running_model import RunningModel
 
 
 class Log:
-    """A logger that keeps what it is told."""
+    """Logger that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -27,23 +27,23 @@ class Log:
     error = info
 
 
-class Garage:
-    """Makes stand-ins for detectors: at once, or `slow` ones once they may."""
+class StandInFactory:
+    """Makes stand-ins for detectors; those named `slow` wait until `may_finish` is set."""
 
     def __init__(self) -> None:
         self.diagnostics, self.log = Diagnostics(), Log()
-        self.go_on = threading.Event()
+        self.may_finish = threading.Event()
         self.restored: list[ModelSettings] = []
 
     def make(self, preset: str, checkpoint: str | None, device: str, precision: str) -> SimpleNamespace:
         if "slow" in preset:
-            assert self.go_on.wait(5)
+            assert self.may_finish.wait(5)
         if "broken" in preset:
             raise ValueError("torn file")
-        sees = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
+        sensors = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
         weights = choose_weights(preset, checkpoint)
         return SimpleNamespace(
-            preset=preset, weights=weights, device=device, dtype="fp32", has_router=False, sweeps=2, **sees
+            preset=preset, weights=weights, device=device, dtype="fp32", has_router=False, sweeps=2, **sensors
         )
 
     def running(self, preset: str) -> RunningModel:
@@ -54,86 +54,90 @@ def settings(preset: str, checkpoint: str = "") -> ModelSettings:
     return ModelSettings(preset, checkpoint, "cpu", "fp32")
 
 
-def settle(model: RunningModel) -> bool:
-    """Whether the model changed, once loading has ended."""
+def finish_loading(model: RunningModel) -> bool:
+    """Wait until loading has finished; return whether the model changed."""
     waited = threading.Event()
     for _ in range(500):
-        changed = model.settle()
+        changed = model.swap_if_loaded()
         if changed or not model.is_loading:
             return changed
         waited.wait(0.01)
-    raise AssertionError("loading never ended")
+    raise AssertionError("loading did not finish")
 
 
-def test_the_running_model_goes_on_until_the_new_one_is_loaded() -> None:
-    garage = Garage()
-    model = garage.running("first")
-    model.replace(settings("slow_second"))
-    assert not model.settle() and model.is_loading
-    assert (model.detector.preset, model.running.preset, model.wanted.preset) == ("first", "first", "slow_second")
-    garage.go_on.set()
-    assert settle(model)
+def test_the_running_model_is_kept_until_the_new_one_is_loaded() -> None:
+    factory = StandInFactory()
+    model = factory.running("first")
+    model.start_loading(settings("slow_second"))
+    assert not model.swap_if_loaded() and model.is_loading
+    assert (model.detector.preset, model.running.preset, model.requested.preset) == ("first", "first", "slow_second")
+    factory.may_finish.set()
+    assert finish_loading(model)
     assert (model.detector.preset, model.running.preset, model.is_loading) == ("slow_second", "slow_second", False)
-    assert garage.diagnostics.model.startswith("slow_second on cpu") and not garage.restored
+    assert factory.diagnostics.model.startswith("slow_second on cpu") and not factory.restored
     model.close()
 
 
-def test_the_log_and_the_diagnostics_tell_which_weights_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_and_diagnostics_name_the_weights_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aqr_perception.models.weights.shipped.weights_directory", lambda: tmp_path)
     shipped = tmp_path / "first.safetensors"
     shipped.touch()
-    garage = Garage()
-    model = garage.running("first")
-    told = ("the weights shipped for it", "random weights: detections mean nothing", "mine.pth", "random weights")
-    wanted = (settings("first"), settings("first", "random"), settings("first", "mine.pth"), settings("second"))
-    for chosen, expected in zip(wanted, told, strict=True):
-        model.replace(chosen)
-        assert settle(model)
-        assert expected in garage.log.lines[-1] and expected in garage.diagnostics.model
-    assert sum(str(shipped) in line for line in garage.log.lines) == 2
+    factory = StandInFactory()
+    model = factory.running("first")
+    descriptions = {
+        settings("first"): "the weights shipped for it",
+        settings("first", "random"): "random weights: detections mean nothing",
+        settings("first", "mine.pth"): "mine.pth",
+        settings("second"): "random weights",
+    }
+    for requested, description in descriptions.items():
+        model.start_loading(requested)
+        assert finish_loading(model)
+        assert description in factory.log.lines[-1] and description in factory.diagnostics.model
+    assert sum(str(shipped) in line for line in factory.log.lines) == 2
     model.close()
 
 
-def test_a_model_that_cannot_be_loaded_changes_nothing_and_is_told_of_until_one_can() -> None:
-    garage = Garage()
-    model = garage.running("first")
-    model.replace(settings("broken"))
-    assert not settle(model)
-    assert (model.detector.preset, model.wanted) == ("first", settings("first"))
-    assert garage.restored == [settings("first")]
-    assert garage.diagnostics.model_error == "model.preset broken could not be loaded: torn file"
-    assert garage.diagnostics.model.startswith("first") and garage.log.lines[-1].endswith("first goes on")
-    model.replace(settings("second"))
-    assert settle(model) and garage.diagnostics.model_error == ""
+def test_a_model_that_cannot_be_loaded_changes_nothing_and_is_reported_until_one_loads() -> None:
+    factory = StandInFactory()
+    model = factory.running("first")
+    model.start_loading(settings("broken"))
+    assert not finish_loading(model)
+    assert (model.detector.preset, model.requested) == ("first", settings("first"))
+    assert factory.restored == [settings("first")]
+    assert factory.diagnostics.model_error == "model.preset broken could not be loaded: torn file"
+    assert factory.diagnostics.model.startswith("first") and factory.log.lines[-1].endswith("first keeps running")
+    model.start_loading(settings("second"))
+    assert finish_loading(model) and factory.diagnostics.model_error == ""
     model.close()
 
 
-def test_a_first_model_that_cannot_be_loaded_is_the_callers_affair() -> None:
+def test_a_first_model_that_cannot_be_loaded_raises() -> None:
     with pytest.raises(ValueError, match="torn file"):
-        Garage().running("broken")
+        StandInFactory().running("broken")
 
 
 @pytest.mark.parametrize(
     ("preset", "unseen"), [("fusion", set()), ("lidar_only", {"front", "back"}), ("camera_only", {"lidar"})]
 )
-def test_a_model_tells_which_sensors_it_cannot_see(preset: str, unseen: set[str]) -> None:
+def test_settings_mark_the_sensors_the_model_does_not_use(preset: str, unseen: set[str]) -> None:
     cameras = tuple(CameraSettings(name, name, name) for name in ("front", "back"))
-    model = Garage().running(preset)
-    assert model.look_at(AssemblerSettings(cameras, "/points")).unseen == unseen
-    assert model.look_at(AssemblerSettings(cameras)).unseen == unseen - {"lidar"}
-    assert not model.look_at(AssemblerSettings(cameras, "/points")).is_blind
+    model = StandInFactory().running(preset)
+    assert model.supported_settings(AssemblerSettings(cameras, "/points")).unseen == unseen
+    assert model.supported_settings(AssemblerSettings(cameras)).unseen == unseen - {"lidar"}
+    assert not model.supported_settings(AssemblerSettings(cameras, "/points")).is_blind
     model.close()
 
 
-def test_a_model_that_sees_no_sensor_that_takes_part_is_blind() -> None:
+def test_settings_without_a_sensor_the_model_uses_are_blind() -> None:
     cameras = (CameraSettings("front", "a", "b"),)
-    model = Garage().running("lidar_only")
-    assert model.look_at(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).is_blind
+    model = StandInFactory().running("lidar_only")
+    assert model.supported_settings(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).is_blind
     model.close()
 
 
-def test_a_model_is_given_no_more_sweeps_than_it_was_trained_with() -> None:
-    model = Garage().running("first")
+def test_settings_have_no_more_sweeps_than_the_model_was_trained_with() -> None:
+    model = StandInFactory().running("first")
     for wanted, given in ((10, 2), (1, 1)):
-        assert model.look_at(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
+        assert model.supported_settings(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
     model.close()

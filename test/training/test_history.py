@@ -14,7 +14,7 @@ from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.training.history import features_of, history_of
-from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.losses.detection_loss import DetectionLoss
 from aqr_perception.training.validation import Validation
 
 REMEMBERING = ("bevformer_mini", "petrv2_tiny")
@@ -83,7 +83,7 @@ def test_some_batches_are_treated_as_the_start_of_a_drive(
         kept.append(len(batch.before))
         raise InterruptedError
 
-    monkeypatch.setattr("aqr_perception.training.step.history_of", noted)
+    monkeypatch.setattr("aqr_perception.training.losses.detection_loss.history_of", noted)
     batch = drawn(model, data, samples=1)
     for seed in range(60):
         with pytest.raises(InterruptedError):

@@ -1,4 +1,4 @@
-"""The training loop learns, can be stopped, killed and resumed, and survives broken losses."""
+"""Training loop: learning, stopping, resuming, and steps without a finite loss."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ from aqr_perception.models.weights.checkpoint import load_checkpoint
 from aqr_perception.options import OptionError
 from aqr_perception.training.learner import TrainingError
 from aqr_perception.training.loop import Outcome, train
-from aqr_perception.training.state import StateError
+from aqr_perception.training.training_state import StateError
 
 
 def run(folder: Path, data: stand_in.Data | None = None, **changed: Any) -> tuple[Outcome, stand_in.Model]:
@@ -31,32 +31,32 @@ def run(folder: Path, data: stand_in.Data | None = None, **changed: Any) -> tupl
     return train(model, data or stand_in.Data(), stand_in.collate, step_loss, options, folder, **arguments), model
 
 
-class StopAfter:
-    """A loss that sends this process a signal in a given forward pass."""
+class SignalAfter:
+    """A loss that sends this process a signal in forward pass number `calls`."""
 
-    def __init__(self, calls: int, number: int) -> None:
-        self.left, self.number = calls, number
+    def __init__(self, calls: int, signal_number: int) -> None:
+        self.calls_left, self.signal_number = calls, signal_number
 
     def __call__(self, model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            os.kill(os.getpid(), self.signal_number)
         return stand_in.loss(model, batch, generator)
 
 
 def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
     losses: list[float] = []
 
-    def watched(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+    def recorded(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         assert batch.images is not None
-        seen.append(batch.images)
-        parts = stand_in.plain_loss(model, batch, generator)
+        batches.append(batch.images)
+        parts = stand_in.mean_loss(model, batch, generator)
         losses.append(parts["square"].item())
         return parts
 
-    run(tmp_path, steps=120, overfit=True, step_loss=watched, model=stand_in.model(norm=False), learning_rate=0.03)
-    assert all(torch.equal(batch, seen[0]) for batch in seen)
+    run(tmp_path, steps=120, overfit=True, step_loss=recorded, model=stand_in.model(norm=False), learning_rate=0.03)
+    assert all(torch.equal(batch, batches[0]) for batch in batches)
     assert losses[-1] < 1e-3 * losses[0]
 
 
@@ -64,24 +64,24 @@ def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> N
 def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, accumulate: int
 ) -> None:
-    whole, model = run(tmp_path / "whole", accumulate=accumulate)
-    stop = StopAfter(3 * accumulate, signal.SIGTERM)
-    first, _ = run(tmp_path / "parts", accumulate=accumulate, step_loss=stop)
+    uninterrupted, model = run(tmp_path / "uninterrupted", accumulate=accumulate)
+    stop = SignalAfter(3 * accumulate, signal.SIGTERM)
+    first, _ = run(tmp_path / "resumed", accumulate=accumulate, step_loss=stop)
     assert not first.finished and first.step == 3
-    assert "SIGTERM" in first.sentence and "--resume" in first.sentence
-    torch.rand(7)  # other random numbers were drawn meanwhile
-    second, resumed = run(tmp_path / "parts", accumulate=accumulate, resume=True)
-    assert second.finished and second.step == whole.step == 6
-    states = (stand_in.newest_state(tmp_path / name) for name in ("whole", "parts"))
+    assert "SIGTERM" in first.message and "--resume" in first.message
+    torch.rand(7)  # changes the state of the global generator
+    second, resumed = run(tmp_path / "resumed", accumulate=accumulate, resume=True)
+    assert second.finished and second.step == uninterrupted.step == 6
+    states = (stand_in.newest_state(tmp_path / name) for name in ("uninterrupted", "resumed"))
     assert stand_in.differences(*states) == []
     assert stand_in.differences(dict(model.state_dict()), dict(resumed.state_dict())) == []
-    exports = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "parts"))
+    exports = (load_file(tmp_path / name / "final.safetensors") for name in ("uninterrupted", "resumed"))
     assert stand_in.differences(*exports) == []
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums have the same order everywhere, and copies of this process have all of its threads."""
+    """Use one thread: sums then have one order, and forks of this process lack no threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -89,23 +89,23 @@ def one_thread() -> Iterator[None]:
 
 
 def run_until_killed(folder: Path) -> None:
-    run(folder, checkpoint_every=2, step_loss=StopAfter(6, signal.SIGKILL))
+    run(folder, checkpoint_every=2, step_loss=SignalAfter(6, signal.SIGKILL))
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_training_resumes_from_its_last_checkpoint_to_the_same_state(tmp_path: Path) -> None:
-    run(tmp_path / "whole", workers=0)
-    # A copy of this process, which need not import everything again.
-    killed = multiprocessing.get_context("fork").Process(target=run_until_killed, args=(tmp_path / "parts",))
+    run(tmp_path / "uninterrupted", workers=0)
+    # A fork need not import everything again.
+    killed = multiprocessing.get_context("fork").Process(target=run_until_killed, args=(tmp_path / "resumed",))
     killed.start()
     try:
         killed.join(60)
     finally:
         killed.kill()
     assert killed.exitcode == -signal.SIGKILL
-    assert stand_in.newest_state(tmp_path / "parts")["step"] == 4
-    run(tmp_path / "parts", checkpoint_every=500, resume=True)
-    states = [stand_in.newest_state(tmp_path / name) for name in ("whole", "parts")]
+    assert stand_in.newest_state(tmp_path / "resumed")["step"] == 4
+    run(tmp_path / "resumed", checkpoint_every=500, resume=True)
+    states = [stand_in.newest_state(tmp_path / name) for name in ("uninterrupted", "resumed")]
     assert stand_in.differences(*states) == []
 
 
@@ -123,7 +123,7 @@ def test_an_earlier_training_is_not_overwritten_by_accident(tmp_path: Path) -> N
         run(tmp_path)
 
 
-def test_a_finished_training_is_prolonged_and_changed_options_are_named(
+def test_a_finished_training_can_continue_and_changed_options_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tmp_path)
@@ -132,9 +132,22 @@ def test_a_finished_training_is_prolonged_and_changed_options_are_named(
     assert outcome.step == 8 and "steps 6 -> 8" in caplog.text
 
 
+def test_a_sharded_state_of_an_earlier_version_resumes_to_the_same_state(tmp_path: Path) -> None:
+    """Earlier versions could split a model over its processes; their states hold whole tensors all the same."""
+    run(tmp_path / "uninterrupted")
+    run(tmp_path / "resumed", step_loss=SignalAfter(3, signal.SIGTERM))
+    (path,) = (tmp_path / "resumed/checkpoints").iterdir()
+    state = torch.load(path, weights_only=True)
+    state["options"]["shard"] = True
+    torch.save(state, path)
+    assert run(tmp_path / "resumed", resume=True)[0].finished
+    states = (stand_in.newest_state(tmp_path / name) for name in ("uninterrupted", "resumed"))
+    assert stand_in.differences(*states) == []
+
+
 def test_a_state_of_another_model_or_of_other_trained_parts_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(StateError, match="another model"):
+    with pytest.raises(StateError, match="belongs to another model"):
         run(tmp_path, resume=True, model=stand_in.model(norm=False))
     with pytest.raises(StateError, match=r"'all'.*'aqr'"):
         run(tmp_path, resume=True, train="aqr")
@@ -150,7 +163,9 @@ def test_exported_weights_are_the_average_and_fit_the_model(tmp_path: Path) -> N
     assert not torch.equal(loaded.head.weight, model.head.weight)
 
 
-def test_a_broken_step_is_named_and_leaves_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_without_a_finite_loss_is_logged_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = {name: tensor.clone() for name, tensor in stand_in.model().state_dict().items()}
     with caplog.at_level(logging.WARNING):
         _, model = run(tmp_path, stand_in.Data(broken=range(10)), steps=2)
@@ -168,12 +183,12 @@ def test_a_finite_loss_with_an_infinite_gradient_is_skipped(tmp_path: Path, capl
     assert torch.equal(model.head.weight, stand_in.model().head.weight)
 
 
-def test_after_twenty_broken_steps_in_a_row_the_training_gives_up(tmp_path: Path) -> None:
+def test_the_training_gives_up_after_twenty_skipped_steps_in_a_row(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="step 20 was the 20th in a row"):
         run(tmp_path, stand_in.Data(broken=range(10)), steps=30)
 
 
-def test_one_good_step_in_between_lets_it_go_on(tmp_path: Path) -> None:
+def test_a_finite_step_resets_the_count_of_skipped_steps(tmp_path: Path) -> None:
     outcome, model = run(
         tmp_path, stand_in.Data(length=19, broken=range(18)), steps=40, batch_size=1, model=stand_in.model(norm=False)
     )
@@ -181,7 +196,7 @@ def test_one_good_step_in_between_lets_it_go_on(tmp_path: Path) -> None:
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
-def test_training_the_router_leaves_everything_else_as_it_was(tmp_path: Path) -> None:
+def test_training_the_router_changes_nothing_else(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in stand_in.model().state_dict().items()}
     _, model = run(tmp_path, train="aqr")
     after = model.state_dict()
@@ -189,19 +204,19 @@ def test_training_the_router_leaves_everything_else_as_it_was(tmp_path: Path) ->
     assert changed == {name for name in before if name.startswith("aqr.")}
 
 
-def test_a_loss_that_nothing_trained_takes_part_in_is_an_error(tmp_path: Path) -> None:
-    def elsewhere(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        return {"elsewhere": model.head.weight.sum()}
+def test_a_loss_without_trained_parameters_is_an_error(tmp_path: Path) -> None:
+    def loss_of_the_head(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        return {"head": model.head.weight.sum()}
 
     with pytest.raises(TrainingError, match="train 'aqr'"):
-        run(tmp_path, train="aqr", step_loss=elsewhere)
+        run(tmp_path, train="aqr", step_loss=loss_of_the_head)
 
 
 def test_accumulated_passes_equal_one_pass_over_a_larger_batch(tmp_path: Path) -> None:
     models = [stand_in.model(norm=False) for _ in range(2)]
     data = stand_in.Data(shift=0.0)
-    _, small = run(tmp_path / "small", data, step_loss=stand_in.plain_loss, model=models[0], batch_size=1, accumulate=4)
-    _, large = run(tmp_path / "large", data, step_loss=stand_in.plain_loss, model=models[1], batch_size=4)
+    _, small = run(tmp_path / "small", data, step_loss=stand_in.mean_loss, model=models[0], batch_size=1, accumulate=4)
+    _, large = run(tmp_path / "large", data, step_loss=stand_in.mean_loss, model=models[1], batch_size=4)
     for name, tensor in small.state_dict().items():
         torch.testing.assert_close(tensor, large.state_dict()[name], rtol=0, atol=1e-5)
 
@@ -211,7 +226,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
         return {"steep": 1e6 * model.head.bias.sum() + 1e6 * model.head.weight.sum()}
 
     run(tmp_path, steps=1, step_loss=steep, clip_norm=2.0)
-    # Adam's first moment after one step is (1 - 0.9) times the gradient it was given.
+    # Adam's first moment after one step is (1 - 0.9) times the clipped gradient.
     moments = [entry["exp_avg"] for entry in stand_in.newest_state(tmp_path)["optimizer"].values()]
     norm = math.sqrt(sum(float(moment.square().sum()) for moment in moments)) / 0.1
     assert norm == pytest.approx(2.0, rel=1e-4)
@@ -226,11 +241,11 @@ def test_the_backbone_learns_at_its_own_rate(tmp_path: Path) -> None:
 def test_bf16_keeps_weights_in_fp32_and_learns(tmp_path: Path) -> None:
     formats = set()
 
-    def watched(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+    def recorded(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         formats.add(model.head(model.img_backbone(batch.images)).dtype)
         return stand_in.loss(model, batch, generator)
 
-    _, model = run(tmp_path, precision="bf16", step_loss=watched)
+    _, model = run(tmp_path, precision="bf16", step_loss=recorded)
     assert formats == {torch.bfloat16}
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
@@ -245,11 +260,11 @@ def test_the_best_validated_weights_are_kept(tmp_path: Path) -> None:
         return next(scores)
 
     outcome, model = run(tmp_path, validate_every=2, validate=validate)
-    assert outcome.best == pytest.approx(0.7) and model.training
+    assert outcome.best_score == pytest.approx(0.7) and model.training
     assert torch.equal(load_file(tmp_path / "best.safetensors")["head.weight"], heads[1])
 
 
-def test_a_clock_ends_the_training_too(tmp_path: Path) -> None:
+def test_the_clock_can_end_the_training(tmp_path: Path) -> None:
     outcome, _ = run(tmp_path, steps=None, minutes=0.2 / 60)
     assert outcome.finished and outcome.step >= 1
     assert stand_in.newest_state(tmp_path)["elapsed"] >= 0.2
@@ -257,7 +272,7 @@ def test_a_clock_ends_the_training_too(tmp_path: Path) -> None:
 
 def test_epochs_are_counted_in_samples(tmp_path: Path) -> None:
     outcome, _ = run(tmp_path, steps=None, epochs=1.5)
-    assert outcome.step == 5  # of 3 samples, 1.5 times 10
+    assert outcome.step == 5  # 1.5 passes of 10 samples, 3 samples a step
 
 
 def test_curves_hold_losses_rate_and_norm(tmp_path: Path) -> None:
@@ -285,11 +300,6 @@ def test_curves_hold_losses_rate_and_norm(tmp_path: Path) -> None:
         ({"train": "router"}, "train"),
     ],
 )
-def test_a_wrong_option_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
+def test_an_invalid_option_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         stand_in.options(**changed)
-
-
-def test_sharding_needs_several_processes(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="torchrun"):
-        run(tmp_path, shard=True)

@@ -1,4 +1,4 @@
-"""The whole chain learns: simulator, batches, branches, router, decoder and losses, by the user's own command."""
+"""A short training by ``aqr_perception train``, from the simulator to the exported weights."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ SMALL = {
 
 
 def losses(folder: Path) -> list[float]:
-    """Return the total loss, a mean over ten steps each."""
+    """Return the total loss: one mean for each ten steps."""
     (events,) = folder.glob("events.*")
     curves = EventAccumulator(str(events))
     curves.Reload()

@@ -1,4 +1,4 @@
-"""What is frozen stays as it is, statistics included; what is trained moves."""
+"""Trained and frozen parameters, and their batch norm statistics."""
 
 import pytest
 import torch
@@ -29,17 +29,19 @@ def test_branches_and_head_are_two_halves_of_the_model(tiny: CMT) -> None:
     assert not branches & head
     assert branches | head == trained(tiny, "all")
     others = {name for name in head if not name.startswith(("pts_bbox_head.", "aqr."))}
-    assert others and all("_content." in name for name in others), "what the decoder makes of proposals is its own"
+    assert others and all("_content." in name for name in others), (
+        "layers that read the proposals belong to the decoder"
+    )
 
 
-def test_each_sensor_has_its_branch(tiny: CMT) -> None:
+def test_the_sensors_branches_are_disjoint(tiny: CMT) -> None:
     camera, lidar = trained(tiny, "camera-branch"), trained(tiny, "lidar-branch")
     assert not camera & lidar
     assert camera | lidar == trained(tiny, "branches")
     assert any(name.startswith("img_backbone") for name in camera)
 
 
-def test_a_birds_eye_view_of_the_cameras_is_a_part_of_the_head() -> None:
+def test_proposals_of_a_birds_eye_view_from_cameras_belong_to_the_head() -> None:
     model = build_model("bevformer_mini")
     head, branches = trained(model, "head"), trained(model, "branches")
     assert any(name.startswith("proposals.bev.") for name in head)
@@ -48,26 +50,26 @@ def test_a_birds_eye_view_of_the_cameras_is_a_part_of_the_head() -> None:
         freeze(model, "lidar-branch")
 
 
-def test_a_branch_that_is_not_there_cannot_be_trained() -> None:
+def test_training_a_branch_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(OptionError, match=r"train is 'lidar-branch'.*pts_"):
         freeze(build_model("petr_tiny"), "lidar-branch")
 
 
-def test_the_router_is_a_part_of_the_head(tiny: CMT) -> None:
+def test_the_router_belongs_to_the_head(tiny: CMT) -> None:
     router = trained(tiny, "aqr")
     assert router and router < trained(tiny, "head")
 
 
 @pytest.mark.parametrize("train", ["all", "aqr", "branches", "camera-branch", "head"])
-def test_statistics_move_where_parameters_do(tiny: CMT, train: Trained) -> None:
-    moving = trained(tiny, train)
+def test_batch_norm_statistics_are_updated_where_parameters_are_trained(tiny: CMT, train: Trained) -> None:
+    updated = trained(tiny, train)
     set_mode(tiny, train)
     norms = {name: m for name, m in tiny.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)}
     assert norms
     for name, norm in norms.items():
-        assert norm.training == (f"{name}.weight" in moving), name
+        assert norm.training == (f"{name}.weight" in updated), name
 
 
-def test_a_model_without_a_router_cannot_train_it() -> None:
+def test_training_the_router_of_a_model_without_one_is_refused() -> None:
     with pytest.raises(OptionError, match=r"train is 'aqr'.*'aqr\.'"):
         freeze(nn.Linear(2, 2), "aqr")

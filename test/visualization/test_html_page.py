@@ -1,4 +1,4 @@
-"""Text becomes HTML without changing it."""
+"""HTML pages preserve text and attributes."""
 
 from html.parser import HTMLParser
 
@@ -9,7 +9,7 @@ from aqr_perception.visualization import html_page
 
 
 class Words(HTMLParser):
-    """The words of a page, and its attributes' values."""
+    """Collects the words of a page and the values of its attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ TEXTS = st.text(st.characters(exclude_categories=["C"]))
 
 
 @given(TEXTS, TEXTS)
-def test_any_text_and_attribute_is_read_back_as_it_was(words: str, value: str) -> None:
+def test_text_and_attributes_are_read_back_unchanged(words: str, value: str) -> None:
     read = Words(html_page.element("p", html_page.text(words), title=value))
     assert (read.words, read.values[-1]) == (words, value)
 
 
 @given(TEXTS)
-def test_a_figure_without_a_picture_says_why(reason: str) -> None:
+def test_a_figure_without_a_picture_shows_the_reason(reason: str) -> None:
     assert reason in Words(html_page.figure(None, "front", missing=reason)).words
 
 

@@ -1,4 +1,4 @@
-"""What is drawn lies where geometry says."""
+"""Pictures show weights, points and boxes at their projected positions."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Weight
 from aqr_perception.geometry import box_corners, project, transform_points
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
-from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, coloured, modality_colour
+from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, heat_colours, modality_colour
 
 RANGE = (-50.0, -50.0, 50.0, 50.0)
 
@@ -37,13 +37,13 @@ def looking_along_y() -> CameraView:
 NOTHING = np.zeros((0, 9))
 
 
-def test_colours_run_from_dark_to_bright_and_end_at_the_limit() -> None:
-    ramp = coloured(np.linspace(0, 1.5, 20, dtype=np.float32)).astype(int).sum(axis=-1)
+def test_heat_colours_increase_in_brightness_and_saturate_at_the_limit() -> None:
+    ramp = heat_colours(np.linspace(0, 1.5, 20, dtype=np.float32)).astype(int).sum(axis=-1)
     assert (np.diff(ramp) > 0).all() and ramp[0] < 20
-    np.testing.assert_array_equal(coloured(np.float32([[70.0]])), coloured(np.float32([[1.5]])))
+    np.testing.assert_array_equal(heat_colours(np.float32([[70.0]])), heat_colours(np.float32([[1.5]])))
 
 
-def test_the_modality_that_carries_a_detection_gives_its_colour() -> None:
+def test_the_supporting_modality_determines_the_colour() -> None:
     assert modality_colour(0.9, 0.0) == LIDAR_COLOUR and modality_colour(0.0, 0.2) == CAMERA_COLOUR
     assert modality_colour(0.0, 0.0) == (128, 128, 128)
     mixed = modality_colour(0.5, 0.5)
@@ -52,17 +52,17 @@ def test_the_modality_that_carries_a_detection_gives_its_colour() -> None:
 
 @given(st.floats(-45, 45), st.floats(-45, 45))
 @settings(max_examples=25, deadline=None)
-def test_a_weight_and_a_point_lie_at_their_metres_in_the_bev_picture(x: float, y: float) -> None:
+def test_a_weight_and_a_point_are_drawn_at_their_position_in_the_bev_picture(x: float, y: float) -> None:
     bev = np.zeros((100, 100), np.float32)
     bev[int(y + 50), int(x + 50)] = 1.5
     picture = bev_picture(WeightMaps(bev, RANGE, {}, "router"), None, detections(NOTHING), size=200)
     row, column = 200 - int(y + 50) * 2 - 1, int(x + 50) * 2 + 1
     assert picture[row - 1 : row + 1, column - 1 : column + 1].sum() > 500
     dotted = bev_picture(WeightMaps(None, RANGE, {}, "router"), np.float32([[x, y]]), detections(NOTHING), size=200)
-    seen = (dotted == 225).all(axis=-1).nonzero()
-    assert len(seen[0]) in (0, 1)  # rings are drawn over points
-    if len(seen[0]):
-        assert abs(seen[1][0] - (x + 50) * 2) <= 1 and abs(seen[0][0] - (50 - y) * 2) <= 1
+    pixels = (dotted == 225).all(axis=-1).nonzero()
+    assert len(pixels[0]) in (0, 1)  # rings are drawn over points
+    if len(pixels[0]):
+        assert abs(pixels[1][0] - (x + 50) * 2) <= 1 and abs(pixels[0][0] - (50 - y) * 2) <= 1
 
 
 def test_a_box_is_drawn_around_its_object_in_the_bev_picture() -> None:
@@ -89,7 +89,7 @@ def test_a_box_is_drawn_at_its_projected_corners(x: float, y: float, z: float, y
 
 @given(arrays(np.float64, (2, 7), elements=st.floats(-20, 20)))
 @settings(max_examples=40, deadline=None)
-def test_boxes_anywhere_leave_the_picture_whole(boxes: np.ndarray) -> None:
+def test_boxes_at_any_position_can_be_drawn(boxes: np.ndarray) -> None:
     boxes = np.c_[boxes, np.zeros((2, 2))]
     boxes[:, 3:6] = np.abs(boxes[:, 3:6]) + 0.1
     assert camera_picture(looking_along_y(), None, detections(boxes)).shape == (200, 400, 3)
@@ -101,7 +101,7 @@ def test_boxes_behind_the_camera_draw_nothing() -> None:
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (4, 9), (9, 19)])
-def test_heat_lies_on_the_pixels_of_its_cell(cell: tuple[int, int]) -> None:
+def test_heat_is_drawn_on_the_pixels_of_its_cell(cell: tuple[int, int]) -> None:
     values = np.zeros((10, 20), np.float32)
     values[cell] = 1.5
     weights = CameraWeightMap(values, np.diag([20 / 400, 10 / 200, 1.0]))

@@ -1,8 +1,8 @@
-"""Records what the perception node publishes, frame by frame."""
+"""Recorder of the perception node's outputs, frame by frame."""
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from aqr_perception.demo.recording import BEV, Answer, Recording
-from aqr_perception.demo.truth import detections_of
+from aqr_perception.demo.recording import BEV, FrameRecord, Recording
+from aqr_perception.demo.truth import detections_from_message
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.stamps import stamp_to_ns
 
@@ -21,13 +21,13 @@ _NODE = "/aqr_perception"
 _DEPTH = 20
 
 
-class AnswerRecorder:
-    """Subscribes to everything that is worth seeing; pictures are kept as JPEG files.
+class OutputRecorder:
+    """Subscribes to the outputs of the perception node and records them; pictures are stored as JPEG files.
 
-    The node must be spun by somebody else; the methods may be called from any thread.
+    The caller spins the node. Methods may be called from any thread.
 
     Args:
-        camera_names: of the perception node's cameras.
+        camera_names: the perception node's cameras.
     """
 
     def __init__(self, node: Node, camera_names: Sequence[str]) -> None:
@@ -39,64 +39,60 @@ class AnswerRecorder:
         self._map_means: dict[int, dict[str, float]] = {}
         self._model = ""
         self._dropped = 0
-        self._heard_at = time.monotonic()
-        self._subscriptions = []
+        self._last_output = time.monotonic()
+        self._subscriptions: list[Any] = []
         for name in (BEV, *camera_names):
-            self._listen(Image, f"{_NODE}/weights/{name}/image", partial(self._on_picture, name))
-            self._listen(Image, f"{_NODE}/weights/{name}/raw", partial(self._on_map, name))
-        self._listen(FrameTiming, f"{_NODE}/timing", self._on_timing)
-        self._listen(FusedDetectionArray, f"{_NODE}/detections", self._on_detections)
-        # The last one: subscriptions are announced in the order in which they are made, so the node that sends us its
-        # health knows of all others too, and what it publishes from then on is not lost.
-        self._listen(DiagnosticArray, "/diagnostics", self._on_health)
+            self._subscribe(Image, f"{_NODE}/weights/{name}/image", partial(self._on_picture, name))
+            self._subscribe(Image, f"{_NODE}/weights/{name}/raw", partial(self._on_map, name))
+        self._subscribe(FrameTiming, f"{_NODE}/timing", self._on_timing)
+        self._subscribe(FusedDetectionArray, f"{_NODE}/detections", self._on_detections)
+        # Must be last: DDS announces subscriptions in this order, so once diagnostics arrive, the node has discovered
+        # all the others and no output is lost.
+        self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics)
 
     @property
     def model(self) -> str:
-        """What the node runs, in its own words; empty until it is active and has found every subscription."""
+        """The node's description of its model; empty until the node is active and has discovered all subscriptions."""
         return self._model
 
     @property
-    def answers(self) -> int:
-        return len(self._arrays)
-
-    @property
-    def silence(self) -> float:
-        """Seconds since the last answer."""
-        return time.monotonic() - self._heard_at
+    def seconds_since_output(self) -> float:
+        """Seconds since the last detections arrived."""
+        return time.monotonic() - self._last_output
 
     def recording(self, trained: bool) -> Recording:
-        """Return what came so far.
+        """Return everything received so far.
 
         Args:
-            trained: whether the node was given weights.
+            trained: whether the node runs trained weights.
         """
         with self._lock:
-            answers = [self._answer(stamp_ns, self._arrays[stamp_ns]) for stamp_ns in sorted(self._arrays)]
-            return Recording(answers, self._model, trained, self._dropped)
+            frames = [self._frame_record(stamp_ns, self._arrays[stamp_ns]) for stamp_ns in sorted(self._arrays)]
+            return Recording(frames, self._model, trained, self._dropped)
 
     def close(self) -> None:
+        """Destroy the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def _answer(self, stamp_ns: int, message: FusedDetectionArray) -> Answer:
-        return Answer(
+    def _frame_record(self, stamp_ns: int, message: FusedDetectionArray) -> FrameRecord:
+        return FrameRecord(
             stamp_ns=stamp_ns,
-            detections=detections_of(message),
+            detections=detections_from_message(message),
             camera_names=tuple(message.camera_names),
-            left_out={sensor.name: sensor.reason for sensor in message.sensors if not sensor.used},
-            source=message.weights_source,
+            unused={sensor.name: sensor.reason for sensor in message.sensors if not sensor.used},
             milliseconds=self._milliseconds.get(stamp_ns),
             pictures=self._pictures.get(stamp_ns, {}),
             map_means=self._map_means.get(stamp_ns, {}),
         )
 
-    def _listen(self, kind: type, topic: str, callback: Any) -> None:
-        self._subscriptions.append(self._node.create_subscription(kind, topic, callback, _DEPTH))
+    def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
+        self._subscriptions.append(self._node.create_subscription(message_type, topic, callback, _DEPTH))
 
     def _on_detections(self, message: FusedDetectionArray) -> None:
         with self._lock:
             self._arrays[stamp_to_ns(message.header.stamp)] = message
-            self._heard_at = time.monotonic()
+            self._last_output = time.monotonic()
 
     def _on_timing(self, message: FrameTiming) -> None:
         with self._lock:
@@ -114,8 +110,8 @@ class AnswerRecorder:
         with self._lock:
             self._map_means.setdefault(stamp_to_ns(message.header.stamp), {})[name] = mean
 
-    def _on_health(self, message: DiagnosticArray) -> None:
-        states = {status.name: status for status in message.status}
-        frames, model = states.get("aqr_perception: frames"), states.get("aqr_perception: model")
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        statuses = {status.name: status for status in message.status}
+        frames, model = statuses.get("aqr_perception: frames"), statuses.get("aqr_perception: model")
         if frames is not None and model is not None and frames.message != "not active":
             self._model = next((pair.value for pair in model.values if pair.key == "running"), "")

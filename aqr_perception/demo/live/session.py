@@ -1,4 +1,4 @@
-"""Plays a drive, with sensors that fail, into the perception node in a process of its own, and records its answers."""
+"""Playback of a drive with failing sensors into a perception node, and the recording of its outputs."""
 
 import os
 import shutil
@@ -13,36 +13,37 @@ from pathlib import Path
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from aqr_perception.demo.failures import FailingBag, Failure
-from aqr_perception.demo.live.recorder import AnswerRecorder
+from aqr_perception.demo.live.recorder import OutputRecorder
 from aqr_perception.demo.recording import Recording
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.bag_player import BagPlayer
 from aqr_perception.simulator.bag import TRUTH_TOPIC
 
 _START_SECONDS = 120.0
-_LAST_ANSWER_SECONDS = 5.0
+_LAST_OUTPUT_SECONDS = 5.0
 _STOP_SECONDS = 20.0
 _POLL = 0.05
 
 
 class DemoError(ValueError):
-    """The node did not start or went away; the text says where it tells why."""
+    """The node did not start or stopped early; the text names its log file."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """How a drive is played.
+    """Settings for playing a drive into a node.
 
     Attributes:
-        config: the node's parameter file.
-        preset, checkpoint: the node's model; without a checkpoint its weights are random.
-        log: file for what the node says.
-        rate: seconds of the drive in a second.
+        config: parameter file of the node.
+        preset, checkpoint: the node's model; without a checkpoint it has random weights.
+        log: file for the output of the node.
+        rate: playback speed; 1 is real time.
         overrides: further parameters of the node, as ``name:=value``.
-        progress: show a bar.
+        progress: show a progress bar.
     """
 
     config: Path
@@ -54,38 +55,39 @@ class Session:
     progress: bool = True
 
     def play(self, bag: Path, failures: Sequence[Failure]) -> Recording:
-        """Return what the node published.
+        """Play a bag into a new node process; return what the node published.
 
         Raises:
             BagError: see `FailingBag`.
-            DemoError: the node did not start, or went away.
+            DemoError: the node did not start or stopped early.
         """
-        with FailingBag(bag, failures) as drive, self._node() as node, _context():
-            ours = rclpy.create_node("aqr_perception_demo")
-            names = [topic.name for topic in drive.topics]
-            cameras = [name.split("/")[1] for name in names if name.endswith("/camera_info")]
-            recorder = AnswerRecorder(ours, cameras)
-            played = [name for name in names if name not in (TRUTH_TOPIC, "/clock")]
-            with _spun(ours), BagPlayer(ours, drive, played, clock=True) as player:
-                self._wait_for(lambda: bool(recorder.model), node, "become active")
+        with FailingBag(bag, failures) as drive, self._perception_node() as process, _rclpy_context():
+            node = rclpy.create_node("aqr_perception_demo")
+            topics = [topic.name for topic in drive.topics]
+            cameras = [name.split("/")[1] for name in topics if name.endswith("/camera_info")]
+            recorder = OutputRecorder(node, cameras)
+            played = [name for name in topics if name not in (TRUTH_TOPIC, "/clock")]
+            with _spinning(node), BagPlayer(node, drive, played, clock=True) as player:
+                self._wait_until(lambda: bool(recorder.model), process, "become active")
                 if not player.wait_for_subscribers(_START_SECONDS):
-                    raise DemoError(f"the node does not listen to all of {', '.join(played)}; check {self.config}")
+                    raise DemoError(f"the node does not subscribe to all of {', '.join(played)}; check {self.config}")
                 player.play(self.rate, progress=self.progress)
-                self._wait_for(lambda: recorder.silence > _LAST_ANSWER_SECONDS, node, "finish")
+                self._wait_until(lambda: recorder.seconds_since_output > _LAST_OUTPUT_SECONDS, process, "finish")
             recorder.close()
             return recorder.recording(trained=self.checkpoint is not None)
 
     @contextmanager
-    def _node(self) -> Iterator[subprocess.Popen]:
+    def _perception_node(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run the perception node in a separate process."""
         parameters = [f"model.preset:={self.preset}", f"model.checkpoint:={self.checkpoint or RANDOM}", *self.overrides]
         command = ["perception_node", "--ros-args", "--params-file", str(self.config)]
         command += [word for parameter in parameters for word in ("-p", parameter)]
-        # Threads that wait for work must not take the cores from those that have it.
+        # Passive: idle OpenMP threads must not spin on cores that the player needs.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         if shutil.which(command[0]) is None:
             raise DemoError(f"found no {command[0]} on the path; build the package and source its setup file")
         with self.log.open("w") as log:
-            # In a session of its own: an interrupt from the terminal reaches us alone, and we stop it in order.
+            # A new process session: Ctrl-C reaches only this process, which then stops the node.
             process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
@@ -94,17 +96,17 @@ class Session:
         finally:
             _stop(process)
 
-    def _wait_for(self, holds: Callable[[], bool], node: subprocess.Popen, what: str) -> None:
+    def _wait_until(self, condition: Callable[[], bool], process: "subprocess.Popen[bytes]", action: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not holds():
-            if node.poll() is not None:
-                raise DemoError(f"the node ended with status {node.returncode}; its last words are in {self.log}")
+        while not condition():
+            if process.poll() is not None:
+                raise DemoError(f"the node exited with status {process.returncode}; see the end of {self.log}")
             if time.monotonic() > deadline:
-                raise DemoError(f"the node did not {what} within {_START_SECONDS:.0f} s; see {self.log}")
+                raise DemoError(f"the node did not {action} within {_START_SECONDS:.0f} s; see {self.log}")
             time.sleep(_POLL)
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
@@ -115,8 +117,8 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def _context() -> Iterator[None]:
-    # Not rclpy's own handlers: they would take the context away while the bag is being played.
+def _rclpy_context() -> Iterator[None]:
+    # Without rclpy's signal handlers, which would shut the context down during playback.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         yield
@@ -125,13 +127,13 @@ def _context() -> Iterator[None]:
 
 
 @contextmanager
-def _spun(node: rclpy.node.Node) -> Iterator[None]:
-    """Let a node hear in a thread of its own."""
+def _spinning(node: Node) -> Iterator[None]:
+    """Spin a node in a background thread."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
     def spin() -> None:
-        with suppress(ExternalShutdownException):  # that is how it ends
+        with suppress(ExternalShutdownException):  # raised when the executor is shut down
             executor.spin()
 
     thread = threading.Thread(target=spin, name="demo recorder", daemon=True)

@@ -1,1 +1,1 @@
-"""Results to messages."""
+"""Conversion of results to messages, and the node's publishers."""

@@ -1,6 +1,7 @@
-"""What the node publishes of a frame; pictures are made for listeners alone."""
+"""Publishers of the node's output topics."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -27,8 +28,8 @@ class Publishers:
     """The node's output topics.
 
     Args:
-        node: whose private topics they are.
-        camera_names: of all configured cameras.
+        node: the topics are private to this node.
+        camera_names: all configured cameras.
     """
 
     def __init__(self, node: Node, camera_names: Sequence[str]) -> None:
@@ -51,20 +52,22 @@ class Publishers:
         to_output: NDArray[np.float64],
         output_frame: str,
     ) -> None:
-        """Publish everything somebody listens to; detections always. Without LiDAR there is no BEV map to publish.
+        """Publish the detections, and every other output that has a subscriber.
+
+        A frame without LiDAR has no BEV map to publish.
 
         Args:
-            sensors: every configured sensor, and whether it took part.
+            sensors: every configured sensor, used or not.
             to_output: (4, 4), model frame -> output frame.
-            output_frame: TF name of the frame of what is published. The BEV images bear the model's frame instead, the
-                camera images the camera's name.
+            output_frame: TF frame of the messages. Only the BEV images carry the model frame instead, and the camera
+                images the camera's name.
         """
         stamp = ns_to_stamp(frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=output_frame)
-        self._detections.publish(detection_messages.fused_detections(frame, result, sensors, to_output, header))
-        if _heard(self._detections_3d):
+        self._detections.publish(detection_messages.fused_detections(result, sensors, to_output, header))
+        if _has_subscribers(self._detections_3d):
             self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
-        if _heard(self._markers):
+        if _has_subscribers(self._markers):
             self._markers.publish(detection_messages.markers(result, to_output, header))
         self._publish_bev(frame, result, to_output, header)
         self._publish_cameras(frame, result)
@@ -73,12 +76,12 @@ class Publishers:
         self._timing.publish(timing)
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """Destroy all publishers."""
         single = (self._detections, self._detections_3d, self._markers, self._timing, self._bev_image, self._bev_raw)
         for publisher in (*single, self._bev_grid, *self._camera_image.values(), *self._camera_raw.values()):
             self._node.destroy_publisher(publisher)
 
-    def _camera_publisher(self, camera: str, kind: str) -> Publisher:
+    def _camera_publisher(self, camera: str, kind: str) -> "Publisher[Image]":
         return self._node.create_publisher(Image, f"~/weights/{camera}/{kind}", _DEPTH)
 
     def _publish_bev(self, frame: Frame, result: Result, to_output: NDArray[np.float64], header: Header) -> None:
@@ -86,11 +89,11 @@ class Publishers:
         if maps.bev is None:
             return
         model_header = Header(stamp=header.stamp, frame_id=frame.frame_id)
-        if _heard(self._bev_raw):
+        if _has_subscribers(self._bev_raw):
             self._bev_raw.publish(weight_messages.raw_image(maps.bev, model_header))
-        if _heard(self._bev_grid):
+        if _has_subscribers(self._bev_grid):
             self._bev_grid.publish(weight_messages.occupancy_grid(maps.bev, maps.bev_range, to_output, header))
-        if _heard(self._bev_image):
+        if _has_subscribers(self._bev_image):
             picture = bev_picture(maps, frame.points, result.detections)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
 
@@ -98,12 +101,13 @@ class Publishers:
         for view in frame.cameras:
             weights = result.weight_maps.cameras.get(view.name)
             header = Header(stamp=ns_to_stamp(frame.stamp_ns), frame_id=view.name)
-            if weights is not None and _heard(self._camera_raw[view.name]):
+            if weights is not None and _has_subscribers(self._camera_raw[view.name]):
                 self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
-            if _heard(self._camera_image[view.name]):
+            if _has_subscribers(self._camera_image[view.name]):
                 picture = camera_picture(view, weights, result.detections)
                 self._camera_image[view.name].publish(weight_messages.colour_image(picture, header))
 
 
-def _heard(publisher: Publisher) -> bool:
-    return publisher.get_subscription_count() > 0
+def _has_subscribers(publisher: "Publisher[Any]") -> bool:
+    count: int = publisher.get_subscription_count()
+    return count > 0

@@ -1,6 +1,7 @@
-"""Weight maps -> images and an occupancy grid."""
+"""Conversion of weight maps and pictures to images and an occupancy grid."""
 
 import array
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Quaternion
@@ -8,15 +9,16 @@ from nav_msgs.msg import OccupancyGrid
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from tf_transformations import quaternion_from_matrix
 
-from aqr_perception.geometry import quaternion_xyzw, transform_points
+from aqr_perception.geometry import transform_points
 from aqr_perception.visualization.colours import MAP_LIMIT
 
-_FULL = 100
+_GRID_MAXIMUM = 100
 
 
 def raw_image(values: NDArray[np.float32], header: Header) -> Image:
-    """Return a (H, W) map as a 32FC1 image, whose values are the map's."""
+    """Return a (H, W) weight map as a 32FC1 image with the same values."""
     return _image(np.ascontiguousarray(values, dtype="<f4"), "32FC1", header)
 
 
@@ -31,33 +33,35 @@ def occupancy_grid(
     to_output: NDArray[np.float64],
     header: Header,
 ) -> OccupancyGrid:
-    """Return the BEV map as a grid that RViz lays on the ground: 100 is the limit of 1.5, -1 where there is no map.
+    """Return the BEV weight map as a ground grid for RViz.
+
+    Weights of 0..1.5 become 0..100; cells of weight 0 become -1 (unknown).
 
     Args:
         values: (H, W) in [0, 1.5]; row = y, column = x of the model frame.
-        bev_range: x_min, y_min, x_max, y_max of the grid in metres, model frame.
+        bev_range: x_min, y_min, x_max, y_max of the map in metres, model frame.
         to_output: (4, 4), model frame -> the header's frame.
     """
     rows, columns = values.shape
     x_min, y_min, x_max, _ = bev_range
     message = OccupancyGrid(header=header)
     message.info.map_load_time = header.stamp
-    # A square cell is all that the message can say; the presets' grids have as many rows as columns.
+    # OccupancyGrid has one resolution for both axes; the presets' cells are square.
     message.info.resolution = (x_max - x_min) / columns
     message.info.width, message.info.height = columns, rows
     corner = transform_points(to_output, np.array([[x_min, y_min, 0.0]]))[0]
-    x, y, z, w = quaternion_xyzw(to_output)
+    x, y, z, w = quaternion_from_matrix(to_output)
     message.info.origin = Pose(
         position=Point(x=corner[0], y=corner[1], z=corner[2]), orientation=Quaternion(x=x, y=y, z=z, w=w)
     )
-    percent = np.rint(values * (_FULL / MAP_LIMIT)).clip(0, _FULL)
+    percent = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
     message.data = array.array("b", np.where(values > 0, percent, -1).astype(np.int8).tobytes())
     return message
 
 
-def _image(pixels: NDArray, encoding: str, header: Header) -> Image:
+def _image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     height, width = pixels.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding, step=pixels.strides[0])
-    # rclpy checks a list element by element, and takes an array as it is.
+    # rclpy checks a list element by element, but takes an array as it is.
     message.data = array.array("B", pixels.tobytes())
     return message

@@ -1,4 +1,4 @@
-"""The router's own loss: a query's weights ought to be the health of the sensors at the place it looks at."""
+"""Router loss: the distance of a query's weights from the health of the sensors at the query's place."""
 
 import torch
 from torch import Tensor
@@ -10,34 +10,34 @@ from aqr_perception.models.model_io import QueryWeights
 
 
 def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
-    """Return a scalar: the binary cross entropy of LiDAR, camera and camera modality weights, each averaged, summed up.
+    """Return the sum of the mean binary cross entropies of LiDAR, camera and camera modality weights.
 
-    All queries count alike, denoising queries too. The targets are
+    All queries, including denoising ones, count equally. The targets are
 
-    - of the LiDAR weight: the LiDAR's health at the query, inside the BEV grid, in samples that have LiDAR tokens;
-    - of each camera's weight: its health where the query lies in its picture, for cameras that see the query;
-    - of the camera modality's weight: the best of these, for queries that a camera sees.
+    - for the LiDAR weight: the LiDAR's health at the query, inside the BEV grid, in samples that have LiDAR tokens;
+    - for each camera's weight: the camera's health where the query projects into its image, for cameras that see the
+      query;
+    - for the camera modality weight: the highest of these, for queries that a camera sees.
 
-    With soft targets the least loss, at weights equal to health, is their entropy and not 0.
+    The targets are soft, so weights equal to the health have the least loss, which is the entropy and not 0.
 
     Args:
         weights: the router's, of B samples, Q queries and V cameras.
-        cells: of the same queries, in the grids of the weights' maps.
-        batch: its healths and points are used.
+        cells: of the same queries, on the grids of the weight maps.
+        batch: provides the health of the sensors, and whether samples have points.
     """
-    # Cross entropy of probabilities is refused under autocast, and half precision has none near 1.
+    # Autocast does not allow the cross entropy of probabilities, and half precision has too few values near 1.
     with torch.autocast(weights.modality.device.type, enabled=False):
         modality, cameras = weights.modality.float(), weights.cameras.float()
-        lidar_target = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])[
-            ..., 0
-        ]
-        loss = _cross_entropy(modality[..., 0], lidar_target, cells.bev_inside & _has_tokens(batch, modality))
+        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
+        has_lidar = cells.bev_inside & _has_tokens(batch, modality)
+        loss = _cross_entropy(modality[..., 0], lidar_health[..., 0], has_lidar)
         visible = cells.image_visible
         if visible.shape[-1] == 0:
             return loss
-        camera_target = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
-        best = camera_target.masked_fill(~visible, 0.0).amax(-1)
-        loss = loss + _cross_entropy(cameras, camera_target, visible)
+        camera_health = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
+        best = camera_health.masked_fill(~visible, 0.0).amax(-1)
+        loss = loss + _cross_entropy(cameras, camera_health, visible)
         return loss + _cross_entropy(modality[..., 1], best, visible.any(-1))
 
 
@@ -52,13 +52,13 @@ def _health_at(health: Tensor, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def _has_tokens(batch: Batch, modality: Tensor) -> Tensor:
-    """Return (B, 1) bool: which samples have LiDAR tokens; an empty cloud has none."""
+    """Return (B, 1) bool, true for samples with LiDAR tokens; an empty cloud has none."""
     if batch.points is None:
         return torch.zeros(modality.shape[0], 1, dtype=torch.bool, device=modality.device)
     return torch.tensor([[len(cloud) > 0] for cloud in batch.points], device=modality.device)
 
 
 def _cross_entropy(probability: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean over the entries that count; 0 where none does."""
+    """Return the mean over the entries where `counts` is true; 0 without any."""
     losses = F.binary_cross_entropy(torch.where(counts, probability, 0.5), target.clamp(0, 1), reduction="none")
     return (losses * counts).sum() / counts.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The set prediction loss: focal loss of the classes and distance of the box codes, on every decoder layer (CMT)."""
+"""Set prediction loss of CMT: focal loss of the classes and distance of the box codes, on every decoder layer."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
 from aqr_perception.models.model_io import Predictions
-from aqr_perception.training.denoising import BACKGROUND, DenoisingTargets
+from aqr_perception.training.losses.denoising import BACKGROUND, DenoisingTargets
 from aqr_perception.training.losses.matching import (
     CODE_WEIGHTS,
     FOCAL_ALPHA,
@@ -20,10 +20,10 @@ from aqr_perception.training.losses.matching import (
 )
 
 VELOCITY_WEIGHT = 1.0
-"""Of the distance of velocities: beside CMT's weight of 0.2 for an L1 distance, as steep where 1 m/s is missing."""
+"""Weight of the velocity distance. At an error of 1 m/s it is as steep as CMT's L1 distance with a weight of 0.2."""
 
-_SMOOTH = 5.0  # m/s
-_VELOCITY = 8  # where a box code has it
+_QUADRATIC_UP_TO = 5.0  # m/s
+_FIRST_VELOCITY = 8  # index of vx in a box code
 
 
 def set_loss(
@@ -32,18 +32,18 @@ def set_loss(
     labels: Sequence[Tensor],
     denoising: DenoisingTargets | None = None,
 ) -> dict[str, Tensor]:
-    """Return the weighted parts of the loss, whose sum is to be minimised: float32 scalars, summed over the layers.
+    """Return the weighted parts of the loss: float32 scalars, summed over the layers; their sum is to be minimised.
 
-    ``class`` and ``box`` are of the matching queries, divided by the number of objects in the batch.
-    ``denoising_class`` and ``denoising_box`` are of the denoising queries, divided by the number of those that should
-    claim an object and of those that have one. Each number is the mean over the ranks where torch.distributed runs
-    (then every rank has to call this for every batch), and 1 at least.
+    ``class`` and ``box`` are the matching queries', divided by the number of objects in the batch.
+    ``denoising_class`` is the denoising queries', divided by the number that have an object's label, and
+    ``denoising_box`` divided by the number that are not padding. The divisors are means over the processes, and at
+    least 1: where torch.distributed runs, every process has to call this function for every batch.
 
     Args:
         predictions: of D denoising queries followed by the matching ones; (L, B, D + Q, C) and (L, B, D + Q, 10).
-        boxes: B times (N, 9), metres, model frame. A velocity may be NaN where it is not known: it is left out.
+        boxes: B times (N, 9), metres, model frame. An unknown velocity may be NaN and does not count.
         labels: B times (N,) int64.
-        denoising: what the D denoising queries should say; None where there are none.
+        denoising: targets of the D denoising queries; None without denoising queries.
 
     Raises:
         ValueError: a box has a size that is not positive.
@@ -62,7 +62,7 @@ def set_loss(
             counts += [(denoising.labels != BACKGROUND).sum(), denoising.real.sum()]
         names = ("class", "box", "denoising_class", "denoising_box")
         weights = (FOCAL_WEIGHT, L1_WEIGHT, FOCAL_WEIGHT, L1_WEIGHT)
-        divisors = _mean_over_ranks(torch.stack(counts).float()).clamp(min=1)
+        divisors = _mean_over_processes(torch.stack(counts).float()).clamp(min=1)
         return {
             name: weight * total / divisor
             for name, weight, total, divisor in zip(names, weights, sums, divisors, strict=True)
@@ -70,23 +70,23 @@ def set_loss(
 
 
 def velocity_distance(velocities: Tensor, truth: Tensor) -> Tensor:
-    """Return the smooth L1 distance of velocities in m/s, number by number: quadratic up to `_SMOOTH`, then straight.
+    """Return the smooth L1 distance of each velocity component in m/s: quadratic up to `_QUADRATIC_UP_TO`, then linear.
 
-    Half of all vehicles stand. So the L1 distance, CMT's, is least for standing as long as nothing tells which ones
-    move, and a model that says so is hardly drawn away from it: on the simulator no velocity was learned by it at all.
-    The mean of what is known so far, which this distance asks for instead, moves with every hint.
+    Half of all vehicles stand. CMT's L1 distance therefore has its optimum at a velocity of 0 as long as the model
+    cannot tell which vehicles move, and its gradient hardly leads away from there: on the simulator it taught no
+    velocities. The optimum of this distance is the mean of the possible velocities, which changes with every hint.
     """
-    return F.smooth_l1_loss(velocities, truth.expand_as(velocities), reduction="none", beta=_SMOOTH)
+    return F.smooth_l1_loss(velocities, truth.expand_as(velocities), reduction="none", beta=_QUADRATIC_UP_TO)
 
 
-def box_distance(said: Tensor, truth: Tensor) -> Tensor:
-    """Return the distances of a box's numbers (..., n), one by one: L1, but of the last two `velocity_distance`."""
-    velocity = velocity_distance(said[..., -2:], truth[..., -2:])
-    return torch.cat(((said - truth)[..., :-2].abs(), velocity), dim=-1)
+def box_distance(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the distance of each number of boxes (..., n): L1, and `velocity_distance` for the last two."""
+    velocity = velocity_distance(predicted[..., -2:], truth[..., -2:])
+    return torch.cat(((predicted - truth)[..., :-2].abs(), velocity), dim=-1)
 
 
 def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5) of logits for 0 or 1, one by one."""
+    """Return the focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5) of each logit; `truth` is 0 or 1."""
     wrong = torch.where(truth > 0, (-logits).sigmoid(), logits.sigmoid())
     balance = torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
     return balance * wrong**FOCAL_GAMMA * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
@@ -104,29 +104,30 @@ def _matching_sums(
 
 
 def _denoising_sums(predictions: Predictions, targets: DenoisingTargets) -> tuple[Tensor, Tensor]:
-    """Return the focal loss and the L1 of the real denoising queries; background ones regress their object, too."""
+    """Return the focal loss and the box distance of the denoising queries without padding.
+
+    Background queries have a box distance, too.
+    """
     logits, codes = (values[:, targets.real] for values in predictions)  # (L, R, ...)
     labels, boxes = targets.labels[targets.real], targets.boxes[targets.real]
-    claims = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels != BACKGROUND)[:, None]
-    return focal_loss(logits, claims.to(logits.dtype).expand_as(logits)).sum(), _distance(codes, boxes)
+    truth = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels != BACKGROUND)[:, None]
+    return focal_loss(logits, truth.to(logits.dtype).expand_as(logits)).sum(), _distance(codes, boxes)
 
 
 def _distance(codes: Tensor, boxes: Tensor) -> Tensor:
-    """Return the weighted distance of codes (..., R, 10) from boxes (R, 9), summed; NaN velocities are left out.
+    """Return the weighted sum of the `box_distance` of codes (..., R, 10) from boxes (R, 9).
 
-    L1, but for velocities: see `velocity_distance`.
-
-    All other numbers of a box must be finite: a NaN there becomes a NaN of the loss.
+    NaN velocities do not count. A NaN in any other number of a box makes the loss NaN.
     """
     truth = encode(boxes.float())
     unknown = truth.isnan()
-    unknown[:, :_VELOCITY] = False
-    weights = codes.new_tensor(CODE_WEIGHTS[:_VELOCITY] + (VELOCITY_WEIGHT,) * 2)
+    unknown[:, :_FIRST_VELOCITY] = False
+    weights = codes.new_tensor(CODE_WEIGHTS[:_FIRST_VELOCITY] + (VELOCITY_WEIGHT,) * 2)
     distance = box_distance(codes, truth.masked_fill(unknown, 0.0)) * weights
     return distance.masked_fill(unknown, 0.0).sum()
 
 
-def _mean_over_ranks(counts: Tensor) -> Tensor:
+def _mean_over_processes(counts: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
         counts = counts / dist.get_world_size()

@@ -10,7 +10,7 @@ from aqr_perception.data.sources.simulated import SyntheticDataset
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, ImageBranch, Preset, VitOptions
 from aqr_perception.options import AqrOptions
-from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.losses.detection_loss import DetectionLoss
 
 
 @pytest.mark.slow

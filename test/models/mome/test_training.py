@@ -8,7 +8,7 @@ import torch
 from aqr_perception.data.batch import HEALTH_GRID, Batch
 from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.models.mome.model import MoME
-from aqr_perception.training.step import DetectionLoss
+from aqr_perception.training.losses.detection_loss import DetectionLoss
 from aqr_perception.training.trainable import freeze, set_mode
 
 ROUTER = ("pts_bbox_head.transformer.encoder.", "pts_bbox_head.transformer.selected_cls.")

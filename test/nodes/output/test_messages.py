@@ -1,4 +1,4 @@
-"""Results survive the way into messages."""
+"""Messages made from results hold the same boxes, weights and pixels."""
 
 import array
 import math
@@ -15,18 +15,17 @@ from geometry_msgs.msg import Pose
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from aqr_perception.frame import CLASSES, Detections, Frame, Result, WeightMaps
+from aqr_perception.frame import CLASSES, Detections, Result, WeightMaps
 from aqr_perception.geometry import rigid_transform, transform_points
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 
 HEADER = Header(frame_id="base_link")
-FRAME = Frame(7, None, (), "lidar")
 
 
 def result(boxes: np.ndarray) -> Result:
     count = len(boxes)
-    found = Detections(
+    detections = Detections(
         boxes.astype(np.float32),
         np.linspace(0.9, 0.1, count, dtype=np.float32),
         np.arange(count) % len(CLASSES),
@@ -34,7 +33,7 @@ def result(boxes: np.ndarray) -> Result:
         np.full(count, 0.25, np.float32),
         np.full((count, 2), 0.2, np.float32),
     )
-    return Result(found, WeightMaps(None, (-1, -1, 1, 1), {}, "router"))
+    return Result(detections, WeightMaps(None, (-1, -1, 1, 1), {}, "router"))
 
 
 def pose_matrix(pose: Pose) -> np.ndarray:
@@ -44,11 +43,11 @@ def pose_matrix(pose: Pose) -> np.ndarray:
 
 @given(st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-3.1, 3.1))
 @settings(max_examples=30, deadline=None)
-def test_boxes_headings_and_velocities_move_into_the_output_frame(turn: float, shift: float, yaw: float) -> None:
+def test_boxes_and_velocities_are_transformed_to_the_output_frame(turn: float, shift: float, yaw: float) -> None:
     to_output = rigid_transform([shift, -2.0, 0.5], [0, 0, math.sin(turn / 2), math.cos(turn / 2)])
     box = np.array([[3.0, 4.0, 1.0, 4.5, 1.9, 1.6, yaw, 2.0, -1.0]])
     for array_of in (
-        detection_messages.fused_detections(FRAME, result(box), [], to_output, HEADER),
+        detection_messages.fused_detections(result(box), [], to_output, HEADER),
         detection_messages.detections_3d(result(box), to_output, HEADER),
     ):
         detection = array_of.detections[0]
@@ -59,13 +58,13 @@ def test_boxes_headings_and_velocities_move_into_the_output_frame(turn: float, s
         heading = pose_matrix(pose)[:3, :3] @ [1, 0, 0]
         np.testing.assert_allclose(heading[:2], [math.cos(yaw + turn), math.sin(yaw + turn)], atol=1e-5)
         np.testing.assert_allclose([size.x, size.y, size.z], [4.5, 1.9, 1.6], rtol=1e-6)
-    velocity = detection_messages.fused_detections(FRAME, result(box), [], to_output, HEADER).detections[0].velocity
+    velocity = detection_messages.fused_detections(result(box), [], to_output, HEADER).detections[0].velocity
     np.testing.assert_allclose([velocity.x, velocity.y], (to_output[:3, :3] @ [2, -1, 0])[:2], atol=1e-6)
 
 
-def test_sensors_and_weights_are_told() -> None:
+def test_detections_report_sensors_and_weights() -> None:
     sensors = [SensorUse("lidar", True, 0.0), SensorUse("front", False, math.nan, "no data")]
-    message = detection_messages.fused_detections(FRAME, result(np.ones((2, 9))), sensors, np.eye(4), HEADER)
+    message = detection_messages.fused_detections(result(np.ones((2, 9))), sensors, np.eye(4), HEADER)
     assert [(sensor.name, sensor.used, sensor.reason) for sensor in message.sensors] == [
         ("lidar", True, ""),
         ("front", False, "no data"),
@@ -76,7 +75,7 @@ def test_sensors_and_weights_are_told() -> None:
     np.testing.assert_allclose(detection.camera_weights, [0.2, 0.2])
 
 
-def test_markers_first_delete_the_last_frames() -> None:
+def test_markers_start_by_deleting_the_previous_ones() -> None:
     markers = detection_messages.markers(result(np.ones((2, 9))), np.eye(4), HEADER).markers
     assert markers[0].action == Marker.DELETEALL
     assert [marker.type for marker in markers[1:4]] == [Marker.CUBE, Marker.ARROW, Marker.TEXT_VIEW_FACING]
@@ -85,21 +84,21 @@ def test_markers_first_delete_the_last_frames() -> None:
     assert len(detection_messages.markers(result(np.zeros((0, 9))), np.eye(4), HEADER).markers) == 1
 
 
-def test_raw_images_hold_the_maps_values() -> None:
+def test_raw_images_hold_the_values_of_the_map() -> None:
     values = np.random.default_rng(0).uniform(0, 1.5, (5, 7)).astype(np.float32)
     message = weight_messages.raw_image(values, HEADER)
     assert isinstance(message.data, array.array) and message.encoding == "32FC1" and message.step == 28
     np.testing.assert_array_equal(np.frombuffer(message.data, "<f4").reshape(5, 7), values)
 
 
-def test_pictures_hold_their_pixels() -> None:
+def test_colour_images_hold_the_pixels_of_the_picture() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
     message = weight_messages.colour_image(picture, HEADER)
     assert (message.encoding, message.width, message.height, message.step) == ("bgr8", 6, 4, 18)
     np.testing.assert_array_equal(np.frombuffer(message.data, np.uint8).reshape(4, 6, 3), picture)
 
 
-def test_the_grid_puts_a_cell_at_its_metres_and_says_where_there_is_no_map() -> None:
+def test_grid_cells_are_placed_in_metres_and_cells_without_weight_are_unknown() -> None:
     values = np.zeros((10, 10), np.float32)
     values[2, 7] = 1.5
     values[3, 3] = 0.75

@@ -1,6 +1,6 @@
-"""Detections always go out; everything else is made only while somebody listens."""
+"""Detections are always published; other outputs are made only for subscribers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,28 +38,28 @@ MAKERS = {
 
 
 class Topic:
-    """What Publishers needs of an rclpy publisher."""
+    """Stand-in for an rclpy publisher."""
 
-    def __init__(self, name: str, heard: bool) -> None:
-        self.name, self.heard, self.messages = name, heard, list[Any]()
+    def __init__(self, name: str, subscribed: bool) -> None:
+        self.name, self.subscribed, self.messages = name, subscribed, list[Any]()
 
     def get_subscription_count(self) -> int:
-        return int(self.heard)
+        return int(self.subscribed)
 
     def publish(self, message: object) -> None:
         self.messages.append(message)
 
 
-class Listeners:
-    """A node, some of whose topics are listened to."""
+class StandInNode:
+    """A node with subscribers to some of its topics."""
 
-    def __init__(self, heard: Sequence[str]) -> None:
-        self.heard = heard
+    def __init__(self, subscribed: Sequence[str]) -> None:
+        self.subscribed = subscribed
         self.topics: dict[str, Topic] = {}
         self.destroyed: list[str] = []
 
     def create_publisher(self, kind: type, name: str, depth: int) -> Topic:
-        self.topics[name] = Topic(name, name in self.heard)
+        self.topics[name] = Topic(name, name in self.subscribed)
         return self.topics[name]
 
     def destroy_publisher(self, topic: Topic) -> None:
@@ -76,7 +76,7 @@ def scene(cameras: Sequence[str] = CAMERAS, with_lidar: bool = True) -> tuple[Fr
     intrinsics = np.array([[20.0, 0.0, 16.0], [0.0, 20.0, 9.0], [0.0, 0.0, 1.0]])
     forward = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     views = tuple(CameraView(name, np.zeros((18, 32, 3), np.uint8), intrinsics, forward) for name in cameras)
-    found = Detections(
+    detections = Detections(
         np.array([[10, 0, 0, 4, 2, 1.5, 0, 1, 0]], np.float32),
         np.array([0.9], np.float32),
         np.array([0]),
@@ -88,73 +88,73 @@ def scene(cameras: Sequence[str] = CAMERAS, with_lidar: bool = True) -> tuple[Fr
     bev = np.ones((10, 10), np.float32) if with_lidar else None
     points = np.zeros((3, 5), np.float32) if with_lidar else None
     frame = Frame(1_500_000_000, points, views, "lidar")
-    return frame, Result(found, WeightMaps(bev, (-50.0, -50.0, 50.0, 50.0), maps, "router"))
+    return frame, Result(detections, WeightMaps(bev, (-50.0, -50.0, 50.0, 50.0), maps, "router"))
 
 
-def publish(node: Listeners, frame: Frame, result: Result) -> None:
+def publish(node: StandInNode, frame: Frame, result: Result) -> None:
     sensors = [SensorUse("lidar", frame.points is not None)]
     to_output = rigid_transform([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0])
     Publishers(node, CAMERAS).publish(frame, result, sensors, to_output, "base_link")
 
 
-def test_nothing_but_detections_is_made_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_detections_are_made_without_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
-        raise AssertionError("made for nobody")
+        raise AssertionError("made without a subscriber")
 
     for maker in {*MAKERS.values(), "weight_messages.colour_image"}:
         monkeypatch.setattr(f"{publishers.__name__}.{maker}", refuse)
-    node = Listeners([])
+    node = StandInNode([])
     publish(node, *scene())
     assert node.published() == {DETECTIONS: 1}
 
 
-def test_every_topic_is_published_when_all_are_listened_to() -> None:
-    node = Listeners(OPTIONAL)
+def test_every_topic_with_a_subscriber_is_published() -> None:
+    node = StandInNode(OPTIONAL)
     publish(node, *scene())
     assert node.published() == dict.fromkeys((DETECTIONS, *OPTIONAL), 1)
 
 
 @pytest.mark.parametrize("topic", MAKERS)
-def test_a_listener_gets_its_topic_and_nothing_else_is_made(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_subscribed_topic_is_made(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def noting(maker: str, make):
+    def recording(maker: str, make: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: (made.append(maker), make(*arguments))[1]
 
     for maker in set(MAKERS.values()):
         room, _, name = maker.rpartition(".")
         owner = getattr(publishers, room) if room else publishers
-        monkeypatch.setattr(owner, name, noting(maker, getattr(owner, name)))
-    node = Listeners([topic])
+        monkeypatch.setattr(owner, name, recording(maker, getattr(owner, name)))
+    node = StandInNode([topic])
     publish(node, *scene())
     assert node.published() == {DETECTIONS: 1, topic: 1}
     assert made == [MAKERS[topic]]
 
 
-def test_without_lidar_there_is_no_bev_map_but_camera_maps() -> None:
-    node = Listeners(OPTIONAL)
+def test_without_lidar_only_camera_maps_are_published() -> None:
+    node = StandInNode(OPTIONAL)
     publish(node, *scene(with_lidar=False))
     assert set(node.published()) == {DETECTIONS, *OPTIONAL} - set(BEV)
 
 
-def test_a_camera_that_took_no_part_gets_no_picture() -> None:
-    node = Listeners(OPTIONAL)
+def test_an_unused_camera_has_no_picture() -> None:
+    node = StandInNode(OPTIONAL)
     publish(node, *scene(cameras=["back"]))
     assert not {"~/weights/front/image", "~/weights/front/raw"} & set(node.published())
     assert node.published()["~/weights/back/image"] == 1
 
 
-def test_a_camera_without_a_map_still_shows_its_boxes() -> None:
+def test_a_camera_without_a_weight_map_still_shows_boxes() -> None:
     frame, result = scene()
     result.weight_maps.cameras.pop("front")
-    node = Listeners(OPTIONAL)
+    node = StandInNode(OPTIONAL)
     publish(node, frame, result)
     assert "~/weights/front/raw" not in node.published()
     assert np.frombuffer(node.last("~/weights/front/image").data, np.uint8).any(), "boxes on a black picture"
 
 
-def test_what_is_published_bears_the_frames_stamp_and_the_frame_it_is_given_in() -> None:
-    node = Listeners(OPTIONAL)
+def test_messages_have_the_stamp_of_the_frame_and_their_own_frame_id() -> None:
+    node = StandInNode(OPTIONAL)
     publish(node, *scene())
     headers = {name: node.last(name).header for name in node.published() if name != "~/markers"}
     headers["~/markers"] = node.last("~/markers").markers[0].header
@@ -171,8 +171,8 @@ def test_what_is_published_bears_the_frames_stamp_and_the_frame_it_is_given_in()
     assert node.last(DETECTIONS).detections[0].pose.position.x == pytest.approx(11.0)
 
 
-def test_all_topics_are_taken_away_together() -> None:
-    node = Listeners([])
+def test_destroy_removes_every_publisher() -> None:
+    node = StandInNode([])
     outputs = Publishers(node, CAMERAS)
     outputs.publish_timing(FrameTiming())
     assert node.published() == {"~/timing": 1}

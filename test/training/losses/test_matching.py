@@ -1,4 +1,4 @@
-"""Matching: one to one, cheapest, and never stopped by a bad number."""
+"""Matching of queries to objects: one to one, at the least cost, also with values that are not finite."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def scene(counts: list[int], queries: int, layers: int, seed: int) -> tuple[Pred
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(1, 8), st.integers(1, 3), st.integers(0, 99))
-def test_a_match_is_one_to_one_in_every_layer_and_leaves_nobody_out_in_vain(counts, queries, layers, seed) -> None:
+def test_matches_are_one_to_one_in_every_layer_and_as_many_as_possible(counts, queries, layers, seed) -> None:
     matches = match(*scene(counts, queries, layers, seed))
     first = 0
     for sample, count in enumerate(counts):
@@ -57,7 +57,7 @@ def test_no_other_assignment_is_cheaper(seed: int) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.permutations(range(6)), st.integers(0, 99))
-def test_predictions_that_are_the_objects_are_matched_to_them(order: list[int], seed: int) -> None:
+def test_predictions_equal_to_the_objects_are_matched_to_them(order: list[int], seed: int) -> None:
     boxes, labels = objects(6, torch.Generator().manual_seed(seed))
     logits = torch.full((1, 1, 6, 10), -4.0)
     logits[0, 0, torch.arange(6), labels[order]] = 4.0
@@ -65,7 +65,7 @@ def test_predictions_that_are_the_objects_are_matched_to_them(order: list[int], 
     assert [order[query] for query in matches.query] == matches.target.tolist()
 
 
-def test_of_two_queries_at_one_place_the_one_with_the_right_class_is_taken() -> None:
+def test_of_two_queries_at_one_place_the_one_with_the_right_class_is_matched() -> None:
     boxes, labels = objects(1, torch.Generator().manual_seed(0))
     logits = torch.zeros(1, 1, 2, 10)
     logits[0, 0, 1, labels] = 3.0
@@ -74,7 +74,7 @@ def test_of_two_queries_at_one_place_the_one_with_the_right_class_is_taken() -> 
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_queries_with_numbers_that_are_not_finite_come_last(bad: float) -> None:
+def test_queries_with_values_that_are_not_finite_are_matched_last(bad: float) -> None:
     predictions, boxes, labels = scene([3], 6, 2, 1)
     predictions.boxes[:, :, :2] = bad
     predictions.class_logits[:, :, 2] = float("nan")
@@ -84,7 +84,7 @@ def test_queries_with_numbers_that_are_not_finite_come_last(bad: float) -> None:
     assert len(match(predictions, boxes, labels).query) == 2 * 3
 
 
-def test_a_velocity_that_is_not_known_does_not_count() -> None:
+def test_an_unknown_velocity_does_not_count() -> None:
     boxes, labels = objects(1, torch.Generator().manual_seed(0))
     codes = encode(boxes).repeat(2, 1)
     codes[1, 8:] = 100.0
@@ -102,6 +102,6 @@ def test_a_batch_without_objects_has_no_matches() -> None:
 def test_matches_are_the_same_on_cuda() -> None:
     predictions, boxes, labels = scene([3, 0, 5], 9, 2, 4)
     moved = Predictions(*(values.cuda() for values in predictions))
-    found = match(moved, [box.cuda() for box in boxes], [label.cuda() for label in labels])
-    for here, there in zip(match(predictions, boxes, labels), found, strict=True):
+    cuda = match(moved, [box.cuda() for box in boxes], [label.cuda() for label in labels])
+    for here, there in zip(match(predictions, boxes, labels), cuda, strict=True):
         assert there.is_cuda and torch.equal(here, there.cpu())

@@ -1,3 +1,5 @@
+"""Losses of the proposals' heat maps, and the queries that perfect maps propose."""
+
 import math
 
 import pytest
@@ -18,7 +20,7 @@ BEV, IMAGE = (32, 32), (16, 44)
 
 
 def batch_of(boxes: Tensor, labels: Tensor, lidar_points: Tensor, visibility: Tensor, health: float = 1.0) -> Batch:
-    """Return one sample with two cameras that look forward and backward."""
+    """Return one sample with a front and a rear camera."""
     projections = torch.stack((looking_along(0.0), looking_along(math.pi)))[None]
     return Batch(
         torch.zeros(1, 2, 3, *SIZE),
@@ -34,28 +36,30 @@ def batch_of(boxes: Tensor, labels: Tensor, lidar_points: Tensor, visibility: Te
 
 
 def perfect_maps(batch: Batch) -> ProposalMaps:
-    """Return maps that say exactly what the loss wants to hear."""
+    """Return maps whose loss is least."""
     maps = []
     for shape, centres in (
         ((1, *BEV), _bev_centres(batch, (True,), torch.Size(BEV), RANGE)),
         ((2, *IMAGE), _image_centres(batch, torch.Size(IMAGE))),
     ):
-        wanted = torch.full((shape[0], len(CLASSES) + BOX_CHANNELS, *shape[1:]), -20.0)
+        targets = torch.full((shape[0], len(CLASSES) + BOX_CHANNELS, *shape[1:]), -20.0)
         column, row = centres.cell.floor().long().unbind(-1)
-        wanted[centres.on, centres.label, row, column] = 20.0
-        box = torch.cat((centres.cell - centres.cell.floor() - 0.5, centres.third[:, None], centres.shape), dim=1)
-        wanted[centres.on, -BOX_CHANNELS:, row, column] = box
-        maps.append(wanted)
+        targets[centres.map, centres.label, row, column] = 20.0
+        box = torch.cat(
+            (centres.cell - centres.cell.floor() - 0.5, centres.height_or_depth[:, None], centres.shape), dim=1
+        )
+        targets[centres.map, -BOX_CHANNELS:, row, column] = box
+        maps.append(targets)
     return ProposalMaps(maps[0], maps[1][None])
 
 
-def cells_taken(centres: Centres) -> int:
-    """Return how many cells hold a centre."""
-    return len(torch.unique(torch.cat((centres.on[:, None].float(), centres.cell.floor()), dim=1), dim=0))
+def occupied_cells(centres: Centres) -> int:
+    """Return the number of cells that hold a centre."""
+    return len(torch.unique(torch.cat((centres.map[:, None].float(), centres.cell.floor()), dim=1), dim=0))
 
 
 def features() -> tuple[Tensor, Tensor]:
-    """Return BEV and image features half as fine as the maps."""
+    """Return BEV and image features at half the resolution of the maps."""
     return torch.randn(1, 8, *(size // 2 for size in BEV)), torch.randn(1, 2, 8, *(size // 2 for size in IMAGE))
 
 
@@ -65,7 +69,7 @@ def head(bev: int = 20, image: int = 20) -> ProposalHead:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """Return boxes that lie in different cells, and labels."""
+    """Return boxes in different cells, and labels."""
     rng = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count = draw(st.integers(1, 6))
     x = (torch.randperm(16, generator=rng)[:count] - 8) * 6.0 + torch.rand(count, generator=rng) * 2 + 1
@@ -82,39 +86,38 @@ def scenes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 def test_perfect_maps_propose_the_centres_of_the_objects_each_sensor_shows(scene: tuple[Tensor, Tensor]) -> None:
     boxes, labels = scene
     batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
-    asked = head()
-    points, content, class_logits, codes = asked.queries(
+    points, content, class_logits, codes = head().queries(
         perfect_maps(batch), features(), torch.full((1, 50, 3), 0.5), torch.tensor([True]), batch.lidar_to_image, SIZE
     )
     lower, upper = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
-    found = points[0] * (upper - lower) + lower
-    from_lidar = torch.cdist(boxes[:, :3], found[:20]).amin(1)
+    proposed = points[0] * (upper - lower) + lower
+    from_lidar = torch.cdist(boxes[:, :3], proposed[:20]).amin(1)
     torch.testing.assert_close(from_lidar, torch.zeros_like(from_lidar), atol=0.02, rtol=0)
     shapes = encode(boxes)[:, SHAPE_CODES]
-    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], found[:20]).argmin(1)][:, SHAPE_CODES], shapes)
-    seen = _image_centres(batch, torch.Size(IMAGE))
-    by_camera = torch.cdist(boxes[:, :3], found[20:40]).amin(1)
+    torch.testing.assert_close(codes[0, torch.cdist(boxes[:, :3], proposed[:20]).argmin(1)][:, SHAPE_CODES], shapes)
+    image_centres = _image_centres(batch, torch.Size(IMAGE))
+    by_camera = torch.cdist(boxes[:, :3], proposed[20:40]).amin(1)
     shown = by_camera < 0.05
-    nearest = 20 + torch.cdist(boxes[:, :3], found[20:40]).argmin(1)[shown]
+    nearest = 20 + torch.cdist(boxes[:, :3], proposed[20:40]).argmin(1)[shown]
     torch.testing.assert_close(codes[0, nearest][:, SHAPE_CODES], shapes[shown], atol=1e-3, rtol=1e-3)
-    assert shown.sum() >= cells_taken(seen), "of objects in one cell, one is proposed"
-    assert (points[0, 40:] == 0.5).all(), "what follows the proposals keeps its learned reference points"
+    assert shown.sum() >= occupied_cells(image_centres), "one object of each cell is proposed"
+    assert (points[0, 40:] == 0.5).all(), "queries after the proposals keep their learned reference points"
     assert (content[0, 40:] == 0).all()
     assert (class_logits[0, 40:] == 0).all()
-    assert (class_logits[0, :20].amax(-1) > 0).sum() == len(boxes), "each object is suspected once"
+    assert (class_logits[0, :20].amax(-1) > 0).sum() == len(boxes), "each object is proposed once"
 
 
 @settings(max_examples=20, deadline=None)
 @given(scene=scenes())
-def test_perfect_maps_cost_almost_nothing_and_others_more(scene: tuple[Tensor, Tensor]) -> None:
+def test_perfect_maps_have_almost_no_loss_and_others_more(scene: tuple[Tensor, Tensor]) -> None:
     boxes, labels = scene
     batch = batch_of(boxes, labels, torch.ones(len(boxes), dtype=torch.long), torch.ones(len(boxes), 2))
-    seen = _image_centres(batch, torch.Size(IMAGE))
-    assume(cells_taken(seen) == len(seen.on))
+    image_centres = _image_centres(batch, torch.Size(IMAGE))
+    assume(occupied_cells(image_centres) == len(image_centres.map))
     maps = perfect_maps(batch)
     assert sum(proposal_losses(maps, batch, (True,), RANGE).values()) < 1e-3
-    blind = ProposalMaps(torch.full_like(maps.bev, -4.0), torch.full_like(maps.image, -4.0))
-    losses = proposal_losses(blind, batch, (True,), RANGE)
+    empty = ProposalMaps(torch.full_like(maps.bev, -4.0), torch.full_like(maps.image, -4.0))
+    losses = proposal_losses(empty, batch, (True,), RANGE)
     assert losses["proposal_class"] > 1.0
     assert losses["proposal_box"] > 1.0
 
@@ -125,27 +128,27 @@ def one_car(**changes: object) -> Batch:
     return batch_of(box, torch.tensor([0]), **{**known, **changes})
 
 
-def test_the_lidar_does_not_answer_for_objects_without_points() -> None:
-    assert len(_bev_centres(one_car(), (True,), torch.Size(BEV), RANGE).on) == 1
-    assert len(_bev_centres(one_car(lidar_points=torch.tensor([0])), (True,), torch.Size(BEV), RANGE).on) == 0
-    assert len(_bev_centres(one_car(), (False,), torch.Size(BEV), RANGE).on) == 0
+def test_objects_without_points_are_no_targets_of_the_lidar() -> None:
+    assert len(_bev_centres(one_car(), (True,), torch.Size(BEV), RANGE).map) == 1
+    assert len(_bev_centres(one_car(lidar_points=torch.tensor([0])), (True,), torch.Size(BEV), RANGE).map) == 0
+    assert len(_bev_centres(one_car(), (False,), torch.Size(BEV), RANGE).map) == 0
 
 
 @pytest.mark.parametrize("visible", [0.0, 1.0])
-def test_a_birds_eye_view_of_the_cameras_answers_for_all_objects(visible: float) -> None:
+def test_all_objects_are_targets_of_a_birds_eye_view_from_cameras(visible: float) -> None:
     batch = one_car(lidar_points=torch.tensor([0]), visibility=torch.full((1, 2), visible))
-    assert len(_bev_centres(batch, None, torch.Size(BEV), RANGE).on) == 1
+    assert len(_bev_centres(batch, None, torch.Size(BEV), RANGE).map) == 1
     maps = torch.full((1, len(CLASSES) + BOX_CHANNELS, *BEV), -4.0)
     assert proposal_losses(ProposalMaps(maps, None), batch, None, RANGE)["proposal_class"] > 1.0
 
 
-def test_a_camera_answers_only_for_what_it_shows_in_a_healthy_part() -> None:
-    assert _image_centres(one_car(), torch.Size(IMAGE)).on.tolist() == [0], "the car is in front"
-    assert len(_image_centres(one_car(visibility=torch.zeros(1, 2)), torch.Size(IMAGE)).on) == 0
-    assert len(_image_centres(one_car(health=0.1), torch.Size(IMAGE)).on) == 0
+def test_only_objects_in_a_healthy_part_of_its_image_are_targets_of_a_camera() -> None:
+    assert _image_centres(one_car(), torch.Size(IMAGE)).map.tolist() == [0], "the car is in front"
+    assert len(_image_centres(one_car(visibility=torch.zeros(1, 2)), torch.Size(IMAGE)).map) == 0
+    assert len(_image_centres(one_car(health=0.1), torch.Size(IMAGE)).map) == 0
 
 
-def test_maps_of_an_empty_cloud_do_not_count() -> None:
+def test_maps_of_an_empty_cloud_have_no_loss() -> None:
     batch = one_car(visibility=torch.zeros(1, 2))
     bev = torch.randn(1, len(CLASSES) + BOX_CHANNELS, *BEV, requires_grad=True)
     image = torch.full((1, 2, len(CLASSES) + BOX_CHANNELS, *IMAGE), -20.0)
@@ -153,7 +156,7 @@ def test_maps_of_an_empty_cloud_do_not_count() -> None:
     assert float(sum(losses.values())) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_no_sensor_costs_nothing() -> None:
+def test_a_batch_without_sensors_has_no_loss() -> None:
     losses = proposal_losses(ProposalMaps(None, None), one_car(), (False,), RANGE)
     assert {name: float(value) for name, value in losses.items()} == {"proposal_class": 0.0, "proposal_box": 0.0}
 

@@ -1,4 +1,4 @@
-"""The router's loss has its least value where every query's weights are the health at the place it looks at."""
+"""Router loss: least where the weights of every query equal the sensors' health at its place."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def even_health(lidar: float, cameras: list[float]) -> tuple[Tensor, Tensor]:
 
 
 def targets(cells: QueryCells, lidar: float, cameras: list[float]) -> tuple[Tensor, Tensor]:
-    """(B, Q, 2) and (B, Q, V) weights equal to the health of sensors that are the same everywhere."""
+    """Return (B, Q, 2) and (B, Q, V) weights equal to the health of sensors that is the same everywhere."""
     own = torch.tensor(cameras).expand(SAMPLES, QUERIES, -1)
     best = own.masked_fill(~cells.image_visible, 0).amax(-1)
     return torch.stack((torch.full_like(best, lidar), best), -1), own
@@ -70,10 +70,10 @@ def test_weights_equal_to_health_have_the_least_loss(seed: int, lidar: float, ca
         assert router_loss(other, cells, batch) >= least - 1e-5
 
 
-def test_weights_learn_the_health_of_every_place() -> None:
+def test_minimising_the_loss_teaches_the_health_of_every_place() -> None:
     random = torch.Generator().manual_seed(0)
     cells = cells_of(1)
-    # Halves of the BEV and of every picture fail, a different share of each sample.
+    # Halves of the BEV and of images fail, different ones in each sample.
     lidar, cameras = torch.ones(SAMPLES, 64, 64), torch.ones(SAMPLES, 3, *HEALTH_GRID)
     lidar[0, :32] = 0.0
     lidar[1, :, 32:] = 0.25
@@ -98,13 +98,13 @@ def test_weights_learn_the_health_of_every_place() -> None:
     assert own[0, :, 1][seen[0, :, 1] & left].max() < 0.1
     assert own[0, :, 1][seen[0, :, 1] & (cells.image[0, :, 1, 1] > 7)].min() > 0.9
     assert own[1, :, 2][seen[1, :, 2]].max() < 0.1
-    # The camera modality is worth what the best camera is that sees the query.
+    # The weight of the camera modality is that of the best camera that sees the query.
     only_dead = seen[1, :, 2] & ~seen[1, :, :2].any(-1)
     assert modality[1, :, 1][only_dead].max() < 0.1
     assert modality[1, :, 1][seen[1, :, :2].any(-1)].min() > 0.9
 
 
-def test_only_sensors_that_see_a_query_pull_at_its_weights() -> None:
+def test_only_sensors_that_see_a_query_have_a_gradient_for_its_weights() -> None:
     cells, batch = cells_of(2), batch_of(*even_health(0.3, [0.2, 0.9, 0.5]))
     modality = torch.rand(SAMPLES, QUERIES, 2).requires_grad_()
     cameras = torch.rand(SAMPLES, QUERIES, 3).requires_grad_()
@@ -127,7 +127,7 @@ def test_samples_without_lidar_tokens_have_no_lidar_term(points: tuple[int, ...]
     assert lidar[0].any() == (points is not None)
 
 
-def test_a_batch_without_cameras_and_one_that_sees_nothing_have_finite_losses() -> None:
+def test_batches_without_cameras_or_without_visible_queries_have_finite_losses() -> None:
     cells = cells_of(4)
     blind = QueryCells(
         cells.bev, torch.zeros_like(cells.bev_inside), cells.image, torch.zeros_like(cells.image_visible)
@@ -137,7 +137,7 @@ def test_a_batch_without_cameras_and_one_that_sees_nothing_have_finite_losses() 
 
     layout = TokenLayout(bev=LAYOUT.bev)
     points = torch.rand(SAMPLES, QUERIES, 3) * 100 - 50
-    alone = project(points, RANGE, torch.zeros(SAMPLES, 0, 4, 4), (0, 0), layout)
+    bev_cells = project(points, RANGE, torch.zeros(SAMPLES, 0, 4, 4), (0, 0), layout)
     lidar_only = QueryWeights(
         torch.full((SAMPLES, QUERIES, 2), 0.5),
         torch.zeros(SAMPLES, QUERIES, 0),
@@ -145,10 +145,10 @@ def test_a_batch_without_cameras_and_one_that_sees_nothing_have_finite_losses() 
         torch.zeros(SAMPLES, 0, 0, 0),
     )
     batch = batch_of(torch.ones(SAMPLES, 64, 64), torch.zeros(SAMPLES, 0, *HEALTH_GRID))
-    assert router_loss(lidar_only, alone, batch).item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
+    assert router_loss(lidar_only, bev_cells, batch).item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
 
 
-def test_weights_at_their_limits_and_half_precision_give_finite_gradients() -> None:
+def test_weights_of_0_and_1_in_half_precision_have_finite_gradients() -> None:
     cells, batch = cells_of(5), batch_of(*even_health(0.0, [1.0, 0.0, 0.5]))
     logits = torch.tensor([-120.0, 120.0]).repeat(SAMPLES, QUERIES, 1).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):

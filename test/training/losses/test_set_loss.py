@@ -1,4 +1,4 @@
-"""The set prediction loss: what it is made of, what it does not depend on, and that a model can follow it."""
+"""Set prediction loss: its parts, its invariances, and a model that learns from it."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, ImageBranch, PointBranch, Preset
 from aqr_perception.models.model_io import Predictions
 from aqr_perception.options import AqrOptions
-from aqr_perception.training.denoising import denoising_queries
+from aqr_perception.training.losses.denoising import denoising_queries
 from aqr_perception.training.losses.set_loss import focal_loss, set_loss, velocity_distance
 
 RANGE = (-12.8, -12.8, -5.0, 12.8, 12.8, 3.0)
@@ -56,7 +56,7 @@ def test_any_batch_gives_finite_losses_and_gradients(counts: list[int], seed: in
     assert all(loss.dtype == torch.float32 and loss.isfinite() and loss >= 0 for loss in losses.values())
     for values in predictions:
         assert values.grad is not None and values.grad.isfinite().all()
-    # A frame without objects still teaches its queries to stay silent.
+    # A frame without objects also lowers the scores of its queries.
     assert predictions.class_logits.grad[:, :, queries.denoising :].abs().amin() > 0
 
 
@@ -70,7 +70,7 @@ def test_the_order_of_the_objects_does_not_matter(order: list[int], seed: int) -
     torch.testing.assert_close(first, second)
 
 
-def test_right_predictions_cost_next_to_nothing() -> None:
+def test_correct_predictions_have_almost_no_loss() -> None:
     boxes, labels = batch([4])
     _, targets = denoising_queries(torch.rand(4, 3), boxes, labels, RANGE, max_groups=2, background_distance=2.0)
     right = torch.full((3, 1, 12, 10), -12.0)
@@ -94,7 +94,7 @@ def test_the_box_loss_is_the_weighted_distance_over_the_number_of_objects() -> N
     codes = encode(boxes[0])
     codes[0, 0] += 0.3  # cx counts twice
     codes[0, 3] -= 0.2
-    codes[0, 8] += 1.0  # a velocity by the square of what is missing, up to 5 m/s
+    codes[0, 8] += 1.0  # the velocity distance is quadratic up to 5 m/s
     codes[1, 9] -= 8.0
     logits = torch.full((1, 1, 2, 10), -5.0)
     logits[0, 0, torch.arange(2), labels[0]] = 5.0
@@ -104,21 +104,21 @@ def test_the_box_loss_is_the_weighted_distance_over_the_number_of_objects() -> N
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(-4.5, 4.5), min_size=1, max_size=9), st.integers(0, 9))
-def test_of_all_that_may_be_the_mean_velocity_costs_least(moving: list[float], standing: int) -> None:
+def test_the_mean_of_the_possible_velocities_has_the_least_loss(moving: list[float], standing: int) -> None:
     truth = torch.tensor([*moving, *[0.0] * standing], dtype=torch.float64)
     assume((truth - truth.mean()).abs().max() < 5)
-    said = truth.mean().requires_grad_()
-    velocity_distance(said.expand_as(truth), truth).sum().backward()
-    assert said.grad is not None and abs(said.grad.item()) < 1e-9
+    predicted = truth.mean().requires_grad_()
+    velocity_distance(predicted.expand_as(truth), truth).sum().backward()
+    assert predicted.grad is not None and abs(predicted.grad.item()) < 1e-9
 
 
-def test_one_that_moves_among_many_that_stand_still_draws_the_velocity() -> None:
-    said = torch.zeros((), requires_grad=True)
-    velocity_distance(said.expand(10), torch.tensor([9.0] + [0.0] * 9)).sum().backward()
-    assert said.grad is not None and said.grad < 0
+def test_one_moving_object_among_many_that_stand_changes_the_predicted_velocity() -> None:
+    predicted = torch.zeros((), requires_grad=True)
+    velocity_distance(predicted.expand(10), torch.tensor([9.0] + [0.0] * 9)).sum().backward()
+    assert predicted.grad is not None and predicted.grad < 0
 
 
-def test_a_velocity_that_is_not_known_is_left_out() -> None:
+def test_an_unknown_velocity_does_not_count() -> None:
     boxes, labels = batch([3])
     known = set_loss(guesses(1, 3), boxes, labels)
     boxes[0][1, 7:] = float("nan")
@@ -132,7 +132,7 @@ def test_a_velocity_that_is_not_known_is_left_out() -> None:
     assert set_loss(guesses(1, 3), boxes, labels)["box"] < known["box"]
 
 
-def test_other_broken_truth_is_not_passed_over() -> None:
+def test_other_invalid_numbers_of_the_truth_are_not_ignored() -> None:
     boxes, labels = batch([2])
     boxes[0][0, 0] = float("nan")
     assert set_loss(guesses(1, 3), boxes, labels)["box"].isnan()
@@ -141,7 +141,7 @@ def test_other_broken_truth_is_not_passed_over() -> None:
         set_loss(guesses(1, 3), boxes, labels)
 
 
-def test_empty_places_among_the_denoising_queries_cost_nothing() -> None:
+def test_padding_among_the_denoising_queries_has_no_gradient() -> None:
     boxes, labels = batch([3, 1])
     queries, targets = denoising_queries(torch.rand(2, 3), boxes, labels, RANGE, max_groups=2)
     predictions = guesses(2, queries.denoising + 2)
@@ -152,7 +152,7 @@ def test_empty_places_among_the_denoising_queries_cost_nothing() -> None:
         assert empty.numel() and not empty.any()
 
 
-def test_half_precision_predictions_are_scored_in_full() -> None:
+def test_the_loss_of_half_precision_predictions_is_computed_in_fp32() -> None:
     boxes, labels = batch([3])
     predictions = Predictions(*(values.detach().bfloat16() for values in guesses(1, 5)))
     full = set_loss(Predictions(*(values.float() for values in predictions)), boxes, labels)
@@ -160,16 +160,16 @@ def test_half_precision_predictions_are_scored_in_full() -> None:
         torch.testing.assert_close(set_loss(predictions, boxes, labels), full, rtol=0, atol=0)
 
 
-def test_the_number_of_objects_is_the_mean_over_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_objects_is_the_mean_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, labels = batch([4])
-    alone = set_loss(guesses(1, 8), boxes, labels)
-    # As on the first of two ranks, the other of which has 8 objects.
+    one_process = set_loss(guesses(1, 8), boxes, labels)
+    # As in the first of two processes, where the second has 8 objects.
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.add_(torch.tensor([8.0, 8.0, 0.0, 0.0])))
-    shared = set_loss(guesses(1, 8), boxes, labels)
-    torch.testing.assert_close(shared["class"] * (4 + 8) / 2, alone["class"] * 4)
-    torch.testing.assert_close(shared["box"] * (4 + 8) / 2, alone["box"] * 4)
+    two_processes = set_loss(guesses(1, 8), boxes, labels)
+    torch.testing.assert_close(two_processes["class"] * (4 + 8) / 2, one_process["class"] * 4)
+    torch.testing.assert_close(two_processes["box"] * (4 + 8) / 2, one_process["box"] * 4)
 
 
 def small_preset() -> Preset:
@@ -207,7 +207,7 @@ def small_inputs(batch_size: int = 1) -> tuple[Tensor, Tensor, list[Tensor]]:
 
 
 @pytest.mark.slow
-def test_a_small_model_learns_one_sample_by_heart() -> None:
+def test_a_small_model_overfits_one_sample() -> None:
     torch.manual_seed(0)
     model = CMT(small_preset()).train()
     inputs, (boxes, labels) = small_inputs(), batch([2])
@@ -245,8 +245,8 @@ def test_every_parameter_that_takes_part_gets_a_finite_gradient(mode: str, preci
     assert all(gradient.isfinite().all() for gradient in gradients.values() if gradient is not None)
     if mode == "off":
         silent = {name for name in silent if not name.startswith("aqr.")}
-    # In the first layer the queries have no content yet, so nothing comes of what they say to each other until the
-    # values' bias has left zero. And a key's bias moves all of a query's scores alike, which softmax takes back.
+    # In the first layer the queries have no content, so their self-attention returns zero until the bias of the values
+    # has left zero. The bias of the keys changes all scores of a query equally, which the softmax cancels.
     first = "pts_bbox_head.transformer.decoder.layers.0"
-    at_rest = {"attentions.0.attn.in_proj_weight", "attentions.0.attn.out_proj.weight", "norms.0.weight"}
-    assert silent <= {f"{first}.{name}" for name in at_rest} | {"aqr.key.bias"}
+    initially_without = {"attentions.0.attn.in_proj_weight", "attentions.0.attn.out_proj.weight", "norms.0.weight"}
+    assert silent <= {f"{first}.{name}" for name in initially_without} | {"aqr.key.bias"}

@@ -1,4 +1,4 @@
-"""Denoising queries: where they lie, what they should say, and whom they see."""
+"""Denoising queries: their places, targets and attention mask."""
 
 import math
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.training.denoising import BACKGROUND, denoising_queries
+from aqr_perception.training.losses.denoising import BACKGROUND, denoising_queries
 
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 LOWER, UPPER = torch.tensor(RANGE[:3]), torch.tensor(RANGE[3:])
@@ -32,7 +32,7 @@ counts = st.lists(st.integers(0, 7), min_size=1, max_size=3)
 
 @settings(deadline=None, max_examples=40)
 @given(counts, st.integers(1, 4), st.integers(1, 30), st.integers(0, 100))
-def test_groups_are_as_many_as_fit_and_every_object_is_once_in_each(counts, max_groups, max_queries, seed) -> None:
+def test_as_many_groups_as_fit_hold_every_object_once(counts, max_groups, max_queries, seed) -> None:
     boxes, labels = batch(counts, seed)
     learned = torch.rand(5, 3)
     queries, targets = denoising_queries(
@@ -57,7 +57,7 @@ def test_groups_are_as_many_as_fit_and_every_object_is_once_in_each(counts, max_
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000))
-def test_moved_centres_stay_inside_their_boxes_and_far_ones_are_background(seed: int) -> None:
+def test_displaced_centres_stay_inside_their_boxes_and_far_ones_are_background(seed: int) -> None:
     boxes, labels = batch([4, 6], seed)
     queries, targets = denoising_queries(torch.rand(1, 3), boxes, labels, RANGE)
     points = queries.reference_points[:, : queries.denoising] * (UPPER - LOWER) + LOWER
@@ -94,9 +94,9 @@ def test_the_mask_hides_the_truth_from_matching_queries_and_groups_from_each_oth
     assert queries.mask is not None and queries.mask.shape == (groups * most + learned,) * 2
     for row in range(len(queries.mask)):
         for column in range(len(queries.mask)):
-            of_truth = column < groups * most
+            hidden_column = column < groups * most
             same_group = row < groups * most and row // most == column // most
-            assert bool(queries.mask[row, column]) == (of_truth and not same_group)
+            assert bool(queries.mask[row, column]) == (hidden_column and not same_group)
 
 
 def test_the_same_seed_gives_the_same_noise() -> None:
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_noise() -> None:
     assert not torch.equal(drawn[0].reference_points, drawn[2].reference_points)
 
 
-def test_more_objects_than_queries_leave_the_learned_queries_alone() -> None:
+def test_a_batch_with_more_objects_than_queries_has_no_denoising_queries() -> None:
     queries, targets = denoising_queries(torch.rand(4, 3), *batch([6, 1]), RANGE, max_queries=5)
     assert queries.denoising == 0 and queries.mask is None and targets.boxes.shape == (2, 0, 9)
 

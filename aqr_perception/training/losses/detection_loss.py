@@ -1,0 +1,138 @@
+"""Loss of a detection model for one batch: set loss, proposal losses and router loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aqr_perception.data.batch import Batch
+from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import DecodeOptions, Queries, QueryWeights
+from aqr_perception.models.proposals.head import ProposalMaps
+from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.options import OptionError
+from aqr_perception.training.history import features_of, history_of
+from aqr_perception.training.losses.denoising import DenoisingTargets, denoising_queries
+from aqr_perception.training.losses.proposal_loss import proposal_losses
+from aqr_perception.training.losses.router_loss import router_loss
+from aqr_perception.training.losses.set_loss import set_loss
+from aqr_perception.training.trainable import trains_branches, trains_only_branches
+from aqr_perception.training.training_options import Trained
+
+
+@dataclass(frozen=True)
+class DetectionLoss:
+    """The `StepLoss` of detection models.
+
+    The router learns in two ways: from the set loss, through modulation and window bias where the model's options use
+    them, and directly, from the health of the sensors at the place of each query.
+
+    Attributes:
+        router_weight: weight of the router loss; 0 leaves it out, as does a model without a router in use.
+        denoising: most denoising queries; None for as many as there are learned ones. Not every model takes them.
+        train: the trained parameters; without the decoder, only the proposal losses are computed.
+        forgetting: share of the batches without their earlier frames, from which a model with a memory learns how a
+            drive starts.
+    """
+
+    router_weight: float = 1.0
+    denoising: int | None = None
+    train: Trained = "all"
+    forgetting: float = 0.2
+
+    def __call__(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the weighted parts of the loss; see `set_loss`, `proposal_losses` and `router_loss`.
+
+        Raises:
+            OptionError: only branches are trained, but the model has no proposals to learn from.
+        """
+        if trains_only_branches(self.train):
+            return self._branch_losses(model, batch)
+        return self._detection_losses(model, batch, generator)
+
+    def _branch_losses(self, model: DetectionModel, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of the proposals, without running the decoder."""
+        features = features_of(model, batch)
+        maps = model.propose(features)
+        if maps is None:
+            raise OptionError(
+                f"train is {self.train!r}, but {model.preset.name} has no proposals: add decoder.proposals to the "
+                "preset, or use train all"
+            )
+        return self._proposal_losses(model, maps, batch, features.has_points)
+
+    def _detection_losses(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the losses of all trained parts of the model."""
+        queries, targets = self._denoising(model, batch, generator)
+        batch = self._forget(batch, generator)
+        history = history_of(model, batch)
+        with torch.set_grad_enabled(trains_branches(self.train)):
+            features = features_of(model, batch)
+        trains_router = self.router_weight > 0 and model.router_trained
+        options = DecodeOptions(model.aqr_options, router_weights=trains_router)
+        output = model.decode(features, options, queries, history)
+        losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
+        if output.proposals is not None:
+            losses |= self._proposal_losses(model, output.proposals, batch, features.has_points)
+        if trains_router:
+            # Proposals change the reference points of the queries.
+            assert output.router is not None and output.queries is not None  # models with a router return both
+            cells = _query_cells(
+                output.queries, output.router, batch.lidar_to_image, model.preset.point_range, features.image_size
+            )
+            losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
+        return losses
+
+    def _denoising(
+        self, model: DetectionModel, batch: Batch, generator: torch.Generator
+    ) -> tuple[Queries | None, DenoisingTargets | None]:
+        """Return denoising queries before the learned ones, and their targets; None where the model takes none."""
+        if not model.takes_queries:
+            return None, None
+        return denoising_queries(
+            model.get_parameter("pts_bbox_head.reference_points.weight"),
+            batch.boxes,
+            batch.labels,
+            model.preset.point_range,
+            generator,
+            max_queries=model.preset.decoder.queries if self.denoising is None else self.denoising,
+        )
+
+    def _forget(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch, for a random share of the batches without its earlier frames."""
+        if batch.before and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
+            return batch._replace(before=())
+        return batch
+
+    def _proposal_losses(
+        self, model: DetectionModel, maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...]
+    ) -> dict[str, Tensor]:
+        """Return the losses of those heat maps that are trained.
+
+        With frozen branches, these are only the BEV maps of a model that makes its BEV from the cameras.
+        """
+        if not trains_branches(self.train):
+            if self.train == "aqr" or not model.bev_of_cameras:
+                return {}
+            maps = maps._replace(image=None)
+        return proposal_losses(maps, batch, None if model.bev_of_cameras else has_points, model.preset.point_range)
+
+
+def _query_cells(
+    queries: Queries,
+    weights: QueryWeights,
+    projections: Tensor | None,
+    point_range: tuple[float, ...],
+    image_size: tuple[int, int],
+) -> QueryCells:
+    """Return the cells of the queries on the grids of the router's weight maps."""
+    rows, columns = weights.bev_map.shape[1:]
+    views, image_rows, image_columns = weights.camera_maps.shape[1:]
+    layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
+    lower = weights.modality.new_tensor(point_range[:3])
+    upper = weights.modality.new_tensor(point_range[3:])
+    points = lower + queries.reference_points * (upper - lower)
+    if projections is None or views == 0:
+        projections = points.new_zeros(len(points), 0, 4, 4)
+    return project(points, point_range, projections, image_size, layout)
