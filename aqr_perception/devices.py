@@ -1,4 +1,4 @@
-"""On which device, and in which number format, a model runs."""
+"""Choice of the device and the number format that a model runs with."""
 
 from typing import Literal, get_args
 
@@ -8,14 +8,14 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 class DeviceError(ValueError):
-    """The device or precision cannot be had on this machine; the message says which can."""
+    """The device or precision is not available on this machine. The message names the available ones."""
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device named ``auto`` (CUDA if available, otherwise the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        DeviceError: there is no such device here.
+        DeviceError: the name is unknown, or the machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,11 +35,12 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number format of convolutions and matrix products.
 
-    ``auto`` takes the fastest safe one: on CUDA bf16 where the card has it, otherwise fp16; on a CPU bf16 where the
-    processor multiplies it natively (AMX or AVX-512 BF16; emulated, it is hundreds of times slower), otherwise fp32.
+    ``auto`` selects the fastest safe format. On CUDA: bf16 if the GPU supports it, otherwise fp16. On a CPU: bf16 if
+    the processor multiplies it natively (AMX or AVX-512 BF16), otherwise fp32; emulated bf16 is hundreds of times
+    slower.
 
     Raises:
-        DeviceError: the name is unknown, or fp16 was asked for on a CPU.
+        DeviceError: the name is unknown, or it is ``fp16`` and the device is a CPU.
     """
     if name not in get_args(Precision):
         raise DeviceError(f"model.precision is {name!r}, but must be one of {', '.join(get_args(Precision))}")

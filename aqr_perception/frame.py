@@ -1,10 +1,13 @@
-"""The types that cross rooms: what the sensors saw (`Frame`) and what the detector made of it (`Result`).
+"""Input and output of the detector: `Frame` (sensor data at one moment) and `Result` (detections and sensor weights).
 
-NumPy only, so that the node, offline processing, training and tests share them without ROS or torch.
+The node, offline processing, training and tests share these types. They need NumPy, but neither ROS nor torch.
 
-Conventions: lengths in metres, angles in radians, times in seconds unless a name says otherwise. The
-*model frame* is the right-handed frame, z up, in which points, boxes and extrinsics of one `Frame` are given; it is the
-LiDAR's own frame unless configured otherwise. Camera frames are optical frames (REP-103: x right, y down, z forward).
+Conventions:
+    - Lengths are in metres, angles in radians, and times in seconds unless a name says otherwise.
+    - The *model frame* is the right-handed coordinate frame, z up, of a `Frame`'s points, boxes and extrinsics. It is
+      the LiDAR frame unless configured otherwise.
+    - Camera frames are optical frames (REP-103: x right, y down, z forward).
+    - ``A -> B`` describes a transform that maps coordinates in frame A to coordinates in frame B.
 """
 
 from collections.abc import Mapping
@@ -26,19 +29,20 @@ CLASSES: tuple[str, ...] = (
     "pedestrian",
     "traffic_cone",
 )
-"""The ten nuScenes detection classes; a label is an index into this tuple."""
+"""The ten nuScenes detection classes. A label is an index into this tuple."""
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """One camera's contribution to a frame.
+    """One camera image with its calibration.
 
     Attributes:
         name: the camera's name, e.g. ``front``.
-        image: (H, W, 3) uint8, BGR, free of lens distortion.
-        intrinsics: (3, 3) float64 pinhole matrix in pixels of ``image``.
-        extrinsics: (4, 4) float64, model frame at the frame's stamp -> camera optical frame at the image's own stamp.
-        age: frame stamp minus image stamp, in seconds (negative where the image is newer).
+        image: (H, W, 3) uint8, BGR, without lens distortion.
+        intrinsics: (3, 3) float64, pinhole matrix in pixels of ``image``.
+        extrinsics: (4, 4) float64, model frame at the frame's stamp -> camera frame at the image's stamp. It includes
+            the vehicle's motion between the two stamps.
+        age: frame stamp minus image stamp in seconds; negative if the image is newer than the frame.
     """
 
     name: str
@@ -50,16 +54,17 @@ class CameraView:
 
 @dataclass(frozen=True)
 class Frame:
-    """Everything the detector gets to see at one moment.
+    """Sensor data at one moment: the input of the detector.
 
     Attributes:
-        stamp_ns: time of the frame, nanoseconds: the LiDAR sweep's stamp, or the newest image's in a camera-only frame.
-        points: (N, 5) float32: x, y, z in the model frame, intensity 0..255, time lag to the newest sweep in seconds;
-            None where there is no LiDAR. (0, 5) is an empty sweep, which is not the same thing.
-        cameras: the views that take part, in configured order; possibly none.
+        stamp_ns: time of the frame in nanoseconds: the stamp of the LiDAR sweep, or of the newest image if the frame
+            has no LiDAR.
+        points: (N, 5) float32: x, y, z in the model frame, intensity in 0..255, and the point's age relative to the
+            newest sweep in seconds. None means no LiDAR data; (0, 5) is a sweep without returns.
+        cameras: views in configured order; missing cameras are left out.
         frame_id: TF name of the model frame.
-        to_fixed: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still; None where the
-            vehicle's motion is not known. Models with a memory need it.
+        to_fixed: (4, 4) float64, model frame at the frame's stamp -> a fixed frame such as ``odom``; None if the
+            vehicle's motion is unknown. Models that use earlier frames need it.
     """
 
     stamp_ns: int
@@ -71,15 +76,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects found in one frame, best first.
+    """Objects detected in one frame, highest score first.
 
     Attributes:
-        boxes: (N, 9) float32: x, y, z of the box centre, length (along the heading), width, height, yaw about +z
-            (0 along +x, counter-clockwise), velocity x, y in m/s; all in the model frame.
+        boxes: (N, 9) float32 in the model frame: x, y, z of the box centre, length (along the heading), width, height,
+            yaw about +z (0 along +x, counter-clockwise), and velocity x, y in m/s.
         scores: (N,) float32 in 0..1.
         labels: (N,) int64, indices into `CLASSES`.
-        lidar_weight, camera_weight: (N,) float32 in 0..1, what each modality's evidence was worth for this object.
-        camera_weights: (N, V) float32, the same for each camera, in the frame's camera order.
+        lidar_weight, camera_weight: (N,) float32 in 0..1, weight of the LiDAR and of all cameras for each object.
+        camera_weights: (N, V) float32, weight of each camera for each object, in the order of `Frame.cameras`.
     """
 
     boxes: NDArray[np.float32]
@@ -95,12 +100,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class CameraWeightMap:
-    """One camera's weight map and where it lies in that camera's picture.
+    """Weight map of one camera and its position in the camera image.
 
     Attributes:
         values: (h, w) float32 in [0, 1.5].
-        image_to_map: (3, 3) float64 affine: homogeneous pixel of `CameraView.image` -> map cell (column, row), cell
-            centres at half-integers.
+        image_to_map: (3, 3) float64, affine: homogeneous pixel of `CameraView.image` -> map cell (column, row). Cell
+            centres are at half-integers.
     """
 
     values: NDArray[np.float32]
@@ -109,13 +114,13 @@ class CameraWeightMap:
 
 @dataclass(frozen=True)
 class WeightMaps:
-    """Rendered query weights of one frame.
+    """Sensor weights of one frame as maps over the bird's-eye view (BEV) and over each camera image.
 
     Attributes:
-        bev: (H, W) float32 in [0, 1.5]; row = y, column = x, ascending; None where no LiDAR took part.
-        bev_range: x_min, y_min, x_max, y_max of the grid in metres, model frame.
-        cameras: by camera name.
-        source: ``router`` (AQR) or ``attention`` (attention mass by segment).
+        bev: (H, W) float32 in [0, 1.5]; rows ascend with y and columns with x. None if the frame has no LiDAR data.
+        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame.
+        cameras: camera name -> weight map.
+        source: ``router`` (adaptive query routing, AQR) or ``attention`` (attention mass by sensor).
     """
 
     bev: NDArray[np.float32] | None
@@ -126,12 +131,12 @@ class WeightMaps:
 
 @dataclass(frozen=True)
 class Result:
-    """What the detector made of a frame.
+    """Output of the detector for one frame.
 
     Attributes:
-        detections: in the frame's model frame.
-        weight_maps: rendered weights.
-        seconds: wall time by stage, in order of execution.
+        detections: detected objects in the model frame.
+        weight_maps: sensor weights behind these detections.
+        seconds: stage name -> wall time, in order of execution.
     """
 
     detections: Detections
@@ -141,15 +146,15 @@ class Result:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects that really are in a frame.
+    """Annotated objects of one frame.
 
     Attributes:
         boxes: (N, 9) float32, as `Detections.boxes`.
         labels: (N,) int64, indices into `CLASSES`.
-        tracks: (N,) int64, the same for one object in all frames of its drive; -1 where that is not known.
-        lidar_points: (N,) int64, points of the frame inside each box.
-        visibility: (N, V) float32 in 0..1, the share of each object's outline that each camera sees, in the frame's
-            camera order: cut off at the picture's border and hidden parts count as not seen.
+        tracks: (N,) int64, object identity across the frames of a drive; -1 if unknown.
+        lidar_points: (N,) int64, number of the frame's LiDAR points inside each box.
+        visibility: (N, V) float32 in 0..1, share of each object's outline that each camera sees, in the order of
+            `Frame.cameras`. Parts outside the image or behind other objects are not visible.
     """
 
     boxes: NDArray[np.float32]
@@ -161,18 +166,23 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def keep(self, kept: NDArray) -> "GroundTruth":
-        """Return some of the objects, by mask or by index."""
-        fields = (self.boxes, self.labels, self.tracks, self.lidar_points, self.visibility)
-        return GroundTruth(*(values[kept] for values in fields))
+    def keep(self, selection: NDArray[np.bool_] | NDArray[np.intp]) -> "GroundTruth":
+        """Return the objects that a mask or an array of indices selects."""
+        return GroundTruth(
+            self.boxes[selection],
+            self.labels[selection],
+            self.tracks[selection],
+            self.lidar_points[selection],
+            self.visibility[selection],
+        )
 
 
 @dataclass(frozen=True)
 class LabelledFrame:
-    """A frame with its truth, for training and evaluation.
+    """A frame with its annotated objects, for training and evaluation.
 
     Attributes:
-        model_to_world: (4, 4) float64, model frame at the frame's stamp -> a frame that stands still.
+        model_to_world: (4, 4) float64, model frame at the frame's stamp -> a frame fixed to the ground.
     """
 
     frame: Frame

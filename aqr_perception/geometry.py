@@ -1,12 +1,16 @@
-"""Rigid transforms, pinhole projection and box corners, on NumPy arrays."""
+"""Rigid transforms, pinhole projection and box corners as NumPy arrays."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+_Floats = NDArray[np.floating[Any]]
+
 
 def rigid_transform(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> NDArray[np.float64]:
-    """Return the (4, 4) matrix of a translation in metres and a quaternion (x, y, z, w), as geometry_msgs orders it."""
+    """Return the (4, 4) matrix of a translation in metres and a quaternion in geometry_msgs' order (x, y, z, w)."""
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_quat(np.asarray(quaternion_xyzw, dtype=np.float64)).as_matrix()
     matrix[:3, 3] = translation
@@ -15,7 +19,8 @@ def rigid_transform(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> NDArr
 
 def quaternion_xyzw(transform: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rotation of a (3, 3) or (4, 4) matrix as a unit quaternion (x, y, z, w)."""
-    return Rotation.from_matrix(np.asarray(transform, dtype=np.float64)[:3, :3]).as_quat()
+    quaternion: NDArray[np.float64] = Rotation.from_matrix(np.asarray(transform, dtype=np.float64)[:3, :3]).as_quat()
+    return quaternion
 
 
 def invert(transform: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -26,28 +31,29 @@ def invert(transform: NDArray[np.float64]) -> NDArray[np.float64]:
     return inverse
 
 
-def interpolate(first: NDArray[np.float64], second: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Return the rigid (4, 4) transform between two: the first where share is 0, the second where it is 1.
+def interpolate(first: NDArray[np.float64], second: NDArray[np.float64], fraction: float) -> NDArray[np.float64]:
+    """Interpolate between two rigid (4, 4) transforms; a fraction of 0 gives the first, 1 the second.
 
-    Positions move on a line, orientations by the shortest turn at constant speed (slerp), as tf2 interpolates.
+    Translation is interpolated linearly and rotation spherically (slerp), as in tf2.
     """
-    between = np.eye(4)
-    turns = Rotation.from_matrix(np.stack([first[:3, :3], second[:3, :3]]))
-    between[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
-    between[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
-    return between
+    interpolated = np.eye(4)
+    rotations = Rotation.from_matrix(np.stack([first[:3, :3], second[:3, :3]]))
+    interpolated[:3, :3] = Slerp([0.0, 1.0], rotations)(fraction).as_matrix()
+    interpolated[:3, 3] = (1 - fraction) * first[:3, 3] + fraction * second[:3, 3]
+    return interpolated
 
 
-def transform_points(transform: NDArray[np.float64], points: NDArray) -> NDArray[np.float64]:
-    """Return (N, 3) points moved by a (4, 4) transform."""
-    return points[:, :3] @ transform[:3, :3].T + transform[:3, 3]
+def transform_points(transform: NDArray[np.float64], points: _Floats) -> NDArray[np.float64]:
+    """Return the (N, 3) positions of (N, >=3) points after a rigid (4, 4) transform."""
+    transformed: NDArray[np.float64] = points[:, :3] @ transform[:3, :3].T + transform[:3, 3]
+    return transformed
 
 
-def project(intrinsics: NDArray[np.float64], points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Project (N, 3) points in a camera's optical frame.
+def project(intrinsics: NDArray[np.float64], points: _Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Project (N, >=3) points from a camera's optical frame to its image.
 
     Returns:
-        pixels (N, 2) as (u, v), meaningful only where the depth is positive, and depths (N,) in metres.
+        pixels (N, 2) as (u, v), valid only where the depth is positive, and depths (N,) in metres.
     """
     homogeneous = points[:, :3] @ np.asarray(intrinsics, dtype=np.float64).T
     depths = homogeneous[:, 2]
@@ -55,11 +61,11 @@ def project(intrinsics: NDArray[np.float64], points: NDArray) -> tuple[NDArray[n
         return homogeneous[:, :2] / depths[:, None], depths
 
 
-def box_corners(boxes: NDArray) -> NDArray[np.float64]:
+def box_corners(boxes: _Floats) -> NDArray[np.float64]:
     """Return the (N, 8, 3) corners of (N, >=7) boxes (x, y, z, length, width, height, yaw).
 
-    Corners 0..3 are the bottom, counter-clockwise seen from above and starting front left; 4..7 lie above them. The
-    front face is 0, 3, 7, 4.
+    Corners 0..3 form the bottom face, counter-clockwise as seen from above, starting at the front left; corners 4..7
+    lie above them. The front face is 0, 3, 7, 4.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     unit = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) / 2
@@ -68,4 +74,5 @@ def box_corners(boxes: NDArray) -> NDArray[np.float64]:
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
     x = local[..., 0] * cos - local[..., 1] * sin
     y = local[..., 0] * sin + local[..., 1] * cos
-    return np.stack([x, y, local[..., 2]], axis=-1) + boxes[:, None, :3]
+    corners: NDArray[np.float64] = np.stack([x, y, local[..., 2]], axis=-1) + boxes[:, None, :3]
+    return corners

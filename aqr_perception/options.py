@@ -1,4 +1,4 @@
-"""What a user may change between two frames, validated as a whole."""
+"""Detection options that may change between two frames, validated on construction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,33 +9,34 @@ from aqr_perception.frame import CLASSES
 AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
 WeightsSource = Literal["auto", "router", "attention"]
 
-
 _WINDOWS = ("bev_window", "image_window", "router_bev_window", "router_image_window")
 
 
 class OptionError(ValueError):
-    """A setting is out of its range; the message names it, the value found and the values allowed."""
+    """An option is out of range. The message names the option, the value found and the values allowed."""
 
 
-def _require(holds: bool, name: str, found: object, needed: str) -> None:
-    if not holds:
-        raise OptionError(f"{name} is {found!r}, but must be {needed}")
+def _require(valid: bool, name: str, value: object, allowed: str) -> None:
+    if not valid:
+        raise OptionError(f"{name} is {value!r}, but must be {allowed}")
 
 
 @dataclass(frozen=True)
 class AqrOptions:
-    """How the query weights are used.
+    """How adaptive query routing (AQR) uses and displays the query weights.
 
     Attributes:
-        mode: ``off``, ``modulation`` of the features, ``bias`` in the cross-attention windows, ``both``, or ``auto``:
-            what the model's preset says. Without a trained router every mode is ``off``.
-        strength: 0 (no effect; equal to ``off``) to 4; 1 is what models are trained with.
-        bev_window, image_window: edge length in cells, odd, of the windows inside which the bias acts; 0 for what the
-            model was trained with.
-        router_bev_window, router_image_window: the same of the windows that the router attends to.
-        sigma: of the Gaussian splats of the weight maps, in cells.
-        min_weight: rendered weights below this become 0.
-        reduce: how overlapping Gaussian splats combine.
+        mode: ``modulation`` scales the features, ``bias`` shifts the cross-attention logits inside windows around each
+            query, ``both`` does both, ``off`` neither, and ``auto`` follows the model's preset. Without a trained
+            router every mode is ``off``.
+        strength: 0 (no effect) to 4; models are trained with 1.
+        bev_window, image_window: edge length in cells of the windows in which the bias acts: odd, or 0 for the size
+            that the model was trained with.
+        router_bev_window, router_image_window: edge length in cells of the windows that the router attends to: odd, or
+            0 for the size that the model was trained with.
+        sigma: standard deviation in cells of the Gaussians in the weight maps.
+        min_weight: threshold below which values of the weight maps become 0.
+        reduce: how overlapping Gaussians combine: ``max`` or ``sum``.
     """
 
     mode: AqrMode = "auto"
@@ -61,35 +62,38 @@ class AqrOptions:
 
     @classmethod
     def of_model(cls, mode: AqrMode = "auto") -> "AqrOptions":
-        """Return options that leave everything else to the model."""
+        """Return options that take every window size from the model."""
         return cls(mode, bev_window=0, image_window=0, router_bev_window=0, router_image_window=0)
 
     def resolved(self, trained: "AqrOptions") -> "AqrOptions":
-        """Return these options with what is left to the model filled in from what it was trained with."""
-        open_windows = {name: getattr(trained, name) for name in _WINDOWS if getattr(self, name) == 0}
-        return replace(self, mode=trained.mode if self.mode == "auto" else self.mode, **open_windows)
+        """Return these options with mode ``auto`` and window size 0 replaced by the values used in training."""
+        windows = {name: getattr(trained, name) for name in _WINDOWS if getattr(self, name) == 0}
+        return replace(self, mode=trained.mode if self.mode == "auto" else self.mode, **windows)
 
     @property
     def modulates(self) -> bool:
+        """Whether query weights scale the features."""
         return self.mode in ("modulation", "both") and self.strength > 0
 
     @property
     def biases(self) -> bool:
+        """Whether query weights shift the cross-attention logits."""
         return self.mode in ("bias", "both") and self.strength > 0
 
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """What is reported of a frame, and how weights are found.
+    """Which detections are reported, and where the sensor weights come from.
 
     Attributes:
-        score_threshold: detections scoring less are not reported.
-        class_score_thresholds: overrides by class name.
-        max_detections: most detections reported, 1 to 300.
-        weights_source: ``router`` (AQR), ``attention`` (attention mass), or ``auto``: the router where the checkpoint
-            has one, otherwise the attention mass.
+        score_threshold: lowest score of a reported detection.
+        class_score_thresholds: class name -> threshold that replaces ``score_threshold`` for the class.
+        max_detections: largest number of reported detections, 1 to 300.
+        weights_source: ``router`` (AQR), ``attention`` (attention mass by sensor), or ``auto``: the router if the
+            checkpoint has one, otherwise the attention mass.
         aqr: see `AqrOptions`.
-        max_history_gap: seconds; a model with a memory forgets when the frame before is older than this.
+        max_history_gap: largest time in seconds to the previous frame. After a longer gap, models that use earlier
+            frames start afresh.
     """
 
     score_threshold: float = 0.3

@@ -14,7 +14,7 @@ from aqr_perception.models import build_model, load_checkpoint, preset_names
 @pytest.mark.parametrize(
     "command",
     [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["convert"],
-     ["convert", "checkpoint"], ["convert", "keyframe"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
+     ["convert", "checkpoint"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
      ["simulate", "frames"], ["train"], ["evaluate"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,6 @@ def test_a_checkpoint_survives_conversion(tmp_path: Path) -> None:
     ("command", "named"),
     [
         (["benchmark", "frame", "--model", "cmt_huge"], "aqr_tiny"),
-        (["benchmark", "frame", "--keyframe", "/nowhere"], "/nowhere"),
         (["convert", "checkpoint", "aqr_tiny", "/nowhere.pth", "x.safetensors"], "/nowhere.pth"),
     ],
 )

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.nuscenes_keyframe import read_keyframe
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
-from aqr_perception.keyframe import read_keyframe
 from aqr_perception.models import build_model
 from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.model_io import History

@@ -1,4 +1,4 @@
-"""The device and number format that a user asked for."""
+"""Choice of device and number format."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from aqr_perception.devices import DeviceError, choose_device, choose_precision
 
 
-def test_a_device_that_is_not_there_is_named_with_the_ones_that_are() -> None:
+def test_an_unavailable_device_is_named_with_the_available_ones() -> None:
     with pytest.raises(DeviceError, match="tpu7"):
         choose_device("tpu7")
     with pytest.raises(DeviceError, match=f"sees {torch.cuda.device_count()} CUDA"):

@@ -21,14 +21,14 @@ translations = arrays(np.float64, 3, elements=coordinates)
 
 
 @given(translations, quaternions, arrays(np.float64, (5, 3), elements=coordinates))
-def test_a_transform_and_its_inverse_leave_points_where_they_were(translation, quaternion, points) -> None:
+def test_a_transform_followed_by_its_inverse_is_the_identity(translation, quaternion, points) -> None:
     transform = rigid_transform(translation, quaternion)
     moved = transform_points(invert(transform), transform_points(transform, points))
     np.testing.assert_allclose(moved, points, atol=1e-9)
 
 
 @given(quaternions)
-def test_quaternions_survive_the_matrix_up_to_sign(quaternion) -> None:
+def test_quaternion_to_matrix_and_back_is_the_identity_up_to_sign(quaternion) -> None:
     unit = quaternion / np.linalg.norm(quaternion)
     returned = quaternion_xyzw(rigid_transform([0, 0, 0], quaternion))
     assert abs(abs(unit @ returned) - 1) < 1e-9
@@ -48,7 +48,7 @@ def test_points_behind_a_camera_have_negative_depth() -> None:
 
 
 @given(arrays(np.float64, (3, 7), elements=st.floats(0.5, 10)))
-def test_box_corners_surround_the_centre_at_the_boxs_size(boxes) -> None:
+def test_box_corners_match_the_centre_and_size_of_the_box(boxes) -> None:
     corners = box_corners(boxes)
     np.testing.assert_allclose(corners.mean(axis=1), boxes[:, :3], atol=1e-9)
     length = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
@@ -65,7 +65,7 @@ poses = st.builds(rigid_transform, translations, quaternions)
 
 
 @given(poses, poses, st.floats(0.0, 1.0))
-def test_interpolation_begins_and_ends_at_its_poses_and_stays_rigid(first, second, share: float) -> None:
+def test_interpolation_starts_and_ends_at_its_poses_and_stays_rigid(first, second, share: float) -> None:
     np.testing.assert_allclose(interpolate(first, second, 0.0), first, atol=1e-9)
     np.testing.assert_allclose(interpolate(first, second, 1.0), second, atol=1e-9)
     between = interpolate(first, second, share)

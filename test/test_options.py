@@ -1,4 +1,4 @@
-"""Settings are checked as a whole, and a wrong one is named with what is allowed."""
+"""Options are validated, and errors name the wrong option and the allowed values."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
         ({"reduce": "mean"}, "reduce"),
     ],
 )
-def test_a_wrong_aqr_setting_is_refused_by_name(setting: dict[str, object], named: str) -> None:
+def test_an_invalid_aqr_option_is_named(setting: dict[str, object], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         AqrOptions(**setting)
 
@@ -32,7 +32,7 @@ def test_a_wrong_aqr_setting_is_refused_by_name(setting: dict[str, object], name
         ({"weights_source": "magic"}, "weights.source"),
     ],
 )
-def test_a_wrong_detection_setting_is_refused_by_name(setting: dict[str, object], named: str) -> None:
+def test_an_invalid_detection_option_is_named(setting: dict[str, object], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         DetectionOptions(**setting)
 
@@ -41,13 +41,13 @@ def test_a_wrong_detection_setting_is_refused_by_name(setting: dict[str, object]
     ("mode", "modulates", "biases"),
     [("off", False, False), ("modulation", True, False), ("bias", False, True), ("both", True, True)],
 )
-def test_strength_zero_is_the_same_as_off(mode: str, modulates: bool, biases: bool) -> None:
+def test_strength_zero_equals_off(mode: str, modulates: bool, biases: bool) -> None:
     assert (AqrOptions(mode=mode).modulates, AqrOptions(mode=mode).biases) == (modulates, biases)
     silent = AqrOptions(mode=mode, strength=0.0)
     assert not silent.modulates and not silent.biases
 
 
-def test_what_is_left_to_the_model_comes_from_its_preset() -> None:
+def test_options_of_the_model_resolve_to_its_preset() -> None:
     trained = AqrOptions(mode="bias", bev_window=7, image_window=9, router_bev_window=3, router_image_window=11)
     assert AqrOptions.of_model().resolved(trained) == trained
     chosen = AqrOptions(mode="off", bev_window=5, image_window=0).resolved(trained)

@@ -139,7 +139,9 @@ def test_whatever_the_tests_import_is_a_dependency() -> None:
 
 def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
     listed = set().union(*pip_requirements().values())
-    without_ros = (path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.parts))
+    without_ros = (
+        path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.relative_to(ROOT).parts)
+    )
     needed = {PIP_NAMES.get(name, name) for name in libraries(*without_ros) - INSTALLED_APART}
     assert needed - listed == set()
 
@@ -188,7 +190,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
-    sources = (path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.parts))
+    sources = (
+        path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.relative_to(ROOT).parts)
+    )
     modules = {path.relative_to(ROOT) for path in sources}
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}

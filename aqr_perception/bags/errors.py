@@ -1,5 +1,5 @@
-"""What is wrong with a bag, or with what should become one."""
+"""The error of bags that cannot be read or written."""
 
 
 class BagError(ValueError):
-    """A file cannot be read or written; the text names it, what was found, what is needed and the remedy."""
+    """A bag cannot be read or written; the message names the file, the value found, the value needed and the remedy."""

@@ -1,4 +1,4 @@
-"""Sensor messages for a bag, made without ROS; fields are those of the message definitions of the same names."""
+"""Sensor messages for bags, created without ROS."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from aqr_perception.geometry import quaternion_xyzw
 
 TYPESTORE = get_typestore(Stores.ROS2_KILTED)
-"""Message classes by type name, e.g. ``TYPESTORE.types["sensor_msgs/msg/Image"]``; ROS 2's common ones and our own."""
+"""Message definitions of ROS 2's common interfaces and of this package, and a class for each type name."""
 
 
 def definitions() -> Path:
-    """Return where our own message definitions lie: inside the installed package, or beside it in a source checkout."""
+    """Return the folder of this package's message definitions, in an installed package or in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "definitions"
     return installed if installed.is_dir() else package.parent / "msg"
@@ -27,16 +27,18 @@ _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8
 
 
 def make(type_name: str, **fields: Any) -> Any:
-    """Return a message of any type in `TYPESTORE`, e.g. ``std_msgs/msg/Header``; every field must be given."""
+    """Return a message of a type in `TYPESTORE`, e.g. ``std_msgs/msg/Header``, from all of its fields."""
     return TYPESTORE.types[type_name](**fields)
 
 
 def time(stamp_ns: int) -> Any:
+    """Return a builtin_interfaces/Time."""
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
+    """Return a std_msgs/Header."""
     return make("std_msgs/msg/Header", stamp=time(stamp_ns), frame_id=frame_id)
 
 
@@ -57,11 +59,12 @@ def transform(stamp_ns: int, parent: str, child: str, child_to_parent: NDArray[n
 
 
 def tf(transforms: list[Any]) -> Any:
+    """Return a TFMessage of TransformStampeds, see `transform`."""
     return make("tf2_msgs/msg/TFMessage", transforms=transforms)
 
 
 def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
-    """Return a PointCloud2, one row, of a (N,) structured array of little-endian numbers; padding is kept."""
+    """Return an unorganised PointCloud2 of a (N,) structured array of little-endian numbers, including its padding."""
     fields = [
         make("sensor_msgs/msg/PointField", name=name, offset=entry[1], datatype=_DATATYPES[entry[0].str[1:]], count=1)
         for name, entry in (records.dtype.fields or {}).items()
@@ -81,7 +84,7 @@ def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
 
 
 def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics: NDArray[np.float64]) -> Any:
-    """Return the CameraInfo of a camera without distortion: K and P from (3, 3) intrinsics; size is width, height."""
+    """Return the CameraInfo of a camera without distortion, of (3, 3) intrinsics and a picture's (width, height)."""
     return make(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp_ns, frame_id),
@@ -99,6 +102,7 @@ def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics:
 
 
 def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
+    """Return a CompressedImage of a JPEG file's bytes."""
     return make(
         "sensor_msgs/msg/CompressedImage",
         header=header(stamp_ns, frame_id),
@@ -122,8 +126,8 @@ def image(stamp_ns: int, frame_id: str, pixels: NDArray[np.uint8]) -> Any:
     )
 
 
-def fused_detection(class_name: str, box: NDArray, *, score: float = 1.0) -> Any:
-    """Return a FusedDetection of a (9,) box as `Detections.boxes`, with weights 0: nobody weighed anything."""
+def fused_detection(class_name: str, box: NDArray[Any], *, score: float = 1.0) -> Any:
+    """Return a FusedDetection of a (9,) box as `Detections.boxes`, with all sensor weights 0."""
     x, y, z, length, width, height, yaw, vx, vy = np.asarray(box, dtype=np.float64).tolist()
     orientation = make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2)))
     return make(
@@ -142,7 +146,7 @@ def fused_detection(class_name: str, box: NDArray, *, score: float = 1.0) -> Any
 
 
 def fused_detections(stamp_ns: int, frame_id: str, detections: list[Any]) -> Any:
-    """Return a FusedDetectionArray of no sensors: what is true, not what was detected."""
+    """Return a FusedDetectionArray without sensors, as it is used for ground truth."""
     return make(
         "aqr_perception/msg/FusedDetectionArray",
         header=header(stamp_ns, frame_id),

@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Qos
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, Qos
+from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.messages import TYPESTORE
 
 _REMEDY = "give a rosbag2 folder (with its metadata.yaml) or a single .mcap or .db3 file"
-_BROKEN = (ReaderError, TypesysError, OSError, EOFError, sqlite3.Error, struct.error, ValueError, KeyError, IndexError)
+_BROKEN = (
+    AnyReaderError, ReaderError, OSError, EOFError, sqlite3.Error, struct.error, ValueError, KeyError, IndexError,
+    AssertionError,
+)  # fmt: skip
+"""Exceptions that rosbags raises on broken files."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class BagTopic:
 
     Attributes:
         type: message type, e.g. ``sensor_msgs/msg/Image``.
-        count: messages in the bag.
+        count: number of messages in the bag.
         qos: profiles that the recorded publishers offered; possibly none.
     """
 
@@ -38,11 +43,11 @@ class BagTopic:
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One recorded message.
+    """A recorded message.
 
     Attributes:
-        stamp_ns: when it was recorded, nanoseconds; not the header's stamp.
-        data: the message in CDR, its encapsulation header included.
+        stamp_ns: recording time in nanoseconds, which may differ from the header's stamp.
+        data: the message in CDR with its encapsulation header.
     """
 
     topic: str
@@ -52,46 +57,45 @@ class BagMessage:
     _typestore: Typestore = field(repr=False, compare=False)
 
     def decode(self) -> Any:
-        """Return the message as a dataclass with the fields of its definition (arrays are NumPy arrays).
+        """Return the message as a dataclass with the fields of its definition; arrays are NumPy arrays.
 
         Raises:
-            BagError: the type is unknown to the bag and to rosbags, or the data does not fit it.
+            BagError: the type is not defined, or the data does not fit it.
         """
         try:
             return self._typestore.deserialize_cdr(self.data, self.type)
         except (SerdeError, KeyError) as error:
-            needed = f"a {self.type} as its definition has it"
+            needed = f"a {self.type} according to its definition"
             raise BagError(f"{self.topic}: found {len(self.data)} bytes ({error}), needed {needed}") from error
 
 
 class BagReader:
-    """A bag that is open for reading; iterating gives its messages in the order of their recording.
+    """A bag that is open for reading; iterating yields its messages in recording order.
 
-    Use it as a context manager. Message definitions come from the bag, and for standard types from rosbags.
+    Use it as a context manager. Message definitions come from the bag; a bag without any is read with those of ROS 2's
+    common interfaces and of this package.
 
     Raises:
-        BagError: no bag is there, or it is broken.
+        BagError: there is no bag, or it is broken.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
             raise BagError(f"{self.path}: found nothing, needed a bag; {_REMEDY}")
-        with self._explained():
-            self._reader = Reader(self.path)
+        if self.path.suffix == ".bag":
+            needed = "needed a rosbag2; rename a rosbag2 folder, or convert a ROS 1 file with `rosbags-convert`"
+            raise BagError(f"{self.path}: found the suffix of ROS 1 bags, {needed}")
+        with self._explained_errors():
+            self._reader = AnyReader([self.path], default_typestore=TYPESTORE)
             self._reader.open()
-        try:
-            with self._explained():
-                self._typestore = _typestore_of(self._reader.connections)
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def topics(self) -> tuple[BagTopic, ...]:
+        """The topics of the bag, by name."""
         return tuple(
-            BagTopic(entry.topic, entry.msgtype, entry.msgcount, tuple(_qos(entry)))
-            for entry in self._reader.connections
+            BagTopic(name, info.connections[0].msgtype, info.msgcount, _qos_profiles(info.connections))
+            for name, info in self._reader.topics.items()
         )
 
     @property
@@ -113,24 +117,23 @@ class BagReader:
     def messages(
         self, topics: Collection[str] = (), start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """Give the messages of some topics (none named: of all) recorded in [start_ns, stop_ns).
+        """Yield the messages of some topics (all topics by default) recorded in [start_ns, stop_ns).
 
         Raises:
-            BagError: a topic is not in the bag, or the bag breaks off.
+            BagError: a topic is not in the bag, or the bag is truncated.
         """
-        known = {entry.topic for entry in self._reader.connections}
-        if unknown := sorted(set(topics) - known):
+        known = self._reader.topics
+        if unknown := sorted(set(topics) - known.keys()):
             raise BagError(f"{self.path}: found no topic {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-        entries = [entry for entry in self._reader.connections if not topics or entry.topic in topics]
-        if not entries:
+        connections = [entry for entry in self._reader.connections if not topics or entry.topic in topics]
+        if not connections:
             return
-        with self._explained():
-            for entry, stamp_ns, data in self._reader.messages(entries, start_ns, stop_ns):
-                yield BagMessage(entry.topic, entry.msgtype, stamp_ns, bytes(data), self._typestore)
+        with self._explained_errors():
+            for entry, stamp_ns, data in self._reader.messages(connections, start_ns, stop_ns):
+                yield BagMessage(entry.topic, entry.msgtype, stamp_ns, bytes(data), self._reader.typestore)
 
     def close(self) -> None:
-        if self._reader.is_open:
-            self._reader.close()
+        self._reader.close()
 
     def __enter__(self) -> "BagReader":
         return self
@@ -139,32 +142,24 @@ class BagReader:
         self.close()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained_errors(self) -> Iterator[None]:
         try:
             yield
         except _BROKEN as error:
             reason = f"{type(error).__name__}: {error}"
-            raise BagError(f"{self.path}: found a broken bag ({reason}), needed a whole one; {_REMEDY}") from error
+            raise BagError(f"{self.path}: found a broken bag ({reason}), needed a complete one; {_REMEDY}") from error
 
 
 def read(path: str | Path, topics: Collection[str] = ()) -> Iterator[BagMessage]:
-    """Give the messages of a bag, opened and closed on the way; see `BagReader`."""
+    """Yield the messages of a bag, and close it at the end; see `BagReader`."""
     with BagReader(path) as reader:
         yield from reader.messages(topics)
 
 
-def _qos(entry: Connection) -> list[Qos]:
-    return entry.ext.offered_qos_profiles if isinstance(entry.ext, ConnectionExtRosbag2) else []
-
-
-def _typestore_of(entries: Collection[Connection]) -> Typestore:
-    store = get_typestore(Stores.ROS2_KILTED)
-    for entry in entries:
-        if entry.msgtype in store.fielddefs or entry.msgdef.format == MessageDefinitionFormat.NONE:
-            continue
-        if entry.msgdef.format == MessageDefinitionFormat.MSG:
-            found = get_types_from_msg(entry.msgdef.data, entry.msgtype)
-        else:
-            found = get_types_from_idl(entry.msgdef.data)
-        store.register({name: definition for name, definition in found.items() if name not in store.fielddefs})
-    return store
+def _qos_profiles(connections: Collection[Connection]) -> tuple[Qos, ...]:
+    return tuple(
+        profile
+        for entry in connections
+        if isinstance(entry.ext, ConnectionExtRosbag2)
+        for profile in entry.ext.offered_qos_profiles
+    )

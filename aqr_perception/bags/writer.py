@@ -13,25 +13,27 @@ from aqr_perception.bags.messages import TYPESTORE
 
 _SINGLE_FILES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
 _STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
-_VERSION: Literal[8] = 8  # metadata with numeric QoS, which every distribution from Humble on reads
+_VERSION: Literal[8] = 8  # metadata with numeric QoS, readable by every distribution since Humble
 _FOREVER = QosTime(0, 0)
 
 
 class BagWriter:
-    """A bag that is being written; it appears under its name when it is complete. Use it as a context manager.
+    """A bag that is open for writing; it appears under its name when it is complete. Use it as a context manager.
 
     Args:
-        path: ``name.mcap`` or ``name.db3`` makes a single file, any other name a folder with a metadata.yaml.
-        storage: ``mcap`` or ``sqlite3``, for a folder.
+        path: ``name.mcap`` and ``name.db3`` are single files, any other name is a folder with a metadata.yaml.
+        storage: storage of a folder, ``mcap`` or ``sqlite3``.
 
     Raises:
-        BagError: something of that name exists, or its folder does not.
+        BagError: the path exists, or its parent folder does not.
     """
 
     def __init__(self, path: str | Path, storage: str = "mcap") -> None:
         self.path = Path(path)
         if self.path.exists():
-            raise BagError(f"{self.path}: found something of this name, needed a new name; remove it or choose another")
+            raise BagError(
+                f"{self.path}: found an existing file or folder, needed a new name; remove it or choose another"
+            )
         if not self.path.parent.is_dir():
             raise BagError(f"{self.path.parent}: found no such folder, needed one for {self.path.name}; create it")
         if storage not in _STORAGES:
@@ -44,10 +46,11 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def write(self, topic: str, message: Any, stamp_ns: int, *, latched: bool = False) -> None:
-        """Write a message of `bags.messages`, recorded at a time in nanoseconds.
+        """Write a message made by `bags.messages`.
 
         Args:
-            latched: the topic's publishers keep their last message for late subscribers (transient local).
+            stamp_ns: recording time in nanoseconds.
+            latched: mark the topic as transient local, which keeps the last message for late subscribers.
         """
         data = TYPESTORE.serialize_cdr(message, message.__msgtype__)
         self.write_raw(topic, message.__msgtype__, data, stamp_ns, (publisher_qos(latched),))
@@ -55,10 +58,10 @@ class BagWriter:
     def write_raw(
         self, topic: str, message_type: str, data: bytes | memoryview, stamp_ns: int, qos: tuple[Qos, ...] = ()
     ) -> None:
-        """Write a message that is in CDR already. A topic keeps the type and QoS of its first message.
+        """Write a message in CDR. A topic keeps the type and QoS of its first message.
 
         Raises:
-            BagError: the topic has another type, or the type's definition is not known.
+            BagError: the topic has another type, or the type's definition is unknown.
         """
         connection = self._connections.get(topic)
         if connection is None:
@@ -73,7 +76,7 @@ class BagWriter:
         self._writer.write(connection, stamp_ns, data)
 
     def close(self) -> None:
-        """Complete the bag and give it its name."""
+        """Complete the bag and move it to its path."""
         with self._folder:
             self._writer.close()
             written = self._writer.path
@@ -93,7 +96,7 @@ class BagWriter:
 
 
 def publisher_qos(latched: bool = False) -> Qos:
-    """Return the profile of a reliable publisher that keeps its last ten messages, for late subscribers if latched."""
+    """Return the profile of a reliable publisher with a queue of ten messages, transient local if latched."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(
         history=QosHistory.KEEP_LAST,

@@ -22,7 +22,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")
-    frame.add_argument("--keyframe", type=Path, help="folder with keyframe.json (default: a made-up frame)")
     _add_measuring(frame, repeats=10)
     frame.set_defaults(run=_benchmark_frame)
 
@@ -61,12 +60,11 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
     from aqr_perception.benchmarks import frame_time as frame
     from aqr_perception.benchmarks import inputs
     from aqr_perception.detector import Detector
-    from aqr_perception.keyframe import read_keyframe
     from aqr_perception.options import AqrOptions, DetectionOptions
 
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    seen = read_keyframe(options.keyframe).frame() if options.keyframe else inputs.made_up_frame()
-    measured = frame.run(detector, seen, options.repeats, DetectionOptions(aqr=AqrOptions.of_model(options.aqr)))
+    detection = DetectionOptions(aqr=AqrOptions.of_model(options.aqr))
+    measured = frame.run(detector, inputs.made_up_frame(), options.repeats, detection)
     print(measured.table())
     write_json(options.json, measured.as_dict())
     return 0

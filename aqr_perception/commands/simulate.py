@@ -1,53 +1,57 @@
-"""``aqr_perception simulate``: drives through the simulated world, as bags, pictures or training frames."""
+"""``aqr_perception simulate``: the simulated world as bags, pictures or training frames."""
 
 import argparse
 from pathlib import Path
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     simulate = commands.add_parser(
         "simulate",
         help="drive through a simulated world",
-        description="Draw scenes of a small simulated world, seen by six cameras and a 32-beam LiDAR.",
+        description="Render scenes of a small simulated world with six cameras and a 32-beam LiDAR.",
     ).add_subparsers(required=True, metavar="WHAT")
 
     bag = simulate.add_parser("bag", help="a drive as a rosbag2 file, with the true objects")
-    bag.add_argument("path", type=Path, help="NAME.mcap, NAME.db3, or a folder's name")
+    bag.add_argument("path", type=Path, help="NAME.mcap, NAME.db3, or the name of a folder")
     bag.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default: %(default)s)")
-    bag.add_argument("--rate", type=float, default=10.0, help="sweeps, and pictures a camera, a second (default: 10)")
+    bag.add_argument(
+        "--rate", type=float, default=10.0, help="sweeps, and pictures per camera, per second (default: 10)"
+    )
     bag.add_argument("--raw", action="store_true", help="sensor_msgs/Image instead of CompressedImage")
-    bag.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of a folder (default: mcap)")
+    bag.add_argument(
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="storage of a folder (default: mcap)"
+    )
     _add_scene(bag)
     bag.set_defaults(run=_bag)
 
     picture = simulate.add_parser("picture", help="one frame with its true boxes, as a PNG")
     picture.add_argument("path", type=Path, help="PNG file to write")
-    picture.add_argument("--time", type=float, default=1.0, help="seconds after the start (default: %(default)s)")
+    picture.add_argument("--time", type=float, default=1.0, help="seconds since the start (default: %(default)s)")
     _add_scene(picture)
     picture.set_defaults(run=_picture)
 
     frames = simulate.add_parser(
         "frames",
-        help="draw a training's frames ahead of time",
-        description="Training draws frames when it first sees them, and keeps them. This draws them now.",
+        help="draw training frames in advance",
+        description="Draw and cache the training frames that a training would otherwise draw at their first use.",
     )
-    frames.add_argument("--count", type=int, default=2000, help="training frames (default: %(default)s)")
-    frames.add_argument("--model", default="aqr_tiny", help="preset whose image size is drawn (default: %(default)s)")
-    frames.add_argument("--cache", type=Path, help="folder (default: ~/.cache/aqr_perception/synthetic)")
-    frames.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
+    frames.add_argument("--model", default="aqr_tiny", help="preset, for the image size (default: %(default)s)")
+    frames.add_argument("--cache", type=Path, help="cache folder (default: ~/.cache/aqr_perception/synthetic)")
+    frames.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     frames.set_defaults(run=_frames)
 
 
 def _add_scene(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=int, default=0, help="of the scene (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the scene (default: %(default)s)")
     command.add_argument(
         "--size",
         type=int,
         nargs=2,
         default=(704, 256),
         metavar=("WIDTH", "HEIGHT"),
-        help="of pictures (default: 704 256)",
+        help="size of the pictures (default: 704 256)",
     )
     command.add_argument("--samples", type=int, default=1, help="rays along a pixel's edge (default: %(default)s)")
 
@@ -85,15 +89,23 @@ def _frames(options: argparse.Namespace) -> int:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from aqr_perception.data.sources.simulated import SyntheticDataset, default_cache, training_seeds
+    from aqr_perception.data.sources.simulated import SimulatedDataset, default_cache, training_seeds
+    from aqr_perception.frame import LabelledFrame
     from aqr_perception.models.config.presets import load_preset
 
     preset = load_preset(options.model)
     if preset.image is None:
-        raise ValueError(f"model {options.model!r} has no cameras, but pictures are part of a frame; choose another")
+        raise ValueError(
+            f"model {options.model!r} has no cameras, but training frames need a picture size; choose another model"
+        )
     cache = options.cache or default_cache()
-    data = SyntheticDataset(training_seeds(options.count), preset.image.size, cache=cache)
-    loader: DataLoader = DataLoader(data, batch_size=None, num_workers=options.workers)  # type: ignore[arg-type]
+    data = SimulatedDataset(training_seeds(options.count), preset.image.size, cache=cache)
+    # DataLoader accepts any sequence; its annotation asks for its own Dataset.
+    loader: DataLoader[LabelledFrame] = DataLoader(
+        data,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=options.workers,
+    )
     for _ in tqdm(loader, total=len(data), desc="drawing", unit="frame"):
         pass
     print(cache)

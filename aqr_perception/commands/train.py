@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aqr_perception.data.frames import TrainingFrames
-    from aqr_perception.data.sources.catalogue import Data, Part
+    from aqr_perception.data.sources.catalogue import Data, Split
     from aqr_perception.models.detection_model import DetectionModel
     from aqr_perception.training.training_options import TrainOptions
 
@@ -75,9 +75,7 @@ def _add_model(train: argparse.ArgumentParser) -> None:
 
 def add_data(data: argparse._ArgumentGroup) -> None:
     """Add the options of `data.sources.catalogue.open_data`."""
-    data.add_argument(
-        "--data", default="synthetic", help="synthetic, nuscenes, bags or keyframe (default: %(default)s)"
-    )
+    data.add_argument("--data", default="synthetic", help="synthetic, nuscenes or bags (default: %(default)s)")
     data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of rendered frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
@@ -171,7 +169,7 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
     return model
 
 
-def _data(options: argparse.Namespace, part: "Part", model: "DetectionModel", frames: int | None) -> "Data":
+def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", frames: int | None) -> "Data":
     from aqr_perception.data.sources.catalogue import open_data
 
     return open_data(options.data, part, model.preset, options.data_root, frames, options.data_version)

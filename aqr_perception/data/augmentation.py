@@ -1,11 +1,12 @@
-"""Random changes of labelled frames that keep pictures, points, boxes and calibration consistent.
+"""Random augmentation of labelled frames that keeps pictures, points, boxes and calibration consistent.
 
-Each call draws one change for the whole frame, all cameras alike, as the published models were trained; the defaults
-are those of CMT's camera + LiDAR models. `Health` does not take part: what was done to a frame can be read off its
-intrinsics and `model_to_world`, which change by the same matrices.
+Each call draws one change for the whole frame, the same for all cameras, as in the published models' training; the
+defaults are those of CMT's camera + LiDAR models. Intrinsics and `model_to_world` change by the same matrices as the
+content, so that `transfer_health` can read the change from them.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,10 +29,10 @@ class PictureChange:
     Attributes:
         size: width and height of the new picture.
         zoom: 1 makes the picture as wide as `size`; more enlarges it.
-        crop: position of the cut-out, 0..1: (0, 0) keeps the resized picture's left and top, (1, 1) right and bottom,
-            which is what models see (`image_to_model`). Black fills the right and the bottom where it is too small.
-        flip: left and right are swapped.
-        rotation: radians, counter-clockwise as one looks at the picture, about its centre.
+        crop: position of the crop, 0..1: (0, 0) keeps the resized picture's left and top, (1, 1) its right and bottom,
+            as `image_to_model` does. Black fills the right and the bottom if the resized picture is too small.
+        flip: swap left and right.
+        rotation: radians, counter-clockwise in the picture, about its centre.
     """
 
     size: tuple[int, int]
@@ -46,9 +47,9 @@ class ImageAugmentation:
     """Random resize, crop, horizontal flip and rotation of the pictures, folded into the intrinsics.
 
     Attributes:
-        size: width and height of the new pictures: best the model's own, so that nothing is resized twice.
+        size: width and height of the new pictures; the model's image size avoids a second resizing.
         zoom: see `PictureChange`.
-        bottom: share of the rows to spare that is cut away at the bottom; the others go at the top.
+        bottom: share of the surplus rows that is cropped at the bottom; the others are cropped at the top.
         flip: probability.
         rotation: radians.
     """
@@ -89,7 +90,7 @@ class BevAugmentation:
     flip_y: float = 0.5
 
     def __call__(self, labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
-        """Return the frame, moved; see `move`."""
+        """Return the frame in the changed model frame; see `move`."""
         signs = np.where(random.random(2) < (self.flip_x, self.flip_y), -1.0, 1.0)
         angle, scale = random.uniform(*self.rotation), random.uniform(*self.scale)
         motion = np.eye(4)
@@ -100,27 +101,28 @@ class BevAugmentation:
 
 
 def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledFrame:
-    """Return the frame with every picture changed, and intrinsics, so that points project onto the same content.
+    """Return the frame with every picture changed, and with intrinsics that project points onto the same content.
 
-    A flip makes the focal length along x negative, and a rotation fills the corner below the diagonal: read intrinsics
-    as a matrix. Visibility shrinks by what the crop cuts away.
+    A flip makes the focal length along x negative, and a rotation fills the entry below the diagonal: read intrinsics
+    as a matrix. Visibility shrinks by the cropped part of each object.
     """
-    before = labelled.frame.cameras
-    after = tuple(_changed(view, change) for view in before)
+    views = labelled.frame.cameras
+    changed = tuple(_changed(view, change) for view in views)
     truth = labelled.truth
-    shares = outline_shares(truth.boxes, before), outline_shares(truth.boxes, after)
-    kept = np.divide(shares[1], shares[0], out=np.zeros_like(shares[0]), where=shares[0] > 0)
+    old, new = outline_shares(truth.boxes, views), outline_shares(truth.boxes, changed)
+    kept = np.divide(new, old, out=np.zeros_like(old), where=old > 0)
     visibility = truth.visibility * np.minimum(kept, 1.0)
-    return replace(labelled, frame=replace(labelled.frame, cameras=after), truth=replace(truth, visibility=visibility))
+    frame = replace(labelled.frame, cameras=changed)
+    return replace(labelled, frame=frame, truth=replace(truth, visibility=visibility))
 
 
 def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
-    """Return the frame in another model frame: points, boxes, velocities, extrinsics and pose move along.
+    """Return the frame in another model frame: points, boxes, velocities, extrinsics and pose are transformed.
 
-    Where `motion` scales or mirrors, extrinsics and `model_to_world` are no longer rigid: read them as matrices, and
-    invert them as such. Depths along the optical axis stay those of the real scene. `Frame.to_fixed` stays rigid: the
-    frame that stands still is changed by the same motion. So between frames of one drive that were moved alike, the
-    vehicle has gone the changed way, and what stands still in the scene stands still.
+    If `motion` scales or mirrors, extrinsics and `model_to_world` are no longer rigid: read and invert them as general
+    matrices. Depths along the optical axis stay those of the real scene. `Frame.to_fixed` stays rigid: the fixed frame
+    is changed by the same motion. So in frames of one drive that are moved by the same motion, static objects stay
+    static.
 
     Args:
         motion: (4, 4), old model frame -> new: a turn about z, one scale for all axes, mirrored x or y, a shift.
@@ -144,7 +146,7 @@ def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
 def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
     """Return the (3, 3) affine from a picture's pixels to the changed picture's.
 
-    Pixel centres lie at halves, as everywhere in this package, so that scaling needs no half-pixel shift.
+    Pixel centres lie at halves, as everywhere in this package; scaling therefore needs no half-pixel shift.
 
     Args:
         picture: width and height of the picture.
@@ -155,12 +157,12 @@ def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
 def _changed(view: CameraView, change: PictureChange) -> CameraView:
     height, width = view.image.shape[:2]
     columns, rows = _resized((width, height), change)
-    # Resized as `prepare_image` does it at inference: free of aliasing, and faster than OpenCV's INTER_AREA.
+    # The resizing of `prepare_image` at inference: free of aliasing, and faster than OpenCV's INTER_AREA.
     pixels = torch.from_numpy(np.ascontiguousarray(view.image)).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel centres lie at whole numbers
     onto = np.linalg.inv(half) @ _placement((width, height), change) @ half
-    image: NDArray = cv2.warpAffine(
+    image: NDArray[Any] = cv2.warpAffine(
         np.ascontiguousarray(resized.numpy()), onto[:2], change.size, flags=cv2.INTER_LINEAR
     )
     intrinsics = picture_affine((width, height), change) @ view.intrinsics
@@ -184,7 +186,8 @@ def _placement(picture: tuple[int, int], change: PictureChange) -> _Matrix:
     cos, sin = np.cos(change.rotation), np.sin(change.rotation)
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     centre = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
-    return centre @ turn @ np.linalg.inv(centre) @ flip @ crop
+    placement: _Matrix = centre @ turn @ np.linalg.inv(centre) @ flip @ crop
+    return placement
 
 
 def _moved_points(points: NDArray[np.float32] | None, motion: _Matrix) -> NDArray[np.float32] | None:

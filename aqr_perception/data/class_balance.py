@@ -1,4 +1,4 @@
-"""Class-balanced sampling (CBGS, arXiv:1908.09492): frames are repeated so that rare classes are seen as often."""
+"""Class-balanced sampling (CBGS, arXiv:1908.09492): frames with rare classes are repeated."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,28 +7,28 @@ from numpy.typing import NDArray
 
 
 def class_balanced_indices(label_sets: Sequence[Collection[int]], random: np.random.Generator) -> NDArray[np.int64]:
-    """Return indices of frames, repeated and shuffled, in which every class has an equal share of the draws.
+    """Return shuffled indices of frames, with repeats, in which every class has an equal share of the draws.
 
-    With D = the sum over the classes of the frames that show them, each of the C classes that occur at all gives D // C
-    of its frames. Frames without a label are never drawn, as in CBGS. A class's frames are gone through evenly before
-    any is repeated, where CBGS draws with replacement: the shares are the same, and fewer frames are left out.
+    Let D be the sum over the classes of the frames that show them. Each of the C classes that occur contributes D // C
+    of its frames. Frames without a label are never drawn, as in CBGS. CBGS draws with replacement; here all frames of a
+    class are drawn before any is repeated, so that the shares are the same and fewer frames are left out.
 
     Args:
-        label_sets: the labels that each frame shows.
+        label_sets: the labels in each frame.
 
     Raises:
-        ValueError: no frame shows a label.
+        ValueError: no frame has a label.
     """
-    shown = sorted({label for labels in label_sets for label in labels})
-    frames = [np.array([i for i, labels in enumerate(label_sets) if label in labels]) for label in shown]
+    classes = sorted({label for labels in label_sets for label in labels})
+    frames = [np.array([i for i, labels in enumerate(label_sets) if label in labels]) for label in classes]
     if not frames:
         raise ValueError(f"{len(label_sets)} frames show no object, but balancing needs at least one; turn it off")
     share = sum(map(len, frames)) // len(frames)
-    drawn = np.concatenate([_evenly(candidates, share, random) for candidates in frames])
+    drawn = np.concatenate([_draw_evenly(candidates, share, random) for candidates in frames])
     return random.permutation(drawn).astype(np.int64)
 
 
-def _evenly(candidates: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return `count` of the candidates, each as often as any other or once more."""
+def _draw_evenly(candidates: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Return `count` of the candidates; the numbers of repeats differ by at most one."""
     whole, rest = divmod(count, len(candidates))
     return np.concatenate((np.tile(candidates, whole), random.choice(candidates, rest, replace=False)))

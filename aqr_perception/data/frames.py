@@ -1,4 +1,4 @@
-"""Labelled frames, made ready for training: objects that nothing shows left out, augmented, corrupted on purpose."""
+"""Data sets of labelled frames, and their preparation for training: filtering, corruption and augmentation."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -6,15 +6,15 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation
-from aqr_perception.data.batch import FrameWithHealth
-from aqr_perception.data.corruption.health_motion import follow
+from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.random_corruption import corrupt, with_points, with_views
 from aqr_perception.data.gridmask import GridMask
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.config.presets import Preset
 
 LEAST_VISIBLE = 0.15
-"""An object without LiDAR points that no camera shows a larger share of is nobody's to find."""
+"""Smallest visible share, in any camera, with which an object without LiDAR points is a training target."""
 
 
 class LabelledFrames(Protocol):
@@ -27,32 +27,32 @@ class LabelledFrames(Protocol):
 
 @runtime_checkable
 class LabelledDrives(LabelledFrames, Protocol):
-    """A data set of labelled frames that also has what was seen before them."""
+    """A data set of labelled frames that also gives the earlier frames of their drives."""
 
-    def before(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
-        """Return frames of the same drive, oldest first: those 1 .. count steps before a frame.
+    def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        """Return the frames of the same drive 1 .. count steps before a frame, oldest first.
 
         There are fewer at the start of a drive.
 
         Args:
-            index: of the frame.
-            count: how many at most.
-            step: seconds between two of them.
+            index: index of the frame.
+            count: maximum number of earlier frames.
+            step: seconds between two frames.
         """
         ...
 
 
 @dataclass(frozen=True)
 class TrainingFrames:
-    """A data set as `loop.train` wants it.
+    """Labelled frames prepared for the training of a model; see `batch_loader.TrainingSamples`.
 
     Attributes:
-        data: what is seen.
-        preset: of the model that sees it.
-        augment: whether pictures, points and boxes are moved about at random.
-        corrupted: whether sensors are made to fail on purpose.
-        grid_mask: whether pictures are masked, the more often the further the training is.
-        cameras, lidar: whether those of the model are shown to it.
+        data: the labelled frames.
+        preset: preset of the model.
+        augment: augment pictures, points and boxes at random.
+        corrupted: make sensors fail at random.
+        grid_mask: mask pictures, with a probability that grows with the training's progress.
+        cameras, lidar: pass these sensors to the model, if it uses them.
     """
 
     data: LabelledFrames
@@ -67,40 +67,36 @@ class TrainingFrames:
         return len(self.data)
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> FrameWithHealth:
-        """Return a frame as the training sees it; see `stream.Samples`."""
-        return self.prepared(self.data[index], rng, rng, progress)
+        """Return a prepared frame; see `batch_loader.TrainingSamples`."""
+        return self.prepare(self.data[index], rng, rng, progress)
 
-    def prepared(
+    def prepare(
         self,
         labelled: LabelledFrame,
-        faults: np.random.Generator,
-        changes: np.random.Generator,
+        fault_rng: np.random.Generator,
+        augmentation_rng: np.random.Generator,
         progress: float,
         earlier: LabelledFrame | None = None,
     ) -> FrameWithHealth:
-        """Return a frame as the training sees it.
+        """Return a frame of the data set, filtered, corrupted and augmented.
 
         Args:
-            labelled: as the data set has it.
-            faults: draws what fails.
-            changes: draws the augmentation.
-            progress: of the training, 0..1.
-            earlier: a frame of the same drive from which frozen pictures come.
+            progress: progress of the training, 0..1.
+            earlier: frame of the same drive that gives frozen pictures.
         """
-        labelled = seen(self._sensed(labelled))
-        # Sensors fail in the real scene; what augmentation makes of it comes after.
-        frame = corrupt(labelled, faults, earlier) if self.corrupted else FrameWithHealth(labelled)
+        labelled = without_invisible_objects(self._with_used_sensors(labelled))
+        # Corruption comes first: sensors fail in the real scene, not in the augmented one.
+        frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
         labelled = frame.labelled
         if self.augment:
             if self.preset.image is not None:
-                labelled = ImageAugmentation(self.preset.image.size)(labelled, changes)
-            labelled = BevAugmentation()(labelled, changes)
+                labelled = ImageAugmentation(self.preset.image.size)(labelled, augmentation_rng)
+            labelled = BevAugmentation()(labelled, augmentation_rng)
         if self.grid_mask and self.preset.image is not None:
-            labelled = GridMask()(labelled, progress, changes)
-        return follow(frame, labelled)
+            labelled = GridMask()(labelled, progress, augmentation_rng)
+        return transfer_health(frame, labelled)
 
-    def _sensed(self, labelled: LabelledFrame) -> LabelledFrame:
-        """Return the frame with the sensors that are shown to the model alone: at least one of those is left to see."""
+    def _with_used_sensors(self, labelled: LabelledFrame) -> LabelledFrame:
         if self.preset.points is None or not self.lidar:
             labelled = with_points(labelled, None)
         if self.preset.image is None or not self.cameras:
@@ -108,13 +104,13 @@ class TrainingFrames:
         return labelled
 
 
-def before(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
-    """Return `LabelledDrives.before`; nothing for a data set of single frames."""
-    return frames.before(index, count, step) if isinstance(frames, LabelledDrives) else ()
+def earlier_frames(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+    """Return `LabelledDrives.earlier_frames`; none for a data set of single frames."""
+    return frames.earlier_frames(index, count, step) if isinstance(frames, LabelledDrives) else ()
 
 
-def seen(labelled: LabelledFrame) -> LabelledFrame:
-    """Return the frame without the objects that none of its sensors shows."""
+def without_invisible_objects(labelled: LabelledFrame) -> LabelledFrame:
+    """Return the frame without the objects that none of its sensors sees."""
     truth = labelled.truth
     visible = truth.visibility.max(axis=1, initial=0.0) >= LEAST_VISIBLE
     return replace(labelled, truth=truth.keep((truth.lidar_points > 0) | visible))

@@ -1,4 +1,4 @@
-"""GridMask (arXiv:2001.04086): squares on a regular grid are blotted out, so that no small part decides alone."""
+"""GridMask (arXiv:2001.04086): random masking of squares on a regular grid, against reliance on small details."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from aqr_perception.frame import LabelledFrame
 
 @dataclass(frozen=True)
 class GridMask:
-    """Blots out squares of all pictures of a frame; for training only.
+    """Masks squares in all pictures of a frame; for training only.
 
     Attributes:
-        ratio: share of the grid's period that is kept in each direction, so that (1 - ratio)^2 of a picture is lost.
-        probability: of a frame being masked at the end of training; it rises linearly from 0.
+        ratio: share of the grid's period that is kept in each direction, so that (1 - ratio)^2 of a picture is masked.
+        probability: probability of masking a frame at the end of training; it rises linearly from 0.
         fill: BGR value of the squares; the default is the published models' mean, which normalises to 0.
     """
 
@@ -29,10 +29,10 @@ class GridMask:
                 raise ValueError(f"GridMask's {name} is {value}, but must be in 0..1")
 
     def __call__(self, labelled: LabelledFrame, progress: float, random: np.random.Generator) -> LabelledFrame:
-        """Return the frame with masked pictures, or as it is.
+        """Return the frame with masked pictures, or unchanged.
 
         Args:
-            progress: share of the training that is done, 0..1.
+            progress: progress of the training, 0..1.
 
         Raises:
             ValueError: `progress` is outside 0..1.
@@ -41,7 +41,7 @@ class GridMask:
             raise ValueError(f"progress is {progress}, but must be in 0..1: steps done / steps in all")
         if not labelled.frame.cameras or random.random() >= self.probability * progress:
             return labelled
-        # One grid for all cameras, drawn for the lowest picture, as the published models were trained.
+        # One grid for all cameras, drawn for the lowest picture, as in the published models' training.
         height = min(view.image.shape[0] for view in labelled.frame.cameras)
         period = int(random.integers(2, max(height, 3)))
         phase = random.integers(period, size=2).tolist()
@@ -54,11 +54,11 @@ class GridMask:
 
 
 def grid_squares(shape: Sequence[int], period: int, ratio: float, phase: Sequence[int]) -> NDArray[np.bool_]:
-    """Return the (H, W) mask of the squares to lose: pixels that neither a kept row nor a kept column holds.
+    """Return the (H, W) mask of the squares: the pixels outside all kept rows and kept columns.
 
     Args:
         period: distance between two squares in pixels, 2 or more.
-        ratio: see `GridMask`; at least one pixel of a period is kept and one lost.
+        ratio: see `GridMask`; at least one pixel of a period is kept and one masked.
         phase: rows and columns by which the grid is shifted.
     """
     kept = min(max(int(period * ratio + 0.5), 1), period - 1)

@@ -1,6 +1,7 @@
-"""How much of each box's outline lies inside a camera's picture."""
+"""Share of each box's outline inside a camera's picture."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,15 +11,16 @@ from aqr_perception.frame import CameraView
 from aqr_perception.geometry import box_corners, project, transform_points
 
 _NEAR = 0.1
-"""Depth in metres at which boxes that reach behind the camera are cut."""
+"""Depth in metres of the plane at which boxes that reach behind the camera are cut."""
 _EDGES = np.array([(i, (i + 1) % 4) for i in range(4)] + [(i + 4, (i + 1) % 4 + 4) for i in range(4)])
 _EDGES = np.concatenate((_EDGES, [(i, i + 4) for i in range(4)]))
 
 
-def outline_shares(boxes: NDArray, views: Sequence[CameraView]) -> NDArray[np.float32]:
+def outline_shares(boxes: NDArray[Any], views: Sequence[CameraView]) -> NDArray[np.float32]:
     """Return (N, V) in 0..1, the share of each box's outline inside each picture; 0 for boxes behind the camera.
 
-    Other objects hide nothing here: this is the part of `GroundTruth.visibility` that the pictures' borders decide.
+    Occlusion by other objects is ignored: this is the part of `GroundTruth.visibility` that depends on the pictures'
+    borders.
 
     Args:
         boxes: (N, >=7), as `Detections.boxes`.
@@ -32,10 +34,10 @@ def outline_shares(boxes: NDArray, views: Sequence[CameraView]) -> NDArray[np.fl
         pixels, near = pixels.reshape(-1, 8, 2), depths.reshape(-1, 8) <= _NEAR
         whole = ~near.any(axis=1)
         inside = whole & np.all((pixels >= 0) & (pixels <= (width, height)), axis=(1, 2))
-        beside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
+        outside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
         shares[inside, column] = 1.0
-        # Only boxes that the picture's border or the near plane cuts need the exact outline.
-        for row in np.flatnonzero(~inside & ~(whole & beside) & ~near.all(axis=1)):
+        # Only boxes cut by the picture's border or the near plane need the exact outline.
+        for row in np.flatnonzero(~inside & ~(whole & outside) & ~near.all(axis=1)):
             shares[row, column] = _share(corners[row], view)
     return shares
 
@@ -49,7 +51,7 @@ def _share(corners: NDArray[np.float64], view: CameraView) -> float:
 
 
 def _in_front(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the corners of the part of a box that lies beyond the near plane."""
+    """Return the corners of the part of a box beyond the near plane."""
     starts, ends = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
     crossing = (starts[:, 2] > _NEAR) != (ends[:, 2] > _NEAR)
     starts, ends = starts[crossing], ends[crossing]

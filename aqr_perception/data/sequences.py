@@ -1,35 +1,36 @@
-"""Frames with what was seen before them, made ready for training models that remember."""
+"""Short sequences of labelled frames, for models with a memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from aqr_perception.data.batch import Batch, FrameWithHealth, collate
-from aqr_perception.data.frames import TrainingFrames, before
+from aqr_perception.data.batch import Batch, collate
+from aqr_perception.data.frames import TrainingFrames, earlier_frames
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.models.config.presets import Preset
 
 HISTORY_FRAMES = 2
-"""Frames before the labelled one that a model that remembers is trained and evaluated with."""
+"""Number of earlier frames in training and evaluation of models with a memory."""
 HISTORY_STEP = 0.5
-"""Seconds between two of them, nuScenes' own."""
+"""Seconds between two frames of a sequence, as between nuScenes' keyframes."""
 
-_LASTING = 0.5
-"""Share of the sequences in which a fault lasts; in the others it comes and goes from frame to frame."""
+_LASTING_SHARE = 0.5
+"""Share of the sequences in which a fault lasts; in the others each frame draws its own faults."""
 
 SampleSequence = tuple[FrameWithHealth, ...]
-"""One drive's frames, oldest first; the last one is the one whose objects are to be found."""
+"""Frames of one drive, oldest first; the objects of the last one are the training targets."""
 
 
 @dataclass(frozen=True)
 class TrainingSequences:
-    """A data set of short sequences as `loop.train` wants it.
+    """Short sequences prepared for the training of a model; see `batch_loader.TrainingSamples`.
 
-    All frames of a sequence are augmented alike, so that vehicle and objects move on as they did.
+    All frames of a sequence get the same augmentation, so that the motion of vehicle and objects stays consistent.
 
     Attributes:
-        frames: what is seen, and how it is augmented and corrupted.
-        history: most frames before the labelled one; 0 makes sequences of one, the very same as `frames` gives.
+        frames: the single frames, and how they are augmented and corrupted.
+        history: maximum number of frames before the labelled one; 0 makes sequences of one, equal to `frames`' samples.
         step: seconds between two frames.
     """
 
@@ -41,25 +42,25 @@ class TrainingSequences:
         return len(self.frames)
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> SampleSequence:
-        """Return a sequence, shorter at the start of a drive; see `stream.Samples`."""
+        """Return a sequence, shorter at the start of a drive; see `batch_loader.TrainingSamples`."""
         if self.history == 0:
             return (self.frames.sample(index, rng, progress),)
         data = self.frames.data
-        drive = (*before(data, index, self.history, self.step), data[index])
-        lasting = rng.random() < _LASTING
-        changes, *faults = rng.integers(2**63, size=1 + len(drive))
+        drive = (*earlier_frames(data, index, self.history, self.step), data[index])
+        lasting = rng.random() < _LASTING_SHARE
+        augmentation_seed, *fault_seeds = rng.integers(2**63, size=1 + len(drive))
         if lasting:
-            faults = faults[:1] * len(drive)
+            fault_seeds = fault_seeds[:1] * len(drive)
         return tuple(
-            self.frames.prepared(
-                labelled, np.random.default_rng(fault), np.random.default_rng(changes), progress, earlier
+            self.frames.prepare(
+                labelled, np.random.default_rng(fault_seed), np.random.default_rng(augmentation_seed), progress, earlier
             )
-            for labelled, fault, earlier in zip(drive, faults, (None, *drive[:-1]), strict=True)
+            for labelled, fault_seed, earlier in zip(drive, fault_seeds, (None, *drive[:-1]), strict=True)
         )
 
 
 def collate_sequences(samples: Sequence[SampleSequence], preset: Preset) -> Batch:
-    """Return a batch of the sequences' last frames with the frames before them, as many as every sequence has."""
+    """Return a batch of the sequences' last frames; its history is as long as the shortest sequence allows."""
     shortest = min(map(len, samples))
-    *earlier, last = (collate([sample[place] for sample in samples], preset) for place in range(-shortest, 0))
-    return last._replace(before=tuple(earlier))
+    *earlier, last = (collate([sample[index] for sample in samples], preset) for index in range(-shortest, 0))
+    return last._replace(history=tuple(earlier))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sequences import HISTORY_STEP
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import query_weights
@@ -52,7 +52,9 @@ class Examination:
         """Return the answers to one frame."""
         detector = self.detector
         labelled = self.frames[index]
-        drive = (*before(self.frames, index, self.history, HISTORY_STEP), labelled) if self.history else (labelled,)
+        drive = (
+            (*earlier_frames(self.frames, index, self.history, HISTORY_STEP), labelled) if self.history else (labelled,)
+        )
         found = {}
         clean = detector.extract(labelled.frame)
         for name, scenario in self.scenarios.items():

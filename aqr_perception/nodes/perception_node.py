@@ -1,14 +1,16 @@
-"""The perception node: sensor messages in; detections, markers and weight maps out. Wiring only."""
+"""ROS node: wiring of topics, parameters and lifecycle."""
 
 import dataclasses
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from message_filters import Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -17,14 +19,13 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from tf2_ros.buffer import Buffer
-from tf2_ros.transform_listener import TransformListener
+from tf2_ros import Buffer, TransformListener
 
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input.assembler import Assembler, AssemblerSettings
-from aqr_perception.nodes.input.frame_request import LIDAR
+from aqr_perception.nodes.input.assembler import Assembler
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
@@ -36,7 +37,7 @@ _HEALTH_PERIOD = 1.0
 _LONGEST_TF_MEMORY = 10.0
 
 
-class PerceptionNode(LifecycleNode):
+class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped here
     """The lifecycle node `aqr_perception`; see the README for its topics and parameters.
 
     Args:
@@ -57,7 +58,7 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._connect(parameters.read(self._values))
-        except Exception as error:  # rclpy would swallow it
+        except Exception as error:  # rclpy would hide it
             self.get_logger().error(f"cannot configure: {error}")
             self.close()
             return TransitionCallbackReturn.FAILURE
@@ -80,13 +81,13 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Finish the frame under way and let go of everything."""
+        """Finish the frame in progress and release all resources."""
         self._settings = None
         while self._resources:
             self._resources.pop()()
 
     def _connect(self, settings: Settings) -> None:
-        """Load the model and make everything that speaks to the outside."""
+        """Load the model and create publishers, subscribers and timers."""
         logger = self.get_logger()
         self._diagnostics = Diagnostics(settings.assembler.sensors)
         self._model = RunningModel(
@@ -95,92 +96,84 @@ class PerceptionNode(LifecycleNode):
         self._resources.append(self._model.close)
         outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
         self._resources.append(outputs.destroy)
-        self._assembler = Assembler(self._seen(settings.assembler))
+        self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
         self._buffer = Buffer(node=self)
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
-        self._pipeline = Pipeline(
-            self._assembler, self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection
-        )
+        self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
         self._subscribe(settings)
         health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._resources.append(lambda: self.destroy_publisher(health))
-        # Not the node's own clock: with use_sim_time it stands still when a bag has ended.
+        self._resources.append(partial(self.destroy_publisher, health))
+        # With use_sim_time, the node's own clock stops when a bag has ended.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
             timer = self.create_timer(period, callback, clock=steady)
-            self._resources.append(lambda timer=timer: self.destroy_timer(timer))
-        self._resources.append(self._pipeline.stop)  # the first to go: it uses all the others
+            self._resources.append(partial(self.destroy_timer, timer))
+        self._resources.append(self._pipeline.stop)  # released first: the pipeline uses all other resources
         self._settings = settings
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
 
     def _subscribe(self, settings: Settings) -> None:
+        """Connect the sensors' topics with the assembler."""
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=reliability)
 
-        def subscribe(kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-            subscription = self.create_subscription(kind, topic, callback, qos)
-            self._resources.append(lambda: self.destroy_subscription(subscription))
+        def subscriber(kind: type, topic: str) -> Subscriber:
+            messages = Subscriber(self, kind, topic, qos_profile=qos)
+            self._resources.append(partial(self.destroy_subscription, messages.sub))
+            return messages
 
+        # Callbacks run in the order of registration: the assembler stores a message before `_on_message` polls it.
         for camera in settings.assembler.cameras:
-            image = CompressedImage if camera.compressed else Image
-            subscribe(image, camera.image_topic, lambda message, name=camera.name: self._on_image(name, message))
-            subscribe(
-                CameraInfo, camera.info_topic, lambda message, name=camera.name: self._assembler.on_info(name, message)
-            )
+            images = subscriber(CompressedImage if camera.compressed else Image, camera.image_topic)
+            self._assembler.connect_camera(camera.name, images, subscriber(CameraInfo, camera.info_topic))
+            images.registerCallback(self._on_message, camera.name)
         if settings.assembler.lidar_topic:
-            subscribe(PointCloud2, settings.assembler.lidar_topic, self._on_cloud)
+            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic)
+            self._assembler.connect_lidar(sweeps)
+            sweeps.registerCallback(self._on_message, LIDAR)
 
-    def _on_image(self, name: str, message: Image | CompressedImage) -> None:
-        now = time.monotonic()
-        self._diagnostics.add_message(name, now)
-        self._after_jump(self._assembler.on_image(name, message, now))
+    def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
+        self._diagnostics.add_message(sensor, time.monotonic())
         self._poll()
 
-    def _on_cloud(self, message: PointCloud2) -> None:
-        now = time.monotonic()
-        self._diagnostics.add_message(LIDAR, now)
-        self._after_jump(self._assembler.on_cloud(message, now))
-        self._poll()
-
-    def _after_jump(self, seconds: float) -> None:
-        if seconds > 0:
-            self._pipeline.forget()
+    def _on_time_jump(self, seconds: float) -> None:
+        self._pipeline.forget()
         if seconds > _LONGEST_TF_MEMORY:
             self.get_logger().info(f"time jumped back by {seconds:.1f} s: transforms are forgotten")
             self._buffer.clear()
 
     def _tick(self) -> None:
         if self._model.swap_if_loaded() and self._settings is not None:
-            self._assembler.settings = self._seen(self._settings.assembler)
+            self._assembler.settings = self._supported(self._settings.assembler)
         self._poll()
 
     def _poll(self) -> None:
-        if (request := self._assembler.poll(time.monotonic())) is not None:
+        if (request := self._assembler.poll()) is not None:
             self._pipeline.submit(request)
 
     def _health(self) -> DiagnosticArray:
         stamp, now = self.get_clock().now().to_msg(), time.monotonic()
         return self._diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
 
-    def _seen(self, settings: AssemblerSettings) -> AssemblerSettings:
-        """Return the settings with what the running model cannot look at; warn where nothing else is left."""
-        seen = self._model.supported_settings(settings)
-        if seen.is_blind:
-            self.get_logger().warning(self._blindness())
-        return seen
+    def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
+        """Return the settings limited to what the running model uses; warn if no sensor is left."""
+        supported = self._model.supported_settings(settings)
+        if supported.is_blind:
+            self.get_logger().warning(self._no_sensor())
+        return supported
 
-    def _blindness(self) -> str:
+    def _no_sensor(self) -> str:
         return (
-            f"model.preset {self._model.running.preset} cannot look at any of the sensors that take part; choose "
-            "another one, or set use_lidar or one of camera.<name>.enabled to true"
+            f"model.preset {self._model.running.preset} uses none of the enabled sensors; choose another preset, or "
+            "set use_lidar or one of camera.<name>.enabled to true"
         )
 
     # --- Parameters ------------------------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        """Refuse, with the reason, what would not work together with everything else; change nothing."""
+        """Refuse values that do not work together with all others, and say why."""
         if self._settings is None:
             return SetParametersResult(successful=True)
         try:
@@ -189,15 +182,15 @@ class PerceptionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _check(self, wanted: Settings, running: Settings) -> None:
-        model = wanted.model
+    def _check(self, requested: Settings, running: Settings) -> None:
+        model = requested.model
         if model != self._model.requested:
             if self._model.is_loading:
                 raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
             check_model(model.preset, model.checkpoint, model.device, model.precision)
-        elif wanted.assembler != running.assembler and self._model.supported_settings(wanted.assembler).is_blind:
-            raise OptionError(self._blindness())
-        if wanted.detection.weights_source == "router" and not self._model.detector.has_router:
+        elif requested.assembler != running.assembler and self._model.supported_settings(requested.assembler).is_blind:
+            raise OptionError(self._no_sensor())
+        if requested.detection.weights_source == "router" and not self._model.detector.has_router:
             raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
 
     def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
@@ -207,24 +200,24 @@ class PerceptionNode(LifecycleNode):
         before, self._settings = self._settings, parameters.read(self._values)
         self._pipeline.options = self._settings.detection
         if self._settings.assembler != before.assembler:
-            self._assembler.settings = self._seen(self._settings.assembler)
+            self._assembler.settings = self._supported(self._settings.assembler)
         if self._settings.model != self._model.requested:
             self._model.start_loading(self._settings.model)
 
     def _restore_model(self, running: ModelSettings) -> None:
-        """Give the parameters the running model's values again."""
+        """Reset the model parameters to the running model's values."""
         restored = dataclasses.asdict(running)
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:
-    """Return the changed values that are this node's own, use_sim_time and its kind aside."""
+    """Return the changed values of this node's own parameters, not of rclpy's, e.g. use_sim_time."""
     return {parameter.name: parameter.value for parameter in changes if parameter.name in values}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit status."""
-    # Not rclpy's own handlers: they would take the context away while a frame is being published.
+    # rclpy's own handlers would shut down the context while a frame is being published.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)

@@ -1,21 +1,25 @@
-"""One frame's way through the node: assemble, detect, publish; in a thread of its own."""
+"""A frame's way through the node: request, frame, result, messages."""
 
 import re
 import time
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
-from tf2_ros.buffer import Buffer
 
 from aqr_perception.detector import Detector
+from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input.assembler import AssembledFrame, Assembler, FrameRequest
+from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
+from aqr_perception.nodes.input.frame_request import FrameRequest
 from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.transforms import FrameTransforms
+from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
@@ -26,17 +30,32 @@ _SAME_WARNING_PERIOD = 5.0
 
 
 class _Job(NamedTuple):
-    """A request, and the detector that it was put together for: another one may see other sensors."""
+    """A request, and the detector for which it was made: another one may use other sensors."""
 
     request: FrameRequest
     detector: Detector
 
 
+class _Stages:
+    """The stage of the frame in progress, and the seconds that each finished stage took."""
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[None]:
+        self.current = name
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
 class Pipeline:
-    """Makes of frame requests what the node publishes, between `start` and `stop`.
+    """Turns frame requests into published messages, in its own thread, between `start` and `stop`.
 
     Args:
-        buffer: of transforms.
+        buffer: TF of the vehicle.
         logger: the node's.
 
     Attributes:
@@ -45,30 +64,30 @@ class Pipeline:
 
     def __init__(
         self,
-        assembler: Assembler,
-        buffer: Buffer,
+        buffer: tf2_ros.Buffer,
         model: RunningModel,
         outputs: Publishers,
         diagnostics: Diagnostics,
         logger: Any,
         options: DetectionOptions,
     ) -> None:
-        self._assembler, self._buffer, self._model = assembler, buffer, model
-        self._outputs, self._diagnostics, self._logger = outputs, diagnostics, logger
+        self._buffer, self._model, self._outputs = buffer, model, outputs
+        self._diagnostics, self._logger = diagnostics, logger
         self.options = options
+        self._builder = FrameBuilder()
+        self._unconnected: set[FramePair] = set()
         self._worker: Worker[_Job] | None = None
-        self._stage = ""
-        self._hopeless: set[tuple[str, str]] = set()
-        self._warned: dict[str, float] = {}
+        self._stages = _Stages()
+        self._last_warned: dict[str, float] = {}
 
     def start(self) -> None:
-        """Take requests from now on."""
+        """Accept requests."""
         self._worker = Worker(
             self._process, self._report_failure, lambda one, other: one.request.supersedes(other.request)
         )
 
     def stop(self) -> None:
-        """Finish the frame under way; take no more."""
+        """Finish the frame in progress; accept no more requests."""
         if self._worker is not None:
             self._worker.stop()
         self._worker = None
@@ -83,52 +102,56 @@ class Pipeline:
         return (0, 0) if self._worker is None else (self._worker.processed, self._worker.dropped)
 
     def submit(self, request: FrameRequest) -> None:
-        """Process a request next; returns at once. While stopped it is forgotten, lest it be old after the start."""
+        """Queue a request and return at once. While stopped, requests are dropped: they would be stale at the start."""
         if self._worker is not None:
             self._worker.submit(_Job(request, self._model.detector))
 
     def forget(self) -> None:
-        """Drop the requests that wait: time jumped back, and they are of the old future."""
+        """Drop the waiting requests, because time jumped back."""
         if self._worker is not None:
             self._worker.forget()
 
     def _process(self, job: _Job) -> None:
+        """Build, detect and publish one frame."""
         request, detector = job
-        start = time.perf_counter()
-        self._stage = "assemble"
-        assembled = self._assembler.build(request, self._buffer, detector.image_size[0])
+        stages = self._stages = _Stages()
+        with stages.run("assemble"):
+            settings = request.settings
+            transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._unconnected)
+            assembled = self._builder.build(request, transforms, detector.image_size[0])
+        self._report_sensors(assembled)
+        frame = assembled.frame
+        if frame is None:
+            return
+        with stages.run("detect"):
+            result = detector.detect(frame, self.options)
+        with stages.run("publish"):
+            to_output, output_frame = self._to_output(frame, settings.output_frame, transforms)
+            self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame)
+        self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
+        self._diagnostics.frame_error = ""
+
+    def _report_sensors(self, assembled: AssembledFrame) -> None:
         for warning in assembled.warnings:
             self._warn(warning)
         self._diagnostics.add_frame(assembled.sensors, time.monotonic())
-        if assembled.frame is None:
-            return
-        built = time.perf_counter()
-        self._stage = "detect"
-        result = detector.detect(assembled.frame, self.options)
-        detected = time.perf_counter()
-        self._stage = "publish"
-        to_output, output_frame = self._to_output(request, assembled)
-        self._outputs.publish(assembled.frame, result, assembled.sensors, to_output, output_frame)
-        end = time.perf_counter()
-        seconds = {"assemble": built - start, **result.seconds, "publish": end - detected}
-        self._publish_timing(assembled.frame.stamp_ns, output_frame, seconds, end - start)
-        self._diagnostics.frame_error = ""
 
-    def _to_output(self, request: FrameRequest, assembled: AssembledFrame) -> tuple[NDArray[np.float64], str]:
-        """Return (4, 4) model frame -> output frame and the latter's name; the model frame itself where TF fails."""
-        assert assembled.frame is not None
-        settings, model_frame = request.settings, assembled.frame.frame_id
-        target = settings.output_frame or model_frame
-        transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._hopeless)
-        stamp_ns = assembled.frame.stamp_ns
-        if target != model_frame:
+    def _to_output(
+        self, frame: Frame, output_frame: str, transforms: FrameTransforms
+    ) -> tuple[NDArray[np.float64], str]:
+        """Return (4, 4) model frame -> output frame and the latter's name; without TF, the model frame itself."""
+        if output_frame and output_frame != frame.frame_id:
             try:
-                return transforms.lookup(target, stamp_ns, model_frame, stamp_ns), target
+                return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns), output_frame
             except MessageError as error:
-                self._warn(f"detections are published in {model_frame}, not in output_frame {target}: {error}")
-        return np.eye(4), model_frame
+                self._warn(f"detections are published in {frame.frame_id}, not in output_frame {output_frame}: {error}")
+        return np.eye(4), frame.frame_id
 
-    def _publish_timing(self, stamp_ns: int, frame_id: str, seconds: dict[str, float], total: float) -> None:
+    def _publish_timing(
+        self, stamp_ns: int, frame_id: str, stages: dict[str, float], detector_stages: Mapping[str, float]
+    ) -> None:
+        total = sum(stages.values())
+        seconds = {"assemble": stages["assemble"], **detector_stages, "publish": stages["publish"]}
         timing = FrameTiming(header=Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id))
         timing.stages = list(seconds)
         timing.milliseconds = [1e3 * spent for spent in seconds.values()]
@@ -136,17 +159,17 @@ class Pipeline:
         processed, dropped = self.counts
         timing.frames_processed, timing.frames_dropped = processed + 1, dropped
         self._outputs.publish_timing(timing)
-        stages = ", ".join(f"{stage} {1e3 * spent:.1f}" for stage, spent in seconds.items())
-        self._logger.debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({stages})")
+        by_stage = ", ".join(f"{stage} {1e3 * spent:.1f}" for stage, spent in seconds.items())
+        self._logger.debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({by_stage})")
 
     def _report_failure(self, error: Exception) -> None:
-        self._diagnostics.frame_error = f"{self._stage}: {type(error).__name__}: {error}"
+        self._diagnostics.frame_error = f"{self._stages.current}: {type(error).__name__}: {error}"
         self._warn(f"a frame failed and is left out: {self._diagnostics.frame_error}")
         self._logger.debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
-        """Log a warning, but the same one (numbers aside) only every few seconds."""
+        """Log a warning; repeat it, numbers aside, only every few seconds."""
         kind, now = re.sub(r"\d+", "#", text), time.monotonic()
-        if now - self._warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
-            self._warned[kind] = now
+        if now - self._last_warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
+            self._last_warned[kind] = now
             self._logger.warning(text)

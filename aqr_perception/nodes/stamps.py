@@ -1,4 +1,4 @@
-"""builtin_interfaces/Time <-> integer nanoseconds."""
+"""Conversion between builtin_interfaces/Time and integer nanoseconds."""
 
 from builtin_interfaces.msg import Time
 
@@ -6,7 +6,8 @@ _SECOND = 1_000_000_000
 
 
 def stamp_to_ns(stamp: Time) -> int:
-    return stamp.sec * _SECOND + stamp.nanosec
+    nanoseconds: int = stamp.sec * _SECOND + stamp.nanosec
+    return nanoseconds
 
 
 def ns_to_stamp(nanoseconds: int) -> Time:

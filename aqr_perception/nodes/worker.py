@@ -1,4 +1,4 @@
-"""One thread that does the slow work; what is superseded while it waits is dropped."""
+"""A thread for slow requests that drops superseded ones."""
 
 import threading
 from collections.abc import Callable
@@ -8,13 +8,16 @@ Request = TypeVar("Request")
 
 
 class Worker(Generic[Request]):
-    """Processes requests one at a time, in order of submission; superseded ones are dropped and counted.
+    """Processes requests one at a time, in the order of submission. Drops and counts superseded ones.
 
     Args:
-        process: does the work. What it raises goes to `report`, and the worker goes on.
-        report: called with the exception.
-        supersedes: whether the first request makes the second one needless, be it older or newer. It is to leave few
-            of any that wait together.
+        process: processes a request.
+        report: called with each exception that `process` raises; the worker continues.
+        supersedes: whether the first request makes the second one unnecessary, older or newer. Few requests should be
+            able to wait together.
+
+    Attributes:
+        processed, dropped: numbers of requests.
     """
 
     def __init__(
@@ -33,23 +36,23 @@ class Worker(Generic[Request]):
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        """Hand over a request; returns at once."""
+        """Queue a request; returns at once."""
         with self._condition:
-            kept = [waiting for waiting in self._waiting if not self._supersedes(request, waiting)]
-            if not any(self._supersedes(waiting, request) for waiting in kept):
-                kept.append(request)
-            self.dropped += len(self._waiting) + 1 - len(kept)
-            self._waiting = kept
+            waiting = [other for other in self._waiting if not self._supersedes(request, other)]
+            if not any(self._supersedes(other, request) for other in waiting):
+                waiting.append(request)
+            self.dropped += len(self._waiting) + 1 - len(waiting)
+            self._waiting = waiting
             self._condition.notify()
 
     def forget(self) -> None:
-        """Drop what waits."""
+        """Drop the waiting requests."""
         with self._condition:
             self.dropped += len(self._waiting)
             self._waiting = []
 
     def stop(self) -> None:
-        """Finish the request under way, forget the waiting one and end the thread."""
+        """Finish the request in progress, discard the waiting ones, and end the thread."""
         with self._condition:
             self._running = False
             self._waiting = []
@@ -65,6 +68,6 @@ class Worker(Generic[Request]):
                 request = self._waiting.pop(0)
             try:
                 self._process(request)
-            except Exception as error:  # a frame that fails must not end the node
+            except Exception as error:  # a failed frame must not end the node
                 self._report(error)
             self.processed += 1

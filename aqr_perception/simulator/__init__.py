@@ -1,1 +1,1 @@
-"""A small simulated world with cameras and a LiDAR."""
+"""A small simulated world for cameras and a LiDAR."""

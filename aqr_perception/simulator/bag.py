@@ -1,4 +1,4 @@
-"""A drive as a rosbag2 file: what the vehicle's sensors, transforms and clock would have been recorded as."""
+"""Simulated drives as rosbag2 files: sensors, transforms, clock and true objects."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +18,14 @@ FIXED_FRAME, VEHICLE_FRAME, LIDAR_FRAME = "odom", "base_link", "lidar"
 LIDAR_TOPIC, TRUTH_TOPIC = "/lidar/points", "/ground_truth/objects"
 
 START_NS = 1_700_000_000_000_000_000
-"""When a drive begins: a stamp that no tool takes for 'never'."""
+"""Start of every drive; not 0, since many tools take a stamp of 0 for "unknown"."""
 
 _TF_PERIOD = 0.02
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
 
 
 class _Entry(NamedTuple):
-    """A message and its topic, by its time in seconds after the drive's start."""
+    """A message with its topic and its time in seconds since the drive's start."""
 
     time: float
     topic: str
@@ -44,14 +44,14 @@ def write_bag(
 ) -> Path:
     """Write a drive as a bag with the topics of config/perception.yaml.
 
-    /CAMERA/image_raw (or, unless `raw`, the JPEG pictures of /CAMERA/image_raw/compressed), /CAMERA/camera_info,
-    /lidar/points, /tf (odom -> base_link), /tf_static (base_link -> lidar and cameras), /clock, and the true objects as
+    /CAMERA/image_raw/compressed (JPEG; /CAMERA/image_raw if `raw`), /CAMERA/camera_info, /lidar/points, /tf (odom ->
+    base_link), /tf_static (base_link -> lidar and cameras), /clock, and the true objects as
     aqr_perception/msg/FusedDetectionArray on /ground_truth/objects, in the LiDAR's frame at each sweep's stamp.
 
     Args:
         path, storage: see `BagWriter`.
         duration: seconds.
-        rate: sweeps, and pictures of each camera, a second.
+        rate: sweeps, and pictures of each camera, per second.
         raw: write decoded pictures (sensor_msgs/Image, bgr8).
 
     Raises:
@@ -62,10 +62,10 @@ def write_bag(
         writer.write("/tf_static", _mounts(drive), START_NS, latched=True)
         for frame in tqdm(range(frames + 1), desc="simulating", unit="frame", disable=not progress):
             begin, end = frame / rate, (frame + 1) / rate
-            if frame == frames:  # the vehicle's pose is known a little longer, or the last sweep would have none
-                entries = [*_steady(drive, begin, begin + 3 * _TF_PERIOD)]
+            if frame == frames:  # poses after the last sweep, for interpolation at its stamp
+                entries = [*_poses_and_clock(drive, begin, begin + 3 * _TF_PERIOD)]
             else:
-                entries = [*_measured(drive, end, raw), *_steady(drive, begin, end)]
+                entries = [*_sensor_messages(drive, end, raw), *_poses_and_clock(drive, begin, end)]
             for entry in sorted(entries, key=lambda entry: (entry.time, entry.topic != "/clock", entry.topic != "/tf")):
                 writer.write(entry.topic, entry.message, _ns(entry.time))
     return Path(path)
@@ -75,7 +75,7 @@ def _ns(time: float) -> int:
     return START_NS + round(time * 1e6) * 1000
 
 
-def _measured(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
+def _sensor_messages(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
     """Yield pictures, calibration, sweep and truth of the frame whose sweep ends at a time."""
     for camera in drive.rig.cameras:
         taken = time - (drive.rig.lidar.period - camera.delay)
@@ -96,8 +96,8 @@ def _measured(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
     yield _Entry(time, TRUTH_TOPIC, _objects(drive, time, owners))
 
 
-def _steady(drive: Drive, begin: float, end: float) -> Iterator[_Entry]:
-    """Yield the vehicle's pose and the clock, as often as odometry tells them."""
+def _poses_and_clock(drive: Drive, begin: float, end: float) -> Iterator[_Entry]:
+    """Yield the vehicle's pose and the clock at the rate of its odometry."""
     for index in range(round(begin / _TF_PERIOD), round(end / _TF_PERIOD)):
         time = index * _TF_PERIOD
         pose = messages.transform(_ns(time), FIXED_FRAME, VEHICLE_FRAME, drive.scene.vehicle_to_world(time))
@@ -112,12 +112,12 @@ def _mounts(drive: Drive) -> Any:
 
 
 def _objects(drive: Drive, time: float, owners: NDArray[np.int64]) -> Any:
-    """Return the objects that the sweep hits or that lie near; those behind others count too, with score 0."""
-    boxes, tracks = drive.truth(time)
-    hit = np.bincount(owners[owners >= 0], minlength=len(drive.scene.actors))
+    """Return all true objects; score is 1 for objects with LiDAR points and 0 for others."""
+    boxes, tracks = drive.true_boxes(time)
+    hits = np.bincount(owners[owners >= 0], minlength=len(drive.scene.actors))
     labels = [drive.scene.actors[track].label for track in tracks]
     detections = [
-        messages.fused_detection(CLASSES[label], box, score=float(hit[track] > 0))
+        messages.fused_detection(CLASSES[label], box, score=float(hits[track] > 0))
         for box, label, track in zip(boxes, labels, tracks, strict=True)
     ]
     return messages.fused_detections(_ns(time), LIDAR_FRAME, detections)

@@ -1,4 +1,4 @@
-"""Drives through a scene: labelled frames as the detector gets them."""
+"""Drives through a simulated scene, as labelled frames."""
 
 import cv2
 import numpy as np
@@ -6,25 +6,26 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import box_corners, invert, project, transform_points
-from aqr_perception.simulator.raycasting import Caster
+from aqr_perception.simulator.raycasting import RayCaster
 from aqr_perception.simulator.rig import CameraMount, Rig, nuscenes_rig
 from aqr_perception.simulator.scene import Scene, draw_scene
-from aqr_perception.simulator.sensors import Picture, photograph, sweep
+from aqr_perception.simulator.sensors import RenderedPicture, Sweep, render_picture, scan
 
 REACH = 60.0
-"""Objects whose centre is further from the LiDAR (metres) are not in the truth."""
+"""Largest distance in metres of a true object's centre from the LiDAR."""
 
 _NEAR = 0.3
+"""Metres in front of a camera within which a box counts as passing the camera."""
 
 
 class Drive:
     """A vehicle with sensors in a scene.
 
     Args:
-        rig: its sensors.
-        sweeps: LiDAR turns in a frame, the newest first.
-        sweep_step: seconds between two of these.
-        samples: see `sensors.photograph`.
+        rig: the vehicle's sensors.
+        sweeps: LiDAR sweeps in a frame, the newest first.
+        sweep_step: seconds between two sweeps.
+        samples: see `sensors.render_picture`.
     """
 
     def __init__(
@@ -32,13 +33,14 @@ class Drive:
     ) -> None:
         self.scene, self.rig = scene, rig or nuscenes_rig()
         self._sweeps, self._sweep_step, self._samples = sweeps, sweep_step, samples
-        self._caster = Caster(scene)
+        self._caster = RayCaster(scene)
 
     def lidar_to_world(self, time: float) -> NDArray[np.float64]:
+        """Return the LiDAR's (4, 4) pose at a time."""
         return self.scene.vehicle_to_world(time) @ self.rig.lidar.to_vehicle
 
     def frame(self, time: float) -> LabelledFrame:
-        """Return the frame whose newest sweep ends at a time, in seconds after the scene's start.
+        """Return the frame whose newest sweep ends at a time, in seconds since the scene's start.
 
         The model frame is the LiDAR's: x forward, y left, z up.
         """
@@ -49,29 +51,29 @@ class Drive:
             views.append(view)
             pictures.append(picture)
         frame = Frame(stamp_ns=round(time * 1e9), points=points, cameras=tuple(views), frame_id="lidar")
-        truth = self._truth(time, owners, pictures)
+        truth = self._ground_truth(time, owners, pictures)
         return LabelledFrame(frame, truth, self.lidar_to_world(time))
 
-    def picture(self, camera: CameraMount, time: float) -> Picture:
-        """Return what a camera sees at a time."""
+    def picture(self, camera: CameraMount, time: float) -> RenderedPicture:
+        """Return a camera's picture at a time."""
         rng = self._random(time, 1 + self.rig.cameras.index(camera))
-        return photograph(self.scene, self._caster, camera, time, rng, self._samples)
+        return render_picture(self.scene, self._caster, camera, time, rng, self._samples)
 
-    def view(self, camera: CameraMount, time: float) -> tuple[CameraView, Picture]:
-        """Return a camera's part in the frame of a time, taken while the LiDAR's beam passed the camera's axis."""
+    def view(self, camera: CameraMount, time: float) -> tuple[CameraView, RenderedPicture]:
+        """Return a camera's view in the frame of a time, taken when the LiDAR's beam passes the camera's axis."""
         age = self.rig.lidar.period - camera.delay
         taken = time - age
         picture = self.picture(camera, taken)
         to_camera = invert(self.scene.vehicle_to_world(taken) @ camera.to_vehicle) @ self.lidar_to_world(time)
         return CameraView(camera.name, picture.image, camera.intrinsics, to_camera, age), picture
 
-    def single_sweep(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return points (N, 4) in the LiDAR's frame at a time, and the actor whose they are."""
+    def single_sweep(self, time: float) -> Sweep:
+        """Return the sweep that ends at a time."""
         rng = self._random(time, 0)
-        return sweep(self.scene, self._caster, self.rig.lidar, time, rng)
+        return scan(self.scene, self._caster, self.rig.lidar, time, rng)
 
     def _random(self, time: float, sensor: int) -> np.random.Generator:
-        """Return a sensor's chances at a time, which may lie before the scene's start."""
+        """Return a sensor's random numbers at a time, which may lie before the scene's start."""
         return np.random.default_rng([self.scene.seed, round((time + 1000.0) * 1e6), sensor])
 
     def points(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -86,8 +88,8 @@ class Drive:
             newest = owner if index == 0 else newest
         return np.concatenate(parts), newest
 
-    def truth(self, time: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the boxes (N, 9) of all objects within `REACH` at a time, LiDAR's frame, and their tracks (N,)."""
+    def true_boxes(self, time: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return boxes (N, 9), in the LiDAR's frame, and tracks (N,) of all objects within `REACH` at a time."""
         scene, to_lidar = self.scene, invert(self.lidar_to_world(time))
         boxes, tracks = [], []
         for track, actor in enumerate(scene.actors):
@@ -102,8 +104,8 @@ class Drive:
             tracks.append(track)
         return np.array(boxes, dtype=np.float64).reshape(-1, 9), np.array(tracks, dtype=np.int64)
 
-    def _truth(self, time: float, owners: NDArray[np.int64], pictures: list[Picture]) -> GroundTruth:
-        boxes, tracks = self.truth(time)
+    def _ground_truth(self, time: float, owners: NDArray[np.int64], pictures: list[RenderedPicture]) -> GroundTruth:
+        boxes, tracks = self.true_boxes(time)
         actors = self.scene.actors
         visibility = np.zeros((len(tracks), len(pictures)), np.float32)
         for column, (camera, picture) in enumerate(zip(self.rig.cameras, pictures, strict=True)):
@@ -125,7 +127,7 @@ class Drive:
 
 
 def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: CameraMount) -> float:
-    """Return the pixels that a box would cover in a boundless picture; the picture's own where it passes the camera."""
+    """Return the pixels that a box covers in an unbounded picture; all of the picture if the box passes the camera."""
     corners = transform_points(pose, box_corners(np.r_[0, 0, 0, size, 0][None])[0])
     pixels, depths = project(camera.intrinsics, corners)
     if (depths < _NEAR).any():
@@ -134,5 +136,5 @@ def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: Camer
 
 
 def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, **settings: int) -> Drive:
-    """Return a drive through the scene of a seed; settings are `Drive`'s."""
+    """Return a drive through the scene of a seed, with the settings of `Drive`."""
     return Drive(draw_scene(seed, duration), rig, **settings)

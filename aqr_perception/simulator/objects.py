@@ -1,4 +1,4 @@
-"""The ten nuScenes classes as simple solids: shapes, sizes, colours and how fast they go."""
+"""Shapes, sizes, colours and speeds of the ten nuScenes classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from aqr_perception.simulator.solids import Mesh, box, cone, cylinder, ellipsoid
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """What one class is like.
+    """Properties of one class.
 
     Attributes:
-        size: mean length, width and height in metres, near nuScenes' means by class.
-        spread: standard deviation of a common and of an own factor on each of them.
-        speed: lowest and highest when moving, m/s.
-        moving: share of them that move.
+        size: mean length, width and height in metres, close to nuScenes' means.
+        spread: relative standard deviation of the size: a common factor, and half of it for each dimension.
+        speed: range of a moving object's speed, m/s.
+        moving: share of the objects that move.
     """
 
     size: tuple[float, float, float]
@@ -51,14 +51,14 @@ _WORK_COLOURS = np.array([(0.05, 0.6, 0.85), (0.05, 0.4, 0.85)], np.float32)
 
 
 def draw_size(name: str, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return length, width and height of one object of a class."""
+    """Return random length, width and height of an object of a class."""
     kind = KINDS[name]
     common, own = rng.normal(1.0, kind.spread), rng.normal(1.0, kind.spread / 2, 3)
     return np.array(kind.size) * np.clip(common * own, 0.7, 1.4)
 
 
 def draw_mesh(name: str, size: NDArray[np.float64], rng: np.random.Generator) -> Mesh:
-    """Return one object of a class, coloured, filling a box of this size about the origin, +x forward."""
+    """Return the coloured mesh of an object, filling a box of this size around the origin, +x forward."""
     if name in ("construction_vehicle", "barrier", "traffic_cone"):
         paint = _WORK_COLOURS[rng.integers(len(_WORK_COLOURS))]
         if name == "barrier":
@@ -92,7 +92,7 @@ def _wheels(x: tuple[float, ...], half_width: float, radius: float, thickness: f
 
 
 def _lamps(front: float, back: float, half_width: float, z: float) -> list[Mesh]:
-    """Headlights in front and tail lights behind: what tells a vehicle's heading."""
+    """Return headlights and tail lights, which make a vehicle's heading visible."""
     lamps = []
     for side in (-1, 1):
         lamps.append(box((front, side * half_width, z), (0.06, 0.3, 0.16), "light"))

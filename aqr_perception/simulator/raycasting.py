@@ -1,6 +1,6 @@
-"""What a ray meets first: Embree over the scenery, and over the objects where they are at one time."""
+"""Ray casting with Embree into the scenery and the objects of a scene."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -11,21 +11,21 @@ from aqr_perception.simulator.scene import Scene
 from aqr_perception.simulator.solids import Mesh, merged
 
 SCENERY = -1
-"""The owner of what is no object."""
+"""Owner of surfaces that belong to no object."""
 
 _REACH = 100.0
-"""Objects further than this from the vehicle (metres) are left out."""
+"""Largest distance in metres of an object from the vehicle; farther objects are left out."""
 
 
 class Hits(NamedTuple):
-    """What N rays met.
+    """First hits of N rays.
 
     Attributes:
-        distance: (N,) float32 in units of the direction's length; infinite where nothing.
-        normal: (N, 3) float32 unit vectors against the ray, world frame.
-        material: (N,) int64, index into `solids.MATERIALS`; -1 where nothing.
+        distance: (N,) float32 in units of the direction's length; infinite without a hit.
+        normal: (N, 3) float32 unit vectors towards the ray's origin, world frame.
+        material: (N,) int64, index into `solids.MATERIALS`; -1 without a hit.
         colour: (N, 3) float32 BGR of the face.
-        owner: (N,) int64, index of the scene's actor; `SCENERY` where none.
+        owner: (N,) int64, index of the scene's actor; `SCENERY` for none.
     """
 
     distance: NDArray[np.float32]
@@ -36,10 +36,10 @@ class Hits(NamedTuple):
 
 
 class _Solid:
-    """One mesh that rays can be cast at."""
+    """A mesh as a target of rays."""
 
     def __init__(self, mesh: Mesh, owner: NDArray[np.int64]) -> None:
-        # The last entries are what a ray that met nothing gets: face -1.
+        # The last entries belong to face -1, the face of rays without a hit.
         corners = mesh.vertices[mesh.faces]
         normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -55,15 +55,15 @@ class _Solid:
     def cast(
         self, origins: NDArray[np.float32], directions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return distances (N,) and faces (N,); infinite and -1 where nothing."""
+        """Return distances (N,) and faces (N,); infinite and -1 without a hit."""
         if self._empty:
             return np.full(len(origins), np.inf, np.float32), np.full(len(origins), -1, np.int32)
-        found = self._scene.run(origins, directions, query="INTERSECT", output=True)
-        return np.where(found["primID"] < 0, np.float32(np.inf), found["tfar"]), found["primID"]
+        hits = self._scene.run(origins, directions, query="INTERSECT", output=True)
+        return np.where(hits["primID"] < 0, np.float32(np.inf), hits["tfar"]), hits["primID"]
 
 
-class Caster:
-    """Casts rays into a scene. The scenery is prepared once, the objects for every time at which they are looked at."""
+class RayCaster:
+    """Casts rays into a scene. The scenery is prepared once, the objects again for each new time."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -71,8 +71,8 @@ class Caster:
         self._time = np.nan
         self._objects = _Solid(merged([]), np.zeros(0, np.int64))
 
-    def cast(self, time: float, origins: NDArray, directions: NDArray) -> Hits:
-        """Return what rays meet at a time.
+    def cast(self, time: float, origins: NDArray[Any], directions: NDArray[Any]) -> Hits:
+        """Return the first hits of rays at a time.
 
         Args:
             origins: (N, 3) or (3,), world frame, metres.
@@ -96,9 +96,9 @@ class Caster:
         )
 
     def shadowed(self, time: float, points: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which of (N, 3) world points the sun does not reach."""
+        """Return a mask (N,) of the (N, 3) world points in shadow."""
         self._move_objects(time)
-        directions = np.ascontiguousarray(np.broadcast_to(np.float32(self._scene.look.sun), points.shape))
+        directions = np.ascontiguousarray(np.broadcast_to(np.float32(self._scene.lighting.sun), points.shape))
         origins = np.ascontiguousarray(points, np.float32) + np.float32(0.02) * directions
         return np.isfinite(self._scenery.cast(origins, directions)[0]) | np.isfinite(
             self._objects.cast(origins, directions)[0]

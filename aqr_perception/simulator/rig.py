@@ -1,4 +1,4 @@
-"""Where the vehicle's sensors sit and what they are like: nuScenes' six-camera ring and a 32-beam spinning LiDAR.
+"""Sensor rig of the simulated vehicle: nuScenes' six-camera ring and a 32-beam spinning LiDAR.
 
 The vehicle frame is REP-105's base_link: on the ground below the rear axle, x forward, y left, z up.
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.geometry import invert
 from aqr_perception.models.preprocessing import image_to_model
 
 _NUSCENES_PICTURE = (1600, 900)
@@ -21,10 +20,10 @@ class CameraMount:
     """A pinhole camera on the vehicle.
 
     Attributes:
-        size: width and height of its pictures in pixels.
+        size: width and height of the pictures in pixels.
         intrinsics: (3, 3).
         to_vehicle: (4, 4), optical frame -> vehicle.
-        delay: seconds from the start of a LiDAR turn to the exposure: when the beam passes the camera's axis.
+        delay: seconds from the start of a LiDAR sweep to the exposure, when the beam passes the camera's axis.
     """
 
     name: str
@@ -36,16 +35,16 @@ class CameraMount:
 
 @dataclass(frozen=True)
 class LidarMount:
-    """A spinning LiDAR; defaults are those of the 32-beam sensor of nuScenes.
+    """A spinning LiDAR; the defaults describe nuScenes' 32-beam sensor.
 
     Attributes:
         to_vehicle: (4, 4), LiDAR frame (x forward, y left, z up) -> vehicle.
         elevations: lowest and highest beam, degrees.
-        columns: directions a turn.
-        reach: metres.
+        columns: azimuths per sweep.
+        reach: largest range, metres.
         noise: standard deviation of a range, metres.
-        dropout: share of the echoes that are lost, besides those too faint.
-        period: seconds a turn.
+        dropout: share of randomly lost echoes, in addition to faint ones.
+        period: seconds per sweep.
     """
 
     to_vehicle: NDArray[np.float64]
@@ -73,9 +72,6 @@ class Rig:
     cameras: tuple[CameraMount, ...]
     lidar: LidarMount = field(default_factory=lambda: LidarMount(_pose((0.94, 0.0, 1.84))))
 
-    def camera_to_lidar(self, camera: CameraMount) -> NDArray[np.float64]:
-        return invert(self.lidar.to_vehicle) @ camera.to_vehicle
-
 
 _RING = (  # name, heading in degrees, position in metres, focal length in pixels of 1600 x 900
     ("front", 0.0, (1.70, 0.0, 1.51), 1266.0),
@@ -91,8 +87,8 @@ def nuscenes_rig(picture: tuple[int, int] = (352, 128)) -> Rig:
     """Return nuScenes' ring and LiDAR.
 
     Args:
-        picture: width and height of the pictures in pixels. They show what a model of this image size sees of
-            nuScenes' 1600 x 900: scaled to the width, the top cropped away.
+        picture: width and height of the pictures in pixels. They show the part of nuScenes' 1600 x 900 that a model of
+            this image size uses: scaled to the width, cropped at the top.
     """
     affine = image_to_model(_NUSCENES_PICTURE, picture)
     period = LidarMount(np.eye(4)).period

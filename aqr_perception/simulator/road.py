@@ -1,6 +1,7 @@
-"""A road of constant curvature, and coordinates along and across it."""
+"""A road of constant curvature with coordinates along and across it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +13,7 @@ class Road:
 
     Attributes:
         curvature: 1/m, positive to the left; 0 is straight. Must be below 1 / the largest |d| in use.
-        heading: of the arc at s = 0, radians.
+        heading: heading of the arc at s = 0, radians.
     """
 
     curvature: float
@@ -25,7 +26,7 @@ class Road:
     def position(self, s: ArrayLike, d: ArrayLike) -> NDArray[np.float64]:
         """Return (..., 2) world x and y."""
         s, d = np.broadcast_arrays(np.asarray(s, np.float64), np.asarray(d, np.float64))
-        # The chord of an arc: sinc stays right where the curvature is 0.
+        # Chord of an arc; sinc is exact at curvature 0.
         middle = self.heading + self.curvature * s / 2
         chord = s * np.sinc(self.curvature * s / 2 / np.pi)
         heading = self.direction(s)
@@ -33,7 +34,7 @@ class Road:
         y = chord * np.sin(middle) + d * np.cos(heading)
         return np.stack([x, y], axis=-1)
 
-    def coordinates(self, points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def coordinates(self, points: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return s and d of (..., 2) world points; the inverse of `position` within half a turn."""
         cos, sin = np.cos(self.heading), np.sin(self.heading)
         x, y = points[..., 0] * cos + points[..., 1] * sin, points[..., 1] * cos - points[..., 0] * sin

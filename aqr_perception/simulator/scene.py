@@ -1,6 +1,6 @@
-"""A scene: a road with buildings, poles and trees, objects of the ten classes in motion, and the vehicle itself.
+"""Scenes: a road with scenery, objects of the ten classes in motion, and the vehicle.
 
-Everything follows from the seed. Traffic keeps to lanes of one speed each, so that nobody runs into anybody.
+The seed determines everything. Each lane has one speed, so that traffic does not collide.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from aqr_perception.frame import CLASSES
 from aqr_perception.simulator.objects import draw_mesh
 from aqr_perception.simulator.road import Road
-from aqr_perception.simulator.scenery import Look, draw_look, draw_scenery
+from aqr_perception.simulator.scenery import Lighting, draw_lighting, draw_scenery
 from aqr_perception.simulator.solids import Mesh
-from aqr_perception.simulator.traffic import Path, Placed, draw_traffic
+from aqr_perception.simulator.traffic import PlacedObject, RoadPath, draw_traffic
 
 
 @dataclass(frozen=True)
@@ -23,39 +23,38 @@ class Actor:
     Attributes:
         label: index into `CLASSES`.
         size: length, width, height in metres.
-        mesh: about the centre of its box, +x forward.
+        mesh: around the centre of its box, +x forward.
     """
 
     label: int
     size: NDArray[np.float64]
     mesh: Mesh
-    path: Path
+    path: RoadPath
 
     def pose(self, road: Road, time: float) -> NDArray[np.float64]:
-        """Return (4, 4), box frame -> world, `time` seconds after the scene's start."""
+        """Return the (4, 4) pose, box frame -> world, `time` seconds after the scene's start."""
         return self.path.pose(road, time, self.size[2] / 2)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A world that can be looked at, at any time.
+    """A world with objects in motion.
 
     Attributes:
-        actors: the objects; the place in the tuple is the object's track.
-        scenery: what stands still, in the world's frame.
-        look: light and ground.
-        ego: the vehicle's own path.
+        actors: the objects; an object's index is its track.
+        scenery: static surfaces, in the world's frame.
+        ego: the vehicle's path.
     """
 
     seed: int
     road: Road
     actors: tuple[Actor, ...]
     scenery: Mesh
-    look: Look
-    ego: Path
+    lighting: Lighting
+    ego: RoadPath
 
     def vehicle_to_world(self, time: float) -> NDArray[np.float64]:
-        """Return (4, 4), the vehicle's frame (on the ground) -> world."""
+        """Return the (4, 4) pose, vehicle frame (on the ground) -> world."""
         return self.ego.pose(self.road, time, 0.0)
 
 
@@ -63,15 +62,15 @@ def draw_scene(seed: int, duration: float = 20.0) -> Scene:
     """Return the scene of a seed: the same seed gives the same scene.
 
     Args:
-        duration: seconds for which there is something to see around the vehicle.
+        duration: seconds of the drive that the scene covers.
     """
     rng = np.random.default_rng([0x5CE7E, seed])
     road = Road(rng.choice([0.0, rng.uniform(-0.004, 0.004)]), rng.uniform(-np.pi, np.pi))
     ego, placed = draw_traffic(rng, duration)
     actors = tuple(_actor(entry, rng) for entry in placed)
     lower, upper = ego.s - 90.0, ego.s + max(ego.speed, 0.0) * duration + 90.0
-    return Scene(seed, road, actors, draw_scenery(road, lower, upper, rng), draw_look(rng), ego)
+    return Scene(seed, road, actors, draw_scenery(road, lower, upper, rng), draw_lighting(rng), ego)
 
 
-def _actor(placed: Placed, rng: np.random.Generator) -> Actor:
+def _actor(placed: PlacedObject, rng: np.random.Generator) -> Actor:
     return Actor(CLASSES.index(placed.name), placed.size, draw_mesh(placed.name, placed.size, rng), placed.path)

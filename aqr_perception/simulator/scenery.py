@@ -1,4 +1,4 @@
-"""What stands still: ground, buildings, poles and trees; and the light that falls on them."""
+"""Static scenery (ground, buildings, poles and trees) and lighting of a scene."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ from aqr_perception.simulator.traffic import KERB, PAVEMENT
 
 
 @dataclass(frozen=True)
-class Look:
-    """Light of a scene.
+class Lighting:
+    """Lighting of a scene, and the cameras' response to it.
 
     Attributes:
         sun: (3,) unit vector towards the sun.
-        sunlight, skylight: strength of direct and of diffuse light.
+        sunlight, skylight: intensity of direct and of diffuse light.
         sky: BGR at the horizon and overhead, 0..1.
-        haze: 1/m, how fast things fade into the horizon's colour.
-        exposure: of the cameras.
-        grain: standard deviation of their noise, 0..1.
+        haze: extinction towards the horizon's colour, 1/m.
+        exposure: gain of the cameras.
+        grain: standard deviation of the pictures' noise, 0..1.
     """
 
     sun: NDArray[np.float64]
@@ -32,15 +32,15 @@ class Look:
     grain: float
 
 
-def draw_look(rng: np.random.Generator) -> Look:
-    """Return the light of a sunny, a cloudy or a dim hour."""
+def draw_lighting(rng: np.random.Generator) -> Lighting:
+    """Return random lighting: sunny to cloudy, bright or dim."""
     azimuth, height = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(15, 70))
     sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
     cloud = rng.uniform(0, 1)
     brightness = rng.choice([1.0, rng.uniform(0.25, 0.6)], p=[0.8, 0.2])
     horizon = np.array([0.88, 0.86, 0.82]) * brightness
     zenith = ((1 - cloud) * np.array([0.85, 0.6, 0.35]) + cloud * np.array([0.75, 0.74, 0.72])) * brightness
-    return Look(
+    return Lighting(
         sun,
         sunlight=float((1 - 0.8 * cloud) * brightness),
         skylight=float((0.55 + 0.3 * cloud) * brightness),
@@ -52,9 +52,9 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def draw_scenery(road: Road, lower: float, upper: float, rng: np.random.Generator) -> Mesh:
-    """Return the ground and everything that stands on it along a stretch of road, in the world's frame.
+    """Return the ground and the scenery along a stretch of road, in the world's frame.
 
-    The ground is flat; its pavement, lanes and grass are painted on by the cameras' texture, in road coordinates.
+    The ground is flat; `texture` paints pavement, lanes and grass on it.
     """
     parts = [_ground(road, (lower + upper) / 2)]
     for side in (-1, 1):
@@ -69,17 +69,17 @@ def draw_scenery(road: Road, lower: float, upper: float, rng: np.random.Generato
                 building = box((0, 0, height / 2), (length, depth, height), "wall").painted(
                     {"wall": np.clip(colour, 0.05, 1)}
                 )
-                parts.append(building.moved(_standing(road, s + length / 2, d)))
+                parts.append(building.moved(_pose_at(road, s + length / 2, d)))
             s += length + rng.exponential(4.0)
         for at in np.arange(lower, upper, rng.uniform(18, 32)):
-            parts.append(_pole(rng).moved(_standing(road, at + rng.normal(0, 2), side * (KERB + PAVEMENT + 0.3))))
+            parts.append(_pole(rng).moved(_pose_at(road, at + rng.normal(0, 2), side * (KERB + PAVEMENT + 0.3))))
         for at in np.arange(lower, upper, rng.uniform(8, 40)):
             d = side * (KERB + PAVEMENT + rng.uniform(1.5, 5))
-            parts.append(_tree(rng).moved(_standing(road, at + rng.normal(0, 3), d)))
+            parts.append(_tree(rng).moved(_pose_at(road, at + rng.normal(0, 3), d)))
     return merged(parts)
 
 
-def _standing(road: Road, s: float, d: float) -> NDArray[np.float64]:
+def _pose_at(road: Road, s: float, d: float) -> NDArray[np.float64]:
     heading = float(road.direction(s))
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(heading), -np.sin(heading)], [np.sin(heading), np.cos(heading)]]

@@ -1,4 +1,4 @@
-"""Meshes with a material for every face: the stuff of which the simulated world is made."""
+"""Meshes with a material and a colour for every face."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ MATERIALS: tuple[str, ...] = (
     "paint", "glass", "rubber", "metal", "light", "skin", "cloth", "trousers", "plastic", "white",
     "asphalt", "grass", "pavement", "wall", "bark", "leaves",
 )  # fmt: skip
-"""Materials by index; the first ten occur on objects, the others in the scenery."""
+"""Materials by index; the first ten belong to objects, the others to the scenery."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles.
+    """A triangle mesh.
 
     Attributes:
-        vertices: (N, 3) float32 in metres (or in units of a box where so said).
+        vertices: (N, 3) float32, metres.
         faces: (M, 3) int32, counter-clockwise seen from outside.
         materials: (M,) int64, indices into `MATERIALS`.
         colours: (M, 3) float32, BGR in 0..1.
@@ -36,7 +36,7 @@ class Mesh:
         return Mesh(vertices.astype(np.float32), self.faces, self.materials, self.colours)
 
     def scaled(self, size: ArrayLike) -> "Mesh":
-        """Return the mesh with x, y and z multiplied by three numbers."""
+        """Return the mesh scaled by three factors, along x, y and z."""
         vertices = self.vertices * np.asarray(size, np.float32)
         return Mesh(vertices, self.faces, self.materials, self.colours)
 
@@ -65,9 +65,7 @@ def _mesh(shape: trimesh.Trimesh, material: str) -> Mesh:
 
 def box(centre: ArrayLike, size: ArrayLike, material: str) -> Mesh:
     """Return an axis-aligned cuboid."""
-    return _mesh(
-        trimesh.creation.box(np.asarray(size, float), trimesh.transformations.translation_matrix(centre)), material
-    )
+    return _mesh(trimesh.creation.box(np.asarray(size, float), _translation(centre)), material)
 
 
 def frustum(bottom: tuple[ArrayLike, ArrayLike], top: tuple[ArrayLike, ArrayLike], material: str) -> Mesh:
@@ -78,14 +76,14 @@ def frustum(bottom: tuple[ArrayLike, ArrayLike], top: tuple[ArrayLike, ArrayLike
 
 
 def cylinder(start: ArrayLike, end: ArrayLike, radius: float, material: str, sections: int = 10) -> Mesh:
-    """Return a cylinder between two points."""
+    """Return a cylinder with an axis between two points."""
     return _mesh(trimesh.creation.cylinder(radius, segment=np.array([start, end], float), sections=sections), material)
 
 
 def cone(base: ArrayLike, radius: float, height: float, material: str, sections: int = 10) -> Mesh:
-    """Return a cone that stands on a point."""
-    place = trimesh.transformations.translation_matrix(base)
-    return _mesh(trimesh.creation.cone(radius, height, sections=sections, transform=place), material)
+    """Return an upright cone with its base at a point."""
+    shape = trimesh.creation.cone(radius, height, sections=sections, transform=_translation(base))
+    return _mesh(shape, material)
 
 
 def ellipsoid(centre: ArrayLike, radii: ArrayLike, material: str) -> Mesh:
@@ -97,7 +95,7 @@ def ellipsoid(centre: ArrayLike, radii: ArrayLike, material: str) -> Mesh:
 
 
 def merged(meshes: Iterable[Mesh]) -> Mesh:
-    """Return one mesh of several; an empty one of none."""
+    """Return several meshes as one; an empty mesh for none."""
     parts = list(meshes)
     if not parts:
         empty = np.zeros((0, 3))
@@ -109,3 +107,9 @@ def merged(meshes: Iterable[Mesh]) -> Mesh:
         np.concatenate([part.materials for part in parts]),
         np.concatenate([part.colours for part in parts]),
     )
+
+
+def _translation(offset: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[:3, 3] = offset
+    return matrix

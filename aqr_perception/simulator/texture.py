@@ -1,4 +1,6 @@
-"""What surfaces look like close up: asphalt with lanes, pavement, grass, windows in walls, leaves."""
+"""Procedural texture of surfaces: lane markings, pavement, grass, windows and leaves."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ _Colours = NDArray[np.float32]
 def textured(
     colour: _Colours, material: NDArray[np.int64], points: NDArray[np.float32], normal: _Colours, road: Road
 ) -> _Colours:
-    """Return (N, 3) colours with texture, for points (N, 3) and normals (N, 3) in the world's frame."""
+    """Return the textured colours (N, 3) of points (N, 3) with normals (N, 3) in the world's frame."""
     colour = colour.copy()
     ground = np.flatnonzero(material == _ASPHALT)
     colour[ground] = _ground(points[ground], road)
@@ -25,14 +27,15 @@ def textured(
     return colour
 
 
-def _noise(points: NDArray, scale: float) -> NDArray[np.float32]:
-    """Return a value in 0..1 for each (N, 2 or 3) point, constant in cells of 1 / scale metres."""
+def _noise(points: NDArray[Any], scale: float) -> NDArray[np.float32]:
+    """Return random values (N,) in 0..1 of points (N, 2 or 3), constant in cells of 1 / scale metres."""
     cells = np.floor(points * scale).astype(np.int64).astype(np.uint64)
     mixed = cells[:, 0] * np.uint64(73856093) ^ cells[:, 1] * np.uint64(19349663)
     if cells.shape[1] > 2:
         mixed ^= cells[:, 2] * np.uint64(83492791)
     mixed = (mixed ^ (mixed >> np.uint64(13))) * np.uint64(1274126177)
-    return ((mixed >> np.uint64(8)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65535)
+    noise: NDArray[np.float32] = ((mixed >> np.uint64(8)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65535)
+    return noise
 
 
 def _ground(points: NDArray[np.float32], road: Road) -> _Colours:

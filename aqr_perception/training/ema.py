@@ -38,6 +38,6 @@ def _increasing_decay(highest: float) -> Callable[[PARAM_LIST, PARAM_LIST, Tenso
     def update(averages: PARAM_LIST, weights: PARAM_LIST, calls: Tensor | int) -> None:
         count = int(calls)
         decay = min(highest, count / (9 + count))  # (1 + n) / (10 + n), because the count is n + 1
-        get_ema_multi_avg_fn(decay)(averages, weights, calls)  # type: ignore[no-untyped-call]  # untyped in PyTorch
+        get_ema_multi_avg_fn(decay)(averages, weights, calls)
 
     return update

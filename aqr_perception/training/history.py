@@ -14,7 +14,7 @@ def features_of(model: DetectionModel, batch: Batch) -> Features:
 
 
 def history_of(model: DetectionModel, batch: Batch) -> History | None:
-    """Return the history of a batch: the model decodes `Batch.before` in order, without gradients.
+    """Return the history of a batch: the model decodes `Batch.history` in order, without gradients.
 
     As in `Detector`, it is None for models without memory and where the vehicle's motion is not known; without earlier
     frames it is the start of a drive. The model stays in its mode, so past and present features are alike.
@@ -23,7 +23,7 @@ def history_of(model: DetectionModel, batch: Batch) -> History | None:
         return None
     options, memory = DecodeOptions(model.aqr_options, layers=LAST_LAYER), ModelMemory()
     with torch.no_grad():
-        for frame in batch.before:
+        for frame in batch.history:
             moment = _moment(frame)
             output = model.decode(features_of(model, frame), options, history=memory.history(moment))
             memory.update(moment, output.state)

@@ -13,7 +13,8 @@ from typing import Any, Generic
 import torch
 
 from aqr_perception.data.batch import Batch
-from aqr_perception.data.stream import Samples, SampleT, Stream, batches
+from aqr_perception.data.batch_loader import SampleT, TrainingSamples, load_batches
+from aqr_perception.data.sample_order import SampleOrder
 from aqr_perception.devices import choose_device
 from aqr_perception.models.weights.checkpoint import save_checkpoint
 from aqr_perception.training import training_state
@@ -51,7 +52,7 @@ class Outcome:
 
 def train(
     model: ModelT,
-    samples: Samples[SampleT],
+    samples: TrainingSamples[SampleT],
     collate: Callable[[Sequence[SampleT]], Batch],
     step_loss: StepLoss[ModelT],
     options: TrainOptions,
@@ -68,7 +69,7 @@ def train(
 
     Args:
         model: with the weights to start from.
-        samples, collate: the data; see `Samples`. Both run in worker processes.
+        samples, collate: the data; see `TrainingSamples`. Both run in worker processes.
         step_loss: see `StepLoss`.
         options: see `TrainOptions`.
         folder: for all files.
@@ -99,7 +100,7 @@ class _Training(Generic[ModelT, SampleT]):
     def __init__(
         self,
         model: ModelT,
-        samples: Samples[SampleT],
+        samples: TrainingSamples[SampleT],
         collate: Callable[[Sequence[SampleT]], Batch],
         step_loss: StepLoss[ModelT],
         options: TrainOptions,
@@ -111,9 +112,9 @@ class _Training(Generic[ModelT, SampleT]):
         self._model, self._samples, self._collate = model, samples, collate
         self._options, self._folder, self._processes, self._device = options, folder, processes, device
         period = options.batch_size * processes.size if options.overfit else None
-        self._stream = Stream(len(samples), options.seed, label_sets, period)
+        self._order = SampleOrder(len(samples), options.seed, label_sets, period)
         self._progress = Progress(
-            steps=options.step_count(self._stream.pass_length, processes.size),
+            steps=options.step_count(self._order.pass_length, processes.size),
             seconds=None if options.minutes is None else 60 * options.minutes,
             samples_per_step=options.batch_size * options.accumulate * processes.size,
         )
@@ -157,10 +158,10 @@ class _Training(Generic[ModelT, SampleT]):
         return self._outcome(stop)
 
     def _batches(self) -> Iterator[Batch]:
-        return batches(
+        return load_batches(
             self._samples,
             self._collate,
-            self._stream,
+            self._order,
             start=self._progress.samples,
             batch_size=self._options.batch_size,
             workers=self._options.workers,

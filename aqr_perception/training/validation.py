@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from aqr_perception.data.batch import FrameWithHealth
-from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.frames import LabelledFrames, earlier_frames
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.data.sequences import HISTORY_FRAMES, HISTORY_STEP, collate_sequences
 from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections, GroundTruth
@@ -38,7 +38,7 @@ class Validation:
     def _detect(self, model: DetectionModel, index: int) -> tuple[Detections, GroundTruth]:
         """Return the detections in one frame, whatever their score, and its objects."""
         labelled = self.frames[index]
-        earlier = before(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
+        earlier = earlier_frames(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
         sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))
         batch = collate_sequences([sequence], model.preset).to(next(model.parameters()).device)
         class_logits, boxes = model.decode(

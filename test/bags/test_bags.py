@@ -1,11 +1,13 @@
 """Bags written and read without ROS."""
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
@@ -23,7 +25,7 @@ def write_some(path: Path, storage: str = "mcap") -> None:
 
 
 @pytest.mark.parametrize(("name", "storage"), KINDS)
-def test_what_was_written_is_read_in_the_order_of_recording(tmp_path: Path, name: str, storage: str) -> None:
+def test_messages_are_read_back_in_recording_order(tmp_path: Path, name: str, storage: str) -> None:
     write_some(tmp_path / name, storage)
     found = list(read(tmp_path / name))
     assert [(entry.topic, entry.type, entry.stamp_ns) for entry in found] == [
@@ -33,16 +35,46 @@ def test_what_was_written_is_read_in_the_order_of_recording(tmp_path: Path, name
     image = found[1].decode()
     assert (image.header.frame_id, image.header.stamp.nanosec, image.encoding) == ("camera", 5, "bgr8")
     np.testing.assert_array_equal(image.data, np.arange(24))
-    assert [entry.name for entry in tmp_path.iterdir()] == [name], "nothing else is left beside the bag"
+    assert [entry.name for entry in tmp_path.iterdir()] == [name], "no temporary file is left next to the bag"
 
 
 @pytest.mark.parametrize(("name", "storage"), KINDS)
-def test_latched_topics_say_so_in_every_storage(tmp_path: Path, name: str, storage: str) -> None:
+def test_latched_topics_are_transient_local_in_every_storage(tmp_path: Path, name: str, storage: str) -> None:
     write_some(tmp_path / name, storage)
     with BagReader(tmp_path / name) as bag:
         durability = {topic.name: topic.qos[0].durability.name for topic in bag.topics}
         assert durability == {"/image": "VOLATILE", "/tf_static": "TRANSIENT_LOCAL"}
         assert (len(bag), bag.start_ns, bag.end_ns) == (2, 1_000_000_000, 2_000_000_001)
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_bags_are_read(tmp_path: Path, mode: CompressionMode) -> None:
+    writer = Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", IMAGE.__msgtype__, typestore=messages.TYPESTORE)
+        writer.write(connection, 7, messages.TYPESTORE.serialize_cdr(IMAGE, IMAGE.__msgtype__))
+    (found,) = read(tmp_path / "bag")
+    np.testing.assert_array_equal(found.decode().data, IMAGE.data)
+
+
+def test_definitions_come_from_the_bag_or_else_from_the_known_interfaces(tmp_path: Path) -> None:
+    """A message of this package is read with its own definition; a Humble recording has no definitions at all."""
+    objects = messages.fused_detections(7, "lidar", [messages.fused_detection("car", np.arange(9.0))])
+    for name in ("with.db3", "without.db3"):
+        with BagWriter(tmp_path / name) as writer:
+            writer.write("/objects", objects, 7)
+    with sqlite3.connect(tmp_path / "without.db3") as database:
+        database.execute("DELETE FROM message_definitions")
+    for name in ("with.db3", "without.db3"):
+        (found,) = read(tmp_path / name)
+        assert found.decode().detections[0].size.x == 3.0
+
+
+def test_a_ros_1_bag_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(BagError, match=r"old\.bag: found the suffix of ROS 1 bags.*rosbags-convert"):
+        BagReader(tmp_path / "old.bag")
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.binary(max_size=60)), min_size=1, max_size=20))
@@ -69,9 +101,9 @@ def test_topics_and_a_time_span_can_be_chosen(tmp_path: Path) -> None:
             next(bag.messages(["/lidar"]))
 
 
-def test_a_bag_never_replaces_what_is_there(tmp_path: Path) -> None:
+def test_a_bag_never_replaces_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "bag.mcap").write_text("precious")
-    with pytest.raises(BagError, match=r"bag\.mcap: found something of this name"):
+    with pytest.raises(BagError, match=r"bag\.mcap: found an existing file or folder"):
         BagWriter(tmp_path / "bag.mcap")
     assert (tmp_path / "bag.mcap").read_text() == "precious"
 
@@ -104,7 +136,7 @@ def test_missing_and_broken_bags_are_named(tmp_path: Path) -> None:
 
 @given(st.floats(0.0, 0.999))
 @settings(max_examples=25, deadline=None)
-def test_a_bag_cut_short_anywhere_is_named(tmp_path_factory: pytest.TempPathFactory, fraction: float) -> None:
+def test_a_truncated_bag_is_named(tmp_path_factory: pytest.TempPathFactory, fraction: float) -> None:
     folder = tmp_path_factory.mktemp("bag")
     write_some(folder / "whole.mcap")
     whole = (folder / "whole.mcap").read_bytes()

@@ -29,9 +29,9 @@ LOOK = np.array([[1.0, 0, 0, 0.1], [0, 0, -1, -0.3], [0, 1, 0, -0.4], [0, 0, 0, 
 
 
 def ramp() -> NDArray[np.uint8]:
-    """Blue tells the column, green the row; red is full inside, and missing in the outermost rows and columns.
+    """Blue encodes the column, green the row; red is full inside and 0 in the outermost rows and columns.
 
-    So whatever was mixed from beyond the border, or from an average that the border cuts short, lacks red.
+    So pixels interpolated across the border, or averaged over a part of it, lack red.
     """
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     red = np.pad(np.full((HEIGHT - 2, WIDTH - 2), 255), 1)
@@ -99,9 +99,7 @@ def motions(draw: st.DrawFn) -> NDArray[np.float64]:
 
 @settings(max_examples=25)
 @given(SEEDS, picture_changes)
-def test_corners_project_onto_the_pixel_to_which_the_change_takes_their_old_one(
-    seed: int, change: PictureChange
-) -> None:
+def test_corners_project_onto_their_old_pixels_moved_by_the_change(seed: int, change: PictureChange) -> None:
     before = scene(seed)
     after = change_pictures(before, change)
     affine = picture_affine((WIDTH, HEIGHT), change)
@@ -130,7 +128,7 @@ def test_corners_project_onto_the_same_picture_content(seed: int, change: Pictur
         assert difference.max(initial=0) < 0.45 * STEP
 
 
-def test_the_content_of_a_picture_is_really_compared() -> None:
+def test_the_comparison_of_picture_content_covers_most_of_the_picture() -> None:
     change = PictureChange((70, 40), zoom=1.1, flip=True, rotation=0.2)
     after = change_pictures(scene(0), change).frame.cameras[0]
     u, v = np.meshgrid(np.arange(12.0, WIDTH - 12, 4), np.arange(14.0, HEIGHT - 8, 4))
@@ -142,7 +140,7 @@ def test_the_content_of_a_picture_is_really_compared() -> None:
     np.testing.assert_allclose(found[seen, :2] / STEP + 0.5, pixels[seen], atol=0.45)
 
 
-def test_a_picture_as_it_is_comes_back_unchanged() -> None:
+def test_a_change_of_nothing_returns_the_same_picture() -> None:
     before = scene(1)
     after = change_pictures(before, PictureChange((WIDTH, HEIGHT)))
     for old, new in zip(before.frame.cameras, after.frame.cameras, strict=True):
@@ -152,7 +150,7 @@ def test_a_picture_as_it_is_comes_back_unchanged() -> None:
     assert np.array_equal(after.truth.visibility, np.where(seen, before.truth.visibility, 0))
 
 
-def test_two_flips_give_the_picture_back() -> None:
+def test_two_flips_restore_the_picture() -> None:
     flip = PictureChange((WIDTH, HEIGHT), flip=True)
     before = scene(2)
     once = change_pictures(before, flip).frame.cameras[0]
@@ -190,9 +188,7 @@ def test_an_object_that_is_cropped_away_is_not_visible() -> None:
 
 @settings(max_examples=25)
 @given(SEEDS, motions())
-def test_boxes_and_points_project_where_they_did_before_the_frame_was_moved(
-    seed: int, motion: NDArray[np.float64]
-) -> None:
+def test_moved_boxes_and_points_project_to_the_same_place(seed: int, motion: NDArray[np.float64]) -> None:
     before = scene(seed)
     after = move(before, motion)
     assert before.frame.points is not None and after.frame.points is not None
@@ -243,7 +239,7 @@ def test_velocity_follows_the_object(seed: int, motion: NDArray[np.float64]) -> 
 
 @settings(max_examples=25)
 @given(SEEDS, motions())
-def test_the_world_stays_where_it_is(seed: int, motion: NDArray[np.float64]) -> None:
+def test_a_motion_keeps_world_positions(seed: int, motion: NDArray[np.float64]) -> None:
     before = scene(seed)
     after = move(before, motion)
     in_world = [transform_points(labelled.model_to_world, labelled.truth.boxes) for labelled in (before, after)]
@@ -252,7 +248,7 @@ def test_the_world_stays_where_it_is(seed: int, motion: NDArray[np.float64]) -> 
 
 @settings(max_examples=25)
 @given(SEEDS, motions())
-def test_a_motion_and_its_inverse_give_the_frame_back(seed: int, motion: NDArray[np.float64]) -> None:
+def test_a_motion_and_its_inverse_restore_the_frame(seed: int, motion: NDArray[np.float64]) -> None:
     before = scene(seed)
     after = move(move(before, motion), np.linalg.inv(motion))
     np.testing.assert_allclose(after.frame.points, before.frame.points, atol=1e-4)
@@ -262,7 +258,7 @@ def test_a_motion_and_its_inverse_give_the_frame_back(seed: int, motion: NDArray
     np.testing.assert_allclose(after.model_to_world, before.model_to_world, atol=1e-6)
 
 
-def test_what_a_motion_does_not_concern_stays() -> None:
+def test_a_motion_keeps_intensities_labels_stamps_and_pictures() -> None:
     before = scene(3)
     after = BevAugmentation()(before, np.random.default_rng(0))
     assert before.frame.points is not None and after.frame.points is not None
@@ -299,7 +295,7 @@ def test_the_same_seed_gives_the_same_augmentation(seed: int) -> None:
     assert np.array_equal(first.frame.points, second.frame.points)
 
 
-def test_random_draws_keep_to_their_ranges() -> None:
+def test_random_draws_stay_in_their_ranges() -> None:
     random = np.random.default_rng(0)
     bev = BevAugmentation(rotation=(0.2, 0.4), scale=(0.9, 1.1), shift=0.0, flip_x=0.0, flip_y=0.0)
     before = scene(0)

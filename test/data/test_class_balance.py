@@ -1,4 +1,4 @@
-"""Frames are repeated until every class is seen as often as any other."""
+"""Class-balanced sampling draws every class equally often."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_frames_without_objects_are_never_drawn(label_sets: list[frozenset[int]]
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
-def test_a_class_is_gone_through_evenly(common: int, rare: int) -> None:
+def test_the_frames_of_a_class_are_repeated_evenly(common: int, rare: int) -> None:
     indices = drawn([frozenset({0})] * common + [frozenset({1})] * rare)
     repeats = np.bincount(indices, minlength=common + rare)
     assert np.ptp(repeats[:common]) <= 1

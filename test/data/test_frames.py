@@ -1,11 +1,11 @@
-"""Frames made ready for training, and a step's loss on them."""
+"""Frames prepared for training, and the loss of a step on them."""
 
 import numpy as np
 import pytest
 import torch
 
 from aqr_perception.data.batch import collate
-from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, seen
+from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, without_invisible_objects
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
@@ -24,14 +24,14 @@ def model() -> CMT:
     return build_model("aqr_tiny")
 
 
-def test_objects_that_nothing_shows_are_left_out(frames: list[LabelledFrame]) -> None:
-    assert 0 < sum(len(seen(labelled).truth) for labelled in frames) < sum(len(labelled.truth) for labelled in frames)
-    for labelled in frames:
-        kept = seen(labelled).truth
-        assert ((kept.lidar_points > 0) | (kept.visibility.max(axis=1) >= 0.15)).all()
+def test_objects_that_no_sensor_sees_are_left_out(frames: list[LabelledFrame]) -> None:
+    visible = [without_invisible_objects(labelled).truth for labelled in frames]
+    assert 0 < sum(map(len, visible)) < sum(len(labelled.truth) for labelled in frames)
+    for truth in visible:
+        assert ((truth.lidar_points > 0) | (truth.visibility.max(axis=1) >= LEAST_VISIBLE)).all()
 
 
-def test_a_sample_depends_on_its_random_numbers_alone(frames: list[LabelledFrame], model: CMT) -> None:
+def test_a_sample_depends_on_its_random_numbers_only(frames: list[LabelledFrame], model: CMT) -> None:
     data = TrainingFrames(frames, model.preset)
     first, second = (data.sample(0, np.random.default_rng(4), 0.5).labelled for _ in range(2))
     np.testing.assert_array_equal(first.truth.boxes, second.truth.boxes)
@@ -40,7 +40,7 @@ def test_a_sample_depends_on_its_random_numbers_alone(frames: list[LabelledFrame
 
 
 @pytest.mark.parametrize("mode", ["off", "both"])
-def test_every_loss_is_finite_whatever_fails_and_its_names_stay_the_same(
+def test_losses_are_finite_and_have_the_same_names_whatever_fails(
     frames: list[LabelledFrame], model: CMT, mode: str
 ) -> None:
     data, loss = TrainingFrames(frames, model.preset), DetectionLoss()
@@ -56,7 +56,7 @@ def test_every_loss_is_finite_whatever_fails_and_its_names_stay_the_same(
     assert len(names) == 1 and ("router" in names.pop()) == (mode != "off")
 
 
-def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], model: CMT) -> None:
+def test_health_lies_on_the_models_grids(frames: list[LabelledFrame], model: CMT) -> None:
     data = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
     found = False
     for seed in range(12):
@@ -74,7 +74,7 @@ def test_health_lies_where_the_models_grids_lie(frames: list[LabelledFrame], mod
     assert found
 
 
-def test_a_camera_only_model_is_never_left_without_a_camera_nor_asked_for_what_none_shows(
+def test_a_camera_only_model_gets_a_camera_and_only_visible_objects(
     frames: list[LabelledFrame],
 ) -> None:
     data = TrainingFrames(frames, load_preset("petr_tiny"), augment=False, grid_mask=False)
@@ -86,7 +86,7 @@ def test_a_camera_only_model_is_never_left_without_a_camera_nor_asked_for_what_n
     assert (clean.labelled.truth.visibility.max(axis=1) >= LEAST_VISIBLE).all()
 
 
-def test_a_branch_sees_its_own_sensor_alone(frames: list[LabelledFrame], model: CMT) -> None:
+def test_a_branch_gets_its_own_sensor_only(frames: list[LabelledFrame], model: CMT) -> None:
     by_camera = TrainingFrames(frames, model.preset, lidar=False)
     by_lidar = TrainingFrames(frames, model.preset, cameras=False)
     for seed in range(20):

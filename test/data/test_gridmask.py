@@ -1,4 +1,4 @@
-"""GridMask blots out a regular grid of squares, more often as training goes on."""
+"""GridMask masks a regular grid of squares, with a probability that grows during training."""
 
 import numpy as np
 import pytest
@@ -42,12 +42,12 @@ def test_squares_repeat_with_the_period_in_both_directions(period: int, ratio: f
     assert abs(edge - (1 - ratio) * period) <= 1
 
 
-def test_a_ratio_of_one_half_loses_a_quarter_of_the_picture() -> None:
+def test_a_ratio_of_one_half_masks_a_quarter_of_the_picture() -> None:
     assert grid_squares((80, 80), 8, 0.5, (3, 5)).mean() == 0.25
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_lost_pixels_take_the_fill_and_all_others_stay(seed: int) -> None:
+def test_masked_pixels_get_the_fill_and_others_stay(seed: int) -> None:
     before = np.random.default_rng(seed).integers(10, 255, (24, 40, 3), dtype=np.uint8)
     after = always()(labelled(before.copy()), 1.0, np.random.default_rng(seed)).frame.cameras[0].image
     lost = (after == (1, 2, 3)).all(axis=-1)
@@ -55,7 +55,7 @@ def test_lost_pixels_take_the_fill_and_all_others_stay(seed: int) -> None:
     assert np.array_equal(after[~lost], before[~lost])
 
 
-def test_all_cameras_get_the_same_grid_and_the_source_is_left_alone() -> None:
+def test_all_cameras_get_the_same_grid_and_the_source_stays_unchanged() -> None:
     source = labelled(grey(), grey())
     first, second = always()(source, 1.0, np.random.default_rng(0)).frame.cameras
     assert np.array_equal(first.image, second.image)
@@ -81,6 +81,6 @@ def test_progress_outside_of_training_is_refused(progress: float) -> None:
         GridMask()(labelled(grey()), progress, np.random.default_rng(0))
 
 
-def test_settings_that_are_no_share_are_refused() -> None:
+def test_settings_outside_0_and_1_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ratio is 1\.5"):
         GridMask(ratio=1.5)

@@ -30,7 +30,7 @@ def test_a_box_behind_the_camera_is_outside() -> None:
     assert share(-10, 0) == 0.0
 
 
-def test_a_box_beside_the_picture_is_outside() -> None:
+def test_a_box_next_to_the_picture_is_outside() -> None:
     assert share(10, 15) == 0.0
 
 
@@ -39,12 +39,12 @@ def test_a_box_cut_in_two_by_the_border_is_half_inside() -> None:
     assert share(20, 0, view=half) == pytest.approx(0.5)
 
 
-def test_a_box_around_the_camera_is_seen_in_part() -> None:
+def test_a_box_around_the_camera_is_partly_inside() -> None:
     assert 0 < share(0.5, 0, size=2.0) < 0.2
 
 
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(-5, 5), st.floats(0.1, 15))
-def test_two_halves_of_a_picture_see_what_the_whole_sees(x: float, y: float, z: float, size: float) -> None:
+def test_the_shares_in_two_halves_of_a_picture_add_up_to_the_whole(x: float, y: float, z: float, size: float) -> None:
     left = replace(VIEW, image=VIEW.image[:, :80])
     shifted = INTRINSICS - np.array([[0, 0, 80.0], [0, 0, 0], [0, 0, 0]])
     right = replace(VIEW, image=VIEW.image[:, 80:], intrinsics=shifted)
@@ -53,7 +53,7 @@ def test_two_halves_of_a_picture_see_what_the_whole_sees(x: float, y: float, z: 
     assert 0 <= parts <= 1 + 1e-4
 
 
-def test_no_box_and_no_camera_give_an_empty_answer() -> None:
+def test_no_boxes_or_no_cameras_give_empty_shares() -> None:
     assert outline_shares(np.zeros((0, 9)), [VIEW]).shape == (0, 1)
     assert outline_shares(np.zeros((2, 9)), []).shape == (2, 0)
 

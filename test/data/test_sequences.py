@@ -1,4 +1,4 @@
-"""Short sequences for models that remember: augmented alike, so that the vehicle's motion stays true."""
+"""Sequences for models with a memory: one augmentation per sequence keeps the vehicle's motion consistent."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.augmentation import move
 from aqr_perception.data.batch import Batch, collate
-from aqr_perception.data.frames import TrainingFrames, before
+from aqr_perception.data.batch_loader import load_batches
+from aqr_perception.data.frames import TrainingFrames, earlier_frames
+from aqr_perception.data.sample_order import SampleOrder
 from aqr_perception.data.sequences import TrainingSequences, collate_sequences
-from aqr_perception.data.sources.simulated import SyntheticDataset
-from aqr_perception.data.stream import Stream, batches
+from aqr_perception.data.sources.simulated import SimulatedDataset
 from aqr_perception.frame import Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import project, rigid_transform, transform_points
 from aqr_perception.models.config.presets import load_preset
@@ -42,7 +43,7 @@ class Drives:
     def __getitem__(self, index: int) -> LabelledFrame:
         return self._frames[index]
 
-    def before(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+    def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
         assert step == 0.5
         return tuple(self._frames[max(index - count, index - index % 3) : index])
 
@@ -71,7 +72,7 @@ poses = st.builds(
 
 @given(poses, poses, st.floats(-3.1, 3.1), st.floats(0.8, 1.2), st.sampled_from([-1.0, 1.0]), st.floats(-2, 2))
 @settings(max_examples=40, deadline=None)
-def test_what_stands_still_stays_put_between_frames_that_are_moved_alike(
+def test_static_points_stay_static_in_frames_moved_by_the_same_motion(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     angle: float,
@@ -95,7 +96,7 @@ def test_what_stands_still_stays_put_between_frames_that_are_moved_alike(
     np.testing.assert_allclose(fixed[0], fixed[1], atol=1e-6)
 
 
-def test_a_standing_point_stays_put_and_in_the_pictures_of_an_augmented_sequence(drives: Drives) -> None:
+def test_static_points_stay_static_and_project_consistently_in_an_augmented_sequence(drives: Drives) -> None:
     plain = TrainingSequences(TrainingFrames(drives, PRESET, augment=False, corrupted=False, grid_mask=False))
     augmented = TrainingSequences(TrainingFrames(drives, PRESET, corrupted=False, grid_mask=False))
     as_it_is = plain.sample(2, np.random.default_rng(0), 0.0)
@@ -124,7 +125,7 @@ def test_a_standing_point_stays_put_and_in_the_pictures_of_an_augmented_sequence
                 np.testing.assert_allclose(found[ahead], expected, atol=1e-4)
 
 
-def test_all_frames_of_a_sequence_have_the_same_change(drives: Drives) -> None:
+def test_all_frames_of_a_sequence_have_the_same_augmentation(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET, corrupted=False))
     for seed in range(4):
         sequence = data.sample(5, np.random.default_rng(seed), 1.0)
@@ -137,7 +138,7 @@ def test_all_frames_of_a_sequence_have_the_same_change(drives: Drives) -> None:
             np.testing.assert_allclose(sides[place], sides[0], atol=1e-9)
 
 
-def test_a_fault_lasts_in_some_sequences_and_comes_or_goes_in_others(drives: Drives) -> None:
+def test_faults_last_in_some_sequences_and_change_in_others(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET, augment=False, grid_mask=False))
     lasting = changing = 0
     for seed in range(40):
@@ -148,42 +149,42 @@ def test_a_fault_lasts_in_some_sequences_and_comes_or_goes_in_others(drives: Dri
     assert lasting > 5 and changing > 5
 
 
-def test_without_history_a_sequence_is_the_very_frame_of_single_frame_training(drives: Drives) -> None:
+def test_a_sequence_without_history_equals_the_single_frame_sample(drives: Drives) -> None:
     frames = TrainingFrames(drives, PRESET)
     (only,) = TrainingSequences(frames, history=0).sample(1, np.random.default_rng(5), 0.7)
     single = frames.sample(1, np.random.default_rng(5), 0.7)
     alone, batch = collate([single], PRESET), collate_sequences([(only,)], PRESET)
-    assert batch.before == ()
+    assert batch.history == ()
     assert_same(alone, batch)
 
 
-def test_a_batch_goes_as_far_back_as_every_drive_of_it(drives: Drives) -> None:
+def test_the_history_of_a_batch_is_as_long_as_its_shortest_sequence(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
     samples = [data.sample(index, np.random.default_rng(index), 0.0) for index in (2, 4, 5, 3)]
     assert [len(sample) for sample in samples] == [3, 2, 3, 1]
     for chosen, count in (([0, 2], 2), ([0, 1, 2], 1), ([0, 3], 0)):
         batch = collate_sequences([samples[index] for index in chosen], PRESET)
-        assert len(batch.before) == count
-        for back, earlier in enumerate(reversed(batch.before), 1):
+        assert len(batch.history) == count
+        for back, earlier in enumerate(reversed(batch.history), 1):
             assert batch.stamps_ns is not None and earlier.stamps_ns is not None and earlier.to_fixed is not None
             assert (batch.stamps_ns - earlier.stamps_ns == back * 500_000_000).all()
             assert earlier.to_fixed.shape == (len(chosen), 4, 4)
 
 
-def test_single_frames_have_nothing_before_them(drives: Drives) -> None:
+def test_a_data_set_of_single_frames_has_no_earlier_frames(drives: Drives) -> None:
     single = [drives[0], drives[1]]
-    assert before(single, 1, 2, 0.5) == ()
+    assert earlier_frames(single, 1, 2, 0.5) == ()
     assert len(TrainingSequences(TrainingFrames(single, PRESET)).sample(1, np.random.default_rng(0), 0.0)) == 1
 
 
-def test_a_stream_of_sequences_goes_on_after_a_stop_as_if_it_had_not_stopped(drives: Drives) -> None:
+def test_a_resumed_loader_continues_with_the_same_batches(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
 
-    def stream(start: int) -> list[Batch]:
-        found = batches(
+    def load(start: int) -> list[Batch]:
+        found = load_batches(
             data,
             lambda samples: collate_sequences(samples, PRESET),
-            Stream(len(data), seed=1),
+            SampleOrder(len(data), seed=1),
             start=start,
             batch_size=2,
             workers=0,
@@ -191,29 +192,29 @@ def test_a_stream_of_sequences_goes_on_after_a_stop_as_if_it_had_not_stopped(dri
         )
         return [next(found) for _ in range(3 - start // 2)]
 
-    whole, resumed = stream(0), stream(2)
+    whole, resumed = load(0), load(2)
     for one, other in zip(whole[1:], resumed, strict=True):
         assert_same(one, other)
-        assert len(one.before) == len(other.before)
-        for earlier, same in zip(one.before, other.before, strict=True):
+        assert len(one.history) == len(other.history)
+        for earlier, same in zip(one.history, other.history, strict=True):
             assert_same(earlier, same)
-    assert any(batch.before for batch in resumed)
+    assert any(batch.history for batch in resumed)
 
 
-def test_a_batch_moves_with_its_history_also_when_its_memory_was_pinned(drives: Drives) -> None:
+def test_a_batch_moves_to_a_device_with_its_history_even_after_pinning(drives: Drives) -> None:
     data = TrainingSequences(TrainingFrames(drives, PRESET))
     batch = collate_sequences([data.sample(2, np.random.default_rng(0), 0.0)], PRESET)
-    pinned = batch._replace(before=list(batch.before))  # type: ignore[arg-type]  # as the loader makes of tuples
+    pinned = batch._replace(history=list(batch.history))  # type: ignore[arg-type]  # pinning turns tuples into lists
     for given_ in (batch, pinned):
         moved = given_.to(torch.device("meta"))
-        assert moved.to_fixed is not None and moved.to_fixed.is_meta and len(moved.before) == 2
-        assert all(earlier.to_fixed.is_meta and earlier.boxes[0].is_meta for earlier in moved.before)
+        assert moved.to_fixed is not None and moved.to_fixed.is_meta and len(moved.history) == 2
+        assert all(earlier.to_fixed.is_meta and earlier.boxes[0].is_meta for earlier in moved.history)
 
 
-def test_simulated_scenes_have_a_past() -> None:
-    data = SyntheticDataset([10_001], PICTURE, sweeps=1)
+def test_simulated_scenes_have_earlier_frames() -> None:
+    data = SimulatedDataset([10_001], PICTURE, sweeps=1)
     labelled = data[0]
-    past = data.before(0, 2)
+    past = data.earlier_frames(0, 2)
     assert [labelled.frame.stamp_ns - frame.frame.stamp_ns for frame in past] == [1_000_000_000, 500_000_000]
     assert labelled.frame.to_fixed is not None
     tracks = {track: box for track, box in zip(labelled.truth.tracks, labelled.truth.boxes, strict=True)}

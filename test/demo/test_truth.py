@@ -33,7 +33,7 @@ def test_the_truth_of_a_bag_equals_that_of_the_simulator(bag: Path) -> None:
     drive = draw_drive(DRIVE.seed, DRIVE.seconds, nuscenes_rig(DRIVE.picture))
     assert [truth.seconds(sweep.stamp_ns) for sweep in truth.sweeps] == [0.2, 0.4]
     for sweep in truth.sweeps:
-        boxes, tracks = drive.truth(truth.seconds(sweep.stamp_ns))
+        boxes, tracks = drive.true_boxes(truth.seconds(sweep.stamp_ns))
         np.testing.assert_allclose(sweep.boxes[:, :6], boxes[:, :6], atol=1e-4)
         np.testing.assert_allclose(np.exp(1j * sweep.boxes[:, 6]), np.exp(1j * boxes[:, 6]), atol=1e-4)
         assert sweep.labels.tolist() == [drive.scene.actors[track].label for track in tracks]
@@ -44,7 +44,9 @@ def test_cameras_have_the_geometry_of_their_mounts(bag: Path) -> None:
     cameras, rig = read_truth(bag).cameras, nuscenes_rig(DRIVE.picture)
     assert set(cameras) == {mount.name for mount in rig.cameras}
     for mount in rig.cameras:
-        np.testing.assert_allclose(cameras[mount.name].from_lidar, invert(rig.camera_to_lidar(mount)), atol=1e-6)
+        np.testing.assert_allclose(
+            cameras[mount.name].from_lidar, invert(mount.to_vehicle) @ rig.lidar.to_vehicle, atol=1e-6
+        )
         np.testing.assert_allclose(cameras[mount.name].intrinsics, mount.intrinsics)
 
 

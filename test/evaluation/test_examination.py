@@ -66,7 +66,7 @@ def test_a_detector_that_remembers_has_seen_the_same_failure_before_in_every_mod
         return dataclasses.replace(small, frame=frame)
 
     class Drive(list[LabelledFrame]):
-        def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
+        def earlier_frames(self, index: int, count: int, step: float) -> list[LabelledFrame]:
             return self[max(index - count, 0) : index]
 
     drive = Drive(map(seen, range(2)))

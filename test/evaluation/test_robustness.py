@@ -116,7 +116,7 @@ def test_all_modes_meet_the_same_failures_and_a_seed_gives_them_again(frames: li
 
 def test_a_detector_that_remembers_is_shown_the_same_failure_before_each_frame(frames: list[LabelledFrame]) -> None:
     class Drive(list[LabelledFrame]):
-        def before(self, index: int, count: int, step: float) -> list[LabelledFrame]:
+        def earlier_frames(self, index: int, count: int, step: float) -> list[LabelledFrame]:
             return self[max(index - count, 0) : index]
 
     class Remembering(_TruthTeller):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SyntheticDataset
+from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SimulatedDataset
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation import robustness
 from aqr_perception.evaluation.scenarios import SCENARIOS
@@ -21,7 +21,7 @@ RECORDED = Path(__file__).with_name("shipped_weights.json")
 def test_the_shipped_weights_score_as_recorded() -> None:
     weights = choose_weights("aqr_tiny", None)
     assert weights.path is not None and weights.path.stat().st_size <= 20_000_000
-    frames = SyntheticDataset(VALIDATION_SEEDS[:FRAMES])
+    frames = SimulatedDataset(VALIDATION_SEEDS[:FRAMES])
     scenarios = {name: SCENARIOS[name] for name in (robustness.CLEAN, "LiDAR gone")}
     table = robustness.run(Detector("aqr_tiny"), frames, scenarios, ("auto",), progress=False)
     found = {row.scenario: {"mAP": row.scores.mean_ap, "NDS": row.scores.nds} for row in table.rows}

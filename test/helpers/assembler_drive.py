@@ -1,8 +1,10 @@
-"""An assembler that is fed message by message, in milliseconds, and what its frames hold."""
+"""An assembler fed message by message, in milliseconds, and the contents of its frames."""
 
+from message_filters import SimpleFilter
 from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
 
-from aqr_perception.nodes.input.assembler import Assembler, AssemblerSettings, CameraSettings, FrameRequest
+from aqr_perception.nodes.input.assembler import Assembler
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings, FrameRequest
 from aqr_perception.nodes.stamps import ns_to_stamp
 
 MS = 1_000_000
@@ -23,30 +25,51 @@ def settings(**changes: object) -> AssemblerSettings:
 
 
 class Drive:
-    """An assembler and a clock; times in milliseconds, stamps equal to the times of arrival unless given."""
+    """An assembler, its sensors and its clock. Times in milliseconds; a stamp is the time of arrival if not given.
 
-    def __init__(self, chosen: AssemblerSettings | None = None) -> None:
-        self.assembler = Assembler(chosen or settings())
-        for camera in self.assembler.settings.cameras:
-            self.assembler.on_info(camera.name, CameraInfo())
+    Args:
+        calibrated: cameras that have sent their CameraInfo; None: all.
+    """
+
+    def __init__(self, chosen: AssemblerSettings | None = None, calibrated: tuple[str, ...] | None = None) -> None:
+        self._now = 0
+        self._jump = 0.0
+        chosen = chosen or settings()
+        self.assembler = Assembler(chosen, on_time_jump=self._on_time_jump, clock=lambda: self._now / 1e3)
+        self._sweeps, self._images = SimpleFilter(), {camera.name: SimpleFilter() for camera in chosen.cameras}
+        self.assembler.connect_lidar(self._sweeps)
+        for name, images in self._images.items():
+            infos = SimpleFilter()
+            self.assembler.connect_camera(name, images, infos)
+            if calibrated is None or name in calibrated:
+                infos.signalMessage(CameraInfo())
 
     def image(self, name: str, now: int, stamp: int | None = None) -> float:
-        message = CompressedImage()
-        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
-        return self.assembler.on_image(name, message, now / 1e3)
+        """Send a camera's image; return the seconds by which time jumped back."""
+        return self._send(self._images[name], CompressedImage(), now, stamp)
 
     def sweep(self, now: int, stamp: int | None = None, frame_id: str = "lidar") -> float:
+        """Send a sweep; return the seconds by which time jumped back."""
         message = PointCloud2()
-        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
         message.header.frame_id = frame_id
-        return self.assembler.on_cloud(message, now / 1e3)
+        return self._send(self._sweeps, message, now, stamp)
 
     def poll(self, now: int) -> FrameRequest | None:
-        return self.assembler.poll(now / 1e3)
+        self._now = now
+        return self.assembler.poll()
+
+    def _send(self, sensor: SimpleFilter, message: CompressedImage | PointCloud2, now: int, stamp: int | None) -> float:
+        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
+        self._now, self._jump = now, 0.0
+        sensor.signalMessage(message)
+        return self._jump
+
+    def _on_time_jump(self, seconds: float) -> None:
+        self._jump = seconds
 
 
 def used(request: FrameRequest) -> dict[str, int]:
-    """The cameras of a request and their images' stamps, milliseconds."""
+    """Return the cameras of a request and the stamps of their images, in milliseconds."""
     return {camera.settings.name: (camera.stamp_ns - START) // MS for camera in request.cameras}
 
 
@@ -55,6 +78,6 @@ def reasons(request: FrameRequest) -> dict[str, str]:
 
 
 def frames_of(drive: Drive, begin: int, end: int) -> list[tuple[int, bool]]:
-    """Poll every 10 ms; stamps in milliseconds, and whether a sweep is in the frame."""
+    """Poll every 10 ms; return the frames' stamps in milliseconds, and whether a frame has a sweep."""
     requests = [request for now in range(begin, end, 10) if (request := drive.poll(now))]
     return [((request.stamp_ns - START) // MS, bool(request.sweeps)) for request in requests]

@@ -1,4 +1,4 @@
-"""A small keyframe's folder: one camera, two points, a moving vehicle."""
+"""A small keyframe folder: one camera, two points, a moving vehicle."""
 
 import json
 from pathlib import Path

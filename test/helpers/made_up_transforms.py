@@ -1,4 +1,4 @@
-"""Transforms for the tests of tf2_py, a buffer of them, and what a buffer returns as matrices. Skips without ROS."""
+"""Transforms, buffers of transforms, and their results as matrices, for the tests of tf2. Skips without ROS."""
 
 import numpy as np
 import pytest
@@ -26,6 +26,20 @@ def stamped(parent, child, seconds, translation=(0.0, 0.0, 0.0), rotation=IDENTI
 
 def at(seconds):
     return Time(nanoseconds=round(seconds * 1e9))
+
+
+def can_look_up(buffer, target, source, time):
+    """Whether a buffer connects two frames at a time."""
+    try:
+        buffer.lookup_transform_core(target, source, time)
+    except tf2.TransformException:
+        return False
+    return True
+
+
+def frames_of(buffer):
+    """Return the frames that a buffer knows, in the order of arrival."""
+    return list(buffer._tree.frames)
 
 
 def matrix(translation, rotation):

@@ -1,4 +1,4 @@
-"""A made-up nuScenes drive: its tables, sweeps and pictures, written to a folder."""
+"""A synthetic nuScenes drive: tables, sweeps and pictures in a folder."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform, tr
 VERSION, SPLIT, SCENE = "v1.0-mini", "mini_val", "scene-0103"
 START_US = 1_500_000_000_000_000
 SAMPLE_US, SWEEP_US, SWEEPS = 500_000, 50_000, 3
-"""Three sweeps lead to each of the three keyframes; the last is the keyframe's."""
+"""Each of the three keyframes has three sweeps; the last is the keyframe's own."""
 LIDAR_TO_EGO = rigid_transform([0.9, 0.0, 1.8], [0.0, 0.0, -0.7071, 0.7071])
 CAMERA_DELAY_US = {"CAM_FRONT": -35_000, "CAM_BACK": 2_000}
 CAMERA_TO_EGO = {
@@ -23,13 +23,13 @@ CAMERA_TO_EGO = {
 }
 INTRINSICS = np.array([[60.0, 0, 40], [0, 60, 24], [0, 0, 1]])
 LANDMARKS = np.random.default_rng(0).uniform((395, 880, 0), (440, 920, 5), (40, 3))
-"""Points that stand still in the world, which every sweep sees."""
+"""Static points in the world, in every sweep."""
 ON_THE_ROOF = np.array([0.3, -0.2, -0.1])
 PEDESTRIAN_VELOCITY = np.array([1.2, -0.5, 0.0])
 
 
 def ego_pose(stamp_us: int) -> NDArray[np.float64]:
-    """A vehicle that drives a curve at 8 m/s, on a slope."""
+    """Return the pose of a vehicle that drives a curve at 8 m/s on a slope."""
     seconds = (stamp_us - START_US) / 1e6
     yaw = 0.4 + 0.2 * seconds
     turn = rigid_transform(
@@ -67,7 +67,7 @@ class Drive:
 
 
 def link(records: list[dict[str, Any]]) -> None:
-    """Fill in prev and next along each sensor's or instance's records, which are in order of time."""
+    """Fill in prev and next of each sensor's or instance's records, which are in order of time."""
     last: dict[str, dict[str, Any]] = {}
     for record in records:
         chain = record.get("instance_token") or record["calibrated_sensor_token"]
@@ -104,7 +104,7 @@ def add_sweep(drive: Drive, sample: str, stamp_us: int, key: bool) -> None:
 
 
 OBJECTS: dict[str, dict[str, Any]] = {
-    # category, where, velocity, points, visibility token, samples in which it is seen
+    # category, position, velocity, LiDAR and radar points, visibility token, samples with the object
     "parked": {"category": "vehicle.car", "at": [425.0, 908, 0.8], "size": [2.0, 4.5, 1.6], "samples": (0, 1, 2)},
     "walking": {
         "category": "human.pedestrian.adult",

@@ -1,4 +1,4 @@
-"""One camera for whoever tests what pictures tell of places."""
+"""A pinhole camera for tests of projection."""
 
 import math
 
@@ -9,11 +9,11 @@ FOCAL = 270.0
 SIZE = (128, 352)
 """Height and width of the images in pixels."""
 HEIGHT = 0.3
-"""Of the camera above the model frame's origin, in metres."""
+"""Height of the camera above the model frame's origin in metres."""
 
 
 def looking_along(yaw: float) -> Tensor:
-    """Return (4, 4), model frame -> pixels, of a camera at (0.5, 0, `HEIGHT`) that looks along a yaw in radians."""
+    """Return (4, 4), model frame -> pixels, of a camera at (0.5, 0, `HEIGHT`) with a yaw in radians."""
     cosine, sine = math.cos(yaw), math.sin(yaw)
     to_camera = torch.tensor([[sine, -cosine, 0.0], [0.0, 0.0, -1.0], [cosine, sine, 0.0]])
     pinhole = torch.tensor([[FOCAL, 0.0, 176.0], [0.0, FOCAL, 50.0], [0.0, 0.0, 1.0]])

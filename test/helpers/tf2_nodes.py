@@ -17,7 +17,7 @@ PATIENCE = 10.0  # seconds that discovery may take on a busy machine
 
 
 class Process:
-    """A ROS context of its own, as a separate process would have, and one executor."""
+    """A separate ROS context, like that of another process, and one executor."""
 
     def __init__(self):
         self.context = Context()

@@ -1,4 +1,4 @@
-"""A vehicle for tests: publishes made-up sensors over DDS and hears what the node says of them."""
+"""A vehicle for tests: publishes made-up sensor messages over DDS and receives the node's output."""
 
 import array
 import os
@@ -47,6 +47,7 @@ def configuration(folder: Path, **overrides: Any) -> Path:
         "sensor_reliability": "reliable",
         "score_threshold": 0.0,
         "camera_wait": 2.0,
+        "lidar_timeout": 2.0,  # a loaded machine delivers late
         "model.checkpoint": "random",
         **overrides,
     }
@@ -56,7 +57,7 @@ def configuration(folder: Path, **overrides: Any) -> Path:
 
 
 class RunningNode:
-    """The node as its user runs it: a process of its own."""
+    """The node in its own process, as a user runs it."""
 
     def __init__(self, config: Path, *arguments: str, log: Path) -> None:
         self.log = log
@@ -66,7 +67,7 @@ class RunningNode:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
     def stop(self, by: int = signal.SIGINT) -> int:
-        """Interrupt it; return its exit status."""
+        """Interrupt the process; return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(by)
         try:
@@ -77,7 +78,7 @@ class RunningNode:
 
 
 class Vehicle:
-    """Sensors, transforms and ears on one rclpy node."""
+    """Publishers of sensors and transforms and subscriptions to the node's output, on one rclpy node."""
 
     def __init__(self) -> None:
         self.node = rclpy.create_node("vehicle")
@@ -100,7 +101,7 @@ class Vehicle:
         self.stamp_ns = time.time_ns()
 
     def listen(self, kind: type, topic: str, into: list[Any] | None = None) -> list[Any]:
-        """Return a list that the topic's messages are appended to."""
+        """Return a list to which the topic's messages are appended."""
         messages = self.heard.setdefault(topic, []) if into is None else into
         self.node.create_subscription(kind, topic, messages.append, 10)
         return messages
@@ -110,7 +111,7 @@ class Vehicle:
         self.node.destroy_node()
 
     def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-        """Spin until something holds; fail with its name where it does not in time."""
+        """Spin until a condition holds; fail with its name after some seconds."""
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
@@ -127,10 +128,10 @@ class Vehicle:
         self.wait_until_known()
 
     def wait_until_known(self) -> None:
-        """Wait until the node has found every subscription made so far.
+        """Wait until the node has discovered every subscription made so far.
 
-        That this side has found the node is not enough: until the node has found a listener too, it sends it nothing.
-        Subscriptions are announced in the order in which they are made, so what reaches the last one proves the others.
+        The node sends nothing to a subscription that it has not discovered, even if the subscriber knows the node.
+        Subscriptions are announced in the order of their creation, so a message on the last one proves all others.
         """
         health: list[DiagnosticArray] = []
         self.listen(DiagnosticArray, "/diagnostics", health)
@@ -144,7 +145,7 @@ class Vehicle:
         infos: dict[str, CameraInfo] | None = None,
         cloud: PointCloud2 | None = None,
     ) -> FusedDetectionArray:
-        """Send one frame of all sensors but some, or with some messages replaced; return the array it gives."""
+        """Send a frame without some sensors, or with some messages replaced; return its detections."""
         self.send(without=without, images=images, infos=infos, cloud=cloud)
 
         def answers() -> list[FusedDetectionArray]:
@@ -154,7 +155,7 @@ class Vehicle:
         return answers()[0]
 
     def next_frame(self) -> None:
-        """Move on in time: what is made from now on bears the next frame's stamp."""
+        """Advance the stamp of all following messages by one frame."""
         self.stamp_ns += PERIOD_NS
 
     def send(
@@ -226,7 +227,7 @@ class Vehicle:
             self.warnings.append(message.msg)
 
     def _transforms(self) -> list[TransformStamped]:
-        """base_link -> lidar, and lidar -> each camera, looking outwards."""
+        """Return base_link -> lidar, and lidar -> each camera, which look outwards."""
         yaws = {name: angle for name, angle in zip(CAMERAS, (0, -60, 60, 180, 120, -120), strict=True)}
         transforms = [_transform("base_link", "lidar", np.eye(4))]
         for name, degrees in yaws.items():

@@ -1,4 +1,4 @@
-"""The node as its users run it: a process of its own, over DDS, with sensors that fail."""
+"""The node in its own process, over DDS, with failing sensors."""
 
 import array
 import signal
@@ -16,6 +16,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from aqr_perception.msg import FrameTiming, FusedDetectionArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from helpers.keyframe_bag import write_keyframe_bag  # noqa: E402
 from helpers.vehicle import CAMERAS, COMPRESSED, RunningNode, Vehicle, configuration  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
@@ -24,7 +25,6 @@ from sensor_msgs_py import point_cloud2  # noqa: E402
 from vision_msgs.msg import Detection3DArray  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from aqr_perception.bags.keyframe import write_keyframe_bag  # noqa: E402
 from aqr_perception.models.config.presets import load_preset, preset_directory  # noqa: E402
 from aqr_perception.nodes.stamps import stamp_to_ns  # noqa: E402
 
@@ -48,7 +48,7 @@ def test_the_keyframe_bag_played_over_dds_gives_one_array_with_the_sweeps_stamp(
 ) -> None:
     bag = write_keyframe_bag(shared_reference / "nuscenes_keyframe", tmp_path / "keyframe.mcap")
     config = ROOT / "config" / "nuscenes.yaml"
-    # A loaded machine delivers late; what is late must neither miss the frame nor make one of its own.
+    # A loaded machine delivers late: late messages must neither miss the frame nor make another one.
     patient = ("-p", "camera_wait:=5.0", "-p", "lidar_timeout:=30.0", "-p", "transform_wait:=5.0")
     node = RunningNode(config, "-p", "score_threshold:=0.0", *patient, log=tmp_path / "node.log")
     listener = Vehicle()
@@ -107,7 +107,7 @@ def vehicle(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Veh
 
 
 def drive_until(vehicle: Vehicle, expected: dict[str, bool], **frame) -> FusedDetectionArray:
-    """Send frames until one uses just the expected sensors: a camera that was late once is not waited for at first."""
+    """Send frames until one uses exactly the expected sensors: frames do not wait for a camera that was late before."""
     for _ in range(6):
         vehicle.next_frame()
         found = vehicle.drive(**frame)
@@ -262,7 +262,7 @@ def test_wrong_values_are_refused_with_a_reason_and_change_nothing(vehicle: Vehi
     assert len(vehicle.drive().detections) > 3
 
 
-def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothing(vehicle: Vehicle, tmp_path) -> None:
+def test_a_model_is_replaced_while_frames_continue_and_a_broken_one_changes_nothing(vehicle: Vehicle, tmp_path) -> None:
     diagnostics = vehicle.listen(DiagnosticArray, "/diagnostics")
 
     def model_status() -> str:
@@ -292,7 +292,7 @@ def test_a_model_is_exchanged_while_frames_go_on_and_a_broken_one_changes_nothin
     vehicle.wait_for(lambda: model_status().startswith("aqr_tiny"), "the first model in /diagnostics")
 
 
-def test_fusion_and_camera_only_models_take_turns_while_frames_go_on(vehicle: Vehicle) -> None:
+def test_fusion_and_camera_only_models_replace_each_other_while_frames_continue(vehicle: Vehicle) -> None:
     raw = vehicle.listen(Image, "/aqr_perception/weights/front/raw")
     for preset in ("petr_tiny", "bevformer_mini", "aqr_tiny"):
         fused = preset == "aqr_tiny"

@@ -1,6 +1,8 @@
-"""One frame's way: what is published, timed, warned of and told to diagnostics."""
+"""The pipeline from a frame request to published messages: results, timing, warnings and diagnostics."""
 
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,31 +14,46 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 import tf2_ros
 from builtin_interfaces.msg import Time
+from helpers.sensor_messages import START, image, info, sweep, transform
 
 from aqr_perception.frame import Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input.assembler import AssembledFrame, AssemblerSettings, FrameRequest, SensorUse
+from aqr_perception.nodes.input import transforms
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
 from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.options import DetectionOptions
 
+POINTS = [[1.0, 2.0, 3.0, 4.0]]
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Poll until a condition holds; fail after five seconds."""
+    end = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < end, "waited five seconds in vain"
+        threading.Event().wait(0.005)
+
+
+def request(points: list[list[float]] = POINTS, names: str = "xyzi", **changes: Any) -> FrameRequest:
+    """Return a request of one sweep."""
+    settings = AssemblerSettings(**({"lidar_topic": "/points", "transform_wait": 0.0} | changes))
+    return FrameRequest(START, "lidar", (sweep(points, names=names),), (), settings)
+
 
 class Stage:
-    """A pipeline between stand-ins that keep what reaches them."""
+    """A running pipeline whose detectors and outputs record what reaches them."""
 
     def __init__(self) -> None:
         self.published: list[tuple] = []
         self.timings: list[Any] = []
         self.warnings: list[str] = []
-        self.assembled = AssembledFrame(Frame(7, np.zeros((1, 5), np.float32)), (SensorUse("lidar", True, 0.0),), [])
         self.detected: list[tuple[str, int]] = []
-        self.diagnostics = Diagnostics(["lidar"])
+        self.buffer = tf2_ros.Buffer()
+        self.diagnostics = Diagnostics(["lidar", "front"])
         self.model = SimpleNamespace(detector=self.detector("first"))
         logger = SimpleNamespace(debug=lambda text: None, warning=self.warnings.append)
         outputs = SimpleNamespace(publish=lambda *what: self.published.append(what), publish_timing=self.timings.append)
-        assembler = SimpleNamespace(build=lambda request, buffer, width: self.assembled)
-        self.pipeline = Pipeline(
-            assembler, tf2_ros.Buffer(), self.model, outputs, self.diagnostics, logger, DetectionOptions()
-        )
+        self.pipeline = Pipeline(self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions())
         self.pipeline.start()
 
     def detector(self, name: str) -> SimpleNamespace:
@@ -48,14 +65,11 @@ class Stage:
 
         return SimpleNamespace(detect=detect, image_size=(0, 0))
 
-    def process(self, **changes: Any) -> None:
-        """One frame from submission to its end."""
-        settings = AssemblerSettings(lidar_topic="/points", transform_wait=0.0, **changes)
+    def process(self, submitted: FrameRequest) -> None:
+        """Submit a request and wait until the pipeline has processed it."""
         before = sum(self.pipeline.counts)
-        self.pipeline.submit(FrameRequest(7, "lidar", (), (), settings))
-        waited = threading.Event()
-        while self.pipeline.running and sum(self.pipeline.counts) == before:
-            waited.wait(0.005)
+        self.pipeline.submit(submitted)
+        wait_for(lambda: not self.pipeline.running or sum(self.pipeline.counts) > before)
 
     def frames(self) -> tuple[bytes, str]:
         status = self.diagnostics.report(Time(), 0.0, 0, 0).status[0]
@@ -63,7 +77,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage():
+def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
     stage.pipeline.stop()
@@ -71,49 +85,97 @@ def stage():
 
 def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     stage.pipeline.options = DetectionOptions(max_detections=5)
-    stage.process()
+    stage.process(request())
     assert stage.detected == [("first", 5)]
     (frame, _, sensors, to_output, output_frame), timing = stage.published[0], stage.timings[0]
-    assert (frame.stamp_ns, sensors, output_frame) == (7, stage.assembled.sensors, "lidar")
+    assert (frame.stamp_ns, output_frame) == (START, "lidar")
+    assert [(use.name, use.used) for use in sensors] == [("lidar", True)]
+    np.testing.assert_array_equal(frame.points, [[*POINTS[0], 0.0]])
     np.testing.assert_array_equal(to_output, np.eye(4))
-    assert list(timing.stages) == ["assemble", "decoder", "publish"] and timing.header.stamp.nanosec == 7
+    assert list(timing.stages) == ["assemble", "decoder", "publish"]
+    assert timing.header.stamp.sec == START // 1_000_000_000
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
 
 
-def test_a_frame_without_sensors_ends_with_its_warnings(stage: Stage) -> None:
-    stage.assembled = AssembledFrame(None, (SensorUse("lidar", False, 0.0, "no x"),), ["/points: no x 1"])
-    stage.process()
-    stage.assembled = stage.assembled._replace(warnings=["/points: no x 2"])
-    stage.process()
+def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> None:
+    for _ in range(2):
+        stage.process(request(names="abcd"))
     assert not stage.detected and not stage.published
-    assert stage.warnings == ["/points: no x 1"], "the same warning, numbers aside, comes once in a while"
+    assert len(stage.warnings) == 2 and "cloud without x" in stage.warnings[0], "each warning is logged once in a while"
+
+
+def test_warnings_that_differ_only_in_numbers_are_logged_once_in_a_while(stage: Stage) -> None:
+    for unknown in ("camera 1", "camera 2", "mast"):
+        stage.process(request(output_frame=unknown))
+    assert [warning.split(":")[0] for warning in stage.warnings] == [
+        "detections are published in lidar, not in output_frame camera 1",
+        "detections are published in lidar, not in output_frame mast",
+    ]
 
 
 def test_a_failure_names_its_stage_until_a_frame_succeeds(stage: Stage) -> None:
     stage.model.detector = stage.detector("broken")
-    stage.process()
+    stage.process(request())
     assert stage.frames()[1] == "detect: ValueError: bad weights"
     assert "bad weights" in stage.warnings[0] and not stage.published
     stage.model.detector = stage.detector("mended")
-    stage.process()
+    stage.process(request())
     assert "bad weights" not in stage.frames()[1] and len(stage.published) == 1
 
 
+def test_detections_are_published_in_the_output_frame(stage: Stage) -> None:
+    mount = np.eye(4)
+    mount[:3, 3] = (1.0, 0.0, 2.0)
+    stage.buffer.set_transform_static(transform("base_link", "lidar", mount), "test")
+    stage.process(request(output_frame="base_link"))
+    np.testing.assert_allclose(stage.published[0][3], mount)
+    assert stage.published[0][4] == "base_link" and not stage.warnings
+
+
 def test_detections_stay_in_the_model_frame_where_the_output_frame_is_unknown(stage: Stage) -> None:
-    stage.process(output_frame="nowhere")
+    stage.process(request(output_frame="nowhere"))
     assert stage.published[0][4] == "lidar" and "output_frame nowhere" in stage.warnings[0]
 
 
-def test_while_stopped_requests_are_forgotten(stage: Stage) -> None:
+class SleepingClock:
+    """A stand-in of the module `time` whose clock moves only by its own sleeps."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+    def monotonic(self) -> float:
+        return self.slept
+
+
+def test_all_lookups_of_a_frame_share_one_wait_and_the_next_frame_does_not_wait_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SleepingClock()
+    monkeypatch.setattr(transforms, "time", clock)
+    camera = CameraSettings("front", "/front/image", "/front/info", compressed=True)
+    settings = AssemblerSettings((camera,), "/points", transform_wait=0.5, output_frame="elsewhere")
+    inputs = (CameraInput(camera, image("nowhere"), info("nowhere"), START),)
+    submitted = FrameRequest(START, "lidar", (sweep(POINTS),), inputs, settings)
+    stage.process(submitted)
+    assert len(stage.published) == 1 and len(stage.warnings) == 2, "neither the camera nor the output frame is known"
+    assert clock.slept == pytest.approx(0.5, abs=0.01)
+    stage.process(submitted)
+    assert clock.slept == pytest.approx(0.5, abs=0.01)
+
+
+def test_requests_are_dropped_while_stopped(stage: Stage) -> None:
     stage.pipeline.stop()
-    stage.process()
+    stage.process(request())
     assert not stage.pipeline.running and stage.pipeline.counts == (0, 0)
     stage.pipeline.start()
-    stage.process()
+    stage.process(request())
     assert len(stage.published) == 1
 
 
-def test_a_request_goes_with_the_model_it_was_put_together_for(stage: Stage) -> None:
+def test_a_request_is_processed_by_the_model_that_ran_when_it_was_submitted(stage: Stage) -> None:
     started, go_on = threading.Event(), threading.Event()
     plain = stage.model.detector.detect
 
@@ -123,13 +185,10 @@ def test_a_request_goes_with_the_model_it_was_put_together_for(stage: Stage) -> 
         return plain(frame, options)
 
     stage.model.detector.detect = detect
-    request = FrameRequest(7, "lidar", (), (), AssemblerSettings(lidar_topic="/points"))
-    stage.pipeline.submit(request)
+    stage.pipeline.submit(request())
     assert started.wait(5)
-    stage.pipeline.submit(request)
+    stage.pipeline.submit(request())
     stage.model.detector = stage.detector("second")
     go_on.set()
-    waited = threading.Event()
-    while len(stage.published) < 2:
-        waited.wait(0.005)
+    wait_for(lambda: len(stage.published) == 2)
     assert [name for name, _ in stage.detected] == ["first", "first"]

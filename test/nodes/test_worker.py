@@ -1,7 +1,13 @@
-"""One request at a time, what is superseded is dropped, and nothing that fails ends it."""
+"""The worker: one request at a time, superseded ones are dropped, failures do not end it.
+
+Every wait has a limit, and a worker is released and stopped even if its test fails.
+"""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import pytest
 
@@ -14,94 +20,114 @@ from sensor_msgs.msg import PointCloud2
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, FrameRequest
 from aqr_perception.nodes.worker import Worker
 
+PATIENCE = 5.0
+Request = TypeVar("Request")
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Poll until a condition holds; fail after `PATIENCE` seconds."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, f"waited {PATIENCE} s in vain"
+        time.sleep(0.001)
+
+
+class BusyWorker(Generic[Request]):
+    """A worker that is busy with a request of its own until `release`; the requests submitted meanwhile wait."""
+
+    def __init__(self, supersedes: Callable[[Request, Request], bool]) -> None:
+        self.done: list[Request] = []
+        self.failures: list[Exception] = []
+        self._busy, self._released = threading.Event(), threading.Event()
+
+        def either_supersedes(one: Request | None, other: Request | None) -> bool:
+            return one is not None and other is not None and supersedes(one, other)
+
+        self.worker: Worker[Request | None] = Worker(self._process, self.failures.append, either_supersedes)
+        self.worker.submit(None)
+        assert self._busy.wait(PATIENCE)
+
+    def release(self) -> None:
+        self._released.set()
+
+    def finish(self, processed: int) -> None:
+        """Release the worker and wait until it has processed this many of the submitted requests."""
+        self.release()
+        wait_for(lambda: self.worker.processed == 1 + processed)
+
+    def stop(self) -> None:
+        """Release and stop the worker; fail if its thread does not end."""
+        self.release()
+        stopping = threading.Thread(target=self.worker.stop, daemon=True)
+        stopping.start()
+        stopping.join(PATIENCE)
+        assert not stopping.is_alive()
+
+    def _process(self, request: Request | None) -> None:
+        if request is None:
+            self._busy.set()
+            assert self._released.wait(2 * PATIENCE)
+        elif request == "bad":
+            raise ValueError("bad frame")
+        else:
+            self.done.append(request)
+
+
+@contextmanager
+def busy_worker(supersedes: Callable[[Request, Request], bool]) -> Iterator[BusyWorker[Request]]:
+    busy = BusyWorker(supersedes)
+    try:
+        yield busy
+    finally:
+        busy.stop()
+
 
 def newest_wins(one: object, other: object) -> bool:
     return True
 
 
-def test_the_newest_request_wins_and_the_overtaken_are_counted() -> None:
-    started, go_on, done = threading.Event(), threading.Event(), []
+def test_the_newest_request_wins_and_the_superseded_ones_are_counted() -> None:
+    with busy_worker(newest_wins) as busy:
+        for request in (1, 2, 3):
+            busy.worker.submit(request)
+        busy.finish(processed=1)
+        assert busy.done == [3] and busy.worker.dropped == 2
 
-    def process(request: int) -> None:
-        started.set()
-        go_on.wait(5)
-        done.append(request)
 
-    worker = Worker(process, lambda error: None, newest_wins)
-    worker.submit(0)
-    assert started.wait(5)
-    for request in (1, 2, 3):
-        worker.submit(request)
-    finished = threading.Event()
-    go_on.set()
-    while len(done) < 2 and not finished.wait(0.01):
-        pass
-    worker.stop()
-    assert done == [0, 3] and worker.dropped == 2 and worker.processed == 2
+def test_requests_that_do_not_supersede_each_other_are_processed_in_order() -> None:
+    with busy_worker(lambda one, other: False) as busy:
+        for request in (2, 1, 3):
+            busy.worker.submit(request)
+        busy.finish(processed=3)
+        assert busy.done == [2, 1, 3] and busy.worker.dropped == 0
 
 
 def test_a_failure_is_reported_and_the_next_request_is_processed() -> None:
-    failures: list[Exception] = []
-    reached = threading.Event()
-
-    def process(request: str) -> None:
-        if request == "bad":
-            raise ValueError("bad frame")
-        reached.set()
-
-    failed = threading.Event()
-    worker = Worker(process, lambda error: (failures.append(error), failed.set()), newest_wins)
-    worker.submit("bad")
-    assert failed.wait(5)
-    worker.submit("good")
-    assert reached.wait(5)
-    worker.stop()
-    assert [str(failure) for failure in failures] == ["bad frame"]
+    with busy_worker(lambda one, other: False) as busy:
+        for request in ("bad", "good"):
+            busy.worker.submit(request)
+        busy.finish(processed=2)
+        assert [str(failure) for failure in busy.failures] == ["bad frame"] and busy.done == ["good"]
 
 
-def test_stopping_forgets_what_waits() -> None:
-    started, go_on, done = threading.Event(), threading.Event(), []
-
-    def process(request: int) -> None:
-        started.set()
-        go_on.wait(5)
-        done.append(request)
-
-    worker = Worker(process, lambda error: None, newest_wins)
-    worker.submit(0)
-    assert started.wait(5)
-    worker.submit(1)
-    stopping = threading.Thread(target=worker.stop)
-    stopping.start()
-    go_on.set()
-    stopping.join(5)
-    assert not stopping.is_alive() and done == [0]
+def test_stopping_finishes_the_request_in_progress_and_discards_the_waiting_one() -> None:
+    with busy_worker(newest_wins) as busy:
+        busy.worker.submit(1)
+        stopping = threading.Thread(target=busy.worker.stop, daemon=True)
+        stopping.start()
+        wait_for(lambda: not busy.worker._running)
+        busy.release()
+        stopping.join(PATIENCE)
+        assert not stopping.is_alive() and busy.worker.processed == 1 and busy.done == []
 
 
-def processed_of(requests: Sequence[FrameRequest]) -> tuple[list[FrameRequest], int]:
-    """What becomes of requests that come while the worker is busy: those processed, in order, and how many dropped."""
-    started, go_on, finished = threading.Event(), threading.Event(), threading.Event()
-    done: list[FrameRequest | None] = []
-
-    def process(request: FrameRequest | None) -> None:
-        started.set()
-        assert go_on.wait(5)
-        done.append(request)
-        if len(done) == 1 + len(requests) - worker.dropped:
-            finished.set()
-
-    def supersedes(one: FrameRequest | None, other: FrameRequest | None) -> bool:
-        return one is not None and other is not None and one.supersedes(other)
-
-    worker: Worker[FrameRequest | None] = Worker(process, lambda error: None, supersedes)
-    worker.submit(None)
-    assert started.wait(5)
-    for request in requests:
-        worker.submit(request)
-    go_on.set()
-    assert finished.wait(5)
-    worker.stop()
-    return [request for request in done if request is not None], worker.dropped
+def test_waiting_requests_can_be_forgotten() -> None:
+    with busy_worker(newest_wins) as busy:
+        busy.worker.submit(1)
+        busy.worker.forget()
+        busy.worker.submit(2)
+        busy.finish(processed=1)
+        assert busy.done == [2] and busy.worker.dropped == 1
 
 
 def frame(stamp_ns: int, with_sweep: bool) -> FrameRequest:
@@ -109,7 +135,16 @@ def frame(stamp_ns: int, with_sweep: bool) -> FrameRequest:
     return FrameRequest(stamp_ns, "lidar", sweeps, (), AssemblerSettings(lidar_topic="/points"))
 
 
-def test_a_camera_only_frame_does_not_displace_a_sweep_that_waits() -> None:
+def processed_of(requests: Sequence[FrameRequest]) -> tuple[list[FrameRequest], int]:
+    """Submit requests to a busy worker; return those processed, in order, and the number of those dropped."""
+    with busy_worker(FrameRequest.supersedes) as busy:
+        for request in requests:
+            busy.worker.submit(request)
+        busy.finish(processed=len(requests) - busy.worker.dropped)
+        return busy.done, busy.worker.dropped
+
+
+def test_a_camera_only_frame_does_not_displace_a_waiting_sweep() -> None:
     sweep, later = frame(100, True), frame(130, False)
     assert processed_of([sweep, later]) == ([sweep, later], 0)
     assert processed_of([sweep, frame(100, False)]) == ([sweep], 1)
@@ -124,27 +159,9 @@ def test_an_older_sweep_displaces_neither_a_newer_one_nor_newer_images() -> None
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_whatever_comes_the_newest_sweep_and_the_newest_data_are_processed(stamps: list[tuple[int, bool]]) -> None:
+def test_the_newest_sweep_and_the_newest_data_are_always_processed(stamps: list[tuple[int, bool]]) -> None:
     done, dropped = processed_of([frame(*stamp) for stamp in stamps])
     assert len(done) + dropped == len(stamps) and len(done) <= 2
     assert max(request.stamp_ns for request in done) == max(stamp for stamp, _ in stamps)
     sweeps = [stamp for stamp, with_sweep in stamps if with_sweep]
     assert [request.stamp_ns for request in done if request.sweeps] == ([max(sweeps)] if sweeps else [])
-
-
-def test_what_waits_can_be_forgotten() -> None:
-    started, go_on, done = threading.Event(), threading.Event(), []
-
-    def process(request: int) -> None:
-        started.set()
-        assert go_on.wait(5)
-        done.append(request)
-
-    worker = Worker(process, lambda error: None, newest_wins)
-    worker.submit(0)
-    assert started.wait(5)
-    worker.submit(1)
-    worker.forget()
-    go_on.set()
-    worker.stop()
-    assert done == [0] and worker.dropped == 1

@@ -1,4 +1,4 @@
-"""Where `make setup` cannot work it says so at once: what it found, what it takes, and what to do."""
+"""Errors of `make setup` on machines that cannot run it: what is missing, what is needed, and the remedy."""
 
 import os
 import shutil

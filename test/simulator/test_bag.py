@@ -1,4 +1,4 @@
-"""A drive written as a bag reads back as the frames of the drive."""
+"""A simulated bag holds the frames of its drive."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def folder(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_sweep_becomes_a_labelled_frame_like_the_drives_own(drive: Drive, folder: Path) -> None:
+def test_the_labelled_frames_of_a_bag_equal_the_drives_frames(drive: Drive, folder: Path) -> None:
     data = BagDataset(folder, sweeps=2)
     assert len(data) == 4
     for index in (1, 3):

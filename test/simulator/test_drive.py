@@ -1,4 +1,4 @@
-"""Labelled frames of a drive: what the boxes say is what the sensors see."""
+"""Boxes, points and pictures of a simulated drive agree with each other."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def test_the_same_seed_and_time_give_the_same_frame(drive: Drive) -> None:
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def test_sweeps_before_the_start_of_the_scene_are_seen_too() -> None:
+def test_a_frame_at_the_start_has_earlier_sweeps() -> None:
     points, _ = draw_drive(3, 1.0, sweeps=2).points(0.0)
     assert points[:, 4].max() > 0
 
 
 def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
+    boxes, tracks = drive.true_boxes(TIME)
     points, owner = drive.single_sweep(TIME)
     for box, track in zip(boxes, tracks, strict=True):
         inside = _inside(points[:, :3], box, margin=0.1)
@@ -41,7 +41,7 @@ def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive
     assert truth.lidar_points.tolist() == [int((owner == track).sum()) for track in tracks]
 
 
-def test_the_ground_is_flat_and_at_the_height_of_the_wheels(drive: Drive) -> None:
+def test_the_ground_is_flat_and_at_height_0(drive: Drive) -> None:
     points, owner = drive.single_sweep(TIME)
     height = points[:, 2] + drive.rig.lidar.to_vehicle[2, 3]
     low = height[(height < 0.15) & (owner < 0)]
@@ -49,7 +49,7 @@ def test_the_ground_is_flat_and_at_the_height_of_the_wheels(drive: Drive) -> Non
 
 
 def test_a_box_projects_onto_the_pixels_of_its_object(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
+    boxes, tracks = drive.true_boxes(TIME)
     seen = 0
     for camera in drive.rig.cameras:
         view, picture = drive.view(camera, TIME)
@@ -69,7 +69,7 @@ def test_a_box_projects_onto_the_pixels_of_its_object(drive: Drive) -> None:
     assert seen >= 3
 
 
-def test_visibility_tells_what_is_seen_from_what_is_not(drive: Drive) -> None:
+def test_visible_objects_are_those_with_pixels(drive: Drive) -> None:
     truth, cameras = drive.frame(TIME).truth, drive.rig.cameras
     assert truth.visibility.shape == (len(truth), len(cameras))
     assert truth.visibility.min() >= 0 and truth.visibility.max() <= 1
@@ -79,9 +79,9 @@ def test_visibility_tells_what_is_seen_from_what_is_not(drive: Drive) -> None:
         assert (truth.visibility[:, column] > 0).tolist() == shown
 
 
-def test_velocities_carry_the_boxes_to_where_they_are_a_moment_later(drive: Drive) -> None:
-    boxes, tracks = drive.truth(TIME)
-    later = {track: box for box, track in zip(*drive.truth(TIME + 0.2), strict=True)}
+def test_velocities_predict_the_boxes_of_a_later_time(drive: Drive) -> None:
+    boxes, tracks = drive.true_boxes(TIME)
+    later = {track: box for box, track in zip(*drive.true_boxes(TIME + 0.2), strict=True)}
     to_now = np.linalg.inv(drive.lidar_to_world(TIME)) @ drive.lidar_to_world(TIME + 0.2)
     for box, track in zip(boxes, tracks, strict=True):
         if track in later:
@@ -90,7 +90,7 @@ def test_velocities_carry_the_boxes_to_where_they_are_a_moment_later(drive: Driv
     assert np.hypot(boxes[:, 0], boxes[:, 1]).max() <= REACH
 
 
-def test_earlier_sweeps_are_moved_into_the_newest_ones_frame() -> None:
+def test_earlier_sweeps_are_in_the_newest_sweeps_frame() -> None:
     drive = draw_drive(3, 1.0, sweeps=2, sweep_step=0.3)
     points, _ = drive.points(TIME)
     assert sorted(set(points[:, 4].tolist())) == pytest.approx([0.0, 0.3])
@@ -100,7 +100,7 @@ def test_earlier_sweeps_are_moved_into_the_newest_ones_frame() -> None:
     assert np.median(still) < 0.4
 
 
-def test_models_of_another_image_size_get_pictures_of_that_size() -> None:
+def test_a_rig_renders_pictures_of_the_given_size() -> None:
     rig = nuscenes_rig((160, 64))
     view, _ = draw_drive(3, 1.0, rig).view(rig.cameras[0], TIME)
     assert view.image.shape == (64, 160, 3)

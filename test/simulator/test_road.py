@@ -1,4 +1,4 @@
-"""Road coordinates and back."""
+"""Conversion between road and world coordinates."""
 
 import numpy as np
 from hypothesis import given
@@ -10,13 +10,13 @@ roads = st.builds(Road, st.one_of(st.just(0.0), st.floats(-0.004, 0.004)), st.fl
 
 
 @given(roads, st.floats(-200.0, 300.0), st.floats(-40.0, 40.0))
-def test_world_positions_lead_back_to_where_on_the_road_they_are(road: Road, s: float, d: float) -> None:
+def test_coordinates_are_the_inverse_of_position(road: Road, s: float, d: float) -> None:
     found = road.coordinates(road.position(s, d))
     np.testing.assert_allclose(found, (s, d), atol=1e-3)
 
 
 @given(roads, st.floats(-200.0, 300.0), st.floats(-20.0, 20.0))
-def test_the_direction_is_where_one_gets_to_by_going_on(road: Road, s: float, d: float) -> None:
+def test_the_direction_is_the_derivative_of_the_position(road: Road, s: float, d: float) -> None:
     step = road.position(s + 1e-3, d) - road.position(s - 1e-3, d)
     heading = road.direction(s)
     np.testing.assert_allclose(step / np.linalg.norm(step), (np.cos(heading), np.sin(heading)), atol=1e-4)

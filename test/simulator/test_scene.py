@@ -1,4 +1,4 @@
-"""Scenes: drawn from a seed, with objects of their class's size that stand apart from each other."""
+"""Scenes drawn from a seed: sizes, classes and placement of their objects."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def test_the_same_seed_gives_the_same_scene_and_another_gives_another() -> None:
     first, second, other = draw_scene(5, 1.0), draw_scene(5, 1.0), draw_scene(6, 1.0)
     assert [actor.path for actor in first.actors] == [actor.path for actor in second.actors]
     np.testing.assert_array_equal(first.scenery.vertices, second.scenery.vertices)
-    np.testing.assert_array_equal(first.look.sun, second.look.sun)
+    np.testing.assert_array_equal(first.lighting.sun, second.lighting.sun)
     assert [actor.path for actor in first.actors] != [actor.path for actor in other.actors]
 
 
@@ -37,7 +37,7 @@ def test_scenes_range_from_empty_to_crowded_and_show_every_class() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nobody_stands_in_anybody_else_and_lanes_never_collide(seed: int) -> None:
+def test_objects_do_not_overlap_and_vehicles_do_not_collide(seed: int) -> None:
     scene = draw_scene(seed, 20.0)
     assert _closest_overlap(scene, list(range(len(scene.actors))), 0.0) < 0.05
     lanes = [
@@ -49,7 +49,7 @@ def test_nobody_stands_in_anybody_else_and_lanes_never_collide(seed: int) -> Non
 
 
 def _closest_overlap(scene: Scene, indices: list[int], time: float) -> float:
-    """Return the deepest that two objects' footprints reach into each other, in road coordinates, metres."""
+    """Return the largest overlap of two objects' footprints, in road coordinates, metres."""
     places = []
     for index in indices:
         actor = scene.actors[index]

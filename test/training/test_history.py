@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from aqr_perception.data.batch import Batch, FrameWithHealth
+from aqr_perception.data.batch import Batch
 from aqr_perception.data.frames import TrainingFrames
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.data.sequences import TrainingSequences, collate_sequences
-from aqr_perception.data.sources.simulated import SyntheticDataset
+from aqr_perception.data.sources.simulated import SimulatedDataset
 from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
@@ -21,8 +22,8 @@ REMEMBERING = ("bevformer_mini", "petrv2_tiny")
 
 
 @pytest.fixture(scope="module")
-def data() -> SyntheticDataset:
-    class Kept(SyntheticDataset):
+def data() -> SimulatedDataset:
+    class Kept(SimulatedDataset):
         """Draws every frame once."""
 
         def __init__(self) -> None:
@@ -43,7 +44,7 @@ def model(request: pytest.FixtureRequest) -> DetectionModel:
     return build_model(request.param)
 
 
-def drawn(model: DetectionModel, data: SyntheticDataset, history: int = 1, samples: int = 2) -> Batch:
+def drawn(model: DetectionModel, data: SimulatedDataset, history: int = 1, samples: int = 2) -> Batch:
     frames = TrainingSequences(TrainingFrames(data, model.preset, corrupted=False), history)
     sequences = [frames.sample(index, np.random.default_rng(index), 0.0) for index in range(samples)]
     return collate_sequences(sequences, model.preset)
@@ -56,9 +57,9 @@ def total(loss: DetectionLoss, model: DetectionModel, batch: Batch, seed: int = 
 
 
 @pytest.mark.slow
-def test_history_changes_the_loss_and_gradients_stay_finite(model: DetectionModel, data: SyntheticDataset) -> None:
+def test_history_changes_the_loss_and_gradients_stay_finite(model: DetectionModel, data: SimulatedDataset) -> None:
     batch = drawn(model.train(), data)
-    assert len(batch.before) == 1
+    assert len(batch.history) == 1
     remembering, alone = DetectionLoss(forgetting=0.0), DetectionLoss(forgetting=1.0)
     total(remembering, model, batch).backward()
     for name in ("img_backbone", "img_neck", "pts_bbox_head"):
@@ -69,18 +70,18 @@ def test_history_changes_the_loss_and_gradients_stay_finite(model: DetectionMode
     batch = drawn(model, data, samples=1)
     with torch.no_grad():
         with_history, without = total(remembering, model, batch), total(alone, model, batch)
-        nothing_before = total(remembering, model, batch._replace(before=()))
+        nothing_before = total(remembering, model, batch._replace(history=()))
     assert not torch.isclose(with_history, without, rtol=1e-5)
     torch.testing.assert_close(without, nothing_before)
 
 
 def test_some_batches_are_treated_as_the_start_of_a_drive(
-    model: DetectionModel, data: SyntheticDataset, monkeypatch: pytest.MonkeyPatch
+    model: DetectionModel, data: SimulatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
 
     def noted(model: DetectionModel, batch: Batch) -> None:
-        kept.append(len(batch.before))
+        kept.append(len(batch.history))
         raise InterruptedError
 
     monkeypatch.setattr("aqr_perception.training.losses.detection_loss.history_of", noted)
@@ -91,11 +92,11 @@ def test_some_batches_are_treated_as_the_start_of_a_drive(
     assert set(kept) == {0, 1} and 0.05 < kept.count(0) / len(kept) < 0.4
 
 
-def test_history_equals_the_detectors_memory(model: DetectionModel, data: SyntheticDataset) -> None:
+def test_history_equals_the_detectors_memory(model: DetectionModel, data: SimulatedDataset) -> None:
     detector = Detector(model.preset.name, device="cpu", precision="fp32")
     detector.model.load_state_dict(model.state_dict())
     detector.model.eval()
-    frames = (*data.before(0, 2), data[0])
+    frames = (*data.earlier_frames(0, 2), data[0])
     results = [detector.detect(frame.frame).detections for frame in frames]
     batch = collate_sequences([tuple(map(FrameWithHealth, frames))], model.preset)
     with torch.inference_mode():
@@ -109,10 +110,10 @@ def test_history_equals_the_detectors_memory(model: DetectionModel, data: Synthe
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data: SyntheticDataset) -> None:
+def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data: SimulatedDataset) -> None:
     """One sample's motion must not affect another's."""
     model.eval()
-    sequences = [tuple(map(FrameWithHealth, (*data.before(index, 1), data[index]))) for index in range(2)]
+    sequences = [tuple(map(FrameWithHealth, (*data.earlier_frames(index, 1), data[index]))) for index in range(2)]
 
     def boxes(samples: list[tuple[FrameWithHealth, ...]]) -> torch.Tensor:
         batch = collate_sequences(samples, model.preset)
@@ -125,29 +126,32 @@ def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data:
         torch.testing.assert_close(together[:, index : index + 1], boxes([sequence]), rtol=1e-3, atol=1e-3)
 
 
-def test_the_start_of_a_drive_differs_from_unknown_motion(model: DetectionModel, data: SyntheticDataset) -> None:
+def test_the_start_of_a_drive_differs_from_unknown_motion(model: DetectionModel, data: SimulatedDataset) -> None:
     batch = drawn(model.eval(), data)
-    start = history_of(model, batch._replace(before=()))
+    start = history_of(model, batch._replace(history=()))
     assert start is not None and start.state is None and start.seconds == 0
     assert history_of(model, batch._replace(to_fixed=None)) is None
 
 
 def test_validation_shows_earlier_frames_only_to_models_with_memory(
-    data: SyntheticDataset, monkeypatch: pytest.MonkeyPatch
+    data: SimulatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(
-        type(data), "before", lambda self, index, count, step: asked.append(count) or (self._frame(10_001, step),)
-    )
+
+    def earlier_frames(self: SimulatedDataset, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        asked.append(count)
+        return (self._frame(10_001, step),)
+
+    monkeypatch.setattr(type(data), "earlier_frames", earlier_frames)
     for preset in ("petr_tiny", "petrv2_tiny"):
         score = Validation(data, history=1)(build_model(preset).eval())
         assert 0.0 <= score <= 1.0
     assert asked == [1, 1]
 
 
-def test_models_without_memory_get_no_history_and_draw_the_same_random_numbers(data: SyntheticDataset) -> None:
+def test_models_without_memory_get_no_history_and_draw_the_same_random_numbers(data: SimulatedDataset) -> None:
     model = build_model("petr_tiny").eval()
-    batch = drawn(model, data)._replace(before=())
+    batch = drawn(model, data)._replace(history=())
     assert history_of(model, batch) is None
     with torch.no_grad():
         torch.testing.assert_close(
@@ -162,7 +166,7 @@ def tensors(state: object) -> list[torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_the_encoder_learns_from_proposals_when_only_the_head_is_trained(data: SyntheticDataset) -> None:
+def test_the_encoder_learns_from_proposals_when_only_the_head_is_trained(data: SimulatedDataset) -> None:
     for name, learns in (("bevformer_mini", True), ("petrv2_tiny", False)):
         model = build_model(name)
         losses = DetectionLoss(denoising=0, train="head")(model, drawn(model, data), torch.Generator().manual_seed(0))

@@ -1,1 +1,1 @@
-"""Sensor failures applied to labelled frames."""
+"""Simulated sensor failures in labelled frames."""

@@ -1,51 +1,51 @@
-"""What goes wrong with a camera: pictures as a failing camera takes them, and how far each can still be trusted.
+"""Simulated camera failures: corrupted pictures and their health.
 
 The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
-and of MoME (arXiv:2503.19776). A severity lies in 0..1: at 0 nothing is wrong; at 1 little of use is left.
+and of MoME (arXiv:2503.19776). Severity lies in 0..1: 0 leaves the picture intact, 1 leaves little of use.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from aqr_perception.data.batch import HEALTH_GRID
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, LabelledFrame
 
 _LOSS = 0.9
-"""Health lost at severity 1: there is still something to see, unlike in a black picture."""
+"""Health lost at severity 1; less than 1, since the picture still shows more than a black one."""
 
 
-class Picture(NamedTuple):
+class CorruptedPicture(NamedTuple):
     """A failing camera's picture (H, W, 3) uint8 BGR, and its health, `HEALTH_GRID` float32 in 0..1."""
 
     image: NDArray[np.uint8]
     health: NDArray[np.float32]
 
 
-def black(image: NDArray[np.uint8]) -> Picture:
-    """No light, or no data, arrives."""
-    return Picture(np.zeros_like(image), _even(0.0))
+def black(image: NDArray[np.uint8]) -> CorruptedPicture:
+    """Return a black picture: no light or no data arrives."""
+    return CorruptedPicture(np.zeros_like(image), _uniform_health(0.0))
 
 
-def noisy(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
-    """A starved sensor: the picture gets darker, and shot and read noise drown it."""
+def noisy(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
+    """Return the picture of an underexposed sensor: darker, with shot and read noise."""
     height, width = image.shape[:2]
-    # A grain of a pixel would vanish where large pictures are scaled down to a model's size.
+    # Noise of single pixels would vanish when large pictures are scaled down to a model's size.
     grain = max(1, round(width / 800))
     size = (-(-width // grain), -(-height // grain))
     level = rng.standard_normal((size[1], size[0], 3), dtype=np.float32)
-    shown: NDArray = cv2.resize(level, (size[0] * grain, size[1] * grain), interpolation=cv2.INTER_NEAREST)
+    noise: NDArray[Any] = cv2.resize(level, (size[0] * grain, size[1] * grain), interpolation=cv2.INTER_NEAREST)
     gain = 1.0 - 0.5 * severity
     deviation = severity * (20.0 + 5.0 * np.sqrt(np.arange(256, dtype=np.float32)))
-    noised = image * np.float32(gain) + shown[:height, :width] * deviation[image]
-    return Picture(_to_uint8(noised), _fading(severity))
+    noised = image * np.float32(gain) + noise[:height, :width] * deviation[image]
+    return CorruptedPicture(_to_uint8(noised), _health_at(severity))
 
 
-def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
-    """Motion during the exposure, or a lens out of focus (each half of the time)."""
+def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
+    """Return a picture with motion blur or out of focus, each with probability 1/2."""
     size = max(1, round(severity * image.shape[1] * (0.06 if (moves := rng.random() < 0.5) else 0.03)))
     kernel = np.zeros((size | 1, size | 1), np.float32)
     centre = size // 2
@@ -57,30 +57,30 @@ def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> Pictur
     else:
         cv2.circle(kernel, (centre, centre), centre, 1.0, cv2.FILLED)
     smeared = cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
-    return Picture(_to_uint8(smeared), _fading(severity))
+    return CorruptedPicture(_to_uint8(smeared), _health_at(severity))
 
 
-def over_exposed(image: NDArray[np.uint8], severity: float) -> Picture:
-    """Too long an exposure: up to five stops too much light, which also spills over from the brightest places.
+def over_exposed(image: NDArray[np.uint8], severity: float) -> CorruptedPicture:
+    """Return an overexposed picture: up to five stops too much light, with bloom around the brightest places.
 
-    Health is the share of a place's pixels that have not turned white; what was white before counts by severity.
+    Health is the share of a cell's pixels that are not white; pixels that were white before count by severity.
     """
     height, width = image.shape[:2]
     exposed = (np.arange(256, dtype=np.float32) / 255.0) ** 2.2 * 2.0 ** (5.0 * severity)  # in linear light
     light = exposed.astype(np.float32)[image]
     small = cv2.resize(light, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
-    spill = cv2.GaussianBlur(np.clip(small - 1.0, 0.0, 3.0), (0, 0), max(width / 160, 0.5))
-    light += np.float32(0.3 * severity) * cv2.resize(spill, (width, height))
+    bloom = cv2.GaussianBlur(np.clip(small - 1.0, 0.0, 3.0), (0, 0), max(width / 160, 0.5))
+    light += np.float32(0.3 * severity) * cv2.resize(bloom, (width, height))
     white = np.where((image >= 250).all(-1), 255 * severity, 255 * (light >= 1.0).all(-1))
     taken = 255.0 * np.minimum(light, 1.0) ** np.float32(1 / 2.2)
-    return Picture(_to_uint8(taken), _uncovered(_to_uint8(white)))
+    return CorruptedPicture(_to_uint8(taken), _free_share(_to_uint8(white)))
 
 
-def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
-    """Dirt or a sticker on the lens: a blob or a rectangle over up to about two thirds of the picture."""
+def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
+    """Return a picture with dirt or a sticker on the lens: a blob or a rectangle over up to two thirds of it."""
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
-    share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, were they equally long
+    share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, at equal aspect ratio
     widest = np.log(0.95 / share)
     stretch = np.exp(np.clip(rng.normal(0, 0.3), -widest, widest))
     size = share * np.array([width * stretch, height / stretch])
@@ -93,28 +93,28 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Pictu
         orders = np.arange(2, 7)[:, None]
         waves = np.cos(orders * angles + rng.uniform(0, 2 * np.pi, (5, 1)))
         radius = 1.0 + (rng.normal(0, 0.35, (5, 1)) / orders * waves).sum(0)
-        radius /= np.sqrt(np.pi / 4 * np.mean(radius**2))  # of the rectangle's area
+        radius /= np.sqrt(np.pi / 4 * np.mean(radius**2))  # same area as the rectangle
         outline = low + size / 2 + np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None] * size / 2
         cv2.fillPoly(covered, [np.round(outline).astype(np.int32)], 255)
     return cover(image, covered, rng)
 
 
-def half_occluded(image: NDArray[np.uint8], rng: Generator) -> Picture:
-    """The left or the right half of the picture is covered."""
+def half_occluded(image: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
+    """Return a picture whose left or right half is covered."""
     covered = np.zeros(image.shape[:2], np.uint8)
     half = image.shape[1] // 2
     covered[:, slice(0, half) if rng.random() < 0.5 else slice(half, None)] = 255
     return cover(image, covered, rng)
 
 
-def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) -> Picture:
-    """Cover a picture where (H, W) `covered` is 255 with mud: dark, uneven, and out of focus at its edge.
+def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
+    """Cover a picture with mud where (H, W) `covered` is 255: dark, uneven, and out of focus at its edge.
 
-    Health is 0 where the mud hides all, 1 where it does not reach.
+    Health is 0 in fully covered cells and 1 in free ones.
     """
     height, width = covered.shape
     edge = 2 * (width // 200) + 1
-    opacity: NDArray = cv2.GaussianBlur(covered, (edge, edge), 0)
+    opacity: NDArray[Any] = cv2.GaussianBlur(covered, (edge, edge), 0)
     patches = cv2.resize(
         rng.uniform(-12, 12, (9, 16)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
@@ -124,13 +124,13 @@ def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) 
     alpha = opacity[reached][..., None].astype(np.float32) / 255.0
     muddy = image.copy()
     muddy[reached] = _to_uint8(image[reached] * (1 - alpha) + mud[reached] * alpha)
-    return Picture(muddy, _uncovered(opacity))
+    return CorruptedPicture(muddy, _free_share(opacity))
 
 
-def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> Picture | None:
-    """The camera's picture in an earlier frame, as if it were today's; None where that frame has none of this size.
+def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> CorruptedPicture | None:
+    """Return the camera's picture in an earlier frame; None if that frame has none of this size.
 
-    Health falls with the time since, and with how far the vehicle has gone and turned.
+    Health falls with the elapsed time, and with the distance and the angle that the vehicle has moved since.
 
     Raises:
         ValueError: the frame is not earlier.
@@ -138,7 +138,7 @@ def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) ->
     seconds = (labelled.frame.stamp_ns - earlier.frame.stamp_ns) / 1e9
     if seconds <= 0:
         raise ValueError(
-            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass the frame before"
+            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass a previous frame"
         )
     old = next((other.image for other in earlier.frame.cameras if other.name == view.name), None)
     if old is None or old.shape != view.image.shape:
@@ -146,35 +146,35 @@ def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) ->
     motion = np.linalg.inv(earlier.model_to_world) @ labelled.model_to_world
     travelled = float(np.linalg.norm(motion[:3, 3]))
     turned = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
-    return Picture(old, _even(float(np.exp(-seconds / 1.0 - travelled / 2.0 - turned / 0.1))))
+    return CorruptedPicture(old, _uniform_health(float(np.exp(-seconds / 1.0 - travelled / 2.0 - turned / 0.1))))
 
 
-def late(image: NDArray[np.uint8], severity: float, rng: Generator) -> Picture:
-    """A late picture where there is none to take: seen from further back, and turned aside by up to a tenth of it."""
+def late(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
+    """Return an imitation of a delayed picture: smaller, and shifted to a side by up to a tenth of the width."""
     height, width = image.shape[:2]
     scale = 1.0 / (1.0 + 0.15 * severity)
-    aside = severity * 0.1 * width * rng.choice([-1.0, 1.0])
-    onto = np.array([[scale, 0, (1 - scale) * width / 2 + aside], [0, scale, (1 - scale) * height / 2]])
-    shifted = cv2.warpAffine(image, onto, (width, height), borderMode=cv2.BORDER_REFLECT)
-    return Picture(_to_uint8(shifted), _fading(severity))
+    shift = severity * 0.1 * width * rng.choice([-1.0, 1.0])
+    affine = np.array([[scale, 0, (1 - scale) * width / 2 + shift], [0, scale, (1 - scale) * height / 2]])
+    shifted = cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return CorruptedPicture(_to_uint8(shifted), _health_at(severity))
 
 
-def _even(health: float) -> NDArray[np.float32]:
+def _uniform_health(health: float) -> NDArray[np.float32]:
     return np.full(HEALTH_GRID, health, np.float32)
 
 
-def _fading(severity: float) -> NDArray[np.float32]:
-    return _even(1.0 - _LOSS * severity)
+def _health_at(severity: float) -> NDArray[np.float32]:
+    return _uniform_health(1.0 - _LOSS * severity)
 
 
-def _uncovered(opacity: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the share of every place that (H, W) `opacity` in 0..255 leaves to see."""
+def _free_share(opacity: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the visible share of each health cell under (H, W) `opacity` in 0..255."""
     rows, columns = HEALTH_GRID
     lost = cv2.resize(opacity.astype(np.float32) / 255.0, (columns, rows), interpolation=cv2.INTER_AREA)
     shares: NDArray[np.float32] = np.clip(1.0 - lost, 0.0, 1.0).round(4).astype(np.float32)
     return shares
 
 
-def _to_uint8(values: NDArray) -> NDArray[np.uint8]:
+def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

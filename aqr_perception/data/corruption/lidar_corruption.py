@@ -1,10 +1,10 @@
-"""What goes wrong with a LiDAR: clouds as a failing LiDAR gives them, and how far they can be trusted, place by place.
+"""Simulated LiDAR failures: corrupted clouds and their health.
 
 The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
 and of MoME (arXiv:2503.19776).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -15,60 +15,60 @@ from aqr_perception.frame import Frame
 from aqr_perception.geometry import invert
 
 REACH = 60.0
-"""Half the edge length in metres of the square in which a LiDAR's health is noted."""
+"""Half the edge length in metres of the square health grid."""
 CELLS = 120
-"""Rows and columns of that square."""
+"""Rows and columns of the health grid."""
 
-NOISIEST = 0.5
+MAX_NOISE = 0.5
 """Standard deviation in metres of the points' noise at severity 1."""
 _LOSS = 0.9
-"""Health lost at severity 1: unlike from no LiDAR at all, there is something to learn."""
+"""Health lost at severity 1; less than 1, since the cloud still shows more than no LiDAR."""
 
 
-class Cloud(NamedTuple):
+class CorruptedCloud(NamedTuple):
     """A failing LiDAR's points (N, 5) or None, and health (`CELLS`, `CELLS`) float32 in 0..1, rows y, columns x."""
 
     points: NDArray[np.float32] | None
     health: NDArray[np.float32]
 
 
-def gone() -> Cloud:
-    """Nothing arrives."""
-    return Cloud(None, _even(0.0))
+def gone() -> CorruptedCloud:
+    """Return no cloud at all, which differs from an empty one."""
+    return CorruptedCloud(None, _uniform_health(0.0))
 
 
-def few_beams(points: NDArray[np.float32], rng: Generator, count: int = 4) -> Cloud:
-    """Only some beams work, drawn at random."""
+def few_beams(points: NDArray[np.float32], rng: Generator, count: int = 4) -> CorruptedCloud:
+    """Return the points of some randomly drawn beams."""
     beams = find_beams(points)
     kept = rng.choice(len(beams.elevations), min(count, len(beams.elevations)), replace=False)
-    return _of_beams(points, beams.of_point, kept, len(beams.elevations))
+    return _with_beams(points, beams.of_point, kept, len(beams.elevations))
 
 
-def beams_nearest(points: NDArray[np.float32], elevations: ArrayLike) -> Cloud:
-    """Only the beams nearest to these elevations in degrees work; no beam stands for two of them."""
+def beams_nearest(points: NDArray[np.float32], elevations: ArrayLike) -> CorruptedCloud:
+    """Return the points of the beams nearest to some elevations in degrees, a different beam for each elevation."""
     beams = find_beams(points)
     kept: list[int] = []
     for elevation in np.asarray(elevations, dtype=np.float64):
         by_distance = np.argsort(np.abs(beams.elevations - elevation), kind="stable")
         kept += [int(beam) for beam in by_distance if beam not in kept][:1]
-    return _of_beams(points, beams.of_point, np.array(kept, np.int64), len(beams.elevations))
+    return _with_beams(points, beams.of_point, np.array(kept, np.int64), len(beams.elevations))
 
 
-def limited_field_of_view(points: NDArray[np.float32], heading: float, half_angle: float) -> Cloud:
-    """Only a sector is seen: `half_angle` to either side of the azimuth `heading`, in radians, model frame."""
-    x, y = _centres()
-    return Cloud(
+def limited_field_of_view(points: NDArray[np.float32], heading: float, half_angle: float) -> CorruptedCloud:
+    """Return the points of a sector: `half_angle` to either side of azimuth `heading`, in radians, model frame."""
+    x, y = _cell_centres()
+    return CorruptedCloud(
         points[_in_sector(points[:, 0], points[:, 1], heading, half_angle)],
         _in_sector(x, y, heading, half_angle).astype(np.float32),
     )
 
 
-def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> Cloud:
-    """Objects in (M, 9) boxes return nothing (dark or wet surfaces); health is 0 in and about their cells.
+def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> CorruptedCloud:
+    """Return the cloud without the points in (M, 9) boxes (dark or wet surfaces), with health 0 in and around them.
 
-    Past sweeps' points lie where the object was then, and go as well.
+    The points of past sweeps lie at the object's past place, and are removed as well.
     """
-    # A point on an object that moves is brought to where that object is now.
+    # Points are moved by the object's velocity to its current place.
     velocity = np.nan_to_num(boxes[:, 7:9])
     removed = np.zeros(len(points), bool)
     for box, speed in zip(boxes, velocity, strict=True):
@@ -77,40 +77,41 @@ def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> 
             moved = points[:, :3].copy()
             moved[:, :2] += points[:, 4:5] * speed
             removed[points_in_box(moved, box, margin=0.1)] = True
-    health = _even(1.0)
-    x, y = _centres()
+    health = _uniform_health(1.0)
+    x, y = _cell_centres()
     centres = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=-1)
     for box in boxes:
-        # A margin of a cell, so that small objects have a cell at all, also on a coarser grid.
+        # A margin of one cell gives small objects a cell, also on a coarser grid.
         on_ground = np.array([*box[:2], 0.0, *box[3:5], 1.0, box[6]])
         health.ravel()[points_in_box(centres, on_ground, margin=2 * REACH / CELLS)] = 0.0
-    return Cloud(points[~removed], health)
+    return CorruptedCloud(points[~removed], health)
 
 
-def noisy(points: NDArray[np.float32], severity: float, rng: Generator) -> Cloud:
-    """Points off by up to `NOISIEST` in every direction (rain, vibration); severity in 0..1."""
-    shaken = points.copy()
-    shaken[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(NOISIEST * severity)
-    return Cloud(shaken, _even(1.0 - _LOSS * severity))
+def noisy(points: NDArray[np.float32], severity: float, rng: Generator) -> CorruptedCloud:
+    """Return the points with Gaussian noise of up to `MAX_NOISE` on each axis (rain, vibration); severity in 0..1."""
+    moved = points.copy()
+    moved[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(MAX_NOISE * severity)
+    return CorruptedCloud(moved, _uniform_health(1.0 - _LOSS * severity))
 
 
-def points_in_box(points: NDArray, box: NDArray, margin: float = 0.0) -> NDArray[np.int64]:
+def points_in_box(points: NDArray[Any], box: NDArray[Any], margin: float = 0.0) -> NDArray[np.int64]:
     """Return the indices of (N, >=3) points in a box (x, y, z, length, width, height, yaw, ...) grown by a margin."""
     half = np.asarray(box[3:6], dtype=np.float64) / 2 + margin
     radius = float(np.hypot(half[0], half[1]))
-    # Most points are far away: two comparisons rule them out before anything is turned.
+    # Two comparisons exclude most points before the exact test.
     near = np.flatnonzero((np.abs(points[:, 0] - box[0]) <= radius) & (np.abs(points[:, 1] - box[1]) <= radius))
     x, y, z = (points[near, :3] - np.asarray(box[:3], dtype=np.float64)).T
     cos, sin = np.cos(box[6]), np.sin(box[6])
     inside = (np.abs(x * cos + y * sin) <= half[0]) & (np.abs(y * cos - x * sin) <= half[1]) & (np.abs(z) <= half[2])
-    return near[inside]
+    indices: NDArray[np.int64] = near[inside]
+    return indices
 
 
 def forward_heading(frame: Frame) -> float:
-    """Return the azimuth in radians, model frame, of the vehicle's front: where the front camera looks.
+    """Return the azimuth in radians, model frame, of the front camera's optical axis.
 
-    The LiDAR's axes do not tell (nuScenes' LiDAR looks along +y). The front camera is the one whose name has ``front``
-    and no side in it; without one, +x is the front (REP-103).
+    The LiDAR's axes do not determine the front (nuScenes' LiDAR has it at +y). The front camera is the one with
+    ``front`` and no side in its name; without one, +x is the front (REP-103).
     """
     for view in frame.cameras:
         name = view.name.lower()
@@ -120,23 +121,25 @@ def forward_heading(frame: Frame) -> float:
     return 0.0
 
 
-def _of_beams(points: NDArray[np.float32], beam: NDArray[np.int64], kept: NDArray, beams: int) -> Cloud:
-    # What beams are worth falls slowly at first: a quarter of them still outlines most objects.
-    return Cloud(points[np.isin(beam, kept)], _even(float(np.sqrt(len(kept) / max(beams, 1)))))
+def _with_beams(
+    points: NDArray[np.float32], beam: NDArray[np.int64], kept: NDArray[np.int64], beams: int
+) -> CorruptedCloud:
+    # The square root falls slowly at first: a quarter of the beams still outlines most objects.
+    return CorruptedCloud(points[np.isin(beam, kept)], _uniform_health(float(np.sqrt(len(kept) / max(beams, 1)))))
 
 
-def _even(health: float) -> NDArray[np.float32]:
+def _uniform_health(health: float) -> NDArray[np.float32]:
     return np.full((CELLS, CELLS), health, np.float32)
 
 
-def _centres() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _cell_centres() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the x and y (`CELLS`, `CELLS`) of the health cells' centres in metres."""
     steps = (np.arange(CELLS) + 0.5) * (2 * REACH / CELLS) - REACH
     x, y = np.meshgrid(steps, steps)
     return x, y
 
 
-def _in_sector(x: NDArray, y: NDArray, heading: float, half_angle: float) -> NDArray[np.bool_]:
-    off = np.angle(np.exp(1j * (np.arctan2(y, x).astype(np.float64) - heading)))
-    inside: NDArray[np.bool_] = np.abs(off) <= half_angle
+def _in_sector(x: NDArray[Any], y: NDArray[Any], heading: float, half_angle: float) -> NDArray[np.bool_]:
+    offset = np.angle(np.exp(1j * (np.arctan2(y, x).astype(np.float64) - heading)))
+    inside: NDArray[np.bool_] = np.abs(offset) <= half_angle
     return inside

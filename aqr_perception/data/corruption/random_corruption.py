@@ -1,7 +1,4 @@
-"""Sensors corrupted on purpose, so that the router learns what a sensor's failure looks like.
-
-`corrupt` draws what fails, and notes for every sensor and place how far it can still be trusted: the router's target.
-"""
+"""Random sensor corruption with its health, which trains the router to recognise sensor failures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,16 +8,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from aqr_perception.data.batch import HEALTH_GRID, FrameWithHealth, Health
 from aqr_perception.data.corruption import camera_corruption, lidar_corruption
-from aqr_perception.data.corruption.camera_corruption import Picture
-from aqr_perception.data.corruption.lidar_corruption import Cloud
+from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
+from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import CameraView, LabelledFrame
 
 CLEAN_SHARE = 0.35
-"""Share of the frames that stay as they are."""
-MILDEST = 0.2
-"""Severities are drawn from here to 1."""
+"""Share of the frames without any failure."""
+MIN_SEVERITY = 0.2
+"""Lowest severity; severities are drawn from here to 1."""
 
 _CAMERA_FAULTS = {
     "black": 0.2,
@@ -37,15 +33,15 @@ _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 
 def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None = None) -> FrameWithHealth:
-    """Return a frame with one or two of its sensors corrupted, or, in `CLEAN_SHARE` of the draws, the frame as it is.
+    """Return a frame with one or two failures, or, in `CLEAN_SHARE` of the draws, the frame unchanged.
 
-    The input is left alone; arrays that no fault touches are shared with it. At least one sensor is left with something
-    to see. Ground truth stays, but for the points counted in boxes and the columns of cameras that are gone.
+    The input is not modified; intact arrays are shared with it. At least one sensor keeps some health. Of the ground
+    truth, only the point counts and the columns of missing cameras change.
 
     Args:
-        labelled: a frame whose sensors work.
-        rng: draws what fails and how badly.
-        earlier: an earlier frame of the same drive, from which frozen pictures come; without it they are shifted.
+        labelled: a frame with intact sensors.
+        rng: draws the failures and their severity.
+        earlier: an earlier frame of the same drive, for frozen pictures; without it they are imitated, see `late`.
 
     Raises:
         ValueError: `earlier` is not earlier.
@@ -54,30 +50,30 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
     if rng.random() < CLEAN_SHARE:
         return frame
     for _ in range(rng.integers(1, 3)):
-        # No sensor fails twice: a frozen picture would undo the black one before it.
+        # No sensor fails twice: a frozen picture would replace a black one.
         lidar = labelled.frame.points is not None and not _lidar_failed(frame.health)
         working = [view.name for view in frame.labelled.frame.cameras if view.name not in frame.health.cameras]
         if not lidar and not working:
             break
         on_lidar = lidar and (not working or rng.random() < 0.5)
         failed = _fail_lidar(frame, rng) if on_lidar else _fail_cameras(frame, working, rng, earlier)
-        # A frame in which nothing sees anything teaches to guess.
+        # A frame without any working sensor would train the model to guess.
         frame = frame if _blind(failed) else failed
     return frame
 
 
 def with_points(labelled: LabelledFrame, points: NDArray[np.float32] | None) -> LabelledFrame:
-    """Return a frame with fewer LiDAR points, and the count of those in each box brought down accordingly."""
+    """Return a frame with fewer LiDAR points, and with reduced point counts of the boxes."""
     truth, left = labelled.truth, np.zeros(len(labelled.truth), np.int64)
     if points is not None:
         left[:] = [len(lidar_corruption.points_in_box(points, box)) for box in truth.boxes]
-    # Counts may be of the newest sweep alone (nuScenes'); they never grow.
+    # Counts may cover the newest sweep only (nuScenes); they never grow.
     truth = dataclasses.replace(truth, lidar_points=np.minimum(truth.lidar_points, left))
     return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=points), truth=truth)
 
 
 def with_views(labelled: LabelledFrame, views: Sequence[CameraView]) -> LabelledFrame:
-    """Return a frame with some of its cameras, possibly changed, in the frame's order."""
+    """Return a frame with some of its cameras, possibly modified, in the frame's order."""
     kept = {view.name for view in views}
     columns = [index for index, view in enumerate(labelled.frame.cameras) if view.name in kept]
     truth = dataclasses.replace(labelled.truth, visibility=labelled.truth.visibility[:, columns])
@@ -90,7 +86,7 @@ def misplaced(view: CameraView, offset: NDArray[np.float64]) -> CameraView:
 
 
 def random_offset(severity: float, rng: Generator) -> NDArray[np.float64]:
-    """Return a (4, 4) calibration error: at severity 1, 3 degrees and 0.3 m, each about or along a random axis."""
+    """Return a (4, 4) calibration error: at severity 1, 3 degrees about and 0.3 m along random axes."""
     axes = rng.standard_normal((2, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     offset = np.eye(4)
@@ -103,8 +99,7 @@ def _fail_lidar(frame: FrameWithHealth, rng: Generator) -> FrameWithHealth:
     """Return the frame with its LiDAR corrupted."""
     points, truth = frame.labelled.frame.points, frame.labelled.truth
     assert points is not None
-    kind, severity = _drawn(_LIDAR_FAULTS, rng), _severity(rng)
-    cloud: Cloud
+    kind, severity = _draw_kind(_LIDAR_FAULTS, rng), _severity(rng)
     if kind == "gone":
         cloud = lidar_corruption.gone()
     elif kind == "few beams":
@@ -128,35 +123,35 @@ def _fail_lidar(frame: FrameWithHealth, rng: Generator) -> FrameWithHealth:
 def _fail_cameras(
     frame: FrameWithHealth, working: Sequence[str], rng: Generator, earlier: LabelledFrame | None
 ) -> FrameWithHealth:
-    """Return the frame with one, several or all of its working cameras corrupted in the same way."""
+    """Return the frame with one, several or all of its working cameras corrupted by the same kind of failure."""
     views = frame.labelled.frame.cameras
-    failing = _group(working, rng)
-    kind = _drawn(_CAMERA_FAULTS, rng)
+    failing = _draw_cameras(working, rng)
+    kind = _draw_kind(_CAMERA_FAULTS, rng)
     health = dict(frame.health.cameras)
     if kind == "missing":
         health |= {name: np.zeros(HEALTH_GRID, np.float32) for name in failing}
-        left = [view for view in views if view.name not in failing]
-        return FrameWithHealth(with_views(frame.labelled, left), dataclasses.replace(frame.health, cameras=health))
-    # One bump moves the cameras it moves together.
-    bump = _severity(rng)
-    offset = random_offset(bump, rng)
+        others = [view for view in views if view.name not in failing]
+        return FrameWithHealth(with_views(frame.labelled, others), dataclasses.replace(frame.health, cameras=health))
+    # All misplaced cameras share one offset, as after a bump.
+    severity = _severity(rng)
+    offset = random_offset(severity, rng)
     changed = list(views)
     for index, view in enumerate(views):
         if view.name not in failing:
             continue
         if kind == "misplaced":
             changed[index] = misplaced(view, offset)
-            health[view.name] = np.full(HEALTH_GRID, 1.0 - 0.5 * bump, np.float32)
+            health[view.name] = np.full(HEALTH_GRID, 1.0 - 0.5 * severity, np.float32)
         else:
-            picture = _picture(kind, view, frame.labelled, rng, earlier)
+            picture = _corrupted_picture(kind, view, frame.labelled, rng, earlier)
             changed[index] = dataclasses.replace(view, image=picture.image)
             health[view.name] = picture.health
     return FrameWithHealth(with_views(frame.labelled, changed), dataclasses.replace(frame.health, cameras=health))
 
 
-def _picture(
+def _corrupted_picture(
     kind: str, view: CameraView, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
-) -> Picture:
+) -> CorruptedPicture:
     severity = _severity(rng)
     if kind == "black":
         return camera_corruption.black(view.image)
@@ -172,26 +167,25 @@ def _picture(
     return frozen or camera_corruption.late(view.image, severity, rng)
 
 
-def _group(working: Sequence[str], rng: Generator) -> set[str]:
+def _draw_cameras(working: Sequence[str], rng: Generator) -> set[str]:
     """Return the names of the cameras that fail."""
-    size = _drawn(_GROUPS, rng)
+    size = _draw_kind(_GROUPS, rng)
     count = len(working) if size == "all" else 1
     if size == "several" and len(working) > 2:
         count = int(rng.integers(2, len(working)))
     return {working[index] for index in rng.choice(len(working), count, replace=False)}
 
 
-def _drawn(shares: dict[str, float], rng: Generator) -> str:
+def _draw_kind(shares: dict[str, float], rng: Generator) -> str:
     return str(rng.choice(list(shares), p=list(shares.values())))
 
 
 def _severity(rng: Generator) -> float:
-    return float(rng.uniform(MILDEST, 1.0))
+    return float(rng.uniform(MIN_SEVERITY, 1.0))
 
 
-def _lidar_failed(health: Health) -> bool:
-    """Untouched health is a single cell."""
-    return health.lidar.size > 1
+def _lidar_failed(health: SensorHealth) -> bool:
+    return health.lidar.size > 1  # the health of an intact LiDAR is a single cell
 
 
 def _blind(frame: FrameWithHealth) -> bool:

@@ -1,1 +1,1 @@
-"""Data sets: each gives `FrameWithHealth`s or `LabelledFrame`s by index."""
+"""Data sets of labelled frames."""

@@ -1,42 +1,43 @@
-"""The data sets by name, as the command line asks for them."""
+"""Data sets by their command-line names."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from aqr_perception.data.frames import LabelledFrames, before
+from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sources.simulated import (
     VALIDATION_SEEDS,
-    SyntheticDataset,
+    SimulatedDataset,
     default_cache,
     training_seeds,
 )
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.config.presets import Preset
 
-Source = Literal["synthetic", "nuscenes", "bags", "keyframe"]
-Part = Literal["train", "val"]
+Source = Literal["synthetic", "nuscenes", "bags"]
+Split = Literal["train", "val"]
 
-_SYNTHETIC_PICTURE = (352, 128)
-_SYNTHETIC_SWEEPS = 2
-"""For models that look at no LiDAR: the truth counts points, too, and `aqr_tiny`'s frames, once drawn, serve all."""
-_SYNTHETIC_FRAMES = 8000
+_SIMULATED_PICTURE = (352, 128)
+"""Picture size for models without cameras."""
+_SIMULATED_SWEEPS = 2
+"""Sweeps for models without a LiDAR: the truth counts LiDAR points, and the cached frames of `aqr_tiny` are reused."""
+_SIMULATED_FRAMES = 8000
 
 
 class DataError(ValueError):
-    """A data set cannot be had as asked for; the message names what is missing and the remedy."""
+    """A data set cannot be opened; the message names the missing item and the remedy."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and the labels that each of its frames shows where sampling by class is wanted."""
+    """A data set, and the labels in each of its frames if sampling is to be class-balanced."""
 
     frames: LabelledFrames
     label_sets: Sequence[Collection[int]] | None = None
 
 
-class _Part:
+class _FirstFrames:
     """The first frames of a data set."""
 
     def __init__(self, frames: LabelledFrames, count: int) -> None:
@@ -50,13 +51,13 @@ class _Part:
             raise IndexError(index)
         return self._frames[index]
 
-    def before(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
-        return before(self._frames, index, count, step)
+    def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
+        return earlier_frames(self._frames, index, count, step)
 
 
 def open_data(
     source: str,
-    part: Part,
+    split: Split,
     preset: Preset,
     root: Path | None = None,
     frames: int | None = None,
@@ -66,12 +67,12 @@ def open_data(
 
     Args:
         source: ``synthetic`` (the simulated world; root is its cache), ``nuscenes`` (root holds its tables), ``bags``
-            (root is a folder of rosbag2 files with truth), ``keyframe`` (root is one keyframe's folder).
-        part: ``train`` or ``val``; synthetic scenes of the one never occur in the other, nuScenes has its own split,
-            and the other two are the same set for both.
-        preset: of the model that will see it.
-        frames: how many at most; None for all (of synthetic ones, 8000 for training and 200 for validation).
-        version: of the nuScenes tables.
+            (root is a folder of rosbag2 files with truth).
+        split: ``train`` or ``val``; simulated scenes are disjoint, nuScenes has its own splits, and bags are the same
+            for both.
+        preset: preset of the model.
+        frames: maximum number of frames; None for all (simulated: 8000 for training, 200 for validation).
+        version: version of the nuScenes tables.
 
     Raises:
         DataError: the source is unknown, or needs a root.
@@ -79,27 +80,24 @@ def open_data(
     if source not in get_args(Source):
         raise DataError(f"data is {source!r}, but must be one of {', '.join(get_args(Source))}")
     if source == "synthetic":
-        seeds = training_seeds(frames or _SYNTHETIC_FRAMES)
-        if part == "val":
+        seeds = training_seeds(frames or _SIMULATED_FRAMES)
+        if split == "val":
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
-        picture = _SYNTHETIC_PICTURE if preset.image is None else preset.image.size
-        sweeps = _SYNTHETIC_SWEEPS if preset.points is None else preset.sweeps
-        return Data(SyntheticDataset(seeds, picture, sweeps, root or default_cache()))
+        picture = _SIMULATED_PICTURE if preset.image is None else preset.image.size
+        sweeps = _SIMULATED_SWEEPS if preset.points is None else preset.sweeps
+        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache()))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
-    data = _open_recorded(source, part, preset, root, version)
-    return Data(_Part(data.frames, frames), data.label_sets and data.label_sets[:frames]) if frames else data
+    data = _open_recorded(source, split, preset, root, version)
+    return Data(_FirstFrames(data.frames, frames), data.label_sets and data.label_sets[:frames]) if frames else data
 
 
-def _open_recorded(source: str, part: Part, preset: Preset, root: Path, version: str) -> Data:
+def _open_recorded(source: str, split: Split, preset: Preset, root: Path, version: str) -> Data:
     from aqr_perception.data.sources.bags import BagDataset
-    from aqr_perception.data.sources.keyframe import KeyframeDataset
     from aqr_perception.data.sources.nuscenes import NuScenesDataset
 
     if source == "bags":
         return Data(BagDataset(root, sweeps=preset.sweeps))
-    if source == "keyframe":
-        return Data(KeyframeDataset(root))
-    split = {"v1.0-mini": "mini_"}.get(version, "") + part
-    nuscenes = NuScenesDataset(root, version, split, preset.sweeps)
+    prefix = {"v1.0-mini": "mini_"}.get(version, "")
+    nuscenes = NuScenesDataset(root, version, prefix + split, preset.sweeps)
     return Data(nuscenes, nuscenes.label_sets())

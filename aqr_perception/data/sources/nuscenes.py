@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,36 +13,36 @@ from torch.utils.data import Dataset
 from aqr_perception.data.outlines import outline_shares
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.data.sources.nuscenes_tables import (
+    LIDAR,
+    CameraCapture,
     Capture,
     NuScenesError,
-    Picture,
     read_samples,
 )
 from aqr_perception.frame import CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
-from aqr_perception.keyframe import LIDAR
 
 _CLOSE = 1.0
-"""Metres from the sensor, in x and y, within which a past sweep's points are taken for the vehicle itself."""
+"""Metres from the sensor, in x and y, within which points of past sweeps count as points on the vehicle itself."""
 
 
 class NuScenesDataset(Dataset[LabelledFrame]):
     """The keyframes of a split, scene by scene in order of time.
 
-    What is needed of the tables is kept as arrays and the tables are let go, so that worker processes stay small.
-    Intensity spans 0..255, the fifth column is the lag in seconds. `GroundTruth.lidar_points` are the data set's counts
-    in the keyframe's own sweep. Objects without a LiDAR or radar point, and those of no detection class, are left out,
-    as in nuScenes' own evaluation and the published models' training. A velocity that the tables do not give is NaN.
-    Visibility is the middle of the data set's bin for all cameras together times the outline's share in each picture.
+    Only arrays are kept, not the tables, so that worker processes stay small. Intensity spans 0..255, the fifth column
+    is the lag in seconds. `GroundTruth.lidar_points` are the data set's counts in the keyframe's own sweep. Objects
+    without a LiDAR or radar point, and objects of other classes, are left out, as in nuScenes' evaluation and the
+    published models' training. Unknown velocities are NaN. Visibility is the middle of the data set's bin for all
+    cameras together, times the outline's share in each picture.
 
     Args:
         root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
-        split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or one named in the version's splits.json.
-        sweeps: LiDAR sweeps in a cloud, the keyframe's included; there are fewer at the start of a scene.
+        split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or a name in the version's splits.json.
+        sweeps: LiDAR sweeps in a cloud, including the keyframe's; there are fewer at the start of a scene.
 
     Raises:
-        NuScenesError: nuscenes-devkit is not installed, or tables, split or (when indexed) a file are missing.
+        NuScenesError: nuscenes-devkit is not installed, or tables, split or (at access) a file are missing.
     """
 
     def __init__(self, root: str | Path, version: str, split: str, sweeps: int = 10) -> None:
@@ -56,45 +57,45 @@ class NuScenesDataset(Dataset[LabelledFrame]):
     def __getitem__(self, index: int) -> LabelledFrame:
         sample = self._samples[index]
         key = sample.sweeps[0]
-        views = tuple(_view(entry, key) for entry in sample.pictures)
+        views = tuple(_view(camera, key) for camera in sample.cameras)
         frame = Frame(key.stamp_us * 1000, _cloud(sample.sweeps), views, LIDAR, key.sensor_to_world)
-        visibility = outline_shares(sample.truth.boxes, views) * sample.seen[:, None]
+        visibility = outline_shares(sample.truth.boxes, views) * sample.visible_share[:, None]
         return LabelledFrame(frame, replace(sample.truth, visibility=visibility), key.sensor_to_world)
 
-    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+    def earlier_frames(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
         """See `frames.LabelledDrives`: earlier keyframes of the scene."""
         return tuple(self[earlier] for earlier in preceding(self._moments, index, count, step))
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The samples' tokens, in order, as nuScenes' result files name them."""
+        """The samples' tokens, in order, as used in nuScenes' result files."""
         return tuple(sample.token for sample in self._samples)
 
     def label_sets(self) -> list[frozenset[int]]:
-        """Return the labels that each frame shows, without reading a file; for class-balanced sampling."""
+        """Return the labels in each frame, for class-balanced sampling, without reading a file."""
         return [frozenset(sample.truth.labels.tolist()) for sample in self._samples]
 
 
-def _view(picture: Picture, key: Capture) -> CameraView:
-    capture = picture.capture
-    pixels: NDArray | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
+def _view(camera: CameraCapture, key: Capture) -> CameraView:
+    capture = camera.capture
+    pixels: NDArray[Any] | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
     if pixels is None:
         raise NuScenesError(f"{capture.path}: found no readable picture, needed a JPEG file; unpack the archive again")
     return CameraView(
-        name=picture.name,
+        name=camera.name,
         image=pixels.astype(np.uint8, copy=False),
-        intrinsics=picture.intrinsics,
+        intrinsics=camera.intrinsics,
         extrinsics=invert(capture.sensor_to_world) @ key.sensor_to_world,
         age=(key.stamp_us - capture.stamp_us) / 1e6,
     )
 
 
 def _cloud(sweeps: Sequence[Capture]) -> NDArray[np.float32]:
-    """Return the sweeps (N, 5) in the first one's frame; past ones without the points on the vehicle itself."""
+    """Return the points (N, 5) of all sweeps in the first one's frame, without past points on the vehicle itself."""
     key = sweeps[0]
     clouds = []
     for sweep in sweeps:
-        points = _sweep(sweep.path)
+        points = _read_sweep(sweep.path)
         if sweep is not key:
             points = points[(np.abs(points[:, :2]) >= _CLOSE).any(axis=1)]
             points[:, :3] = transform_points(invert(key.sensor_to_world) @ sweep.sensor_to_world, points)
@@ -103,7 +104,7 @@ def _cloud(sweeps: Sequence[Capture]) -> NDArray[np.float32]:
     return np.concatenate(clouds)
 
 
-def _sweep(path: Path) -> NDArray[np.float32]:
+def _read_sweep(path: Path) -> NDArray[np.float32]:
     """Return (N, 5): x, y, z in metres, sensor frame, intensity 0..255, ring."""
     try:
         return np.fromfile(path, np.dtype("<f4")).reshape(-1, 5)

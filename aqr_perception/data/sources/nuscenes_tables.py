@@ -1,9 +1,8 @@
-"""nuScenes' tables (arXiv:1903.11027) -> what each keyframe is made of: files, poses and objects.
+"""Files, poses and objects of each keyframe, from nuScenes' tables (arXiv:1903.11027).
 
-The tables are read by nuscenes-devkit, which is needed for nothing but that and evaluation.
+nuscenes-devkit reads the tables; besides this, only the evaluation needs it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,27 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, GroundTruth
 from aqr_perception.geometry import invert, rigid_transform
-from aqr_perception.keyframe import LIDAR, camera_name
 
+LIDAR = "LIDAR_TOP"
+"""nuScenes' name of its LiDAR, and of the frame of its points: x right, y forward, z up."""
 CHANNELS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
-"""The cameras in the published models' order; ``CAM_FRONT`` is called ``front`` here, and so on."""
+"""The cameras in the published models' order."""
 _INSTALL = (
     "pip install cachetools matplotlib pyquaternion scikit-learn shapely tqdm && "
     "pip install --no-deps nuscenes-devkit==1.2.0"
 )
-_VISIBLE = {"1": 0.2, "2": 0.5, "3": 0.7, "4": 0.9}
-"""nuScenes' bins of the share of an object that all cameras see together (0-40, 40-60, 60-80, 80-100 %): middles."""
+_VISIBLE_SHARES = {"1": 0.2, "2": 0.5, "3": 0.7, "4": 0.9}
+"""Middles of nuScenes' visibility bins (0-40, 40-60, 60-80, 80-100 %), over all cameras together."""
 Matrix = NDArray[np.float64]
 
 
 class NuScenesError(ValueError):
-    """nuScenes data is not there or not as it should be; the message says where and what to do."""
+    """nuScenes data is missing or broken; the message names the place and the remedy."""
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One sensor's file, when it was taken in microseconds, and the sensor's (4, 4) pose at that time."""
+    """One sensor's file, its time in microseconds, and the sensor's (4, 4) pose at that time."""
 
     path: Path
     stamp_us: int
@@ -40,8 +40,8 @@ class Capture:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A camera's name, its picture, and the (3, 3) pinhole matrix in pixels."""
+class CameraCapture:
+    """A camera's name, its picture, and its (3, 3) pinhole matrix in pixels."""
 
     name: str
     capture: Capture
@@ -50,27 +50,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sample:
-    """One keyframe: its sweeps (newest first), pictures and objects.
+    """One keyframe: its sweeps (newest first), cameras and objects.
 
     Attributes:
         token, scene: the tables' tokens of the sample and of its scene.
         truth: without visibility: V is 0.
-        seen: (N,) float32, the share of each object that the cameras see, by its visibility bin.
+        visible_share: (N,) float32, each object's share visible to all cameras together, by its visibility bin.
     """
 
     token: str
     scene: str
     sweeps: tuple[Capture, ...]
-    pictures: tuple[Picture, ...]
+    cameras: tuple[CameraCapture, ...]
     truth: GroundTruth
-    seen: NDArray[np.float32]
+    visible_share: NDArray[np.float32]
 
 
 def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Sample]:
     """Return the keyframes of a split, scene by scene in order of time.
 
     Args:
-        sweeps: most LiDAR sweeps a keyframe, its own included.
+        sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
 
     Raises:
         NuScenesError: nuscenes-devkit is not installed, or tables or split are missing or broken.
@@ -88,17 +88,9 @@ def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Samp
     return samples
 
 
-def truth_arrays(
-    boxes: Sequence[NDArray], labels: Sequence[int], tracks: Sequence[int], lidar_points: Sequence[int]
-) -> GroundTruth:
-    """Return the objects as arrays, possibly none; visibility is (N, 0)."""
-    return GroundTruth(
-        np.array(boxes, np.float32).reshape(-1, 9),
-        np.array(labels, np.int64),
-        np.array(tracks, np.int64),
-        np.array(lidar_points, np.int64),
-        np.zeros((len(labels), 0), np.float32),
-    )
+def camera_name(channel: str) -> str:
+    """Return this package's name of a nuScenes camera: ``front_left`` for ``CAM_FRONT_LEFT``."""
+    return channel.removeprefix("CAM_").lower()
 
 
 def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
@@ -131,7 +123,7 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
     while token and len(captures) < sweeps:
         captures.append(_capture(tables, token))
         token = tables.get("sample_data", token)["prev"]
-    pictures = tuple(_picture(tables, sample["data"][channel]) for channel in CHANNELS if channel in sample["data"])
+    cameras = tuple(_camera(tables, sample["data"][channel]) for channel in CHANNELS if channel in sample["data"])
     annotations = [tables.get("sample_annotation", token) for token in sample["anns"]]
     labels = [_label(annotation) for annotation in annotations]
     kept = [
@@ -140,14 +132,15 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
         if label is not None and annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
     ]
     world_to_lidar = invert(captures[0].sensor_to_world)
-    truth = truth_arrays(
-        [_box(tables, annotation, world_to_lidar) for annotation, _ in kept],
-        [label for _, label in kept],
-        [tables.getind("instance", annotation["instance_token"]) for annotation, _ in kept],
-        [annotation["num_lidar_pts"] for annotation, _ in kept],
+    truth = GroundTruth(
+        boxes=np.array([_box(tables, entry, world_to_lidar) for entry, _ in kept], np.float32).reshape(-1, 9),
+        labels=np.array([label for _, label in kept], np.int64),
+        tracks=np.array([tables.getind("instance", entry["instance_token"]) for entry, _ in kept], np.int64),
+        lidar_points=np.array([entry["num_lidar_pts"] for entry, _ in kept], np.int64),
+        visibility=np.zeros((len(kept), 0), np.float32),
     )
-    seen = [_VISIBLE.get(annotation["visibility_token"], 1.0) for annotation, _ in kept]
-    return Sample(sample["token"], sample["scene_token"], tuple(captures), pictures, truth, np.array(seen, np.float32))
+    shares = np.array([_VISIBLE_SHARES.get(entry["visibility_token"], 1.0) for entry, _ in kept], np.float32)
+    return Sample(sample["token"], sample["scene_token"], tuple(captures), cameras, truth, shares)
 
 
 def _capture(tables: Any, token: str) -> Capture:
@@ -157,14 +150,14 @@ def _capture(tables: Any, token: str) -> Capture:
     return Capture(Path(tables.get_sample_data_path(token)), record["timestamp"], ego_to_world @ sensor_to_ego)
 
 
-def _picture(tables: Any, token: str) -> Picture:
+def _camera(tables: Any, token: str) -> CameraCapture:
     record = tables.get("sample_data", token)
     intrinsics = tables.get("calibrated_sensor", record["calibrated_sensor_token"])["camera_intrinsic"]
-    return Picture(camera_name(record["channel"]), _capture(tables, token), np.array(intrinsics, np.float64))
+    return CameraCapture(camera_name(record["channel"]), _capture(tables, token), np.array(intrinsics, np.float64))
 
 
 def _pose(record: dict[str, Any]) -> Matrix:
-    return rigid_transform(record["translation"], np.roll(record["rotation"], -1))  # w comes first in the tables
+    return rigid_transform(record["translation"], np.roll(record["rotation"], -1))  # the tables' order is w, x, y, z
 
 
 def _label(annotation: dict[str, Any]) -> int | None:
@@ -179,6 +172,6 @@ def _box(tables: Any, annotation: dict[str, Any], world_to_lidar: Matrix) -> Mat
     pose = world_to_lidar @ _pose(annotation)
     width, length, height = annotation["size"]
     yaw = np.arctan2(pose[1, 0], pose[0, 0])
-    # As the published models were trained, the vertical velocity does not take part.
+    # The vertical velocity is ignored, as in the published models' training.
     velocity = world_to_lidar[:2, :2] @ tables.box_velocity(annotation["token"])[:2]
     return np.array([*pose[:3, 3], length, width, height, yaw, *velocity])

@@ -1,4 +1,4 @@
-"""The simulated world as a data set: one scene a frame, drawn when first asked for and kept on disk."""
+"""The simulated world as a data set: one scene per frame, drawn at the first access and cached on disk."""
 
 import os
 from collections.abc import Sequence
@@ -14,34 +14,34 @@ from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.simulator.rig import nuscenes_rig
 
 VERSION = 1
-"""Of the simulated world: another version's cached frames are not used. Raise it when what scenes look like changes."""
+"""Version of the simulated world; cached frames of other versions are ignored. Increase it when scenes change."""
 
 VALIDATION_SEEDS = range(0, 200)
-"""Scenes for evaluation, which training never sees."""
+"""Scenes for evaluation, not used in training."""
 FIRST_TRAINING_SEED = 10_000
 
 _STEP = 0.005
-"""Metres between two values of a stored coordinate."""
+"""Resolution of stored coordinates in metres."""
 
 
 def training_seeds(count: int) -> range:
-    """Return the seeds of the scenes that a training of this many frames sees."""
+    """Return the seeds of the scenes of a training with this many frames."""
     return range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + count)
 
 
 def default_cache() -> Path:
-    """Return where frames are kept unless said otherwise: in $XDG_CACHE_HOME, or ~/.cache."""
+    """Return the default cache folder, in $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aqr_perception" / "synthetic"
 
 
-class SyntheticDataset:
-    """One `LabelledFrame` a seed, at a time of the drive that the seed draws too.
+class SimulatedDataset:
+    """One `LabelledFrame` per seed, which determines the scene and the time of the frame.
 
     Args:
-        seeds: of the scenes, in order.
-        picture: width and height of the pictures in pixels: best the model's own.
-        sweeps: LiDAR turns in a frame, 0.1 s apart.
-        cache: folder for frames once drawn, some 0.4 MB each; None keeps none.
+        seeds: seeds of the scenes, in order.
+        picture: width and height of the pictures in pixels, preferably the model's image size.
+        sweeps: LiDAR sweeps in a frame, 0.1 s apart.
+        cache: folder for drawn frames, about 0.4 MB each; None for no cache.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class SyntheticDataset:
     def __getitem__(self, index: int) -> LabelledFrame:
         return self._frame(self._seeds[index], 0.0)
 
-    def before(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
-        """See `frames.LabelledDrives`; there are always as many as asked for, and stamps may be negative."""
+    def earlier_frames(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
+        """See `frames.LabelledDrives`; there are always `count` frames, and stamps may be negative."""
         return tuple(self._frame(self._seeds[index], number * step) for number in range(count, 0, -1))
 
     def _frame(self, seed: int, age: float) -> LabelledFrame:
-        """Return what was seen so many seconds before a scene's own frame."""
+        """Return the frame `age` seconds before a scene's own frame."""
         if self._folder is None:
             return self._draw(seed, age)
         name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"
@@ -77,7 +77,7 @@ class SyntheticDataset:
 
 
 def _write(path: Path, labelled: LabelledFrame) -> None:
-    """Store a frame; another process that stores the same one at the same time does no harm."""
+    """Store a frame; safe when several processes store the same frame at the same time."""
     frame, truth = labelled.frame, labelled.truth
     assert frame.points is not None
     pictures = [cv2.imencode(".jpg", view.image, (cv2.IMWRITE_JPEG_QUALITY, 92))[1] for view in frame.cameras]
@@ -125,5 +125,5 @@ def _read(path: Path) -> LabelledFrame:
 
 def _decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
     picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
-    assert picture is not None  # we wrote it
+    assert picture is not None  # written by `_write`
     return picture.astype(np.uint8, copy=False)

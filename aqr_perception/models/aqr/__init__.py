@@ -1,1 +1,1 @@
-"""Adaptive query routing: what each query's LiDAR and camera evidence is worth, shown and used."""
+"""Adaptive query routing (AQR): per-query weights of LiDAR and cameras, their use in attention, and their maps."""

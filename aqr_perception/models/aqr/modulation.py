@@ -1,16 +1,16 @@
-"""Query weights scale the features they lie on."""
+"""Modulation of features by query weights."""
 
 import torch
 from torch import Tensor
 
 
 def modulate(features: Tensor, maps: Tensor, strength: float) -> Tensor:
-    """Return features times ``1 + strength * (map - 1)`` where a map exists (is above 0), untouched elsewhere.
+    """Return features times ``1 + strength * (map - 1)`` where the map is positive, and unchanged features elsewhere.
 
     Args:
         features: (B, K, C) tokens.
-        maps: (B, K) in [0, 1.5], the weight maps of all segments, flattened in the tokens' order.
-        strength: 0 returns the features themselves.
+        maps: (B, K) in [0, 1.5], weight maps of all segments, flattened in the order of the tokens.
+        strength: 0 returns the features unchanged.
     """
     if strength == 0:
         return features

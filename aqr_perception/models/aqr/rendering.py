@@ -1,4 +1,4 @@
-"""Query weights as Gaussian maps over the BEV grid and over every camera's token grid."""
+"""Rendering of query weights as Gaussian maps over the BEV grid and over each camera's token grid."""
 
 import torch
 from torch import Tensor
@@ -8,31 +8,31 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 MAP_LIMIT = 1.5
-"""No map value exceeds this, however many queries crowd a cell."""
+"""Largest value of a map, however many queries share a cell."""
 
 
 def render_bev(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, H, W) in [0, 1.5] of the queries' LiDAR weights (B, Q)."""
+    """Return (B, H, W) maps in [0, 1.5] of the queries' LiDAR weights (B, Q)."""
     return _render(weights, cells.bev, cells.bev_inside, layout.bev, options)
 
 
 def render_cameras(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, V, h, w) in [0, 1.5] of the queries' weights by camera (B, Q, V)."""
+    """Return (B, V, h, w) maps in [0, 1.5] of the queries' weights by camera (B, Q, V)."""
     batch, _, views = weights.shape
-    by_view, places, shown = (
+    by_view, cells_by_view, visible = (
         tensor.transpose(1, 2).flatten(0, 1) for tensor in (weights, cells.image, cells.image_visible)
     )
-    maps = _render(by_view, places, shown, layout.image, options)
+    maps = _render(by_view, cells_by_view, visible, layout.image, options)
     return maps.view(batch, views, *layout.image)
 
 
-def postprocess(maps: Tensor, min_weight: float) -> Tensor:
-    """Return maps with values below `min_weight` at 0, and none above `MAP_LIMIT`."""
+def clip(maps: Tensor, min_weight: float) -> Tensor:
+    """Return maps with values below ``min_weight`` set to 0 and values above `MAP_LIMIT` set to it."""
     return torch.where(maps < min_weight, 0.0, maps).clamp(max=MAP_LIMIT)
 
 
-def _render(weights: Tensor, cells: Tensor, shown: Tensor, grid: tuple[int, int], options: AqrOptions) -> Tensor:
-    """Return (N, rows, columns) maps of (N, Q) weights at (N, Q, 2) cells, where shown (N, Q)."""
+def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, int], options: AqrOptions) -> Tensor:
+    """Return (N, rows, columns) maps of (N, Q) weights at (N, Q, 2) cells, for queries that are visible (N, Q)."""
     rows, columns = grid
     maps = weights.new_zeros(weights.shape[0], rows * columns, dtype=torch.float32)
     if maps.numel() == 0:
@@ -44,9 +44,9 @@ def _render(weights: Tensor, cells: Tensor, shown: Tensor, grid: tuple[int, int]
 
     splats = cells[:, :, None] + offsets  # (N, Q, S, 2)
     row, column = splats.unbind(-1)
-    kept = shown[..., None] & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    index = torch.where(kept, row * columns + column, 0).flatten(1)
-    values = torch.where(kept, weights.float()[..., None] * falloff, 0.0).flatten(1)
+    inside = visible[..., None] & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    index = torch.where(inside, row * columns + column, 0).flatten(1)
+    values = torch.where(inside, weights.float()[..., None] * falloff, 0.0).flatten(1)
     reduce = "amax" if options.reduce == "max" else "sum"
     maps = maps.scatter_reduce(1, index, values, reduce)
-    return postprocess(maps, options.min_weight).view(weights.shape[0], rows, columns)
+    return clip(maps, options.min_weight).view(weights.shape[0], rows, columns)

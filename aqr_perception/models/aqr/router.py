@@ -1,7 +1,7 @@
-"""The adaptive query router: looks at the tokens around each query and says what each sensor's evidence is worth.
+"""Adaptive query router: predicts the weight of each sensor for each query from the tokens around it.
 
-After MoME's adaptive query router (arXiv:2503.19776), with every camera that sees a query counted, weights instead of
-one choice, and the windows' tokens gathered instead of masks over all keys.
+It follows MoME's adaptive query router (arXiv:2503.19776) with three differences: it uses every camera that sees a
+query, it returns weights instead of one choice, and it gathers the tokens of the windows instead of masking all keys.
 """
 
 from typing import NamedTuple, cast
@@ -13,16 +13,19 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
+_HEADS = 4
+
 _BLOCK = {"cpu": 32, "cuda": 2048}
-"""Windows gathered at a time: their tokens fit a processor's cache, and keep a GPU busy."""
+"""Windows per gather: their tokens fit into a processor's cache, or keep a GPU busy."""
 
 
 class RouterWeights(NamedTuple):
-    """What the evidence is worth.
+    """Weights of the sensors for each query.
 
     Attributes:
-        modality: (B, Q, 2) in 0..1: LiDAR, 0 outside the BEV grid; camera, 0 where no camera sees the query.
-        cameras: (B, Q, V) in 0..1, at most the camera modality's weight; 0 where the camera does not see the query.
+        modality: (B, Q, 2) in 0..1: LiDAR (0 outside the BEV grid) and cameras (0 if no camera sees the query).
+        cameras: (B, Q, V) in 0..1, not above the cameras' weight in ``modality``; 0 if the camera does not see the
+            query.
     """
 
     modality: Tensor
@@ -30,7 +33,13 @@ class RouterWeights(NamedTuple):
 
 
 class _Windows(NamedTuple):
-    """Windows of one kind: whose they are (P,), their tokens (P, W), both flat over the batch, and which exist."""
+    """Windows of one kind.
+
+    Attributes:
+        query: (P,) int64, the window's query, numbered over the batch.
+        tokens: (P, W) int64, the window's tokens, numbered over the batch.
+        inside: (P, W) bool, whether the token lies inside the grid.
+    """
 
     query: Tensor
     tokens: Tensor
@@ -38,11 +47,10 @@ class _Windows(NamedTuple):
 
 
 class Router(nn.Module):
-    """One post-norm attention layer over each query's windows, then sigmoid weights."""
+    """One post-norm attention layer over each query's windows, followed by sigmoid weights."""
 
-    def __init__(self, channels: int, heads: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -53,7 +61,7 @@ class Router(nn.Module):
         )
         self.modality = nn.Linear(channels, 2)
         self.evidence = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, 2))
-        # An untrained router trusts every sensor: both factors of a camera's weight start near 0.95.
+        # An untrained router trusts all sensors: both factors of a camera's weight start near 0.95.
         for last in (self.modality, cast(nn.Linear, self.evidence[-1])):
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(last.bias, 3.0)
@@ -70,62 +78,77 @@ class Router(nn.Module):
         """Return the weights of (B, Q, C) queries.
 
         Args:
-            query: position embeddings; the queries have no content yet.
-            keys, values: (B, K, C) tokens, with and without position.
-            cells: of the queries.
-            layout: of the tokens.
-            options: its window sizes are used.
+            query: position embeddings of the queries, which have no content yet.
+            keys, values: (B, K, C) tokens with and without position embedding.
+            cells: cells of the queries.
+            layout: layout of the tokens.
+            options: window sizes.
         """
         batch, count, channels = query.shape
         bev = _bev_windows(cells, layout, options.router_bev_window)
         image = _image_windows(cells, layout, options.router_image_window)
-        by_head = (-1, self.heads, channels // self.heads)
-        asked = self.query(query).view(by_head)
+        by_head = (-1, _HEADS, channels // _HEADS)
+        projected = self.query(query).view(by_head)
         key, value = self.key(keys).view(by_head), self.value(values).view(by_head)
 
-        lidar_seen, lidar_mass = self._attend(asked, key, value, bev)
-        camera_seen, camera_mass = self._attend(asked, key, value, image)
-        owner = torch.cat((bev.query, image.query))
-        seen = _joint(torch.cat((lidar_seen, camera_seen)), torch.cat((lidar_mass, camera_mass)), owner, batch * count)
+        lidar_attended, lidar_lse = self._attend(projected, key, value, bev)
+        camera_attended, camera_lse = self._attend(projected, key, value, image)
+        attended = _merge_windows(
+            torch.cat((lidar_attended, camera_attended)),
+            torch.cat((lidar_lse, camera_lse)),
+            torch.cat((bev.query, image.query)),
+            batch * count,
+        )
 
-        state = self.norms[0](query.flatten(0, 1) + self.output(seen))
+        state = self.norms[0](query.flatten(0, 1) + self.output(attended))
         state = self.norms[1](state + self.feedforward(state))
-        lidar_evidence = self.evidence(torch.cat((state[bev.query], lidar_seen), dim=-1))[:, 0]
-        camera_evidence = self.evidence(torch.cat((state[image.query], camera_seen), dim=-1))[:, 1]
+        lidar_evidence = self.evidence(torch.cat((state[bev.query], lidar_attended), dim=-1))[:, 0]
+        camera_evidence = self.evidence(torch.cat((state[image.query], camera_attended), dim=-1))[:, 1]
         modality = self.modality(state).float()
 
         lidar = modality.new_zeros(batch * count)
         lidar = lidar.index_put((bev.query,), (modality[bev.query, 0] + lidar_evidence.float() - 3.0).sigmoid())
         visible = cells.image_visible
         camera = torch.where(visible.any(-1).flatten(), modality[:, 1].sigmoid(), 0.0)
-        own = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float().sigmoid())
+        evidence = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float().sigmoid())
         modality = torch.stack((lidar, camera), dim=-1).view(batch, count, 2)
-        return RouterWeights(modality, own * modality[..., 1:])
+        return RouterWeights(modality, evidence * modality[..., 1:])
 
-    def _attend(self, asked: Tensor, key: Tensor, value: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
+    def _attend(self, projected: Tensor, key: Tensor, value: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
-        seen, mass = [], []
+        attended, log_sum_exp = [], []
         block = _BLOCK.get(key.device.type, _BLOCK["cpu"])
         for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
-            # (P, W, heads, d) products: with one query a window there is nothing that a matrix product would share.
-            scores = (asked[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
+            # (P, W, heads, d) products: each window has its own query, so a matrix product would not save work.
+            scores = (projected[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
             scores = scores.masked_fill(~inside[..., None], float("-inf"))
-            mass.append(scores.logsumexp(1))
+            log_sum_exp.append(scores.logsumexp(1))
             attention = scores.softmax(1).to(value.dtype)
-            seen.append((attention[..., None] * value[tokens]).sum(1).flatten(1))
-        return torch.cat(seen), torch.cat(mass)
+            attended.append((attention[..., None] * value[tokens]).sum(1).flatten(1))
+        return torch.cat(attended), torch.cat(log_sum_exp)
 
 
-def _joint(seen: Tensor, mass: Tensor, owner: Tensor, count: int) -> Tensor:
-    """Return (count, C): attention over all windows of a query, put together from its windows'; zero without any."""
-    heads = mass.shape[1]
-    by_owner = owner[:, None].expand(-1, heads)
-    most = mass.new_full((count, heads), float("-inf")).scatter_reduce(0, by_owner, mass.detach(), "amax")
-    share = (mass - most[owner]).exp()
-    total = share.new_zeros(count, heads).index_add(0, owner, share)
-    share = (share / total[owner])[..., None].to(seen.dtype)
-    weighted = (seen.unflatten(1, (heads, -1)) * share).flatten(1)
-    return seen.new_zeros(count, seen.shape[1]).index_add(0, owner, weighted)
+def _merge_windows(attended: Tensor, log_sum_exp: Tensor, query: Tensor, count: int) -> Tensor:
+    """Merge attention over single windows into attention over all windows of a query.
+
+    Args:
+        attended: (P, C) attended value of each window.
+        log_sum_exp: (P, heads) of each window's scores.
+        query: (P,) the window's query.
+        count: number of queries.
+
+    Returns:
+        (count, C), zero for queries without a window.
+    """
+    heads = log_sum_exp.shape[1]
+    index = query[:, None].expand(-1, heads)
+    largest = log_sum_exp.new_full((count, heads), float("-inf"))
+    largest = largest.scatter_reduce(0, index, log_sum_exp.detach(), "amax")
+    share = (log_sum_exp - largest[query]).exp()
+    total = share.new_zeros(count, heads).index_add(0, query, share)
+    share = (share / total[query])[..., None].to(attended.dtype)
+    weighted = (attended.unflatten(1, (heads, -1)) * share).flatten(1)
+    return attended.new_zeros(count, attended.shape[1]).index_add(0, query, weighted)
 
 
 def _bev_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Windows:
@@ -142,7 +165,7 @@ def _image_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Wind
 
 
 def window_tokens(cell: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, Tensor]:
-    """Return (P, W) tokens of the windows around (P, 2) cells, and which of them lie inside the grid."""
+    """Return the (P, W) tokens of square windows around (P, 2) cells, and whether they lie inside the grid."""
     steps = torch.arange(window, device=cell.device) - window // 2
     row, column = (cell[:, None] + torch.cartesian_prod(steps, steps)).unbind(-1)
     inside = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])

@@ -1,7 +1,7 @@
-"""Query weights as an additive bias on cross-attention logits, inside windows around the queries.
+"""Windowed attention bias of the query weights: added to cross-attention logits inside windows around the queries.
 
-The bias is never held as a (Q, K) tensor: `WindowBias` keeps each query's cells and weights, and `tiles` groups queries
-that lie close together, so that one small rectangle of tokens covers their windows.
+The bias never exists as a (Q, K) tensor. `WindowBias` holds the cells and weights of the queries; its ``tiles`` group
+neighbouring queries, so that one small rectangle of tokens covers all their windows.
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +16,18 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 _GROUP = 16
-"""Most windows in a tile: fewer read shared tokens more often, more leave places empty."""
+"""Largest number of windows in a tile. Smaller tiles read shared tokens more often; larger ones have empty slots."""
 
 
 class Tiles(NamedTuple):
-    """Windows in groups of up to `_GROUP` that fit one rectangle of R x C tokens.
+    """Groups of up to `_GROUP` windows that fit into one rectangle of R x C tokens.
 
     Indexing every field gives a single tile, whose properties lack the leading dimension.
 
     Attributes:
-        queries: (T, N) int64, flat over the batch; an empty place repeats a query of its tile, with no growth.
+        queries: (T, N) int64, numbered over the batch; an empty slot repeats a query of its tile, with zero growth.
         segment: (T,) int64, index in `TokenLayout.segments`.
-        row_tokens, column_tokens: (T, R) and (T, C) int64, whose sums are the tokens.
+        row_tokens, column_tokens: (T, R) and (T, C) int64; a token's number is the sum of its row's and its column's.
         row_growth: (T, N, R) float32, exp(bias) - 1 in the rows of each query's window; 0 elsewhere.
         column_inside: (T, N, C) float32, 1 in the columns of each query's window; 0 elsewhere.
     """
@@ -41,7 +41,7 @@ class Tiles(NamedTuple):
 
     @property
     def tokens(self) -> Tensor:
-        """(T, R * C) int64, flat over the batch."""
+        """(T, R * C) int64, numbered over the batch."""
         return (self.row_tokens[..., :, None] + self.column_tokens[..., None, :]).flatten(-2)
 
     @property
@@ -52,14 +52,14 @@ class Tiles(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowBias:
-    """What the bias is made of.
+    """Additive attention bias of the queries inside their windows.
 
     Attributes:
-        cells: of the queries.
-        lidar: (B, Q), the bias inside each query's BEV window; 0 where the query has none.
-        cameras: (B, Q, V), the bias inside its window of each camera; 0 where the camera does not see it.
-        layout: of the tokens.
-        bev_window, image_window: edge length in cells, odd; windows are cut at the borders of their grid.
+        cells: cells of the queries.
+        lidar: (B, Q), bias inside the BEV window of each query; 0 for queries outside the BEV grid.
+        cameras: (B, Q, V), bias inside the window of each query in each camera; 0 if the camera does not see the query.
+        layout: layout of the tokens.
+        bev_window, image_window: edge length in cells, odd; the borders of the grid cut windows off.
     """
 
     cells: QueryCells
@@ -71,13 +71,13 @@ class WindowBias:
 
     @cached_property
     def tiles(self) -> tuple[Tiles, Tiles]:
-        """The BEV windows and the image windows. They are the same in every decoder layer, so they are made once."""
+        """Tiles of the BEV windows and of the image windows, computed once for all decoder layers."""
         bev = (self.lidar[..., None], self.cells.bev[:, :, None], self.layout.bev, self.bev_window, 0)
         image = (self.cameras, self.cells.image, self.layout.image, self.image_window, self.layout.bev_tokens)
         return _tiles(*bev, self.layout.total, 0), _tiles(*image, self.layout.total, 1)
 
     def dense(self, queries: slice = slice(None)) -> Tensor:
-        """Return the bias of some queries as (B, Q, K); differentiable in the weights."""
+        """Return the bias of a slice of the queries as (B, Q, K), differentiable in the weights."""
         return torch.stack(
             [
                 torch.cat(
@@ -106,7 +106,7 @@ class WindowBias:
 
 
 def build(cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout, options: AqrOptions) -> WindowBias:
-    """Return the bias of the queries' LiDAR weights (B, Q) and weights by camera (B, Q, V), times the strength."""
+    """Return the bias of LiDAR weights (B, Q) and camera weights (B, Q, V), scaled by ``options.strength``."""
     return WindowBias(
         cells,
         options.strength * torch.where(cells.bev_inside, lidar.float(), 0.0),
@@ -128,7 +128,7 @@ def _dense(cell: Tensor, weight: Tensor, grid: tuple[int, int], window: int) -> 
 def _tiles(
     weights: Tensor, cells: Tensor, grid: tuple[int, int], window: int, first_token: int, total: int, first_segment: int
 ) -> Tiles:
-    """Group the windows of one kind, whose weights are (B, Q, V) and cells (B, Q, V, 2), by where they lie."""
+    """Group windows with weights (B, Q, V) and cells (B, Q, V, 2) by their position in the grid."""
     sample, query, view = weights.nonzero(as_tuple=True)
     weight, cell = weights[sample, query, view], cells[sample, query, view]
     half, edge = window // 2, max(window, 8)
@@ -141,7 +141,7 @@ def _tiles(
     order = key.argsort(stable=True)
     _, counts = torch.unique_consecutive(key[order], return_counts=True)
     rank = torch.arange(len(key), device=key.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    tile = (rank % _GROUP == 0).cumsum(0) - 1  # a new tile begins with every place, and after every full group
+    tile = (rank % _GROUP == 0).cumsum(0) - 1  # a tile begins at each new place and after each full group
     slot = rank % _GROUP
 
     tile_count = int(tile[-1]) + 1 if len(tile) else 0
@@ -152,7 +152,7 @@ def _tiles(
     column = corner[:, 1:] + torch.arange(size[1], device=key.device)
 
     owner = sample * weights.shape[1] + query
-    # An empty place repeats a query of the tile: of another sample's, the scores could exceed their log-sum-exp.
+    # Empty slots repeat a query of the tile, because scores of another sample could exceed their log-sum-exp.
     queries = owner[firsts][:, None].repeat(1, _GROUP)
     queries[tile, slot] = owner[order]
     centre = cell.new_zeros(tile_count, _GROUP, 2)

@@ -1,1 +1,1 @@
-"""Prediction heads and the coding of boxes."""
+"""Prediction heads and box codes."""

@@ -1,4 +1,4 @@
-"""CMT's prediction heads: for every decoder layer and query, class logits and a box code (arXiv:2301.01283)."""
+"""CMT's prediction heads: class logits and a box code for each decoder layer and query (arXiv:2301.01283)."""
 
 from typing import cast
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 _OUTPUTS = {"center": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 _HIDDEN = 64
-# A focal loss starts from a prior of 10 % for every class: -log((1 - 0.1) / 0.1).
+# Prior of 10 % for each class at the start of training with a focal loss: -log((1 - 0.1) / 0.1).
 _CLASS_BIAS = -2.19
 _NORM_EPS = 1e-6
 _REFERENCE_EPS = 1e-5
 
 
 class _GroupLayerNorm(nn.Module):
-    """Scale and shift of a layer norm over each decoder layer's own channels."""
+    """Scale and shift of one layer norm per decoder layer, stored as one tensor each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class _GroupLayerNorm(nn.Module):
 
 
 class _PredictionHead(nn.Sequential):
-    """Convolution over queries, layer norm, ReLU, convolution; each decoder layer has weights of its own.
+    """Convolution over queries, layer norm, ReLU and convolution, with separate weights for each decoder layer.
 
-    The published weights hold the layers' as one grouped convolution's: layer l owns the l-th slice of the channels.
+    As in the published weights, one grouped convolution holds all layers: layer l owns the l-th slice of the channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, kernel_size: int) -> None:
@@ -39,7 +39,7 @@ class _PredictionHead(nn.Sequential):
         )
 
     def layer(self, queries: Tensor, index: int) -> Tensor:
-        """Return (B, Q, out) for the queries (B, Q, C) of one decoder layer."""
+        """Return the outputs (B, Q, out) for the queries (B, Q, C) of one decoder layer."""
         first, norm, _, last = cast(tuple[nn.Conv1d, _GroupLayerNorm, nn.ReLU, nn.Conv1d], tuple(self))
         layers = first.groups
         hidden = _over_queries(queries, first.weight.chunk(layers)[index])
@@ -49,7 +49,7 @@ class _PredictionHead(nn.Sequential):
 
 
 def _over_queries(queries: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve (B, Q, C) along the queries, in the order of their index, with a kernel (out, C, k); (B, Q, out)."""
+    """Convolve queries (B, Q, C) along Q with a kernel (out, C, k); return (B, Q, out)."""
     kernel_size = weight.shape[2]
     if kernel_size > 1:
         padded = F.pad(queries, (0, 0, kernel_size // 2, kernel_size // 2))
@@ -58,14 +58,16 @@ def _over_queries(queries: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
 
 class TaskHeads(nn.ModuleList):
-    """Class logits and boxes of all classes; state dict keys start with ``0.``, the published models' one task.
+    """Class logits and boxes of all classes.
+
+    State dict keys start with ``0.``, the index of the only task of the published models.
 
     Args:
-        channels: of the decoder's queries.
+        channels: channels of the decoder's queries.
         classes: number of classes.
-        layers: decoder layers.
-        point_range: x, y, z minimum and maximum in metres: what reference points in 0..1 span.
-        kernel_size: over neighbouring queries; 1, or 3 in the LiDAR-only model.
+        layers: number of decoder layers.
+        point_range: x, y, z minimum and maximum in metres, the range of reference points in 0..1.
+        kernel_size: kernel size over neighbouring queries: 1, or 3 in the LiDAR-only model.
     """
 
     _lower: Tensor
@@ -90,12 +92,12 @@ class TaskHeads(nn.ModuleList):
     def forward(
         self, decoder_outputs: Tensor, reference_points: Tensor, layers: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """Predict in fp32 whatever the decoder's precision: at 54 m a bf16 coordinate is 25 cm coarse.
+        """Return class logits and boxes, always computed in fp32: at 54 m, bf16 coordinates are 25 cm apart.
 
         Args:
-            decoder_outputs: (L, B, Q, C) of all decoder layers.
+            decoder_outputs: (L, B, Q, C), outputs of all decoder layers.
             reference_points: (B, Q, 3) in 0..1 of the point range.
-            layers: which layers to predict for; each layer's result is the same whichever others are computed.
+            layers: decoder layers to predict for; the layers' results are independent of each other.
 
         Returns:
             class_logits (l, B, Q, classes), and boxes (l, B, Q, 10) as cx, cy, log dx, log dy, cz, log dz, sin yaw,
@@ -111,8 +113,8 @@ class TaskHeads(nn.ModuleList):
     def _predict(self, queries: Tensor, index: int, reference: Tensor) -> tuple[Tensor, Tensor]:
         heads = cast(nn.ModuleDict, self[0])
         output = {name: cast(_PredictionHead, head).layer(queries, index) for name, head in heads.items()}
-        # The published models' quirk: the outputs named center, height and dim were trained, in this order, against
-        # cx, cy, log dx, log dy, cz, log dz. So "height", which is bounded like a z coordinate, is the log of a length.
+        # Quirk of the published models: the outputs center, height and dim were trained, in this order, against cx, cy,
+        # log dx, log dy, cz, log dz. So "height", although bounded like a z coordinate, is the log of a length.
         bounded = torch.cat((output["center"], output["height"]), dim=-1)
         bounded = (bounded + reference).sigmoid() * self._extent + self._lower
         return output["cls_logits"], torch.cat((bounded, output["dim"], output["rot"], output["vel"]), dim=-1)

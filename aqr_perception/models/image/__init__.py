@@ -1,1 +1,1 @@
-"""Image backbones and necks: pictures to feature maps."""
+"""Image backbones and necks: from images to feature maps."""

@@ -1,4 +1,4 @@
-"""Feature pyramids (Lin et al. 2017, https://arxiv.org/abs/1612.03144): whole, and reduced to one level."""
+"""Feature pyramids with all levels or one level (Lin et al. 2017, https://arxiv.org/abs/1612.03144)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from aqr_perception.models.ops.convolution import convolve
 
 
 class _Convolution(nn.Module):
-    # One level more in the keys than a plain convolution's: the published checkpoints have `...0.conv.weight`.
+    # The published checkpoints' keys have an extra level: `...0.conv.weight`.
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
@@ -19,11 +19,14 @@ class _Convolution(nn.Module):
 
 
 class CPFPN(nn.Module):
-    """1x1 convolutions bring all levels to one width, coarse ones are added to finer ones, the finest is smoothed.
+    """Feature pyramid that returns only the finest level.
+
+    1x1 convolutions bring all levels to one width, coarse levels are added to finer ones, and a 3x3 convolution smooths
+    the finest level.
 
     Args:
-        in_channels: of the backbone's levels, finest first.
-        out_channels: of every output.
+        in_channels: channels of the backbone's levels, finest first.
+        out_channels: channels of the output.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int = 256) -> None:
@@ -33,22 +36,23 @@ class CPFPN(nn.Module):
         self.fpn_convs = nn.ModuleList([_Convolution(out_channels, out_channels, 3)])
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return the finest level (N, out_channels, H, W) of the backbone's levels (N, C, H, W), finest first."""
-        return self.fpn_convs[0](self.top_down(levels)[0])
+        """Return the finest level (N, out_channels, H, W) for the backbone's levels (N, C, H, W), finest first."""
+        output: Tensor = self.fpn_convs[0](self.top_down(levels)[0])
+        return output
 
     def top_down(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Return every level before smoothing; the coarser ones of them are the published necks' further outputs."""
+        """Return all levels before smoothing; the coarser ones equal the other outputs of the published necks."""
         return _top_down(self.lateral_convs, levels)
 
 
 class FPN(nn.Module):
-    """As `CPFPN`, but every level is smoothed and returned, followed by coarser ones made of the coarsest.
+    """Feature pyramid that smooths and returns all levels, followed by additional coarser ones.
 
     Args:
-        in_channels: of the backbone's levels, finest first.
-        levels: how many maps come out; every one beyond the backbone's is a 3x3 convolution of stride 2 of the one
-            before, after a ReLU where that one is such a convolution, too.
-        out_channels: of every output.
+        in_channels: channels of the backbone's levels, finest first.
+        levels: number of outputs. Each output beyond the backbone's levels is a 3x3 convolution of stride 2 of the
+            previous output, with a ReLU between two such convolutions.
+        out_channels: channels of each output.
     """
 
     def __init__(self, in_channels: Sequence[int], levels: int, out_channels: int = 256) -> None:
@@ -58,7 +62,7 @@ class FPN(nn.Module):
         self.fpn_convs = nn.ModuleList(_Convolution(out_channels, out_channels, 3, stride) for stride in strides)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return (N, out_channels, H, W) maps, finest first, of the backbone's levels (N, C, H, W), finest first."""
+        """Return (N, out_channels, H, W) maps, finest first, for the backbone's levels (N, C, H, W), finest first."""
         merged = _top_down(self.lateral_convs, levels)
         outputs = [convolution(features) for convolution, features in zip(self.fpn_convs, merged, strict=False)]
         for index in range(len(merged), len(self.fpn_convs)):

@@ -1,4 +1,4 @@
-"""Pretrained weights of the image backbone alone, to start a training from."""
+"""Loading of pretrained weights into the image backbone, as a start for training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,25 +19,24 @@ class _HasPreset(Protocol):
     preset: Preset
 
 
-def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], *, rgb: bool = True) -> int:
-    """Load the image backbone's weights, strictly, and nothing else; on an error the model is left as it was.
+def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) -> int:
+    """Load the weights of the image backbone, strictly; on an error the model stays unchanged.
 
-    A file with keys ``img_backbone.*`` is a detection model of this project or a published one: its backbone is taken
-    as it is. Any other is a backbone: timm's or DINOv2's Vision Transformer (the pyramid on top of it stays as it is),
-    torchvision's ResNet, or a VoVNet; its classifier is left out.
+    A file with keys ``img_backbone.*`` holds a detection model of this project or a published one; its backbone is
+    loaded unchanged. Any other file holds a backbone: timm's or DINOv2's Vision Transformer (its pyramid keeps the
+    model's weights), torchvision's ResNet or a VoVNet. Its classifier is ignored.
 
-    Such backbones are trained on RGB pictures, and most models here look at BGR: the colours of the first convolution's
-    kernels are turned round. Mean and deviation must be those of the backbone's training: set ``image.mean`` and
-    ``image.std`` of the preset, in BGR order. The presets' own are ImageNet's, which DINOv2 and torchvision have; the
-    "augreg" Vision Transformers of timm have 127.5 for all.
+    Such backbones are trained on RGB images, but most models here use BGR: then the channels of the first convolution's
+    kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to those of the backbone's
+    training. The presets' values are ImageNet's, which DINOv2 and torchvision use; timm's "augreg" Vision Transformers
+    use 127.5 for all.
 
     Args:
-        model: one with cameras.
-        source: as in `checkpoint.load_checkpoint`.
-        rgb: whether the backbone was trained on RGB; not looked at for a detection model's file.
+        model: a model with cameras.
+        source: see `checkpoint.load_checkpoint`.
 
     Returns:
-        How many tensors were loaded.
+        Number of loaded tensors.
 
     Raises:
         CheckpointError: the file cannot be read, keys are missing, surplus or misshapen, or the model has no cameras.
@@ -46,7 +45,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], 
     backbone = getattr(model, "img_backbone", None)
     if not isinstance(backbone, nn.Module):
         raise CheckpointError(
-            f"{name}: the preset {model.preset.name!r} has no image backbone to load it into; choose one with 'image'"
+            f"{name}: cannot be loaded, because the preset {model.preset.name!r} has no image backbone; choose a "
+            "preset with 'image'"
         )
     if any(key.startswith(_PREFIX) for key in found):
         return _load(backbone, name, {k.removeprefix(_PREFIX): v for k, v in found.items() if k.startswith(_PREFIX)})
@@ -55,8 +55,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor], 
         found = convert_vit_weights(name, found, network.state_dict())
     else:
         found = {key: tensor for key, tensor in found.items() if not key.startswith(_CLASSIFIER)}
-    sees_rgb = getattr(model.preset.options, "rgb", False)
-    if rgb != sees_rgb:
+    model_uses_rgb = getattr(model.preset.options, "rgb", False)
+    if not model_uses_rgb:
         first = _first_kernel(network)
         found = {key: tensor.flip(1) if key == first else tensor for key, tensor in found.items()}
     return _load(network, name, found)
@@ -69,5 +69,5 @@ def _load(network: nn.Module, name: str, weights: Mapping[str, Tensor]) -> int:
 
 
 def _first_kernel(network: nn.Module) -> str:
-    """Return the key of the convolution that looks at the pictures."""
+    """Return the key of the first convolution's kernel."""
     return next(f"{key}.weight" for key, module in network.named_modules() if isinstance(module, nn.Conv2d))

@@ -1,4 +1,4 @@
-"""The simple feature pyramid of plain backbones: all levels from the last map (ViTDet, arXiv:2203.16527)."""
+"""Simple feature pyramid of plain backbones: all levels from the last map (ViTDet, arXiv:2203.16527)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from aqr_perception.models.image.vit_blocks import layer_norm
 
 
 class ChannelNorm(nn.Module):
-    """A layer norm over the channels of every cell."""
+    """Layer norm over the channels of each cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -15,16 +15,17 @@ class ChannelNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (N, C, H, W) for (N, C, H, W) features, channels last in memory."""
-        return self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normalised: Tensor = self.norm(features.permute(0, 2, 3, 1))
+        return normalised.permute(0, 3, 1, 2)
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """Makes maps of strides 8, 16 and 32 from one of stride 16, independently of each other.
+    """Independent maps of strides 8, 16 and 32 from one map of stride 16.
 
     Args:
-        in_channels: of the map of stride 16.
-        stages: which maps `forward` returns, ascending: 2, 3 and 4 are strides 8, 16 and 32, as a ResNet's are.
-        out_channels: of every output.
+        in_channels: channels of the map of stride 16.
+        stages: maps to return, ascending: 2, 3 and 4 are strides 8, 16 and 32, as in a ResNet.
+        out_channels: channels of each output.
     """
 
     def __init__(self, in_channels: int, stages: tuple[int, ...] = (2, 3, 4), out_channels: int = 256) -> None:
@@ -34,12 +35,12 @@ class SimpleFeaturePyramid(nn.Module):
         self.levels = nn.ModuleList(_level(stage, in_channels, out_channels) for stage in stages)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return (N, out_channels, H', W') maps, finest first, of a (N, C, H, W) map; odd sizes are rounded up."""
+        """Return (N, out_channels, H', W') maps, finest first, of an (N, C, H, W) map; odd sizes are rounded up."""
         return tuple(level(features) for level in self.levels)
 
 
 class _HalveResolution(nn.Module):
-    # A row or column that is left over makes a cell of its own, as in the other backbones.
+    # ceil_mode as in the other backbones: an odd last row or column becomes a cell.
     def forward(self, features: Tensor) -> Tensor:
         return F.max_pool2d(features, 2, ceil_mode=True)
 

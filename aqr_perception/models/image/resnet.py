@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), with deformable convolutions where asked for."""
+"""ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), optionally with deformable convolutions."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from aqr_perception.models.ops.convolution import convolve
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (ResNet-18)."""
+    """Two 3x3 convolutions with a shortcut (ResNet-18)."""
 
     expansion = 1
 
@@ -30,11 +30,11 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution and a shortcut (ResNet-50 and deeper).
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (ResNet-50 and deeper).
 
     Args:
-        deformable: whether the 3x3 convolution is a deformable one.
-        stride_first: whether the stride is on the first convolution, as in Caffe, instead of on the 3x3 one.
+        deformable: whether the 3x3 convolution is deformable.
+        stride_first: whether the first convolution is strided, as in Caffe, instead of the 3x3 one.
     """
 
     expansion = 4
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2: nn.Conv2d | DeformableConvolution = (
-            DeformableConvolution(channels, channels, 3, second)
+            DeformableConvolution(channels, channels, second)
             if deformable
             else nn.Conv2d(channels, channels, 3, second, padding=1, bias=False)
         )
@@ -87,14 +87,14 @@ _LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, i
 
 
 class ResNet(nn.Module):
-    """The backbone without its classifier; parameter names as in torchvision and mmdet.
+    """ResNet without its classifier. Parameter names follow torchvision and mmdet.
 
     Args:
         depth: 18, 50 or 101.
-        out_stages: which of the stages 1 to 4 (strides 4, 8, 16, 32) `forward` returns, ascending.
-        deformable_stages: the stages whose 3x3 convolutions are deformable ones; none with depth 18.
+        out_stages: stages to return, ascending: 1 to 4 are strides 4, 8, 16, 32.
+        deformable_stages: stages with deformable 3x3 convolutions; none with depth 18.
         stride_first: see `Bottleneck`.
-        width: channels of the first stage; 64 as published.
+        width: channels of the first stage; 64 in the published models.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the asked-for stages' feature maps of (N, 3, H, W) normalised images, channels last in memory."""
+        """Return the feature maps of `out_stages` for (N, 3, H, W) normalised images, channels last in memory."""
         last = self.out_stages[-1]
         *early, features = view_by_view(self, lambda view: self._early_stages(view, min(last, 2)), images)
         *late, _ = self._stages(features, range(3, last + 1))
@@ -143,11 +143,11 @@ class ResNet(nn.Module):
         return self._stages(F.max_pool2d(features, 3, stride=2, padding=1), range(1, last + 1))
 
     def _stages(self, features: Tensor, stages: range) -> tuple[Tensor, ...]:
-        """Return those stages' maps that are asked for, then what comes out of the last one."""
+        """Return the maps of those stages that are in `out_stages`, followed by the output of the last stage."""
         outputs = []
         for stage in stages:
-            # A stage's first block has a shortcut convolution of its own (in ResNet-18's first stage the features are
-            # no output), so no block writes its residual into a map that is returned.
+            # `convolve` overwrites residuals, but no returned map: the first block of a stage has a shortcut
+            # convolution, except in ResNet-18's first stage, whose input is not returned.
             features = self.get_submodule(f"layer{stage}")(features)
             if stage in self.out_stages:
                 outputs.append(features)

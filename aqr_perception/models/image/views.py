@@ -1,4 +1,4 @@
-"""How a backbone goes through a batch of images."""
+"""Evaluation of a backbone's early stages image by image, to save memory traffic on CPUs."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 def view_by_view(
     backbone: nn.Module, stages: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return stages(images) for (N, 3, H, W) images: image by image for inference on a CPU, otherwise at once.
+    """Return stages(images) for (N, 3, H, W) images, image by image for inference on a CPU, otherwise in one batch.
 
-    For a backbone's early stages, whose maps are large. One image's are small enough that the allocator hands the same,
-    already mapped memory to layer after layer; a batch's are fetched from and returned to the system every time, and
-    page faults then cost as much as the arithmetic. Small, deep maps are better computed together: they share weights.
+    It serves a backbone's early stages, whose maps are large. The allocator reuses mapped memory for the maps of one
+    image, but returns the maps of a batch to the system after each layer; then page faults cost as much time as the
+    arithmetic. Small, deep maps are faster in one batch, because the images share the weights.
     """
-    # A norm in training mode takes its statistics over the whole batch.
-    trains = torch.is_grad_enabled() or any(module.training for module in backbone.modules())
-    if trains or images.device.type != "cpu" or len(images) < 2:
+    # Norms in training mode need the statistics of the whole batch.
+    training = torch.is_grad_enabled() or any(module.training for module in backbone.modules())
+    if training or images.device.type != "cpu" or len(images) < 2:
         return stages(images)
     return tuple(torch.cat(levels) for levels in zip(*map(stages, images.split(1)), strict=True))

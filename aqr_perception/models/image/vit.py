@@ -12,11 +12,11 @@ from aqr_perception.models.image.views import view_by_view
 from aqr_perception.models.image.vit_blocks import Block, TokenGrid, layer_norm
 
 PATCH = 16
-"""Side of a patch in pixels: DINOv2's 14 would give strides that no other backbone has."""
+"""Side of a patch in pixels. DINOv2's 14 would give other strides than those of the other backbones."""
 
 
 class VitSize(NamedTuple):
-    """Width, blocks and heads of a Vision Transformer."""
+    """Width, number of blocks and number of heads of a Vision Transformer."""
 
     channels: int
     depth: int
@@ -29,35 +29,36 @@ VIT_SIZES = {
     "vit_base": VitSize(768, 12, 12),
     "vit_large": VitSize(1024, 24, 16),
 }
-"""By the names that timm and DINOv2 share; the tiny one is timm's alone."""
+"""Name, as in timm and DINOv2, -> size; only timm has the tiny one."""
 
 
 class PatchEmbedding(nn.Module):
-    """One token for every patch of 16 x 16 pixels."""
+    """Embedding of patches of 16 x 16 pixels as tokens."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, channels, PATCH, stride=PATCH)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (N, C, H / 16, W / 16) of (N, 3, H, W) images.
+        """Return (N, C, H / 16, W / 16) for (N, 3, H, W) images.
 
         Raises:
-            ValueError: the images hold no whole number of patches.
+            ValueError: the image size is not a multiple of the patch size.
         """
         height, width = images.shape[-2:]
         if height % PATCH or width % PATCH:
             raise ValueError(
-                f"images are {width} x {height} pixels, but a Vision Transformer needs multiples of {PATCH}: choose "
-                "another image.size in the preset"
+                f"images are {width} x {height} pixels, but must be multiples of {PATCH} for a Vision Transformer; "
+                "change image.size in the preset"
             )
-        return self.proj(images)
+        patches: Tensor = self.proj(images)
+        return patches
 
 
 def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return (1, C, rows, columns) position embeddings of another grid, the very same ones where it is theirs.
+    """Return (1, C, rows, columns) position embeddings interpolated to a grid, unchanged if it is their own.
 
-    Bicubic and anti-aliased, in float32, as timm does it.
+    The interpolation is bicubic with anti-aliasing, in float32, as in timm.
     """
     if positions.shape[-2:] == grid:
         return positions
@@ -66,17 +67,17 @@ def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class VisionTransformer(nn.Module):
-    """Images to one feature vector a patch, normalised, without a classifier.
+    """Vision Transformer without a classifier: one normalised feature vector per patch.
 
-    The class token and the registers (Darcet et al. 2023, https://arxiv.org/abs/2309.16588) have a fixed place, so
-    their position embedding is part of themselves; files that hold it apart are converted when they are loaded.
+    The position embeddings of the class token and of the registers (Darcet et al. 2023,
+    https://arxiv.org/abs/2309.16588) are part of these tokens; loading converts files that store them separately.
 
     Args:
-        size: width, blocks and heads.
-        options: everything else.
+        size: width, number of blocks and number of heads.
+        options: all other options.
 
     Raises:
-        ValueError: there is a window, and more blocks are to have global attention than there are.
+        ValueError: windows are used, and more blocks shall have global attention than exist.
     """
 
     cls_token: nn.Parameter | None
@@ -95,16 +96,16 @@ class VisionTransformer(nn.Module):
         self.reg_token = nn.Parameter(torch.zeros(1, options.registers, channels)) if options.registers else None
         self._side = options.positions
         self.pos_embed = nn.Parameter(torch.zeros(1, options.positions**2, channels))
-        # Global attention comes last in equal groups of blocks (Li et al. 2022, ViTDet).
-        whole = {(index + 1) * depth // options.global_blocks - 1 for index in range(options.global_blocks)}
+        # The last block of each of several equal groups has global attention (Li et al. 2022, ViTDet).
+        global_blocks = {(index + 1) * depth // options.global_blocks - 1 for index in range(options.global_blocks)}
         self.blocks = nn.ModuleList(
             Block(
                 channels,
                 heads,
                 options.norm,
                 options.layer_scale,
-                options.drop_path * index / max(depth - 1, 1),  # the deeper, the more often
-                0 if index in whole else options.window,
+                options.drop_path * index / max(depth - 1, 1),  # deeper blocks are dropped more often
+                0 if index in global_blocks else options.window,
             )
             for index in range(depth)
         )
@@ -132,23 +133,30 @@ class VisionTransformer(nn.Module):
         features = torch.cat((*tokens, patches.flatten(2).transpose(1, 2)), dim=1)
         for block in self.blocks:
             features = block(features, TokenGrid(prefix, rows, columns))
-        return self.norm(features[:, prefix:]).transpose(1, 2).unflatten(2, (rows, columns))
+        normalised: Tensor = self.norm(features[:, prefix:])
+        return _to_map(normalised.transpose(1, 2), (rows, columns))
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Return (1, C, rows, columns) position embeddings of a grid's patches."""
-        return resample_positions(self.pos_embed.transpose(1, 2).unflatten(2, (self._side, self._side)), grid)
+        """Return (1, C, rows, columns) position embeddings of the patches of a grid."""
+        return resample_positions(_to_map(self.pos_embed.transpose(1, 2), (self._side, self._side)), grid)
+
+
+def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return (N, C, rows, columns) for (N, C, rows * columns) tokens."""
+    features: Tensor = tokens.unflatten(2, grid)
+    return features
 
 
 class VitBackbone(nn.Module):
-    """A Vision Transformer under a simple feature pyramid: the feature maps that other backbones give.
+    """Vision Transformer with a simple feature pyramid, for maps with the strides of the other backbones.
 
     Attributes:
-        out_channels: of every map.
+        out_channels: channels of each map.
 
     Args:
-        size: width, blocks and heads of the transformer.
-        options: everything else.
-        stages: which maps `forward` returns, ascending: 2, 3 and 4 are strides 8, 16 and 32.
+        size: width, number of blocks and number of heads of the transformer.
+        options: all other options.
+        stages: maps to return, ascending: 2, 3 and 4 are strides 8, 16 and 32.
     """
 
     def __init__(self, size: VitSize, options: VitOptions, stages: tuple[int, ...] = (3, 4)) -> None:
@@ -158,5 +166,5 @@ class VitBackbone(nn.Module):
         self.out_channels = (options.pyramid_channels,) * len(stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the asked-for maps (N, pyramid channels, H / stride, W / stride) of (N, 3, H, W) normalised images."""
+        """Return the maps (N, pyramid channels, H / stride, W / stride) of (N, 3, H, W) normalised images."""
         return view_by_view(self, lambda view: self.pyramid(self.vit(view)), images)

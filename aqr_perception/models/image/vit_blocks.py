@@ -1,6 +1,6 @@
-"""The blocks of a Vision Transformer: global and windowed attention, layer scale, stochastic depth.
+"""Blocks of a Vision Transformer: global and windowed attention, layer scale, stochastic depth.
 
-Parameter names follow timm's and DINOv2's, which agree.
+Parameter names follow timm and DINOv2.
 """
 
 from math import ceil
@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_NORM_EPS = 1e-6  # both libraries'; LayerNorm's own default is ten times that
+_NORM_EPS = 1e-6  # as in timm and DINOv2; the default of LayerNorm is ten times larger
 
 
 class TokenGrid(NamedTuple):
-    """How the tokens (N, prefix + rows * columns, C) of an image lie.
+    """Layout of an image's tokens (N, prefix + rows * columns, C).
 
     Attributes:
-        prefix: class and register tokens, which come first.
-        rows, columns: of the patches, which follow row by row.
+        prefix: number of class and register tokens, which come first.
+        rows, columns: size of the grid of patches, which follow row by row.
     """
 
     prefix: int
@@ -29,12 +29,13 @@ class TokenGrid(NamedTuple):
 class Attention(nn.Module):
     """Multi-head self-attention (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929).
 
-    With a window, a patch looks at its window's patches and at the class and register tokens alone, while these look
-    at everything; one window over the whole image is global attention. Where the window does not divide the image, the
-    windows are made smaller until they fit most evenly, and what still hangs over is masked.
+    With windows, a patch attends to the patches of its window and to the class and register tokens, which attend to all
+    tokens. If the window size does not divide the image, windows shrink until they fit as evenly as possible, and cells
+    beyond the image are masked.
 
     Args:
-        channels, heads: of the tokens; channels is a multiple of heads.
+        channels: channels of the tokens, a multiple of ``heads``.
+        heads: number of attention heads.
         window: largest side of a window in patches; 0 for global attention.
     """
 
@@ -51,55 +52,58 @@ class Attention(nn.Module):
             mixed = _windowed_attention(query, key, value, grid, self.window)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        output: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return output
 
 
 def _windowed_attention(query: Tensor, key: Tensor, value: Tensor, grid: TokenGrid, window: int) -> Tensor:
-    """Return (N, heads, L, d) for queries, keys and values shaped so."""
+    """Return (N, heads, L, d) for queries, keys and values (N, heads, L, d)."""
     images = len(query)
     sides = _even_side(grid.rows, window), _even_side(grid.columns, window)
     patches = [_partition(tensor[:, :, grid.prefix :], grid, sides) for tensor in (query, key, value)]
     windows = len(patches[0]) // images
 
-    def beside_every_window(tensor: Tensor, parts: Tensor) -> Tensor:
+    def with_prefix(tensor: Tensor, parts: Tensor) -> Tensor:
         return torch.cat((tensor[:, :, : grid.prefix].repeat_interleave(windows, dim=0), parts), dim=2)
 
     mask = None
     if grid.rows % sides[0] or grid.columns % sides[1]:
         real = _partition(query.new_ones(1, 1, grid.rows * grid.columns, 1), grid, sides)[..., 0] > 0
-        # (N * windows, 1, 1, keys). No window lies outside altogether, so no row of the softmax is empty.
+        # (N * windows, 1, 1, keys). No window lies completely outside the image, so no row of the softmax is empty.
         mask = F.pad(real, (grid.prefix, 0), value=True).repeat(images, 1, 1)[:, :, None]
     mixed = F.scaled_dot_product_attention(
-        patches[0], beside_every_window(key, patches[1]), beside_every_window(value, patches[2]), attn_mask=mask
+        patches[0], with_prefix(key, patches[1]), with_prefix(value, patches[2]), attn_mask=mask
     )
-    whole = _merge(mixed, images, grid, sides)
+    patches_output = _merge(mixed, images, grid, sides)
     if not grid.prefix:
-        return whole
-    return torch.cat((F.scaled_dot_product_attention(query[:, :, : grid.prefix], key, value), whole), dim=2)
+        return patches_output
+    return torch.cat((F.scaled_dot_product_attention(query[:, :, : grid.prefix], key, value), patches_output), dim=2)
 
 
 def _even_side(length: int, window: int) -> int:
+    """Return the smallest side of windows that cover a length with as few windows as sides of ``window`` would."""
     return ceil(length / ceil(length / window))
 
 
 def _partition(patches: Tensor, grid: TokenGrid, sides: tuple[int, int]) -> Tensor:
-    """Return (N * windows, heads, rows * columns of a window, d) of (N, heads, rows * columns, d), padded by zeros."""
+    """Return (N * windows, heads, cells of a window, d) for (N, heads, rows * columns, d), padded with zeros."""
     padding = (0, 0, 0, -grid.columns % sides[1], 0, -grid.rows % sides[0])
     padded = F.pad(patches.unflatten(2, (grid.rows, grid.columns)), padding)
     split = padded.unflatten(3, (-1, sides[1])).unflatten(2, (-1, sides[0]))  # N, heads, down, h, across, w, d
-    return split.permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, patches.shape[1], sides[0] * sides[1], patches.shape[-1])
+    by_window: Tensor = split.permute(0, 2, 4, 1, 3, 5, 6)
+    return by_window.reshape(-1, patches.shape[1], sides[0] * sides[1], patches.shape[-1])
 
 
 def _merge(windows: Tensor, images: int, grid: TokenGrid, sides: tuple[int, int]) -> Tensor:
     """Undo `_partition`."""
     down, across = ceil(grid.rows / sides[0]), ceil(grid.columns / sides[1])
     split = windows.unflatten(2, sides).unflatten(0, (images, down, across))  # N, down, across, heads, h, w, d
-    padded = split.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
+    padded: Tensor = split.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
     return padded[:, :, : grid.rows, : grid.columns].flatten(2, 3)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between, four times as wide inside."""
+    """Two linear layers with a GELU between them and four times as many hidden channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,11 +112,12 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (N, L, C) for (N, L, C) tokens."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        output: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        return output
 
 
 class LayerScale(nn.Module):
-    """A learned factor for every channel (Touvron et al. 2021, https://arxiv.org/abs/2103.17239)."""
+    """Learned factor per channel (Touvron et al. 2021, https://arxiv.org/abs/2103.17239)."""
 
     def __init__(self, channels: int, initial: float) -> None:
         super().__init__()
@@ -124,10 +129,10 @@ class LayerScale(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leaves a residual out in training, image by image (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
+    """Random removal of residuals in training, per image (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
 
     Args:
-        rate: share of the images whose residual is left out. The others' is raised, so that the mean stays.
+        rate: probability that an image's residual is removed. The other residuals are scaled up to preserve the mean.
     """
 
     def __init__(self, rate: float) -> None:
@@ -135,22 +140,22 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, residual: Tensor) -> Tensor:
-        """Return (N, L, C) for a residual (N, L, C); the very same tensor in evaluation."""
+        """Return (N, L, C) for a residual (N, L, C); in evaluation mode, the residual itself."""
         if not self.training or self.rate == 0:
             return residual
-        kept = torch.full((len(residual), 1, 1), 1 - self.rate, device=residual.device).bernoulli() / (1 - self.rate)
-        return residual * kept.to(residual.dtype)
+        keep = torch.full((len(residual), 1, 1), 1 - self.rate, device=residual.device).bernoulli()
+        return residual * (keep / (1 - self.rate)).to(residual.dtype)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each a residual.
+    """Attention and feed-forward layers, each with a residual connection.
 
     Args:
-        channels, heads: of the tokens.
-        norm: ``pre``: residual = scale(layer(norm(x))), as timm and DINOv2 have it; ``post``: residual =
-            norm(layer(x)), as in Swin v2 (Liu et al. 2021, https://arxiv.org/abs/2111.09883) and timm's ResPostBlock,
-            where the norm's own weight is the layer scale.
-        layer_scale: initial factor of the residuals; 0 for none.
+        channels, heads: see `Attention`.
+        norm: ``pre``: residual = scale(layer(norm(x))), as in timm and DINOv2; ``post``: residual = norm(layer(x)), as
+            in Swin v2 (Liu et al. 2021, https://arxiv.org/abs/2111.09883) and timm's ResPostBlock, where the weight of
+            the norm is the layer scale.
+        layer_scale: initial factor of the residuals; 0 for no layer scale.
         drop: rate of stochastic depth.
         window: see `Attention`.
     """
@@ -181,11 +186,13 @@ class Block(nn.Module):
         """Return (N, L, C) for (N, L, C) tokens."""
         if self.pre_norm:
             tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), grid)))
-            return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
-        tokens = tokens + self.drop_path(self.norm1(self.attn(tokens, grid)))
-        return tokens + self.drop_path(self.norm2(self.mlp(tokens)))
+            residual: Tensor = self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
+        else:
+            tokens = tokens + self.drop_path(self.norm1(self.attn(tokens, grid)))
+            residual = self.drop_path(self.norm2(self.mlp(tokens)))
+        return tokens + residual
 
 
 def layer_norm(channels: int) -> nn.LayerNorm:
-    """Return the norm over channels that Vision Transformers are trained with."""
+    """Return the layer norm of Vision Transformers."""
     return nn.LayerNorm(channels, eps=_NORM_EPS)

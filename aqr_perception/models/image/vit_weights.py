@@ -1,4 +1,4 @@
-"""timm's and DINOv2's Vision Transformer weights as this project's."""
+"""Conversion of timm's and DINOv2's Vision Transformer weights."""
 
 import re
 from collections.abc import Mapping
@@ -13,29 +13,29 @@ from aqr_perception.models.weights.checkpoint import CheckpointError
 
 _PATCH_KERNEL = "patch_embed.proj.weight"
 _UNUSED = re.compile(r"mask_token$|head\.|pre_logits\.")
-"""Keys for masked training and classification."""
+"""Keys that serve masked training and classification only."""
 
 _CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")
-"""DINOv2's training numbers a block twice: its chunk, then the block itself."""
+"""DINOv2's training checkpoints number each block twice: by chunk and by block."""
 
 
 def convert_vit_weights(name: str, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under the keys and in the shapes of `vit.VisionTransformer`.
+    """Return weights with the keys and shapes of `vit.VisionTransformer`.
 
-    Both libraries' keys agree but for the registers (``reg_token`` in timm, ``register_tokens`` in DINOv2). Positions
-    of class and register tokens, where the file has them, are added to the tokens; those of the patches and the patch
-    kernel are interpolated to the model's (DINOv2's 14 pixels become 16). A model with layer scale takes a file without
-    it: factors of 1 change nothing. What is for masked training and classification alone is left out.
+    The keys of both libraries agree, except for the registers: ``reg_token`` in timm, ``register_tokens`` in DINOv2.
+    Position embeddings of the class and register tokens are added to these tokens. Position embeddings and kernel of
+    the patches are interpolated to the model's size (DINOv2's 14 pixels become 16). If the model has layer scale and
+    the file has none, all factors become 1. Weights for masked training and classification are ignored.
 
     Args:
-        name: of the file, for messages.
-        found: timm's or DINOv2's state dict, or one of `vit.VisionTransformer`. Whether its blocks normalise before or
-            after a layer is not to be seen in it; `vit.norm` in the preset must be right.
-        needed: the state dict of the model.
+        name: name of the file, for messages.
+        found: state dict of timm, DINOv2 or `vit.VisionTransformer`. It does not reveal whether blocks normalise before
+            or after a layer; the preset's ``image.vit.norm`` must be correct.
+        needed: state dict of the model.
 
     Raises:
-        CheckpointError: class token, registers or layer scale do not fit the model, or the position embedding is of no
-            square image. Keys and shapes in general are not checked here.
+        CheckpointError: class token, registers or layer scale do not fit the model, or the position embedding does not
+            belong to a square image. Other keys and shapes are not checked.
     """
     weights = {
         _CHUNKED.sub(r"blocks.\1.", key).replace("register_tokens", "reg_token"): tensor
@@ -47,39 +47,40 @@ def convert_vit_weights(name: str, found: Mapping[str, Tensor], needed: Mapping[
     if not any(key.endswith(".gamma") for key in weights):
         weights |= scales
     if "pos_embed" in weights:
-        _place(name, weights, isqrt(needed["pos_embed"].shape[1]))
+        _convert_positions(name, weights, isqrt(needed["pos_embed"].shape[1]))
     if _PATCH_KERNEL in weights:
         weights[_PATCH_KERNEL] = resample_patches(weights[_PATCH_KERNEL], PATCH)
     return weights
 
 
 def resample_patches(kernel: Tensor, size: int) -> Tensor:
-    """Return the (C, 3, size, size) patch kernel that gives enlarged patches the tokens the smaller ones had.
+    """Return a (C, 3, size, size) patch kernel that maps resized patches to the tokens of the original ones.
 
-    With B the bicubic enlargement of a patch x, <w', B x> = <w, x> for every x where w' = pinv(B)^T w (Beyer et al.
-    2022, https://arxiv.org/abs/2212.08013, section 3.4). Exact for larger patches, least squares for smaller ones.
+    With the bicubic resizing B of a patch x, <w', B x> = <w, x> for all x if w' = pinv(B)^T w (Beyer et al. 2022,
+    https://arxiv.org/abs/2212.08013, section 3.4). Exact for larger patches, least squares for smaller ones.
     """
     side = kernel.shape[-1]
     if kernel.dim() != 4 or kernel.shape[-2:] == (size, size):
         return kernel
     unit_patches = torch.eye(side * side).unflatten(1, (1, side, side))
-    enlarged = F.interpolate(unit_patches, (size, size), mode="bicubic", antialias=True).flatten(1)
-    resampled = kernel.float().flatten(2) @ torch.linalg.pinv(enlarged).T
-    return resampled.unflatten(2, (size, size)).to(kernel.dtype)
+    resize = F.interpolate(unit_patches, (size, size), mode="bicubic", antialias=True).flatten(1)
+    resampled = kernel.float().flatten(2) @ torch.linalg.pinv(resize).T
+    converted: Tensor = resampled.unflatten(2, (size, size)).to(kernel.dtype)
+    return converted
 
 
-def _place(name: str, weights: dict[str, Tensor], side: int) -> None:
-    """Add the positions of class and register tokens to these, and bring the patches' to side * side."""
+def _convert_positions(name: str, weights: dict[str, Tensor], side: int) -> None:
+    """Add the positions of class and register tokens to these tokens, and resample the patches' to side x side."""
     positions = weights["pos_embed"]
     tokens = [key for key in ("cls_token", "reg_token") if key in weights]
-    # What comes before the patches' positions: nothing (DeiT III, timm's registers), the class token's, or all.
-    counts = [sum(weights[key].shape[1] for key in tokens[:placed]) for placed in range(len(tokens) + 1)]
+    # Before the patches' positions come none (DeiT III, timm with registers), the class token's, or all tokens'.
+    counts = [sum(weights[key].shape[1] for key in tokens[:number]) for number in range(len(tokens) + 1)]
     total = positions.shape[1]
     prefix = next((count for count in counts if 0 < total - count == isqrt(total - count) ** 2), None)
     if prefix is None:
         raise CheckpointError(
-            f"{name}: pos_embed has {total} positions, needed those of a square image and of some or none of {tokens}; "
-            "convert it with the library that it comes from, at a square image size",
+            f"{name}: pos_embed has {total} positions, needed those of a square image and of none or some of {tokens}; "
+            "export it for a square image size with the library that it comes from",
             misfits=("pos_embed",),
         )
     first = 0
@@ -95,7 +96,7 @@ def _place(name: str, weights: dict[str, Tensor], side: int) -> None:
 
 
 def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
-    """Refuse what an entry of the preset would mend, naming it."""
+    """Raise an error that names the preset's option to change if class token, registers or layer scale do not fit."""
     registers = [state["reg_token"].shape[1] if "reg_token" in state else 0 for state in (weights, needed)]
     if registers[0] != registers[1]:
         raise CheckpointError(
@@ -105,9 +106,9 @@ def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[s
         )
     class_token = "cls_token" in weights
     if class_token != ("cls_token" in needed):
-        found, has = ("a", "none") if class_token else ("no", "one")
+        in_file, in_model = ("a", "none") if class_token else ("no", "one")
         raise CheckpointError(
-            f"{name}: has {found} class token, the model {has}; set image.vit.class_token to "
+            f"{name}: has {in_file} class token, the model {in_model}; set image.vit.class_token to "
             f"{str(class_token).lower()} in the preset",
             misfits=("cls_token",),
         )

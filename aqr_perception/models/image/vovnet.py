@@ -1,4 +1,4 @@
-"""VoVNet V-99 with effective squeeze-and-excitation (Lee & Park 2020, https://arxiv.org/abs/1911.06667)."""
+"""VoVNet V-99 with effective squeeze-and-excitation (Lee and Park 2020, https://arxiv.org/abs/1911.06667)."""
 
 from collections import OrderedDict
 from typing import cast
@@ -12,7 +12,7 @@ from aqr_perception.models.ops.convolution import convolve
 
 
 class _ConvolutionNorm(nn.Module):
-    """Convolution, batch norm and ReLU under the published checkpoints' names, which carry the place in the network."""
+    """Convolution, batch norm and ReLU. As in the published checkpoints, names include the position in the network."""
 
     def __init__(self, in_channels: int, out_channels: int, name: str, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _ConvolutionNorm(nn.Module):
 
 
 class _Stem(nn.Module):
-    """Three 3x3 convolutions to stride 4; their modules share one namespace."""
+    """Three 3x3 convolutions to stride 4. As in the published checkpoints, all modules are direct children."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,22 +44,23 @@ class _Stem(nn.Module):
 
 
 class EffectiveSqueezeExcitation(nn.Module):
-    """Scales each channel by a hard sigmoid, relu6(x + 3) / 6, of one linear map of all channels' means."""
+    """Channel-wise scaling by a hard sigmoid, relu6(x + 3) / 6, of a linear map of the channel means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc = nn.Conv2d(channels, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the (N, C, 1, 1) factors for (N, C, H, W) features."""
         return F.hardsigmoid(self.fc(features.mean((2, 3), keepdim=True)))
 
 
 class OneShotAggregation(nn.Module):
-    """Five 3x3 convolutions in a row; the input and all their outputs are concatenated and mixed by a 1x1 convolution.
+    """Five successive 3x3 convolutions and a 1x1 convolution of the concatenated input and outputs.
 
     Args:
-        in_channels, channels, out_channels: of the input, of the 3x3 convolutions and of the output.
-        name: the block's name, part of the parameters' names.
+        in_channels, channels, out_channels: channels of the input, of the 3x3 convolutions and of the output.
+        name: name of the block, part of the parameters' names.
         identity: whether the input is added to the output.
     """
 
@@ -73,22 +74,23 @@ class OneShotAggregation(nn.Module):
         self.ese = EffectiveSqueezeExcitation(out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for (N, in_channels, H, W) features."""
         collected = [features]
         for layer in self.layers:
             collected.append(layer(collected[-1]))
-        mixed = self.concat(torch.cat(collected, dim=1))
-        excitation = self.ese(mixed)
+        mixed: Tensor = self.concat(torch.cat(collected, dim=1))
+        excitation: Tensor = self.ese(mixed)
         if not self.identity:
             return mixed * excitation
         return torch.addcmul(features, mixed, excitation)
 
 
-# Of stages 2 to 5: channels of the 3x3 convolutions, of the output, and number of blocks.
 _STAGES = ((128, 256, 1), (160, 512, 3), (192, 768, 9), (224, 1024, 3))
+"""Stages 2 to 5: channels of the 3x3 convolutions, channels of the output, and number of blocks."""
 
 
 class VoVNet(nn.Module):
-    """V-99-eSE as in CMT and PETR; returns stages 4 and 5 (strides 16 and 32, 768 and 1024 channels)."""
+    """VoVNet-99-eSE, as in CMT and PETR, with outputs of stages 4 and 5 (strides 16 and 32, 768 and 1024 channels)."""
 
     out_channels = (768, 1024)
     stage2: nn.Sequential
@@ -103,7 +105,7 @@ class VoVNet(nn.Module):
         for stage, (channels, out_channels, blocks) in enumerate(_STAGES, start=2):
             layers: OrderedDict[str, nn.Module] = OrderedDict()
             if stage > 2:
-                # ceil_mode: an odd row or column at the border gets a cell of its own.
+                # ceil_mode: an odd last row or column becomes a cell.
                 layers["Pooling"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)
             for block in range(blocks):
                 name = f"OSA{stage}_{block + 1}"

@@ -1,1 +1,1 @@
-"""Operations made fast; their results are those of the plain ones."""
+"""Faster implementations of standard operations, with the same results."""

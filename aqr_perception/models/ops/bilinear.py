@@ -1,8 +1,7 @@
-"""Bilinear samples as weighted sums of table rows: gathered and summed by one fused operation, none of them stored.
+"""Bilinear sampling as weighted sums of table rows, gathered and summed by one fused operation.
 
-For inference, on CPUs and on CUDA; on a CPU it takes a third to a half of grid sampling's time at BEVFormer-tiny's
-sizes, but a third more at BEVFormer-base's (docs/benchmarks.md). Gradients flow, too, but there grid sampling is
-faster.
+No sample is stored. On a CPU this takes a third to a half of grid sampling's time at BEVFormer-tiny's sizes, but a
+third more at BEVFormer-base's (docs/benchmarks.md). With gradients, grid sampling is faster.
 """
 
 import torch
@@ -11,27 +10,27 @@ from torch import Tensor
 
 
 def neighbours(x: Tensor, y: Tensor, rows: Tensor | int, columns: Tensor | int) -> tuple[Tensor, Tensor]:
-    """Return the four cells around each place, and their shares, which are 0 for cells outside the map.
+    """Return the four cells around each position and their bilinear weights, which are 0 for cells outside the map.
 
     Args:
-        x, y: (...) fp32, in cells whose centres lie at whole numbers.
-        rows, columns: of the map, or of each place's own.
+        x, y: (...) float32, in cells, with cell centres at integers.
+        rows, columns: size of the map, or of each position's map.
 
     Returns:
-        (..., 4) int64, row by row, 0 for cells outside; and (..., 4).
+        cells (..., 4) int64, numbered row by row, 0 for cells outside; and weights (..., 4).
     """
     rows, columns = (torch.as_tensor(count, device=x.device)[..., None] for count in (rows, columns))
-    beside, below = torch.tensor(((0, 1, 0, 1), (0, 0, 1, 1)), device=x.device)
+    right, below = torch.tensor(((0, 1, 0, 1), (0, 0, 1, 1)), device=x.device)
     x, y = x[..., None], y[..., None]
     left, top = x.floor(), y.floor()
-    shares = torch.where(beside == 1, x - left, 1 - x + left) * torch.where(below == 1, y - top, 1 - y + top)
-    # Clamped to two cells outside, because a place far off would overflow an integer.
-    column = torch.minimum(left.clamp(min=-2), columns.to(left.dtype)).long() + beside
+    weights = torch.where(right == 1, x - left, 1 - x + left) * torch.where(below == 1, y - top, 1 - y + top)
+    # Clamped to two cells outside, because a distant position would overflow an integer.
+    column = torch.minimum(left.clamp(min=-2), columns.to(left.dtype)).long() + right
     row = torch.minimum(top.clamp(min=-2), rows.to(top.dtype)).long() + below
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-    return torch.where(inside, row * columns + column, 0), torch.where(inside, shares, 0.0)
+    return torch.where(inside, row * columns + column, 0), torch.where(inside, weights, 0.0)
 
 
 def weighted_sums(table: Tensor, index: Tensor, factors: Tensor) -> Tensor:
-    """Return (bags, C) sums of rows of a table (rows, C) with (bags, n) indices and factors."""
+    """Return (bags, C) sums of the rows of a (rows, C) table, with indices and factors (bags, n)."""
     return F.embedding_bag(index, table, per_sample_weights=factors, mode="sum")

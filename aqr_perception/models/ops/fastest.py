@@ -1,4 +1,4 @@
-"""Of several ways to compute the same, the one that is the fastest on this machine."""
+"""Choice of the fastest of several equivalent implementations by measurement on the machine at hand."""
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
@@ -7,57 +7,63 @@ from statistics import median
 import torch
 from torch import Tensor
 
-Way = Callable[..., Tensor]
+Implementation = Callable[..., Tensor]
 
 _REPEATS = 5
 _log = logging.getLogger(__name__)
 
 
 def cuda_milliseconds(work: Callable[[], Tensor]) -> float:
-    """Return how long a CUDA device works, in the median of some turns; the first, which may compile, is left out."""
+    """Return the median time that a CUDA device takes for some work, after one warm-up run, which may compile."""
     work()
-    turns = []
+    times: list[float] = []
     for _ in range(_REPEATS):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         work()
         end.record()
         end.synchronize()
-        turns.append(start.elapsed_time(end))
-    return median(turns)
+        times.append(start.elapsed_time(end))
+    return median(times)
 
 
 class Fastest:
-    """Measures all ways the first time that a kind of problem comes up, and takes the fastest from then on.
+    """Calls the fastest of several implementations, measured once for each kind of problem.
 
-    A way that fails then is not tried again for this kind, and the log says so.
+    An implementation that fails while it is measured is not used for this kind of problem; the log reports it.
 
     Args:
-        ways: functions of the same arguments with the same result.
-        measure: returns how long some work takes, in any unit.
+        implementations: functions with the same arguments and the same result.
+        measure: returns the time that some work takes, in any unit.
     """
 
     def __init__(
-        self, ways: Sequence[Way], measure: Callable[[Callable[[], Tensor]], float] = cuda_milliseconds
+        self,
+        implementations: Sequence[Implementation],
+        measure: Callable[[Callable[[], Tensor]], float] = cuda_milliseconds,
     ) -> None:
-        self._ways, self._measure = ways, measure
-        self._chosen: dict[Hashable, Way] = {}
+        self._implementations, self._measure = implementations, measure
+        self._chosen: dict[Hashable, Implementation] = {}
 
     def __call__(self, kind: Hashable, *arguments: object) -> Tensor:
-        """Return the result of the way chosen for this kind of problem.
+        """Return the result of the implementation chosen for this kind of problem.
 
         Raises:
-            Exception: of the last way, where all of them fail.
+            Exception: the last implementation's, if all of them fail.
         """
         if kind not in self._chosen:
-            self._chosen[kind] = self._fastest(arguments)
+            self._chosen[kind] = self._choose(arguments)
         return self._chosen[kind](*arguments)
 
-    def _fastest(self, arguments: tuple[object, ...]) -> Way:
-        taken: dict[Way, float] = {}
-        for way in self._ways:
+    def _choose(self, arguments: tuple[object, ...]) -> Implementation:
+        times: dict[Implementation, float] = {}
+        for implementation in self._implementations:
+
+            def work(implementation: Implementation = implementation) -> Tensor:
+                return implementation(*arguments)
+
             try:
-                taken[way] = self._measure(lambda way=way: way(*arguments))  # type: ignore[misc]
-            except Exception as error:  # a compiler, a driver or memory may be missing: any other way will do
-                _log.warning("%s cannot be used here, another way is taken: %s", way.__name__, error)
-        return min(taken, key=taken.__getitem__) if taken else self._ways[-1]
+                times[implementation] = self._measure(work)
+            except Exception as error:  # a missing compiler, driver or memory rules out this implementation only
+                _log.warning("%s cannot be used here; using another implementation: %s", implementation.__name__, error)
+        return min(times, key=times.__getitem__) if times else self._implementations[-1]

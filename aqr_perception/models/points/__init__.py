@@ -1,1 +1,1 @@
-"""The point branch: voxels, sparse encoder, SECOND and SECOND-FPN."""
+"""Point branch: voxels, sparse encoder, SECOND and its feature pyramid."""

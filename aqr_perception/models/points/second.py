@@ -1,4 +1,4 @@
-"""SECOND's backbone over the bird's-eye view (Yan et al. 2018, Sensors 18(10):3337) and the FPN joining its scales."""
+"""SECOND's backbone over the bird's-eye view (Yan et al. 2018, Sensors 18(10):3337) and its feature pyramid."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -8,15 +8,17 @@ from torch import Tensor, nn
 
 from aqr_perception.models.ops.convolution import convolve
 
+_STRIDES = (1, 2)
+"""Stride of each stage's first convolution."""
+
 
 class SECOND(nn.Module):
-    """Stages of 3x3 convolutions, each with a batch norm (eps 1e-3) and a ReLU; the first of a stage is strided.
+    """Stages of 3x3 convolutions with batch norm (eps 1e-3) and ReLU; the first convolution of a stage is strided.
 
     Args:
-        in_channels: of the bird's-eye view.
-        channels: of each stage.
-        layers: convolutions after the first, of each stage.
-        strides: of each stage's first convolution.
+        in_channels: channels of the bird's-eye view.
+        channels: channels of each stage.
+        layers: number of convolutions after the first one in each stage.
     """
 
     def __init__(
@@ -24,11 +26,10 @@ class SECOND(nn.Module):
         in_channels: int,
         channels: Sequence[int] = (128, 256),
         layers: Sequence[int] = (5, 5),
-        strides: Sequence[int] = (1, 2),
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
-        for width, count, stride in zip(channels, layers, strides, strict=True):
+        for width, count, stride in zip(channels, layers, _STRIDES, strict=True):
             block = nn.Sequential()
             for index in range(count + 1):
                 block.append(nn.Conv2d(in_channels, width, 3, stride if index == 0 else 1, padding=1, bias=False))
@@ -38,7 +39,7 @@ class SECOND(nn.Module):
             self.blocks.append(block)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return every stage's (B, channels, h, w) features of a (B, in_channels, H, W) bird's-eye view."""
+        """Return each stage's (B, channels, h, w) features of a (B, in_channels, H, W) bird's-eye view."""
         features = features.contiguous(memory_format=torch.channels_last)
         outputs = []
         for block in self.blocks:
@@ -50,30 +51,27 @@ class SECOND(nn.Module):
 
 
 class SECONDFPN(nn.Module):
-    """Brings every stage to the first one's resolution and stacks the channels.
+    """Upsampling of all stages to the first one's resolution and concatenation of their channels.
 
     Args:
-        in_channels: of each stage.
-        out_channels: of each stage's part of the result.
-        strides: by which each stage is enlarged.
+        in_channels: channels of each stage.
+        out_channels: channels of each stage in the result.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int] = (128, 256), out_channels: int = 256, strides: Sequence[int] = (1, 2)
-    ):
+    def __init__(self, in_channels: Sequence[int] = (128, 256), out_channels: int = 256) -> None:
         super().__init__()
         self.out_channels = out_channels * len(in_channels)
         self.deblocks = nn.ModuleList()
-        for channels, stride in zip(in_channels, strides, strict=True):
-            enlarge = (
+        for channels, stride in zip(in_channels, _STRIDES, strict=True):
+            upsample = (
                 nn.Conv2d(channels, out_channels, 1, bias=False)
                 if stride == 1
                 else nn.ConvTranspose2d(channels, out_channels, stride, stride, bias=False)
             )
             norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
-            self.deblocks.append(nn.Sequential(enlarge, norm, nn.ReLU(inplace=True)))
+            self.deblocks.append(nn.Sequential(upsample, norm, nn.ReLU(inplace=True)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return (B, out_channels x stages, H, W) for every stage's (B, in_channels, h, w)."""
-        # Folding the norms was measured and gains nothing here: writing the large result takes the time.
+        """Return (B, out_channels x stages, H, W) from each stage's (B, in_channels, h, w) features."""
+        # Folding the norms gains nothing here: writing the large result dominates the time.
         return torch.cat([block(level) for block, level in zip(self.deblocks, features, strict=True)], dim=1)

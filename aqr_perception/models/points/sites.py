@@ -1,4 +1,4 @@
-"""Occupied cells of a 3D grid, and which of them a sparse convolution connects (its rulebook)."""
+"""Occupied cells of a 3D grid (sites) and the pairs of them that a sparse convolution connects (rulebook)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Block:
-    """The part of a rulebook that reaches a range of outputs.
+    """Part of a rulebook for a range of output sites.
 
     Attributes:
-        rows: the outputs.
-        sources: for each kernel offset, the input sites of its pairs.
-        order: (P,) the block's pairs, numbered offset by offset, output by output.
-        starts: (rows,) where in ``order`` each output's pairs start.
+        rows: range of the output sites.
+        sources: input sites of each kernel offset's pairs.
+        order: (P,) the block's pairs, numbered offset by offset and sorted by output site.
+        starts: (rows,) start of each output site's pairs in ``order``.
     """
 
     rows: slice
@@ -29,12 +29,13 @@ class Block:
 
 @dataclass(eq=False)
 class Rulebook:
-    """The pairs (input site, output site) that each kernel offset connects (Graham et al. 2018, arXiv:1711.10275, 3.2).
+    """Pairs (input site, output site) of each kernel offset (Graham et al. 2018, arXiv:1711.10275, section 3.2).
 
     Attributes:
-        inputs, outputs: (P,) int64 site indices, offset by offset; an offset's outputs ascend, no two alike.
-        counts: pairs of each of the kernel's offsets, which are ordered z, y, x with x fastest.
-        identity: the offset that connects every site with itself and has no pairs listed; None if there is none.
+        inputs, outputs: (P,) int64 site indices, offset by offset; the outputs of an offset are strictly ascending.
+        counts: number of pairs of each kernel offset; offsets are ordered z, y, x with x fastest.
+        identity: offset that connects every site with itself and therefore has no pairs listed; None without such an
+            offset.
         output_count: number of output sites.
     """
 
@@ -46,28 +47,28 @@ class Rulebook:
     _blocks: dict[int, tuple[Block, ...]] = field(default_factory=dict, repr=False)
 
     def pairs(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield each offset that connects sites, with its input and its output sites; without the identity."""
+        """Yield each offset with listed pairs, its input sites and its output sites."""
         parts = zip(self.inputs.split(self.counts), self.outputs.split(self.counts), strict=True)
         for offset, (inputs, outputs) in enumerate(parts):
             if len(inputs):
                 yield offset, inputs, outputs
 
     def blocks(self, pairs: int) -> tuple[Block, ...]:
-        """Return the rulebook cut into ranges of outputs with about ``pairs`` pairs each; at least one."""
+        """Return the rulebook in one or more blocks of about ``pairs`` pairs each."""
         number = max(1, round(len(self.inputs) / pairs))
         if number not in self._blocks:
-            self._blocks[number] = self._cut(number)
+            self._blocks[number] = self._split(number)
         return self._blocks[number]
 
-    def _cut(self, number: int) -> tuple[Block, ...]:
+    def _split(self, number: int) -> tuple[Block, ...]:
         device, offsets = self.outputs.device, torch.arange(len(self.counts), device=self.outputs.device)
         pairs_until = torch.bincount(self.outputs, minlength=self.output_count).cumsum(0)
-        goals = torch.arange(1, number, device=device) * (len(self.outputs) // number)
-        inner = torch.searchsorted(pairs_until, goals)
+        targets = torch.arange(1, number, device=device) * (len(self.outputs) // number)
+        inner = torch.searchsorted(pairs_until, targets)
         edges = torch.cat([inner.new_zeros(1), inner, inner.new_tensor([self.output_count])])
 
-        # Within an offset the outputs ascend, so a block's pairs of an offset follow one another: cuts[k, b] is where
-        # those of block b start. A block's buffer holds them offset by offset.
+        # The outputs of an offset ascend, so a block's pairs of an offset are consecutive: those of block b start at
+        # cuts[k, b] for offset k. A block's buffer holds them offset by offset.
         offset_of_pair = offsets.repeat_interleave(torch.tensor(self.counts, device=device))
         ascending = offset_of_pair * (self.output_count + 1) + self.outputs
         cuts = torch.searchsorted(ascending, offsets[:, None] * (self.output_count + 1) + edges)
@@ -91,12 +92,12 @@ class Rulebook:
 
 @dataclass(eq=False)
 class Sites:
-    """Occupied cells, ascending by ``keys``; rulebooks are made on first use and shared by all layers on these sites.
+    """Occupied cells. Rulebooks are computed on first use and shared by all layers on the same sites.
 
     Attributes:
-        keys: (N,) int64, strictly ascending: cells numbered batch by batch, z, y, x fastest, in a grid with one more
-            cell along each axis. That cell is never occupied, so a step over the border ends at no site instead of on
-            the other side.
+        keys: (N,) int64, strictly ascending: cells numbered by sample, z, y and x (fastest) in a grid with one more
+            cell along each axis. These extra cells are never occupied, so a step over the border does not end at a
+            site on the opposite side.
         grid: depth, height, width.
         batch_size: number of samples.
     """
@@ -108,13 +109,11 @@ class Sites:
     _strided: "dict[tuple[Grid, Grid, Grid], tuple[Sites, Rulebook]]" = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def at(coordinates: Tensor, grid: Grid, batch_size: int) -> "tuple[Sites, Tensor]":
-        """Return the sites at (N, 4) coordinates (batch, z, y, x), and for each site the row that it comes from.
-
-        Coordinates outside the grid are left out.
+    def from_coordinates(coordinates: Tensor, grid: Grid, batch_size: int) -> "tuple[Sites, Tensor]":
+        """Return the sites at (N, 4) coordinates (batch, z, y, x) inside the grid, and each site's row in them.
 
         Raises:
-            ValueError: two coordinates are the same.
+            ValueError: two coordinates are equal.
         """
         limits = torch.tensor((batch_size, *grid), device=coordinates.device)
         source = ((coordinates >= 0) & (coordinates < limits)).all(dim=1).nonzero().flatten()
@@ -136,10 +135,10 @@ class Sites:
         return samples, planes - samples * depth, rows - planes * height, self.keys - rows * width
 
     def submanifold(self) -> Rulebook:
-        """Return the rulebook of a 3x3x3 convolution whose outputs are these same sites.
+        """Return the rulebook of a 3x3x3 convolution with these sites as inputs and outputs.
 
-        If the offset d leads from output o to input i, then -d leads from i to o: only half the offsets are searched.
-        And keys being sorted, the three cells of a row follow one another: one search a row finds all three.
+        If offset d leads from output o to input i, then -d leads from i to o, so only half of the offsets are searched.
+        The keys are sorted, so the three cells of a row are consecutive, and one search per row finds all three.
         """
         if self._submanifold is None:
             self._submanifold = self._neighbours()
@@ -157,11 +156,11 @@ class Sites:
             positions.append(position)
             hits.append(hit)
             position, candidate = position + hit, candidate + 1
-        before = torch.arange(-1, len(self) - 1, device=self.keys.device)  # of the own row, only the cell before
+        before = torch.arange(-1, len(self) - 1, device=self.keys.device)  # in a site's own row: the cell before it
         adjacent = self.keys == self.keys[before] + 1
         position = torch.cat([torch.stack(positions, 1).flatten(0, 1), before[None]])
         hit = torch.cat([torch.stack(hits, 1).flatten(0, 1), adjacent[None]])
-        centre = 13  # of 27 offsets; those before it are listed here, those after it are their mirror images
+        centre = 13  # of 27 offsets; the search covers those before it, and those after it are their mirror images
         offsets, outputs = hit.nonzero(as_tuple=True)
         inputs = position[offsets, outputs]
         counts = _count(offsets, centre)
@@ -175,22 +174,22 @@ class Sites:
         )
 
     def strided(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
-        """Return the sites that a convolution reaches from these ones, and its rulebook.
+        """Return the output sites of a convolution on these sites, and its rulebook.
 
         Args:
-            kernel, stride, padding: along z, y, x.
+            kernel, stride, padding: sizes along z, y, x.
         """
-        known = self._strided.get((kernel, stride, padding))
-        if known is None:
-            known = self._strided[kernel, stride, padding] = self._reach(kernel, stride, padding)
-        return known
+        connections = self._strided.get((kernel, stride, padding))
+        if connections is None:
+            connections = self._strided[kernel, stride, padding] = self._connect(kernel, stride, padding)
+        return connections
 
-    def _reach(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
+    def _connect(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
         sizes = zip(self.grid, kernel, stride, padding, strict=True)
         depth, height, width = ((size + 2 * p - k) // s + 1 for size, k, s, p in sizes)
         grid = (depth, height, width)
         samples, *cells = self.coordinates()
-        z, y, x = (_outputs(cells[axis], kernel[axis], stride[axis], padding[axis], grid[axis]) for axis in range(3))
+        z, y, x = map(_output_cells, cells, kernel, stride, padding, grid)
         hit = (z.valid[:, None, None] & y.valid[None, :, None] & x.valid[None, None, :]).flatten(0, 2)
         offsets, inputs = hit.nonzero(as_tuple=True)
         plane, column = torch.div(offsets, kernel[2], rounding_mode="floor"), offsets % kernel[2]
@@ -204,17 +203,18 @@ class Sites:
         return Sites(unique, grid, self.batch_size), rulebook
 
 
-class _Outputs(NamedTuple):
-    """For one axis, (kernel, N): the output cell that each kernel element takes a cell to, and whether it exists."""
+class _OutputCells(NamedTuple):
+    """Output cell (kernel, N) of each kernel element and input cell along one axis, and whether it exists."""
 
     cells: Tensor
     valid: Tensor
 
 
 def _count(ascending: Tensor, number: int) -> list[int]:
-    """Return how often each of 0, ..., number - 1 occurs."""
+    """Return the number of occurrences of each of 0, ..., number - 1 in ascending values."""
     edges = torch.searchsorted(ascending, torch.arange(number + 1, device=ascending.device))
-    return edges.diff().tolist()
+    counts: list[int] = edges.diff().tolist()
+    return counts
 
 
 def _keys(samples: Tensor, z: Tensor, y: Tensor, x: Tensor, grid: Sequence[int]) -> Tensor:
@@ -222,7 +222,7 @@ def _keys(samples: Tensor, z: Tensor, y: Tensor, x: Tensor, grid: Sequence[int])
     return ((samples * depth + z) * height + y) * width + x
 
 
-def _outputs(cells: Tensor, kernel: int, stride: int, padding: int, size: int) -> _Outputs:
+def _output_cells(cells: Tensor, kernel: int, stride: int, padding: int, size: int) -> _OutputCells:
     shifted = cells + padding - torch.arange(kernel, device=cells.device)[:, None]
     reached = torch.div(shifted, stride, rounding_mode="floor")
-    return _Outputs(reached, (reached * stride == shifted) & (reached >= 0) & (reached < size))
+    return _OutputCells(reached, (reached * stride == shifted) & (reached >= 0) & (reached < size))

@@ -1,19 +1,20 @@
-"""Sparse 3D convolutions on torch operations: gather - matmul - scatter along a rulebook.
+"""Sparse 3D convolutions built from torch operations: gather, matrix product and scatter along a rulebook.
 
-Kernels are stored as spconv 2 stores them: (out, kD, kH, kW, in).
+Kernels are stored in spconv 2's layout: (out, kD, kH, kW, in).
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from aqr_perception.models.ops.folding import DerivedTensors, scale_and_shift
+from aqr_perception.models.ops.derived_tensors import DerivedTensors
+from aqr_perception.models.ops.folding import scale_and_shift
 from aqr_perception.models.points.sites import Grid, Rulebook, Sites
 
 _kernels = DerivedTensors()
@@ -24,25 +25,25 @@ class SparseTensor:
     """Features at the occupied cells of a grid; all other cells are zero.
 
     Attributes:
-        features: (N, C).
-        sites: which cells, in the same order.
+        features: (N, C), in the order of the sites.
+        sites: occupied cells.
     """
 
     features: Tensor
     sites: Sites
 
     @staticmethod
-    def at(coordinates: Tensor, features: Tensor, grid: Grid, batch_size: int) -> "SparseTensor":
-        """Return the tensor of (N, C) features at (N, 4) coordinates (batch, z, y, x), less those outside the grid.
+    def from_coordinates(coordinates: Tensor, features: Tensor, grid: Grid, batch_size: int) -> "SparseTensor":
+        """Return the tensor with (N, C) features at those (N, 4) coordinates (batch, z, y, x) that lie in the grid.
 
         Raises:
-            ValueError: two coordinates are the same.
+            ValueError: two coordinates are equal.
         """
-        sites, source = Sites.at(coordinates, grid, batch_size)
+        sites, source = Sites.from_coordinates(coordinates, grid, batch_size)
         return SparseTensor(features[source], sites)
 
     def dense(self) -> Tensor:
-        """Return (B, C, D, H, W), with C and D fastest in memory: folding depth into the channels is channels-last."""
+        """Return (B, C, D, H, W) with C and D fastest in memory, so that flattening both gives channels-last memory."""
         depth, height, width = self.sites.grid
         samples, z, y, x = self.sites.coordinates()
         cells = self.features.new_zeros(self.sites.batch_size, height, width, self.features.shape[1], depth)
@@ -51,43 +52,43 @@ class SparseTensor:
 
 
 class _SparseConvolution(nn.Module, ABC):
-    """Kernel and bias; the two kinds differ in where their outputs lie."""
+    """Kernel of a sparse convolution; subclasses determine the output sites."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Grid, bias: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Grid) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, *kernel, in_channels))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        bound = 1 / math.sqrt(in_channels * math.prod(kernel))  # as torch's dense convolutions
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        bound = 1 / math.sqrt(in_channels * math.prod(kernel))  # as in torch's dense convolutions
+        nn.init.uniform_(self.weight, -bound, bound)
 
     @abstractmethod
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
-        """Return the output sites for these input sites, and which of them are connected."""
+        """Return the output sites for these input sites, and the rulebook that connects them."""
 
     def forward(self, inputs: SparseTensor) -> SparseTensor:
-        """Return the convolved tensor; differentiable in features, kernel and bias."""
+        """Return the convolved tensor, differentiable in features and kernel."""
         sites, rulebook = self.connect(inputs.sites)
-        return SparseTensor(_apply(inputs.features, rulebook, _by_offset(self.weight), self.bias), sites)
+        return SparseTensor(_apply(inputs.features, rulebook, _by_offset(self.weight)), sites)
 
 
 class SubmanifoldConv3d(_SparseConvolution):
-    """A 3x3x3 convolution whose outputs lie where its inputs lie (Graham et al. 2018, arXiv:1711.10275)."""
+    """3x3x3 convolution whose output sites are its input sites (Graham et al. 2018, arXiv:1711.10275)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False) -> None:
-        super().__init__(in_channels, out_channels, (3, 3, 3), bias)
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, (3, 3, 3))
 
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
         return sites, sites.submanifold()
 
 
 class SparseConv3d(_SparseConvolution):
-    """A convolution whose outputs lie wherever its kernel covers an input; kernel, stride and padding along z, y, x."""
+    """Convolution with an output site wherever its kernel covers an input site.
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: Grid, stride: Grid, padding: Grid, *, bias: bool = False
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel, bias)
+    Args:
+        kernel, stride, padding: sizes along z, y, x.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Grid, stride: Grid, padding: Grid) -> None:
+        super().__init__(in_channels, out_channels, kernel)
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
@@ -102,7 +103,7 @@ def convolve(
     Without gradients and with the norm in evaluation mode, the norm is folded into the kernel.
 
     Args:
-        residual: (M, C) at the output sites.
+        residual: (M, C), at the output sites.
     """
     if torch.is_grad_enabled() or norm.training:
         _kernels.drop(convolution)
@@ -110,7 +111,7 @@ def convolve(
         features = _normalize(outputs.features, norm)
         return SparseTensor(F.relu(features if residual is None else features + residual), outputs.sites)
     sites, rulebook = convolution.connect(inputs.sites)
-    sources = (convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    sources = (convolution.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
     kernel, bias = _kernels.get(convolution, sources, lambda: _fold(convolution, norm))
     if kernel.is_cpu and kernel.dtype == torch.float32 and inputs.features.dtype == torch.float32:
         return SparseTensor(_apply_in_blocks(inputs.features, rulebook, kernel, bias, residual), sites)
@@ -121,40 +122,42 @@ def convolve(
 
 
 def _normalize(features: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-    if norm.training and len(features) < 2:  # too few sites for a variance, as in a nearly empty sweep
+    if norm.training and len(features) < 2:  # a nearly empty sweep has too few sites for a variance
         return F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-    return norm(features)
+    normalised: Tensor = norm(features)
+    return normalised
 
 
 def _fold(convolution: _SparseConvolution, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    scale, shift = scale_and_shift(norm, convolution.bias)
+    scale, shift = scale_and_shift(norm)
     dtype = convolution.weight.dtype
     return (_by_offset(convolution.weight).to(scale.dtype) * scale).to(dtype).contiguous(), shift.to(dtype)
 
 
 def _by_offset(weight: Tensor) -> Tensor:
-    """Return a kernel (out, kD, kH, kW, in) as one matrix an offset, (kD * kH * kW, in, out)."""
+    """Return a kernel (out, kD, kH, kW, in) as one matrix per offset, (kD * kH * kW, in, out)."""
     return weight.flatten(1, 3).permute(1, 2, 0)
 
 
-def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """Return (M, out) outputs of (N, in) features with a kernel (offsets, in, out).
+def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return (M, out) outputs of (N, in) features with a kernel (offsets, in, out) and a bias (out,).
 
-    One matmul an offset, of the connected rows. Their outputs are no two alike, so that adding them is free of races.
-    Half precision is summed in float32.
+    Each offset takes one matrix product of its connected rows. The outputs of an offset are distinct, so adding the
+    products has no races. Half precision is summed in float32.
     """
     dtype = kernel.dtype
     if torch.is_autocast_enabled(features.device.type):
         kernel = kernel.to(torch.get_autocast_dtype(features.device.type))
-    outputs = cast(Tensor, _GatherScatter.apply(features.to(kernel.dtype), kernel, rulebook))
+    # torch does not annotate Function.apply.
+    outputs: Tensor = _GatherScatter.apply(features.to(kernel.dtype), kernel, rulebook)  # type: ignore[no-untyped-call]
     return (outputs if bias is None else outputs + bias).to(dtype)
 
 
 class _GatherScatter(torch.autograd.Function):
-    """`_apply` without a bias, in float32 at least.
+    """Gather, product and scatter with sums in float32 or higher.
 
-    Autograd by itself would keep the gathered rows of every offset, and spend the backward pass on adding up a gradient
-    of all features for every offset; here the rows are gathered again, and one gradient takes them all.
+    Plain autograd would store the gathered rows of each offset and add up one gradient of all features per offset in
+    the backward pass. This function gathers the rows again and accumulates a single gradient.
     """
 
     @staticmethod
@@ -190,18 +193,20 @@ class _GatherScatter(torch.autograd.Function):
         return to_features.to(features.dtype), to_kernel, None
 
 
-# So small that the C library recycles the memory (glibc: below 32 MiB) instead of faulting in fresh pages, and so large
-# that the matmuls stay efficient.
 _BLOCK_BYTES = 16 * 2**20
+"""Size of a block's products.
+
+Below 32 MiB glibc recycles memory instead of mapping new pages; much smaller blocks make the matrix products slow.
+"""
 
 
 def _apply_in_blocks(
     features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor, residual: Tensor | None
 ) -> Tensor:
-    """Return relu(`_apply` + residual), faster on CPUs.
+    """Return relu(`_apply` + bias + residual) for inference on CPUs.
 
-    The products of a range of outputs are laid out in a buffer, and each output's are summed at once: `embedding_bag`
-    is torch's fastest gather-and-sum there.
+    A buffer holds the products of a block of outputs, and `embedding_bag`, torch's fastest gather-and-sum on CPUs, adds
+    up those of each output.
     """
     channels = kernel.shape[2]
     blocks = rulebook.blocks(_BLOCK_BYTES // (4 * channels))

@@ -1,4 +1,4 @@
-"""Points to voxels: which cells of a grid hold points, and the mean of the points in each."""
+"""Voxelisation: the occupied cells of a grid and the mean of the points in each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Voxels:
-    """The occupied cells of a batch.
+    """Occupied cells of a batch.
 
     Attributes:
-        coordinates: (N, 4) int64 as batch index, z, y, x; lexicographically ascending, no two alike. They may lie
-            beyond ``grid``; see `voxelize`.
-        features: (N, C) float32, mean of the cell's points.
-        grid: depth, height, width: cells along z, y, x.
-        batch_size: number of samples, those without points included.
+        coordinates: (N, 4) int64 as batch index, z, y, x; unique and in lexicographic order. They may lie beyond
+            ``grid``; see `voxelize`.
+        features: (N, C) float32, mean of each cell's points.
+        grid: depth, height, width: number of cells along z, y, x.
+        batch_size: number of samples, including those without points.
     """
 
     coordinates: Tensor
@@ -35,34 +35,34 @@ def voxelize(
 ) -> Voxels:
     """Group each cloud's points into voxels and average them (VoxelNet's hard voxelisation, arXiv:1711.06396, 2.1.1).
 
-    A voxel averages its first ``max_points`` points in input order. A cloud's voxels are counted in the order of their
-    first points, and those after ``max_voxels`` are dropped. Points outside ``point_range``, or with a value that
-    is not finite, are dropped.
+    A voxel averages its first ``max_points`` points in input order. A cloud's voxels are ordered by their first points;
+    those after ``max_voxels`` are dropped. Points outside ``point_range`` and points with values that are not finite
+    are dropped.
 
-    Cells are counted over the whole range, also where ``grid`` is smaller: the published 0.1 m model keeps 1024 of 1080
-    cells, yet its voxels beyond take part in the counting. They are in the result; the encoder leaves them out.
+    ``max_voxels`` applies to the cells of the whole range, even if ``grid`` is smaller: the published 0.1 m model uses
+    1024 of 1080 cells, but the cells beyond them count. The result includes them; the encoder drops them.
 
     Args:
-        points: a cloud (N, C) a sample, C >= 3: x, y, z in metres, then anything.
-        voxel_size: x, y, z in metres.
-        point_range: x, y, z minimum, then x, y, z maximum, in metres.
-        grid: cells along x, y, z, handed on to the encoder as `Voxels.grid`.
-        max_points: most points averaged in a voxel.
-        max_voxels: most voxels of one cloud.
+        points: one cloud (N, C) per sample, C >= 3: x, y, z in metres and any other values.
+        voxel_size: edge lengths along x, y, z in metres.
+        point_range: x, y, z minimum and maximum in metres.
+        grid: number of cells along x, y, z, for `Voxels.grid`.
+        max_points: largest number of points averaged in a voxel.
+        max_voxels: largest number of voxels per cloud.
 
     Raises:
-        ValueError: there is no cloud at all (an empty batch is ``[torch.empty(0, C)]``), or one is not (N, C >= 3).
+        ValueError: there is no cloud (an empty batch is ``[torch.empty(0, C)]``), or a cloud is not (N, C >= 3).
     """
     if not points or any(cloud.dim() != 2 or cloud.shape[1] < 3 for cloud in points):
         shapes = [tuple(cloud.shape) for cloud in points]
-        raise ValueError(f"points have shapes {shapes}, but must be one cloud (N, C >= 3) a sample")
+        raise ValueError(f"points have shapes {shapes}, but must be one cloud (N, C >= 3) per sample")
     cloud = torch.cat(list(points)).float()
     sizes = torch.tensor([len(sample) for sample in points], device=cloud.device)
     batch = torch.arange(len(points), device=cloud.device).repeat_interleave(sizes, output_size=len(cloud))
 
     lower, size = cloud.new_tensor(point_range[:3]), cloud.new_tensor(voxel_size)
     extent = [round((point_range[axis + 3] - point_range[axis]) / voxel_size[axis]) for axis in range(3)]
-    cells = torch.floor((cloud[:, :3] - lower) / size)  # compared as floats: what is far away must not overflow
+    cells = torch.floor((cloud[:, :3] - lower) / size)  # compared as floats, because distant points would overflow
     inside = ((cells >= 0) & (cells < cloud.new_tensor(extent))).all(dim=1) & cloud.isfinite().all(dim=1)
     cloud, batch, cells = cloud[inside], batch[inside], cells[inside].long()
 
@@ -73,11 +73,11 @@ def voxelize(
     starts = counts.cumsum(0) - counts
     batch_of_voxel = torch.div(occupied, depth * height * width, rounding_mode="floor")
 
-    kept = _first_come(order[starts], batch_of_voxel, len(points), max_voxels)
+    kept = _earliest(order[starts], batch_of_voxel, len(points), max_voxels)
     rank = torch.arange(len(keys), device=keys.device) - starts.repeat_interleave(counts, output_size=len(keys))
     averaged = (rank < max_points) & kept.repeat_interleave(counts, output_size=len(keys))
     counts, occupied, batch_of_voxel = counts[kept].clamp(max=max_points), occupied[kept], batch_of_voxel[kept]
-    # unsafe: leaves out a check of the lengths, which fails where there are none.
+    # unsafe=True skips a check of the lengths that fails for an empty tensor.
     sums = torch.segment_reduce(cloud[order[averaged]], "sum", lengths=counts, unsafe=True)
 
     row = torch.div(occupied, width, rounding_mode="floor")
@@ -86,11 +86,11 @@ def voxelize(
     return Voxels(coordinates, sums / counts[:, None], (grid[2], grid[1], grid[0]), len(points))
 
 
-def _first_come(first_points: Tensor, batch_of_voxel: Tensor, batch_size: int, max_voxels: int) -> Tensor:
-    """Return a mask of the ``max_voxels`` voxels of each sample whose first points come earliest."""
+def _earliest(first_points: Tensor, batch_of_voxel: Tensor, batch_size: int, max_voxels: int) -> Tensor:
+    """Return the mask of each sample's ``max_voxels`` voxels with the earliest first points."""
     if len(first_points) <= max_voxels:
         return torch.ones_like(first_points, dtype=torch.bool)
-    arrival = first_points.argsort()  # clouds are concatenated, so this goes sample by sample
+    arrival = first_points.argsort()  # sample by sample, because the clouds are concatenated
     voxels_before = torch.searchsorted(batch_of_voxel, torch.arange(batch_size, device=arrival.device))
     rank = torch.empty_like(arrival)
     rank[arrival] = torch.arange(len(arrival), device=arrival.device)

@@ -1,12 +1,12 @@
-"""Exact attention with an additive bias inside windows, without ever holding a (heads, queries, keys) tensor.
+"""Exact attention with an additive bias inside windows, without a (heads, queries, keys) tensor.
 
-softmax(s + b) differs from softmax(s) only where the bias b is not zero: with the plain output o and log-sum-exp L,
+softmax(s + b) differs from softmax(s) only where the bias b is not zero. With the plain output o and log-sum-exp L,
 
     numerator   = o + sum_window (e^b - 1) e^(s - L) v
     denominator = 1 + sum_window (e^b - 1) e^(s - L)
 
-so plain fused attention runs over all keys and small dense products correct it inside the windows. The log-sum-exp of
-each segment of the keys also gives the attention mass by segment, at the price of running segment after segment.
+Therefore plain fused attention runs over all keys, and small dense products correct its output inside the windows. The
+log-sum-exp of each segment of the keys also yields the attention mass by segment, which requires one run per segment.
 """
 
 import torch
@@ -19,8 +19,8 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.flex import flex_attend
 
 _QUERY_BLOCK = 128
-_MOST_KEPT = 40_000_000
-"""Attention of fewer scores (samples x heads x queries x keys) is kept for the backward pass, not computed again."""
+_MAX_STORED_SCORES = 40_000_000
+"""Largest number of scores (samples x heads x queries x keys) that is stored for the backward pass, not recomputed."""
 
 
 def attend(
@@ -33,25 +33,25 @@ def attend(
     mask: Tensor | None = None,
     return_mass: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return softmax(q k^T / sqrt(d) + bias) v as (B, heads, Q, d), and the attention mass where asked for.
+    """Return softmax(q k^T / sqrt(d) + bias) v as (B, heads, Q, d), and the attention mass if requested.
 
     Args:
         query: (B, heads, Q, d).
         key, value: (B, heads, K, d).
-        layout: where the segments lie; needed for the mass.
+        layout: segments of the keys; required for the mass.
         bias: added inside the queries' windows.
-        mask: (Q, K) bool, true where a query must not see a key; excludes bias and mass.
-        return_mass: whether to return (B, Q, 1 + V), each query's attention to the LiDAR and to each camera, averaged
-            over the heads; it sums to 1 and carries no gradient.
+        mask: (Q, K) bool, true where a query must not attend to a key; not supported together with bias or mass.
+        return_mass: whether to return the attention mass (B, Q, 1 + V): each query's attention to the LiDAR and to each
+            camera, averaged over the heads. It sums to 1 and carries no gradient.
     """
-    if key.shape[2] == 0:  # no sensor at all: there is nothing to attend to
+    if key.shape[2] == 0:  # no sensor data to attend to
         segments = 1 + (layout.views if layout is not None else 0)
         mass = query.new_zeros(query.shape[0], query.shape[2], segments) if return_mass else None
         return torch.zeros_like(query), mass
     if bias is None and not return_mass:
         return F.scaled_dot_product_attention(query, key, value, None if mask is None else ~mask), None
     if mask is not None:
-        raise ValueError("a mask was given together with a window bias or a request for the mass; give one of them")
+        raise ValueError("a mask cannot be combined with a window bias or the attention mass; give only one of them")
     if return_mass and layout is None:
         raise ValueError("the attention mass needs the layout of the tokens")
     weights = () if bias is None else (bias.lidar, bias.cameras)
@@ -65,14 +65,14 @@ def attend(
 def _attend_by_segment(
     query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout | None, bias: WindowBias | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Plain fused attention on the CPU, segment by segment where the mass is wanted, then the bias's correction."""
+    """Attend with the CPU's fused attention, segment by segment if a layout is given, then correct for the bias."""
     segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
     filled = [index for index, segment in enumerate(segments) if segment.stop > segment.start]
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     first, *others = (segments[index] for index in filled)
     output, total = flash(query, key[:, :, first], value[:, :, first])
     by_segment = [total]
-    for segment in others:  # merged one by one, so that the segments' outputs are not all held
+    for segment in others:  # merged one by one, so that only two outputs exist at a time
         part, lse = flash(query, key[:, :, segment], value[:, :, segment])
         output = output.float().lerp_(part.float(), (lse - total).sigmoid()[..., None])
         total = torch.logaddexp(total, lse)
@@ -88,29 +88,29 @@ def _attend_by_segment(
 def _correct(
     output: Tensor, share: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: WindowBias
 ) -> tuple[Tensor, Tensor]:
-    """Return the biased output (B, heads, Q, d) and share (B, heads, Q, S), not yet normalised, of each segment.
+    """Return the biased output (B, heads, Q, d) and the unnormalised shares of the segments (B, heads, Q, S).
 
     Args:
-        output, share, total: of plain attention: its output, share by segment and log-sum-exp (B, heads, Q).
+        output, share, total: output, shares of the segments and log-sum-exp (B, heads, Q) of attention without bias.
     """
     count, tokens_each, segments = query.shape[2], key.shape[2], share.shape[-1]
     scaled = (query * query.shape[-1] ** -0.5).contiguous()
-    # Token by token with all heads together, as the projections leave them: one gather fetches a token for every head.
+    # All heads of a token lie together, as the projections leave them: one gather fetches a token for all heads.
     keys, values = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
     numerator = output.float().contiguous()
     share = share.contiguous()
     for tiles in bias.tiles:
-        # Tile by tile: its tokens stay in the processor's cache from the gather to the last product.
+        # Tile by tile, so that the tokens stay in the processor's cache from the gather to the last product.
         samples = torch.div(tiles.queries[:, 0], count, rounding_mode="floor").tolist()
-        singly = map(Tiles._make, zip(*tiles, strict=True))
-        for sample, segment, tile in zip(samples, tiles.segment.tolist(), singly, strict=True):
+        single_tiles = map(Tiles._make, zip(*tiles, strict=True))
+        for sample, segment, tile in zip(samples, tiles.segment.tolist(), single_tiles, strict=True):
             queries, tokens = tile.queries - sample * count, tile.tokens - sample * tokens_each
             near = keys[sample].index_select(0, tokens).permute(1, 2, 0)
             scores = scaled[sample].index_select(1, queries) @ near
             lse = total[sample].index_select(1, queries)
             extra = scores.float().sub_(lse[..., None]).exp_().mul_(tile.growth)
-            seen = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
-            numerator[sample].index_add_(1, queries, seen.float())
+            correction = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
+            numerator[sample].index_add_(1, queries, correction.float())
             share[sample, ..., segment if segments > 1 else 0].index_add_(1, queries, extra.sum(-1))
     return numerator / share.sum(-1, keepdim=True), share
 
@@ -123,9 +123,9 @@ def _attend_differentiably(
     bias: WindowBias | None,
     return_mass: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention in blocks of queries, computed again in the backward pass where keeping it would take too much."""
-    kept = query.shape[:3].numel() * key.shape[2] <= _MOST_KEPT
-    step = query.shape[2] if kept else _QUERY_BLOCK
+    """Attend with gradients; too large score matrices are split by queries and recomputed in the backward pass."""
+    store = query.shape[:3].numel() * key.shape[2] <= _MAX_STORED_SCORES
+    step = query.shape[2] if store else _QUERY_BLOCK
     outputs, masses = [], []
     for start in range(0, query.shape[2], step):
         block = slice(start, min(start + step, query.shape[2]))
@@ -133,26 +133,27 @@ def _attend_differentiably(
         def attend_block(
             q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block
         ) -> tuple[Tensor, Tensor]:
-            # In place, and the queries scaled instead of the scores: each pass over them costs as much as the product.
+            # In place, and scaling the queries: a pass over the scores costs as much as the product.
             scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
             if bias is not None:
                 scores += bias.with_weights(*weights).dense(block)[:, None]
             attention = scores.softmax(-1)
-            seen = attention.detach().mean(1) if return_mass else attention.new_zeros(0)
+            mass = attention.new_zeros(0)
             if return_mass and layout is not None:
-                seen = torch.stack([seen[..., segment].sum(-1) for segment in layout.segments], dim=-1)
-            return attention.to(v.dtype) @ v, seen
+                average = attention.detach().mean(1)
+                mass = torch.stack([average[..., segment].sum(-1) for segment in layout.segments], dim=-1)
+            return attention.to(v.dtype) @ v, mass
 
         weights = () if bias is None else (bias.lidar, bias.cameras)
         inputs = (query[:, :, block], key, value, *weights)
-        output, mass = attend_block(*inputs) if kept else checkpoint(attend_block, *inputs, use_reentrant=False)
+        output, mass = attend_block(*inputs) if store else checkpoint(attend_block, *inputs, use_reentrant=False)
         outputs.append(output)
         masses.append(mass)
     return torch.cat(outputs, dim=2), torch.cat(masses, dim=1) if return_mass else None
 
 
 class MultiHeadAttention(nn.Module):
-    """Projections around `attend`; parameters are named and shaped as torch.nn.MultiheadAttention's."""
+    """Projections around `attend`, with the parameter names and shapes of torch.nn.MultiheadAttention."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -174,25 +175,25 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         return_mass: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return (B, Q, C) and, where asked for, the attention mass (B, Q, 1 + V); see `attend`.
+        """Return (B, Q, C) and, if requested, the attention mass (B, Q, 1 + V).
 
         Args:
-            query: (B, Q, C), with position.
-            key: (B, K, C), with position.
-            value: (B, K, C).
+            query: (B, Q, C), with position embedding.
+            key: (B, K, C), with position embedding.
+            value: (B, K, C), without position embedding.
             layout, bias, mask, return_mass: see `attend`.
         """
-        # Offsets on tens of thousands of tokens cost memory traffic for nothing: the keys' adds the same to all scores
-        # of a query, which the softmax does not see, and the values' passes through, since attention sums to 1.
-        query_offset, _, value_offset = self.in_proj_bias.chunk(3)
+        # Biases on tens of thousands of tokens would cost memory traffic. The keys' bias shifts all scores of a query
+        # equally, which the softmax ignores. The values' bias is added to the output, because attention sums to 1.
+        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
         projected = [
-            F.linear(tokens, weight, offset).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for tokens, weight, offset in zip(
-                (query, key, value), self.in_proj_weight.chunk(3), (query_offset, None, None), strict=True
+            F.linear(tokens, weight, projection_bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for tokens, weight, projection_bias in zip(
+                (query, key, value), self.in_proj_weight.chunk(3), (query_bias, None, None), strict=True
             )
         ]
         output, mass = attend(*projected, layout=layout, bias=bias, mask=mask, return_mass=return_mass)
-        seen = output.transpose(1, 2).flatten(2)
+        attended = output.transpose(1, 2).flatten(2)
         if key.shape[1]:
-            seen = seen + value_offset
-        return self.out_proj(seen), mass
+            attended = attended + value_bias
+        return self.out_proj(attended), mass

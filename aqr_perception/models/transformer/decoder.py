@@ -1,6 +1,6 @@
 """CMT's transformer decoder: post-norm layers of self-attention, cross-attention and feed-forward (arXiv:2301.01283).
 
-Attribute names follow the published checkpoints' keys.
+Attribute names follow the keys of the published checkpoints.
 """
 
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from aqr_perception.models.transformer.attention import MultiHeadAttention
 
 
 class Memory(NamedTuple):
-    """The evidence the queries look at: keys (B, K, C) carry positions, values (B, K, C) do not."""
+    """Tokens that the queries attend to: keys (B, K, C) with and values (B, K, C) without position embedding."""
 
     keys: Tensor
     values: Tensor
@@ -22,7 +22,7 @@ class Memory(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Queries (L, B, Q, C) after every layer, and the last layer's attention mass (B, Q, 1 + V) where asked for."""
+    """Queries (L, B, Q, C) after each layer, and the last layer's attention mass (B, Q, 1 + V) if requested."""
 
     queries: Tensor
     mass: Tensor | None
@@ -41,11 +41,12 @@ class _FeedForward(nn.Module):
         self.layers = nn.Sequential(first, nn.Linear(hidden, channels))
 
     def forward(self, target: Tensor) -> Tensor:
-        return target + self.layers(target)
+        update: Tensor = self.layers(target)
+        return target + update
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, then at the memory, then at themselves."""
+    """Self-attention among queries, cross-attention to the memory and feed-forward, each with a residual and a norm."""
 
     def __init__(self, channels: int, heads: int, feedforward: int) -> None:
         super().__init__()
@@ -62,18 +63,18 @@ class DecoderLayer(nn.Module):
         mask: Tensor | None = None,
         return_mass: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the queries (B, Q, C) after this layer, and their attention mass (B, Q, 1 + V) where asked for.
+        """Return the queries (B, Q, C) after this layer and, if requested, their attention mass (B, Q, 1 + V).
 
         Args:
-            target, position: (B, Q, C), the queries' content and position embedding.
+            target, position: (B, Q, C), content and position embedding of the queries.
             memory: see `Memory`.
-            bias: added to the cross-attention's logits inside the queries' windows.
-            mask: (Q, Q) bool, true where the row's query must not see the column's (denoising queries).
+            bias: added to the cross-attention logits inside the queries' windows.
+            mask: (Q, Q) bool, true where the row's query must not attend to the column's (denoising queries).
             return_mass: whether to return the attention mass by segment.
         """
         self_attention, cross_attention = (cast(_Attention, attention).attn for attention in self.attentions)
-        located = target + position
-        target = self.norms[0](target + self_attention(located, located, target, mask=mask)[0])
+        positioned = target + position
+        target = self.norms[0](target + self_attention(positioned, positioned, target, mask=mask)[0])
         attended, mass = cross_attention(
             target + position, memory.keys, memory.values, layout=memory.layout, bias=bias, return_mass=return_mass
         )
@@ -82,7 +83,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """A stack of layers; one shared norm is applied to every layer's output but not fed forward."""
+    """A stack of layers. A shared norm is applied to each layer's output, but not to the next layer's input."""
 
     def __init__(self, channels: int, heads: int, feedforward: int, layers: int) -> None:
         super().__init__()
@@ -98,9 +99,11 @@ class TransformerDecoder(nn.Module):
         return_mass: bool = False,
         content: Tensor | None = None,
     ) -> Decoded:
-        """Decode queries at (B, Q, C) position embeddings, whose (B, Q, C) content starts at zero unless given.
+        """Decode queries at (B, Q, C) position embeddings.
 
-        The other arguments are `DecoderLayer.forward`'s.
+        Args:
+            content: (B, Q, C), initial content of the queries; zero if None.
+            position, memory, bias, mask, return_mass: see `DecoderLayer.forward`.
         """
         target = torch.zeros_like(position) if content is None else content
         outputs, mass = [], None
@@ -112,7 +115,7 @@ class TransformerDecoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The decoder, under the name that the keys give what lies between tokens and predictions."""
+    """Container of the decoder; the published checkpoints' keys have this extra level."""
 
     def __init__(self, decoder: TransformerDecoder) -> None:
         super().__init__()

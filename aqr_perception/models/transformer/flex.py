@@ -1,4 +1,4 @@
-"""The same attention on CUDA: FlexAttention fuses the window bias into the attention kernel."""
+"""Attention with a window bias on CUDA: FlexAttention fuses the bias into the attention kernel."""
 
 from collections.abc import Callable
 from functools import cache
@@ -27,13 +27,13 @@ def flex_attend(
     bias: WindowBias | None,
     attention: Callable[..., tuple[Tensor, AuxOutput]] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return (B, heads, Q, d), and the attention mass (B, Q, 1 + V) where a layout is given.
+    """Return (B, heads, Q, d) and, if a layout is given, the attention mass (B, Q, 1 + V).
 
     Args:
         query, key, value: (B, heads, Q or K, d).
-        layout: of the tokens, where the mass is wanted.
+        layout: layout of the keys, if the attention mass is requested.
         bias: added inside the queries' windows.
-        attention: instead of compiled FlexAttention.
+        attention: replacement for the compiled FlexAttention.
     """
     attention = attention or _compiled()
     segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
@@ -59,7 +59,7 @@ def flex_attend(
 
 
 def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
-    """Return FlexAttention's score function of a window bias, for keys that begin at the token `first`."""
+    """Return FlexAttention's score function for a window bias and keys that start at token ``first``."""
     layout = bias.layout
     bev_columns, image_columns = max(layout.bev[1], 1), max(layout.image[1], 1)
     per_view, start = max(layout.tokens_per_view, 1), layout.bev_tokens
@@ -68,7 +68,7 @@ def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
     if layout.views:
         image_row, image_column = (part.contiguous() for part in bias.cells.image.unbind(-1))
         cameras = bias.cameras
-    else:  # captured tensors must not be empty
+    else:  # FlexAttention cannot capture empty tensors
         image_row = image_column = bev_row[..., None]
         cameras = torch.zeros_like(bias.lidar)[..., None]
     lidar = bias.lidar

@@ -6,12 +6,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.ops.derived_tensors import DerivedTensors
+
+_grids = DerivedTensors()
+
 
 def sine_features(position: Tensor, features: int) -> Tensor:
-    """Return (..., 2 * features) sine/cosine features of (..., >=2) positions (x, y) in 0..1; y's features come first.
+    """Return (..., 2 * features) sine and cosine features of (..., >=2) positions (x, y) in 0..1, those of y first.
 
-    The divisor grows linearly, ``2 * (i // 2) / features + 1``, where DETR's is a power of a temperature: the published
-    weights were trained so.
+    The divisor grows linearly, ``2 * (i // 2) / features + 1``, as in the published models; DETR's is exponential.
     """
     index = torch.arange(features, dtype=torch.float32, device=position.device)
     divisor = 2 * torch.div(index, 2, rounding_mode="floor") / features + 1
@@ -21,7 +24,7 @@ def sine_features(position: Tensor, features: int) -> Tensor:
 
 
 def bev_cell_centres(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Return (rows * columns, 2) cell centres (x, y) in 0..1, x fastest."""
+    """Return (rows * columns, 2) cell centres (x, y) in 0..1, with x fastest."""
     y, x = torch.meshgrid(
         (torch.arange(rows, device=device) + 0.5) / rows,
         (torch.arange(columns, device=device) + 0.5) / columns,
@@ -35,39 +38,40 @@ def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
 
 
 class BevEmbedding(nn.Sequential):
-    """Embeds positions on the ground plane: sine features, then two linear layers."""
+    """Embedding of positions on the ground plane: sine features and two linear layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Linear(2 * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels))
         self._channels = channels
-        self._grid: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, position: Tensor) -> Tensor:
         """Return (..., C) embeddings of (..., >=2) positions (x, y) in 0..1."""
-        return super().forward(sine_features(position, self._channels).to(_linear(self, 0).weight.dtype))
+        embedding = sine_features(position, self._channels).to(_linear(self, 0).weight.dtype)
+        for layer in self:
+            embedding = layer(embedding)
+        return embedding
 
     def grid(self, rows: int, columns: int) -> Tensor:
-        """Return (rows * columns, C) embeddings of all cells of a BEV grid.
-
-        They depend on the parameters alone, so inference computes them once and keeps them.
-        """
+        """Return (rows * columns, C) embeddings of all cells of a BEV grid, cached during inference."""
         device = _linear(self, 0).weight.device
+
+        def compute() -> tuple[Tensor]:
+            return (self(bev_cell_centres(rows, columns, device)),)
+
         if torch.is_grad_enabled():
-            self._grid = None  # what trains is about to change, and fused optimisers do not raise versions
-            return self(bev_cell_centres(rows, columns, device))
-        # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
-        key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
-        if self._grid is None or self._grid[0] != key:
-            self._grid = (key, self(bev_cell_centres(rows, columns, device)))
-        return self._grid[1]
+            _grids.drop(self)
+            return compute()[0]
+        precision = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        (embeddings,) = _grids.get(self, tuple(self.parameters()), compute, key=(rows, columns, precision))
+        return embeddings
 
 
 class FrustumEmbedding(nn.Sequential):
-    """Embeds camera rays as 3D points at fixed depths along them (PETR, arXiv:2203.05625, equation 1), then an MLP.
+    """Embedding of camera rays: 3D points at fixed depths (PETR, arXiv:2203.05625, equation 1) and an MLP.
 
-    A pixel (u, v) at depths d_k is the points ``d_k * r + o`` with the ray ``r = M (u, v, 1)`` and the camera's centre
-    ``o``, so the 3 K inputs of the first layer are affine in the three numbers of ``r``. The first layer is
-    therefore applied as one 3-column matrix and an offset for each camera: the same function at a fraction of the work.
+    A pixel (u, v) at depths d_k gives the points ``d_k * r + o`` with the ray ``r = M (u, v, 1)`` and the camera's
+    centre ``o``. The 3 K inputs of the first layer are therefore affine in the three numbers of ``r``, and the layer
+    reduces to one 3-column matrix and an offset per camera: the same function at a fraction of the cost.
     """
 
     _lower: Tensor
@@ -83,11 +87,11 @@ class FrustumEmbedding(nn.Sequential):
         self.register_buffer("_depths", depth, persistent=False)
 
     def image_grid(self, lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
-        """Return (B, V, rows * columns, C) embeddings of every image cell.
+        """Return (B, V, rows * columns, C) embeddings of all image cells. A cell is represented by its first pixel.
 
         Args:
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
-            image_size: height and width of the images in pixels. A cell stands for its first pixel, not for its middle.
+            image_size: height and width of the images in pixels.
         """
         height, width = image_size
         v, u = torch.meshgrid(
@@ -99,7 +103,7 @@ class FrustumEmbedding(nn.Sequential):
         return self._embed(pixels.expand(*lidar_to_image.shape[:2], -1, 2), lidar_to_image)
 
     def queries(self, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Return (B, Q, C): each point's pixel in every camera that sees it, lifted and embedded, summed over cameras.
+        """Return (B, Q, C) embeddings of points: the sum of their pixels' embeddings over the cameras that see them.
 
         Args:
             points: (B, Q, 3) in metres, model frame.
@@ -114,7 +118,7 @@ class FrustumEmbedding(nn.Sequential):
         pixels = projected[..., :2] / depth.clamp(min=1e-6)[..., None]
         u, v = pixels.unbind(-1)
         visible = (depth > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        # A point is seen by one or two of six cameras: embed those pairs alone.
+        # One or two of six cameras see a point: embed only these pairs.
         batch, view, query = visible.nonzero(as_tuple=True)
         embedded = self._embed_rays(*self._rays(lidar_to_image), pixels[batch, view, query], batch, view)
         total = embedded.new_zeros(points.shape[0] * points.shape[1], embedded.shape[-1])
@@ -123,24 +127,26 @@ class FrustumEmbedding(nn.Sequential):
 
     def _rays(self, lidar_to_image: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, V, 3, 3) pixel -> ray and (B, V, 3) camera centre, both in normalised coordinates."""
-        # float64: the inverse of a projection whose entries span four orders of magnitude.
+        # float64, because the entries of the inverted projection span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
         matrix = (inverse[..., :3, :3] / self._extent[:, None].double()).float()
         centre = ((inverse[..., :3, 3] - self._lower.double()) / self._extent.double()).float()
         return matrix, centre
 
     def _first_layer(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first layer as (4C, 3) factors of the ray and of the camera's centre, and (4C,) bias."""
         first = _linear(self, 0)
         by_depth = first.weight.float().unflatten(1, (-1, 3))
         return torch.einsum("okc,k->oc", by_depth, self._depths), by_depth.sum(1), first.bias.float()
 
     def _last_layer(self, hidden: Tensor) -> Tensor:
         last = _linear(self, 2)
-        return last(hidden.relu_().to(last.weight.dtype))
+        embedding: Tensor = last(hidden.relu_().to(last.weight.dtype))
+        return embedding
 
     def _embed(self, pixels: Tensor, lidar_to_image: Tensor) -> Tensor:
         """Return (B, V, N, C) embeddings of (B, V, N, 2) pixels."""
-        with torch.autocast(pixels.device.type, enabled=False):  # a pixel of 1600 is no number of 8 bits
+        with torch.autocast(pixels.device.type, enabled=False):  # bf16 cannot represent pixel coordinates up to 1600
             matrix, centre = self._rays(lidar_to_image)
             along_ray, at_centre, bias = self._first_layer()
             to_hidden = along_ray @ matrix  # (B, V, 4C, 3)

@@ -1,1 +1,1 @@
-"""Checkpoints, shipped weights, and branches taken over from other models."""
+"""Checkpoints, shipped weights, and transfer of branches between models."""

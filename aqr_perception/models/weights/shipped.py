@@ -1,19 +1,19 @@
-"""The weights that come with the package, by the name of the preset that they were trained with."""
+"""Weights that ship with the package, one file per preset."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 RANDOM = "random"
-"""Instead of a checkpoint: random weights, also for a preset with shipped ones. A file of this name is ``./random``."""
+"""Checkpoint name that selects random weights. A file of this name is given as ``./random``."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a model's weights come from; as text, what to tell the user of them.
+    """Source of a model's weights. Its text form is a description for the user.
 
     Attributes:
-        path: their file; None for random ones.
-        shipped: whether they come with the package.
+        path: file of the weights; None for random weights.
+        shipped: whether the file ships with the package.
     """
 
     path: Path | None
@@ -26,17 +26,18 @@ class Weights:
 
 
 def weights_directory() -> Path:
-    """Return where the package's weights lie; there need not be such a folder."""
+    """Return the folder of the shipped weights, which need not exist."""
     return Path(__file__).resolve().parents[2] / "weights"
 
 
 def choose_weights(preset: str, checkpoint: str | None) -> Weights:
-    """Return the weights that a model gets.
+    """Return the weights to load into a model.
 
     Args:
-        preset: its name or the path of a ``.yaml``, for which there are no shipped weights: it may say anything.
-        checkpoint: a file, which is not looked for here, or `RANDOM`. Empty or None: the weights shipped for the
-            preset, or random ones where there are none.
+        preset: name of a preset, or path of a ``.yaml`` file. Shipped weights belong to names, because a file may
+            describe any model.
+        checkpoint: path of a file, which is not checked here, or `RANDOM`. If empty or None, the weights shipped for
+            the preset are used, or random weights if there are none.
     """
     if checkpoint:
         return Weights(None if checkpoint == RANDOM else Path(checkpoint))

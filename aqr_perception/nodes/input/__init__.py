@@ -1,1 +1,1 @@
-"""Messages to frames."""
+"""Sensor messages -> frames."""

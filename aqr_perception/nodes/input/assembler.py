@@ -1,15 +1,13 @@
-"""Messages -> frame requests: which images go with which sweep, and what is missing."""
+"""Sensor messages -> frame requests: when a frame is due, and which messages belong to it."""
 
-import bisect
 import math
-import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import tf2_ros
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from message_filters import Cache, SimpleFilter
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
-from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.input.frame_request import (
     LIDAR,
     ON_PURPOSE,
@@ -19,123 +17,242 @@ from aqr_perception.nodes.input.frame_request import (
     FrameRequest,
     SensorUse,
 )
+from aqr_perception.nodes.input.message_history import MessageHistory
 from aqr_perception.nodes.stamps import stamp_to_ns
-
-__all__ = ["AssembledFrame", "Assembler", "AssemblerSettings", "CameraSettings", "FrameRequest", "SensorUse"]
-
-_IMAGES_KEPT = 4
-_SWEEPS_KEPT = 10
-_LATE_NS = 200_000_000
-"""A message older than its sensor's last one by no more than this came late; by more, time jumped back."""
 
 
 @dataclass(frozen=True)
-class _Pending:
-    """A frame that waits for cameras: its sweep's stamp (None: camera-only), and since when, seconds."""
+class _WaitingFrame:
+    """A frame that waits for cameras.
 
-    sweep_ns: int | None
+    Attributes:
+        sweep: None for a camera-only frame.
+        since: when the wait began, seconds of the assembler's clock.
+    """
+
+    sweep: PointCloud2 | None
     since: float
+
+    @property
+    def sweep_ns(self) -> int | None:
+        return None if self.sweep is None else stamp_to_ns(self.sweep.header.stamp)
 
 
 class Assembler:
-    """Stores messages and says when a frame is due. Pure logic: no clock, no timers, no DDS of its own.
+    """Keeps the sensors' recent messages and decides when a frame is due. Knows neither DDS nor TF.
 
-    The sweep triggers a frame. It goes as soon as every enabled camera has an image close enough in time, and after
-    `camera_wait` without the missing ones; a camera that missed a frame is not waited for until it delivers again.
-    Where the LiDAR is disabled, not configured, not seen by the model, or silent while images come, the images trigger
-    camera-only frames.
+    A sweep triggers a frame. The frame is due when every enabled camera has an image close enough in time, and at the
+    latest `camera_wait` after the sweep arrived. Frames do not wait for a camera that missed the last frame, until it
+    delivers in time again. Images trigger camera-only frames if the LiDAR is disabled, not configured, not used by the
+    model, or silent while images arrive.
 
-    The `on_` methods only store. Call `poll` after each of them and from a timer of some 10 ms, and hand what it
-    returns to `build` in the worker's thread. `now` is in seconds on any monotonic clock, always the same one. The
-    methods may be called from several threads, `build` from one at a time.
+    The synchronizers of message_filters emit nothing over staggered cameras, or while a sensor is missing.
+
+    Connect the sensors once. Then call `poll` after every message, and from a timer of about 10 ms. Use it from one
+    thread.
+
+    Args:
+        on_time_jump: called with the seconds by which time jumped back (a bag that starts over), after the messages of
+            the old future are dropped.
+        clock: a monotonic clock, in seconds.
     """
 
-    def __init__(self, settings: AssemblerSettings) -> None:
+    def __init__(
+        self,
+        settings: AssemblerSettings,
+        on_time_jump: Callable[[float], object] = lambda seconds: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._builder = FrameBuilder()
-        self._images: dict[str, list[tuple[int, Image | CompressedImage]]] = {}  # oldest first, stamps of exposure
-        self._infos: dict[str, CameraInfo] = {}
-        self._sweeps: list[tuple[int, PointCloud2]] = []  # oldest first
+        self._on_time_jump = on_time_jump
+        self._clock = clock
+        self._images: dict[str, MessageHistory] = {}
+        self._infos: dict[str, Cache] = {}
+        self._sweeps = MessageHistory(SimpleFilter(), settings.sweep_history, self._after_jump)
         self._lidar_frame = ""
-        self._pending: _Pending | None = None
-        self._overtaken: _Pending | None = None
-        self._image_heard = -math.inf
-        self._lidar_awaited_since = -math.inf
-        self._new_images: set[str] = set()
+        self._waiting: _WaitingFrame | None = None
+        self._overtaken: _WaitingFrame | None = None
+        self._last_image_arrival = -math.inf
+        self._lidar_silent_since = -math.inf
+        self._cameras_with_new_image: set[str] = set()
         self._next_camera_only = -math.inf
         self._last_frame_ns: int | None = None
-        self._unpunctual: set[str] = set()
+        self._cameras_that_missed: set[str] = set()
+
+    def connect_lidar(self, sweeps: SimpleFilter) -> None:
+        """Take sweeps (PointCloud2) from a filter."""
+        self._sweeps = MessageHistory(sweeps, self._settings.sweep_history, self._after_jump)
+        sweeps.registerCallback(self._on_sweep)
+
+    def connect_camera(self, name: str, images: SimpleFilter, infos: SimpleFilter) -> None:
+        """Take a camera's images (Image or CompressedImage) and calibration (CameraInfo) from filters.
+
+        Raises:
+            KeyError: the settings have no such camera.
+        """
+        delay_ns = round(self._camera(name).offset * 1e9)
+        self._images[name] = MessageHistory(images, self._settings.image_history, self._after_jump, delay_ns)
+        self._infos[name] = Cache(infos, cache_size=1)
+        images.registerCallback(self._on_image, name)
 
     @property
     def settings(self) -> AssemblerSettings:
-        """May be replaced at any time; frames already requested keep theirs."""
+        """May be replaced at any time; frames already requested keep theirs. The cameras stay the same."""
         return self._settings
 
     @settings.setter
     def settings(self, settings: AssemblerSettings) -> None:
-        with self._lock:
-            self._settings = settings
-            self._keep_waiting_sweeps()
+        self._settings = settings
+        self._sweeps.seconds = settings.sweep_history
+        for images in self._images.values():
+            images.seconds = settings.image_history
+        self._drop_waiting_without_sweep()
 
-    def on_image(self, name: str, message: Image | CompressedImage, now: float) -> float:
-        """Store a camera's image.
+    def poll(self) -> FrameRequest | None:
+        """Return the frame that is due, or None. A frame that a newer sweep overtakes is due at once."""
+        now = self._clock()
+        if self._overtaken is not None:
+            due, self._overtaken = self._overtaken, None
+            return self._request(due.sweep)
+        if self._waiting is None and self._camera_only_due(now):
+            self._waiting = _WaitingFrame(None, now)
+        if self._waiting is None:
+            return None
+        waited_enough = now - self._waiting.since >= self._settings.camera_wait
+        if not waited_enough and not self._complete(self._waiting.sweep_ns):
+            return None
+        due, self._waiting = self._waiting, None
+        if due.sweep is None:
+            self._next_camera_only = now + self._settings.camera_only_period
+        return self._request(due.sweep)
 
-        Returns:
-            0, or the seconds by which time jumped back (a bag that starts over). What was stored of the old future is
-            forgotten by then; where the jump is longer than the TF buffer's cache time, clear that buffer too.
-        """
-        with self._lock:
-            stamp_ns = stamp_to_ns(message.header.stamp) - round(self._camera(name).offset * 1e9)
-            images = self._images.setdefault(name, [])
-            jump = self._store(images, stamp_ns, message)
-            del images[:-_IMAGES_KEPT]
-            if now - self._image_heard > self._settings.lidar_timeout:
-                self._lidar_awaited_since = now  # after a pause the LiDAR gets its full time again
-            self._image_heard = now
-            self._new_images.add(name)
-            if self._last_frame_ns is not None and self._in_time(stamp_ns, self._last_frame_ns):
-                self._unpunctual.discard(name)
-            return jump
+    # --- Arriving messages -----------------------------------------------------------------------------------------
 
-    def on_info(self, name: str, message: CameraInfo) -> None:
-        """Store a camera's calibration; the latest holds."""
-        with self._lock:
-            self._infos[self._camera(name).name] = message
+    def _on_image(self, message: Image | CompressedImage, name: str) -> None:
+        now = self._clock()
+        if now - self._last_image_arrival > self._settings.lidar_timeout:
+            self._lidar_silent_since = now  # after a pause of all sensors, the LiDAR gets its full time again
+        self._last_image_arrival = now
+        self._cameras_with_new_image.add(name)
+        stamp_ns = self._images[name].stamp_ns(message)
+        if self._last_frame_ns is not None and self._in_time(stamp_ns, self._last_frame_ns):
+            self._cameras_that_missed.discard(name)
 
-    def on_cloud(self, message: PointCloud2, now: float) -> float:
-        """Store a sweep. Returns what `on_image` returns."""
-        with self._lock:
-            stamp_ns = stamp_to_ns(message.header.stamp)
-            jump = self._store(self._sweeps, stamp_ns, message)
-            del self._sweeps[:-_SWEEPS_KEPT]
-            self._lidar_frame = message.header.frame_id
-            self._lidar_awaited_since = now
-            if self._settings.is_enabled(LIDAR):
-                self._await_cameras(_Pending(stamp_ns, now))
-            return jump
+    def _on_sweep(self, message: PointCloud2) -> None:
+        now = self._clock()
+        self._lidar_frame = message.header.frame_id
+        self._lidar_silent_since = now
+        if self._settings.is_enabled(LIDAR):
+            self._wait_for_cameras(_WaitingFrame(message, now))
 
-    def poll(self, now: float) -> FrameRequest | None:
-        """Return the frame that is due, if any. A frame that a newer sweep overtakes goes at once, without waiting."""
-        with self._lock:
-            if self._overtaken is not None:
-                due, self._overtaken = self._overtaken, None
-                return self._request(due.sweep_ns)
-            if self._pending is None and self._camera_only_due(now):
-                self._pending = _Pending(None, now)
-            if self._pending is None:
-                return None
-            waited_enough = now - self._pending.since >= self._settings.camera_wait
-            if not waited_enough and not self._complete(self._pending.sweep_ns):
-                return None
-            due, self._pending = self._pending, None
-            if due.sweep_ns is None:
-                self._next_camera_only = now + self._settings.camera_only_period
-            return self._request(due.sweep_ns)
+    def _wait_for_cameras(self, frame: _WaitingFrame) -> None:
+        """Let a sweep's frame wait for its cameras; the older one of two sweeps is overtaken."""
+        waiting = self._waiting
+        if waiting is not None and waiting.sweep_ns is not None and frame.sweep_ns is not None:
+            if waiting.sweep_ns < frame.sweep_ns:
+                self._overtaken = waiting
+            elif waiting.sweep_ns > frame.sweep_ns:
+                self._overtaken, frame = frame, waiting
+        self._waiting = frame
 
-    def build(self, request: FrameRequest, buffer: tf2_ros.Buffer, image_width: int = 0) -> AssembledFrame:
-        """Decode a request: see `FrameBuilder.build`."""
-        return self._builder.build(request, buffer, image_width)
+    def _after_jump(self, stamp_ns: int, seconds: float) -> None:
+        """Forget what belongs to the old future."""
+        # A sensor that is too far ahead for a common frame has not jumped yet: all of its messages are old.
+        horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
+        for history in (self._sweeps, *self._images.values()):
+            if history.has_later(horizon_ns):
+                history.clear()
+        self._last_frame_ns = None
+        self._drop_waiting_without_sweep()
+        self._cameras_that_missed.clear()
+        self._on_time_jump(seconds)
+
+    def _drop_waiting_without_sweep(self) -> None:
+        """Drop waiting frames, unless they have a sweep that is still in the history and takes part."""
+        sweeps = self._sweeps.cache_msgs if self._settings.is_enabled(LIDAR) else []
+        stored = {stamp_to_ns(sweep.header.stamp) for sweep in sweeps}
+        self._waiting = self._waiting if self._waiting and self._waiting.sweep_ns in stored else None
+        self._overtaken = self._overtaken if self._overtaken and self._overtaken.sweep_ns in stored else None
+
+    # --- Choice of messages ----------------------------------------------------------------------------------------
+
+    def _camera_only_due(self, now: float) -> bool:
+        enabled = filter(self._settings.is_enabled, self._cameras_with_new_image)
+        if not any(len(self._images[name]) for name in enabled) or now < self._next_camera_only:
+            return False
+        if self._last_frame_ns is not None and self._frame_ns(None) <= self._last_frame_ns:
+            return False  # images that came too late for a frame of their own moment
+        return not self._settings.is_enabled(LIDAR) or now - self._lidar_silent_since > self._settings.lidar_timeout
+
+    def _complete(self, sweep_ns: int | None) -> bool:
+        """Whether every camera that is worth waiting for has its image."""
+        frame_ns = self._frame_ns(sweep_ns)
+        awaited = (camera for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
+        choices = (self._choose_image(camera, frame_ns) for camera in awaited)
+        return all(isinstance(choice, CameraInput) or choice.reason in ON_PURPOSE for choice in choices)
+
+    def _frame_ns(self, sweep_ns: int | None) -> int:
+        """Return the stamp of a frame: its sweep's, or the newest image's."""
+        if sweep_ns is not None:
+            return sweep_ns
+        enabled = (images for name, images in self._images.items() if self._settings.is_enabled(name))
+        return max(images.newest_ns for images in enabled if images.newest_ns is not None)
+
+    def _in_time(self, stamp_ns: int, frame_ns: int) -> bool:
+        return abs(frame_ns - stamp_ns) <= self._settings.max_camera_age * 1e9
+
+    def _choose_image(self, camera: CameraSettings, frame_ns: int) -> CameraInput | SensorUse:
+        """Return a camera's part in a frame, or why it has none."""
+        history = self._images[camera.name]
+        image, info = history.nearest(frame_ns), self._infos[camera.name].getLast()
+        age = math.nan if image is None else (frame_ns - history.stamp_ns(image)) / 1e9
+        if reason := self._settings.reason_left_out(camera.name):
+            return SensorUse(camera.name, False, age, reason)
+        if image is None:
+            return SensorUse(camera.name, False, age, "no data")
+        if not self._in_time(history.stamp_ns(image), frame_ns):
+            return SensorUse(camera.name, False, age, "too old")
+        if info is None:
+            return SensorUse(camera.name, False, age, "no camera_info")
+        return CameraInput(camera, image, info, history.stamp_ns(image))
+
+    def _request(self, sweep: PointCloud2 | None) -> FrameRequest:
+        settings = self._settings
+        frame_ns = self._frame_ns(None if sweep is None else stamp_to_ns(sweep.header.stamp))
+        cameras: list[CameraInput] = []
+        left_out: dict[str, SensorUse] = {}
+        if settings.lidar_topic and sweep is None:
+            left_out[LIDAR] = self._absent_lidar(frame_ns)
+        for camera in settings.cameras:
+            choice = self._choose_image(camera, frame_ns)
+            if isinstance(choice, CameraInput):
+                cameras.append(choice)
+            else:
+                left_out[camera.name] = choice
+        self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
+        # An image newer than this frame, and not in it, triggers its own frame: its sweep may never come.
+        used_until = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
+        self._cameras_with_new_image = {
+            name
+            for name in self._cameras_with_new_image
+            if self._images[name].has_later(used_until.get(name, frame_ns))
+        }
+        self._last_frame_ns = max(frame_ns, self._last_frame_ns or frame_ns)
+        model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
+        return FrameRequest(frame_ns, model_frame, self._sweeps_until(sweep), tuple(cameras), settings, left_out)
+
+    def _sweeps_until(self, sweep: PointCloud2 | None) -> tuple[PointCloud2, ...]:
+        """Return a sweep and the past sweeps to accumulate, newest first."""
+        if sweep is None:
+            return ()
+        past = self._sweeps.until(stamp_to_ns(sweep.header.stamp) - 1)
+        return (sweep, *past)[: self._settings.max_sweeps if self._settings.fixed_frame else 1]
+
+    def _absent_lidar(self, frame_ns: int) -> SensorUse:
+        newest_ns = self._sweeps.newest_ns
+        age = math.nan if newest_ns is None else (frame_ns - newest_ns) / 1e9
+        reason = self._settings.reason_left_out(LIDAR) or ("no data" if newest_ns is None else "too old")
+        return SensorUse(LIDAR, False, age, reason)
 
     def _camera(self, name: str) -> CameraSettings:
         for camera in self._settings.cameras:
@@ -143,112 +260,3 @@ class Assembler:
                 return camera
         known = ", ".join(camera.name for camera in self._settings.cameras)
         raise KeyError(f"camera {name!r} is not configured; configured are: {known or '(none)'}")
-
-    def _store(self, stored: list[Any], stamp_ns: int, message: Any) -> float:
-        """Store a sensor's message in the order of stamps, in place of an equal one; return what `on_image` returns."""
-        jump_ns = max((stored[-1][0] if stored else stamp_ns) - stamp_ns, 0)
-        if jump_ns > _LATE_NS:
-            self._forget_future(stored, stamp_ns)
-        stored[:] = [entry for entry in stored if entry[0] != stamp_ns]
-        bisect.insort(stored, (stamp_ns, message), key=lambda entry: entry[0])
-        return jump_ns / 1e9 if jump_ns > _LATE_NS else 0.0
-
-    def _forget_future(self, stored: list[Any], stamp_ns: int) -> None:
-        """Time jumped back: drop what this sensor sent for later moments, and what others sent of the old future."""
-        stored[:] = [entry for entry in stored if entry[0] < stamp_ns]
-        # Other sensors may be a little ahead; only what is too far ahead to belong together is of the old future.
-        horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
-        for other in (self._sweeps, *self._images.values()):
-            other[:] = [entry for entry in other if entry[0] <= horizon_ns]
-        self._last_frame_ns = None
-        self._keep_waiting_sweeps()
-        self._unpunctual.clear()
-
-    def _await_cameras(self, frame: _Pending) -> None:
-        """Let a sweep's frame wait for its cameras; the older one of two sweeps goes at once."""
-        waiting = self._pending
-        if waiting is not None and waiting.sweep_ns not in (None, frame.sweep_ns):
-            self._overtaken, frame = sorted((waiting, frame), key=lambda pending: pending.sweep_ns)
-        self._pending = frame
-
-    def _keep_waiting_sweeps(self) -> None:
-        """Of the frames that wait, keep those of sweeps that are still stored and take part."""
-        stored = {stamp_ns for stamp_ns, _ in self._sweeps} if self._settings.is_enabled(LIDAR) else set()
-        self._pending = self._pending if self._pending and self._pending.sweep_ns in stored else None
-        self._overtaken = self._overtaken if self._overtaken and self._overtaken.sweep_ns in stored else None
-
-    def _camera_only_due(self, now: float) -> bool:
-        fresh = any(self._settings.is_enabled(name) and self._images[name] for name in self._new_images)
-        if not fresh or now < self._next_camera_only:
-            return False
-        if self._last_frame_ns is not None and self._frame_ns(None) <= self._last_frame_ns:
-            return False  # stragglers of a frame that went without them
-        return not self._settings.is_enabled(LIDAR) or now - self._lidar_awaited_since > self._settings.lidar_timeout
-
-    def _in_time(self, stamp_ns: int, frame_ns: int) -> bool:
-        return abs(frame_ns - stamp_ns) <= self._settings.max_camera_age * 1e9
-
-    def _nearest(self, name: str, frame_ns: int) -> tuple[int, Image | CompressedImage] | None:
-        """Return a camera's image nearest to a moment; the newer of two equally near ones."""
-        images = self._images.get(name)
-        return min(reversed(images), key=lambda image: abs(image[0] - frame_ns)) if images else None
-
-    def _frame_ns(self, sweep_ns: int | None) -> int:
-        if sweep_ns is not None:
-            return sweep_ns
-        enabled = (self._images[name] for name in self._images if self._settings.is_enabled(name))
-        return max(images[-1][0] for images in enabled if images)
-
-    def _missing(self, name: str, frame_ns: int) -> str:
-        """Say why a camera cannot take part in a frame; empty where it can."""
-        if reason := self._settings.reason_left_out(name):
-            return reason
-        nearest = self._nearest(name, frame_ns)
-        if nearest is None:
-            return "no data"
-        if not self._in_time(nearest[0], frame_ns):
-            return "too old"
-        return "" if name in self._infos else "no camera_info"
-
-    def _complete(self, sweep_ns: int | None) -> bool:
-        frame_ns = self._frame_ns(sweep_ns)
-        awaited = (camera.name for camera in self._settings.cameras if camera.name not in self._unpunctual)
-        return all(self._missing(name, frame_ns) in ("", *ON_PURPOSE) for name in awaited)
-
-    def _request(self, sweep_ns: int | None) -> FrameRequest:
-        settings = self._settings
-        frame_ns = self._frame_ns(sweep_ns)
-        cameras: list[CameraInput] = []
-        left_out: dict[str, SensorUse] = {}
-        if settings.lidar_topic and sweep_ns is None:
-            left_out[LIDAR] = self._absent_lidar(frame_ns)
-        for camera in settings.cameras:
-            nearest = self._nearest(camera.name, frame_ns)
-            reason = self._missing(camera.name, frame_ns)
-            if reason or nearest is None:
-                age = (frame_ns - nearest[0]) / 1e9 if nearest else math.nan
-                left_out[camera.name] = SensorUse(camera.name, False, age, reason)
-            else:
-                cameras.append(CameraInput(camera, nearest[1], self._infos[camera.name], nearest[0]))
-        self._unpunctual = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
-        # Images newer than this frame and not in it, of a moment whose sweep may never come, trigger one of their own.
-        newest_used = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
-        self._new_images = {
-            name
-            for name in self._new_images
-            if self._images[name] and self._images[name][-1][0] > newest_used.get(name, frame_ns)
-        }
-        self._last_frame_ns = max(frame_ns, self._last_frame_ns or frame_ns)
-        model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
-        return FrameRequest(frame_ns, model_frame, self._sweeps_until(sweep_ns), tuple(cameras), settings, left_out)
-
-    def _sweeps_until(self, sweep_ns: int | None) -> tuple[PointCloud2, ...]:
-        if sweep_ns is None:
-            return ()
-        wanted = self._settings.max_sweeps if self._settings.fixed_frame else 1
-        return tuple(message for stamp_ns, message in reversed(self._sweeps) if stamp_ns <= sweep_ns)[:wanted]
-
-    def _absent_lidar(self, frame_ns: int) -> SensorUse:
-        age = (frame_ns - self._sweeps[-1][0]) / 1e9 if self._sweeps else math.nan
-        reason = self._settings.reason_left_out(LIDAR) or ("too old" if self._sweeps else "no data")
-        return SensorUse(LIDAR, False, age, reason)

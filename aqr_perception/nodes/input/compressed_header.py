@@ -1,4 +1,4 @@
-"""What a JPEG or PNG says of itself, read without decoding it."""
+"""Size and completeness of a JPEG or PNG, without decoding it."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ class CompressedHeader:
 
 
 def read_header(data: bytes, topic: str) -> CompressedHeader:
-    """Read the size of a picture and make sure that its end has arrived.
+    """Return the format and the size of a picture, after checking that its end has arrived.
 
-    OpenCV decodes a JPEG that lacks its end to a picture with a grey rest and says nothing, so the end marker is looked
-    for here (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).
+    OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so the end marker is checked here
+    (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).
 
     Raises:
-        MessageError: neither JPEG nor PNG, or cut off.
+        MessageError: neither JPEG nor PNG, or truncated.
     """
     if data.startswith(b"\xff\xd8"):
         return _read_jpeg(data, topic)

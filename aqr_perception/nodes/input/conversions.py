@@ -13,7 +13,6 @@ from aqr_perception.nodes.input.compressed_header import CompressedHeader, read_
 from aqr_perception.nodes.input.message_error import MessageError
 
 INTENSITY_FIELDS = ("intensity", "i", "reflectivity")
-TIME_FIELDS = ("time", "t", "timestamp", "time_stamp", "offset_time")
 
 _BRIDGE = CvBridge()
 _REDUCED = {
@@ -30,32 +29,19 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) uint8, BGR.
-        full_size: width and height of the picture as it was sent; `pixels` may be smaller.
+        full_size: width and height of the picture as sent; `pixels` may be smaller.
     """
 
     pixels: NDArray[np.uint8]
     full_size: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """A decoded sweep.
-
-    Attributes:
-        points: (N, 4) float32: x, y, z in the sensor's frame (metres), intensity; all finite.
-        times: (N,) float64, seconds after the message's stamp; None where the cloud has no time field.
-    """
-
-    points: NDArray[np.float32]
-    times: NDArray[np.float64] | None = None
-
-
 def picture_from_message(message: Image | CompressedImage, topic: str, image_width: int = 0) -> Picture:
     """Decode a raw or compressed image to BGR.
 
     Args:
-        image_width: width that the model needs, pixels: a compressed picture is decoded at the smallest of 1, 1/2, 1/4,
-            1/8 of its size that is at least as wide; 0: at full size.
+        image_width: width in pixels that the model needs. A compressed picture is decoded at the smallest of 1, 1/2,
+            1/4 and 1/8 of its size that is at least as wide; with 0, at full size.
 
     Raises:
         MessageError: unknown encoding or format, or fewer bytes than the picture needs.
@@ -65,11 +51,14 @@ def picture_from_message(message: Image | CompressedImage, topic: str, image_wid
     return Picture(_decode_raw(message, topic), (message.width, message.height))
 
 
-def cloud_from_message(message: PointCloud2, topic: str) -> Cloud:
+def points_from_message(message: PointCloud2, topic: str) -> NDArray[np.float32]:
     """Decode a point cloud of any field order, padding, byte order and numeric type.
 
-    The intensity is taken from the first of `INTENSITY_FIELDS` that is there, and is 0 where there is none. Points with
-    a coordinate that is not finite are dropped; an intensity that is not finite becomes 0.
+    The intensity is the first of `INTENSITY_FIELDS` in the cloud, and 0 if there is none. Points with a coordinate that
+    is not finite are dropped; an intensity that is not finite becomes 0.
+
+    Returns:
+        (N, 4) float32: x, y, z in the sensor's frame (metres), intensity; all finite.
 
     Raises:
         MessageError: no x, y or z, a field outside the point, or fewer bytes than the size needs.
@@ -79,20 +68,14 @@ def cloud_from_message(message: PointCloud2, topic: str) -> Cloud:
     if missing:
         found = f"fields {', '.join(offered) or '(none)'}"
         raise MessageError(topic, f"cloud without {', '.join(missing)}", found, "x, y, z", "publish Cartesian points")
-    intensity = next((name for name in INTENSITY_FIELDS if name in offered), None)
-    time = next((name for name in TIME_FIELDS if name in offered), None)
-    wanted = [offered[name] for name in ("x", "y", "z", intensity, time) if name is not None]
-    records = _records(message, wanted, topic)
-
+    names = ["x", "y", "z", *[name for name in INTENSITY_FIELDS if name in offered][:1]]
+    records = _records(message, [offered[name] for name in names], topic)
     points = np.zeros((len(records), 4), dtype=np.float32)
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf, which is dropped below
-        for column, name in enumerate(("x", "y", "z")):
+        for column, name in enumerate(names):
             points[:, column] = records[name]
-        if intensity is not None:
-            points[:, 3] = np.nan_to_num(records[intensity].astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    finite = np.isfinite(points[:, :3]).all(axis=1)
-    times = None if time is None else _seconds_after_stamp(records[time], message)[finite]
-    return Cloud(points[finite], times)
+    points[:, 3] = np.nan_to_num(points[:, 3], nan=0.0, posinf=0.0, neginf=0.0)
+    return points[np.isfinite(points[:, :3]).all(axis=1)]
 
 
 def _decode_raw(message: Image, topic: str) -> NDArray[np.uint8]:
@@ -113,7 +96,7 @@ def _decode_compressed(message: CompressedImage, topic: str, image_width: int) -
     data = np.frombuffer(message.data, dtype=np.uint8)
     header = read_header(data.tobytes(), topic)
     mosaic = message.format.split(";")[0].strip()
-    if mosaic.startswith("bayer_"):  # image_transport compresses the mosaic itself, which must not be averaged
+    if mosaic.startswith("bayer_"):  # image_transport compresses the mosaic itself: scaling it would mix its colours
         grey = _decode(data, cv2.IMREAD_GRAYSCALE, header, topic)
         return Picture(_decode_raw(_BRIDGE.cv2_to_imgmsg(grey, encoding=mosaic), topic), (header.width, header.height))
     flag = _REDUCED[_reduction(header.width, image_width)]
@@ -153,15 +136,5 @@ def _records(message: PointCloud2, fields: list[PointField], topic: str) -> NDAr
         needed = f"{rows} rows of {columns} points of {message.point_step} bytes"
         raise MessageError(topic, "incomplete cloud", found, needed, "check the driver")
     strides = (row_step, message.point_step)
-    return np.ndarray((rows, columns), dtype, buffer=message.data, strides=strides).reshape(-1)
-
-
-def _seconds_after_stamp(values: NDArray, message: PointCloud2) -> NDArray[np.float64]:
-    """Drivers give integers in nanoseconds or floats in seconds, since the sweep's stamp or since 1970."""
-    integer = values.dtype.kind in "iu"
-    times = values.astype(np.float64)
-    if integer or np.abs(times).max(initial=0.0) > 1e14:  # a float this large is nanoseconds since 1970
-        times *= 1e-9
-    if np.abs(times).max(initial=0.0) > 1e8:  # three years: not within a sweep
-        times -= message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-    return times
+    records: NDArray[np.void] = np.ndarray((rows, columns), dtype, buffer=message.data, strides=strides)
+    return records.reshape(-1)

@@ -1,15 +1,14 @@
-"""FrameRequest -> Frame: decoding, calibration and ego motion, in the worker's thread."""
+"""FrameRequest -> Frame: decoding, calibration and ego motion."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-import tf2_ros
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.frame import CameraView, Frame
-from aqr_perception.nodes.input.conversions import cloud_from_message, picture_from_message
+from aqr_perception.nodes.input.conversions import picture_from_message, points_from_message
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
 from aqr_perception.nodes.input.lens import pinhole_picture
 from aqr_perception.nodes.input.message_error import MessageError
@@ -19,12 +18,12 @@ from aqr_perception.nodes.stamps import stamp_to_ns
 
 
 class AssembledFrame(NamedTuple):
-    """What became of a request.
+    """A request after decoding.
 
     Attributes:
-        frame: None where no sensor could contribute.
+        frame: None if no sensor can contribute.
         sensors: every configured sensor, the LiDAR first.
-        warnings: one line for each thing that was wrong, naming topic or frame.
+        warnings: one line for each fault, naming topic or frame.
     """
 
     frame: Frame | None
@@ -33,28 +32,21 @@ class AssembledFrame(NamedTuple):
 
 
 class FrameBuilder:
-    """Decodes requests. Remembers decoded sweeps and hopeless transforms; to be used by one thread."""
+    """Decodes requests, each past sweep only once. For use by one thread."""
 
     def __init__(self) -> None:
         self._sweeps = SweepBuffer()
-        self._hopeless: set[tuple[str, str]] = set()
 
-    def build(self, request: FrameRequest, buffer: tf2_ros.Buffer, image_width: int = 0) -> AssembledFrame:
-        """Decode what the request holds. A sensor whose data is bad is left out and named in the warnings.
+    def build(self, request: FrameRequest, transforms: FrameTransforms, image_width: int = 0) -> AssembledFrame:
+        """Decode a request. A sensor with bad data is left out and named in the warnings.
 
         Args:
+            transforms: the lookups of this frame.
             image_width: width in pixels that the model needs; see `picture_from_message`.
         """
-        settings = request.settings
-        transforms = FrameTransforms(buffer, settings.fixed_frame, settings.transform_wait, self._hopeless)
-        uses, warnings = dict(request.left_out), list[str]()
         if not request.model_frame:
-            warnings.append(
-                "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
-                "set the parameter `model_frame` or `output_frame`"
-            )
-            absent = (SensorUse(name, False, math.nan, "no model frame") for name in settings.sensors)
-            return AssembledFrame(None, tuple(uses.get(use.name, use) for use in absent), warnings)
+            return _without_model_frame(request)
+        uses, warnings = dict(request.left_out), list[str]()
 
         points: NDArray[np.float32] | None = None
         if request.sweeps:
@@ -75,7 +67,7 @@ class FrameBuilder:
                 warnings.append(str(error))
                 uses[name] = SensorUse(name, False, age, error.problem)
 
-        sensors = tuple(uses[name] for name in settings.sensors)
+        sensors = tuple(uses[name] for name in request.settings.sensors)
         if points is None and not views:
             reasons = ", ".join(f"{use.name}: {use.reason}" for use in sensors)
             warnings.append(f"no sensor is left for the frame at {request.stamp_ns / 1e9:.6f} s ({reasons})")
@@ -85,7 +77,7 @@ class FrameBuilder:
         return AssembledFrame(frame, sensors, warnings)
 
     def _points(self, request: FrameRequest, transforms: FrameTransforms, warnings: list[str]) -> NDArray[np.float32]:
-        """Decode the sweeps that are new, and accumulate. Raises MessageError where the newest cannot be used."""
+        """Decode the new sweeps and accumulate them. Raises MessageError if the newest cannot be used."""
         settings = request.settings
         if self._sweeps.max_sweeps != settings.max_sweeps:
             self._sweeps = SweepBuffer(settings.max_sweeps)
@@ -104,27 +96,36 @@ class FrameBuilder:
             self._sweeps.add(stamp_ns, sweep.header.frame_id, points)
             if len(points) == 0:
                 warnings.append(
-                    f"{settings.lidar_topic}: empty cloud: found no finite point, needed some for the LiDAR to see "
-                    "anything; check the sensor"
+                    f"{settings.lidar_topic}: empty cloud: found no finite point, needed at least one; check the sensor"
                 )
         accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
         warnings.extend(left_out)
         return accumulated
 
 
+def _without_model_frame(request: FrameRequest) -> AssembledFrame:
+    """Return no frame, with a warning that names the remedy."""
+    warning = (
+        "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
+        "set the parameter `model_frame` or `output_frame`"
+    )
+    unused = (SensorUse(name, False, math.nan, "no model frame") for name in request.settings.sensors)
+    return AssembledFrame(None, tuple(request.left_out.get(use.name, use) for use in unused), [warning])
+
+
 def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.float64] | None:
-    """Return (4, 4), model frame -> fixed frame; None where the vehicle's motion is not known."""
+    """Return (4, 4), model frame -> fixed frame; None if the vehicle's motion is unknown."""
     fixed_frame = request.settings.fixed_frame
     if not fixed_frame:
         return None
     try:
         return transforms.lookup(fixed_frame, request.stamp_ns, request.model_frame, request.stamp_ns)
     except MessageError:
-        return None  # only models with a memory miss it; what a sensor misses was told with the sensor
+        return None  # only models with a memory need it; the sensors' own TF failures are reported above
 
 
 def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings) -> NDArray[np.float32]:
-    points = cloud_from_message(sweep, settings.lidar_topic).points
+    points = points_from_message(sweep, settings.lidar_topic)
     points[:, 3] *= settings.intensity_scale
     return points
 

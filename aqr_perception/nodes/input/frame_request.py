@@ -1,4 +1,4 @@
-"""How frames are put together (settings), and what goes into the next one (request)."""
+"""Settings of frame assembly, and the request for one frame."""
 
 import math
 from collections.abc import Mapping
@@ -9,12 +9,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from aqr_perception.options import OptionError
 
 LIDAR = "lidar"
-"""The LiDAR's name among the sensors; cameras have the names that the user gives them."""
+"""The LiDAR's name among the sensors. Cameras have the names that the user gives them."""
 
 DISABLED = "disabled"
 NOT_SEEN = "not seen by the model"
 ON_PURPOSE = (DISABLED, NOT_SEEN)
-"""Reasons for which a sensor takes no part although nothing is wrong with it."""
+"""Reasons for leaving out a sensor that works."""
+
+_SLOWEST_SWEEP = 0.2
+"""Seconds between the sweeps of a LiDAR that spins at 5 Hz, the slowest one in use."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class CameraSettings:
 
     Attributes:
         name: unique, not ``lidar``.
-        image_topic, info_topic: where its pictures and its sensor_msgs/CameraInfo come from.
+        image_topic, info_topic: topics of its pictures and of its sensor_msgs/CameraInfo.
         compressed: whether the pictures are sensor_msgs/CompressedImage.
-        rectified: whether they are rectified already: then CameraInfo's P holds, otherwise K and D.
-        offset: seconds by which the stamps are later than the exposure; it is taken off every stamp.
+        rectified: whether the pictures are rectified. Then CameraInfo's P holds, otherwise K and D.
+        offset: seconds by which the stamps are later than the exposure; subtracted from every stamp.
     """
 
     name: str
@@ -43,20 +46,20 @@ class AssemblerSettings:
 
     Attributes:
         cameras: in the order in which frames list them.
-        lidar_topic: empty where there is no LiDAR.
-        max_camera_age: an image further than this from the frame's stamp, earlier or later, does not take part.
-        camera_wait: longest wait for missing cameras after a sweep came.
-        lidar_timeout: a LiDAR silent for longer is taken for dead, and frames are made of the cameras alone.
+        lidar_topic: empty if there is no LiDAR.
+        max_camera_age: an image further from the frame's stamp, earlier or later, does not take part.
+        camera_wait: longest wait for missing cameras after a sweep arrived.
+        lidar_timeout: a LiDAR silent for longer counts as dead, and frames consist of cameras only.
         camera_only_period: shortest time between two such frames.
         max_sweeps: sweeps accumulated, 1 to 10; more than one needs `fixed_frame`.
-        intensity_scale: factor on the LiDAR's intensities, so that they span 0..255 as the published models expect.
-        fixed_frame: TF frame that does not move with the vehicle; empty: extrinsics are static, and sweeps are not
+        intensity_scale: factor on the LiDAR's intensities. The published models expect 0..255.
+        fixed_frame: TF frame that does not move with the vehicle. Empty: extrinsics are static, and sweeps are not
             accumulated.
-        model_frame: TF frame of points and boxes; empty: the sweep's own.
-        output_frame: TF frame of what the node publishes; the model frame where no LiDAR was ever seen.
+        model_frame: TF frame of points and boxes; empty: the sweep's frame.
+        output_frame: TF frame of the published boxes; the model frame if no LiDAR message has arrived yet.
         transform_wait: longest wait of one frame for late transforms.
         enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
-        unseen: names of those that the model cannot look at; they are neither waited for nor decoded.
+        unseen: names of the sensors that the model does not use. Their messages are ignored.
     """
 
     cameras: tuple[CameraSettings, ...] = ()
@@ -78,7 +81,7 @@ class AssemblerSettings:
         names = [camera.name for camera in self.cameras]
         _require(len(set(names)) == len(names), "cameras", names, "distinct names")
         _require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
-        _require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty where lidar_topic is empty")
+        _require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
         for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, name, value, "a positive number")
@@ -94,8 +97,22 @@ class AssemblerSettings:
         """Names of all configured sensors, the LiDAR first."""
         return ((LIDAR,) if self.lidar_topic else ()) + tuple(camera.name for camera in self.cameras)
 
+    @property
+    def image_history(self) -> float:
+        """Seconds of images to keep.
+
+        A frame takes images up to `max_camera_age` before its sweep. When it is due, the newest image is later than the
+        sweep by the LiDAR's latency, which may reach `max_camera_age` too, and by the frame's wait.
+        """
+        return 2 * self.max_camera_age + self.camera_wait
+
+    @property
+    def sweep_history(self) -> float:
+        """Seconds of sweeps to keep: as many sweeps as are accumulated, of a LiDAR that spins at 5 Hz or faster."""
+        return _SLOWEST_SWEEP * self.max_sweeps + self.camera_wait
+
     def reason_left_out(self, sensor: str) -> str:
-        """Say why a sensor is not to take part; empty where it is."""
+        """Return why a sensor must not take part; empty if it may."""
         if self.enabled is not None and sensor not in self.enabled:
             return DISABLED
         return NOT_SEEN if sensor in self.unseen else ""
@@ -105,7 +122,7 @@ class AssemblerSettings:
 
     @property
     def is_blind(self) -> bool:
-        """Whether no sensor takes part at all."""
+        """Whether no sensor takes part."""
         return not any(map(self.is_enabled, self.sensors))
 
 
@@ -121,7 +138,7 @@ class SensorUse:
 
 @dataclass(frozen=True)
 class CameraInput:
-    """An image chosen for a frame, and its calibration.
+    """An image of a frame, and its calibration.
 
     Attributes:
         stamp_ns: time of exposure: the header's stamp less the camera's `offset`.
@@ -135,14 +152,14 @@ class CameraInput:
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """Messages of one frame, still encoded.
+    """The messages of one frame, still encoded.
 
     Attributes:
         stamp_ns: the newest sweep's stamp, or the newest image's in a camera-only frame.
-        model_frame: TF frame of the frame's points and boxes; empty where none is known.
+        model_frame: TF frame of the frame's points and boxes; empty if none is known.
         sweeps: clouds, newest first; empty in a camera-only frame.
         cameras: in configured order.
-        settings: those in force when the frame was put together.
+        settings: those in force when the request was made.
         left_out: sensors that do not take part, by name.
     """
 
@@ -154,10 +171,10 @@ class FrameRequest:
     left_out: Mapping[str, SensorUse] = field(default_factory=dict)
 
     def supersedes(self, other: "FrameRequest") -> bool:
-        """Whether the other frame, not yet begun, is needless beside this one.
+        """Whether the other request need not be processed any more.
 
-        A sweep's frame gives way to newer sweeps alone: on a busy machine a sweep comes late, and the cameras' frames
-        that were made in its absence are no substitute for it.
+        Only a newer sweep supersedes a sweep. On a busy machine sweeps arrive late, and the camera-only frames made in
+        the meantime do not replace them.
         """
         return self.stamp_ns >= other.stamp_ns and (bool(self.sweeps) or not other.sweeps)
 

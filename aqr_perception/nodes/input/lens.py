@@ -1,4 +1,4 @@
-"""CameraInfo -> pinhole intrinsics of the picture at hand, and the picture without lens distortion."""
+"""Pinhole intrinsics from CameraInfo, and removal of lens distortion."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,13 +19,13 @@ _MAX_STRETCH = 0.02
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A picture that obeys the pinhole model.
+    """A picture of a pinhole camera.
 
     Attributes:
-        pixels: (H, W, 3) uint8, BGR, free of lens distortion.
+        pixels: (H, W, 3) uint8, BGR, without lens distortion.
         intrinsics: (3, 3) float64, in pixels of `pixels`.
-        baseline: (3,) float64, metres: what to add to points in the optical frame before projecting them. Not zero for
-            the right camera of a rectified stereo pair, whose CameraInfo is given in the left one's frame.
+        baseline: (3,) float64, metres: the offset to add to points in the optical frame before projecting them. It is
+            zero except for the right camera of a rectified stereo pair, whose CameraInfo refers to the left camera.
     """
 
     pixels: NDArray[np.uint8]
@@ -34,18 +34,18 @@ class Pinhole:
 
 
 def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: str) -> Pinhole:
-    """Remove lens distortion and give the intrinsics of what is left.
+    """Return a picture without lens distortion, and its intrinsics.
 
-    A rectified picture has P (sensor_msgs/CameraInfo), a raw one K and D; it keeps K when it is undistorted. CameraInfo
-    describes the full resolution; region of interest, binning and the scale of `picture` come on top. Pixels scale as
-    image_proc scales them: K times the ratio of the sizes, without a shift of half a pixel.
+    A rectified picture uses CameraInfo's P, a raw one K and D; undistorted, it keeps K. CameraInfo describes the full
+    resolution, to which region of interest, binning and the scale of `picture` are applied. Pixels scale as in
+    image_proc: K times the ratio of the sizes, without a shift of half a pixel.
 
     Args:
-        topic: the CameraInfo's, for error messages.
+        topic: the CameraInfo's topic, for error messages.
 
     Raises:
-        MessageError: intrinsics that are zero or not finite, an unknown distortion model, or a picture whose shape is
-            not the CameraInfo's.
+        MessageError: intrinsics that are zero or not finite, an unknown distortion model, or a picture whose shape
+            does not match the CameraInfo.
     """
     matrix, baseline = _projection(info, topic) if rectified else (np.array(info.k).reshape(3, 3), np.zeros(3))
     _check_matrix(matrix, "P" if rectified else "K", topic)
@@ -62,7 +62,7 @@ def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: 
 
 
 def _projection(info: CameraInfo, topic: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """P = [K' | K' t]: split into K' and the baseline t."""
+    """Split P = [K' | K' t] into K' and the baseline t."""
     projection = np.array(info.p).reshape(3, 4)
     _check_matrix(projection[:, :3], "P", topic)
     baseline = np.linalg.solve(projection[:, :3], projection[:, 3])
@@ -76,12 +76,12 @@ def _check_matrix(matrix: NDArray[np.float64], name: str, topic: str) -> None:
     found = f"{name} with fx = {focal[0]:g}, fy = {focal[1]:g}"
     needed = "positive focal lengths and finite numbers"
     other = "set the camera's `rectified` to false" if name == "P" else "set the camera's `rectified` to true"
-    remedy = f"calibrate the camera (camera_calibration), or {other} where the other matrix is filled"
+    remedy = f"calibrate the camera (camera_calibration), or {other} if the other matrix is filled"
     raise MessageError(topic, "zero intrinsics", found, needed, remedy)
 
 
 def _to_picture(matrix: NDArray[np.float64], info: CameraInfo, picture: Picture, topic: str) -> NDArray[np.float64]:
-    """Carry a matrix from the full resolution over region of interest and binning to the picture at hand."""
+    """Adapt a matrix of the full resolution to region of interest, binning and the picture's size."""
     binning = (max(info.binning_x, 1), max(info.binning_y, 1))
     roi = (info.roi.width or info.width, info.roi.height or info.height)  # all zero: the full resolution
     sent = picture.full_size
@@ -93,7 +93,7 @@ def _to_picture(matrix: NDArray[np.float64], info: CameraInfo, picture: Picture,
         raise MessageError(topic, "wrong picture size", found, needed, "check info topic, ROI and binning")
     height, width = picture.pixels.shape[:2]
     scale = np.array([width / described[0] / binning[0], height / described[1] / binning[1]])
-    result = matrix / matrix[2, 2]
+    result: NDArray[np.float64] = matrix / matrix[2, 2]
     result[:2, 2] -= (info.roi.x_offset, info.roi.y_offset)
     result[:2] *= scale[:, None]
     return result
@@ -113,7 +113,7 @@ def _check_distortion(info: CameraInfo, topic: str) -> None:
 def _undistortion_maps(
     model: str, distortion: tuple[float, ...], intrinsics: tuple[float, ...], size: tuple[int, int]
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Return OpenCV's fixed-point maps; the undistorted picture has the same intrinsics and size as the distorted."""
+    """Return OpenCV's fixed-point maps. The undistorted picture keeps intrinsics and size of the distorted one."""
     matrix = np.array(intrinsics).reshape(3, 3)
     make_maps = cv2.fisheye.initUndistortRectifyMap if model in _FISHEYE else cv2.initUndistortRectifyMap
     cells, weights = make_maps(matrix, np.array(distortion), np.eye(3), matrix, size, cv2.CV_16SC2)

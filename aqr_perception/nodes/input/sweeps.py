@@ -1,4 +1,4 @@
-"""Several LiDAR sweeps as one cloud."""
+"""Accumulation of LiDAR sweeps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
 class SweepBuffer:
-    """Keeps past sweeps and brings them into the newest one's moment.
+    """Keeps past sweeps and moves them to the time of the newest one.
 
     Args:
-        max_sweeps: 1 to 10, the newest included.
+        max_sweeps: 1 to 10, including the newest.
     """
 
     def __init__(self, max_sweeps: int = 1) -> None:
@@ -28,13 +28,13 @@ class SweepBuffer:
         return stamp_ns in self._sweeps
 
     def add(self, stamp_ns: int, frame_id: str, points: NDArray[np.float32]) -> None:
-        """Keep a sweep: (N, 4) x, y, z in `frame_id` and intensity. A sweep of the same stamp is replaced."""
+        """Keep a sweep, (N, 4) x, y, z in `frame_id` and intensity. It replaces one with the same stamp."""
         self._sweeps[stamp_ns] = (frame_id, points)
         for surplus in sorted(self._sweeps)[: -self.max_sweeps]:
             del self._sweeps[surplus]
 
     def keep_only(self, stamps_ns: set[int]) -> None:
-        """Forget every sweep whose stamp is not among these."""
+        """Drop the sweeps with other stamps."""
         self._sweeps = {stamp: sweep for stamp, sweep in self._sweeps.items() if stamp in stamps_ns}
 
     def accumulate(
@@ -43,23 +43,23 @@ class SweepBuffer:
         """Return the kept sweeps in the model frame at `stamp_ns`, newest first.
 
         Returns:
-            points (N, 5) float32: x, y, z in metres, intensity, and the sweep's lag behind `stamp_ns` in seconds (0 for
-            a sweep of that stamp); and a warning for each past sweep that was left out for want of a transform.
+            points (N, 5) float32: x, y, z in metres, intensity, and the sweep's age at `stamp_ns` in seconds; and a
+            warning for each past sweep that is left out because its transform is missing.
 
         Raises:
-            TransformError: the newest sweep itself cannot be transformed.
+            TransformError: the newest sweep cannot be transformed.
         """
         clouds: list[NDArray[np.float32]] = []
         warnings: list[str] = []
         for sweep_ns in sorted(self._sweeps, reverse=True):
             frame_id, points = self._sweeps[sweep_ns]
-            lag = (stamp_ns - sweep_ns) / 1e9
+            age = (stamp_ns - sweep_ns) / 1e9
             try:
-                clouds.append(_moved(points, frame_id, sweep_ns, model_frame, stamp_ns, lag, transforms))
+                clouds.append(_moved(points, frame_id, sweep_ns, model_frame, stamp_ns, age, transforms))
             except TransformError as error:
                 if not clouds:
                     raise
-                warnings.append(f"the sweep {lag:.3f} s ago is left out: {error}")
+                warnings.append(f"the sweep {age:.3f} s ago is left out: {error}")
         return (np.concatenate(clouds) if clouds else np.zeros((0, 5), np.float32)), warnings
 
 
@@ -69,12 +69,12 @@ def _moved(
     sweep_ns: int,
     model_frame: str,
     stamp_ns: int,
-    lag: float,
+    age: float,
     transforms: FrameTransforms,
 ) -> NDArray[np.float32]:
     moved = np.empty((len(points), 5), dtype=np.float32)
     moved[:, :4] = points
-    moved[:, 4] = lag
+    moved[:, 4] = age
     if (frame_id, sweep_ns) != (model_frame, stamp_ns):
         to_model = transforms.lookup(model_frame, stamp_ns, frame_id, sweep_ns)
         moved[:, :3] = transform_points(to_model, points)

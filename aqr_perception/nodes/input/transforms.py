@@ -1,31 +1,34 @@
-"""TF -> extrinsics and ego motion, as (4, 4) matrices."""
+"""Extrinsics and ego motion from TF, as (4, 4) matrices."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.time import Time
+from tf_transformations import quaternion_matrix
 
-from aqr_perception.geometry import rigid_transform
 from aqr_perception.nodes.input.message_error import TransformError
 
 _POLL_SECONDS = 0.005
 
+FramePair = tuple[str, str]
+"""Target frame and source frame of a lookup."""
+
 
 class FrameTransforms:
-    """Transforms of one frame, looked up in a tf2_ros.Buffer that other threads fill.
+    """All transform lookups of one frame, in a tf2_ros.Buffer that another thread fills.
 
-    Transforms come later than the data that they belong to, so lookups of one frame together wait up to a limit. Pairs
-    of frames that TF does not connect at all are kept in `hopeless` from frame to frame and are not waited for again
-    until they have been found once, so that a camera without TF does not slow every frame down.
+    Transforms arrive later than the data they belong to. The lookups of a frame share one deadline, so the frame waits
+    for them only once. A pair of frames that TF did not connect is not waited for in later frames, until a lookup finds
+    it: a camera without TF does not slow down every frame.
 
     Args:
-        fixed_frame: the frame through which the vehicle's motion is known; empty: transforms are taken as static, and
-            the latest ones are used whatever the times asked for.
-        wait: seconds that all lookups together may wait.
+        fixed_frame: the TF frame in which the vehicle's motion is known. Empty: transforms are static, and the latest
+            ones are used at any time.
+        wait: seconds after the construction during which lookups may wait.
+        unconnected: pairs that TF did not connect in earlier frames; lookups update it.
     """
 
     def __init__(
@@ -33,67 +36,59 @@ class FrameTransforms:
         buffer: tf2_ros.Buffer,
         fixed_frame: str = "",
         wait: float = 0.0,
-        hopeless: set[tuple[str, str]] | None = None,
+        unconnected: set[FramePair] | None = None,
     ) -> None:
         self._buffer = buffer
         self._fixed_frame = fixed_frame
         self._deadline = time.monotonic() + wait
-        self._hopeless = set() if hopeless is None else hopeless
+        self._unconnected = set() if unconnected is None else unconnected
 
     def lookup(self, target_frame: str, target_ns: int, source_frame: str, source_ns: int) -> NDArray[np.float64]:
-        """Return the (4, 4) float64 matrix that takes points in the source frame, at its time, to the target frame.
+        """Return the (4, 4) float64 matrix that moves points from the source frame, at its time, to the target frame.
 
         Raises:
-            TransformError: the frames are not connected at these times.
+            TransformError: TF does not connect the frames at these times.
         """
-        if self._fixed_frame:
-            target_time, source_time = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
-
-            def attempt() -> TransformStamped:
-                return self._buffer.lookup_transform_full(
-                    target_frame, target_time, source_frame, source_time, self._fixed_frame
-                )
-        else:
-
-            def attempt() -> TransformStamped:
-                return self._buffer.lookup_transform(target_frame, source_frame, Time())
-
         pair = (target_frame, source_frame)
-        try:
-            found = self._patiently(attempt, pair)
-        except tf2_ros.TransformException as error:
-            raise self._missing(pair, target_ns, source_ns, error) from error
-        self._hopeless.discard(pair)
-        return matrix_from_message(found)
-
-    def _patiently(self, attempt: Callable[[], TransformStamped], pair: tuple[str, str]) -> TransformStamped:
         while True:
             try:
-                return attempt()
+                found = self._look_up_now(target_frame, target_ns, source_frame, source_ns)
             except tf2_ros.TransformException as error:
-                late = isinstance(error, tf2_ros.ExtrapolationException)  # known frames, transforms under way
-                if (pair in self._hopeless and not late) or time.monotonic() >= self._deadline:
-                    self._hopeless.add(pair)
-                    raise
-            time.sleep(_POLL_SECONDS)
+                # An extrapolation means that TF knows both frames, and the transform is still on its way.
+                known = isinstance(error, tf2_ros.ExtrapolationException) or pair not in self._unconnected
+                if known and time.monotonic() < self._deadline:
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                self._unconnected.add(pair)
+                raise self._missing(pair, target_ns, source_ns, error) from error
+            self._unconnected.discard(pair)
+            return matrix_from_message(found)
 
-    def _missing(self, pair: tuple[str, str], target_ns: int, source_ns: int, error: Exception) -> TransformError:
+    def _look_up_now(self, target_frame: str, target_ns: int, source_frame: str, source_ns: int) -> TransformStamped:
+        if not self._fixed_frame:
+            return self._buffer.lookup_transform(target_frame, source_frame, Time())
+        target_time, source_time = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
+        return self._buffer.lookup_transform_full(
+            target_frame, target_time, source_frame, source_time, self._fixed_frame
+        )
+
+    def _missing(self, pair: FramePair, target_ns: int, source_ns: int, error: Exception) -> TransformError:
         target, source = pair
-        reason = str(error) or type(error).__name__
+        found = str(error) or type(error).__name__
         if self._fixed_frame:
             needed = (
                 f"{source} at {source_ns / 1e9:.6f} s -> {target} at {target_ns / 1e9:.6f} s via {self._fixed_frame}"
             )
-            remedy = "publish it on /tf or /tf_static, or leave `fixed_frame` empty where the vehicle stands still"
+            remedy = "publish it on /tf or /tf_static, or leave `fixed_frame` empty if the vehicle does not move"
         else:
             needed = f"{source} -> {target}"
             remedy = "publish it on /tf_static (robot_state_publisher or static_transform_publisher)"
-        return TransformError("/tf", "no transform", reason, needed, remedy)
+        return TransformError("/tf", "no transform", found, needed, remedy)
 
 
 def matrix_from_message(message: TransformStamped) -> NDArray[np.float64]:
-    """Return the (4, 4) float64 matrix that takes points in `child_frame_id` to `header.frame_id`."""
+    """Return the (4, 4) float64 matrix that moves points from `child_frame_id` to `header.frame_id`."""
     translation, rotation = message.transform.translation, message.transform.rotation
-    return rigid_transform(
-        [translation.x, translation.y, translation.z], [rotation.x, rotation.y, rotation.z, rotation.w]
-    )
+    matrix: NDArray[np.float64] = quaternion_matrix((rotation.x, rotation.y, rotation.z, rotation.w))
+    matrix[:3, 3] = (translation.x, translation.y, translation.z)
+    return matrix

@@ -101,8 +101,8 @@ class DetectionLoss:
 
     def _forget(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch, for a random share of the batches without its earlier frames."""
-        if batch.before and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
-            return batch._replace(before=())
+        if batch.history and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
+            return batch._replace(history=())
         return batch
 
     def _proposal_losses(

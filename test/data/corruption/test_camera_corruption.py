@@ -1,4 +1,4 @@
-"""Failing cameras' pictures, and the health that says where they are of use."""
+"""Corrupted pictures and their health."""
 
 import dataclasses
 import itertools
@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import Generator
 
-from aqr_perception.data.batch import HEALTH_GRID
 from aqr_perception.data.corruption import camera_corruption
-from aqr_perception.data.corruption.camera_corruption import Picture
+from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 
-Fault = Callable[[np.ndarray, float, Generator], Picture]
+Fault = Callable[[np.ndarray, float, Generator], CorruptedPicture]
 FAULTS: dict[str, Fault] = {
     "noisy": camera_corruption.noisy,
     "blurred": camera_corruption.blurred,
@@ -26,8 +26,8 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def photograph(seed: int = 0, size: tuple[int, int] = (112, 64)) -> np.ndarray:
-    """(H, W, 3): smooth shapes over the whole range of brightness, with detail on them."""
+def picture_with_detail(seed: int = 0, size: tuple[int, int] = (112, 64)) -> np.ndarray:
+    """Return (H, W, 3) smooth shapes over the whole range of brightness, with detail."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.uniform(0, 225, (6, 10, 3)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     return np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 245).astype(np.uint8)
@@ -41,9 +41,9 @@ def labelled(image: np.ndarray, stamp_ns: int, pose: np.ndarray | None = None) -
 
 
 def test_a_black_camera_shows_nothing_and_has_no_health() -> None:
-    picture = camera_corruption.black(photograph())
+    picture = camera_corruption.black(picture_with_detail())
     assert picture.image.mean() == 0
-    assert picture.image.shape == photograph().shape
+    assert picture.image.shape == picture_with_detail().shape
     assert not picture.health.any()
 
 
@@ -53,7 +53,7 @@ def test_a_black_camera_shows_nothing_and_has_no_health() -> None:
 def test_pictures_keep_their_size_and_health_its_range(
     name: str, seed: int, severity: float, width: int, height: int
 ) -> None:
-    image = photograph(size=(width, height))
+    image = picture_with_detail(size=(width, height))
     before = image.copy()
     picture = FAULTS[name](image, severity, np.random.default_rng(seed))
     assert np.array_equal(image, before)
@@ -66,8 +66,8 @@ def test_pictures_keep_their_size_and_health_its_range(
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_health_falls_and_the_picture_departs_from_the_true_one_as_severity_grows(name: str) -> None:
-    image = photograph()
+def test_health_falls_and_the_error_grows_with_severity(name: str) -> None:
+    image = picture_with_detail()
     steps = np.linspace(0.05, 1.0, 8)
     pictures = [FAULTS[name](image, float(severity), np.random.default_rng(3)) for severity in steps]
     health = [float(picture.health.mean()) for picture in pictures]
@@ -82,7 +82,7 @@ def test_health_falls_and_the_picture_departs_from_the_true_one_as_severity_grow
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), severity=st.floats(0.2, 1.0))
 def test_an_occluded_picture_has_health_0_exactly_where_it_is_covered(seed: int, severity: float) -> None:
-    # What does not depend on the scene is covered: a white and a black one. A health cell is 8 pixels wide.
+    # Pixels that are equal over a white and a black scene are covered. A health cell is 8 pixels wide.
     shape = (8 * HEALTH_GRID[0], 8 * HEALTH_GRID[1], 3)
     white, black = np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)
     on_white, on_black = (
@@ -101,8 +101,8 @@ def test_an_occluded_picture_has_health_0_exactly_where_it_is_covered(seed: int,
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_half_an_occluded_picture_stays_as_it_was(seed: int) -> None:
-    image = photograph()
+def test_the_free_half_of_a_half_occluded_picture_stays_unchanged(seed: int) -> None:
+    image = picture_with_detail()
     picture = camera_corruption.half_occluded(image, np.random.default_rng(seed))
     assert picture.health.mean() == pytest.approx(0.5, abs=0.02)
     left, right = picture.health[:, :13], picture.health[:, 15:]
@@ -111,8 +111,8 @@ def test_half_an_occluded_picture_stays_as_it_was(seed: int) -> None:
     assert np.array_equal(picture.image[:, kept], image[:, kept])
 
 
-def test_a_frozen_camera_shows_the_earlier_picture_and_is_trusted_less_the_longer_ago_it_was() -> None:
-    now, old = photograph(0), photograph(1)
+def test_a_frozen_camera_shows_the_earlier_picture_with_health_that_falls_with_time() -> None:
+    now, old = picture_with_detail(0), picture_with_detail(1)
     today = labelled(now, 2 * 10**9)
     health = []
     for milliseconds in (50, 500, 1500):
@@ -124,13 +124,13 @@ def test_a_frozen_camera_shows_the_earlier_picture_and_is_trusted_less_the_longe
     assert 1 > health[0] > health[1] > health[2] > 0
 
 
-def test_a_frozen_camera_on_a_vehicle_that_moved_or_turned_is_trusted_less() -> None:
-    today = labelled(photograph(0), 10**9)
+def test_a_frozen_cameras_health_falls_with_the_vehicles_motion() -> None:
+    today = labelled(picture_with_detail(0), 10**9)
     driven, turned = np.eye(4), np.eye(4)
     driven[0, 3] = -3.0
     turned[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     standing, after_driving, after_turning = (
-        camera_corruption.frozen(today.frame.cameras[0], today, labelled(photograph(1), 9 * 10**8, pose))
+        camera_corruption.frozen(today.frame.cameras[0], today, labelled(picture_with_detail(1), 9 * 10**8, pose))
         for pose in (np.eye(4), driven, turned)
     )
     assert standing is not None
@@ -140,17 +140,17 @@ def test_a_frozen_camera_on_a_vehicle_that_moved_or_turned_is_trusted_less() -> 
 
 
 def test_a_camera_does_not_freeze_on_a_later_frame_or_on_a_picture_of_another_size() -> None:
-    today = labelled(photograph(), 10**9)
+    today = labelled(picture_with_detail(), 10**9)
     with pytest.raises(ValueError, match="needed an earlier one"):
-        camera_corruption.frozen(today.frame.cameras[0], today, labelled(photograph(), 10**9))
-    other = labelled(photograph(size=(56, 32)), 5 * 10**8)
+        camera_corruption.frozen(today.frame.cameras[0], today, labelled(picture_with_detail(), 10**9))
+    other = labelled(picture_with_detail(size=(56, 32)), 5 * 10**8)
     assert camera_corruption.frozen(today.frame.cameras[0], today, other) is None
     elsewhere = dataclasses.replace(today.frame.cameras[0], name="back")
-    assert camera_corruption.frozen(elsewhere, today, labelled(photograph(), 5 * 10**8)) is None
+    assert camera_corruption.frozen(elsewhere, today, labelled(picture_with_detail(), 5 * 10**8)) is None
 
 
-def test_blur_removes_detail_and_over_exposure_turns_the_bright_white() -> None:
-    image = photograph()
+def test_blur_removes_detail_and_over_exposure_saturates_bright_places() -> None:
+    image = picture_with_detail()
     smeared = camera_corruption.blurred(image, 1.0, np.random.default_rng(0)).image
     assert cv2.Laplacian(smeared, cv2.CV_64F).var() < 0.3 * cv2.Laplacian(image, cv2.CV_64F).var()
     exposed = camera_corruption.over_exposed(image, 0.6)

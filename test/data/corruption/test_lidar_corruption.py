@@ -1,4 +1,4 @@
-"""Failing LiDARs' clouds, and the health that says where they are of use."""
+"""Corrupted clouds and their health."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ HEIGHT = 1.84
 
 
 def sweep(position: tuple[float, float] = (0.0, 0.0), lag: float = 0.0, columns: int = 180) -> np.ndarray:
-    """(N, 5) points of a 32-beam LiDAR on flat ground inside four walls, seen from a frame at the origin."""
+    """Return (N, 5) points of a 32-beam LiDAR on flat ground inside four walls, in a frame at the origin."""
     elevation, azimuth = np.meshgrid(np.radians(ELEVATIONS), np.linspace(0, 2 * np.pi, columns, endpoint=False))
     ray = np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1)
     ray = ray.reshape(-1, 3)
@@ -39,7 +39,7 @@ def sweep(position: tuple[float, float] = (0.0, 0.0), lag: float = 0.0, columns:
     return points
 
 
-def test_beams_are_recovered_from_elevations_alone() -> None:
+def test_beams_are_recovered_from_elevations() -> None:
     beams = find_beams(sweep())
     assert np.allclose(beams.elevations, ELEVATIONS, atol=0.06)
     assert np.array_equal(beams.of_point, np.tile(np.arange(32), 180))
@@ -47,7 +47,7 @@ def test_beams_are_recovered_from_elevations_alone() -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(speed=st.floats(0, 20), aside=st.floats(-0.5, 0.5))
-def test_beams_of_past_sweeps_are_counted_from_where_the_lidar_was(speed: float, aside: float) -> None:
+def test_beams_of_past_sweeps_are_measured_from_the_lidars_past_position(speed: float, aside: float) -> None:
     lags = (0.0, 0.05, 0.1, 0.15)
     cloud = np.concatenate([sweep((-speed * lag, aside * lag), lag) for lag in lags])
     beams = find_beams(cloud)
@@ -111,7 +111,7 @@ def test_a_limited_field_of_view_leaves_the_points_and_the_health_of_the_sector(
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_objects_that_return_nothing_have_no_points_and_no_health_while_the_rest_stays(seed: int) -> None:
+def test_dark_objects_have_no_points_and_no_health_and_the_rest_stays(seed: int) -> None:
     rng = np.random.default_rng(seed)
     boxes = np.zeros((3, 9), np.float32)
     boxes[:, :2] = rng.uniform(-40, 40, (3, 2))
@@ -135,7 +135,7 @@ def test_objects_that_return_nothing_have_no_points_and_no_health_while_the_rest
     assert cloud.health[distance > 2.0].all()
 
 
-def test_an_object_that_moves_loses_its_points_of_past_sweeps_too() -> None:
+def test_a_dark_moving_object_loses_its_points_of_past_sweeps_too() -> None:
     box = np.array([[20.0, 0, 0, 4, 2, 1.5, 0, 10.0, 0]], np.float32)
     points = np.array([[20, 0, 0, 9, 0], [15, 0, 0, 9, 0.5], [15, 0, 0, 9, 0]], np.float32)
     cloud = lidar_corruption.without_objects(points, box)
@@ -145,19 +145,19 @@ def test_an_object_that_moves_loses_its_points_of_past_sweeps_too() -> None:
 
 @given(severity=st.floats(0, 1))
 @settings(max_examples=10, deadline=None)
-def test_noise_moves_points_and_costs_health_by_severity(severity: float) -> None:
+def test_noise_and_lost_health_grow_with_severity(severity: float) -> None:
     points = sweep(columns=40)
     before = points.copy()
     cloud = lidar_corruption.noisy(points, severity, np.random.default_rng(0))
     assert cloud.points is not None
     assert np.array_equal(points, before)
     deviation = (cloud.points[:, :3] - points[:, :3]).std()
-    assert deviation == pytest.approx(lidar_corruption.NOISIEST * severity, rel=0.1, abs=1e-5)
+    assert deviation == pytest.approx(lidar_corruption.MAX_NOISE * severity, rel=0.1, abs=1e-5)
     assert np.array_equal(cloud.points[:, 3:], points[:, 3:])
     assert cloud.health.max() == pytest.approx(1 - 0.9 * severity)
 
 
-def test_a_lidar_that_is_gone_has_no_cloud_rather_than_an_empty_one() -> None:
+def test_a_missing_lidar_has_no_cloud_instead_of_an_empty_one() -> None:
     cloud = lidar_corruption.gone()
     assert cloud.points is None
     assert not cloud.health.any()

@@ -1,4 +1,4 @@
-"""Corrupted frames say how far each sensor can be trusted, and leave what they came from alone."""
+"""Randomly corrupted frames with the health of each sensor."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.data.augmentation import PictureChange, change_pictures, move
-from aqr_perception.data.batch import HEALTH_GRID, FrameWithHealth, Health
 from aqr_perception.data.corruption.camera_corruption import half_occluded
-from aqr_perception.data.corruption.health_motion import follow
+from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, limited_field_of_view, points_in_box
 from aqr_perception.data.corruption.random_corruption import corrupt, misplaced, random_offset, with_points, with_views
+from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform
 
@@ -56,7 +56,7 @@ def first_draw(wanted: Callable[[FrameWithHealth], bool], **frame: int) -> Frame
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), lidar=st.booleans(), cameras=st.integers(0, 3), frozen=st.booleans())
-def test_corruption_leaves_its_input_alone_and_health_within_0_and_1(
+def test_corruption_keeps_its_input_and_health_within_0_and_1(
     seed: int, lidar: bool, cameras: int, frozen: bool
 ) -> None:
     labelled = labelled_frame(lidar=lidar, cameras=cameras)
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_failure(seed: int) -> None:
     assert all(np.array_equal(first.health.cameras[name], grid) for name, grid in second.health.cameras.items())
 
 
-def test_about_a_third_of_frames_stay_as_they_are_and_no_frame_goes_blind() -> None:
+def test_about_a_third_of_the_frames_stay_intact_and_no_frame_goes_blind() -> None:
     labelled = labelled_frame()
     rng = np.random.default_rng(0)
     drawn = [corrupt(labelled, rng) for _ in range(400)]
@@ -102,7 +102,7 @@ def test_about_a_third_of_frames_stay_as_they_are_and_no_frame_goes_blind() -> N
         assert any(seen) or (frame.points is not None and sample.health.lidar.any())
 
 
-def test_whatever_changed_has_lost_health() -> None:
+def test_every_corrupted_sensor_loses_health() -> None:
     labelled = labelled_frame()
     for seed in range(80):
         corrupted = corrupt(labelled, np.random.default_rng(seed))
@@ -118,7 +118,7 @@ def test_whatever_changed_has_lost_health() -> None:
             assert health.reach == REACH
 
 
-def test_a_missing_camera_leaves_the_visibility_of_the_others_in_order() -> None:
+def test_without_a_camera_the_visibility_columns_of_the_others_stay_in_order() -> None:
     labelled = labelled_frame()
     visibility = np.tile(np.array([0.1, 0.2, 0.3], np.float32), (6, 1))
     labelled = dataclasses.replace(labelled, truth=dataclasses.replace(labelled.truth, visibility=visibility))
@@ -149,7 +149,7 @@ def test_a_misplaced_camera_is_off_by_up_to_3_degrees_and_30_centimetres(seed: i
     assert np.linalg.norm(error[:3, 3]) == pytest.approx(0.3 * severity)
 
 
-def test_a_frame_without_sensors_stays_as_it_is() -> None:
+def test_a_frame_without_sensors_stays_unchanged() -> None:
     labelled = labelled_frame(lidar=False, cameras=0)
     assert all(corrupt(labelled, np.random.default_rng(seed)).labelled is labelled for seed in range(10))
 
@@ -169,7 +169,7 @@ def test_lidar_health_follows_the_points_into_an_augmented_model_frame(seed: int
     motion = rigid_transform(rng.normal(0, 0.5, 3), [0, 0, *np.array([np.sin(a := rng.uniform(0, 1.5)), np.cos(a)])])
     motion = motion @ np.diag([*rng.choice([-1.0, 1.0], 2), 1.0, 1.0])
     motion[:3, :3] *= rng.uniform(0.9, 1.1)
-    moved = follow(FrameWithHealth(labelled, Health(health, REACH)), move(labelled, motion))
+    moved = transfer_health(FrameWithHealth(labelled, SensorHealth(health, REACH)), move(labelled, motion))
 
     def at(grid: np.ndarray, points: np.ndarray) -> np.ndarray:
         cells = np.floor((points[:, :2] + REACH) * CELLS / (2 * REACH)).astype(int)
@@ -187,18 +187,20 @@ def test_camera_health_follows_the_picture_through_a_flip_and_a_crop() -> None:
     picture = half_occluded(view.image, np.random.default_rng(0))
     covered_left = picture.health[0, 0] == 0
     failed = with_views(labelled, (dataclasses.replace(view, image=picture.image),))
-    corrupted = FrameWithHealth(failed, Health(cameras={"front": picture.health}))
+    corrupted = FrameWithHealth(failed, SensorHealth(cameras={"front": picture.health}))
 
-    flipped = follow(corrupted, change_pictures(failed, PictureChange(size=(56, 32), flip=True)))
+    flipped = transfer_health(corrupted, change_pictures(failed, PictureChange(size=(56, 32), flip=True)))
     assert np.array_equal(flipped.health.cameras["front"], picture.health[:, ::-1])
-    zoomed = follow(corrupted, change_pictures(failed, PictureChange(size=(28, 16), zoom=2.0, crop=(0.0, 1.0))))
+    zoomed = transfer_health(
+        corrupted, change_pictures(failed, PictureChange(size=(28, 16), zoom=2.0, crop=(0.0, 1.0)))
+    )
     left_half = zoomed.health.cameras["front"]
     assert left_half[:, :-1].max() == 0 if covered_left else left_half[:, :-1].min() == 1
 
 
-def test_following_an_unchanged_frame_changes_nothing() -> None:
+def test_transfer_to_the_same_frame_keeps_the_health() -> None:
     corrupted = first_draw(lambda sample: bool(sample.health.cameras) and sample.health.lidar.size > 1)
-    same = follow(corrupted, corrupted.labelled)
+    same = transfer_health(corrupted, corrupted.labelled)
     assert np.allclose(same.health.lidar, corrupted.health.lidar, atol=1e-3)
     for name, grid in corrupted.health.cameras.items():
         assert np.allclose(same.health.cameras[name], grid, atol=1e-3)

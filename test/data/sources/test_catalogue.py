@@ -8,7 +8,7 @@ from aqr_perception.data.sources.catalogue import DataError, open_data
 from aqr_perception.models.config.presets import load_preset
 
 
-def test_small_models_with_and_without_a_lidar_share_the_drawn_scenes(tmp_path: Path) -> None:
+def test_small_models_with_and_without_a_lidar_share_cached_scenes(tmp_path: Path) -> None:
     fused, cameras = (
         open_data("synthetic", "val", load_preset(name), tmp_path, frames=1).frames
         for name in ("aqr_tiny", "petr_tiny")
@@ -20,11 +20,11 @@ def test_small_models_with_and_without_a_lidar_share_the_drawn_scenes(tmp_path: 
 
 
 def test_an_unknown_source_names_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"'kitti'.*synthetic, nuscenes, bags, keyframe"):
+    with pytest.raises(DataError, match=r"'kitti'.*synthetic, nuscenes, bags$"):
         open_data("kitti", "train", load_preset("aqr_tiny"))
 
 
-@pytest.mark.parametrize("source", ["nuscenes", "bags", "keyframe"])
+@pytest.mark.parametrize("source", ["nuscenes", "bags"])
 def test_recorded_data_needs_a_folder(source: str) -> None:
     with pytest.raises(DataError, match="--data-root"):
         open_data(source, "val", load_preset("aqr_tiny"))

@@ -1,4 +1,4 @@
-"""Which frames come before a frame."""
+"""Earlier frames of a drive."""
 
 import pytest
 from hypothesis import given
@@ -19,12 +19,12 @@ def test_frames_of_the_drive_come_oldest_first(index: int, count: int, expected:
     assert preceding(moments([0.0, 0.5, 1.0, 1.5], [1.0, 1.5]), index, count, 0.5) == expected
 
 
-def test_a_gap_starts_a_drive_anew() -> None:
+def test_a_gap_ends_the_history() -> None:
     assert preceding(moments([0.0, 0.5, 2.0, 2.45]), 3, 3, 0.5) == (2,)
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=25), st.integers(1, 5))
-def test_each_is_the_nearest_one_of_all_to_its_time(gaps: list[int], count: int) -> None:
+def test_each_earlier_frame_is_the_nearest_to_its_time(gaps: list[int], count: int) -> None:
     times = [sum(gaps[:place]) for place in range(len(gaps))]
     last = len(times) - 1
     found = preceding([("drive", time * 1_000_000) for time in times], last, count, 0.5)

@@ -1,4 +1,4 @@
-"""nuScenes tables -> labelled frames, on a made-up drive."""
+"""nuScenes tables as labelled frames, on a synthetic drive."""
 
 import pickle
 import sys
@@ -62,18 +62,20 @@ def test_frames_are_the_keyframes_of_the_splits_scenes_in_order(dataset: NuScene
     assert [entry.frame.stamp_ns for entry in dataset] == [(START_US + i * SAMPLE_US) * 1000 for i in range(3)]
 
 
-def test_earlier_keyframes_of_the_scene_come_before_a_keyframe(dataset: NuScenesDataset) -> None:
-    assert [entry.frame.stamp_ns for entry in dataset.before(2, 2)] == [dataset[i].frame.stamp_ns for i in (0, 1)]
-    assert len(dataset.before(1, 2)) == 1 and dataset.before(0, 2) == ()
+def test_earlier_frames_are_the_scenes_earlier_keyframes(dataset: NuScenesDataset) -> None:
+    assert [entry.frame.stamp_ns for entry in dataset.earlier_frames(2, 2)] == [
+        dataset[i].frame.stamp_ns for i in (0, 1)
+    ]
+    assert len(dataset.earlier_frames(1, 2)) == 1 and dataset.earlier_frames(0, 2) == ()
     standing = []
-    for entry in (*dataset.before(2, 2), dataset[2]):
+    for entry in (*dataset.earlier_frames(2, 2), dataset[2]):
         assert entry.frame.to_fixed is not None
         (parked,) = entry.truth.boxes[entry.truth.labels == CLASSES.index("car")][:1]
         standing.append(transform_points(entry.frame.to_fixed, parked[None])[0])
     np.testing.assert_allclose(standing, np.repeat(standing[-1:], 3, axis=0), atol=1e-3)
 
 
-def test_points_that_stand_still_lie_on_each_other_over_all_sweeps(dataset: NuScenesDataset) -> None:
+def test_static_points_coincide_in_all_sweeps(dataset: NuScenesDataset) -> None:
     for labelled in dataset:
         points = points_of(labelled)
         for lag in np.unique(points[:, 4]):
@@ -81,7 +83,7 @@ def test_points_that_stand_still_lie_on_each_other_over_all_sweeps(dataset: NuSc
             np.testing.assert_allclose(transform_points(labelled.model_to_world, sweep), LANDMARKS, atol=1e-4)
 
 
-def test_lags_tell_the_age_of_each_sweep(dataset: NuScenesDataset) -> None:
+def test_lags_are_the_ages_of_the_sweeps(dataset: NuScenesDataset) -> None:
     lags = np.unique(points_of(dataset[1])[:, 4])
     np.testing.assert_allclose(lags, [0, 0.05, 0.1, 0.5, 0.55, 0.6], atol=1e-6)
 
@@ -93,7 +95,7 @@ def test_a_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene(root:
     assert len(np.unique(points_of(frames[2])[:, 4])) == sweeps
 
 
-def test_points_on_the_vehicle_leave_past_sweeps_and_stay_in_the_keyframes(dataset: NuScenesDataset) -> None:
+def test_points_on_the_vehicle_are_removed_from_past_sweeps_only(dataset: NuScenesDataset) -> None:
     points = points_of(dataset[0])
     newest, older = points[points[:, 4] == 0], points[points[:, 4] > 0]
     np.testing.assert_allclose(newest[-1, :3], ON_THE_ROOF, atol=1e-6)
@@ -113,7 +115,7 @@ def test_boxes_are_those_of_the_devkit_in_the_lidar_frame(dataset: NuScenesDatas
             assert np.cos(difference) == pytest.approx(1, abs=1e-8)
 
 
-def test_boxes_go_back_to_where_they_are_in_the_world(dataset: NuScenesDataset) -> None:
+def test_model_to_world_returns_boxes_to_their_world_positions(dataset: NuScenesDataset) -> None:
     for index, labelled in enumerate(dataset):
         walking = labels_of(labelled).index("pedestrian")
         parked = labels_of(labelled).index("car")
@@ -147,7 +149,7 @@ def test_a_track_is_one_object_in_all_frames(dataset: NuScenesDataset) -> None:
     assert len({track for names in named for track in names.values()}) == 4
 
 
-def test_extrinsics_take_the_vehicles_motion_between_sweep_and_picture_into_account(dataset: NuScenesDataset) -> None:
+def test_extrinsics_include_the_vehicles_motion_between_sweep_and_picture(dataset: NuScenesDataset) -> None:
     labelled = dataset[1]
     lidar_landmarks = transform_points(invert(labelled.model_to_world), LANDMARKS)
     for channel, view in zip(CAMERA_TO_EGO, labelled.frame.cameras, strict=True):
@@ -159,11 +161,11 @@ def test_extrinsics_take_the_vehicles_motion_between_sweep_and_picture_into_acco
         assert abs(int(view.image.mean()) - 100) <= 2
 
 
-def test_cameras_go_by_the_names_that_the_node_and_the_simulator_use(dataset: NuScenesDataset) -> None:
+def test_cameras_have_the_names_of_the_node_and_the_simulator(dataset: NuScenesDataset) -> None:
     assert [view.name for view in dataset[0].frame.cameras] == ["front", "back"]
 
 
-def test_visibility_is_the_tables_bin_in_the_camera_that_has_the_object_in_its_picture(
+def test_visibility_is_the_tables_bin_in_the_camera_that_shows_the_object(
     dataset: NuScenesDataset,
 ) -> None:
     labelled = dataset[0]
@@ -180,7 +182,7 @@ def test_label_sets_agree_with_the_frames_and_need_no_files(dataset: NuScenesDat
     assert dataset.label_sets() == [frozenset(entry.truth.labels.tolist()) for entry in dataset]
 
 
-def test_a_set_travels_to_worker_processes(dataset: NuScenesDataset) -> None:
+def test_a_data_set_can_be_pickled_for_worker_processes(dataset: NuScenesDataset) -> None:
     copy = pickle.loads(pickle.dumps(dataset))
     assert np.array_equal(points_of(copy[2]), points_of(dataset[2]))
 
@@ -191,7 +193,7 @@ def test_without_the_devkit_the_error_says_what_to_install(root: Path, monkeypat
         NuScenesDataset(root, VERSION, SPLIT)
 
 
-def test_a_missing_version_names_those_that_are_there(root: Path) -> None:
+def test_a_missing_version_names_the_existing_ones(root: Path) -> None:
     with pytest.raises(NuScenesError, match=r"v1\.0-trainval: no such folder; .*v1\.0-mini"):
         NuScenesDataset(root, "v1.0-trainval", "train")
 

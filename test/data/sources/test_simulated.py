@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SyntheticDataset, training_seeds
+from aqr_perception.data.sources.simulated import VALIDATION_SEEDS, SimulatedDataset, training_seeds
 
 PICTURE = (176, 64)
 
 
-def test_a_cached_frame_is_the_drawn_frame_up_to_its_compression(tmp_path: Path) -> None:
-    drawn = SyntheticDataset([10_001], PICTURE)[0]
-    cached = SyntheticDataset([10_001], PICTURE, cache=tmp_path)
+def test_a_cached_frame_equals_the_drawn_frame_up_to_compression(tmp_path: Path) -> None:
+    drawn = SimulatedDataset([10_001], PICTURE)[0]
+    cached = SimulatedDataset([10_001], PICTURE, cache=tmp_path)
     first = cached[0]
     stored = list(tmp_path.rglob("*.npz"))
     assert len(stored) == 1 and stored[0].stat().st_size < 1_500_000
@@ -27,12 +27,12 @@ def test_a_cached_frame_is_the_drawn_frame_up_to_its_compression(tmp_path: Path)
     assert stored[0].stat().st_mtime_ns == modified
 
 
-def test_earlier_frames_are_kept_beside_a_frame_and_leave_it_as_it_was(tmp_path: Path) -> None:
-    data = SyntheticDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
+def test_earlier_frames_are_cached_next_to_a_frame_without_changing_it(tmp_path: Path) -> None:
+    data = SimulatedDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
     _ = data[0]
     (stored,) = tmp_path.rglob("*.npz")
     content = stored.read_bytes()
-    drawn, read = data.before(0, 2), data.before(0, 2)
+    drawn, read = data.earlier_frames(0, 2), data.earlier_frames(0, 2)
     assert stored.read_bytes() == content and len(list(stored.parent.iterdir())) == 3
     for one, other in zip(drawn, read, strict=True):
         assert one.frame.stamp_ns == other.frame.stamp_ns < data[0].frame.stamp_ns
@@ -40,5 +40,5 @@ def test_earlier_frames_are_kept_beside_a_frame_and_leave_it_as_it_was(tmp_path:
         np.testing.assert_array_equal(one.frame.cameras[0].image, other.frame.cameras[0].image)
 
 
-def test_training_never_sees_a_validation_scene() -> None:
+def test_training_and_validation_scenes_are_disjoint() -> None:
     assert not set(training_seeds(1_000_000)) & set(VALIDATION_SEEDS) and len(VALIDATION_SEEDS) == 200

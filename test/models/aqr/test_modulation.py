@@ -1,4 +1,4 @@
-"""Features are scaled where a map exists and untouched elsewhere."""
+"""Modulation scales features where the map is positive and leaves the others unchanged."""
 
 import torch
 from hypothesis import given, settings
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from aqr_perception.models.aqr.modulation import modulate
 
 
-def test_without_strength_the_very_same_features_come_back() -> None:
+def test_strength_zero_returns_the_features_themselves() -> None:
     features = torch.randn(1, 3, 4)
     assert modulate(features, torch.rand(1, 3), 0.0) is features
 

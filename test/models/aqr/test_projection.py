@@ -1,4 +1,4 @@
-"""Points fall into the cells that geometry says, and nowhere where they cannot be seen."""
+"""Projection of points to cells, and flags for points that a grid or camera does not cover."""
 
 import torch
 from hypothesis import given, settings
@@ -51,13 +51,13 @@ def test_points_outside_the_grid_or_behind_every_camera_are_flagged_not_clamped(
     assert cells.image_visible[0].tolist() == [[False, False], [True, False], [False, False], [False, False]]
 
 
-def test_all_cameras_that_see_a_point_count() -> None:
+def test_a_point_gets_a_cell_in_each_camera_that_sees_it() -> None:
     twice = CAMERAS[:, :1].expand(-1, 2, -1, -1)
     cells = project(torch.tensor([[[0.0, 10.0, 0.0]]]), POINT_RANGE, twice, IMAGE_SIZE, LAYOUT)
     assert cells.image_visible[0, 0].tolist() == [True, True]
 
 
-def test_missing_sensors_see_nothing() -> None:
+def test_missing_sensors_have_no_cells() -> None:
     cells = project(torch.zeros(1, 5, 3), POINT_RANGE, torch.zeros(1, 0, 4, 4), (0, 0), TokenLayout())
     assert not cells.bev_inside.any() and cells.image_visible.shape == (1, 5, 0)
 

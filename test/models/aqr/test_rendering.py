@@ -1,4 +1,4 @@
-"""Weight maps: Gaussian, bounded, and the same for both kinds of grid."""
+"""Weight maps are Gaussian, bounded, and equal for both kinds of grid."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.rendering import MAP_LIMIT, postprocess, render_bev, render_cameras
+from aqr_perception.models.aqr.rendering import MAP_LIMIT, clip, render_bev, render_cameras
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
@@ -19,7 +19,7 @@ def cells_at(bev: list[tuple[int, int]], image: list[tuple[int, int]] | None = N
     return QueryCells(torch.tensor(bev)[None], torch.ones(1, count).bool(), image_cells, torch.ones(1, count, 2).bool())
 
 
-def test_a_crowd_on_one_cell_gives_the_limit_on_every_map() -> None:
+def test_many_queries_in_one_cell_do_not_exceed_the_limit() -> None:
     weights = torch.full((1, 80), 0.9)
     crowd = cells_at([(7, 9)] * 80, [(5, 6)] * 80)
     options = AqrOptions(reduce="sum")
@@ -46,7 +46,7 @@ def test_a_single_query_peaks_at_its_cell_and_falls_off_as_a_gaussian(reduce: st
     st.floats(0, 0.5),
 )
 @settings(max_examples=40, deadline=None)
-def test_values_are_zero_or_between_the_least_weight_and_the_limit(places, weight, reduce, least) -> None:
+def test_values_are_zero_or_between_the_minimum_weight_and_the_limit(places, weight, reduce, least) -> None:
     options = AqrOptions(reduce=reduce, min_weight=least)
     bev = render_bev(torch.full((1, len(places)), weight), cells_at(places), LAYOUT, options)
     assert ((bev == 0) | ((bev >= least) & (bev <= MAP_LIMIT))).all()
@@ -60,7 +60,7 @@ def test_queries_that_a_camera_does_not_see_leave_its_map_empty() -> None:
     assert maps[0, 0].any() and not maps[0, 1].any()
 
 
-def test_batch_items_do_not_mix() -> None:
+def test_samples_of_a_batch_are_independent() -> None:
     cells = cells_at([(3, 3)])
     both = QueryCells(*(torch.cat((tensor, tensor)) for tensor in cells))
     maps = render_bev(torch.tensor([[1.0], [0.0]]), both, LAYOUT, AqrOptions())
@@ -85,6 +85,6 @@ def test_gradients_flow_through_the_maps(reduce: str) -> None:
     assert (weights.grad > 0).all()
 
 
-def test_postprocessing_cuts_both_ends() -> None:
-    cut = postprocess(torch.tensor([0.01, 0.2, 70.0]), 0.05)
+def test_clipping_removes_small_values_and_limits_large_ones() -> None:
+    cut = clip(torch.tensor([0.01, 0.2, 70.0]), 0.05)
     torch.testing.assert_close(cut, torch.tensor([0.0, 0.2, 1.5]))

@@ -1,4 +1,4 @@
-"""The router looks only at the windows around a query, and says nothing of sensors that do not see it."""
+"""The router attends only to windows around a query and gives no weight to sensors that do not see it."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ QUERIES, CHANNELS = 40, 16
 @pytest.fixture
 def router() -> Router:
     torch.manual_seed(0)
-    router = Router(CHANNELS, heads=4)
+    router = Router(CHANNELS)
     torch.nn.init.normal_(router.evidence[-1].weight)
     torch.nn.init.normal_(router.modality.weight)
     return router.eval()
@@ -41,7 +41,7 @@ def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, QueryCells]:
 
 
 def near(cells: QueryCells, sample: int, query: int) -> torch.Tensor:
-    """(K,) bool: tokens inside the query's windows."""
+    """Return a (K,) bool mask of the tokens inside the query's windows."""
     found = torch.zeros(LAYOUT.total, dtype=torch.bool)
 
     def mark(segment: slice, grid: tuple[int, int], cell: torch.Tensor, half: int) -> None:
@@ -59,7 +59,7 @@ def near(cells: QueryCells, sample: int, query: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_tokens_outside_a_querys_windows_do_not_matter_and_those_inside_do(router, case) -> None:
+def test_only_tokens_inside_a_querys_windows_affect_its_weights(router, case) -> None:
     query, keys, values, cells = case
     before = router(query, keys, values, cells, LAYOUT, OPTIONS)
     for index in (0, 7, 23):
@@ -88,17 +88,17 @@ def test_weights_are_zero_exactly_where_a_sensor_does_not_see_the_query(router, 
 @torch.inference_mode()
 def test_attention_over_windows_equals_masked_attention_over_all_tokens(router, case) -> None:
     query, keys, values, cells = case
-    asked = router.query(query).unflatten(-1, (4, -1)).transpose(1, 2)
+    projected = router.query(query).unflatten(-1, (4, -1)).transpose(1, 2)
     key = router.key(keys).unflatten(-1, (4, -1)).transpose(1, 2)
     value = router.value(values).unflatten(-1, (4, -1)).transpose(1, 2)
-    seen = []
-    hook = router.output.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    attended = []
+    hook = router.output.register_forward_hook(lambda _module, inputs, _output: attended.append(inputs[0]))
     router(*case, LAYOUT, OPTIONS)
     hook.remove()
     mask = torch.stack([torch.stack([near(cells, sample, index) for index in range(QUERIES)]) for sample in range(2)])
-    dense = torch.nn.functional.scaled_dot_product_attention(asked, key, value, mask[:, None])
+    dense = torch.nn.functional.scaled_dot_product_attention(projected, key, value, mask[:, None])
     dense = torch.where(mask.any(-1)[..., None], dense.transpose(1, 2).flatten(2), 0.0)
-    torch.testing.assert_close(seen[0].view(2, QUERIES, CHANNELS), dense, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attended[0].view(2, QUERIES, CHANNELS), dense, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -110,7 +110,7 @@ def test_an_untrained_router_trusts_every_sensor(case) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("layout", [TokenLayout(bev=(20, 20)), TokenLayout(views=3, image=(16, 18)), TokenLayout()])
-def test_missing_sensors_are_worth_nothing(router: Router, layout: TokenLayout) -> None:
+def test_missing_sensors_get_zero_weight(router: Router, layout: TokenLayout) -> None:
     cells = QueryCells(
         torch.zeros(1, 5, 2).long(),
         torch.full((1, 5), layout.bev_tokens > 0),

@@ -1,4 +1,4 @@
-"""The bias acts inside a query's windows and nowhere else; tiles hold the same numbers as the dense form."""
+"""The bias acts only inside a query's windows, and tiles equal its dense form."""
 
 import torch
 from hypothesis import given, settings
@@ -12,19 +12,19 @@ from aqr_perception.options import AqrOptions
 LAYOUT = TokenLayout(bev=(20, 30), views=2, image=(12, 16))
 
 
-def one_query(bev: tuple[int, int], image: tuple[int, int], seen: tuple[bool, bool, bool], **options) -> WindowBias:
+def one_query(bev: tuple[int, int], image: tuple[int, int], visible: tuple[bool, bool, bool], **options) -> WindowBias:
     cells = QueryCells(
         torch.tensor([[bev]]),
-        torch.tensor([[seen[0]]]),
+        torch.tensor([[visible[0]]]),
         torch.tensor([[[image, image]]]),
-        torch.tensor([[seen[1:]]]),
+        torch.tensor([[visible[1:]]]),
     )
     return build(
         cells, torch.tensor([[0.5]]), torch.tensor([[[0.25, 0.75]]]), LAYOUT, AqrOptions(mode="bias", **options)
     )
 
 
-def test_each_window_carries_its_own_sensors_weight() -> None:
+def test_each_window_has_the_weight_of_its_sensor() -> None:
     dense = one_query((10, 15), (6, 8), (True, True, True), bev_window=5, image_window=3, strength=2.0).dense()[0, 0]
     lidar, first, second = (dense[segment] for segment in LAYOUT.segments)
     grid = lidar.view(20, 30)
@@ -33,7 +33,7 @@ def test_each_window_carries_its_own_sensors_weight() -> None:
     assert (second.view(12, 16)[5:8, 7:10] == 1.5).all() and second.count_nonzero() == 9
 
 
-def test_windows_are_cut_at_the_borders_of_their_grid() -> None:
+def test_windows_end_at_the_borders_of_their_grid() -> None:
     dense = one_query((0, 29), (11, 0), (True, True, False), bev_window=15, image_window=15).dense()[0, 0]
     lidar, first, second = (dense[segment] for segment in LAYOUT.segments)
     assert lidar.view(20, 30)[:8, 22:].all() and lidar.count_nonzero() == 64
@@ -41,14 +41,14 @@ def test_windows_are_cut_at_the_borders_of_their_grid() -> None:
     assert not second.any()
 
 
-def test_queries_that_nothing_sees_have_no_bias_and_no_tiles() -> None:
+def test_queries_outside_all_sensors_have_no_bias_and_no_tiles() -> None:
     bias = one_query((3, 3), (3, 3), (False, False, False))
     assert not bias.dense().any() and all(len(tiles.queries) == 0 for tiles in bias.tiles)
 
 
 @given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([1, 5, 15]))
 @settings(max_examples=30, deadline=None)
-def test_tiles_hold_the_dense_bias(queries: int, seed: int, window: int) -> None:
+def test_tiles_equal_the_dense_bias(queries: int, seed: int, window: int) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def random_cells(grid: tuple[int, int], *shape: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Box codes and the choice of the best objects."""
+"""Box codes and the selection of detections."""
 
 import math
 
@@ -23,7 +23,7 @@ boxes_of_a_frame = st.lists(
 
 @settings(deadline=None)
 @given(boxes_of_a_frame)
-def test_boxes_survive_encoding_and_decoding(frame: list[tuple[float, ...]]) -> None:
+def test_decoding_inverts_encoding(frame: list[tuple[float, ...]]) -> None:
     boxes = torch.tensor(frame, dtype=torch.float32).reshape(-1, 9)
     decoded = decode_boxes(encode(boxes))
     turn = (decoded[:, 6] - boxes[:, 6]) / (2 * math.pi)
@@ -32,20 +32,20 @@ def test_boxes_survive_encoding_and_decoding(frame: list[tuple[float, ...]]) -> 
     torch.testing.assert_close(decoded[:, others], boxes[:, others], atol=1e-5, rtol=1e-5)
 
 
-def test_the_code_has_the_order_that_the_networks_were_trained_with() -> None:
+def test_codes_have_the_order_of_the_published_networks() -> None:
     box = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.5, 7.0, 8.0])
     expected = [1, 2, math.log(4), math.log(5), 3, math.log(6), math.sin(0.5), math.cos(0.5), 7, 8]
     torch.testing.assert_close(encode(box), torch.tensor(expected))
 
 
-def test_a_box_without_extent_cannot_be_encoded() -> None:
+def test_a_box_of_size_zero_is_refused() -> None:
     with pytest.raises(ValueError, match=r"-1\.0 m, but must be positive"):
         encode(torch.tensor([[0, 0, 0, 4, -1, 2, 0, 0, 0]], dtype=torch.float32))
 
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 1000))
-def test_detections_are_the_best_pairs_of_query_and_class_in_order(most: int, seed: int) -> None:
+def test_detections_are_the_highest_scoring_pairs_of_query_and_class(most: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 7, 4, generator=generator)
     codes = torch.randn(2, 7, 10, generator=generator)
@@ -58,10 +58,10 @@ def test_detections_are_the_best_pairs_of_query_and_class_in_order(most: int, se
 
 @settings(deadline=None)
 @given(st.floats(-70, 70, width=32), st.floats(-70, 70, width=32), st.floats(-12, 12, width=32))
-def test_only_centres_inside_the_range_are_kept_borders_included(x: float, y: float, z: float) -> None:
+def test_only_centres_inside_the_range_or_on_its_border_remain(x: float, y: float, z: float) -> None:
     codes = encode(torch.tensor([[[x, y, z, 4.0, 2.0, 1.5, 0.0, 0.0, 0.0], [0, 0, 0, 4, 2, 1.5, 0, 0, 0]]]))
-    [found] = decode(torch.tensor([[[2.0], [1.0]]]), codes, centre_range=(-50, -60, -10, 50, 60, 10))
-    inside = abs(x) <= 50 and abs(y) <= 60 and abs(z) <= 10
+    [found] = decode(torch.tensor([[[2.0], [1.0]]]), codes)
+    inside = max(abs(x), abs(y)) <= torch.tensor(61.2) and abs(z) <= 10
     assert found.query_index.tolist() == ([0, 1] if inside else [1])
 
 
@@ -73,7 +73,7 @@ def test_boxes_that_are_not_finite_are_dropped() -> None:
     assert found.query_index.tolist() == [2]
 
 
-def test_the_published_models_300_best_of_a_real_keyframe() -> None:
+def test_detections_of_a_real_keyframe_equal_the_published_models() -> None:
     path = GOLDEN / "cmt_voxel0100_r50_800x320.npz"
     if not path.exists():
         pytest.skip(f"the published model's outputs are not here: {path} is absent")

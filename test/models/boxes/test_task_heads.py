@@ -22,7 +22,7 @@ def heads(kernel_size: int = 1, layers: int = 3) -> TaskHeads:
 
 
 def grouped(state: dict[str, Tensor], name: str, decoder_outputs: Tensor) -> Tensor:
-    """The published formulation: all layers' channels side by side, queries along the convolution."""
+    """Return the published formulation: one grouped convolution of all layers' channels along the queries."""
     layers, batch, queries, _ = decoder_outputs.shape
     features = decoder_outputs.permute(1, 0, 3, 2).flatten(1, 2)
     weight = state[f"0.{name}.0.weight"]
@@ -56,7 +56,7 @@ def test_predictions_equal_the_published_formulation(kernel_size: int) -> None:
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("layers", [slice(-1, None), slice(0, 2), slice(1, 2)])
-def test_chosen_layers_are_bit_for_bit_the_full_results_layers(kernel_size: int, layers: slice) -> None:
+def test_predictions_for_some_layers_are_bitwise_those_for_all_layers(kernel_size: int, layers: slice) -> None:
     module, decoder_outputs, reference = heads(kernel_size), torch.randn(3, 2, 11, 16), torch.rand(2, 11, 3)
     with torch.inference_mode():
         for chosen, full in zip(
@@ -84,7 +84,7 @@ def test_reference_points_on_the_border_give_finite_boxes_and_gradients() -> Non
     assert boxes.isfinite().all() and decoder_outputs.grad.isfinite().all()
 
 
-def test_every_layers_parameters_learn() -> None:
+def test_the_parameters_of_every_layer_get_gradients() -> None:
     module = heads()
     logits, boxes = module(torch.randn(3, 1, 5, 16), torch.rand(1, 5, 3))
     (logits.square().sum() + boxes.square().sum()).backward()
@@ -93,7 +93,7 @@ def test_every_layers_parameters_learn() -> None:
         assert (by_layer > 0).all()
 
 
-def test_half_precision_queries_and_autocast_still_give_fp32_metres() -> None:
+def test_half_precision_queries_and_autocast_give_fp32_boxes() -> None:
     module, decoder_outputs, reference = heads(), torch.randn(3, 1, 5, 16).bfloat16(), torch.rand(1, 5, 3)
     _, expected = module(decoder_outputs.float(), reference)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""What the published models compute on a real keyframe, for the image branch's stages."""
+"""Golden values of the published models' image branches on a real keyframe."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ class PublishedModel:
         self._golden = np.load(REFERENCE / "golden" / f"{name}.npz")
 
     def fill(self, module: nn.Module, prefix: str) -> None:
-        """Load the module's weights strictly, as the published model's below a key prefix."""
+        """Load the published model's weights below a key prefix strictly into the module."""
         shapes = {key: tuple(shape) for key, (shape, _) in self._shapes.items() if key.startswith(prefix)}
         state = self._formula.formula_state_dict(shapes)
         module.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in state.items()})

@@ -13,7 +13,7 @@ from aqr_perception.models.image.resnet import Bottleneck, ResNet
 
 
 def by_loops(features: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """DCNv2's equation 1, place by place, with bilinear interpolation as DCNv1's equations 3 and 4 write it."""
+    """Return DCNv2's equation 1, cell by cell, with the bilinear interpolation of DCNv1's equations 3 and 4."""
     count, channels, height, width = features.shape
     out, _, size, _ = weight.shape
     rows, columns = offsets.shape[2:]
@@ -53,7 +53,7 @@ def test_without_offsets_it_is_an_ordinary_convolution(stride: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_it_starts_as_an_ordinary_convolution_of_half_the_weight_and_learns_where_to_look() -> None:
+def test_it_starts_as_an_ordinary_convolution_of_half_the_weight_and_learns_offsets() -> None:
     layer, features = DeformableConvolution(3, 4), torch.randn(1, 3, 6, 7)
     found = layer(features)
     torch.testing.assert_close(2 * found, F.conv2d(features, layer.weight, padding=1), atol=1e-4, rtol=1e-4)
@@ -61,7 +61,7 @@ def test_it_starts_as_an_ordinary_convolution_of_half_the_weight_and_learns_wher
     assert layer.conv_offset.weight.grad.flatten(1).any(dim=1).all()
 
 
-def test_resnet_has_it_in_the_stages_asked_for() -> None:
+def test_resnet_has_it_in_the_configured_stages() -> None:
     backbone = ResNet(101, (3, 4), deformable_stages=(3, 4), stride_first=True)
     for stage in (1, 2, 3, 4):
         for block in backbone.get_submodule(f"layer{stage}").children():
@@ -72,7 +72,7 @@ def test_resnet_has_it_in_the_stages_asked_for() -> None:
         ResNet(18, deformable_stages=(4,))
 
 
-def test_inference_with_folded_norms_equals_training_code() -> None:
+def test_inference_with_folded_norms_equals_the_differentiable_forward() -> None:
     block = Bottleneck(16, 4, 2, deformable=True, stride_first=True).eval()
     features = torch.randn(2, 16, 8, 6)
     plain = block(features)

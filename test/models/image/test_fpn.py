@@ -1,4 +1,4 @@
-"""The reduced feature pyramid."""
+"""Feature pyramids."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from aqr_perception.models.image.fpn import CPFPN
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])
-def test_the_finest_level_gathers_the_coarser_one_by_nearest_neighbour(size: tuple[int, int]) -> None:
+def test_the_finest_level_includes_the_coarser_one_upsampled_by_nearest_neighbour(size: tuple[int, int]) -> None:
     neck = CPFPN((8, 12), 16).eval()
     fine, coarse = torch.randn(2, 8, *size), torch.randn(2, 12, 3, 4)
     before = coarse.clone()

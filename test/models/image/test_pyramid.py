@@ -9,7 +9,7 @@ from aqr_perception.models.image.pyramid import SimpleFeaturePyramid
 
 
 def normalised(features: Tensor) -> Tensor:
-    """Return features with mean 0 and deviation 1 over the channels of every cell."""
+    """Return features with mean 0 and standard deviation 1 over the channels of each cell."""
     centred = features - features.mean(dim=1, keepdim=True)
     return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
 
@@ -24,7 +24,7 @@ def test_every_level_is_resampled_and_convolved_twice() -> None:
         torch.testing.assert_close(output, normalised(F.conv2d(hidden, level[3].weight, padding=1)))
 
 
-def test_a_left_over_row_makes_a_cell() -> None:
+def test_an_odd_last_row_becomes_a_cell() -> None:
     (coarse,) = SimpleFeaturePyramid(4, (4,), 8)(torch.randn(1, 4, 5, 3))
     assert coarse.shape == (1, 8, 3, 2)
 

@@ -33,7 +33,7 @@ def test_inference_equals_the_differentiable_forward_and_changes_neither_input_n
         assert torch.equal(level, same)
 
 
-def test_a_view_does_not_depend_on_which_other_views_are_there() -> None:
+def test_a_views_features_do_not_depend_on_the_other_views() -> None:
     backbone, images = ResNet(18).eval(), torch.randn(3, 3, 64, 64)
     with torch.inference_mode():
         together, alone = backbone(images), backbone(images[1:2])
@@ -64,6 +64,6 @@ def test_a_training_step_changes_the_output_and_the_norms_statistics() -> None:
 
 
 @pytest.mark.parametrize(("depth", "stages"), [(34, (3, 4)), (50, (4, 3)), (50, ()), (50, (0, 5))])
-def test_a_wrong_configuration_is_refused_with_what_was_found(depth: int, stages: tuple[int, ...]) -> None:
+def test_an_invalid_configuration_is_refused(depth: int, stages: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="34" if depth == 34 else "out_stages"):
         ResNet(depth, stages)

@@ -1,4 +1,4 @@
-"""The Vision Transformer as a backbone: any image size, positions, gradients, and the swap by one line."""
+"""The Vision Transformer as a backbone: image sizes, positions, gradients, and selection in a preset."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_images_without_a_whole_number_of_patches_are_refused() -> None:
         VisionTransformer(SMALL, VitOptions())(torch.randn(1, 3, 32, 40))
 
 
-def test_an_image_does_not_depend_on_the_others() -> None:
+def test_an_images_features_do_not_depend_on_the_other_images() -> None:
     backbone = VitBackbone(SMALL, VitOptions(window=2)).eval()
     images = torch.randn(3, 3, 64, 96)
     with torch.inference_mode():
@@ -41,16 +41,16 @@ def test_an_image_does_not_depend_on_the_others() -> None:
             torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_positions_at_their_own_size_are_themselves() -> None:
+def test_positions_of_the_same_size_are_not_resampled() -> None:
     vit = VisionTransformer(SMALL, VitOptions(positions=3))
     assert torch.equal(vit.positions((3, 3)).flatten(2).transpose(1, 2), vit.pos_embed)
 
 
 @given(rows=st.integers(2, 9), columns=st.integers(2, 9))
 @settings(max_examples=25, deadline=None)
-def test_rows_and_columns_of_positions_are_interpolated_by_themselves(rows: int, columns: int) -> None:
+def test_rows_and_columns_of_positions_are_interpolated_independently(rows: int, columns: int) -> None:
     down = torch.randn(4)
-    positions = down[:, None].expand(4, 4)[None, None].contiguous()  # differ by row alone
+    positions = down[:, None].expand(4, 4)[None, None].contiguous()  # differ only by row
     resampled = resample_positions(positions, (rows, columns))
     assert resampled.shape == (1, 1, rows, columns)
     torch.testing.assert_close(resampled, resampled[..., :1].expand_as(resampled))
@@ -58,7 +58,7 @@ def test_rows_and_columns_of_positions_are_interpolated_by_themselves(rows: int,
     torch.testing.assert_close(turned, resampled.transpose(2, 3), atol=1e-5, rtol=1e-5)
 
 
-def test_positions_grow_along_the_image_as_they_did_along_their_grid() -> None:
+def test_an_interpolated_ramp_of_positions_remains_a_ramp() -> None:
     ramp = torch.arange(8.0)[None, None, None].expand(1, 1, 8, 8)
     finer = resample_positions(ramp, (8, 32))[0, 0, 0]
     torch.testing.assert_close(finer[8:-8], ((torch.arange(32.0) + 0.5) / 4 - 0.5)[8:-8], atol=0.02, rtol=0)
@@ -78,7 +78,7 @@ def test_every_parameter_gets_a_gradient(options: VitOptions) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients.values() if gradient is not None)
 
 
-def test_blocks_are_dropped_in_training_alone() -> None:
+def test_blocks_are_dropped_only_in_training() -> None:
     torch.manual_seed(0)
     backbone, images = VitBackbone(SMALL, VitOptions(drop_path=0.9)), torch.randn(4, 3, 32, 32)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_the_small_model_detects_with_a_vision_transformer(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("entry", "value"), [("positions", 0), ("drop_path", 1.0), ("window", -1), ("layer_scale", -0.5), ("registers", -1)]
 )
-def test_a_wrong_option_is_named(entry: str, value: float, tmp_path: Path) -> None:
+def test_an_invalid_option_is_named(entry: str, value: float, tmp_path: Path) -> None:
     values = yaml.safe_load((preset_directory() / "cmt_vit_small.yaml").read_text())
     values["image"]["vit"][entry] = value
     path = tmp_path / "mine.yaml"

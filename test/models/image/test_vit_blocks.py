@@ -1,4 +1,4 @@
-"""The parts of a Vision Transformer against plain loops, and how stochastic depth behaves."""
+"""Blocks of a Vision Transformer against plain loops, and stochastic depth."""
 
 from math import ceil, sqrt
 
@@ -12,14 +12,14 @@ from aqr_perception.models.image.vit_blocks import Attention, Block, LayerScale,
 
 
 def windows(grid: TokenGrid, window: int) -> list[tuple[int, int] | None]:
-    """Return in which window each token lies; None for class and register tokens."""
+    """Return the window of each token; None for class and register tokens."""
     height, width = (ceil(side / ceil(side / window)) for side in (grid.rows, grid.columns))
     patches = [(row // height, column // width) for row in range(grid.rows) for column in range(grid.columns)]
     return [None] * grid.prefix + patches
 
 
 def plain_attention(attention: Attention, tokens: Tensor, places: list[tuple[int, int] | None]) -> Tensor:
-    """Return what the attention must give, query by query; a query sees the keys of its window and those of none."""
+    """Return the expected attention, query by query, over the keys of the query's window and those without a window."""
     size = tokens.shape[-1] // attention.heads
     images = []
     for image in tokens:
@@ -72,7 +72,7 @@ def test_a_block_adds_its_normalised_layers() -> None:
     assert (after.norm1.weight == 0.5).all() and not any(isinstance(part, LayerScale) for part in after.modules())
 
 
-def test_stochastic_depth_leaves_out_whole_images_and_keeps_the_mean() -> None:
+def test_stochastic_depth_drops_whole_images_and_preserves_the_mean() -> None:
     torch.manual_seed(0)
     factor = StochasticDepth(0.25)(torch.ones(4000, 2, 3))
     assert (factor == factor[:, :1, :1]).all()

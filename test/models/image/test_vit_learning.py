@@ -1,4 +1,4 @@
-"""A detector with a Vision Transformer learns a simulated frame by heart."""
+"""A detector with a Vision Transformer overfits a simulated frame."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from aqr_perception.data.batch import collate
 from aqr_perception.data.frames import TrainingFrames
-from aqr_perception.data.sources.simulated import SyntheticDataset
+from aqr_perception.data.sources.simulated import SimulatedDataset
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, ImageBranch, Preset, VitOptions
 from aqr_perception.options import AqrOptions
@@ -26,7 +26,7 @@ def test_the_loss_of_one_simulated_frame_halves() -> None:
     )
     model, loss = CMT(preset).train(), DetectionLoss()
     frames = TrainingFrames(
-        SyntheticDataset([1], preset.image.size), preset, augment=False, corrupted=False, grid_mask=False
+        SimulatedDataset([1], preset.image.size), preset, augment=False, corrupted=False, grid_mask=False
     )
     batch = collate([frames.sample(0, np.random.default_rng(0), 0.0)], preset)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)

@@ -1,4 +1,4 @@
-"""timm's and DINOv2's weights: under their documented keys they compute what a plain re-derivation computes."""
+"""timm's and DINOv2's weights give the features of an independent implementation."""
 
 import pytest
 import torch
@@ -126,7 +126,7 @@ def test_published_layouts_compute_the_published_features(
 ) -> None:
     images = torch.randn(2, 3, 16 * GRID, 16 * GRID, generator=torch.Generator().manual_seed(0))
     expected = plain_features(weights, images, prefix, post_norm=options.norm == "post")
-    # What a classifier and masked training leave in a file is not asked for.
+    # Weights of the classifier and of masked training are ignored.
     extras = {
         "head.weight": torch.zeros(5, CHANNELS),
         "head.bias": torch.zeros(5),
@@ -137,7 +137,7 @@ def test_published_layouts_compute_the_published_features(
         torch.testing.assert_close(vit(images), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_dinov2s_chunked_blocks_are_the_same_blocks() -> None:
+def test_dinov2s_chunked_blocks_are_renumbered() -> None:
     weights = library_weights(cls_token=1, scales=True)
     chunked = {key.replace("blocks.", "blocks.0.").replace("0.1.", "1.1."): value for key, value in weights.items()}
     assert "blocks.1.1.attn.qkv.weight" in chunked
@@ -172,7 +172,7 @@ def test_positions_and_patches_of_another_size_are_interpolated() -> None:
         ({**library_weights(cls_token=1), "norm_pre.weight": torch.ones(CHANNELS)}, VitOptions(), "norm_pre.weight"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(
+def test_weights_that_do_not_fit_are_refused_with_the_remedy(
     weights: dict[str, Tensor], options: VitOptions, message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message.replace(".", r"\.")) as error:

@@ -23,7 +23,7 @@ def test_identity_adds_the_input_to_the_block() -> None:
         torch.testing.assert_close(added(features), plain(features) + features)
 
 
-def test_pooling_keeps_a_cell_for_the_rest_of_a_row_or_column_at_the_border() -> None:
+def test_pooling_keeps_an_odd_last_row_and_column() -> None:
     backbone = VoVNet().eval()
     with torch.inference_mode():
         stage4, stage5 = backbone(torch.randn(1, 3, 72, 104))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.data.batch import Batch
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.training.losses.detection_loss import DetectionLoss

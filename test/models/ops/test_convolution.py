@@ -1,6 +1,8 @@
-"""Fused inference gives what the plain modules give, and follows every change of their weights."""
+"""Fused inference equals the plain modules and follows every change of their weights."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aqr_perception.models.ops.convolution import convolve
+from aqr_perception.models.ops.convolution import _folded_weights, convolve
 
 
 def pair(
@@ -62,7 +64,7 @@ def test_a_change_of_any_tensor_in_place_reaches_the_next_inference(changed: str
     assert not torch.equal(before, after)
 
 
-def test_newly_loaded_weights_and_another_precision_reach_the_next_inference() -> None:
+def test_loaded_weights_and_a_new_precision_reach_the_next_inference() -> None:
     modules, other, features = pair(), pair(), torch.randn(1, 4, 5, 5)
     with torch.no_grad():
         convolve(features, modules[0], modules[1])
@@ -74,7 +76,7 @@ def test_newly_loaded_weights_and_another_precision_reach_the_next_inference() -
     torch.testing.assert_close(found, reference(features.double(), modules))
 
 
-def test_a_copied_model_has_weights_of_its_own_after_inference() -> None:
+def test_a_copied_model_does_not_share_folded_weights() -> None:
     modules, features = pair(), torch.randn(1, 4, 5, 5)
     with torch.no_grad():
         expected = convolve(features, modules[0], modules[1])
@@ -84,7 +86,7 @@ def test_a_copied_model_has_weights_of_its_own_after_inference() -> None:
         assert not torch.allclose(convolve(features, copied[0], copied[1]), expected)
 
 
-def test_a_norm_in_training_mode_uses_and_updates_batch_statistics_also_without_gradients() -> None:
+def test_a_norm_in_training_mode_uses_and_updates_batch_statistics_even_without_gradients() -> None:
     modules, features = pair().train(), torch.randn(4, 4, 5, 5)
     expected_modules = copy.deepcopy(modules)
     with torch.no_grad():
@@ -94,7 +96,7 @@ def test_a_norm_in_training_mode_uses_and_updates_batch_statistics_also_without_
     torch.testing.assert_close(modules[1].running_mean, expected_modules[1].running_mean, atol=0, rtol=0)
 
 
-def test_with_gradients_the_residual_is_kept_and_every_parameter_gets_one() -> None:
+def test_with_gradients_the_residual_stays_unchanged_and_every_parameter_gets_a_gradient() -> None:
     modules, features = pair().train(), torch.randn(2, 4, 5, 5)
     residual = torch.randn(2, 6, 5, 5)
     before = residual.clone()
@@ -103,7 +105,7 @@ def test_with_gradients_the_residual_is_kept_and_every_parameter_gets_one() -> N
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in modules.parameters())
 
 
-def test_autocast_computes_in_its_own_precision() -> None:
+def test_autocast_determines_the_precision() -> None:
     modules, features = pair(), torch.randn(1, 4, 5, 5)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = convolve(features, modules[0], modules[1], relu=True)
@@ -111,7 +113,7 @@ def test_autocast_computes_in_its_own_precision() -> None:
     torch.testing.assert_close(found.float(), reference(features, modules, relu=True), atol=0.1, rtol=0.05)
 
 
-def test_inference_follows_a_fused_optimiser_which_raises_no_versions() -> None:
+def test_inference_follows_a_fused_optimizer_that_raises_no_versions() -> None:
     convolution, features = nn.Conv2d(4, 6, 3, padding=1), torch.randn(1, 4, 5, 5)
     optimiser = torch.optim.AdamW(convolution.parameters(), lr=0.5, fused=True)
     with torch.no_grad():
@@ -122,3 +124,54 @@ def test_inference_follows_a_fused_optimiser_which_raises_no_versions() -> None:
         after = convolve(features, convolution)
         torch.testing.assert_close(after, convolution(features))
     assert not torch.allclose(after, before)
+
+
+def test_folded_weights_are_freed_with_their_model() -> None:
+    modules, features = pair(), torch.randn(1, 4, 5, 5)
+    with torch.no_grad():
+        convolve(features, modules[0], modules[1])
+    weight = weakref.ref(modules[0].weight)
+    folded = weakref.ref(_folded_weights(modules[0], modules[1])[0])
+    assert folded() is not None
+    del modules
+    gc.collect()
+    assert weight() is None and folded() is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    changes=st.lists(
+        st.sampled_from(("inference", "write", "load", "precision", "replace", "train", "copy")), min_size=1, max_size=8
+    ),
+    bias=st.booleans(),
+)
+def test_inference_equals_the_modules_after_any_sequence_of_changes(changes: list[str], bias: bool) -> None:
+    modules = pair(bias=bias)
+    features = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+
+    def check() -> None:
+        inputs = features.to(modules[0].weight.dtype)
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                convolve(inputs, modules[0], modules[1]), reference(inputs, modules), atol=1e-5, rtol=1e-5
+            )
+
+    check()
+    for change in changes:
+        if change == "write":
+            with torch.no_grad():
+                modules[1].running_var.mul_(1.5)
+        elif change == "load":
+            modules.load_state_dict(pair(bias=bias).state_dict())
+        elif change == "precision":
+            modules.to(torch.float64 if modules[0].weight.dtype == torch.float32 else torch.float32)
+        elif change == "replace":
+            modules[0].weight = nn.Parameter(torch.randn_like(modules[0].weight))
+        elif change == "train":
+            optimiser = torch.optim.AdamW(modules.parameters(), lr=0.1, fused=True)
+            convolve(features.to(modules[0].weight.dtype), modules[0], modules[1].train()).square().sum().backward()
+            optimiser.step()
+            modules.eval()
+        elif change == "copy":
+            modules = copy.deepcopy(modules)
+        check()

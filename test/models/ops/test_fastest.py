@@ -1,4 +1,4 @@
-"""The fastest way is found by measuring, once."""
+"""The fastest implementation is measured once for each kind of problem."""
 
 import logging
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import Tensor
 from aqr_perception.models.ops.fastest import Fastest
 
 
-class Ways:
-    """Two ways to double; each says that it was taken, and how long it takes is made up."""
+class Implementations:
+    """Implementations of doubling that record their calls and take a made-up time."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self.calls: list[str] = []
@@ -35,35 +35,35 @@ class Ways:
 
 
 @pytest.mark.parametrize("faster", ["first", "second"])
-def test_the_faster_way_is_taken_from_then_on(faster: str) -> None:
-    ways = Ways({"first": 2.0, "second": 2.0} | {faster: 1.0})
-    double = Fastest((ways.first, ways.second), ways.measure)
+def test_later_calls_use_the_faster_implementation(faster: str) -> None:
+    implementations = Implementations({"first": 2.0, "second": 2.0} | {faster: 1.0})
+    double = Fastest((implementations.first, implementations.second), implementations.measure)
     for _ in range(3):
         assert double("kind", torch.tensor(3.0)) == 6.0
-    assert ways.measured == 2 and ways.calls[2:] == [faster] * 3
+    assert implementations.measured == 2 and implementations.calls[2:] == [faster] * 3
 
 
-def test_another_kind_of_problem_is_measured_anew() -> None:
-    ways = Ways({"first": 1.0, "second": 2.0})
-    double = Fastest((ways.first, ways.second), ways.measure)
+def test_another_kind_of_problem_is_measured_again() -> None:
+    implementations = Implementations({"first": 1.0, "second": 2.0})
+    double = Fastest((implementations.first, implementations.second), implementations.measure)
     double("small", torch.tensor(1.0))
-    ways.seconds["second"] = 0.5
+    implementations.seconds["second"] = 0.5
     double("large", torch.tensor(1.0))
-    assert ways.calls[-1] == "second"
+    assert implementations.calls[-1] == "second"
     double("small", torch.tensor(1.0))
-    assert ways.calls[-1] == "first" and ways.measured == 4
+    assert implementations.calls[-1] == "first" and implementations.measured == 4
 
 
-def test_a_way_that_fails_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    ways = Ways({"first": 1.0})
-    double = Fastest((ways.broken, ways.first), ways.measure)
+def test_a_failing_implementation_is_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    implementations = Implementations({"first": 1.0})
+    double = Fastest((implementations.broken, implementations.first), implementations.measure)
     with caplog.at_level(logging.WARNING):
         assert double("kind", torch.tensor(3.0)) == 6.0
         assert double("kind", torch.tensor(4.0)) == 8.0
     assert caplog.text.count("broken cannot be used here") == 1 and "no compiler" in caplog.text
 
 
-def test_where_all_ways_fail_the_error_is_the_last_ones() -> None:
-    ways = Ways({})
+def test_the_last_error_is_raised_if_all_implementations_fail() -> None:
+    implementations = Implementations({})
     with pytest.raises(RuntimeError, match="no compiler"):
-        Fastest((ways.broken,), ways.measure)("kind", torch.tensor(1.0))
+        Fastest((implementations.broken,), implementations.measure)("kind", torch.tensor(1.0))

@@ -1,10 +1,10 @@
-"""Folding a batch norm changes where the arithmetic happens, not its result."""
+"""A folded batch norm gives the same result as convolution and norm one after the other."""
 
 import pytest
 import torch
 from torch import nn
 
-from aqr_perception.models.ops.folding import DerivedTensors, fold
+from aqr_perception.models.ops.folding import fold
 
 
 def trained_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
@@ -64,38 +64,3 @@ def test_a_norm_without_running_statistics_is_refused() -> None:
 def test_a_norm_over_other_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="norm has 5 channels, but must have 4"):
         fold(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5))
-
-
-def test_derived_tensors_are_computed_once_a_change() -> None:
-    derived, module, computed = DerivedTensors(), nn.Linear(2, 2), []
-
-    def total() -> float:
-        def compute() -> tuple[torch.Tensor, ...]:
-            computed.append(True)
-            return (module.weight.sum(),)
-
-        (result,) = derived.get(module, (module.weight, None), compute)
-        assert not result.requires_grad
-        return result.item()
-
-    assert total() == total()
-    assert len(computed) == 1
-    changes = (
-        lambda: module.load_state_dict({"weight": torch.ones(2, 2), "bias": torch.zeros(2)}),
-        lambda: module.double(),
-        lambda: nn.init.constant_(module.weight, 2.0),
-        lambda: setattr(module, "weight", nn.Parameter(torch.zeros(2, 2))),
-    )
-    for count, change in enumerate(changes, start=2):
-        change()
-        assert total() == pytest.approx(module.weight.sum().item())
-        assert len(computed) == count
-
-
-def test_derived_tensors_serve_modules_made_in_inference_mode() -> None:
-    derived = DerivedTensors()
-    with torch.inference_mode():
-        module = nn.Linear(2, 2)
-        (first,) = derived.get(module, (module.weight,), lambda: (module.weight * 2,))
-        (second,) = derived.get(module, (module.weight,), lambda: (module.weight * 2,))
-    assert first is second

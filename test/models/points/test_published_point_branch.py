@@ -81,7 +81,7 @@ def test_every_stage_reproduces_the_published_features(
     assert differences(stages[1], "pts_backbone/1").max() < 1e-4
     assert differences(joined, "pts_neck/0").max() < 1e-3
     # The reference's sparse convolutions ran in spconv on several CPU threads. There they race: every run gives a few
-    # sites of each layer other values, and through the layers after it most samples a small error. With one thread
+    # sites of each layer wrong values, which later layers spread as small errors to most samples. With one thread
     # spconv agrees with this encoder to 1e-6 everywhere (see test/benchmarks/spconv_comparison.py).
     error = differences(view, "pts_middle_encoder")
     occupied = golden["pts_middle_encoder/samples"] > 0

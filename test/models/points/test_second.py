@@ -9,7 +9,7 @@ from aqr_perception.models.points.second import SECOND, SECONDFPN
 def small_branch() -> tuple[SECOND, SECONDFPN]:
     torch.manual_seed(0)
     backbone, neck = SECOND(6, (8, 12), (1, 2)), SECONDFPN((8, 12), 10)
-    for _ in range(3):  # running statistics that are not the initial ones
+    for _ in range(3):  # changes the running statistics
         neck(backbone(torch.randn(2, 6, 8, 8) + 1))
     return backbone.eval(), neck.eval()
 

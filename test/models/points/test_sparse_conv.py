@@ -13,11 +13,13 @@ from aqr_perception.models.points import sparse_conv
 from aqr_perception.models.points.sites import Grid
 from aqr_perception.models.points.sparse_conv import SparseConv3d, SparseTensor, SubmanifoldConv3d, convolve
 
+at = SparseTensor.from_coordinates
+
 GRIDS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
 
 
 def occupied(seed: int, grid: Grid, density: float, batch_size: int = 2) -> tuple[Tensor, Tensor]:
-    """Coordinates in random order, and a dense (B, 1, D, H, W) mask of them."""
+    """Return coordinates in random order and their dense (B, 1, D, H, W) mask."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(batch_size, *grid, generator=generator) < density
     coordinates = mask.nonzero()
@@ -26,7 +28,7 @@ def occupied(seed: int, grid: Grid, density: float, batch_size: int = 2) -> tupl
 
 def random_tensor(coordinates: Tensor, channels: int, grid: Grid, batch_size: int = 2) -> SparseTensor:
     features = torch.randn(len(coordinates), channels, dtype=torch.float64)
-    return SparseTensor.at(coordinates, features, grid, batch_size)
+    return at(coordinates, features, grid, batch_size)
 
 
 def dense_kernel(convolution: SubmanifoldConv3d | SparseConv3d) -> Tensor:
@@ -35,10 +37,10 @@ def dense_kernel(convolution: SubmanifoldConv3d | SparseConv3d) -> Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), grid=GRIDS, density=st.floats(0, 1))
-def test_a_tensor_is_dense_where_its_coordinates_are(seed: int, grid: Grid, density: float) -> None:
+def test_dense_places_features_at_their_coordinates(seed: int, grid: Grid, density: float) -> None:
     coordinates, _ = occupied(seed, grid, density)
     features = torch.randn(len(coordinates), 3)
-    dense = SparseTensor.at(coordinates, features, grid, 2).dense()
+    dense = at(coordinates, features, grid, 2).dense()
     samples, z, y, x = coordinates.unbind(1)
     expected = torch.zeros(2, 3, *grid)
     expected[samples, :, z, y, x] = features
@@ -46,14 +48,12 @@ def test_a_tensor_is_dense_where_its_coordinates_are(seed: int, grid: Grid, dens
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), grid=GRIDS, density=st.floats(0, 1), bias=st.booleans())
-def test_a_submanifold_convolution_is_a_dense_one_at_the_occupied_cells(
-    seed: int, grid: Grid, density: float, bias: bool
-) -> None:
+@given(seed=st.integers(0, 10_000), grid=GRIDS, density=st.floats(0, 1))
+def test_a_submanifold_convolution_equals_a_dense_one_at_its_sites(seed: int, grid: Grid, density: float) -> None:
     coordinates, mask = occupied(seed, grid, density)
     inputs = random_tensor(coordinates, 3, grid)
-    convolution = SubmanifoldConv3d(3, 4, bias=bias).double()
-    expected = F.conv3d(inputs.dense(), dense_kernel(convolution), convolution.bias, padding=1) * mask
+    convolution = SubmanifoldConv3d(3, 4).double()
+    expected = F.conv3d(inputs.dense(), dense_kernel(convolution), padding=1) * mask
     torch.testing.assert_close(convolution(inputs).dense(), expected)
 
 
@@ -66,7 +66,7 @@ def test_a_submanifold_convolution_is_a_dense_one_at_the_occupied_cells(
         [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (0, 1, 1)), ((3, 1, 1), (2, 1, 1), (0, 0, 0))]
     ),
 )
-def test_a_strided_convolution_reaches_what_a_dense_one_reaches(
+def test_a_strided_convolution_equals_a_dense_one(
     seed: int, grid: Grid, density: float, layer: tuple[Grid, Grid, Grid]
 ) -> None:
     kernel, stride, padding = layer
@@ -86,17 +86,17 @@ def test_gradients_are_those_of_the_dense_convolution(kind: str) -> None:
     grid = (5, 6, 7)
     coordinates, _ = occupied(1, grid, 0.3)
     if kind == "submanifold":
-        convolution: SubmanifoldConv3d | SparseConv3d = SubmanifoldConv3d(2, 3, bias=True).double()
+        convolution: SubmanifoldConv3d | SparseConv3d = SubmanifoldConv3d(2, 3).double()
     else:
-        convolution = SparseConv3d(2, 3, (3, 3, 3), (2, 2, 2), (1, 1, 1), bias=True).double()
+        convolution = SparseConv3d(2, 3, (3, 3, 3), (2, 2, 2), (1, 1, 1)).double()
     features = torch.randn(len(coordinates), 2, dtype=torch.float64, requires_grad=True)
     parameters = (features, *convolution.parameters())
     assert torch.autograd.gradcheck(
-        lambda values, *_: convolution(SparseTensor.at(coordinates, values, grid, 2)).features, parameters
+        lambda values, *_: convolution(at(coordinates, values, grid, 2)).features, parameters
     )
 
 
-def test_layers_of_one_resolution_share_their_index_tables() -> None:
+def test_layers_of_one_resolution_share_their_rulebooks() -> None:
     coordinates, _ = occupied(0, (4, 8, 8), 0.3)
     inputs = random_tensor(coordinates, 2, (4, 8, 8))
     first = SubmanifoldConv3d(2, 2).double()(inputs)
@@ -106,15 +106,15 @@ def test_layers_of_one_resolution_share_their_index_tables() -> None:
     assert down(first).sites is down(inputs).sites
 
 
-def test_coordinates_outside_the_grid_are_left_out() -> None:
+def test_coordinates_outside_the_grid_are_dropped() -> None:
     coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 4], [0, -1, 0, 0], [0, 1, 1, 1], [2, 0, 0, 0]])
-    tensor = SparseTensor.at(coordinates, torch.arange(5.0)[:, None], (2, 2, 4), 2)
+    tensor = at(coordinates, torch.arange(5.0)[:, None], (2, 2, 4), 2)
     assert tensor.features.flatten().tolist() == [0, 3]
 
 
 def test_two_features_at_one_cell_are_refused() -> None:
     with pytest.raises(ValueError, match="same coordinates"):
-        SparseTensor.at(torch.zeros(2, 4), torch.zeros(2, 1), (2, 2, 2), 1)
+        at(torch.zeros(2, 4), torch.zeros(2, 1), (2, 2, 2), 1)
 
 
 def layer_pair(strided: bool) -> tuple[SubmanifoldConv3d | SparseConv3d, nn.BatchNorm1d]:
@@ -134,7 +134,7 @@ def test_inference_equals_the_layers_one_by_one(
     monkeypatch.setattr(sparse_conv, "_BLOCK_BYTES", block_bytes)
     convolution, norm = layer_pair(strided)
     coordinates, _ = occupied(3, (5, 9, 9), density)
-    inputs = SparseTensor.at(coordinates, torch.randn(len(coordinates), 4), (5, 9, 9), 2)
+    inputs = at(coordinates, torch.randn(len(coordinates), 4), (5, 9, 9), 2)
     plain = convolution(inputs)
     residual = torch.randn_like(plain.features)
     with torch.no_grad():
@@ -150,9 +150,9 @@ def test_half_precision_is_summed_precisely(strided: bool, dtype: torch.dtype) -
     coordinates, _ = occupied(3, (4, 8, 8), 0.5)
     features = torch.randn(len(coordinates), 4)
     with torch.no_grad():
-        expected = convolve(SparseTensor.at(coordinates, features, (4, 8, 8), 2), convolution, norm).features
+        expected = convolve(at(coordinates, features, (4, 8, 8), 2), convolution, norm).features
         half, half_norm = copy.deepcopy(convolution).to(dtype), copy.deepcopy(norm).to(dtype)
-        result = convolve(SparseTensor.at(coordinates, features.to(dtype), (4, 8, 8), 2), half, half_norm).features
+        result = convolve(at(coordinates, features.to(dtype), (4, 8, 8), 2), half, half_norm).features
     assert result.dtype == dtype
     tolerance = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(result.float(), expected, atol=tolerance * expected.max().item(), rtol=tolerance)
@@ -162,18 +162,18 @@ def test_inference_follows_a_training_step_and_a_loaded_state() -> None:
     convolution, norm = layer_pair(False)
     coordinates, _ = occupied(3, (4, 8, 8), 0.3)
     features = torch.randn(len(coordinates), 4)
-    inputs = SparseTensor.at(coordinates, features, (4, 8, 8), 2)
+    inputs = at(coordinates, features, (4, 8, 8), 2)
 
     def inferred() -> Tensor:
         with torch.inference_mode():
-            return convolve(SparseTensor.at(coordinates, features, (4, 8, 8), 2), convolution, norm).features
+            return convolve(at(coordinates, features, (4, 8, 8), 2), convolution, norm).features
 
     before = inferred()
     state = copy.deepcopy(convolution.state_dict())
-    optimizer = torch.optim.SGD([*convolution.parameters(), *norm.parameters()], lr=0.5)
+    optimiser = torch.optim.SGD([*convolution.parameters(), *norm.parameters()], lr=0.5)
     norm.train()
     convolve(inputs, convolution, norm).features.square().mean().backward()
-    optimizer.step()
+    optimiser.step()
     norm.eval()
     after = inferred()
     assert not torch.allclose(after, before)
@@ -185,22 +185,20 @@ def test_inference_follows_a_training_step_and_a_loaded_state() -> None:
     assert inferred().dtype == torch.float64
 
 
-def test_a_single_site_leaves_the_weights_alone() -> None:
-    convolution = SparseConv3d(2, 3, (3, 1, 1), (2, 1, 1), (0, 0, 0), bias=True)
+def test_a_single_site_does_not_change_the_weights() -> None:
+    convolution = SparseConv3d(2, 3, (3, 1, 1), (2, 1, 1), (0, 0, 0))
     state = copy.deepcopy(convolution.state_dict())
-    inputs = SparseTensor.at(torch.tensor([[0, 1, 0, 0]]), torch.ones(1, 2), (3, 1, 1), 1)
+    inputs = at(torch.tensor([[0, 1, 0, 0]]), torch.ones(1, 2), (3, 1, 1), 1)
     with torch.no_grad():
         convolution(inputs)
-        torch.testing.assert_close(
-            convolution(inputs).dense(), F.conv3d(inputs.dense(), dense_kernel(convolution), convolution.bias)
-        )
+        torch.testing.assert_close(convolution(inputs).dense(), F.conv3d(inputs.dense(), dense_kernel(convolution)))
     assert all(torch.equal(value, state[key]) for key, value in convolution.state_dict().items())
 
 
 def test_autocast_gives_single_precision_sums() -> None:
     convolution, norm = layer_pair(False)
     coordinates, _ = occupied(3, (4, 8, 8), 0.3)
-    inputs = SparseTensor.at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
+    inputs = at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
     expected = convolve(inputs, convolution, norm).features
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = convolve(inputs, convolution, norm).features
@@ -211,7 +209,7 @@ def test_autocast_gives_single_precision_sums() -> None:
 def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
     convolution, norm = layer_pair(False)
     coordinates, _ = occupied(3, (4, 8, 8), 0.3)
-    inputs = SparseTensor.at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
+    inputs = at(coordinates, torch.randn(len(coordinates), 4), (4, 8, 8), 2)
     optimiser = torch.optim.AdamW([*convolution.parameters(), *norm.parameters()], lr=0.5, fused=True)
 
     def inferred() -> Tensor:
@@ -221,7 +219,7 @@ def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
         return found
 
     before = inferred()
-    loss = convolve(inputs, convolution, norm.train()).features.sum()  # new statistics, the weights as they were
+    loss = convolve(inputs, convolution, norm.train()).features.sum()  # updates only the statistics
     norm.eval()
     between = inferred()
     assert not torch.allclose(between, before)
@@ -231,11 +229,11 @@ def test_inference_follows_a_norms_statistics_and_a_fused_optimiser() -> None:
     assert not torch.allclose(inferred(), between)
 
 
-def test_training_keeps_no_gathered_rows() -> None:
+def test_training_does_not_store_gathered_rows() -> None:
     convolution = SubmanifoldConv3d(4, 4)
     coordinates, _ = occupied(3, (4, 8, 8), 0.9)
     features = torch.randn(len(coordinates), 4, requires_grad=True)
-    inputs = SparseTensor.at(coordinates, features, (4, 8, 8), 2)
+    inputs = at(coordinates, features, (4, 8, 8), 2)
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The encoder turns voxels into a bird's-eye view."""
+"""Sparse encoder from voxels to the bird's-eye view."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_the_view_has_an_eighth_of_the_resolution_and_depth_in_its_channels() ->
     assert view.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_samples_of_a_batch_do_not_see_each_other() -> None:
+def test_samples_of_a_batch_are_independent() -> None:
     encoder, voxels = small_encoder(), random_voxels(1)
     with torch.no_grad():
         together = encoder(voxels)
@@ -50,7 +50,7 @@ def test_the_order_of_the_voxels_does_not_matter() -> None:
         assert torch.equal(encoder(shuffled), encoder(voxels))
 
 
-def test_inference_equals_the_differentiable_way() -> None:
+def test_inference_equals_the_differentiable_forward() -> None:
     encoder, voxels = small_encoder(), random_voxels(3)
     expected = encoder(voxels)
     assert expected.requires_grad
@@ -76,7 +76,7 @@ def test_no_voxels_give_an_empty_view(gradients: bool) -> None:
 
 
 @pytest.mark.parametrize("voxels", [0, 1, 2])
-def test_training_survives_a_nearly_empty_batch(voxels: int) -> None:
+def test_training_works_with_a_nearly_empty_batch(voxels: int) -> None:
     encoder = small_encoder().train()
     coordinates = torch.tensor([[0, 10, 4, 4], [0, 30, 20, 20]])[:voxels]
     view = encoder(Voxels(coordinates, torch.ones(voxels, 5), GRID, 1))
@@ -86,7 +86,7 @@ def test_training_survives_a_nearly_empty_batch(voxels: int) -> None:
         assert all(statistic.isfinite().all() for statistic in norm.buffers())
 
 
-def test_voxels_beyond_the_grid_are_left_out() -> None:
+def test_voxels_beyond_the_grid_are_dropped() -> None:
     encoder, voxels = small_encoder(), random_voxels(4)
     beyond = torch.cat([voxels.coordinates, torch.tensor([[0, 3, 32, 5], [1, 3, 5, 30]])])
     more = Voxels(beyond, torch.cat([voxels.features, torch.ones(2, 5)]), GRID, 2)
@@ -105,11 +105,9 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     assert difference < 8 * torch.finfo(dtype).eps * expected.square().mean().sqrt()
 
 
-def test_fewer_stages_and_blocks_are_a_smaller_encoder() -> None:
-    encoder = SparseEncoder(5, (4, 8), grid=(11, 8, 8), output_channels=8, blocks=1, paddings=((1, 1, 1),))
-    assert encoder.stride == 2
-    view = encoder(Voxels(torch.tensor([[0, 2, 3, 3], [0, 5, 3, 4]]), torch.ones(2, 5), (11, 8, 8), 1))
-    assert view.shape == (1, encoder.out_channels, 4, 4) == (1, 16, 4, 4)
+def test_another_number_of_stages_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 stages are given, but must be of 4"):
+        SparseEncoder(5, (4, 8), grid=(41, 32, 32))
 
 
 @pytest.mark.parametrize("grid", [(41, 30, 32), (41, 32, 30), (9, 32, 32)])

@@ -1,4 +1,4 @@
-"""Points fall into voxels; a voxel is the mean of its first points."""
+"""Voxelisation: each voxel is the mean of its first points."""
 
 import math
 
@@ -16,7 +16,7 @@ GRID = (4, 4, 2)
 
 
 def one_by_one(cloud: Tensor, max_points: int, max_voxels: int) -> dict[tuple[int, int, int], Tensor]:
-    """The definition, a point at a time: voxels by (z, y, x), in order of arrival."""
+    """Return the voxels by (z, y, x) in order of arrival, computed point by point."""
     voxels: dict[tuple[int, int, int], list[Tensor]] = {}
     for point in cloud:
         if not point.isfinite().all():
@@ -49,7 +49,7 @@ def clouds(seed: int, sizes: list[int]) -> list[Tensor]:
     max_points=st.integers(1, 4),
     max_voxels=st.integers(1, 12),
 )
-def test_voxels_are_what_grouping_point_by_point_gives(
+def test_voxels_equal_those_computed_point_by_point(
     seed: int, sizes: list[int], max_points: int, max_voxels: int
 ) -> None:
     points = clouds(seed, sizes)

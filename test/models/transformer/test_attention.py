@@ -79,7 +79,7 @@ def test_biased_attention_and_its_mass_equal_the_dense_softmax(layout, queries, 
 @given(layouts, st.integers(1, 12), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 @torch.inference_mode()
-def test_the_mass_of_plain_attention_sums_to_one_and_costs_no_accuracy(layout, queries, seed) -> None:
+def test_the_attention_mass_sums_to_one_and_does_not_change_the_output(layout, queries, seed) -> None:
     q, k, v, _ = random_case(layout, queries, seed)
     expected, expected_mass = dense_attention(q, k, v, None, layout)
     output, mass = attend(q, k, v, layout=layout, return_mass=True)
@@ -93,8 +93,8 @@ def test_the_mass_of_plain_attention_sums_to_one_and_costs_no_accuracy(layout, q
 def test_gradients_reach_queries_keys_values_and_the_weights(
     return_mass: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not kept:  # as for more scores than memory holds: in blocks that are computed again
-        monkeypatch.setattr("aqr_perception.models.transformer.attention._MOST_KEPT", 0)
+    if not kept:  # as for large inputs: in blocks that are recomputed
+        monkeypatch.setattr("aqr_perception.models.transformer.attention._MAX_STORED_SCORES", 0)
         monkeypatch.setattr("aqr_perception.models.transformer.attention._QUERY_BLOCK", 3)
     layout = TokenLayout(bev=(4, 5), views=2, image=(3, 4))
     q, k, v, bias = random_case(layout, 150, seed=3)
@@ -123,7 +123,7 @@ def test_a_router_trains_through_the_bias_of_a_frozen_decoder() -> None:
 
 
 @torch.inference_mode()
-def test_a_bias_of_zero_changes_no_bit() -> None:
+def test_a_zero_bias_does_not_change_a_bit() -> None:
     layout = TokenLayout(bev=(16, 16), views=2, image=(8, 10))
     q, k, v, bias = random_case(layout, 40, seed=6)
     nothing = bias.with_weights(torch.zeros_like(bias.lidar), torch.zeros_like(bias.cameras))
@@ -131,7 +131,7 @@ def test_a_bias_of_zero_changes_no_bit() -> None:
 
 
 @torch.inference_mode()
-def test_overwhelming_scores_stay_finite() -> None:
+def test_very_large_scores_give_finite_outputs() -> None:
     layout = TokenLayout(bev=(6, 6), views=1, image=(4, 4))
     q, k, v, bias = random_case(layout, 8, seed=1, strength=4.0)
     output, mass = attend(30 * q, 30 * k, v, layout=layout, bias=bias, return_mass=True)
@@ -141,7 +141,7 @@ def test_overwhelming_scores_stay_finite() -> None:
 
 
 @torch.inference_mode()
-def test_without_any_token_there_is_nothing_to_attend_to() -> None:
+def test_without_tokens_the_output_and_the_mass_are_zero() -> None:
     output, mass = attend(torch.randn(1, 2, 3, 8), *torch.zeros(2, 1, 2, 0, 8), layout=TokenLayout(), return_mass=True)
     assert not output.any() and mass is not None and not mass.any()
 

@@ -1,4 +1,4 @@
-"""The embeddings against their definitions, written out point by point."""
+"""Embeddings against their definitions, computed point by point."""
 
 import math
 
@@ -80,7 +80,7 @@ def test_queries_sum_the_embeddings_of_every_camera_that_sees_them(embedding: Fr
     assert not embedded[0, 3].any()
 
 
-def test_no_cameras_embed_to_nothing(embedding: FrustumEmbedding) -> None:
+def test_without_cameras_the_embeddings_are_empty_or_zero(embedding: FrustumEmbedding) -> None:
     points = torch.zeros(1, 5, 3)
     assert not embedding.queries(points, camera_ring(0), IMAGE_SIZE).any()
     assert embedding.image_grid(camera_ring(0), 6, 10, IMAGE_SIZE).shape == (1, 0, 60, 16)
@@ -103,7 +103,7 @@ def test_cells_run_along_x_first() -> None:
     assert centres[-1].tolist() == [0.875, 0.75]
 
 
-def test_grid_embedding_is_kept_until_a_parameter_changes() -> None:
+def test_grid_embedding_is_cached_until_a_parameter_changes() -> None:
     embedding = BevEmbedding(8)
     with torch.no_grad():
         first = embedding.grid(4, 4)
@@ -112,7 +112,7 @@ def test_grid_embedding_is_kept_until_a_parameter_changes() -> None:
         torch.testing.assert_close(embedding.grid(4, 4), first + 1.0)
 
 
-def test_grid_embedding_follows_a_fused_optimiser_which_raises_no_versions() -> None:
+def test_grid_embedding_follows_a_fused_optimiser_that_raises_no_versions() -> None:
     embedding = BevEmbedding(8)
     optimiser = torch.optim.AdamW(embedding.parameters(), lr=0.5, fused=True)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read, what is refused and how the refusal reads."""
+"""Reading and writing of checkpoints, and the errors for files that do not fit."""
 
 import os
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from aqr_perception.models.weights.checkpoint import CheckpointError, load_check
 
 
 class SparseLayer(nn.Module):
-    """A sparse kernel as the models hold it: (out, kD, kH, kW, in)."""
+    """Layer with a sparse kernel in the models' layout: (out, kD, kH, kW, in)."""
 
     def __init__(self, out_channels: int, in_channels: int, size: tuple[int, int, int] = (3, 3, 3)) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ def test_saved_weights_load_back_exactly(tmp_path: Path) -> None:
     assert (report.converted_kernels, report.cast) == (0, 0)
 
 
-def test_half_a_file_keeps_weights_to_three_digits_and_statistics_exactly(tmp_path: Path) -> None:
+def test_a_half_precision_file_keeps_weights_to_three_digits_and_statistics_exactly(tmp_path: Path) -> None:
     model, again = (
         nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32)),
         nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32)),
     )
     norm = model[1]
     assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
-    norm.running_var.fill_(1e6)  # no fp16 number
+    norm.running_var.fill_(1e6)  # beyond the range of fp16
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     save_checkpoint(model, whole)
     save_checkpoint(model, half, half=True)
@@ -74,11 +74,11 @@ def test_half_a_file_keeps_weights_to_three_digits_and_statistics_exactly(tmp_pa
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
 @pytest.mark.parametrize("parallel", [False, True])
-def test_authors_files_load_however_they_are_wrapped(tmp_path: Path, wrapper: str | None, parallel: bool) -> None:
+def test_wrapped_state_dicts_load(tmp_path: Path, wrapper: str | None, parallel: bool) -> None:
     expected = state_of(Model())
     content: dict = {f"module.{key}" if parallel else key: tensor for key, tensor in expected.items()}
     if wrapper:
-        content = {"meta": {"epoch": 20}, wrapper: OrderedDict(content), "optimizer": {"state": {0: torch.ones(2)}}}
+        content = {"meta": {"epoch": 20}, wrapper: OrderedDict(content), "optimiser": {"state": {0: torch.ones(2)}}}
     path = tmp_path / "epoch_20.pth"
     torch.save(content, path)
     model = Model()
@@ -86,7 +86,7 @@ def test_authors_files_load_however_they_are_wrapped(tmp_path: Path, wrapper: st
     assert_equal(model, expected)
 
 
-def test_safetensors_are_known_by_their_content_whatever_the_file_is_called(tmp_path: Path) -> None:
+def test_safetensors_are_recognised_by_content_under_any_file_name(tmp_path: Path) -> None:
     expected = state_of(Model())
     safetensors.torch.save_file(expected, tmp_path / "weights.bin")
     model = Model()
@@ -103,7 +103,7 @@ def test_both_sparse_kernel_layouts_give_the_same_model() -> None:
     assert_equal(model, expected)
 
 
-def test_missing_surplus_and_misshapen_keys_are_one_error_that_lists_all_and_changes_nothing() -> None:
+def test_one_error_lists_all_missing_surplus_and_misshapen_keys_and_the_model_stays_unchanged() -> None:
     model, state = Model(), state_of(Model())
     before = state_of(model)
     del state["norm.num_batches_tracked"], state["head.bias"]
@@ -148,7 +148,7 @@ def test_a_router_that_the_model_does_not_have_is_surplus() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_cast_to_the_models(dtype: torch.dtype) -> None:
+def test_weights_are_cast_to_the_models_precision(dtype: torch.dtype) -> None:
     state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in state_of(Model()).items()}
     model = Model()
     report = load_checkpoint(model, state)
@@ -166,7 +166,7 @@ def test_numbers_that_cannot_be_cast_are_named() -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", "truncated"])
-def test_unreadable_files_are_an_error_with_the_files_name_and_cause(
+def test_the_error_for_an_unreadable_file_names_the_file_and_the_cause(
     tmp_path: Path, suffix: str, content: bytes | str
 ) -> None:
     path = tmp_path / f"broken{suffix}"
@@ -205,7 +205,7 @@ def test_a_file_without_a_state_dict_says_what_it_holds(tmp_path: Path) -> None:
             load_checkpoint(Model(), tmp_path / "other.pth")
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(Model(), path)
     old = path.read_bytes()
@@ -222,7 +222,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeyp
         save_checkpoint(Model(), tmp_path / "absent" / "model.safetensors")
 
 
-def test_a_saved_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+def test_a_saved_file_has_the_permissions_of_a_new_file(tmp_path: Path) -> None:
     save_checkpoint(Model(), tmp_path / "model.safetensors")
     (tmp_path / "plain").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

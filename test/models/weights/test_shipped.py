@@ -1,4 +1,4 @@
-"""Which weights a model gets: those named, those shipped for its preset, or random ones."""
+"""Choice of a model's weights: a given file, those shipped for its preset, or random ones."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from aqr_perception.models.weights.shipped import Weights, choose_weights
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package's folder of weights, not made yet."""
+    """Return the path of the package's folder of weights, which does not exist yet."""
     weights = tmp_path / "weights"
     monkeypatch.setattr("aqr_perception.models.weights.shipped.weights_directory", lambda: weights)
     return weights
 
 
-@pytest.mark.parametrize("nothing_named", ["", None])
-def test_a_preset_gets_its_own_shipped_weights_where_there_are_any(folder: Path, nothing_named: str | None) -> None:
-    assert choose_weights("aqr_tiny", nothing_named) == Weights(None)
+@pytest.mark.parametrize("no_checkpoint", ["", None])
+def test_a_preset_gets_its_shipped_weights_if_they_exist(folder: Path, no_checkpoint: str | None) -> None:
+    assert choose_weights("aqr_tiny", no_checkpoint) == Weights(None)
     folder.mkdir()
-    assert choose_weights("aqr_tiny", nothing_named) == Weights(None)
+    assert choose_weights("aqr_tiny", no_checkpoint) == Weights(None)
     (folder / "aqr_tiny.safetensors").touch()
-    assert choose_weights("aqr_tiny", nothing_named) == Weights(folder / "aqr_tiny.safetensors", shipped=True)
-    assert choose_weights("petr_tiny", nothing_named) == Weights(None)
+    assert choose_weights("aqr_tiny", no_checkpoint) == Weights(folder / "aqr_tiny.safetensors", shipped=True)
+    assert choose_weights("petr_tiny", no_checkpoint) == Weights(None)
 
 
-def test_whoever_names_weights_or_random_ones_gets_them(folder: Path) -> None:
+def test_a_given_file_or_random_weights_take_precedence(folder: Path) -> None:
     folder.mkdir()
     (folder / "aqr_tiny.safetensors").touch()
     assert choose_weights("aqr_tiny", "mine.pth") == Weights(Path("mine.pth"))

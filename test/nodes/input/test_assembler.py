@@ -1,4 +1,4 @@
-"""Which messages make a frame, and when it goes."""
+"""The messages of a frame, and the moment when it is due."""
 
 import math
 from dataclasses import replace
@@ -9,9 +9,9 @@ from helpers.assembler_drive import MS, START, Drive, frames_of, reasons, settin
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo
+from message_filters import SimpleFilter
 
-from aqr_perception.nodes.input.assembler import Assembler, CameraSettings
+from aqr_perception.nodes.input.frame_request import CameraSettings
 from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.options import OptionError
 
@@ -30,7 +30,7 @@ def test_the_sweep_triggers_a_frame_with_every_camera() -> None:
     assert drive.poll(41) is None, "one frame a sweep"
 
 
-def test_a_missing_camera_is_waited_for_but_not_for_long() -> None:
+def test_a_frame_waits_a_limited_time_for_a_missing_camera() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.sweep(40)
@@ -43,7 +43,7 @@ def test_a_missing_camera_is_waited_for_but_not_for_long() -> None:
     assert math.isnan(request.left_out["back"].age)
 
 
-def test_a_camera_that_comes_during_the_wait_takes_part_at_once() -> None:
+def test_a_camera_that_arrives_during_the_wait_completes_the_frame() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.sweep(40)
@@ -54,19 +54,19 @@ def test_a_camera_that_comes_during_the_wait_takes_part_at_once() -> None:
     assert used(request) == {"front": 0, "back": 30}
 
 
-def test_a_dead_camera_is_not_waited_for_again_until_it_delivers() -> None:
+def test_frames_do_not_wait_for_a_dead_camera_until_it_delivers_again() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.sweep(0)
     assert drive.poll(50) is not None
     drive.image("front", 95)
     drive.sweep(100)
-    assert drive.poll(100) is not None, "the second frame goes at once"
+    assert drive.poll(100) is not None, "the second frame does not wait"
     drive.image("back", 150)
     drive.image("front", 195)
     drive.sweep(500)
     drive.image("front", 500)
-    assert drive.poll(500) is None, "the camera is back, and so it is waited for"
+    assert drive.poll(500) is None, "the camera has delivered again, so the frame waits for it"
 
 
 def test_images_too_far_from_the_sweep_are_not_used() -> None:
@@ -81,7 +81,7 @@ def test_images_too_far_from_the_sweep_are_not_used() -> None:
     assert request.left_out["back"].age == pytest.approx(-0.201)
 
 
-def test_the_image_nearest_to_the_sweep_is_chosen_among_those_kept() -> None:
+def test_the_image_nearest_to_the_sweep_is_chosen() -> None:
     drive = Drive()
     for stamp in (0, 50, 100):
         drive.image("front", 110, stamp)
@@ -92,7 +92,7 @@ def test_the_image_nearest_to_the_sweep_is_chosen_among_those_kept() -> None:
     assert used(request) == {"front": 50, "back": 70}
 
 
-def test_an_offset_is_taken_off_the_stamp() -> None:
+def test_a_cameras_offset_is_subtracted_from_its_stamps() -> None:
     late = CameraSettings("front", "/front/image", "/front/info", offset=0.15)
     drive = Drive(settings(cameras=(late,)))
     drive.image("front", 0, stamp=0)
@@ -109,9 +109,7 @@ def test_an_offset_is_taken_off_the_stamp() -> None:
 
 
 def test_a_camera_without_calibration_is_left_out() -> None:
-    drive = Drive()
-    drive.assembler = Assembler(settings())
-    drive.assembler.on_info("front", CameraInfo())
+    drive = Drive(calibrated=("front",))
     drive.image("front", 0)
     drive.image("back", 0)
     drive.sweep(0)
@@ -121,7 +119,7 @@ def test_a_camera_without_calibration_is_left_out() -> None:
     assert reasons(request) == {"back": "no camera_info"}
 
 
-def test_a_newer_sweep_sends_the_waiting_frame_off() -> None:
+def test_a_newer_sweep_ends_the_wait_of_the_frame_before() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.sweep(0)
@@ -132,10 +130,10 @@ def test_a_newer_sweep_sends_the_waiting_frame_off() -> None:
     assert first.stamp_ns == START
     second = drive.poll(31)
     assert second is not None
-    assert second.stamp_ns == START + 30 * MS, "the missing camera is not waited for twice"
+    assert second.stamp_ns == START + 30 * MS, "the second frame does not wait for the missing camera"
 
 
-def test_of_several_sweeps_nobody_polled_for_only_the_newest_two_remain() -> None:
+def test_of_several_sweeps_between_two_polls_the_newest_two_make_frames() -> None:
     drive = Drive()
     for now in (0, 10, 20, 30):
         drive.sweep(now)
@@ -143,7 +141,7 @@ def test_of_several_sweeps_nobody_polled_for_only_the_newest_two_remain() -> Non
     assert stamps == [20 * MS, 30 * MS]
 
 
-def test_disabled_sensors_take_no_part_and_are_not_waited_for() -> None:
+def test_disabled_sensors_are_ignored() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.image("back", 0)
@@ -155,7 +153,7 @@ def test_disabled_sensors_take_no_part_and_are_not_waited_for() -> None:
     assert reasons(request) == {"back": "disabled"}
 
 
-def test_cameras_that_the_model_cannot_see_are_neither_waited_for_nor_decoded() -> None:
+def test_cameras_that_the_model_does_not_use_are_ignored() -> None:
     drive = Drive(settings(unseen=frozenset({"front", "back"})))
     drive.image("front", 0)
     drive.sweep(10)
@@ -164,10 +162,10 @@ def test_cameras_that_the_model_cannot_see_are_neither_waited_for_nor_decoded() 
     assert (len(request.sweeps), request.cameras) == (1, ())
     assert reasons(request) == {"front": "not seen by the model", "back": "not seen by the model"}
     drive.image("front", 2000)
-    assert drive.poll(3000) is None, "such cameras trigger no frames either"
+    assert drive.poll(3000) is None, "such cameras trigger no frames"
 
 
-def test_a_lidar_that_the_model_cannot_see_is_not_waited_for() -> None:
+def test_a_lidar_that_the_model_does_not_use_is_ignored() -> None:
     drive = Drive(settings(unseen=frozenset({"lidar"})))
     drive.sweep(0)
     drive.image("front", 0)
@@ -178,7 +176,7 @@ def test_a_lidar_that_the_model_cannot_see_is_not_waited_for() -> None:
     assert reasons(request) == {"lidar": "not seen by the model"}
 
 
-def test_what_the_user_disabled_is_disabled_whatever_the_model_sees() -> None:
+def test_a_sensor_that_is_disabled_and_unused_counts_as_disabled() -> None:
     drive = Drive(settings(enabled=frozenset({"lidar"}), unseen=frozenset({"front", "back"})))
     drive.sweep(0)
     request = drive.poll(0)
@@ -197,7 +195,7 @@ def test_settings_may_change_while_a_sweep_waits() -> None:
     assert drive.poll(200) is None
 
 
-def test_a_lidar_alone_makes_frames() -> None:
+def test_a_lidar_without_cameras_makes_frames() -> None:
     drive = Drive(settings(cameras=()))
     drive.sweep(0)
     request = drive.poll(0)
@@ -214,13 +212,43 @@ def test_the_model_frame_may_be_set() -> None:
 
 
 @pytest.mark.parametrize(("fixed_frame", "expected"), [("odom", [400, 350, 300]), ("", [400])])
-def test_past_sweeps_are_handed_on_where_motion_is_known(fixed_frame: str, expected: list[int]) -> None:
+def test_past_sweeps_are_in_the_request_if_the_motion_is_known(fixed_frame: str, expected: list[int]) -> None:
     drive = Drive(settings(cameras=(), fixed_frame=fixed_frame, max_sweeps=3))
     for now in range(0, 401, 50):
         drive.sweep(now)
         request = drive.poll(now)
     assert request is not None
     assert [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps] == expected
+
+
+def test_a_late_sweep_finds_its_image_among_those_of_a_fast_camera() -> None:
+    drive = Drive()
+    for now in range(0, 500, 20):
+        drive.image("front", now)
+        drive.image("back", now)
+    drive.sweep(500, stamp=280)
+    request = drive.poll(500)
+    assert request is not None
+    assert used(request) == {"front": 280, "back": 280}
+
+
+@pytest.mark.parametrize("max_sweeps", [1, 3])
+def test_a_sweep_makes_its_frame_even_if_the_next_one_is_a_long_time_later(max_sweeps: int) -> None:
+    drive = Drive(settings(cameras=(), fixed_frame="odom", max_sweeps=max_sweeps))
+    drive.sweep(5000, stamp=0)
+    drive.sweep(5001, stamp=5000)
+    assert frames_of(drive, 5001, 5100) == [(0, True), (5000, True)]
+
+
+def test_sweeps_of_a_slow_lidar_are_accumulated_by_time() -> None:
+    drive = Drive(settings(cameras=(), fixed_frame="odom", max_sweeps=10))
+    counts = []
+    for now in range(0, 6000, 1000):
+        drive.sweep(now)
+        request = drive.poll(now)
+        assert request is not None
+        counts.append(len(request.sweeps))
+    assert counts == [1, 2, 3, 3, 3, 3], "two seconds of sweeps"
 
 
 events = st.tuples(
@@ -233,7 +261,7 @@ events = st.tuples(
 
 @given(st.lists(events, max_size=60), st.booleans())
 @hypothesis_settings(max_examples=150, deadline=None)
-def test_whatever_comes_a_frame_holds_only_enabled_sensors_that_are_in_time(
+def test_a_frame_never_has_a_disabled_sensor_or_an_image_out_of_time(
     played: list[tuple[str, int, int, int]], with_lidar: bool
 ) -> None:
     drive = Drive(settings(lidar_topic="/points" if with_lidar else "", fixed_frame="odom", max_sweeps=10))
@@ -266,7 +294,7 @@ def test_whatever_comes_a_frame_holds_only_enabled_sensors_that_are_in_time(
 
 def test_an_unknown_camera_is_named() -> None:
     with pytest.raises(KeyError, match="camera 'left' is not configured; configured are: front, back"):
-        Drive().image("left", 0)
+        Drive().assembler.connect_camera("left", SimpleFilter(), SimpleFilter())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Frames without a sweep: when they go while the LiDAR is silent or absent, and when a sweep is still to come."""
+"""Camera-only frames: when they are due, and when they wait for a sweep."""
 
 from itertools import pairwise
 
@@ -68,21 +68,21 @@ def test_after_a_pause_the_first_images_wait_for_their_sweep() -> None:
         drive.poll(begin)
         drive.image("front", begin + 3000)
         drive.image("back", begin + 3020)
-        assert drive.poll(begin + 3100) is None, "the LiDAR may well be alive"
+        assert drive.poll(begin + 3100) is None, "the LiDAR may be alive"
         drive.sweep(begin + 3110)
         request = drive.poll(begin + 3110)
         assert request is not None
         assert len(request.sweeps) == 1
 
 
-def test_a_sweep_that_comes_after_its_camera_only_frame_makes_a_frame_too() -> None:
+def test_a_sweep_that_arrives_after_its_camera_only_frame_makes_a_frame_too() -> None:
     drive = Drive()
     drive.sweep(0)
     drive.poll(50)
     for now in range(100, 601, 100):
         drive.image("front", now)
         drive.image("back", now)
-    assert frames_of(drive, 600, 640) == [(600, False)], "the LiDAR is taken for dead"
+    assert frames_of(drive, 600, 640) == [(600, False)], "the LiDAR counts as dead"
     drive.sweep(640, stamp=600)
     assert frames_of(drive, 640, 700) == [(600, True)]
 
@@ -96,10 +96,10 @@ def test_images_newer_than_a_late_sweep_still_trigger_their_own_frame() -> None:
         drive.image(camera, 100)
     drive.sweep(150, stamp=0)
     assert frames_of(drive, 150, 200) == [(0, True)]
-    assert frames_of(drive, 200, 1000) == [(100, False)], "no sweep comes for them any more"
+    assert frames_of(drive, 200, 1000) == [(100, False)], "their sweep never arrives"
 
 
-def test_an_image_used_by_a_sweep_triggers_no_frame_of_its_own() -> None:
+def test_an_image_used_by_a_sweep_triggers_no_camera_only_frame() -> None:
     drive = Drive()
     drive.sweep(0)
     drive.image("front", 10)
@@ -107,7 +107,7 @@ def test_an_image_used_by_a_sweep_triggers_no_frame_of_its_own() -> None:
     assert frames_of(drive, 20, 2000) == [(0, True)]
 
 
-def test_stragglers_of_a_frame_make_no_camera_only_frame_of_the_same_moment() -> None:
+def test_images_too_late_for_their_frame_make_no_camera_only_frame_of_the_same_moment() -> None:
     drive = Drive()
     drive.image("front", 0)
     drive.sweep(10)

@@ -1,13 +1,13 @@
-"""A message older than its sensor's last one: it came late, or a bag starts over."""
+"""Messages older than their sensor's last one: late messages, and bags that start over."""
 
 import pytest
 from helpers.assembler_drive import Drive, frames_of, reasons, settings, used
 
-from aqr_perception.nodes.input.assembler import CameraSettings
+from aqr_perception.nodes.input.frame_request import CameraSettings
 
 
 @pytest.mark.parametrize("late", ["front", "sweep"])
-def test_a_message_that_comes_late_does_not_cost_the_waiting_sweep_its_frame(late: str) -> None:
+def test_a_late_message_leaves_the_waiting_sweep_its_frame(late: str) -> None:
     drive = Drive()
     drive.image("front", 90)
     drive.sweep(100)
@@ -29,7 +29,7 @@ def test_a_late_image_leaves_the_newer_ones_of_its_camera() -> None:
     assert request is not None and used(request) == {"front": 100}
 
 
-def test_a_bag_that_starts_over_leaves_nothing_of_its_end() -> None:
+def test_a_bag_that_starts_over_clears_all_older_messages() -> None:
     drive = Drive(settings(fixed_frame="odom", max_sweeps=10))
     for now in range(0, 2001, 100):
         drive.image("front", now)
@@ -37,7 +37,7 @@ def test_a_bag_that_starts_over_leaves_nothing_of_its_end() -> None:
         drive.sweep(now)
         drive.poll(now)
     assert drive.image("front", 2100, stamp=0) == pytest.approx(2.0)
-    assert drive.sweep(2110, stamp=10) == 0.0, "told once"
+    assert drive.sweep(2110, stamp=10) == 0.0, "a jump is reported once"
     request = drive.poll(2200)
     assert request is not None
     assert used(request) == {"front": 0}

@@ -1,4 +1,4 @@
-"""Messages become arrays, whatever their layout; what cannot be used is named."""
+"""Messages of any layout become arrays; errors name what cannot be used."""
 
 import math
 from array import array
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 
-from aqr_perception.nodes.input.conversions import cloud_from_message, picture_from_message
+from aqr_perception.nodes.input.conversions import picture_from_message, points_from_message
 from aqr_perception.nodes.input.message_error import MessageError
 
 NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -26,7 +26,7 @@ def cloud(
     row_padding: int = 0,
     big_endian: bool = False,
 ) -> PointCloud2:
-    """Lay values out as a driver might: fields in this order with gaps between them, in padded rows."""
+    """Return a cloud as a driver may send it: fields in this order with gaps between them, in padded rows."""
     count = len(next(iter(values.values())))
     order = ">" if big_endian else "<"
     fields, formats, offset = [], [], 0
@@ -73,28 +73,28 @@ def laid_out_clouds(draw: st.DrawFn) -> tuple[PointCloud2, np.ndarray]:
 def test_points_survive_any_field_order_padding_type_and_byte_order(case: tuple[PointCloud2, np.ndarray]) -> None:
     message, expected = case
     before = bytes(message.data)
-    points = cloud_from_message(message, "/points").points
+    points = points_from_message(message, "/points")
     assert points.dtype == np.float32
     np.testing.assert_array_equal(points, expected)
-    assert bytes(message.data) == before, "the message itself stays as it came"
+    assert bytes(message.data) == before, "the message is not changed"
 
 
 def test_points_that_are_not_finite_are_dropped() -> None:
     values = {name: np.array([1.0, math.nan, 3.0, 4.0]) for name in ("x", "y", "z")}
     values["y"] = np.array([1.0, 2.0, math.inf, 4.0])
     values["intensity"] = np.array([10.0, 20.0, 30.0, math.nan])
-    points = cloud_from_message(cloud(values), "/points").points
+    points = points_from_message(cloud(values), "/points")
     np.testing.assert_array_equal(points, [[1, 1, 1, 10], [4, 4, 4, 0]])
 
 
 def test_float64_coordinates_beyond_float32_are_dropped() -> None:
     values = {name: np.array([1e300, 2.0]) for name in ("x", "y", "z")}
-    points = cloud_from_message(cloud(values, dict.fromkeys("xyz", PointField.FLOAT64)), "/points").points
+    points = points_from_message(cloud(values, dict.fromkeys("xyz", PointField.FLOAT64)), "/points")
     np.testing.assert_array_equal(points, [[2, 2, 2, 0]])
 
 
 def test_without_an_intensity_field_it_is_zero() -> None:
-    points = cloud_from_message(cloud({name: np.ones(3) for name in ("z", "x", "y")}), "/points").points
+    points = points_from_message(cloud({name: np.ones(3) for name in ("z", "x", "y")}), "/points")
     np.testing.assert_array_equal(points, [[1, 1, 1, 0]] * 3)
 
 
@@ -102,37 +102,20 @@ def test_without_an_intensity_field_it_is_zero() -> None:
     "message", [cloud({n: np.ones(0) for n in "xyz"}), cloud({n: np.full(2, math.nan) for n in "xyz"})]
 )
 def test_an_empty_cloud_is_valid(message: PointCloud2) -> None:
-    assert cloud_from_message(message, "/points").points.shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("datatype", "values", "expected"),
-    [
-        (PointField.UINT32, [0, 50_000_000], [0.0, 0.05]),
-        (PointField.FLOAT32, [-0.05, 0.0], [-0.05, 0.0]),
-        (PointField.FLOAT64, [1_500_000_000.25, 1_500_000_000.3], [0.25, 0.3]),
-        (PointField.FLOAT64, [1_500_000_000.25e9, 1_500_000_000.3e9], [0.25, 0.3]),
-    ],
-)
-def test_point_times_are_seconds_after_the_stamp(datatype: int, values: list[float], expected: list[float]) -> None:
-    message = cloud({"x": np.ones(2), "y": np.ones(2), "z": np.ones(2), "t": np.array(values)}, {"t": datatype})
-    message.header.stamp.sec = 1_500_000_000
-    times = cloud_from_message(message, "/points").times
-    assert times is not None
-    np.testing.assert_allclose(times, expected, atol=1e-6)
+    assert points_from_message(message, "/points").shape == (0, 4)
 
 
 def test_a_cloud_without_x_is_named() -> None:
     message = cloud({"y": np.ones(2), "z": np.ones(2), "range": np.ones(2)})
     with pytest.raises(MessageError, match=r"^/points: cloud without x: found fields y, z, range, needed x, y, z; "):
-        cloud_from_message(message, "/points")
+        points_from_message(message, "/points")
 
 
 def test_a_cloud_with_too_few_bytes_is_named() -> None:
     message = cloud({name: np.ones(8) for name in "xyz"}, rows=2)
     message.data = message.data[:-1]
     with pytest.raises(MessageError, match=r"incomplete cloud: found 95 bytes.*2 rows of 4 points of 12 bytes"):
-        cloud_from_message(message, "/points")
+        points_from_message(message, "/points")
 
 
 @pytest.mark.parametrize("change", [{"offset": 10}, {"datatype": 77}, {"count": 0}])
@@ -141,13 +124,13 @@ def test_a_field_that_does_not_fit_the_point_is_named(change: dict[str, int]) ->
     for name, value in change.items():
         setattr(message.fields[2], name, value)
     with pytest.raises(MessageError, match=r"broken point layout: found .*z \(datatype"):
-        cloud_from_message(message, "/points")
+        points_from_message(message, "/points")
 
 
-def test_an_unknown_type_of_a_field_that_nobody_needs_does_no_harm() -> None:
+def test_an_unknown_type_of_an_unused_field_is_ignored() -> None:
     message = cloud({name: np.ones(2) for name in ("x", "y", "z", "label")})
     message.fields[3].datatype = 77
-    assert len(cloud_from_message(message, "/points").points) == 2
+    assert len(points_from_message(message, "/points")) == 2
 
 
 COLOUR = (30, 120, 210)  # blue, green, red
@@ -185,7 +168,7 @@ def test_grey_and_bayer_pictures_become_bgr() -> None:
         np.testing.assert_array_equal(pixels, np.full((16, 24, 3), 77, np.uint8), err_msg=encoding)
 
 
-def test_padded_rows_are_no_pixels() -> None:
+def test_the_padding_of_rows_is_removed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     data = np.pad(pixels.reshape(5, 21), ((0, 0), (0, 11)), constant_values=255)
     message = Image(height=5, width=7, encoding="bgr8", step=32, data=array("B", data.tobytes()))
@@ -230,13 +213,13 @@ def test_pictures_are_decoded_at_the_smallest_scale_that_the_model_can_use(width
     if need == 0:
         assert factor == 1
     elif factor < 8:
-        assert width // (2 * factor) < need, "half of it would have done"
+        assert width // (2 * factor) < need, "half of it would be too small"
     assert np.abs(picture.pixels.astype(int) - COLOUR).max() <= 4
 
 
 @given(st.floats(0, 1, exclude_max=True), st.sampled_from([".jpg", ".png"]), st.integers(0, 800))
 @settings(max_examples=60, deadline=None)
-def test_a_picture_cut_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
+def test_a_picture_truncated_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     message = compressed(kind, pixels)
     message.data = message.data[: int(len(message.data) * fraction)]
@@ -255,7 +238,7 @@ def test_an_embedded_preview_does_not_hide_a_truncated_jpeg() -> None:
         picture_from_message(message, "/image")
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
+def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
     message = compressed(".jpg", plain_picture())
     message.data.extend(bytes(37))
     assert picture_from_message(message, "/image").full_size == (64, 32)

@@ -1,4 +1,4 @@
-"""Requests become frames; bad data costs its own sensor only."""
+"""Requests become frames; a sensor with bad data is left out."""
 
 import json
 import time
@@ -6,75 +6,43 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import tf2_ros
-from geometry_msgs.msg import TransformStamped
+from helpers.keyframe_bag import write_keyframe_bag
 from helpers.places import REFERENCE
+from helpers.sensor_messages import INTRINSICS, MS, START, image, info, sweep, transform, with_header
+from message_filters import SimpleFilter
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from aqr_perception.bags.keyframe import write_keyframe_bag
 from aqr_perception.bags.reader import read
-from aqr_perception.geometry import invert, project, quaternion_xyzw, rigid_transform, transform_points
+from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
-from aqr_perception.nodes.input.assembler import (
-    AssembledFrame,
-    Assembler,
-    AssemblerSettings,
-    CameraSettings,
-    FrameRequest,
-)
-from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.nodes.input.assembler import Assembler
+from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
+from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings, FrameRequest
+from aqr_perception.nodes.input.transforms import FrameTransforms
 
 KEYFRAME = REFERENCE / "nuscenes_keyframe"
-START = 1_500_000_000_000_000_000
-MS = 1_000_000
-INTRINSICS = np.array([[30.0, 0.0, 20.0], [0.0, 30.0, 12.0], [0.0, 0.0, 1.0]])
 MOUNT = rigid_transform([0.5, 0.1, -0.2], [-0.5, 0.5, -0.5, 0.5])
 
 
-def header(message: Any, frame_id: str, stamp_ns: int) -> Any:
-    message.header.frame_id, message.header.stamp = frame_id, ns_to_stamp(stamp_ns)
-    return message
-
-
-def image(name: str, stamp_ns: int = START) -> CompressedImage:
-    data = cv2.imencode(".jpg", np.full((24, 40, 3), 90, np.uint8))[1].tobytes()
-    return header(CompressedImage(format="jpeg", data=array("B", data)), name, stamp_ns)
-
-
-def info(name: str) -> CameraInfo:
-    return header(CameraInfo(width=40, height=24, k=INTRINSICS.reshape(-1)), name, START)
-
-
-def sweep(points: list[list[float]], stamp_ns: int = START, names: str = "xyzi") -> PointCloud2:
-    fields = [PointField(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate(names)]
-    data = np.array(points, "<f4").tobytes()
-    step = 4 * len(names)
-    message = PointCloud2(
-        height=1, width=len(points), fields=fields, point_step=step, row_step=len(data), data=array("B", data)
-    )
-    return header(message, "lidar", stamp_ns)
-
-
-def transform(parent: str, child: str, pose: np.ndarray, stamp_ns: int = START) -> TransformStamped:
-    message = header(TransformStamped(child_frame_id=child), parent, stamp_ns)
-    move, turn = message.transform.translation, message.transform.rotation
-    move.x, move.y, move.z = pose[:3, 3].tolist()
-    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(pose).tolist()
-    return message
-
-
 class Rig:
-    """A LiDAR and two cameras on a standing vehicle; messages may be spoilt before the frame is built."""
+    """A LiDAR and two cameras on a standing vehicle; tests may spoil messages before the frame is built."""
 
     def __init__(self, **changes: Any) -> None:
         cameras = tuple(CameraSettings(name, f"/{name}/image", f"/{name}/info", True) for name in ("front", "back"))
         defaults = {"cameras": cameras, "lidar_topic": "/points", "transform_wait": 0.0}
-        self.assembler = Assembler(AssemblerSettings(**(defaults | changes)))
+        self.now = 0.0
+        self.assembler = Assembler(AssemblerSettings(**(defaults | changes)), clock=lambda: self.now)
+        self.lidar = SimpleFilter()
+        self.assembler.connect_lidar(self.lidar)
+        self.cameras = {camera.name: (SimpleFilter(), SimpleFilter()) for camera in self.assembler.settings.cameras}
+        for name, (images, infos) in self.cameras.items():
+            self.assembler.connect_camera(name, images, infos)
+        self.builder = FrameBuilder()
         self.buffer = tf2_ros.Buffer()
         self.buffer.set_transform_static(transform("lidar", "front", MOUNT), "test")
         self.buffer.set_transform_static(transform("lidar", "back", MOUNT), "test")
@@ -83,18 +51,23 @@ class Rig:
         self.sweep: PointCloud2 | None = sweep([[1, 2, 3, 40], [4, 5, 6, 70]])
 
     def request(self) -> FrameRequest:
-        for name, message in self.infos.items():
-            self.assembler.on_info(name, message)
-        for name, message in self.images.items():
-            self.assembler.on_image(name, message, 0.0)
+        """Send the messages to the assembler; return the request for their frame."""
+        for name, (images, infos) in self.cameras.items():
+            if name in self.infos:
+                infos.signalMessage(self.infos[name])
+            if name in self.images:
+                images.signalMessage(self.images[name])
         if self.sweep is not None:
-            self.assembler.on_cloud(self.sweep, 0.0)
-        found = self.assembler.poll(0.0) or self.assembler.poll(10.0) or self.assembler.poll(20.0)
-        assert found is not None
-        return found
+            self.lidar.signalMessage(self.sweep)
+        for self.now in (0.0, 10.0, 20.0):
+            if found := self.assembler.poll():
+                return found
+        raise AssertionError("no frame is due")
 
     def build(self) -> AssembledFrame:
-        return self.assembler.build(self.request(), self.buffer)
+        settings = self.assembler.settings
+        transforms = FrameTransforms(self.buffer, settings.fixed_frame, settings.transform_wait)
+        return self.builder.build(self.request(), transforms)
 
 
 def test_a_frame_holds_points_pictures_and_calibration() -> None:
@@ -119,7 +92,7 @@ def truncated_jpeg(rig: Rig) -> None:
 
 
 def wrong_encoding(rig: Rig) -> None:
-    rig.images["front"] = header(
+    rig.images["front"] = with_header(
         Image(height=24, width=40, step=40, encoding="banana", data=array("B", bytes(960))), "front", START
     )
 
@@ -237,9 +210,9 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
 
 def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    original = frame_builder.cloud_from_message
+    original = frame_builder.points_from_message
     monkeypatch.setattr(
-        frame_builder, "cloud_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
+        frame_builder, "points_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
     )
     rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
     rig.images, rig.infos = {}, {}
@@ -271,28 +244,35 @@ def bag(keyframe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     return write_keyframe_bag(KEYFRAME, tmp_path_factory.mktemp("keyframe") / "bag.mcap", repeats=2)
 
 
+def topics_of(camera: CameraSettings) -> tuple[str, str]:
+    return camera.image_topic, camera.info_topic
+
+
 def frames_of(bag: Path, names: list[str], fixed_frame: str, image_width: int) -> list[AssembledFrame]:
-    """Feed a bag's messages as they were recorded, and build every frame."""
+    """Send a bag's messages in recorded order, and build every frame."""
     cameras = tuple(
         CameraSettings(name, f"/{name}/image_rect_compressed", f"/{name}/camera_info", True, rectified=True)
         for name in names
     )
     chosen = AssemblerSettings(cameras=cameras, lidar_topic="/LIDAR_TOP", fixed_frame=fixed_frame, max_sweeps=2)
-    assembler, buffer, built = Assembler(chosen), tf2_ros.Buffer(), []
+    sources = {topic: SimpleFilter() for topic in ["/LIDAR_TOP", *(topic for c in cameras for topic in topics_of(c))]}
+    now = 0.0
+    assembler = Assembler(chosen, clock=lambda: now)
+    assembler.connect_lidar(sources["/LIDAR_TOP"])
+    for camera in cameras:
+        assembler.connect_camera(camera.name, *(sources[topic] for topic in topics_of(camera)))
+    builder, buffer, built = FrameBuilder(), tf2_ros.Buffer(), []
+    kinds = {kind.__name__: kind for kind in (CameraInfo, CompressedImage, PointCloud2)}
     for entry in read(bag):
-        now, name = entry.stamp_ns / 1e9, entry.topic.split("/")[1]
+        now = entry.stamp_ns / 1e9
         if entry.topic.startswith("/tf"):
             for stamped in deserialize_message(entry.data, TFMessage).transforms:
                 setter = buffer.set_transform_static if entry.topic == "/tf_static" else buffer.set_transform
                 setter(stamped, "test")
-        elif entry.type.endswith("CameraInfo"):
-            assembler.on_info(name, deserialize_message(entry.data, CameraInfo))
-        elif entry.type.endswith("CompressedImage"):
-            assembler.on_image(name, deserialize_message(entry.data, CompressedImage), now)
         else:
-            assembler.on_cloud(deserialize_message(entry.data, PointCloud2), now)
-        if request := assembler.poll(now):
-            built.append(assembler.build(request, buffer, image_width))
+            sources[entry.topic].signalMessage(deserialize_message(entry.data, kinds[entry.type.split("/")[-1]]))
+        if request := assembler.poll():
+            built.append(builder.build(request, FrameTransforms(buffer, fixed_frame), image_width))
     return built
 
 
@@ -335,7 +315,7 @@ def test_repeated_keyframes_accumulate_on_top_of_each_other(bag: Path, keyframe:
     assert {view.image.shape[1] for view in frame.cameras} == {200}
 
 
-def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_waits_a_limited_time_for_late_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(transform_wait=0.5)
     rig.images["front"].header.frame_id = rig.images["back"].header.frame_id = "nowhere"
     clock = iter(np.arange(0, 1000, 0.1))
@@ -346,7 +326,7 @@ def test_building_waits_for_late_transforms_no_longer_than_told(monkeypatch: pyt
     assert 0 < len(naps) <= 5, "both cameras share one wait"
 
 
-def test_a_frame_knows_where_the_vehicle_was_only_where_tf_tells_its_motion() -> None:
+def test_a_frame_has_the_vehicles_pose_only_if_tf_has_its_motion() -> None:
     assert Rig().build().frame.to_fixed is None
     moving = Rig(fixed_frame="map")
     pose = rigid_transform([7.0, -2.0, 0.5], [0.0, 0.0, 0.6, 0.8])

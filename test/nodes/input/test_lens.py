@@ -1,4 +1,4 @@
-"""CameraInfo gives the pinhole model of the picture at hand."""
+"""The pinhole model of a picture, from its CameraInfo."""
 
 import cv2
 import numpy as np
@@ -85,7 +85,7 @@ def test_an_undistorted_picture_shows_points_where_the_pinhole_model_says(
         assert np.abs(centre - expected[0]).max() < 1.0
 
 
-def test_a_picture_without_distortion_is_not_touched() -> None:
+def test_a_picture_without_distortion_is_not_changed() -> None:
     for coefficients in ([], [0.0] * 5):
         seen = picture()
         found = pinhole_picture(seen, info(distortion_model="plumb_bob", d=coefficients), False, "/info")

@@ -1,4 +1,4 @@
-"""Past sweeps are brought to the newest one's moment."""
+"""Past sweeps are moved to the time of the newest one."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def with_intensity(points: np.ndarray, intensity: float) -> np.ndarray:
     st.tuples(*[st.floats(-0.2, 0.2)] * 3),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_standing_world_stands_still_while_the_vehicle_moves(
+def test_a_static_world_stays_in_place_while_the_vehicle_moves(
     max_sweeps: int, count: int, step: tuple[float, ...], turn: tuple[float, ...]
 ) -> None:
     world = np.array([[10.0, 3.0, 1.0], [-7.0, 12.0, 0.5], [30.0, -20.0, 2.0]])

@@ -1,4 +1,4 @@
-"""TF gives extrinsics at each image's own time, and says what is missing."""
+"""Extrinsics from TF at each image's time, waits, and errors that name what is missing."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_missing_moving_transform_names_frames_and_times() -> None:
     assert "`fixed_frame`" in str(caught.value)
 
 
-def test_a_transform_that_comes_a_little_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_waits_for_a_late_transform(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = tf2_ros.Buffer()
     buffer.set_transform(stamped("map", "lidar", np.eye(4)), "test")
     later = rigid_transform([1, 2, 3], [0, 0, 0, 1])
@@ -85,21 +85,21 @@ def test_a_transform_that_comes_a_little_later_is_waited_for(monkeypatch: pytest
     np.testing.assert_allclose(found, later)
 
 
-def test_frames_that_tf_does_not_know_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookups_wait_only_once_for_frames_that_tf_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
     clock = iter(np.arange(0, 1000, 0.5))
     monkeypatch.setattr(transforms.time, "sleep", naps.append)
     monkeypatch.setattr(transforms.time, "monotonic", lambda: float(next(clock)))
-    hopeless: set[tuple[str, str]] = set()
+    unconnected: set[tuple[str, str]] = set()
     buffer = tf2_ros.Buffer()
     with pytest.raises(TransformError):
-        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+        FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     waited = len(naps)
     assert waited > 0
     with pytest.raises(TransformError):
-        FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
+        FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     assert len(naps) == waited
 
     buffer.set_transform_static(stamped("lidar", "camera", np.eye(4)), "test")
-    FrameTransforms(buffer, wait=2.0, hopeless=hopeless).lookup("camera", START, "lidar", START)
-    assert hopeless == set(), "what was found is waited for again"
+    FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
+    assert unconnected == set(), "a pair that was found is waited for again"

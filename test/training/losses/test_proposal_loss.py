@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.data.batch import Batch
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
 from aqr_perception.models.proposals.head import BOX_CHANNELS, ProposalHead, ProposalMaps

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.data.batch import HEALTH_GRID, Batch
+from aqr_perception.data.batch import Batch
+from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.model_io import QueryWeights
 from aqr_perception.models.tokens import TokenLayout

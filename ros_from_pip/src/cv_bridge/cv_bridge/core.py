@@ -6,10 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from cv_bridge.boost.cv_bridge_boost import CV_MAT_CNWrap, CV_MAT_DEPTHWrap, cvtColor2, getCvType
+from cv_bridge.conversion import CV_MAT_CNWrap, CV_MAT_DEPTHWrap, cvtColor2, getCvType
 
 _NUMPY_DEPTHS = {
     "8U": "uint8",
@@ -40,7 +40,7 @@ class CvBridge:
         self.numpy_type_to_cvtype = {name: depth for depth, name in _NUMPY_DEPTHS.items()} | _NUMPY_DEPTHS
 
     def dtype_with_channels_to_cvtype2(self, dtype: np.dtype, n_channels: int) -> str:
-        """Return the generic encoding, such as `8UC3`. KeyError where OpenCV lacks the type."""
+        """Return the generic encoding, such as `8UC3`. KeyError if OpenCV lacks the type."""
         return f"{self.numpy_type_to_cvtype[dtype.name]}C{n_channels}"
 
     def cvtype2_to_dtype_with_channels(self, cvtype: int) -> tuple[str, int]:
@@ -48,30 +48,15 @@ class CvBridge:
         return self.cvdepth_to_numpy_depth[CV_MAT_DEPTHWrap(cvtype)], CV_MAT_CNWrap(cvtype)
 
     def encoding_to_cvtype2(self, encoding: str) -> int:
-        """Return the OpenCV type of an encoding. CvBridgeError where it is unknown."""
+        """Return the OpenCV type of an encoding. CvBridgeError if it is unknown."""
         try:
             return getCvType(encoding)
         except RuntimeError as error:
             raise CvBridgeError(error) from error
 
     def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
-        """Return NumPy's type name and the number of channels of an encoding. CvBridgeError where it is unknown."""
+        """Return NumPy's type name and the number of channels of an encoding. CvBridgeError if it is unknown."""
         return self.cvtype2_to_dtype_with_channels(self.encoding_to_cvtype2(encoding))
-
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: CompressedImage, desired_encoding: str = "passthrough"
-    ) -> NDArray[Any] | None:
-        """Return the decoded image: as OpenCV decodes it (mostly BGR), or in `desired_encoding`.
-
-        None where the data is no image, with `passthrough` or `bgr8`.
-
-        Raises:
-            CvBridgeError: the image cannot be converted to `desired_encoding` as a bgr8 one.
-            cv2.error: the message has no data.
-        """
-        data = np.frombuffer(cmprs_img_msg.data, dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        return image if desired_encoding == "passthrough" else self._convert(image, "bgr8", desired_encoding)
 
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
         """Return the image in native byte order, in its own encoding or in `desired_encoding`.
@@ -99,22 +84,8 @@ class CvBridge:
         image = np.ascontiguousarray(image, dtype=dtype.newbyteorder("="))
         return image if desired_encoding == "passthrough" else self._convert(image, img_msg.encoding, desired_encoding)
 
-    def cv2_to_compressed_imgmsg(self, cvim: NDArray[Any], dst_format: str = "jpg") -> CompressedImage:
-        """Return the image, in BGR, encoded as OpenCV does for files that end in `.{dst_format}`.
-
-        Raises:
-            TypeError: `cvim` is no array.
-            cv2.error: OpenCV has no encoder for the format, or none for such an image.
-        """
-        if not isinstance(cvim, np.ndarray | np.generic):
-            raise TypeError(f"cvim is a {type(cvim).__name__}, not a numpy array")
-        message = CompressedImage()
-        message.format = dst_format
-        message.data.frombytes(cv2.imencode(f".{dst_format}", cvim)[1].tobytes())
-        return message
-
     def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = "passthrough", header: Header | None = None) -> Image:
-        """Return the image as a message; `encoding` names what the array holds, `passthrough` its type alone (8UC3).
+        """Return the image as a message; `encoding` names the content of the array, `passthrough` only its type (8UC3).
 
         Raises:
             TypeError: `cvim` is no array.
@@ -141,7 +112,7 @@ class CvBridge:
         return message
 
     @staticmethod
-    def _convert(image: NDArray[Any] | None, encoding: str, desired_encoding: str) -> NDArray[Any] | None:
+    def _convert(image: NDArray[Any], encoding: str, desired_encoding: str) -> NDArray[Any]:
         try:
             return cvtColor2(image, encoding, desired_encoding)
         except RuntimeError as error:

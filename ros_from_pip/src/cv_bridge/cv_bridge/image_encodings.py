@@ -1,11 +1,11 @@
-"""What the encoding strings of sensor_msgs/Image mean (sensor_msgs/image_encodings.hpp)."""
+"""Meaning of the encoding strings of sensor_msgs/Image (sensor_msgs/image_encodings.hpp)."""
 
 import re
 from typing import NamedTuple
 
 
 class ColorEncoding(NamedTuple):
-    """A colour encoding: the order of its channels, whatever their depth; how many there are; and bits of each."""
+    """Order of the channels, their number, and the bits of each."""
 
     layout: str
     channels: int
@@ -28,14 +28,14 @@ _GENERIC = re.compile(r"(8|16|32|64)[USF]C([0-9]*)")
 
 
 def num_channels(encoding: str) -> int:
-    """Return the channels of `encoding`. RuntimeError where it is unknown."""
+    """Return the channels of `encoding`. RuntimeError if it is unknown."""
     if encoding in COLOR_ENCODINGS:
         return COLOR_ENCODINGS[encoding].channels
     return int(_generic(encoding)[2] or 1)
 
 
 def bit_depth(encoding: str) -> int:
-    """Return the bits of a channel of `encoding`. RuntimeError where it is unknown."""
+    """Return the bits of a channel of `encoding`. RuntimeError if it is unknown."""
     if encoding in COLOR_ENCODINGS:
         return COLOR_ENCODINGS[encoding].bits
     return int(_generic(encoding)[1])

@@ -1,4 +1,4 @@
-"""The first filter of most chains: a topic."""
+"""Filter of a topic's messages."""
 
 from typing import Any
 
@@ -6,11 +6,13 @@ from message_filters.simple_filter import SimpleFilter
 
 
 class Subscriber(SimpleFilter):
-    """Gives out the messages of a topic.
+    """Passes on the messages of a topic.
 
     `Subscriber(node, message_type, topic, **kwargs)`: positional and keyword arguments are those of
-    `Node.create_subscription`, less the callback. `qos_profile` is 10 unless given. The attributes of the subscription
-    (`topic_name`, `destroy`...) are this filter's too.
+    `Node.create_subscription` without the callback. `qos_profile` is 10 if not given.
+
+    Attributes:
+        sub: the subscription.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -21,14 +23,5 @@ class Subscriber(SimpleFilter):
         self.sub = self.node.create_subscription(*args[1:], self.callback, **kwargs)
 
     def callback(self, msg: Any) -> None:
-        """Give `msg` out."""
+        """Pass `msg` on."""
         self.signalMessage(msg)
-
-    def getTopic(self) -> str:
-        """Return the topic as it was given, before remapping."""
-        return self.topic
-
-    def __getattr__(self, key: str) -> Any:
-        if key == "sub":  # not created yet: without this, looking it up would call this method again
-            raise AttributeError(key)
-        return getattr(self.sub, key)

@@ -1,14 +1,12 @@
-"""Read and write sensor_msgs/PointCloud2 messages with NumPy."""
+"""Layout and creation of sensor_msgs/PointCloud2 messages."""
 
 import array
 import sys
-from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.recfunctions import structured_to_unstructured, unstructured_to_structured
-from numpy.typing import NDArray
+from numpy.lib.recfunctions import unstructured_to_structured
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -26,100 +24,8 @@ _DATATYPES = {
 DUMMY_FIELD_PREFIX = "unnamed_field"
 
 
-def read_points(
-    cloud: PointCloud2,
-    field_names: Iterable[str] | None = None,
-    skip_nans: bool = False,
-    uvs: Iterable[int] | None = None,
-    reshape_organized_cloud: bool = False,
-) -> NDArray[np.void]:
-    """Return the points as a structured array (N,) in native byte order, one field of the array per field read.
-
-    Without a copy where nothing needs converting: the array then shares the message's data.
-
-    Args:
-        cloud: the message.
-        field_names: the fields to read, in this order; None for all.
-        skip_nans: leave out points with a NaN in a field read, unless the message says `is_dense`.
-        uvs: read only the points with these indices (into what `skip_nans` left).
-        reshape_organized_cloud: return (width, height) instead of (N,) where the height is above 1.
-
-    Raises:
-        AssertionError: `cloud` is no PointCloud2, or lacks a field.
-    """
-    assert isinstance(cloud, PointCloud2), f"cloud is a {type(cloud).__name__}, not a sensor_msgs.msg.PointCloud2"
-    points = _raw_points(cloud)
-    if field_names is not None:
-        names = list(field_names)
-        missing = [name for name in names if name not in points.dtype.names]
-        assert not missing, f"the cloud has no field {missing}, only {list(points.dtype.names)}"
-        points = points[names]
-    if bool(cloud.is_bigendian) != (sys.byteorder == "big"):
-        points = points.byteswap()
-    if skip_nans and not cloud.is_dense:
-        has_nan = np.zeros(points.shape, dtype=bool)
-        for name in points.dtype.names:
-            has_nan |= np.isnan(points[name])
-        points = points[~has_nan]
-    if uvs is not None:
-        points = points[uvs if isinstance(uvs, np.ndarray) else np.fromiter(uvs, dtype=int)]
-    if reshape_organized_cloud and cloud.height > 1:
-        points = points.reshape(cloud.width, cloud.height)
-    return points
-
-
-def _raw_points(cloud: PointCloud2) -> NDArray[np.void]:
-    """Return all fields of all points (N,) in the message's byte order, padding after each row left out."""
-    dtype = dtype_from_fields(cloud.fields, point_step=cloud.point_step)
-    packed_row = cloud.width * cloud.point_step
-    # Drivers that never have padding often leave row_step unset, so it counts only where there is room for it.
-    if cloud.row_step > packed_row and len(cloud.data) >= cloud.row_step * (cloud.height - 1) + packed_row:
-        rows = np.ndarray(
-            shape=(cloud.height, cloud.width),
-            dtype=dtype,
-            buffer=cloud.data,
-            strides=(cloud.row_step, cloud.point_step),
-        )
-        return rows.reshape(-1)
-    return np.ndarray(shape=(cloud.width * cloud.height,), dtype=dtype, buffer=cloud.data)
-
-
-def read_points_numpy(
-    cloud: PointCloud2,
-    field_names: Iterable[str] | None = None,
-    skip_nans: bool = False,
-    uvs: Iterable[int] | None = None,
-    reshape_organized_cloud: bool = False,
-) -> NDArray[Any]:
-    """Return the points as a plain array (N, F) for F fields of one type. Arguments: see `read_points`.
-
-    Raises:
-        AssertionError: the fields to read are of several types; or as `read_points`.
-    """
-    names = None if field_names is None else list(field_names)
-    types = {field.datatype for field in cloud.fields[1:] if names is None or field.name in names}
-    # The first field counts even where it is not read, as in the original.
-    assert types <= {cloud.fields[0].datatype} if cloud.fields else True, (
-        "the fields have several datatypes: use read_points"
-    )
-    return structured_to_unstructured(read_points(cloud, names, skip_nans, uvs, reshape_organized_cloud))
-
-
-def read_points_list(
-    cloud: PointCloud2,
-    field_names: Iterable[str] | None = None,
-    skip_nans: bool = False,
-    uvs: Iterable[int] | None = None,
-) -> list[Any]:
-    """Return the points as named tuples `Point`, slowly. Arguments and errors: see `read_points`."""
-    assert isinstance(cloud, PointCloud2), f"cloud is a {type(cloud).__name__}, not a sensor_msgs.msg.PointCloud2"
-    names = [field.name for field in cloud.fields] if field_names is None else list(field_names)
-    point_type = namedtuple("Point", names)
-    return [point_type._make(point) for point in read_points(cloud, names, skip_nans, uvs)]
-
-
 def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = None) -> np.dtype:
-    """Return the structured type of a point, of `point_step` bytes (as few as hold the fields where None).
+    """Return the structured type of a point, of `point_step` bytes (the smallest that holds the fields if None).
 
     The elements of a field `x` with a count above 1 are called `x_0`, `x_1`...; fields without a name are called
     `unnamed_field_` and their index.
@@ -155,9 +61,9 @@ def create_cloud(
     Args:
         header: frame and time.
         fields: layout of a point.
-        points: a plain array (N, F) or (width, height, F) where all fields have one type; or a structured array (N,) or
+        points: a plain array (N, F) or (width, height, F) if all fields have one type; or a structured array (N,) or
             (width, height) of the type that `fields` describe; or (slowly) any iterable of points, each an iterable.
-        point_step: bytes of a point; as few as hold the fields where None.
+        point_step: bytes of a point; the smallest that holds the fields if None.
 
     Raises:
         AssertionError: a plain array for fields of several types; a structured array of another type; or more than two

@@ -1,12 +1,11 @@
-"""tf2's transform buffer for Python, without its C++ extension."""
+"""tf2's transform buffer in plain Python."""
 
-from tf2_py._tf2_py import (
-    BufferCore,
+from tf2_py.buffer_core import BufferCore
+from tf2_py.exceptions import (
     ConnectivityException,
     ExtrapolationException,
     InvalidArgumentException,
     LookupException,
-    TimeoutException,
     TransformException,
 )
 
@@ -16,6 +15,5 @@ __all__ = [
     "ExtrapolationException",
     "InvalidArgumentException",
     "LookupException",
-    "TimeoutException",
     "TransformException",
 ]

@@ -1,6 +1,6 @@
 """BufferCore: stores the frame tree over time and answers how to get from one frame to another.
 
-The interface is that of the Python extension of ROS 2 Kilted's tf2_py; semantics and texts are those of its tf2.
+Interface, semantics and texts are those of ROS 2 Kilted's tf2_py and tf2, of which this is a subset.
 """
 
 import math
@@ -10,15 +10,12 @@ from typing import Any, Final
 
 from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from rclpy.logging import get_logger
-from rclpy.time import Time
 
-from tf2_py import frame_report
 from tf2_py.composition import RigidTransform, compose
-from tf2_py.exceptions import InvalidArgumentException, LookupException, TransformException
-from tf2_py.frame_tree import FrameTree, Hop
+from tf2_py.exceptions import InvalidArgumentException, LookupException
+from tf2_py.frame_tree import FrameTree
 from tf2_py.stamps import LATEST, NANOSECONDS_PER_SECOND, display, nanoseconds, to_message
 from tf2_py.time_cache import Sample
-from tf2_py.velocity import Vector, mean_velocity
 
 DEFAULT_CACHE_TIME: Final = 10 * NANOSECONDS_PER_SECOND
 QUATERNION_NORMALIZATION_TOLERANCE: Final = 10e-3
@@ -52,35 +49,18 @@ class BufferCore:
 
     # Looking up
 
-    def can_transform_core(self, target_frame: str, source_frame: str, time: Any) -> tuple[bool, str]:
-        """Whether `lookup_transform_core` would succeed, and if not, why."""
-        stamp = nanoseconds(time)
-        if target_frame == source_frame:
-            return True, ""
-        with self._tree_lock:
-            reason = self._why_unknown(target_frame=target_frame, source_frame=source_frame)
-            return self._why_unreachable((target_frame, source_frame, stamp)) if reason is None else (False, reason)
-
-    def can_transform_full_core(
-        self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
-    ) -> tuple[bool, str]:
-        """Whether `lookup_transform_full_core` would succeed, and if not, why."""
-        target_stamp, source_stamp = nanoseconds(target_time), nanoseconds(source_time)
-        with self._tree_lock:
-            reason = self._why_unknown(target_frame=target_frame, source_frame=source_frame, fixed_frame=fixed_frame)
-            if reason is not None:
-                return False, reason
-            return self._why_unreachable(
-                (target_frame, fixed_frame, target_stamp), (fixed_frame, source_frame, source_stamp)
-            )
-
     def lookup_transform_core(self, target_frame: str, source_frame: str, time: Any) -> TransformStamped:
         """The transform that carries coordinates from `source_frame` to `target_frame` at a time (0: the newest).
 
         Raises LookupException, ConnectivityException, ExtrapolationException or InvalidArgumentException.
         """
-        transform, stamp = self._lookup(target_frame, source_frame, nanoseconds(time))
-        return _to_message(transform, target_frame, source_frame, stamp)
+        stamp = nanoseconds(time)
+        with self._tree_lock:
+            if target_frame != source_frame:
+                self._validate(target_frame=target_frame, source_frame=source_frame)
+            stamp = self._own_stamp(target_frame, source_frame, stamp)
+            hops, stamp = self._tree.path(target_frame, source_frame, stamp)
+        return _to_message(compose(hops), target_frame, source_frame, stamp)
 
     def lookup_transform_full_core(
         self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
@@ -89,100 +69,13 @@ class BufferCore:
 
         Raises the same as `lookup_transform_core`.
         """
-        hops, stamp = self._full_path(target_frame, target_time, source_frame, source_time, fixed_frame)
-        return _to_message(compose(hops), target_frame, source_frame, stamp)
-
-    def get_latest_common_time(self, target_frame: str, source_frame: str) -> Time:
-        """Newest time at which the transform between two frames is known.
-
-        Raises LookupException or InvalidArgumentException for a bad name, else TransformException.
-        """
+        target_stamp, source_stamp = nanoseconds(target_time), nanoseconds(source_time)
         with self._tree_lock:
-            for frame in (target_frame, source_frame):
-                self._validate_frame("get_latest_common_time", frame)
-            try:
-                stamp = self._tree.latest_common_time(target_frame, source_frame)
-            except TransformException as error:
-                # The original reports every cause with the base class.
-                raise TransformException(str(error)) from None
-        return Time(nanoseconds=stamp)
-
-    def lookupVelocityCore(
-        self, tracking_frame: str, observation_frame: str, time: Any, averaging_interval: Any
-    ) -> tuple[Vector, Vector]:
-        """Linear (m/s) and angular (rad/s) velocity of `tracking_frame` seen from `observation_frame`."""
-        return self.lookupVelocityFullCore(
-            tracking_frame,
-            observation_frame,
-            observation_frame,
-            (0.0, 0.0, 0.0),
-            tracking_frame,
-            time,
-            averaging_interval,
-        )
-
-    def lookupVelocityFullCore(
-        self,
-        tracking_frame: str,
-        observation_frame: str,
-        reference_frame: str,
-        reference_point: Vector,
-        reference_point_frame: str,
-        time: Any,
-        averaging_interval: Any,
-    ) -> tuple[Vector, Vector]:
-        """As `lookupVelocityCore`, expressed in a reference frame and about a reference point."""
-        with self._tree_lock:
-            try:
-                newest = self._tree.latest_common_time(observation_frame, tracking_frame)
-            except TransformException:
-                # The look-ups in mean_velocity fail for the same reason, and name the frame at fault.
-                newest = 0
-            return mean_velocity(
-                lambda target, source, stamp: self._lookup(target, source, stamp)[0],
-                tracking_frame,
-                observation_frame,
-                reference_frame,
-                reference_point,
-                reference_point_frame,
-                nanoseconds(time),
-                nanoseconds(averaging_interval, "duration"),
-                newest,
-            )
-
-    # Describing
-
-    def all_frames_as_yaml(self) -> str:
-        """Parent, broadcaster, rate and time span of every frame, as YAML."""
-        with self._tree_lock:
-            return frame_report.as_yaml(self._tree)
-
-    def all_frames_as_string(self) -> str:
-        """One line a frame, with its parent."""
-        with self._tree_lock:
-            return self._tree.describe()
-
-    def _allFramesAsDot(self, time: Any = None) -> str:
-        with self._tree_lock:
-            return frame_report.as_dot(self._tree, LATEST if time is None else nanoseconds(time))
-
-    def _frameExists(self, frame_id: str) -> bool:
-        with self._tree_lock:
-            return frame_id in self._tree.frames
-
-    def _getFrameStrings(self) -> list[str]:
-        with self._tree_lock:
-            return list(self._tree.frames)
-
-    def _chain(
-        self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
-    ) -> list[str]:
-        """Names of the frames passed on the way from `source_frame` over `fixed_frame` to `target_frame`.
-
-        Unlike the original's debugging aid it leaves out no frame, and not the target when both times are equal.
-        """
-        hops = self._full_path(target_frame, target_time, source_frame, source_time, fixed_frame)[0]
-        return [source_frame, *(hop.destination for hop in hops)]
+            self._validate(target_frame=target_frame, source_frame=source_frame, fixed_frame=fixed_frame)
+            to_fixed, _ = self._tree.path(fixed_frame, source_frame, source_stamp)
+            stamp = self._own_stamp(target_frame, fixed_frame, target_stamp)
+            to_target, stamp = self._tree.path(target_frame, fixed_frame, stamp)
+        return _to_message(compose(to_fixed + to_target), target_frame, source_frame, stamp)
 
     # Inner workings
 
@@ -206,7 +99,7 @@ class BufferCore:
         if faults:
             return
         with self._tree_lock:
-            stored = self._tree.insert(child, sample, authority, is_static)
+            stored = self._tree.insert(child, sample, is_static)
         if not stored:
             get_logger("tf2").warning(
                 f"TF_OLD_DATA ignoring data from the past for frame {child} at time {display(sample.stamp)} according "
@@ -214,54 +107,20 @@ class BufferCore:
                 "http://wiki.ros.org/tf/Errors%20explained"
             )
 
-    def _lookup(self, target: str, source: str, stamp: int) -> tuple[RigidTransform, int]:
-        with self._tree_lock:
-            if target != source:
-                self._validate("lookupTransform argument ", target_frame=target, source_frame=source)
-            hops, stamp = self._tree.path(target, source, self._own_stamp(target, source, stamp))
-        return compose(hops), stamp
-
-    def _full_path(
-        self, target: str, target_time: Any, source: str, source_time: Any, fixed: str
-    ) -> tuple[list[Hop], int]:
-        target_stamp, source_stamp = nanoseconds(target_time), nanoseconds(source_time)
-        with self._tree_lock:
-            self._validate("lookupTransform argument ", target_frame=target, source_frame=source, fixed_frame=fixed)
-            to_fixed, _ = self._tree.path(fixed, source, source_stamp)
-            to_target, stamp = self._tree.path(target, fixed, self._own_stamp(target, fixed, target_stamp))
-        return to_fixed + to_target, stamp
-
     def _own_stamp(self, target: str, source: str, stamp: int) -> int:
         """Time 0 of a frame relative to itself is its newest sample, if it is known at all."""
         if target != source or stamp != LATEST:
             return stamp
         return self._tree.latest_common_time(target, source)
 
-    def _why_unreachable(self, *legs: tuple[str, str, int]) -> tuple[bool, str]:
-        try:
-            for target, source, stamp in legs:
-                self._tree.path(target, source, stamp)
-        except TransformException as error:
-            return False, str(error)
-        return True, ""
-
-    def _why_unknown(self, **frames: str) -> str | None:
+    def _validate(self, **frames: str) -> None:
         for argument, frame in frames.items():
-            reason = self._invalid(frame) or (None if frame in self._tree.frames else "frame does not exist")
+            place = f"lookupTransform argument {argument}"
+            reason = self._invalid(frame)
             if reason is not None:
-                return f'Invalid frame ID "{frame}" passed to canTransform argument {argument} - {reason}'
-        return None
-
-    def _validate(self, function: str, **frames: str) -> None:
-        for argument, frame in frames.items():
-            self._validate_frame(function + argument, frame)
-
-    def _validate_frame(self, place: str, frame: str) -> None:
-        reason = self._invalid(frame)
-        if reason is not None:
-            raise InvalidArgumentException(f'Invalid argument "{frame}" passed to {place} - {reason}')
-        if frame not in self._tree.frames:
-            raise LookupException(f'"{frame}" passed to {place} does not exist. ')
+                raise InvalidArgumentException(f'Invalid argument "{frame}" passed to {place} - {reason}')
+            if frame not in self._tree.frames:
+                raise LookupException(f'"{frame}" passed to {place} does not exist. ')
 
     @staticmethod
     def _invalid(frame: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The frames, who is whose parent, and the way from one frame to another.
+"""The tree of frames, and the path from one frame to another.
 
 Semantics follow walkToTopParent and getLatestCommonTime in tf2/src/buffer_core.cpp of ROS 2 Kilted.
 """
@@ -21,10 +21,6 @@ class Hop(NamedTuple):
     link: Link
     inverted: bool
 
-    @property
-    def destination(self) -> str:
-        return self.child if self.inverted else self.link.parent
-
 
 class FrameTree:
     """Frames by name, in order of first appearance; a frame without a parent so far maps to None. Not thread-safe."""
@@ -32,19 +28,15 @@ class FrameTree:
     def __init__(self, cache_time: int) -> None:
         self.cache_time = cache_time
         self.frames: dict[str, FrameCache | None] = {}
-        self.authorities: dict[str, str] = {}
 
-    def insert(self, child: str, sample: Sample, authority: str, is_static: bool) -> bool:
+    def insert(self, child: str, sample: Sample, is_static: bool) -> bool:
         """Store a pose of `child`; False if it is too old to be kept."""
         cache = self.frames.get(child)
         if cache is None or cache.is_static != is_static:
             cache = StaticCache(sample) if is_static else TimeCache(self.cache_time)
             self.frames[child] = cache
         self.frames.setdefault(sample.parent, None)
-        stored = cache.insert(sample)
-        if stored:
-            self.authorities[child] = authority
-        return stored
+        return cache.insert(sample)
 
     def clear(self) -> None:
         """Forget all moving poses; names and static poses stay."""
@@ -156,7 +148,7 @@ def _between(error: ExtrapolationException, target: str, source: str) -> Extrapo
 
 
 def _earlier(common: int | None, stamp: int) -> int | None:
-    """The earlier of two stamps, where None and 0 (static) set no limit."""
+    """The earlier of two stamps; None and 0 (static) set no limit."""
     if not stamp:
         return common
     return stamp if common is None else min(common, stamp)

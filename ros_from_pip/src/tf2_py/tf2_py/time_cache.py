@@ -1,4 +1,4 @@
-"""What is known about one frame: its samples over time (`TimeCache`) or its one fixed pose (`StaticCache`).
+"""Poses of one frame: samples over time (`TimeCache`) or a fixed one (`StaticCache`).
 
 Semantics follow tf2/src/cache.cpp and static_cache.cpp of ROS 2 Kilted.
 """
@@ -45,16 +45,9 @@ class TimeCache:
         self._stamps: list[int] = []
         self._samples: list[Sample] = []
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
     @property
     def newest_stamp(self) -> int:
         return self._stamps[-1] if self._stamps else 0
-
-    @property
-    def oldest_stamp(self) -> int:
-        return self._stamps[0] if self._stamps else 0
 
     def insert(self, sample: Sample) -> bool:
         """Store a sample; False if it is older than the storage time allows. An exact duplicate is stored once."""
@@ -116,13 +109,9 @@ class StaticCache:
 
     is_static = True
     newest_stamp = 0
-    oldest_stamp = 0
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
-
-    def __len__(self) -> int:
-        return 1
 
     def insert(self, sample: Sample) -> bool:
         self._sample = sample

@@ -4,27 +4,25 @@ from collections.abc import Iterable
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
-
-from tf2_ros.transform_broadcaster import as_list
 
 
 class StaticTransformBroadcaster:
-    """Publishes on `/tf_static`; `qos` is a profile or a history depth (default: latched, the last message)."""
+    """Publishes on `/tf_static`, latched."""
 
-    def __init__(self, node: Node, qos: QoSProfile | int | None = None) -> None:
-        if qos is None:
-            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, history=HistoryPolicy.KEEP_LAST)
+    def __init__(self, node: Node) -> None:
+        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.pub_tf = node.create_publisher(TFMessage, "/tf_static", qos)
         self.net_message = TFMessage()
 
     def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
-        """Publish these together with all sent before; one with a known child frame replaces the earlier one.
+        """Publish one or several transforms together with all earlier ones; a child frame's last transform holds.
 
-        Late joiners get only the last message, so that message has to hold everything.
+        Late joiners receive only the last message, so it contains everything.
         """
         latest = {sent.child_frame_id: sent for sent in self.net_message.transforms}
-        latest.update({new.child_frame_id: new for new in as_list(transform)})
+        transforms = transform if hasattr(transform, "__iter__") else [transform]
+        latest.update({new.child_frame_id: new for new in transforms})
         self.net_message.transforms = list(latest.values())
         self.pub_tf.publish(self.net_message)

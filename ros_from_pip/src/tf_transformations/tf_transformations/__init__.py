@@ -1,116 +1,41 @@
-"""Homogeneous transforms (4, 4) and quaternions (x, y, z, w), with the names of Gohlke's transformations.py.
+"""Conversions between quaternions (x, y, z, w), Euler angles in radians and homogeneous matrices (4, 4)."""
 
-The work is done by transforms3d and SciPy; this package keeps the older names, argument orders and the ROS order of
-quaternions. Angles are in radians. Euler axes are one of the 24 strings 'sxyz', 'rzyx'... (s: static axes, r: rotating
-ones) or the tuples (first axis, parity, repetition, frame) that stand for them.
-"""
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from transforms3d import affines, euler, quaternions
 
-from transforms3d.euler import _AXES2TUPLE, _NEXT_AXIS, _TUPLE2AXES
+__all__ = ["quaternion_from_euler", "quaternion_from_matrix", "quaternion_matrix", "quaternion_multiply"]
 
-from tf_transformations.affine import (
-    ROTATION_IDENTITY,
-    SHEAR_IDENTITY,
-    TRANSLATION_IDENTITY,
-    ZOOM_IDENTITY,
-    compose_matrix,
-    concatenate_matrices,
-    decompose_matrix,
-    identity_matrix,
-    inverse_matrix,
-    is_same_transform,
-    reflection_from_matrix,
-    reflection_matrix,
-    rotation_from_matrix,
-    rotation_matrix,
-    scale_from_matrix,
-    scale_matrix,
-    shear_from_matrix,
-    shear_matrix,
-    superimposition_matrix,
-    translation_from_matrix,
-    translation_matrix,
-)
-from tf_transformations.arcball import (
-    Arcball,
-    arcball_constrain_to_axis,
-    arcball_map_to_sphere,
-    arcball_nearest_axis,
-)
-from tf_transformations.projections import (
-    clip_matrix,
-    orthogonalization_matrix,
-    projection_from_matrix,
-    projection_matrix,
-)
-from tf_transformations.rotations import (
-    _reorder_input_quaternion,
-    _reorder_output_quaternion,
-    euler_from_matrix,
-    euler_from_quaternion,
-    euler_matrix,
-    quaternion_about_axis,
-    quaternion_conjugate,
-    quaternion_from_euler,
-    quaternion_from_matrix,
-    quaternion_inverse,
-    quaternion_matrix,
-    quaternion_multiply,
-    quaternion_slerp,
-    random_quaternion,
-    random_rotation_matrix,
-)
-from tf_transformations.vectors import _EPS, random_vector, unit_vector, vector_norm
+Quaternion = tuple[float, float, float, float]
 
-__all__ = [
-    "ROTATION_IDENTITY",
-    "SHEAR_IDENTITY",
-    "TRANSLATION_IDENTITY",
-    "ZOOM_IDENTITY",
-    "_AXES2TUPLE",
-    "_EPS",
-    "_NEXT_AXIS",
-    "_TUPLE2AXES",
-    "Arcball",
-    "_reorder_input_quaternion",
-    "_reorder_output_quaternion",
-    "arcball_constrain_to_axis",
-    "arcball_map_to_sphere",
-    "arcball_nearest_axis",
-    "clip_matrix",
-    "compose_matrix",
-    "concatenate_matrices",
-    "decompose_matrix",
-    "euler_from_matrix",
-    "euler_from_quaternion",
-    "euler_matrix",
-    "identity_matrix",
-    "inverse_matrix",
-    "is_same_transform",
-    "orthogonalization_matrix",
-    "projection_from_matrix",
-    "projection_matrix",
-    "quaternion_about_axis",
-    "quaternion_conjugate",
-    "quaternion_from_euler",
-    "quaternion_from_matrix",
-    "quaternion_inverse",
-    "quaternion_matrix",
-    "quaternion_multiply",
-    "quaternion_slerp",
-    "random_quaternion",
-    "random_rotation_matrix",
-    "random_vector",
-    "reflection_from_matrix",
-    "reflection_matrix",
-    "rotation_from_matrix",
-    "rotation_matrix",
-    "scale_from_matrix",
-    "scale_matrix",
-    "shear_from_matrix",
-    "shear_matrix",
-    "superimposition_matrix",
-    "translation_from_matrix",
-    "translation_matrix",
-    "unit_vector",
-    "vector_norm",
-]
+
+def quaternion_from_euler(ai: float, aj: float, ak: float, axes: str = "sxyz") -> Quaternion:
+    """Return the quaternion of three Euler angles; by default about the static axes x, y and z."""
+    return _as_xyzw(euler.euler2quat(ai, aj, ak, axes=axes))
+
+
+def quaternion_matrix(quaternion: ArrayLike) -> NDArray[np.float64]:
+    """Return the rotation matrix (4, 4) of a quaternion of any length; the identity for length zero."""
+    return affines.compose(np.zeros(3), quaternions.quat2mat(_as_wxyz(quaternion)), np.ones(3))
+
+
+def quaternion_from_matrix(matrix: ArrayLike) -> Quaternion:
+    """Return the quaternion, with w not negative, of the rotation in an affine transform (4, 4)."""
+    return _as_xyzw(quaternions.mat2quat(affines.decompose(matrix)[1]))
+
+
+def quaternion_multiply(quaternion1: ArrayLike, quaternion0: ArrayLike) -> Quaternion:
+    """Return the product: the rotation `quaternion0` followed by `quaternion1`."""
+    return _as_xyzw(quaternions.qmult(_as_wxyz(quaternion1), _as_wxyz(quaternion0)))
+
+
+def _as_wxyz(quaternion: ArrayLike) -> Quaternion:
+    """Return a ROS quaternion in the order of transforms3d."""
+    x, y, z, w = quaternion
+    return w, x, y, z
+
+
+def _as_xyzw(quaternion: ArrayLike) -> Quaternion:
+    """Return a quaternion of transforms3d in the order of ROS."""
+    w, x, y, z = quaternion
+    return x, y, z, w

@@ -1,7 +1,4 @@
-"""The functions of the original's C++ extension: pixel types, colour conversion, conversion for display.
-
-They raise RuntimeError, as exceptions of the extension arrive in Python.
-"""
+"""Pixel types and colour conversion, with the names and the RuntimeErrors of the original's C++ extension."""
 
 import re
 from typing import Any
@@ -11,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_bridge.image_encodings import COLOR_ENCODINGS, bit_depth, num_channels
-from cv_bridge.label_colors import color_labels
 
 Image = NDArray[Any]
 
@@ -75,18 +71,15 @@ def CV_MAT_DEPTHWrap(i: int) -> int:
     return i & _DEPTH_MASK
 
 
-def cvtColor2(obj_in: Image | None, encoding_in: str, encoding_out: str) -> Image | None:
-    """Return a copy of an image in another encoding; unchanged where `encoding_out` is empty or the same.
+def cvtColor2(obj_in: Image, encoding_in: str, encoding_out: str) -> Image:
+    """Return a copy of an image in another encoding.
 
     Between colour encodings everything that OpenCV can do, with 8 bits scaled to 16 and back. Otherwise the number of
     channels must stay, values outside the new range saturate, and a generic encoding never becomes a colour one.
-    No image (None) can only stay what it is.
     """
-    if encoding_out in ("", encoding_in):
-        return None if obj_in is None else _mat(obj_in).copy()
-    if obj_in is None:
-        raise RuntimeError(f"there is no image to convert from [{encoding_in}] to [{encoding_out}]")
     image = _mat(obj_in)
+    if encoding_out == encoding_in:
+        return image.copy()
     source, target = COLOR_ENCODINGS.get(encoding_in), COLOR_ENCODINGS.get(encoding_out)
     if source is None and target is not None:
         raise RuntimeError(
@@ -110,11 +103,7 @@ def cvtColor2(obj_in: Image | None, encoding_in: str, encoding_out: str) -> Imag
 
 
 def _mat(image: Image) -> Image:
-    """Return the image as OpenCV gives images back: without a last axis of length 1, and 64-bit integers as 32-bit."""
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"the image is a {type(image).__name__}, not a numpy array")
-    if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
-        image = image.astype(np.int32)
+    """Return the image as OpenCV returns images: without a last axis of length 1."""
     return image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
 
 
@@ -132,80 +121,3 @@ def _to_depth(image: Image, encoding_in: str, encoding_out: str) -> Image:
 def _saturate(image: Image, depth: int) -> Image:
     """Return the image in another depth, rounded and saturated as by cv::Mat::convertTo, which Python lacks."""
     return _mat(cv2.add(image, np.zeros_like(image), dtype=depth))
-
-
-def cvtColorForDisplay(
-    source: Image,
-    encoding_in: str,
-    encoding_out: str,
-    do_dynamic_scaling: bool = False,
-    min_image_value: float = 0.0,
-    max_image_value: float = 0.0,
-    colormap: int = -1,
-) -> Image:
-    """Return an image to look at, in `encoding_out`: 8-bit colour or mono, or empty to choose bgr8.
-
-    Labels (32SC1) get one of 146 colours each. Other images with one channel are scaled, where `min_image_value` and
-    `max_image_value` differ or `do_dynamic_scaling` finds them in the image (infinities and NaN apart), and given
-    OpenCV's `colormap` where it is not -1. All others are converted as by `cvtColor2`.
-    """
-    encoding = _display_encoding(encoding_in, encoding_out)
-    image = _mat(source)
-    if encoding == "bgr8" and encoding_in == "32SC1":
-        return color_labels(image)
-    if do_dynamic_scaling:
-        finite = ((image != np.inf) & (image != -np.inf)).astype(np.uint8)
-        min_image_value, max_image_value, _, _ = cv2.minMaxLoc(image, mask=finite)
-        if min_image_value == max_image_value:
-            return np.full((*image.shape[:2], 3), 128, dtype=np.uint8)
-    if min_image_value != max_image_value:
-        return _scaled_for_display(image, encoding_in, encoding, min_image_value, max_image_value, colormap)
-    if encoding_in == "16UC1":
-        encoding_in = "mono16"
-    if encoding_in == encoding:
-        return source
-    try:
-        return cvtColor2(image, encoding_in, encoding)
-    except RuntimeError as error:
-        raise RuntimeError(
-            "cv_bridge.cvtColorForDisplay() while trying to convert image "
-            f"from '{encoding_in}' to '{encoding}' an exception was thrown ({error})"
-        ) from error
-
-
-def _display_encoding(encoding_in: str, encoding_out: str) -> str:
-    if encoding_out:
-        color = COLOR_ENCODINGS.get(encoding_out)
-        if color is None or color.bits != 8 or color.layout in _OPENCV_BAYER:
-            raise RuntimeError(
-                f"cv_bridge.cvtColorForDisplay() cannot display [{encoding_out}]: "
-                "the output encoding must be color or mono with 8 bits"
-            )
-        return encoding_out
-    try:
-        num_channels(encoding_in)
-        if bit_depth(encoding_in) not in (8, 16, 32):
-            raise RuntimeError(f"Unsupported depth of the source encoding {encoding_in}")
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"cv_bridge.cvtColorForDisplay() output encoding is empty and cannot be guessed: {error}"
-        ) from error
-    return "bgr8"
-
-
-def _scaled_for_display(
-    image: Image, encoding_in: str, encoding_out: str, lowest: float, highest: float, colormap: int
-) -> Image:
-    if num_channels(encoding_in) != 1:
-        raise RuntimeError(
-            "cv_bridge.cvtColorForDisplay() scaling for images with more than one channel is unsupported"
-        )
-    # In the image's own type first, so that values below `lowest` become 0 where it is unsigned, as in the original.
-    above = cv2.subtract(image, np.full_like(image, lowest), dtype=-1)
-    gray = _saturate(above.astype(np.float32) * np.float32(255.0 / (highest - lowest)), cv2.CV_8U)
-    if colormap == -1:
-        return cvtColor2(gray, "mono8", encoding_out)
-    colored = cv2.applyColorMap(gray, colormap)
-    if encoding_in == "32FC1":
-        colored[np.isnan(image)] = 0
-    return cvtColor2(colored, "bgr8", encoding_out)

@@ -1,8 +1,8 @@
-"""A nuScenes keyframe (see `aqr_perception.keyframe`) -> a bag.
+"""A nuScenes keyframe written as a bag, with the topics and frames that nuScenes bags usually have.
 
-/tf carries the ego pose at every image's stamp. So a reader of the bag that looks transforms up at each image's own
-time through ``map`` gets the keyframe's `lidar_to_camera`; one that takes them as static gets
-inverse(camera_to_ego) @ lidar_to_ego.
+/tf carries the ego pose at every image's stamp. A reader that looks transforms up at each image's own time through
+``map`` gets the keyframe's `lidar_to_camera`; a reader that treats them as static gets inverse(camera_to_ego) @
+lidar_to_ego.
 """
 
 import itertools
@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from aqr_perception.bags import messages
-from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.writer import BagWriter
+from aqr_perception.data.sources.nuscenes_tables import LIDAR
 from aqr_perception.geometry import interpolate, invert
-from aqr_perception.keyframe import LIDAR, Keyframe, KeyframeCamera, Matrix, read_keyframe
+from helpers.nuscenes_keyframe import Keyframe, KeyframeCamera, Matrix, read_keyframe
 
 FIXED_FRAME, VEHICLE_FRAME = "map", "base_link"
-DEFAULT_PERIOD = 0.1
 _TF_PERIOD_NS = 20_000_000
 
 _POINT = np.dtype(
@@ -32,9 +31,9 @@ _POINT = np.dtype(
 
 
 def write_keyframe_bag(
-    folder: str | Path, path: str | Path, *, repeats: int = 1, period: float = DEFAULT_PERIOD, raw: bool = False
+    folder: Path, path: Path, *, repeats: int = 1, period_ns: int = 100_000_000, raw: bool = False
 ) -> Path:
-    """Write a keyframe as a bag with the topics and frames that nuScenes bags usually have.
+    """Write a keyframe's folder (see `read_keyframe`) as a bag, and return its path.
 
     /CAM_*/image_rect_compressed (or /CAM_*/image_rect_color), /CAM_*/camera_info, /LIDAR_TOP, /tf (map -> base_link),
     /tf_static (base_link -> LIDAR_TOP and CAM_*).
@@ -42,23 +41,13 @@ def write_keyframe_bag(
     Args:
         path: see `BagWriter`.
         repeats: how often the frame is repeated; the vehicle is back at its pose at each repeated sweep.
-        period: seconds between two of them.
+        period_ns: time between two repeats, longer than the frame itself.
         raw: write decoded pictures (sensor_msgs/Image, bgr8) instead of the JPEG files' bytes.
-
-    Returns:
-        where the bag lies.
-
-    Raises:
-        KeyframeError: see `read_keyframe`.
-        BagError: see `BagWriter`; or a period shorter than the frame itself.
     """
     keyframe = read_keyframe(folder)
     poses = _ego_poses(keyframe)
-    period_ns, shortest_ns = round(period * 1e9), max(poses) - min(poses)
-    if repeats < 1 or (repeats > 1 and period_ns <= shortest_ns):
-        needed = f"1 or more repeats, more than {shortest_ns / 1e9:.3f} s apart"
-        raise BagError(f"{path}: found {repeats} repeats {period} s apart, needed {needed}")
-    poses = _steady(_repeated_poses(poses, repeats, period_ns))
+    assert repeats == 1 or period_ns > max(poses) - min(poses)
+    poses = _interpolated(_repeated(poses, repeats, period_ns))
     entries = [("/tf_static", min(poses), _static_transforms(keyframe, min(poses)))]
     entries += [
         ("/tf", stamp, messages.tf([messages.transform(stamp, FIXED_FRAME, VEHICLE_FRAME, pose)]))
@@ -74,7 +63,7 @@ def write_keyframe_bag(
     with BagWriter(path) as writer:
         for topic, stamp, message in entries:
             writer.write(topic, message, stamp, latched=topic == "/tf_static")
-    return Path(path)
+    return path
 
 
 def _ego_poses(keyframe: Keyframe) -> dict[int, Matrix]:
@@ -84,8 +73,8 @@ def _ego_poses(keyframe: Keyframe) -> dict[int, Matrix]:
     return dict(sorted(poses.items()))
 
 
-def _repeated_poses(poses: dict[int, Matrix], repeats: int, period_ns: int) -> dict[int, Matrix]:
-    """Repeat poses, and go on at either end as the vehicle moved in the keyframe, for as long again."""
+def _repeated(poses: dict[int, Matrix], repeats: int, period_ns: int) -> dict[int, Matrix]:
+    """Repeat poses, and extrapolate the keyframe's motion by its own duration at either end."""
     first, last = min(poses), max(poses)
     repeated = {stamp + index * period_ns: pose for index in range(repeats) for stamp, pose in poses.items()}
     motion = invert(poses[first]) @ poses[last]
@@ -94,15 +83,16 @@ def _repeated_poses(poses: dict[int, Matrix], repeats: int, period_ns: int) -> d
     return dict(sorted(repeated.items()))
 
 
-def _steady(poses: dict[int, Matrix]) -> dict[int, Matrix]:
-    """Add poses in between, every `_TF_PERIOD_NS`, as odometry tells them: the last one before a pause may be delivered
-    with the next one only, and a frame must not wait for that."""
-    stamps = list(poses)
-    steady = dict(poses)
-    for begin, end in itertools.pairwise(stamps):
+def _interpolated(poses: dict[int, Matrix]) -> dict[int, Matrix]:
+    """Add poses in between, every `_TF_PERIOD_NS`, as odometry publishes them.
+
+    With gaps, the last pose before a pause may arrive only with the next one, and a frame would wait for it.
+    """
+    result = dict(poses)
+    for begin, end in itertools.pairwise(poses):
         for stamp in range(begin + _TF_PERIOD_NS, end, _TF_PERIOD_NS):
-            steady[stamp] = interpolate(poses[begin], poses[end], (stamp - begin) / (end - begin))
-    return dict(sorted(steady.items()))
+            result[stamp] = interpolate(poses[begin], poses[end], (stamp - begin) / (end - begin))
+    return dict(sorted(result.items()))
 
 
 def _static_transforms(keyframe: Keyframe, stamp_ns: int) -> Any:
@@ -119,11 +109,8 @@ def _cloud(keyframe: Keyframe, stamp_ns: int) -> Any:
 
 
 def _picture(camera: KeyframeCamera, stamp_ns: int, raw: bool) -> tuple[str, int, Any]:
-    if not raw:
-        message = messages.compressed_image(stamp_ns, camera.name, camera.jpeg)
-        return f"/{camera.name}/image_rect_compressed", stamp_ns, message
-    return (
-        f"/{camera.name}/image_rect_color",
-        stamp_ns,
-        messages.image(stamp_ns, camera.name, camera.pixels()),
-    )
+    if raw:
+        message = messages.image(stamp_ns, camera.name, camera.pixels())
+        return f"/{camera.name}/image_rect_color", stamp_ns, message
+    message = messages.compressed_image(stamp_ns, camera.name, camera.jpeg)
+    return f"/{camera.name}/image_rect_compressed", stamp_ns, message

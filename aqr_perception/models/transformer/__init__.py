@@ -1,0 +1,1 @@
+"""Transformer decoder: attention with windowed bias, decoder layers and position embeddings."""

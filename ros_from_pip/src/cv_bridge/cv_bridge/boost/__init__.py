@@ -1,1 +1,0 @@
-"""What is a C++ extension in the original."""

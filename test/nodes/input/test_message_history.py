@@ -1,0 +1,119 @@
+"""A sensor's history: bounded by seconds, sorted by stamp, cleared by time jumps."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from message_filters import SimpleFilter
+
+from aqr_perception.nodes.input.message_history import LATE_NS, MessageHistory
+from aqr_perception.nodes.stamps import ns_to_stamp
+
+MS = 1_000_000
+START = 1_500_000_000_000 * MS
+
+
+class Sensor:
+    """A source and its history; times in milliseconds."""
+
+    def __init__(self, seconds: float = 1.0, delay: int = 0) -> None:
+        self.jumps: list[tuple[int, float]] = []
+        self.source = SimpleFilter()
+        self.history = MessageHistory(self.source, seconds, self._on_jump, delay * MS)
+
+    def send(self, stamp: int, name: str = "") -> None:
+        header = SimpleNamespace(stamp=ns_to_stamp(START + stamp * MS))
+        self.source.signalMessage(SimpleNamespace(header=header, milliseconds=stamp, name=name))
+
+    @property
+    def stamps(self) -> list[int]:
+        return [message.milliseconds for message in self.history.cache_msgs]
+
+    def nearest(self, stamp: int) -> Any:
+        return self.history.nearest(START + stamp * MS)
+
+    def _on_jump(self, stamp_ns: int, seconds: float) -> None:
+        self.jumps.append(((stamp_ns - START) // MS, seconds))
+
+
+arrivals = st.lists(st.integers(0, 3000), min_size=1, max_size=40)
+
+
+@given(arrivals, st.integers(1, 2000), st.integers(-500, 3500))
+@settings(max_examples=100, deadline=None)
+def test_a_history_answers_as_a_sorted_list_of_recent_stamps_does(stamps: list[int], window: int, at: int) -> None:
+    sensor, expected = Sensor(window / 1000), list[int]()
+    for stamp in stamps:
+        if expected and (expected[-1] - stamp) * MS > LATE_NS:
+            expected = []
+        expected = sorted({*expected, stamp})
+        expected = [other for other in expected if other >= expected[-1] - window]
+        sensor.send(stamp)
+        assert sensor.stamps == expected
+    assert sensor.nearest(at).milliseconds == min(reversed(expected), key=lambda other: abs(other - at))
+    until = [message.milliseconds for message in sensor.history.until(START + at * MS)]
+    assert until == [other for other in reversed(expected) if other <= at]
+    assert sensor.history.newest_ns == START + expected[-1] * MS
+    assert sensor.history.has_later(START + at * MS) == (expected[-1] > at)
+
+
+def test_the_bound_is_a_time_and_not_a_count() -> None:
+    sensor = Sensor(seconds=0.5)
+    for stamp in range(0, 2001, 2):
+        sensor.send(stamp)
+    assert sensor.stamps == list(range(1500, 2001, 2))
+    sensor.history.seconds = 0.1
+    sensor.send(2002)
+    assert sensor.stamps[0] == 1902
+
+
+def test_the_newest_message_stays_however_old_it_is() -> None:
+    sensor = Sensor(seconds=0.1)
+    sensor.send(0)
+    sensor.send(5000)
+    assert sensor.stamps == [5000]
+
+
+def test_a_message_replaces_one_with_the_same_stamp() -> None:
+    sensor = Sensor()
+    for name in ("first", "second"):
+        sensor.send(10, name)
+    assert sensor.stamps == [10] and sensor.nearest(10).name == "second"
+
+
+def test_a_late_message_is_sorted_in_and_an_older_one_clears_the_history() -> None:
+    sensor = Sensor()
+    for stamp in (0, 250, 300, 100):
+        sensor.send(stamp)
+    assert sensor.stamps == [0, 100, 250, 300] and not sensor.jumps
+    sensor.send(99)
+    assert sensor.stamps == [99] and sensor.jumps == [(99, 0.201)]
+
+
+def test_the_delay_is_taken_off_every_stamp() -> None:
+    sensor = Sensor(delay=150)
+    for stamp in (200, 300):
+        sensor.send(stamp)
+    assert sensor.history.newest_ns == START + 150 * MS
+    assert sensor.nearest(60).milliseconds == 200
+    assert [message.milliseconds for message in sensor.history.until(START + 149 * MS)] == [200]
+
+
+def test_an_empty_history_has_nothing() -> None:
+    sensor = Sensor()
+    assert (sensor.history.newest_ns, sensor.nearest(0), sensor.history.until(START), len(sensor.history)) == (
+        None,
+        None,
+        [],
+        0,
+    )
+    assert not sensor.history.has_later(0)
+
+
+def test_stamps_at_the_start_of_simulated_time_are_found() -> None:
+    sensor = Sensor(delay=500)
+    sensor.source.signalMessage(SimpleNamespace(header=SimpleNamespace(stamp=ns_to_stamp(100 * MS))))
+    assert sensor.history.newest_ns == -400 * MS
+    assert sensor.history.nearest(-1000 * MS) is not None
+    assert len(sensor.history.until(0)) == 1
