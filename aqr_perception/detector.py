@@ -1,4 +1,4 @@
-"""`Detector`: preset + checkpoint + device -> ``detect(frame) -> Result``; the one way into ``models/``."""
+"""`Detector`, the one way into ``models/``: preset, checkpoint and device in; ``detect(frame) -> Result``."""
 
 import logging
 import time
@@ -16,18 +16,19 @@ from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detection
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.config.presets import load_preset
-from aqr_perception.models.detection_model import DetectionModel, Features, History
-from aqr_perception.models.head_output import HeadOutput, QueryWeights
+from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
+from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights
-from aqr_perception.options import DetectionOptions
+from aqr_perception.options import AqrOptions, DetectionOptions
 
 _log = logging.getLogger(__name__)
 
 
 def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
-    """Raise what `Detector` would for arguments that cannot work, without building anything.
+    """Check a `Detector`'s arguments without building the model.
 
     Raises:
         PresetError, CheckpointError, DeviceError.
@@ -43,7 +44,7 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
 
 
 class StageClock:
-    """Wall time by stage; waits for the device at every stage's end, or its work would be counted to a later one."""
+    """Wall time by stage; waits for the device at each stage's end, so that its work counts for that stage."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -59,27 +60,31 @@ class StageClock:
 
 
 class FrameFeatures(NamedTuple):
-    """What a model's branches make of a frame.
+    """Output of the model's feature branches for one frame.
 
     Attributes:
-        frame: whose.
-        maps: the feature maps.
-        lidar_to_image: (1, V, 4, 4), model frame -> pixels of the model's images.
+        frame: the input.
+        maps: the feature maps of a batch of one.
         seconds: wall time by stage.
     """
 
     frame: Frame
     maps: Features
-    lidar_to_image: Tensor
     seconds: dict[str, float]
 
 
-class _Memory(NamedTuple):
-    """What the model remembers of a frame, and when and where that was."""
+class RoutedQueries(NamedTuple):
+    """The router's weights of one frame's queries.
 
-    stamp_ns: int
-    to_fixed: NDArray[np.float64]
-    state: object
+    Attributes:
+        reference_points: (Q, 3) float32 in 0..1 of the model's point range.
+        camera_weight: (Q,) float32 in 0..1, of the camera modality.
+        camera_weights: (Q, V) float32 in 0..1, by camera in the frame's order; 0 where the camera does not see a query.
+    """
+
+    reference_points: NDArray[np.float32]
+    camera_weight: NDArray[np.float32]
+    camera_weights: NDArray[np.float32]
 
 
 class Detector:
@@ -87,13 +92,13 @@ class Detector:
 
     Attributes:
         preset_name: the model's preset.
-        weights: where the model's come from.
-        device, dtype: where and in which number format it runs.
-        uses_cameras, uses_lidar: which sensors the model can look at.
+        weights: source of the model's weights.
+        device, dtype: where and in which number format the model runs.
+        uses_cameras, uses_lidar: which sensors the model uses.
         image_size: width and height of the model's images; (0, 0) without cameras.
-        sweeps: LiDAR sweeps that the model was trained to see at once.
-        has_router: whether query weights of a trained router are to be had.
-        remembers: whether detections depend on the frames before; see `forget`.
+        sweeps: number of LiDAR sweeps that the model was trained with.
+        has_router: whether the model has a trained query router.
+        remembers: whether detections depend on earlier frames; see `forget`.
     """
 
     def __init__(
@@ -104,18 +109,18 @@ class Detector:
         precision: str = "auto",
         options: DetectionOptions | None = None,
     ) -> None:
-        """Build the model and load its weights; the log tells which.
+        """Build the model, load its weights and log their source.
 
         Args:
             preset: name, or path of a ``.yaml``.
-            checkpoint: file of the weights, or ``random``. Empty or None: those shipped for the preset, or random ones
-                where there are none.
+            checkpoint: file of the weights, or ``random``. Empty or None: the weights shipped for the preset, or random
+                ones where there are none.
             device: see `choose_device`.
             precision: see `choose_precision`.
-            options: of `detect`, where it is given none.
+            options: default of `detect`.
 
         Raises:
-            PresetError, CheckpointError, DeviceError: with what was found, what is needed and what to do.
+            PresetError, CheckpointError, DeviceError: with the value found, the value needed and the remedy.
         """
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
@@ -126,7 +131,7 @@ class Detector:
         _log.log(logging.INFO if self.weights.path else logging.WARNING, "%s runs with %s", preset, self.weights)
         self.model.to(self.device)
         self.options = options or DetectionOptions()
-        self._memory: _Memory | None = None
+        self._memory = ModelMemory()
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
         self.uses_cameras = image is not None
@@ -143,19 +148,19 @@ class Detector:
         """Return the objects in a frame and the weights of its sensors.
 
         Args:
-            frame: points, cameras or both; sensors that the model cannot look at are ignored.
+            frame: points, cameras or both; sensors that the model does not use are ignored.
             options: instead of the detector's own.
         """
         return self.detect_in(self.extract(frame), options)
 
     @torch.inference_mode()
-    def extract(self, frame: Frame, known: FrameFeatures | None = None) -> FrameFeatures:
-        """Return the features of a frame, which no option changes.
+    def extract(self, frame: Frame, reusable: FrameFeatures | None = None) -> FrameFeatures:
+        """Return the features of a frame, which do not depend on options.
 
         Args:
             frame: see `detect`.
-            known: of another frame, whose feature maps serve again where both frames share a sensor's data: the same
-                tuple of cameras, the same array of points.
+            reusable: of another frame; feature maps are reused where both frames share a sensor's data: the same tuple
+                of cameras, the same array of points.
         """
         clock = StageClock(self.device)
         views = self._views(frame)
@@ -164,74 +169,72 @@ class Detector:
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
             with clock.stage("image"):
-                if known is not None and known.frame.cameras is frame.cameras:
-                    image = known.maps.image
+                if reusable is not None and reusable.frame.cameras is frame.cameras:
+                    image = reusable.maps.image
                 else:
                     image = self.model.image_features(images)
             with clock.stage("points"):
-                if known is not None and known.frame.points is frame.points:
-                    bev = known.maps.bev
+                if reusable is not None and reusable.frame.points is frame.points:
+                    bev = reusable.maps.bev
                 else:
                     bev = self.model.bev_features(points)
-        return FrameFeatures(frame, self.model.features(images, points, image, bev), lidar_to_image, clock.seconds)
+        width, height = self.image_size
+        maps = Features(image, bev, lidar_to_image, (height, width) if views else (0, 0), (bev is not None,))
+        return FrameFeatures(frame, maps, clock.seconds)
 
     @torch.inference_mode()
     def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:
-        """As `detect`, of a frame whose features are known; a detector that remembers takes it for the next one."""
+        """Detect in a frame with known features; a detector that remembers takes it as the previous one of the next."""
         options = options or self.options
         frame, source = features.frame, self._source(options)
+        decode_options = DecodeOptions(options.aqr, source == "router", source == "attention", LAST_LAYER)
+        moment = self._moment(frame)
+        history = self._memory.history(moment, options.max_history_gap)
         clock = StageClock(self.device)
-        with self._autocast(), clock.stage("decoder"):
-            output = self.model.decode(
-                features.maps,
-                features.lidar_to_image,
-                options.aqr,
-                route=source == "router",
-                attention_weights=source == "attention",
-                layers=slice(-1, None),
-                history=self._history(frame, options),
-            )
-        self._remember(frame, output.state)
+        with clock.stage("decoder"):
+            output = self._decode(features.maps, decode_options, history)
+        self._memory.update(moment, output.state)
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
-            assert weights is not None  # asked for above
+            assert weights is not None  # requested by `decode_options`
             detections = self._detections(output, weights, options)
             maps = self._weight_maps(weights, self._views(frame), source)
         return Result(detections, maps, {**features.seconds, **clock.seconds})
 
-    def forget(self) -> None:
-        """Drop what a model with a memory remembers of the frame before."""
-        self._memory = None
+    @torch.inference_mode()
+    def routed_queries(self, features: FrameFeatures) -> RoutedQueries:
+        """Return the router's weights of a frame's queries, with AQR off; the memory is neither used nor changed.
 
-    def _history(self, frame: Frame, options: DetectionOptions) -> History | None:
-        """Return the frame before, as seen from this one; without its state where there is none, or where time jumped.
-
-        None where the vehicle's motion is not known.
+        Raises:
+            ValueError: the model has no trained router.
         """
+        if not self.has_router:
+            raise ValueError(f"{self.preset_name} with {self.weights} has no trained query router: use another model")
+        options = DecodeOptions(AqrOptions.of_model("off"), router_weights=True, layers=LAST_LAYER)
+        output = self._decode(features.maps, options, None)
+        assert output.router is not None and output.queries is not None  # a model with a router returns both
+        tensors = (output.queries.reference_points, output.router.modality[..., 1], output.router.cameras)
+        return RoutedQueries(*(tensor[0].float().cpu().numpy() for tensor in tensors))
+
+    def forget(self) -> None:
+        """Clear the memory of earlier frames."""
+        self._memory.clear()
+
+    def _decode(self, features: Features, options: DecodeOptions, history: History | None) -> ModelOutput:
+        if history is not None:
+            history = history.to(self.device)
+        with self._autocast():
+            return self.model.decode(features, options, history=history)
+
+    @staticmethod
+    def _moment(frame: Frame) -> Moment | None:
+        """Return when and where a frame is; None where the vehicle's motion is not known."""
         if frame.to_fixed is None:
             return None
-
-        def tensor(matrix: NDArray[np.float64]) -> Tensor:
-            return torch.from_numpy(matrix).to(self.device, torch.float32)
-
-        to_fixed = tensor(frame.to_fixed)
-        memory = self._memory
-        seconds = 0.0 if memory is None else (frame.stamp_ns - memory.stamp_ns) / 1e9
-        if memory is None or not 0 < seconds <= options.max_history_gap:
-            return History(None, tensor(np.eye(4)), to_fixed, 0.0)
-        return History(memory.state, tensor(np.linalg.inv(frame.to_fixed) @ memory.to_fixed), to_fixed, seconds)
-
-    def _remember(self, frame: Frame, state: object | None) -> None:
-        if state is None or frame.to_fixed is None:
-            self._memory = None
-        else:
-            self._memory = _Memory(frame.stamp_ns, frame.to_fixed, state)
+        return Moment(torch.tensor(frame.stamp_ns), torch.from_numpy(np.asarray(frame.to_fixed, np.float64)))
 
     def _source(self, options: DetectionOptions) -> Literal["router", "attention"]:
-        wanted = options.weights_source
-        if wanted == "attention" or not self.has_router:
-            return "attention"
-        return "router"
+        return "router" if self.has_router and options.weights_source != "attention" else "attention"
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -263,17 +266,17 @@ class Detector:
             return None
         return [torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)).to(self.device)]
 
-    def _detections(self, output: HeadOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
+    def _detections(self, output: ModelOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
         thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in CLASSES]
-        kept = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
-        query = best.query_index[kept]
+        selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
+        query = best.query_index[selected]
         modality = weights.modality[0, query].float().cpu().numpy()
         return Detections(
-            boxes=best.boxes[kept].cpu().numpy(),
-            scores=best.scores[kept].cpu().numpy(),
-            labels=best.labels[kept].cpu().numpy(),
+            boxes=best.boxes[selected].cpu().numpy(),
+            scores=best.scores[selected].cpu().numpy(),
+            labels=best.labels[selected].cpu().numpy(),
             lidar_weight=modality[:, 0],
             camera_weight=modality[:, 1],
             camera_weights=weights.cameras[0, query].float().cpu().numpy(),

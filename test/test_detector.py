@@ -1,4 +1,4 @@
-"""Frames in, results out: the core that the node, bags and training share."""
+"""The detector: frames in, results out."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.models import build_model
 from aqr_perception.models.config.presets import PresetError, preset_directory
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions
 
@@ -51,7 +51,7 @@ def test_the_same_frame_gives_the_same_result_twice(detector: Detector, frame: F
     np.testing.assert_array_equal(first.detections.boxes, second.detections.boxes)
 
 
-def test_detections_go_on_whichever_sensors_are_missing(detector: Detector, frame: Frame) -> None:
+def test_detection_works_with_any_sensor_missing(detector: Detector, frame: Frame) -> None:
     for cameras in (frame.cameras[:1], ()):
         result = detector.detect(dataclasses.replace(frame, cameras=cameras), EVERYTHING)
         assert len(result.detections) > 0 and set(result.weight_maps.cameras) == {view.name for view in cameras}
@@ -61,7 +61,7 @@ def test_detections_go_on_whichever_sensors_are_missing(detector: Detector, fram
         assert not result.detections.lidar_weight.any()
 
 
-def test_thresholds_and_the_number_of_detections_are_obeyed(detector: Detector, frame: Frame) -> None:
+def test_thresholds_and_the_number_of_detections_are_respected(detector: Detector, frame: Frame) -> None:
     everything = detector.detect(frame, EVERYTHING).detections
     few = detector.detect(frame, DetectionOptions(score_threshold=0.0, max_detections=5)).detections
     np.testing.assert_array_equal(few.boxes, everything.boxes[:5])
@@ -74,7 +74,7 @@ def test_thresholds_and_the_number_of_detections_are_obeyed(detector: Detector, 
 
 
 @pytest.mark.parametrize("source", ["router", "attention"])
-def test_weights_come_from_the_source_asked_for(detector: Detector, frame: Frame, source: str) -> None:
+def test_weights_come_from_the_requested_source(detector: Detector, frame: Frame, source: str) -> None:
     options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=AqrOptions(mode="off"))
     assert detector.detect(frame, options).weight_maps.source == source
 
@@ -90,7 +90,7 @@ def test_published_presets_take_their_weights_from_the_attention_mass() -> None:
     assert not detector.uses_cameras and detector.image_size == (0, 0)
 
 
-def test_a_maps_affine_carries_pixels_to_the_cells_above_them(detector: Detector, frame: Frame) -> None:
+def test_a_maps_affine_transform_takes_pixels_to_their_cells(detector: Detector, frame: Frame) -> None:
     weight_map = detector.detect(frame, EVERYTHING).weight_maps.cameras[frame.cameras[0].name]
     rows, columns = weight_map.values.shape
     height, width = frame.cameras[0].image.shape[:2]
@@ -152,7 +152,7 @@ def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
         assert record.levelname == "WARNING" and "random weights" in record.message
 
 
-def test_a_checkpoint_that_is_no_file_is_refused_with_what_may_be_given_instead() -> None:
+def test_a_checkpoint_that_is_not_a_file_is_refused_with_the_alternatives() -> None:
     for checkpoint in ("", "random"):
         check_model("aqr_tiny", checkpoint, "cpu", "fp32")
     with pytest.raises(CheckpointError, match=r"'/nowhere\.pth'.* '' .*'random'"):
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_is_no_file_is_refused_with_what_may_be_given_instead(
 
 
 class Rememberer(torch.nn.Module):
-    """A model that notes what it is given of the frame before, and remembers a number."""
+    """A model that records the history it is given and returns a counter as state."""
 
     remembers = True
 
@@ -179,7 +179,7 @@ class Rememberer(torch.nn.Module):
         return self.model.decode(*arguments, **named)._replace(state=len(self.given))
 
 
-def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_breaks(frame: Frame) -> None:
+def test_memory_is_passed_on_with_the_motion_and_cleared_when_time_jumps_or_motion_is_unknown(frame: Frame) -> None:
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     detector.model = remembering = Rememberer(detector.model)
     small = dataclasses.replace(frame, cameras=(), points=frame.points[:200])
@@ -194,7 +194,7 @@ def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_b
         return remembering.given[-1]
 
     first = see(0.0, 100.0)
-    assert first.state is None and first.to_fixed[0, 3] == 100.0  # where the drive begins is known
+    assert first.state is None and first.to_fixed[0, 3] == 100.0  # the pose at the start of the drive is known
     history = see(0.4, 103.0)
     assert history.state == 1 and history.seconds == pytest.approx(0.4)
     np.testing.assert_allclose(history.to_current[:3, 3], (-3.0, 0.0, 0.0), atol=1e-5)
@@ -204,3 +204,13 @@ def test_a_memory_is_handed_on_with_the_motion_and_dropped_when_time_or_motion_b
     assert see(1.2, 104.0).state is not None
     detector.forget()
     assert see(1.3, 104.0).state is None
+
+
+def test_routed_queries_are_the_routers_weights_and_need_a_router(detector: Detector, frame: Frame) -> None:
+    routed = detector.routed_queries(detector.extract(frame))
+    queries = detector.model.preset.decoder.queries
+    assert routed.reference_points.shape == (queries, 3) and routed.camera_weights.shape == (queries, 6)
+    assert (routed.camera_weights <= routed.camera_weight[:, None] + 1e-6).all() and routed.camera_weights.any()
+    without = Detector("petr_tiny", "random", device="cpu", precision="fp32")
+    with pytest.raises(ValueError, match=r"petr_tiny .* no trained query router"):
+        without.routed_queries(without.extract(frame))

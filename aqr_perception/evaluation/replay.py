@@ -1,4 +1,4 @@
-"""Frames that a detector with a memory must have seen before the one that it is judged by."""
+"""Replay of earlier frames into a detector's memory."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from aqr_perception.options import DetectionOptions
 
 
 def replay(detector: Detector, frames: Iterable[Frame], options: DetectionOptions | None = None) -> None:
-    """Make a detector remember these frames, and nothing else.
+    """Make a detector remember only these frames.
 
     Args:
-        frames: of one drive in order of time, with `Frame.to_fixed`; none for a detector that shall remember nothing.
+        frames: of one drive in order of time, with `Frame.to_fixed`; none leaves the memory empty.
         options: as for the frame that follows.
     """
     detector.forget()

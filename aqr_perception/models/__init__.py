@@ -1,4 +1,4 @@
-"""PyTorch models; nothing in here imports ROS."""
+"""PyTorch models, free of ROS."""
 
 import logging
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.presets import load_preset, preset_names
 from aqr_perception.models.weights import checkpoint
 
 if TYPE_CHECKING:
-    from aqr_perception.models.config.presets import Preset
     from aqr_perception.models.detection_model import DetectionModel
 
 __all__ = ["build_model", "load_checkpoint", "preset_names"]
@@ -24,40 +24,23 @@ def build_model(preset: str) -> "DetectionModel":
     """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
 
     Raises:
-        PresetError: the preset is unknown or its file does not fit.
+        PresetError: the preset is unknown or its file is invalid.
     """
+    config = load_preset(preset)
+    model_class = ARCHITECTURES[config.architecture].model_class()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _build(load_preset(preset)).eval()
-
-
-def _build(preset: "Preset") -> "DetectionModel":
-    # A model's parts are importable one by one, also before the whole is: import it only where it is built.
-    if preset.architecture == "petr":
-        from aqr_perception.models.petr.model import PETR
-
-        return PETR(preset)
-    if preset.architecture == "mome":
-        from aqr_perception.models.mome.model import MoME
-
-        return MoME(preset)
-    if preset.architecture == "bevformer":
-        from aqr_perception.models.bevformer.model import BEVFormer
-
-        return BEVFormer(preset)
-    from aqr_perception.models.cmt.model import CMT
-
-    return CMT(preset)
+        return model_class(config).eval()
 
 
 def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
-    """Load our files or the authors' into a model, strictly; see `checkpoint.load_checkpoint`.
+    """Load one of our checkpoints or a published one into a model, strictly; see `checkpoint.load_checkpoint`.
 
-    The router of our own (`checkpoint.ROUTER_PREFIX`) is the only part an authors' file may lack: then AQR is off, and
-    query weights come from the attention mass. For a model that is built without one nothing changes.
+    Only our own router (`checkpoint.ROUTER_PREFIX`) may be missing from a file: then AQR is off, and query weights come
+    from the attention mass. Models without this router load every key.
 
     Raises:
-        CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
+        CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape; all are listed.
     """
     report = checkpoint.load_checkpoint(model, source)
     if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):

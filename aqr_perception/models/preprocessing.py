@@ -1,4 +1,4 @@
-"""Camera pictures as the models were trained to see them: scaled to the model's width, the top cropped away."""
+"""Preprocessing of camera images: scaled to the model's width, cropped at the top, normalised."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 
 def image_to_model(picture: tuple[int, int], model: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the (3, 3) affine from a picture's pixels to the model image's.
+    """Return the (3, 3) affine transform from a camera image's pixels to the model image's.
 
-    The published models scale the picture to their width and keep its bottom rows. Pixel coordinates are scaled
-    without a half-pixel shift, as those models were trained.
+    The published models scale the image to their width and keep its bottom rows. Pixel coordinates are scaled without
+    a half-pixel shift, as those models were trained.
 
     Args:
-        picture: width and height of the picture.
+        picture: width and height of the camera image.
         model: width and height of the model's image.
     """
     scale = model[0] / picture[0]
@@ -30,16 +30,16 @@ def prepare_image(
     std: tuple[float, float, float],
     device: torch.device,
 ) -> Tensor:
-    """Return the (3, H, W) float32 normalised model image of an (h, w, 3) uint8 BGR picture.
+    """Return the (3, H, W) float32 normalised model image of an (h, w, 3) uint8 BGR camera image.
 
-    The picture travels to the device as uint8 and is resized and normalised there. Where it is too flat for the model,
-    zeros fill the bottom.
+    The image is copied to the device as uint8, and resized and normalised there. Zeros fill the bottom of an image that
+    is too low for the model.
     """
     height, width = picture.shape[:2]
     pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None]
     if width != model[0]:
         size = (_scaled_rows((width, height), model), model[0])
-        # Interpolation of uint8 is implemented, and fast, on the CPU alone.
+        # PyTorch interpolates uint8, and fast, only on the CPU.
         pixels = pixels if device.type == "cpu" else pixels.float()
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     pixels = pixels[0, :, _cropped_rows((width, height), model) :][:, : model[1]]

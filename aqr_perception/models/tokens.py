@@ -1,11 +1,11 @@
-"""Where each evidence token of a frame sits in the decoder's memory."""
+"""Layout of the evidence tokens in the decoder's memory."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The memory is the BEV grid's cells (row-major: y, then x), then each camera's cells (row-major), one by one.
+    """Order of the tokens: the BEV grid's cells (row-major: y, then x), then the cells of each camera (row-major).
 
     Attributes:
         bev: rows and columns of the BEV grid; (0, 0) where no LiDAR takes part.

@@ -13,6 +13,7 @@ from aqr_perception.evaluation.metrics import evaluate
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
 from aqr_perception.training.history import features_of, history_of
 
 
@@ -42,9 +43,7 @@ class Validation:
         batch = collate_sequences([sequence], model.preset).to(next(model.parameters()).device)
         class_logits, boxes = model.decode(
             features_of(model, batch),
-            batch.lidar_to_image,
-            model.aqr_options,
-            layers=slice(-1, None),
+            DecodeOptions(model.aqr_options, layers=LAST_LAYER),
             history=history_of(model, batch),
         ).predictions
         (decoded,) = decode(class_logits[-1].float(), boxes[-1].float())

@@ -1,6 +1,7 @@
-"""What a router makes of a black camera: whose weights are compared, and of which queries."""
+"""Router weights of a black camera: which weights and queries are compared."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ import torch
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights, query_weights
 from aqr_perception.frame import LabelledFrame
-from aqr_perception.models.detection_model import Features
-from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.model_io import Features, ModelOutput, Queries
 
 
 def weights(detector: Detector, *frames: LabelledFrame) -> BlackoutWeights:
@@ -25,12 +25,14 @@ def test_only_the_black_cameras_weight_is_compared(
     untrained = weights(tiny, small)
     assert untrained.queries > 10
     assert untrained.intact > 0.85 and untrained.ratio == pytest.approx(1, abs=0.05)
-    decode = tiny.model.decode
+    decode, seen = tiny.model.decode, []
 
-    def distrustful(features: Features, *args: Any, **options: Any) -> HeadOutput:
-        """Trust a camera a quarter as much where the batch's first sample has another picture of it."""
+    def distrustful(features: Features, *args: Any, **options: Any) -> ModelOutput:
+        """Divide a camera's weight by 4 where its image differs from the one in the intact frame, which comes first."""
         assert features.image is not None
-        differs = (features.image != features.image[:1]).flatten(2).any(-1)
+        seen.append(features.image)
+        intact = seen[(len(seen) - 1) // 2 * 2]
+        differs = (features.image != intact).flatten(2).any(-1)
         output = decode(features, *args, **options)
         assert output.router is not None
         cameras = output.router.cameras * torch.where(differs, 0.25, 1.0)[:, None]
@@ -42,17 +44,18 @@ def test_only_the_black_cameras_weight_is_compared(
     assert measured.ratio == pytest.approx(0.25, rel=0.05) and measured.modality_ratio == pytest.approx(1, abs=0.05)
 
 
-def test_queries_that_the_pictures_propose_are_left_out(
-    tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_proposals_are_left_out(tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = tiny.model.decode
 
     def proposing(moved: int) -> BlackoutWeights | None:
-        def moving(*args: Any, **options: Any) -> HeadOutput:
-            """Let the first queries of the second sample, whose camera is black, be elsewhere."""
+        frames = itertools.count()
+
+        def moving(*args: Any, **options: Any) -> ModelOutput:
+            """Let the first queries of the second frame, whose camera is black, be elsewhere."""
             output = decode(*args, **options)
-            places = torch.full((2, tiny.model.preset.decoder.queries, 3), 0.5)
-            places[1, :moved] += 0.1
+            places = torch.full((1, tiny.model.preset.decoder.queries, 3), 0.5)
+            if next(frames) == 1:
+                places[:, :moved] += 0.1
             return output._replace(queries=Queries(places, 0, None))
 
         monkeypatch.setattr(tiny.model, "decode", moving)
@@ -63,7 +66,7 @@ def test_queries_that_the_pictures_propose_are_left_out(
     assert proposing(tiny.model.preset.decoder.queries) is None
 
 
-def test_without_a_camera_or_a_router_there_is_nobody_to_ask(
+def test_without_cameras_or_a_router_there_are_no_weights(
     tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_cameras = dataclasses.replace(small, frame=dataclasses.replace(small.frame, cameras=()))

@@ -1,4 +1,4 @@
-"""Six cameras around a vehicle whose frame has x forward."""
+"""Six cameras around a vehicle in a frame with x forward."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A small BEVFormer whose frame has x forward, its six cameras, and poses of its vehicle."""
+"""A small BEVFormer in a frame with x forward, its six cameras, and vehicle poses."""
 
 import dataclasses
 import math
@@ -6,9 +6,10 @@ import math
 import torch
 from torch import Tensor
 
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.bevformer.model import BEVFormer
-from aqr_perception.models.config.presets import BevFormerOptions, Decoder, ImageBranch, Preset, ProposalOptions
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.config.presets import Decoder, ImageBranch, Preset, ProposalOptions
+from aqr_perception.models.model_io import History
 
 AZIMUTHS = (0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
 SIZE = (64, 96)
@@ -19,7 +20,7 @@ PRESET = Preset(
     point_range=(-24.0, -16.0, -5.0, 24.0, 16.0, 3.0),
     image=ImageBranch(size=(96, 64), backbone="resnet18"),
     decoder=Decoder(channels=32, queries=40, layers=2, heads=4, feedforward=48),
-    bevformer=BevFormerOptions(
+    options=BevFormerOptions(
         grid=(12, 8), levels=4, encoder_layers=2, forward=0.0, camera_azimuths=(0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
     ),
     architecture="bevformer",
@@ -27,9 +28,10 @@ PRESET = Preset(
 
 
 def small_model(proposals: tuple[int, int] = (0, 0), **bevformer: object) -> BEVFormer:
-    """Return the model with random weights, the zeros it starts with included, so that everything has an effect."""
+    """Return the model with random weights instead of its initial zeros, so that every parameter has an effect."""
     decoder = dataclasses.replace(PRESET.decoder, proposals=ProposalOptions(*proposals))
-    preset = dataclasses.replace(PRESET, decoder=decoder, bevformer=dataclasses.replace(PRESET.bevformer, **bevformer))
+    options = dataclasses.replace(PRESET.architecture_options(BevFormerOptions), **bevformer)
+    preset = dataclasses.replace(PRESET, decoder=decoder, options=options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BEVFormer(preset).eval()
@@ -68,5 +70,5 @@ def pose(x: float, y: float, yaw: float) -> Tensor:
 
 
 def history(state: object, before: Tensor, now: Tensor, seconds: float = 0.5) -> History:
-    """Return the history of a vehicle that stood at one pose and stands at another."""
+    """Return the history of a vehicle that moved from one pose to another."""
     return History(state, (torch.linalg.inv(now) @ before).float(), now.float(), seconds)

@@ -1,24 +1,26 @@
-"""What models that fuse cameras and LiDAR share: a batch's samples keep their places whatever sensors they have."""
+"""Batches of the fusion models in which some samples lack LiDAR."""
 
 import pytest
 import torch
-from torch import Tensor
 
-from aqr_perception.models.detection_model import Features
-from aqr_perception.models.fusion_model import by_lidar
-from aqr_perception.models.head_output import HeadOutput, Predictions
-
-
-def number_of_each_sample(samples: list[int], bev: Tensor | None) -> HeadOutput:
-    """Stand for a head: says of each sample its number, and a tenth more where it is given LiDAR features."""
-    numbers = torch.tensor(samples, dtype=torch.float32) + (0.0 if bev is None else 0.1)
-    return HeadOutput(Predictions(numbers[None, :, None, None], numbers[None, :, None, None]), None, None)
+from aqr_perception.models.fusion_model import lidar_groups, merge_groups
+from aqr_perception.models.model_io import Features, ModelOutput, Predictions
 
 
 @pytest.mark.parametrize("has_points", [(True, False, True), (False, True, False), (True,) * 3, (False,) * 3])
-@pytest.mark.parametrize("sees_points", [True, False])
-def test_samples_with_and_without_points_stay_in_their_places(has_points: tuple[bool, ...], sees_points: bool) -> None:
-    bev = torch.zeros(3, 1, 2, 2) if sees_points and any(has_points) else None
-    output = by_lidar(Features(bev, None, has_points, (0, 0)), number_of_each_sample)
-    expected = [sample + 0.1 * (sees_points and points) for sample, points in enumerate(has_points)]
-    assert output.predictions.boxes.flatten().tolist() == pytest.approx(expected)
+def test_samples_with_and_without_points_keep_their_places(has_points: tuple[bool, ...]) -> None:
+    numbers = torch.arange(3.0)
+    bev = numbers.view(3, 1, 1, 1).expand(3, 1, 2, 2) if any(has_points) else None
+    features = Features(numbers.view(3, 1, 1, 1, 1), bev, torch.zeros(3, 1, 4, 4), (8, 8), has_points)
+    groups = lidar_groups(features)
+    outputs = []
+    for samples in groups:
+        group = features.select(samples)
+        assert group.image is not None and len(set(group.has_points)) == 1
+        assert (group.bev is not None) == group.has_points[0]
+        values = group.image.view(1, -1, 1, 1)
+        if group.bev is not None:
+            values = values + 10.0 * (1 + group.bev[:, 0, 0, 0].view(1, -1, 1, 1))
+        outputs.append(ModelOutput(Predictions(values, values), None, None))
+    expected = [sample + 10.0 * (1 + sample) * points for sample, points in enumerate(has_points)]
+    assert merge_groups(outputs, groups).predictions.boxes.flatten().tolist() == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Pictures arrive in the model where the affine says they do."""
+"""Preprocessing agrees with its affine transform."""
 
 import numpy as np
 import pytest
@@ -24,14 +24,14 @@ def test_a_bright_patch_lands_where_the_affine_puts_it(picture: tuple[int, int])
     assert abs(rows.float().mean() - expected[1]) < 1.5
 
 
-def test_pictures_of_the_models_size_are_only_normalised() -> None:
+def test_images_of_the_models_size_are_only_normalised() -> None:
     image = np.random.default_rng(0).integers(0, 255, (32, 64, 3), dtype=np.uint8)
     prepared = prepare_image(image, (64, 32), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0), CPU)
     expected = (image.astype(np.float32) - [1, 2, 3]) / [2, 4, 8]
     np.testing.assert_allclose(prepared.permute(1, 2, 0).numpy(), expected, rtol=1e-6)
 
 
-def test_the_top_is_cropped_and_a_flat_picture_is_padded_with_zeros_at_the_bottom() -> None:
+def test_the_top_is_cropped_and_a_low_image_is_padded_with_zeros_at_the_bottom() -> None:
     tall, flat = np.full((64, 32, 3), 9, dtype=np.uint8), np.full((8, 32, 3), 9, dtype=np.uint8)
     tall[:32] = 1
     assert (prepare_image(tall, (32, 32), *NOTHING, CPU) == 9).all()

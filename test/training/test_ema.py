@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from aqr_perception.data.batch import Batch
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.training.ema import average_state, averaged_model, load_average_state
 from aqr_perception.training.history import features_of
 
@@ -52,7 +53,7 @@ def test_the_average_is_evaluated_without_touching_the_model_in_training() -> No
 def boxes(model: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(model, DetectionModel)
     with torch.inference_mode():
-        return model.decode(features_of(model, batch), batch.lidar_to_image, model.aqr_options).predictions.boxes
+        return model.decode(features_of(model, batch), DecodeOptions(model.aqr_options)).predictions.boxes
 
 
 def test_a_detection_models_average_detects_with_its_present_weights_after_each_update() -> None:

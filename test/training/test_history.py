@@ -1,4 +1,4 @@
-"""Models that remember learn from earlier frames; the others do not notice."""
+"""Training with history: models with memory learn from earlier frames, the others ignore them."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.training.history import features_of, history_of
 from aqr_perception.training.losses.detection_loss import DetectionLoss
 from aqr_perception.training.validation import Validation
@@ -56,9 +57,7 @@ def total(loss: DetectionLoss, model: DetectionModel, batch: Batch, seed: int = 
 
 
 @pytest.mark.slow
-def test_two_frames_give_a_finite_loss_with_gradients_other_than_those_of_one(
-    model: DetectionModel, data: SimulatedDataset
-) -> None:
+def test_history_changes_the_loss_and_gradients_stay_finite(model: DetectionModel, data: SimulatedDataset) -> None:
     batch = drawn(model.train(), data)
     assert len(batch.history) == 1
     remembering, alone = DetectionLoss(forgetting=0.0), DetectionLoss(forgetting=1.0)
@@ -76,7 +75,7 @@ def test_two_frames_give_a_finite_loss_with_gradients_other_than_those_of_one(
     torch.testing.assert_close(without, nothing_before)
 
 
-def test_a_share_of_the_batches_is_taken_for_the_start_of_a_drive(
+def test_some_batches_are_treated_as_the_start_of_a_drive(
     model: DetectionModel, data: SimulatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
@@ -93,7 +92,7 @@ def test_a_share_of_the_batches_is_taken_for_the_start_of_a_drive(
     assert set(kept) == {0, 1} and 0.05 < kept.count(0) / len(kept) < 0.4
 
 
-def test_history_is_what_the_detector_would_remember(model: DetectionModel, data: SimulatedDataset) -> None:
+def test_history_equals_the_detectors_memory(model: DetectionModel, data: SimulatedDataset) -> None:
     detector = Detector(model.preset.name, device="cpu", precision="fp32")
     detector.model.load_state_dict(model.state_dict())
     detector.model.eval()
@@ -103,45 +102,38 @@ def test_history_is_what_the_detector_would_remember(model: DetectionModel, data
     with torch.inference_mode():
         history = history_of(detector.model, batch)
         assert history is not None and history.seconds == pytest.approx(0.5)
-        output = detector.model.decode(
-            features_of(detector.model, batch), batch.lidar_to_image, model.aqr_options, history=history
-        )
+        options = DecodeOptions(model.aqr_options)
+        output = detector.model.decode(features_of(detector.model, batch), options, history=history)
     best = output.predictions.class_logits[-1].sigmoid().max()
     assert len(results[-1]) == 0 or results[-1].scores[0] == pytest.approx(float(best), abs=1e-4)
-    memory = detector._memory
-    assert memory is not None
-    for ours, theirs in zip(tensors(output.state), tensors(memory.state), strict=True):
+    for ours, theirs in zip(tensors(output.state), tensors(detector._memory.state), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_samples_of_a_batch_have_their_own_past(model: DetectionModel, data: SimulatedDataset) -> None:
-    """What one sample's vehicle did must not move another's."""
+def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data: SimulatedDataset) -> None:
+    """One sample's motion must not affect another's."""
     model.eval()
     sequences = [tuple(map(FrameWithHealth, (*data.earlier_frames(index, 1), data[index]))) for index in range(2)]
 
     def boxes(samples: list[tuple[FrameWithHealth, ...]]) -> torch.Tensor:
         batch = collate_sequences(samples, model.preset)
         with torch.inference_mode():
-            return model.decode(
-                features_of(model, batch),
-                batch.lidar_to_image,
-                model.aqr_options,
-                history=history_of(model, batch),
-            ).predictions.boxes
+            options = DecodeOptions(model.aqr_options)
+            return model.decode(features_of(model, batch), options, history=history_of(model, batch)).predictions.boxes
 
     together = boxes(sequences)
     for index, sequence in enumerate(sequences):
         torch.testing.assert_close(together[:, index : index + 1], boxes([sequence]), rtol=1e-3, atol=1e-3)
 
 
-def test_the_start_of_a_drive_and_unknown_motion_are_told_apart(model: DetectionModel, data: SimulatedDataset) -> None:
+def test_the_start_of_a_drive_differs_from_unknown_motion(model: DetectionModel, data: SimulatedDataset) -> None:
     batch = drawn(model.eval(), data)
     start = history_of(model, batch._replace(history=()))
     assert start is not None and start.state is None and start.seconds == 0
     assert history_of(model, batch._replace(to_fixed=None)) is None
 
 
-def test_validation_shows_what_came_before_only_to_models_that_remember(
+def test_validation_shows_earlier_frames_only_to_models_with_memory(
     data: SimulatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -157,7 +149,7 @@ def test_validation_shows_what_came_before_only_to_models_that_remember(
     assert asked == [1, 1]
 
 
-def test_models_that_do_not_remember_get_no_history_and_draw_the_same_numbers(data: SimulatedDataset) -> None:
+def test_models_without_memory_get_no_history_and_draw_the_same_random_numbers(data: SimulatedDataset) -> None:
     model = build_model("petr_tiny").eval()
     batch = drawn(model, data)._replace(history=())
     assert history_of(model, batch) is None
@@ -174,7 +166,7 @@ def tensors(state: object) -> list[torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_birds_eye_view_that_proposes_learns_with_the_head(data: SimulatedDataset) -> None:
+def test_the_encoder_learns_from_proposals_when_only_the_head_is_trained(data: SimulatedDataset) -> None:
     for name, learns in (("bevformer_mini", True), ("petrv2_tiny", False)):
         model = build_model(name)
         losses = DetectionLoss(denoising=0, train="head")(model, drawn(model, data), torch.Generator().manual_seed(0))
@@ -182,4 +174,4 @@ def test_a_birds_eye_view_that_proposes_learns_with_the_head(data: SimulatedData
         if learns:
             losses["proposal_box"].backward()
             temporal = model.get_parameter("pts_bbox_head.transformer.encoder.layers.0.attentions.0.value_proj.weight")
-            assert temporal.grad is not None and temporal.grad.any(), "the encoder learns from what it should propose"
+            assert temporal.grad is not None and temporal.grad.any(), "the encoder learns from its proposals"

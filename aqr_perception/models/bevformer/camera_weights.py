@@ -1,30 +1,32 @@
-"""What each camera was worth to each object, read from where the decoder looked and which cameras see that place."""
+"""Query weights by camera: where the decoder attended to, and which cameras see that place."""
 
 import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
-from aqr_perception.models.bevformer.decoder import Glance
+from aqr_perception.models.bevformer.decoder import SamplingPoints
 from aqr_perception.models.bevformer.deformable_attention import attend
-from aqr_perception.models.bevformer.spatial import Sight
-from aqr_perception.models.head_output import QueryWeights
+from aqr_perception.models.bevformer.spatial import Visibility
+from aqr_perception.models.model_io import QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 
-def camera_shares(glance: Glance, sight: Sight, grid: tuple[int, int]) -> Tensor:
-    """Return (B, Q, V) in 0..1: each query's attention to the cells times the cameras' share in those cells.
+def camera_shares(samples: SamplingPoints, visibility: Visibility, grid: tuple[int, int]) -> Tensor:
+    """Return (B, Q, V) in 0..1: each query's attention to the cells times the cameras' shares in those cells.
 
-    The spatial cross-attention averages the cameras that see a cell, so each of them has the same share in it. What is
-    missing from a sum of 1 fell outside the grid or on cells that no camera sees, which only the history can know.
+    The spatial cross-attention averages the cameras that see a cell, so their shares in it are equal. Attention outside
+    the grid, or to cells that no camera sees and only the history knows, is missing from the sum of 1.
     """
-    batch, queries, heads = glance.weights.shape[:3]
-    shares = sight.shares.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
-    if shares.shape[-1] == 0:
-        return glance.weights.new_zeros(batch, queries, 0)
-    places, weights = glance.places[:, :, :, None], glance.weights[:, :, :, None]
-    return attend(shares, [grid], places, weights).unflatten(-1, (heads, -1)).mean(dim=2).clamp(0, 1)
+    batch, queries, heads = samples.weights.shape[:3]
+    shares = visibility.shares.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
+    views = shares.shape[-1]
+    if views == 0:
+        return samples.weights.new_zeros(batch, queries, 0)
+    places, weights = samples.places[:, :, :, None], samples.weights[:, :, :, None]
+    attended = attend(shares, [grid], places, weights).view(batch, queries, heads, views)
+    return attended.mean(dim=2).clamp(0, 1)
 
 
 def query_weights(
@@ -36,10 +38,11 @@ def query_weights(
     cells: tuple[int, int],
     aqr: AqrOptions,
 ) -> QueryWeights:
-    """Return (B, Q, V) weights by camera with the maps rendered from them; the LiDAR's are 0, its map is empty.
+    """Return query weights and maps for (B, Q, V) weights by camera; the LiDAR's weights are 0 and its map is empty.
 
     Args:
-        centres: (B, Q, 3) of the queries' boxes in metres, model frame: where a weight is drawn.
+        cameras: (B, Q, V) in 0..1.
+        centres: (B, Q, 3) of the queries' boxes in metres, model frame, where the weights are drawn.
         point_range: x, y, z minimum and maximum in metres.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.

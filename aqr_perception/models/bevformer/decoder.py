@@ -1,4 +1,4 @@
-"""BEVFormer's decoder: object queries look at the bird's-eye view around a point that every layer moves.
+"""BEVFormer's decoder: object queries attend to the bird's-eye view around points that every layer refines.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -14,12 +14,12 @@ from aqr_perception.models.transformer.attention import MultiHeadAttention
 
 _POINTS = 4
 _CENTRE = (0, 1, 4)
-"""Where a box code has x, y and z."""
+"""Entries of a box code for x, y and z."""
 _EPS = 1e-5
 
 
-class Glance(NamedTuple):
-    """Where queries looked.
+class SamplingPoints(NamedTuple):
+    """Points of the bird's-eye view that queries attend to.
 
     Attributes:
         places: (B, Q, heads, P, 2), x and y in 0..1 of the grid.
@@ -31,19 +31,19 @@ class Glance(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the decoder makes of its queries.
+    """The decoder's output.
 
     Attributes:
         queries: (L, B, Q, C) after every layer.
-        raw_boxes: (L, B, Q, 10), what the layers' branches say of them.
-        references: (L, B, Q, 3), the points in 0..1 of the point range that the layers looked around.
-        glance: the last layer's.
+        raw_boxes: (L, B, Q, 10), outputs of the layers' box branches.
+        references: (L, B, Q, 3), each layer's reference points in 0..1 of the point range.
+        samples: of the last layer.
     """
 
     queries: Tensor
     raw_boxes: Tensor
     references: Tensor
-    glance: Glance
+    samples: SamplingPoints
 
 
 class _SelfAttention(nn.Module):
@@ -59,11 +59,13 @@ class _CrossAttention(Sampling):
         nn.init.xavier_uniform_(self.output_proj.weight)
         nn.init.zeros_(self.output_proj.bias)
 
-    def forward(self, queries: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Glance]:
-        offsets, weights = (choice[:, :, :, 0] for choice in self.points(queries, [grid]))
+    def forward(
+        self, queries: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, SamplingPoints]:
+        offsets, weights = (part[:, :, :, 0] for part in self.points(queries, [grid]))
         places = references[:, :, None, None, None, :2] + offsets
-        seen = attend(self.values(bev), [grid], places, weights)
-        return self.output_proj(seen), Glance(places[:, :, :, 0], weights[:, :, :, 0])
+        attended = attend(self.values(bev), [grid], places, weights)
+        return self.output_proj(attended), SamplingPoints(places[:, :, :, 0], weights[:, :, :, 0])
 
 
 class _Layer(nn.Module):
@@ -75,17 +77,17 @@ class _Layer(nn.Module):
 
     def forward(
         self, queries: Tensor, position: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Glance]:
+    ) -> tuple[Tensor, SamplingPoints]:
         self_attention, cross_attention = cast(tuple[_SelfAttention, _CrossAttention], tuple(self.attentions))
         located = queries + position
         queries = self.norms[0](queries + self_attention.attn(located, located, queries)[0])
-        seen, glance = cross_attention(queries + position, bev, references, grid)
-        queries = self.norms[1](queries + seen)
-        return self.norms[2](self.ffns[0](queries)), glance
+        attended, samples = cross_attention(queries + position, bev, references, grid)
+        queries = self.norms[1](queries + attended)
+        return self.norms[2](self.ffns[0](queries)), samples
 
 
 class Decoder(nn.Module):
-    """A stack of layers, each of which looks around the point that the one before has found."""
+    """A stack of layers, each of which attends around the points that the previous one refined."""
 
     def __init__(self, channels: int, heads: int, feedforward: int, layers: int) -> None:
         super().__init__()
@@ -105,21 +107,21 @@ class Decoder(nn.Module):
         Args:
             queries, position: (B, Q, C), content and position embedding.
             bev: (B, N, C), row by row.
-            references: (B, Q, 3) first points in 0..1 of the point range.
+            references: (B, Q, 3), initial points in 0..1 of the point range.
             grid: rows and columns of the bird's-eye view.
-            branches: one a layer, queries -> raw box codes.
+            branches: one per layer, queries -> raw box codes.
         """
-        outputs, boxes, around = [], [], []
+        outputs, boxes, layer_references = [], [], []
         for layer, branch in zip(self.layers, branches, strict=True):
-            around.append(references)
-            queries, glance = layer(queries, position, bev, references, grid)
+            layer_references.append(references)
+            queries, samples = layer(queries, position, bev, references, grid)
             raw = branch(queries).float()
-            references = refined(references, raw).detach()
+            references = refine(references, raw).detach()
             outputs.append(queries)
             boxes.append(raw)
-        return Decoded(torch.stack(outputs), torch.stack(boxes), torch.stack(around), glance)
+        return Decoded(torch.stack(outputs), torch.stack(boxes), torch.stack(layer_references), samples)
 
 
-def refined(references: Tensor, raw_boxes: Tensor) -> Tensor:
-    """Return points (..., 3) in 0..1 of the point range, moved by what raw box codes (..., 10) say of the centre."""
+def refine(references: Tensor, raw_boxes: Tensor) -> Tensor:
+    """Return reference points (..., 3) in 0..1 of the point range, moved by the centre of raw box codes (..., 10)."""
     return (torch.logit(references, eps=_EPS) + raw_boxes[..., _CENTRE]).sigmoid()

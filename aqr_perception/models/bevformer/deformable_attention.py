@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159).
 
-A query looks at a few points of each feature map, which it chooses itself around a reference point, instead of at all
-cells.
+A query attends to a few points of each feature map, at offsets from a reference point that it predicts, instead of to
+all cells.
 """
 
 import itertools
@@ -16,16 +16,16 @@ from aqr_perception.models.ops.bilinear import neighbours, weighted_sums
 from aqr_perception.models.ops.fastest import Fastest
 
 Shapes = Sequence[tuple[int, int]]
-"""Rows and columns of every level, in the order in which their cells are joined."""
+"""Rows and columns of every level, in the order in which their cells are concatenated."""
 
 
 def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
-    """Return (N, Q, heads * d) weighted sums of bilinear samples, in fp32; outside a map there are zeros.
+    """Return (N, Q, heads * d) weighted sums of bilinear samples, in fp32; samples outside a map are zero.
 
-    In fp32 whatever the values' precision: a bf16 place in a map of 200 columns is off by half a cell.
+    In fp32 for every precision of the values: a bf16 place in a map of 200 columns is off by half a cell.
 
-    Where no gradient is asked for, samples are gathered and summed by one fused operation (see `bilinear`), on CUDA by
-    one kernel that also finds them (see `fused`) where that is measured to be faster.
+    Without gradients one fused operation gathers and sums the samples (see `bilinear`); on CUDA one kernel also
+    computes their cells (see `fused_attention`) where that is measured to be faster.
 
     Args:
         values: (N, cells of all levels, heads, d), every level row by row.
@@ -38,18 +38,18 @@ def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> T
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (values, places, weights)):
             return attend_by_grid(values, shapes, places, weights)
         if values.is_cuda:
-            # Queries come in other numbers from frame to frame: what is fast for some is fast for nearly as many.
+            # The number of queries varies between frames: one measurement serves all similar numbers.
             kind = (values.device, values.shape[2:], places.shape[3:], places[..., 0].numel().bit_length())
             return _on_cuda(kind, values, shapes, places, weights)
         return attend_by_gathering(values, shapes, places, weights)
 
 
 def attend_by_grid(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
-    """As `attend`, level by level with grid sampling."""
+    """Compute `attend` level by level with grid sampling."""
     count, _, heads, channels = values.shape
     queries, points = places.shape[1], places.shape[4]
     output = values.new_zeros(count * heads, channels, queries)
-    levels = values.split([rows * columns for rows, columns in shapes], dim=1)
+    levels = torch.split(values, [rows * columns for rows, columns in shapes], dim=1)
     for level, ((rows, columns), cells) in enumerate(zip(shapes, levels, strict=True)):
         maps = cells.permute(0, 2, 3, 1).reshape(count * heads, channels, rows, columns)
         grid = (2 * places[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
@@ -60,12 +60,12 @@ def attend_by_grid(values: Tensor, shapes: Shapes, places: Tensor, weights: Tens
 
 
 def attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
-    """As `attend`, for inference: all levels at once, see `bilinear`."""
+    """Compute `attend` for inference, all levels at once; see `bilinear`."""
     count, cells, heads, channels = values.shape
     queries, device = places.shape[1], values.device
     rows, columns, starts = level_table(shapes, device)[..., None].unbind(1)
     cell, shares = neighbours(places[..., 0] * columns - 0.5, places[..., 1] * rows - 0.5, rows, columns)
-    # Values lie by sample, cell and head.
+    # Values are ordered by sample, cell and head.
     sample = torch.arange(count, device=device).view(-1, 1, 1, 1, 1, 1) * cells
     head = torch.arange(heads, device=device).view(-1, 1, 1, 1)
     index = (sample + starts[..., None] + cell) * heads + head
@@ -76,12 +76,12 @@ def attend_by_gathering(values: Tensor, shapes: Shapes, places: Tensor, weights:
 
 
 def attend_by_kernel(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
-    """As `attend`, for inference on CUDA.
+    """Compute `attend` for inference on CUDA.
 
     Raises:
-        ImportError: there is no Triton.
+        ImportError: Triton is not installed.
     """
-    from aqr_perception.models.bevformer.fused_attention import attend_fused  # Triton is not everywhere
+    from aqr_perception.models.bevformer.fused_attention import attend_fused  # needs Triton
 
     return attend_fused(values, level_table(shapes, values.device), places, weights)
 
@@ -98,10 +98,10 @@ def level_table(shapes: Shapes, device: torch.device | str) -> Tensor:
 
 
 def offset_bias(heads: int, levels: int, points: int) -> Tensor:
-    """Return (heads * levels * points * 2,) first offsets in cells: head by head another direction, point by point on.
+    """Return (heads * levels * points * 2,) initial offsets in cells: one direction per head, one step more per point.
 
     Args:
-        levels: maps that a head looks at.
+        levels: number of maps that a head attends to.
     """
     angle = torch.arange(heads) * (2 * math.pi / heads)
     direction = torch.stack((angle.cos(), angle.sin()), dim=-1)
@@ -111,13 +111,14 @@ def offset_bias(heads: int, levels: int, points: int) -> Tensor:
 
 
 class Sampling(nn.Module):
-    """What every deformable attention has: offsets and weights from the query, and a projection of the values.
+    """Common layers of deformable attention: offsets and weights from the query, and a projection of the values.
 
     Args:
         channels: of values and output.
-        heads, levels, points: how many, points in every head and level.
-        context: channels of the query.
-        maps: sets of values, each attended to by itself.
+        heads, levels: number of each.
+        points: per head and level.
+        context: channels of the query; `channels` by default.
+        maps: number of sets of values, each attended to separately.
     """
 
     def __init__(
@@ -139,16 +140,18 @@ class Sampling(nn.Module):
 
     def values(self, features: Tensor) -> Tensor:
         """Return (..., heads, d) of (..., C)."""
-        return self.value_proj(features).unflatten(-1, (self.layout[0], -1))
+        values: Tensor = self.value_proj(features)
+        heads = self.layout[0]
+        return values.reshape(*values.shape[:-1], heads, values.shape[-1] // heads)
 
     def points(self, queries: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
-        """Return where (N, Q, context) queries look: offsets as a share of each map, and weights.
+        """Return the sampling points of (N, Q, context) queries: offsets as a share of each map, and weights.
 
         Returns:
             (N, Q, heads, maps, levels, P, 2) x and y, and (N, Q, heads, maps, levels, P), which sum to 1 over the
             levels and points of each of the maps.
         """
         sizes = torch.tensor([(columns, rows) for rows, columns in shapes], device=queries.device)
-        offsets = self.sampling_offsets(queries).float().unflatten(-1, (*self.layout, 2)) / sizes[:, None]
-        weights = self.attention_weights(queries).float().unflatten(-1, self.layout)
+        offsets = self.sampling_offsets(queries).float().reshape(*queries.shape[:2], *self.layout, 2) / sizes[:, None]
+        weights = self.attention_weights(queries).float().reshape(*queries.shape[:2], *self.layout)
         return offsets, weights.flatten(-2).softmax(-1).view_as(weights)

@@ -1,4 +1,4 @@
-"""The vehicle's motion between two frames, in the form that BEVFormer's weights expect."""
+"""The vehicle's motion between two frames, in the format that BEVFormer's weights expect."""
 
 import math
 from typing import NamedTuple
@@ -7,60 +7,63 @@ import torch
 from torch import Tensor
 
 from aqr_perception.geometry import quaternion_xyzw
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.model_io import History
+
+CAN_BUS_SIZE = 18
 
 
 class EgoMotion(NamedTuple):
-    """How the vehicle has moved since the frame before, and how it stands.
+    """The vehicle's motion since the previous frame, and its pose.
 
     Attributes:
-        vehicle: (B, 18) float32, the published models' CAN bus vector. 0:3 way since the frame before in metres, in the
-            fixed frame; 3:7 quaternion (w, x, y, z), w >= 0, of the vehicle in the fixed frame; 16 its yaw there in
-            radians, 0 to 2 pi; 17 its turn since the frame before in degrees, -180 to 180. 7:16 are 0: the authors have
-            acceleration, rates and velocity there, but zeros in the drives without a CAN bus recording.
-        way: (B, 2) float32, x and y of the way since the frame before in metres, along the current model frame's axes.
-        turn: (B,) float64 radians, counter-clockwise.
+        can_bus: (B, 18) float32, the published models' CAN bus vector. 0:3 translation since the previous frame in
+            metres, in the fixed frame; 3:7 quaternion (w, x, y, z), w >= 0, of the vehicle in the fixed frame; 16 its
+            yaw there in radians, 0 to 2 pi; 17 its rotation since the previous frame in degrees, -180 to 180. 7:16 are
+            0: the authors' vector has acceleration, rates and velocity there, but zeros in drives without a CAN bus
+            recording.
+        translation: (B, 2) float32, x and y since the previous frame in metres, along the current model frame's axes.
+        rotation: (B,) float64 radians, counter-clockwise.
     """
 
-    vehicle: Tensor
-    way: Tensor
-    turn: Tensor
+    can_bus: Tensor
+    translation: Tensor
+    rotation: Tensor
 
 
 def ego_motion(history: History | None, batch: int, forward: float) -> EgoMotion:
-    """Return the motion out of the poses of two frames.
+    """Return the motion between the poses of two frames.
 
     The authors' vehicle frame is that of nuScenes' inertial unit: x forward, behind the LiDAR. Ours is the model frame
-    turned about z to face forward, with the model frame's origin: what the origin itself travels is what moves the
-    bird's-eye view, and on level ground the two ways differ by the lever arm times the turn, centimetres at 2 Hz.
+    rotated about z to face forward, with the model frame's origin, because the bird's-eye view moves with that origin.
+    On level ground the two translations differ by the lever arm times the rotation, centimetres at 2 Hz.
 
     Args:
         history: None where the motion is not known: then the vehicle stands still and faces the fixed frame's x. With a
-            state of None, at the start of a drive, it stands still where it is.
+            state of None, at the start of a drive, it stands still at its pose.
         batch: number of samples; each has its own pose, or all share one.
         forward: direction of the vehicle's front in the model frame in degrees, counter-clockwise from +x.
     """
-    stands_still = torch.eye(4, dtype=torch.float64).expand(batch, 4, 4)
-    to_current, pose = stands_still, stands_still
+    identity = torch.eye(4, dtype=torch.float64).expand(batch, 4, 4)
+    to_current, to_fixed, pose = identity, identity, identity
     if history is not None:
-        pose = history.to_fixed.double().cpu().expand(batch, 4, 4) @ _turned_to(forward)
+        to_fixed = history.to_fixed.double().cpu().expand(batch, 4, 4)
+        pose = to_fixed @ _heading(forward)
         if history.state is not None:
             to_current = history.to_current.double().cpu().expand(batch, 4, 4)
 
-    # The past frame's origin lies where the way began.
-    way = -to_current[:, :3, 3]
-    turn = -torch.atan2(to_current[:, 1, 0], to_current[:, 0, 0])
-    vehicle = torch.zeros(batch, 18, dtype=torch.float64)
-    if history is not None:
-        vehicle[:, :3] = (history.to_fixed.double().cpu().expand(batch, 4, 4)[:, :3, :3] @ way[..., None])[..., 0]
-    vehicle[:, 3:7] = torch.stack([_quaternion(transform) for transform in pose])
-    vehicle[:, 16] = torch.atan2(pose[:, 1, 0], pose[:, 0, 0]) % (2 * math.pi)
-    vehicle[:, 17] = turn.rad2deg()
-    return EgoMotion(vehicle.float(), way[:, :2].float(), turn)
+    # The translation starts at the previous frame's origin.
+    translation = -to_current[:, :3, 3]
+    rotation = -torch.atan2(to_current[:, 1, 0], to_current[:, 0, 0])
+    can_bus = torch.zeros(batch, CAN_BUS_SIZE, dtype=torch.float64)
+    can_bus[:, :3] = (to_fixed[:, :3, :3] @ translation[..., None])[..., 0]
+    can_bus[:, 3:7] = torch.stack([_quaternion(transform) for transform in pose])
+    can_bus[:, 16] = torch.atan2(pose[:, 1, 0], pose[:, 0, 0]) % (2 * math.pi)
+    can_bus[:, 17] = rotation.rad2deg()
+    return EgoMotion(can_bus.float(), translation[:, :2].float(), rotation)
 
 
-def _turned_to(forward: float) -> Tensor:
-    """Return (4, 4), the model frame turned to face forward -> the model frame."""
+def _heading(forward: float) -> Tensor:
+    """Return (4, 4), the model frame rotated to face forward -> the model frame."""
     angle = math.radians(forward)
     rotation = torch.eye(4, dtype=torch.float64)
     rotation[0, 0] = rotation[1, 1] = math.cos(angle)
@@ -73,25 +76,24 @@ def _quaternion(pose: Tensor) -> Tensor:
     return quaternion if quaternion[0] >= 0 else -quaternion
 
 
-def turned(bev: Tensor, turn: Tensor, grid: tuple[int, int], centre: tuple[float, float]) -> Tensor:
-    """Return a bird's-eye view (B, N, C) as a vehicle that has turned on the spot would have it; zeros where it is new.
+def rotate_bev(bev: Tensor, rotation: Tensor, grid: tuple[int, int], centre: tuple[float, float]) -> Tensor:
+    """Return a bird's-eye view (B, N, C) after the vehicle has rotated on the spot; zeros where it is new.
 
-    Cells are taken as they are (nearest neighbour), as published. The given view is not written to, as the authors'
-    code does.
+    By nearest neighbour, as published. The input is not modified, unlike in the authors' code.
 
     Args:
         bev: row by row.
-        turn: (B,) radians, counter-clockwise.
+        rotation: (B,) radians, counter-clockwise.
         grid: rows (y) and columns (x).
-        centre: x and y about which is turned, in cells from the grid's corner.
+        centre: x and y of the rotation's centre, in cells from the grid's corner.
     """
     rows, columns = grid
-    turn = turn.to(bev.device, torch.float64)[:, None, None]
+    angle = rotation.to(bev.device, torch.float64)[:, None, None]
     y = torch.arange(rows, device=bev.device, dtype=torch.float64)[:, None] + 0.5 - centre[1]
     x = torch.arange(columns, device=bev.device, dtype=torch.float64) + 0.5 - centre[0]
-    column = (turn.cos() * x - turn.sin() * y + centre[0]).floor().long()
-    row = (turn.sin() * x + turn.cos() * y + centre[1]).floor().long()
+    column = (angle.cos() * x - angle.sin() * y + centre[0]).floor().long()
+    row = (angle.sin() * x + angle.cos() * y + centre[1]).floor().long()
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     source = torch.where(inside, row * columns + column, 0).flatten(1)
-    taken = bev.gather(1, source[..., None].expand(-1, -1, bev.shape[2]))
-    return torch.where(inside.flatten(1)[..., None], taken, 0.0)
+    gathered = bev.gather(1, source[..., None].expand(-1, -1, bev.shape[2]))
+    return torch.where(inside.flatten(1)[..., None], gathered, 0.0)

@@ -1,4 +1,4 @@
-"""BEVFormer's encoder: cells of the bird's-eye view gather what was and what is seen (arXiv:2203.17270, 3.2).
+"""BEVFormer's encoder: cells of the bird's-eye view attend to the history and to the cameras (arXiv:2203.17270, 3.2).
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.bevformer.deformable_attention import Shapes
-from aqr_perception.models.bevformer.spatial import Sight, SpatialCrossAttention
+from aqr_perception.models.bevformer.spatial import SpatialCrossAttention, Visibility
 from aqr_perception.models.bevformer.temporal import TemporalSelfAttention
 
 
-class Evidence(NamedTuple):
-    """What the encoder looks at.
+class CameraEvidence(NamedTuple):
+    """Image features that the encoder attends to.
 
     Attributes:
         features: (B, V, cells of all levels, C) of the cameras.
         shapes: of the levels.
-        sight: which cells which cameras see.
+        visibility: which cells which cameras see.
     """
 
     features: Tensor
     shapes: Shapes
-    sight: Sight
+    visibility: Visibility
 
 
-class Past(NamedTuple):
-    """The frame before, turned to face as the present one does.
+class AlignedHistory(NamedTuple):
+    """The previous frame's bird's-eye view, rotated to the current heading.
 
     Attributes:
         bev: (B, N, C).
-        shift: (B, 2), how far the vehicle has moved since, x and y as a share of the grid: where a cell's place in the
-            present lies in the past.
+        shift: (B, 2), the vehicle's translation since then, x and y as a share of the grid: a cell's offset from the
+            current to the previous frame.
     """
 
     bev: Tensor
@@ -41,7 +41,7 @@ class Past(NamedTuple):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers and a shortcut."""
+    """Two linear layers with a residual connection."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -49,7 +49,8 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(first, nn.Linear(hidden, channels))
 
     def forward(self, queries: Tensor) -> Tensor:
-        return queries + self.layers(queries)
+        output: Tensor = queries + self.layers(queries)
+        return output
 
 
 class _Layer(nn.Module):
@@ -68,13 +69,14 @@ class _Layer(nn.Module):
         values: tuple[Tensor, Tensor] | None,
         references: Tensor,
         grid: tuple[int, int],
-        evidence: Evidence,
+        evidence: CameraEvidence,
     ) -> Tensor:
         temporal, spatial = self.attentions
         past, present = values or (queries, queries)
         queries = self.norms[0](temporal(queries, position, past, present, references, grid))
         queries = self.norms[1](spatial(queries, *evidence))
-        return self.norms[2](self.ffns[0](queries))
+        output: Tensor = self.norms[2](self.ffns[0](queries))
+        return output
 
 
 class Encoder(nn.Module):
@@ -85,21 +87,27 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(channels, heads, feedforward, levels, points) for _ in range(layers))
 
     def forward(
-        self, queries: Tensor, position: Tensor, past: Past | None, evidence: Evidence, grid: tuple[int, int]
+        self,
+        queries: Tensor,
+        position: Tensor,
+        history: AlignedHistory | None,
+        evidence: CameraEvidence,
+        grid: tuple[int, int],
     ) -> Tensor:
         """Return the bird's-eye view (B, N, C), row by row.
 
         Args:
-            queries: (B, N, C), one a cell.
+            queries: (B, N, C), one per cell.
             position: (N, C) embedding of the cells.
-            past: None without history: then each layer's own queries stand in for it.
-            evidence: see `Evidence`.
+            history: without it each layer's queries replace it.
+            evidence: of the cameras.
             grid: rows (y) and columns (x).
         """
-        here = _centres(grid, queries.device).expand(len(queries), -1, -1)
-        references = torch.stack((here if past is None else here + past.shift[:, None], here), dim=1)
-        # As published, every layer looks at the queries as they were before the first.
-        values = None if past is None else (past.bev, queries)
+        centres = _centres(grid, queries.device).expand(len(queries), -1, -1)
+        past_centres = centres if history is None else centres + history.shift[:, None]
+        references = torch.stack((past_centres, centres), dim=1)
+        # As published, every layer attends to the queries as they were before the first layer.
+        values = None if history is None else (history.bev, queries)
         for layer in self.layers:
             queries = layer(queries, position, values, references, grid, evidence)
         return queries

@@ -1,4 +1,4 @@
-"""Deformable attention as one Triton kernel: cells and shares are found, gathered and summed in registers.
+"""Deformable attention as one Triton kernel, which computes, gathers and sums the samples in registers.
 
 Triton comes with PyTorch's CUDA builds. The kernel has no backward pass; training uses grid sampling.
 """
@@ -8,11 +8,11 @@ import triton.language as tl
 from torch import Tensor
 
 _QUERIES = 32
-"""Queries of one program, of one sample and head."""
+"""Number of queries per program; a program handles one sample and head."""
 
 
-@triton.jit
-def _kernel(  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
+def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the parameters' annotations itself
     values,
     levels,
     places,
@@ -30,35 +30,35 @@ def _kernel(  # type: ignore[no-untyped-def]
     sample, head = tl.program_id(1).to(tl.int64) // heads, tl.program_id(1) % heads
     query = tl.program_id(0) * block + tl.arange(0, block)
     channel = tl.arange(0, padded)
-    known, stored = query < queries, channel < channels
-    asked = (sample * queries + query) * heads + head
+    valid, stored = query < queries, channel < channels
+    entry = (sample * queries + query) * heads + head
     total = tl.zeros((block, padded), tl.float32)
     for level in range(level_count):
         rows, columns = tl.load(levels + 3 * level), tl.load(levels + 3 * level + 1)
         first = sample * cells + tl.load(levels + 3 * level + 2)
         for point in range(point_count):
-            place = (asked * level_count + level) * point_count + point
-            x = tl.load(places + 2 * place, known, 0.0) * columns - 0.5
-            y = tl.load(places + 2 * place + 1, known, 0.0) * rows - 0.5
-            weight = tl.load(weights + place, known, 0.0)
+            place = (entry * level_count + level) * point_count + point
+            x = tl.load(places + 2 * place, valid, 0.0) * columns - 0.5
+            y = tl.load(places + 2 * place + 1, valid, 0.0) * rows - 0.5
+            weight = tl.load(weights + place, valid, 0.0)
             left, top = tl.floor(x), tl.floor(y)
             for corner in tl.static_range(4):
-                beside, below = corner % 2, corner // 2
-                share = (x - left if beside else 1 - x + left) * (y - top if below else 1 - y + top)
-                inside = (left >= -beside) & (left < columns - beside) & (top >= -below) & (top < rows - below) & known
-                # Only then to integers, which a place far off would overflow.
-                column = tl.where(inside, left + beside, 0.0).to(tl.int64)
+                right, below = corner % 2, corner // 2
+                share = (x - left if right else 1 - x + left) * (y - top if below else 1 - y + top)
+                inside = (left >= -right) & (left < columns - right) & (top >= -below) & (top < rows - below) & valid
+                # Converted to integers only inside the map: a distant place would overflow.
+                column = tl.where(inside, left + right, 0.0).to(tl.int64)
                 row = tl.where(inside, top + below, 0.0).to(tl.int64)
                 cell = (first + row * columns + column) * heads + head
                 value = tl.load(
                     values + cell[:, None] * channels + channel[None], inside[:, None] & stored[None], other=0.0
                 )
                 total += tl.where(inside, weight * share, 0.0)[:, None] * value
-    tl.store(output + asked[:, None] * channels + channel[None], total, known[:, None] & stored[None])
+    tl.store(output + entry[:, None] * channels + channel[None], total, valid[:, None] & stored[None])
 
 
 def attend_fused(values: Tensor, levels: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """Return what `deformable_attention.attend` does, without gradients.
+    """Compute `deformable_attention.attend` without gradients.
 
     Args:
         values: (N, cells of all levels, heads, d) fp32.

@@ -1,4 +1,4 @@
-"""From image features and history to predictions: bird's-eye view, decoder and prediction branches.
+"""Parts of BEVFormer under the published key `pts_bbox_head`: encoder, decoder and prediction branches.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.frame import CLASSES
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.bevformer.camera_weights import camera_shares, query_weights
 from aqr_perception.models.bevformer.decoder import Decoded, Decoder
 from aqr_perception.models.bevformer.deformable_attention import Shapes
-from aqr_perception.models.bevformer.ego_motion import EgoMotion, turned
-from aqr_perception.models.bevformer.encoder import Encoder, Evidence, Past
-from aqr_perception.models.bevformer.spatial import Sight, look, pillars
+from aqr_perception.models.bevformer.ego_motion import CAN_BUS_SIZE, EgoMotion, rotate_bev
+from aqr_perception.models.bevformer.encoder import AlignedHistory, CameraEvidence, Encoder
+from aqr_perception.models.bevformer.spatial import Visibility, pillars, project_pillars
 from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.head_output import HeadOutput, Predictions, Queries
+from aqr_perception.models.model_io import Predictions, Queries, QueryWeights
 from aqr_perception.models.petr.position import QueryEncoder, ring_places
-from aqr_perception.models.petr.prediction_branches import class_branches, located
+from aqr_perception.models.petr.prediction_branches import class_branches, to_box_codes
 from aqr_perception.options import AqrOptions
 
-_VEHICLE = 18
 _CODE = 10
 _STORED_LEVELS = 4
-"""Level embeddings in a published file, however many levels the model looks at."""
+"""Number of level embeddings in a published file, for any number of levels that the model uses."""
 
 
 class Cameras(NamedTuple):
-    """What the cameras of one batch show.
+    """Image features of one batch and the cameras' geometry.
 
     Attributes:
-        features: (B, V, cells of all levels, C); V is 0 without any.
+        features: (B, V, cells of all levels, C); V is 0 without cameras.
         shapes: rows and columns of every level, finest first.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
@@ -44,15 +44,22 @@ class Cameras(NamedTuple):
     image_size: tuple[int, int]
 
 
-class Survey(NamedTuple):
-    """What a bird's-eye view was made of: the cameras, and which cells they see."""
+class BirdsEyeView(NamedTuple):
+    """The encoder's output.
 
-    cameras: Cameras
-    sight: Sight
+    Attributes:
+        cells: (B, N, C), row by row.
+        grid: rows (y) and columns (x).
+        visibility: which cells which cameras see.
+    """
+
+    cells: Tensor
+    grid: tuple[int, int]
+    visibility: Visibility
 
 
 class _PositionEmbedding(nn.Module):
-    """Learned for every row and column."""
+    """Learned position embedding of every row and column."""
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -62,7 +69,7 @@ class _PositionEmbedding(nn.Module):
         nn.init.uniform_(self.col_embed.weight)
 
     def forward(self) -> Tensor:
-        """Return (N, C), the cells' row by row: the column's half comes first."""
+        """Return (N, C), row by row; the first half of the channels is the column's."""
         row, column = self.row_embed.weight[:, None], self.col_embed.weight[None]
         rows, columns = len(row), column.shape[1]
         return torch.cat((column.expand(rows, -1, -1), row.expand(-1, columns, -1)), dim=-1).flatten(0, 1)
@@ -71,7 +78,7 @@ class _PositionEmbedding(nn.Module):
 class _Transformer(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        config, options = preset.decoder, preset.bevformer
+        config, options = preset.decoder, preset.architecture_options(BevFormerOptions)
         channels = config.channels
         self.level_embeds = nn.Parameter(torch.randn(_STORED_LEVELS, channels))
         self.cams_embeds = nn.Parameter(torch.randn(len(options.camera_azimuths), channels))
@@ -83,7 +90,7 @@ class _Transformer(nn.Module):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
         self.can_bus_mlp = nn.Sequential(
-            nn.Linear(_VEHICLE, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels), nn.ReLU()
+            nn.Linear(CAN_BUS_SIZE, channels // 2), nn.ReLU(), nn.Linear(channels // 2, channels), nn.ReLU()
         )
         self.can_bus_mlp.add_module("norm", nn.LayerNorm(channels))
 
@@ -94,7 +101,7 @@ def _box_branch(channels: int) -> nn.Sequential:
 
 
 class BevFormerHead(nn.Module):
-    """A bird's-eye view gathers what the cameras show and what the history knows; object queries look at it.
+    """Everything between image features and predictions; the model's `decode` calls the parts in order.
 
     Attributes:
         point_range: x, y, z minimum and maximum in metres that the bird's-eye view and box centres span.
@@ -106,7 +113,7 @@ class BevFormerHead(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        config, options = preset.decoder, preset.bevformer
+        config, options = preset.decoder, preset.architecture_options(BevFormerOptions)
         channels = config.channels
         columns, rows = options.grid
         self.point_range = preset.point_range
@@ -117,7 +124,7 @@ class BevFormerHead(nn.Module):
         self._rotation_centre = options.rotation_centre or vehicle
         self.register_buffer("_azimuths", torch.tensor(options.camera_azimuths).deg2rad(), persistent=False)
         self.register_buffer("_pillars", pillars(preset.point_range, self.grid, options.heights), persistent=False)
-        # In the published files, but read by their authors' training loss alone.
+        # Part of the published files, used only by the authors' training loss.
         self.register_buffer("code_weights", torch.ones(_CODE))
         self.positional_encoding = _PositionEmbedding(channels, rows, columns)
         self.transformer = _Transformer(preset)
@@ -125,98 +132,82 @@ class BevFormerHead(nn.Module):
         self.reg_branches = nn.ModuleList(_box_branch(channels) for _ in range(config.layers))
         self.bev_embedding = nn.Embedding(rows * columns, channels)
         self.query_embedding = nn.Embedding(config.queries, 2 * channels)
-        # A learned query knows its place; a proposal is somewhere else in every frame, and has to be told.
+        # A learned query's embedding includes its place; a proposal's place changes with every frame and is added.
         self.place_embedding = QueryEncoder(channels) if config.proposals.count else None
 
-    def survey(self, cameras: Cameras, motion: EgoMotion, history: Tensor | None) -> tuple[Tensor, Survey]:
-        """Return the bird's-eye view (B, N, C), row by row, and what it was made of.
+    def encode(self, cameras: Cameras, motion: EgoMotion, past: Tensor | None) -> BirdsEyeView:
+        """Return the bird's-eye view of the cameras and of the previous frame.
 
         Args:
-            cameras: what they show.
-            motion: the vehicle's since the frame before.
-            history: (B, N, C), the `HeadOutput.state` of that frame; None without: then the queries stand in for it.
+            cameras: of the current frame.
+            motion: the vehicle's since the previous frame.
+            past: (B, N, C), the previous frame's bird's-eye view; without it the cells' queries replace it.
 
         Raises:
-            ValueError: the history is not of this model and batch.
+            ValueError: the previous frame is of another model or batch size.
         """
-        vehicle = self.transformer.can_bus_mlp(motion.vehicle.to(self.bev_embedding.weight.device))
-        queries = self.bev_embedding.weight + vehicle[:, None]
-        past = None
-        if history is not None:
-            if history.shape != queries.shape:
+        can_bus = self.transformer.can_bus_mlp(motion.can_bus.to(self.bev_embedding.weight.device))
+        queries = self.bev_embedding.weight + can_bus[:, None]
+        history = None
+        if past is not None:
+            if past.shape != queries.shape:
                 raise ValueError(
-                    f"the history has shape {tuple(history.shape)}, needed {tuple(queries.shape)}: give back the state "
-                    "that this model returned for the same batch"
+                    f"the history has shape {tuple(past.shape)}, needed {tuple(queries.shape)}: give the state that "
+                    "this model returned for the same batch"
                 )
-            shift = motion.way.to(queries.device) / motion.way.new_tensor(self._extent).to(queries.device)
-            past = Past(turned(history.detach(), motion.turn, self.grid, self._rotation_centre), shift)
-        sight = look(self._pillars, cameras.lidar_to_image, cameras.image_size)
-        evidence = Evidence(self._embedded(cameras), cameras.shapes, sight)
-        bev = self.transformer.encoder(queries, self.positional_encoding(), past, evidence, self.grid)
-        return bev, Survey(cameras, sight)
-
-    def forward(
-        self,
-        bev: Tensor,
-        survey: Survey,
-        aqr: AqrOptions,
-        *,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-    ) -> HeadOutput:
-        """Detect objects in one batch.
-
-        Args:
-            bev, survey: see `survey`.
-            aqr: how weight maps are drawn.
-            attention_weights: whether to return weights by camera; see `camera_weights.camera_shares`.
-            queries: where the queries start, and with what beside their learned content; None for the learned ones.
-            layers: the decoder layers whose predictions are computed.
-        """
-        decoded = self._decode(bev, queries)
-        predictions = self._predict(decoded, layers)
-        if queries is not None:
-            predictions = queries.added_to(predictions, SHAPE_CODES)
-        weights = None
-        if attention_weights:
-            cameras = survey.cameras
-            weights = query_weights(
-                camera_shares(decoded.glance, survey.sight, self.grid),
-                predictions.boxes[-1][..., (0, 1, 4)],
-                self.point_range,
-                cameras.lidar_to_image,
-                cameras.image_size,
-                cameras.shapes[0],
-                aqr,
+            shift = motion.translation.to(queries.device) / motion.translation.new_tensor(self._extent).to(
+                queries.device
             )
-        return HeadOutput(predictions, None, weights, bev.detach())
+            rotated = rotate_bev(past.detach(), motion.rotation, self.grid, self._rotation_centre)
+            history = AlignedHistory(rotated, shift)
+        visibility = project_pillars(self._pillars, cameras.lidar_to_image, cameras.image_size)
+        evidence = CameraEvidence(self._embedded(cameras), cameras.shapes, visibility)
+        cells: Tensor = self.transformer.encoder(queries, self.positional_encoding(), history, evidence, self.grid)
+        return BirdsEyeView(cells, self.grid, visibility)
 
     def _embedded(self, cameras: Cameras) -> Tensor:
-        """Return the features (B, V, cells, C) with what tells cameras and levels apart."""
+        """Return the features (B, V, cells, C) plus the embeddings of camera and level."""
         places = ring_places(cameras.lidar_to_image, cameras.image_size, self._azimuths)
         sizes = torch.tensor([rows * columns for rows, columns in cameras.shapes], device=places.device)
         levels = self.transformer.level_embeds[: len(sizes)].repeat_interleave(sizes, dim=0)
         return cameras.features + self.transformer.cams_embeds[places][:, :, None] + levels
 
-    def learned_references(self) -> Tensor:
-        """Return (Q, 3) in 0..1 of the point range, where queries look first."""
+    def learned_queries(self, batch_size: int) -> Queries:
+        """Return the learned queries of a batch; their content is added in `decode`."""
         position, _ = self.query_embedding.weight.chunk(2, dim=1)
-        return self.transformer.reference_points(position).float().sigmoid()
+        references: Tensor = self.transformer.reference_points(position).float().sigmoid()
+        return Queries(references.expand(batch_size, -1, -1), 0, None)
 
-    def _decode(self, bev: Tensor, queries: Queries | None) -> Decoded:
-        position, content = (part.expand(len(bev), -1, -1) for part in self.query_embedding.weight.chunk(2, dim=1))
-        references = self.learned_references().expand(len(bev), -1, -1)
-        if queries is not None:
-            references = queries.reference_points
-            content = content if queries.content is None else content + queries.content
+    def decode(self, bev: BirdsEyeView, queries: Queries) -> Decoded:
+        """Return the queries after every decoder layer; a query's content is added to its learned content."""
+        batch_size, references = len(bev.cells), queries.reference_points
+        position, content = (part.expand(batch_size, -1, -1) for part in self.query_embedding.weight.chunk(2, dim=1))
+        if queries.content is not None:
+            content = content + queries.content
         if self.place_embedding is not None:
             position = position + self.place_embedding.embed(references)
-        return self.transformer.decoder(content, position, bev, references, self.grid, self.reg_branches)
+        decoded: Decoded = self.transformer.decoder(
+            content, position, bev.cells, references, bev.grid, self.reg_branches
+        )
+        return decoded
 
-    def _predict(self, decoded: Decoded, layers: slice) -> Predictions:
-        """Return the chosen layers' predictions; what the branches say of the centre starts from the layer's point."""
+    def predict(self, decoded: Decoded, queries: Queries, layers: slice) -> Predictions:
+        """Return the chosen layers' predictions from the decoder's output and the queries' first guess."""
         branches = list(self.cls_branches)[layers]
-        logits = [branch(queries) for branch, queries in zip(branches, decoded.queries[layers], strict=True)]
-        boxes = located(decoded.raw_boxes[layers], decoded.references[layers], self.point_range, None)
-        return Predictions(torch.stack(logits), boxes)
+        logits = [branch(outputs) for branch, outputs in zip(branches, decoded.queries[layers], strict=True)]
+        boxes = to_box_codes(decoded.raw_boxes[layers], decoded.references[layers], self.point_range, None)
+        return queries.add_first_guess(Predictions(torch.stack(logits), boxes), SHAPE_CODES)
+
+    def attention_weights(
+        self, decoded: Decoded, predictions: Predictions, bev: BirdsEyeView, cameras: Cameras, aqr: AqrOptions
+    ) -> QueryWeights:
+        """Return the cameras' shares in the last layer's attention as query weights, drawn at the predicted boxes."""
+        return query_weights(
+            camera_shares(decoded.samples, bev.visibility, self.grid),
+            predictions.boxes[-1][..., (0, 1, 4)],
+            self.point_range,
+            cameras.lidar_to_image,
+            cameras.image_size,
+            cameras.shapes[0],
+            aqr,
+        )

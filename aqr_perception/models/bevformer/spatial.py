@@ -1,4 +1,4 @@
-"""Spatial cross-attention: every BEV cell looks into the cameras that see it (BEVFormer, 3.3)."""
+"""Spatial cross-attention of BEV cells to the cameras that see them (BEVFormer, 3.3)."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from aqr_perception.models.bevformer.deformable_attention import Sampling, Shape
 _NEAREST = 1e-5
 """Depth in metres below which a point counts as behind the camera."""
 _MARGIN = 0.5
-"""Metres from the point range's floor and ceiling to the pillars' lowest and highest point."""
+"""Distance in metres of the pillars' lowest and highest point from the point range's floor and ceiling."""
 
 
 def pillars(point_range: tuple[float, ...], grid: tuple[int, int], heights: int) -> Tensor:
@@ -19,7 +19,7 @@ def pillars(point_range: tuple[float, ...], grid: tuple[int, int], heights: int)
     Args:
         point_range: x, y, z minimum and maximum in metres.
         grid: rows (y) and columns (x).
-        heights: evenly spaced points, lowest first.
+        heights: number of evenly spaced points, lowest first.
     """
     x_min, y_min, z_min, x_max, y_max, z_max = point_range
     rows, columns = grid
@@ -30,13 +30,13 @@ def pillars(point_range: tuple[float, ...], grid: tuple[int, int], heights: int)
     return torch.stack((x, y, z), dim=-1).flatten(0, 1)
 
 
-class Sight(NamedTuple):
-    """Which cells which cameras see.
+class Visibility(NamedTuple):
+    """Projection of the pillars into the cameras.
 
     Attributes:
         places: (B, V, N, heights, 2), the pillars' points in every image, x and y in 0..1.
         visible: (B, V, N) bool, whether any point of the pillar lies in the image.
-        cells: for each sample and each of its cameras, the indices of the cells that it sees.
+        cells: for each sample and camera, the indices of the cells that the camera sees.
     """
 
     places: Tensor
@@ -45,11 +45,11 @@ class Sight(NamedTuple):
 
     @property
     def shares(self) -> Tensor:
-        """(B, V, N): how much of what a cell learns comes from each camera; all 0 for a cell that no camera sees."""
+        """(B, V, N), each camera's share in the evidence of a cell; all 0 for a cell that no camera sees."""
         return self.visible.float() / self.visible.sum(1, keepdim=True).clamp(min=1)
 
 
-def look(points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Sight:
+def project_pillars(points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Visibility:
     """Project the pillars into the cameras.
 
     Args:
@@ -67,11 +67,11 @@ def look(points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) ->
     inside = (depth > _NEAREST) & ((places > 0) & (places < 1)).all(-1)
     visible = inside.any(-1)
     cells = tuple(tuple(view.nonzero()[:, 0] for view in sample) for sample in visible)
-    return Sight(places, visible, cells)
+    return Visibility(places, visible, cells)
 
 
 class SpatialCrossAttention(nn.Module):
-    """Deformable attention of each camera's map for the cells that it sees, averaged over the cells' cameras."""
+    """Deformable attention to each camera's maps for the cells that it sees, averaged over the cells' cameras."""
 
     def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
@@ -80,26 +80,28 @@ class SpatialCrossAttention(nn.Module):
         nn.init.xavier_uniform_(self.output_proj.weight)
         nn.init.zeros_(self.output_proj.bias)
 
-    def forward(self, queries: Tensor, features: Tensor, shapes: Shapes, sight: Sight) -> Tensor:
-        """Return the queries (B, N, C) with what they found; a cell that no camera sees finds nothing.
+    def forward(self, queries: Tensor, features: Tensor, shapes: Shapes, visibility: Visibility) -> Tensor:
+        """Return the queries (B, N, C) plus the attended image features, which are 0 for cells that no camera sees.
 
         Args:
-            queries: (B, N, C), one a cell; they carry no position here, as published.
+            queries: (B, N, C), one per cell; as published, without position.
             features: (B, V, cells of all levels, C).
             shapes: of the levels.
-            sight: see `look`. Each sample has its own; the authors use the first one's for the whole batch.
+            visibility: of each sample; the authors use the first sample's for the whole batch.
         """
         attention = self.deformable_attention
-        offsets, weights = (choice[:, :, :, 0] for choice in attention.points(queries, shapes))
+        offsets, weights = (part[:, :, :, 0] for part in attention.points(queries, shapes))
         values = attention.values(features)
-        heights = sight.places.shape[3]
-        found = torch.zeros_like(queries, dtype=torch.float32)
-        for sample, cameras in enumerate(sight.cells):
+        heights = visibility.places.shape[3]
+        total = torch.zeros_like(queries, dtype=torch.float32)
+        for sample, cameras in enumerate(visibility.cells):
             for view, cells in enumerate(cameras):
                 # Point p of a head starts from height p mod heights.
-                around = offsets[sample, cells].unflatten(3, (-1, heights))
-                places = (around + sight.places[sample, view, cells][:, None, None, None]).flatten(3, 4)
-                seen = attend(values[sample, view][None], shapes, places[None], weights[sample, cells][None])
-                found[sample].index_add_(0, cells, seen[0])
-        cameras_each = sight.visible.sum(1).clamp(min=1)
-        return queries + self.output_proj(found / cameras_each[..., None])
+                chosen = offsets[sample, cells]
+                by_height = chosen.reshape(*chosen.shape[:3], -1, heights, 2)
+                places = (by_height + visibility.places[sample, view, cells][:, None, None, None]).flatten(3, 4)
+                attended = attend(values[sample, view][None], shapes, places[None], weights[sample, cells][None])
+                total[sample].index_add_(0, cells, attended[0])
+        cameras_per_cell = visibility.visible.sum(1).clamp(min=1)
+        output: Tensor = queries + self.output_proj(total / cameras_per_cell[..., None])
+        return output

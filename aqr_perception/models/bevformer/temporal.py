@@ -1,4 +1,4 @@
-"""Temporal self-attention: every BEV cell looks at the history's cells and at the present ones (BEVFormer, 3.4)."""
+"""Temporal self-attention of BEV cells to the history's and to the current cells (BEVFormer, 3.4)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ _POINTS = 4
 
 
 class TemporalSelfAttention(Sampling):
-    """Deformable attention over two BEVs, past and present, whose results are averaged."""
+    """Mean of deformable attention to the past and to the present bird's-eye view."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, levels=1, points=_POINTS, context=2 * channels, maps=2)
@@ -26,19 +26,21 @@ class TemporalSelfAttention(Sampling):
         references: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Return the queries (B, N, C) with what they found.
+        """Return the queries (B, N, C) plus the attended cells.
 
         Args:
-            queries: (B, N, C), one a cell, row by row.
+            queries: (B, N, C), one per cell, row by row.
             position: (N, C) embedding of the cells.
-            past, present: (B, N, C), what is looked at; without history both are the queries.
-            references: (B, 2, N, 2), where each cell lies in past and present, x and y in 0..1 of the grid.
+            past, present: (B, N, C) cells that are attended to; without history both are the queries.
+            references: (B, 2, N, 2), each cell's place in past and present, x and y in 0..1 of the grid.
             grid: rows and columns.
         """
-        # The authors take the past of every second sample only, where a batch has several.
+        # The authors' code uses the past of every second sample only, in batches of several.
         context = torch.cat((past, queries + position), dim=-1)
         offsets, weights = self.points(context, [grid])
         values = self.values(torch.stack((past, present), dim=1))
         places = references[:, :, :, None, None, None] + offsets.movedim(3, 1)
-        seen = attend(values.flatten(0, 1), [grid], places.flatten(0, 1), weights.movedim(3, 1).flatten(0, 1))
-        return queries + self.output_proj(seen.unflatten(0, (-1, 2)).mean(dim=1))
+        weights = weights.movedim(3, 1).flatten(0, 1)
+        attended = attend(values.flatten(0, 1), [grid], places.flatten(0, 1), weights)
+        output: Tensor = queries + self.output_proj(attended.view(-1, 2, *attended.shape[1:]).mean(dim=1))
+        return output

@@ -1,1 +1,1 @@
-"""CMT with AQR."""
+"""CMT (arXiv:2301.01283) with adaptive query routing (AQR)."""

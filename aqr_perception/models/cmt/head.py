@@ -1,26 +1,51 @@
-"""From feature maps to predictions: tokens, query weights, decoder and prediction heads (CMT with AQR).
+"""Parts of CMT under the published key `pts_bbox_head`: tokens, queries, decoder and prediction heads.
 
 Attribute names follow the published checkpoints' keys.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.aqr import modulation, rendering, window_bias
+from aqr_perception.models.aqr import modulation, rendering
 from aqr_perception.models.aqr.projection import QueryCells, project
-from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.boxes.task_heads import TaskHeads
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, QueryWeights
+from aqr_perception.models.model_io import Features, Predictions, Queries, QueryWeights
 from aqr_perception.models.ops.convolution import convolve
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.models.transformer.position_embedding import BevEmbedding, FrustumEmbedding
 from aqr_perception.options import AqrOptions
 
-_ADDED_CODES = (3, 4, 5, 6, 7, 8, 9)
-"""Of the codes' numbers, those that the heads do not start from the reference themselves."""
+_FIRST_GUESS_CODES = (3, 4, 5, 6, 7, 8, 9)
+"""Entries of the box codes that the heads do not already predict relative to the reference point."""
+
+
+class Tokens(NamedTuple):
+    """Evidence tokens of one batch.
+
+    Attributes:
+        features: (B, K, C).
+        positions: (B, K, C), the tokens' position embeddings.
+        layout: where each token belongs.
+    """
+
+    features: Tensor
+    positions: Tensor
+    layout: TokenLayout
+
+    @property
+    def memory(self) -> Memory:
+        """What the decoder attends to: keys with position, values without."""
+        return Memory(self.features + self.positions, self.features, self.layout)
+
+    def modulated(self, weights: QueryWeights, strength: float) -> "Tokens":
+        """Return the tokens with features scaled by the weight maps."""
+        maps = torch.cat((weights.bev_map.flatten(1), weights.camera_maps.flatten(1)), dim=1)
+        return self._replace(features=modulation.modulate(self.features, maps, strength))
 
 
 class _SharedConvolution(nn.Module):
@@ -35,11 +60,11 @@ class _SharedConvolution(nn.Module):
         return convolve(features, self.conv, self.bn, relu=True)
 
 
-class QueryHead(nn.Module):
-    """Learned queries, tokens with their position embeddings, and predictions; subclasses say how evidence is gathered.
+class CmtHead(nn.Module):
+    """Everything between feature maps and predictions; the model's `decode` calls the parts in order.
 
     Attributes:
-        reference_points: (Q, 3) in 0..1 of the point range, the queries' own.
+        reference_points: (Q, 3) in 0..1 of the point range, the learned queries.
     """
 
     transformer: Transformer
@@ -69,116 +94,88 @@ class QueryHead(nn.Module):
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
 
-    def _predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
-        """Return predictions for the decoder's outputs (L, B, Q, C).
+    def learned_queries(self, batch_size: int) -> Queries:
+        """Return the learned queries of a batch."""
+        return Queries(self.reference_points.weight.expand(batch_size, -1, -1), 0, None)
 
-        Denoising queries by themselves: the LiDAR-only model's heads look at neighbouring queries.
+    def tokens(self, features: Features) -> Tokens:
+        """Return the LiDAR's BEV cells and the cameras' image cells as tokens."""
+        parts, positions = [], []
+        grid, views, cells = (0, 0), 0, (0, 0)
+        if features.bev is not None:
+            bev: Tensor = self.shared_conv(features.bev)
+            grid = (bev.shape[2], bev.shape[3])
+            parts.append(bev.flatten(2).transpose(1, 2))
+            positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
+        if features.image is not None:
+            image = features.image
+            views, cells = image.shape[1], (image.shape[3], image.shape[4])
+            parts.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
+            position = self.rv_embedding.image_grid(features.lidar_to_image, *cells, features.image_size)
+            positions.append(position.flatten(1, 2))
+        if not parts:
+            empty = self.reference_points.weight.new_zeros(features.batch_size, 0, self.channels)
+            return Tokens(empty, empty, TokenLayout())
+        return Tokens(torch.cat(parts, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells))
+
+    def points(self, queries: Queries) -> Tensor:
+        """Return the queries' reference points (B, Q, 3) in metres, model frame."""
+        return queries.reference_points * self._extent + self._lower
+
+    def cells(self, queries: Queries, features: Features, layout: TokenLayout) -> QueryCells:
+        """Return the cells of the BEV and the images in which the queries' reference points lie."""
+        return project(self.points(queries), self.point_range, features.lidar_to_image, features.image_size, layout)
+
+    def query_positions(self, queries: Queries, features: Features) -> Tensor:
+        """Return the (B, Q, C) position embeddings of the queries."""
+        position: Tensor = self.bev_embedding(queries.reference_points)
+        if hasattr(self, "rv_embedding"):
+            points = self.points(queries)
+            position = position + self.rv_embedding.queries(points, features.lidar_to_image, features.image_size)
+        return position
+
+    def predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
+        """Return predictions from the decoder's outputs (L, B, Q, C) and the queries' first guess.
+
+        Denoising queries are predicted separately: the LiDAR-only model's heads mix neighbouring queries.
         """
-        return queries.added_to(self._predict_anew(decoded, queries, layers), _ADDED_CODES)
-
-    def _predict_anew(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
         count, references = queries.denoising, queries.reference_points
         if queries.codes is not None:
-            # What the heads say of the log length starts from their reference's third number; see `TaskHeads`.
+            # The heads predict the log length relative to the reference's third entry; see `TaskHeads`.
             lengths = (queries.codes[..., 2:3] - self._lower[2]) / self._extent[2]
             references = torch.cat((references[..., :2], lengths), dim=-1)
-        matching = self.task_heads(decoded[:, :, count:], references[:, count:], layers=layers)
-        if count == 0:
-            return Predictions(*matching)
-        denoising = self.task_heads(decoded[:, :, :count], references[:, :count], layers=layers)
-        return Predictions(*(torch.cat(pair, dim=2) for pair in zip(denoising, matching, strict=True)))
-
-    def _tokens(
-        self, bev: Tensor | None, image: Tensor | None, lidar_to_image: Tensor, image_size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, TokenLayout]:
-        """Return features (B, K, C), position embeddings (B or 1, K, C) and the layout of all tokens."""
-        features, positions = [], []
-        grid, views, cells = (0, 0), 0, (0, 0)
-        if bev is not None:
-            bev = self.shared_conv(bev)
-            grid = (bev.shape[2], bev.shape[3])
-            features.append(bev.flatten(2).transpose(1, 2))
-            positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
-        if image is not None:
-            views, cells = image.shape[1], (image.shape[3], image.shape[4])
-            features.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
-            positions.append(self.rv_embedding.image_grid(lidar_to_image, *cells, image_size).flatten(1, 2))
-        if not features:
-            empty = self.reference_points.weight.new_zeros(lidar_to_image.shape[0], 0, self.channels)
-            return empty, empty, TokenLayout()
-        return torch.cat(features, dim=1), torch.cat(positions, dim=1), TokenLayout(grid, views, cells)
-
-    @staticmethod
-    def _render(
-        modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, aqr: AqrOptions, skip: int
-    ) -> QueryWeights:
-        shown = QueryCells(*(cell[:, skip:] for cell in cells))
-        bev = rendering.render_bev(modality[:, skip:, 0], shown, layout, aqr)
-        return QueryWeights(modality, cameras, bev, rendering.render_cameras(cameras[:, skip:], shown, layout, aqr))
+        predictions = Predictions(*self.task_heads(decoded[:, :, count:], references[:, count:], layers=layers))
+        if count > 0:
+            denoising = self.task_heads(decoded[:, :, :count], references[:, :count], layers=layers)
+            pairs = zip(denoising, predictions, strict=True)
+            predictions = Predictions(*(torch.cat(pair, dim=2) for pair in pairs))
+        return queries.add_first_guess(predictions, _FIRST_GUESS_CODES)
 
 
-class FusionHead(QueryHead):
-    """Queries gather evidence from LiDAR and camera tokens; see `forward`."""
+def render_weights(
+    modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, queries: Queries, aqr: AqrOptions
+) -> QueryWeights:
+    """Return query weights with their maps, which leave denoising queries out.
 
-    def forward(
-        self,
-        bev: Tensor | None,
-        image: Tensor | None,
-        lidar_to_image: Tensor,
-        image_size: tuple[int, int],
-        router: Router | None,
-        aqr: AqrOptions,
-        *,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-    ) -> HeadOutput:
-        """Detect objects in one batch of feature maps.
+    Denoising queries start at the true objects: in the shared maps they would reveal the answer.
 
-        Args:
-            bev: (B, C, H, W) of the LiDAR; None without it.
-            image: (B, V, C, h, w) of the cameras; None without them.
-            lidar_to_image: (B, V, 4, 4), model frame -> pixels.
-            image_size: height and width of the images in pixels.
-            router: gives the query weights; None where there is none, or where nobody needs them.
-            aqr: how the weights are used.
-            attention_weights: whether to also return weights from the attention mass.
-            queries: instead of the learned queries alone.
-            layers: the decoder layers whose predictions are computed.
-        """
-        batch = lidar_to_image.shape[0]
-        if queries is None:
-            queries = Queries(self.reference_points.weight.expand(batch, -1, -1), 0, None)
-        points = queries.reference_points * self._extent + self._lower
-        features, positions, layout = self._tokens(bev, image, lidar_to_image, image_size)
-        query_positions = self._query_positions(queries.reference_points, points, lidar_to_image, image_size)
-        cells = project(points, self.point_range, lidar_to_image, image_size, layout)
+    Args:
+        modality, cameras: (B, Q, 2) and (B, Q, V) in 0..1.
+        cells: of the queries.
+        layout: of the tokens.
+        aqr: how the maps are drawn.
+    """
+    first = queries.denoising
+    drawn = QueryCells(*(cell[:, first:] for cell in cells))
+    bev_map = rendering.render_bev(modality[:, first:, 0], drawn, layout, aqr)
+    return QueryWeights(modality, cameras, bev_map, rendering.render_cameras(cameras[:, first:], drawn, layout, aqr))
 
-        routed, bias = None, None
-        if router is not None:
-            weights = router(query_positions, features + positions, features, cells, layout, aqr)
-            # Denoising queries start at the true objects: in the shared maps they would give the answer away.
-            routed = self._render(weights.modality, weights.cameras, cells, layout, aqr, skip=queries.denoising)
-            if aqr.modulates:
-                maps = torch.cat((routed.bev_map.flatten(1), routed.camera_maps.flatten(1)), dim=1)
-                features = modulation.modulate(features, maps, aqr.strength)
-            if aqr.biases:
-                bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
 
-        memory = Memory(features + positions, features, layout)
-        decoded = self.transformer.decoder(
-            query_positions, memory, bias, queries.mask, attention_weights, content=queries.content
-        )
-        attended = None
-        if decoded.mass is not None:
-            modality = torch.stack((decoded.mass[..., 0], decoded.mass[..., 1:].sum(-1)), dim=-1)
-            attended = self._render(modality, decoded.mass[..., 1:], cells, layout, aqr, skip=queries.denoising)
-        return HeadOutput(self._predict(decoded.queries, queries, layers), routed, attended)
-
-    def _query_positions(
-        self, reference_points: Tensor, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
-    ) -> Tensor:
-        position = self.bev_embedding(reference_points)
-        if hasattr(self, "rv_embedding"):
-            position = position + self.rv_embedding.queries(points, lidar_to_image, image_size)
-        return position
+def render_attention(
+    mass: Tensor | None, cells: QueryCells, layout: TokenLayout, queries: Queries, aqr: AqrOptions
+) -> QueryWeights | None:
+    """Return the decoder's attention mass (B, Q, 1 + V) as query weights; None without it."""
+    if mass is None:
+        return None
+    lidar, cameras = mass[..., 0], mass[..., 1:]
+    return render_weights(torch.stack((lidar, cameras.sum(-1)), dim=-1), cameras, cells, layout, queries, aqr)

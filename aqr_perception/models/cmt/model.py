@@ -3,45 +3,73 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from functools import partial
-
-from torch import Tensor
-
+from aqr_perception.models.aqr import window_bias
 from aqr_perception.models.aqr.router import Router
-from aqr_perception.models.cmt.head import FusionHead
+from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.detection_model import DecodeOptions, Features
-from aqr_perception.models.fusion_model import FusionModel
-from aqr_perception.models.head_output import HeadOutput
-from aqr_perception.models.proposals.queries import proposal_head
+from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
+from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
+from aqr_perception.models.proposals.queries import place_proposals, proposal_head
 
 
 class CMT(FusionModel):
     """The fusion detector; a preset without an image or a point branch makes it a LiDAR-only or camera-only one.
 
-    Attributes:
-        router_trained: whether the router may be used; false for presets of published models, and for any model into
-            which a checkpoint without a router was loaded.
+    `router_trained` is false for presets of published models, which have no router.
     """
-
-    pts_bbox_head: FusionHead
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         self.router_trained = preset.aqr.mode != "off"
-        self.pts_bbox_head = FusionHead(preset)
+        self.pts_bbox_head = CmtHead(preset)
         self.aqr = Router(preset.decoder.channels)
         self.proposals = proposal_head(preset)
 
-    def _decode(self, features: Features, lidar_to_image: Tensor | None, asked: DecodeOptions) -> HeadOutput:
-        """Return predictions and query weights; AQR is off without a trained router."""
-        aqr = asked.aqr.resolved(self.preset.aqr)
-        router = self.aqr if self.router_trained and (asked.route or aqr.modulates or aqr.biases) else None
-        head = partial(
-            self.pts_bbox_head,
-            router=router,
-            aqr=aqr,
-            attention_weights=asked.attention_weights,
-            layers=asked.layers,
-        )
-        return self._by_lidar(features, lidar_to_image, asked.queries, head)
+    def decode(
+        self,
+        features: Features,
+        options: DecodeOptions,
+        queries: Queries | None = None,
+        history: History | None = None,
+    ) -> ModelOutput:
+        """Return predictions and query weights of one batch; without a trained router AQR is off."""
+        head, aqr = self.pts_bbox_head, options.aqr.resolved(self.preset.aqr)
+        needs_router = self.router_trained and (options.router_weights or aqr.modulates or aqr.biases)
+
+        # Queries start at proposals or learned reference points.
+        proposals = self.propose(features)
+        queries = queries or head.learned_queries(features.batch_size)
+        queries = place_proposals(queries, self.proposals, proposals, features)
+
+        groups, outputs = lidar_groups(features), []
+        for samples in groups:
+            group, group_queries = features.select(samples), queries.select(samples)
+            # Tokens, and the queries' places among them.
+            tokens = head.tokens(group)
+            layout = tokens.layout
+            cells = head.cells(group_queries, group, layout)
+            positions = head.query_positions(group_queries, group)
+
+            # Adaptive query routing.
+            routed, bias = None, None
+            if needs_router:
+                weights = self.aqr(positions, tokens.memory.keys, tokens.features, cells, layout, aqr)
+                routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
+                if aqr.modulates:
+                    tokens = tokens.modulated(routed, aqr.strength)
+                if aqr.biases:
+                    bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
+
+            # Decoding and prediction.
+            decoded = head.transformer.decoder(
+                positions,
+                tokens.memory,
+                bias,
+                group_queries.mask,
+                options.attention_weights,
+                content=group_queries.content,
+            )
+            predictions = head.predict(decoded.queries, group_queries, options.layers)
+            attention = render_attention(decoded.mass, cells, layout, group_queries, aqr)
+            outputs.append(ModelOutput(predictions, routed, attention))
+        return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)

@@ -1,1 +1,1 @@
-"""Presets: the typed configuration of every model."""
+"""Presets: the typed configuration of the models."""

@@ -1,4 +1,4 @@
-"""Values out of YAML -> typed dataclasses, strictly: no unknown entry, no missing one, none of the wrong type."""
+"""Strict conversion of YAML values to typed dataclasses: no unknown, missing or wrongly typed entries."""
 
 import dataclasses
 import types
@@ -9,17 +9,19 @@ from aqr_perception.options import OptionError
 
 
 class WrongValueError(ValueError):
-    """A value is not of the type needed; the message names its place, what was found and what is needed."""
+    """A value has the wrong type; the message names its place, the value found and the type needed."""
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
     """Return ``value`` as ``kind``: a dataclass, tuple, literal, optional or scalar type.
 
+    Dataclass fields with ``metadata={"from_file": False}`` are not read and keep their defaults.
+
     Args:
-        where: the file, and the entries that lead to the value; messages of errors begin with it.
+        where: the file and the entries that lead to the value; error messages start with it.
 
     Raises:
-        WrongValueError: the value does not fit the type, or a dataclass refuses it.
+        WrongValueError: the value has the wrong type, or the dataclass rejects it.
     """
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, where)
@@ -46,7 +48,7 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise WrongValueError(f"{where}: found {value!r}, needed a mapping")
     kinds = typing.get_type_hints(kind)
-    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    entries = {entry.name: entry for entry in dataclasses.fields(kind) if entry.metadata.get("from_file", True)}
     required = {
         name
         for name, entry in entries.items()

@@ -55,7 +55,7 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
         found = convert_vit_weights(name, found, network.state_dict())
     else:
         found = {key: tensor for key, tensor in found.items() if not key.startswith(_CLASSIFIER)}
-    model_uses_rgb = model.preset.architecture == "bevformer" and model.preset.bevformer.rgb
+    model_uses_rgb = getattr(model.preset.options, "rgb", False)
     if not model_uses_rgb:
         first = _first_kernel(network)
         found = {key: tensor.flip(1) if key == first else tensor for key, tensor in found.items()}

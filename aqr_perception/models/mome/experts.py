@@ -1,4 +1,4 @@
-"""MoME's transformer: a router sends each query to one of three experts, which share one decoder (arXiv:2503.19776).
+"""MoME's transformer: a router, and three experts that share one decoder (arXiv:2503.19776).
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -16,7 +16,7 @@ from aqr_perception.models.transformer.decoder import Decoded, Memory, Transform
 
 
 class Expert(IntEnum):
-    """Whose tokens a query looks at, in the order of the router's logits."""
+    """The sensors that a query attends to, in the order of the router's logits."""
 
     FUSED = 0
     LIDAR = 1
@@ -24,7 +24,7 @@ class Expert(IntEnum):
 
 
 class MixtureOfExperts(Transformer):
-    """Router, decoder, and what tells the decoder's three uses apart."""
+    """Router, shared decoder and the embeddings that distinguish the experts."""
 
     def __init__(self, decoder: TransformerDecoder, channels: int, feedforward: int) -> None:
         super().__init__(decoder)
@@ -39,17 +39,17 @@ class MixtureOfExperts(Transformer):
         )
 
     def probabilities(self, position: Tensor, memory: Memory, windows: Windows) -> Tensor:
-        """Return (B, Q, 3) float32: how much each query is for each `Expert`.
+        """Return (B, Q, 3) float32, each query's probability of each `Expert`.
 
-        A missing sensor removes its experts: the others share what would be theirs. Without any sensor all are zero.
+        A missing sensor removes its experts, and the others share their probability. Without any sensor all are zero.
 
         Args:
-            position: (B, Q, C), of the queries of the fused expert.
+            position: (B, Q, C), the position embedding of the fused expert's queries.
             memory: all tokens.
             windows: of the queries.
         """
         lidar, cameras = memory.layout.bev_tokens > 0, memory.layout.views > 0
-        logits = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
+        logits: Tensor = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
         if not (lidar or cameras):
             return torch.zeros_like(logits)
         missing = torch.tensor([not (lidar and cameras), not lidar, not cameras], device=logits.device)
@@ -64,7 +64,7 @@ class MixtureOfExperts(Transformer):
         mask: Tensor | None = None,
         return_mass: bool = False,
     ) -> Decoded:
-        """Return every query as its expert decodes it; queries of different experts do not see each other.
+        """Return the queries after their experts; queries of different experts do not attend to each other.
 
         Args:
             choice: (B, Q) int64, each query's `Expert`.
@@ -91,38 +91,58 @@ class MixtureOfExperts(Transformer):
                     return_mass=return_mass,
                 )
                 parts.append(_with_all_cameras(part, memory.layout.views))
-            place = order.argsort()
+            original = order.argsort()
             mass = torch.cat([part.mass for part in parts if part.mass is not None], dim=1) if return_mass else None
-            queries = torch.cat([part.queries for part in parts], dim=2)[:, :, place]
-            samples.append(Decoded(queries, None if mass is None else mass[:, place]))
+            queries = torch.cat([part.queries for part in parts], dim=2)[:, :, original]
+            samples.append(Decoded(queries, None if mass is None else mass[:, original]))
         masses = [sample.mass for sample in samples if sample.mass is not None]
         return Decoded(torch.cat([sample.queries for sample in samples], dim=1), torch.cat(masses) if masses else None)
 
     def _memories(self, memory: Memory, lidar_to_image: Tensor) -> tuple[Memory, Memory, Memory]:
-        """Return what the queries of each expert look at."""
+        """Return the tokens that each expert's queries attend to."""
         keys, values, layout = memory
         bev = layout.bev_tokens
-        views = values[:, bev:].unflatten(1, (layout.views, layout.tokens_per_view)) if layout.views else None
-        if views is not None:
-            seen = (views * self._camera_factors(lidar_to_image)[:, :, None].to(views.dtype)).flatten(1, 2)
+        views = None
+        if layout.views:
+            views = values[:, bev:].view(len(values), layout.views, layout.tokens_per_view, -1)
+        if views is None:
+            camera_values = values[:, bev:]
         else:
-            seen = values[:, bev:]
+            camera_values = (views * self._camera_factors(lidar_to_image)[:, :, None].to(views.dtype)).flatten(1, 2)
         return (
             memory,
             Memory(keys[:, :bev], values[:, :bev], TokenLayout(bev=layout.bev)),
-            Memory(keys[:, bev:], seen, TokenLayout(views=layout.views, image=layout.image)),
+            Memory(keys[:, bev:], camera_values, TokenLayout(views=layout.views, image=layout.image)),
         )
 
     def _camera_factors(self, lidar_to_image: Tensor) -> Tensor:
-        """Return (B, V, C): by what the camera expert multiplies each camera's values."""
+        """Return (B, V, C), the camera expert's factor for each camera's values."""
         with torch.autocast(lidar_to_image.device.type, enabled=False):
             # float64: the inverse of a projection whose entries span four orders of magnitude.
             inverse = torch.linalg.inv(lidar_to_image.double()).float()
-            return self.cam_embed(inverse.flatten(2).transpose(1, 2)).transpose(1, 2)
+            factors: Tensor = self.cam_embed(inverse.flatten(2).transpose(1, 2))
+            return factors.transpose(1, 2)
+
+
+def expert_weights(probabilities: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Return query weights by modality (B, Q, 2) and by camera (B, Q, V).
+
+    The LiDAR's weight is P(fused) + P(LiDAR), the cameras' is P(fused) + P(camera), and so is that of each camera that
+    sees the query.
+
+    Args:
+        probabilities: (B, Q, 3), from `MixtureOfExperts.probabilities`.
+        visible: (B, Q, V) bool, which cameras see the query.
+    """
+    lidar = probabilities[..., Expert.FUSED] + probabilities[..., Expert.LIDAR]
+    camera = probabilities[..., Expert.FUSED] + probabilities[..., Expert.CAMERA]
+    # Rounding may make the sum of two probabilities slightly more than 1.
+    modality = torch.stack((lidar, camera), dim=-1).clamp(max=1.0)
+    return modality, torch.where(visible, modality[..., 1:], 0.0)
 
 
 def _with_all_cameras(decoded: Decoded, views: int) -> Decoded:
-    """Return the LiDAR expert's attention mass with zeros for the cameras; the others' has them."""
+    """Return an expert's output with attention mass for all cameras: zeros where the expert sees none."""
     if decoded.mass is None:
         return decoded
     return decoded._replace(mass=F.pad(decoded.mass, (0, 1 + views - decoded.mass.shape[-1])))

@@ -1,4 +1,4 @@
-"""The layer with which MoME's router looks at the windows of the queries.
+"""Attention layer of MoME's router over the windows around the queries.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -14,11 +14,11 @@ from aqr_perception.models.transformer.attention import MultiHeadAttention
 
 _HEADS = 4
 _BLOCK = 32
-"""Windows gathered at a time: their tokens fit the processor's cache."""
+"""Number of windows gathered at a time: their tokens fit the processor's cache."""
 
 
 class WindowEncoder(nn.Module):
-    """One post-norm layer of cross-attention and feed-forward, and a last norm."""
+    """One post-norm layer of cross-attention and feed-forward, and a final norm."""
 
     def __init__(self, channels: int, feedforward: int) -> None:
         super().__init__()
@@ -26,14 +26,15 @@ class WindowEncoder(nn.Module):
         self.post_norm = nn.LayerNorm(channels)
 
     def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
-        """Return (B, Q, C) of what queries at (B, Q, C) position embeddings see in their windows.
+        """Return (B, Q, C) window features of the queries.
 
         Args:
-            position: the queries have no content yet.
+            position: (B, Q, C) position embeddings; the queries have no content yet.
             keys, values: (B, K, C) tokens, with and without position.
             windows: of the queries.
         """
-        return self.post_norm(self.layers[0](position, keys, values, windows))
+        encoded: Tensor = self.post_norm(self.layers[0](position, keys, values, windows))
+        return encoded
 
 
 class _Layer(nn.Module):
@@ -48,40 +49,44 @@ class _Layer(nn.Module):
     def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
         attention = cast(MultiHeadAttention, cast(nn.ModuleDict, self.attentions[0])["attn"])
         state = self.norms[0](_attend(attention, position, keys, values, windows))
-        return self.norms[1](state + cast(nn.ModuleDict, self.ffns[0])["layers"](state))
+        encoded: Tensor = self.norms[1](state + cast(nn.ModuleDict, self.ffns[0])["layers"](state))
+        return encoded
 
 
 def _attend(attention: MultiHeadAttention, query: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
-    """Return the attention's output (B, Q, C) for queries that see the tokens of their windows alone.
+    """Return the attention's output (B, Q, C) for queries that see only the tokens of their windows.
 
-    q . (K k) = (K^T q) . k, and a weighted sum of projections is the projection of the weighted sum: so queries and
-    sums are projected, a few hundred, and not tens of thousands of tokens. The keys' bias adds the same to all scores
-    of a query, which softmax does not notice.
+    q . (K k) = (K^T q) . k, and a weighted sum of projections is the projection of the weighted sum: so this projects
+    a few hundred queries and sums instead of tens of thousands of tokens. The keys' bias adds the same to all scores of
+    a query, which the softmax cancels.
     """
+    heads = attention.heads
     to_query, to_key, to_value = (
-        weight.unflatten(0, (attention.heads, -1)) for weight in attention.in_proj_weight.chunk(3)
+        weight.view(heads, -1, weight.shape[-1]) for weight in attention.in_proj_weight.chunk(3)
     )
-    query_bias, _, value_bias = (bias.unflatten(0, (attention.heads, -1)) for bias in attention.in_proj_bias.chunk(3))
-    asked = torch.einsum("bqc,hdc->bqhd", query, to_query) + query_bias
-    asked = torch.einsum("bqhd,hdc->bqhc", asked * asked.shape[-1] ** -0.5, to_key).flatten(0, 1)
+    query_bias, _, value_bias = (bias.view(heads, -1) for bias in attention.in_proj_bias.chunk(3))
+    projected = torch.einsum("bqc,hdc->bqhd", query, to_query) + query_bias
+    projected = torch.einsum("bqhd,hdc->bqhc", projected * projected.shape[-1] ** -0.5, to_key).flatten(0, 1)
 
     offset = torch.arange(len(keys), device=keys.device)[:, None, None] * keys.shape[1]
     tokens, inside = (windows.tokens + offset).flatten(0, 1), windows.inside.flatten(0, 1)
     by_token, content = keys.flatten(0, 1), values.flatten(0, 1)
-    seen = []
-    for block in zip(asked.split(_BLOCK), tokens.split(_BLOCK), inside.split(_BLOCK), strict=True):
-        if torch.is_grad_enabled():  # the gathered tokens are fetched again in the backward pass, not kept
-            seen.append(checkpoint(_attend_block, *block, by_token, content, use_reentrant=False))
+    sums: list[Tensor] = []
+    blocks = zip(torch.split(projected, _BLOCK), torch.split(tokens, _BLOCK), torch.split(inside, _BLOCK), strict=True)
+    for block in blocks:
+        if torch.is_grad_enabled():  # gathers the tokens again in the backward pass instead of keeping them
+            sums.append(checkpoint(_attend_block, *block, by_token, content, use_reentrant=False))
         else:
-            seen.append(_attend_block(*block, by_token, content))
-    output = torch.einsum("phc,hdc->phd", torch.cat(seen), to_value) + value_bias
-    return attention.out_proj(output.flatten(1)).unflatten(0, query.shape[:2])
+            sums.append(_attend_block(*block, by_token, content))
+    output = torch.einsum("phc,hdc->phd", torch.cat(sums), to_value) + value_bias
+    attended: Tensor = attention.out_proj(output.flatten(1))
+    return attended.view(*query.shape[:2], -1)
 
 
-def _attend_block(asked: Tensor, tokens: Tensor, inside: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_block(queries: Tensor, tokens: Tensor, inside: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return each head's weighted sum of tokens (P, heads, C) for P windows; zero for an empty one."""
-    scores = (asked @ keys[tokens].transpose(1, 2)).float()
-    # Not minus infinity: the softmax of an empty window would be NaN.
+    scores = (queries @ keys[tokens].transpose(1, 2)).float()
+    # The dtype's minimum instead of minus infinity: the softmax of an empty window would be NaN.
     scores = scores.masked_fill(~inside[:, None], torch.finfo(scores.dtype).min)
     shares = scores.softmax(-1) * inside[:, None]
     return shares.to(values.dtype) @ values[tokens]

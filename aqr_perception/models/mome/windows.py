@@ -1,6 +1,6 @@
-"""The tokens around a query that MoME's router looks at (arXiv:2503.19776, local attention mask).
+"""Windows of tokens around the queries that MoME's router attends to (arXiv:2503.19776, local attention mask).
 
-As the published weights were trained, so with their quirks; the project's own router (`models/aqr`) has none of them.
+They keep the quirks with which the published weights were trained; the project's own router (`models/aqr`) has none.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _NEAREST = 1e-5
 
 
 class Windows(NamedTuple):
-    """Each query's window of the BEV grid, then its window of one camera; each is there if its sensor is.
+    """Each query's window of the BEV grid, then its window of one camera, for the sensors that take part.
 
     Attributes:
         tokens: (B, Q, W) int64, of each sample's tokens; 0 outside the window's grid.
@@ -44,20 +44,21 @@ def router_windows(
         layout: of the tokens.
     """
     points = points.detach().float()
+    by_query = (*points.shape[:2], -1)
     tokens = [points.new_zeros(*points.shape[:2], 0, dtype=torch.int64)]
     inside = [points.new_zeros(*points.shape[:2], 0, dtype=torch.bool)]
     if layout.bev_tokens:
         near, exists = window_tokens(_bev_cells(points, point_range, layout.bev), layout.bev, _BEV_WINDOW)
-        tokens.append(near.unflatten(0, points.shape[:2]))
-        inside.append(exists.unflatten(0, points.shape[:2]))
+        tokens.append(near.view(by_query))
+        inside.append(exists.view(by_query))
     if layout.views:
         # In half precision a projection would be several cells off: it is a small difference of large products.
         with torch.autocast(points.device.type, enabled=False):
             view, cell = _image_cells(points, lidar_to_image.float(), image_size, layout.image)
         near, exists = window_tokens(cell, layout.image, _IMAGE_WINDOW)
         start = layout.bev_tokens + view * layout.tokens_per_view
-        tokens.append(start[..., None] + near.unflatten(0, points.shape[:2]))
-        inside.append(exists.unflatten(0, points.shape[:2]))
+        tokens.append(start[..., None] + near.view(by_query))
+        inside.append(exists.view(by_query))
     return Windows(torch.cat(tokens, dim=-1), torch.cat(inside, dim=-1))
 
 
@@ -66,7 +67,7 @@ def _bev_cells(points: Tensor, point_range: tuple[float, ...], grid: tuple[int, 
     rows, columns = grid
     column = torch.floor((points[..., 0] - point_range[0]) * (columns / (point_range[3] - point_range[0])))
     row = torch.floor((points[..., 1] - point_range[1]) * (rows / (point_range[4] - point_range[1])))
-    # Quirk: a point beside the grid comes back in at its other side, one row on.
+    # Quirk: a point outside the grid wraps around to the other side, one row further.
     token = (row * columns + column).long().flatten()
     return torch.stack((torch.div(token, columns, rounding_mode="floor"), token.remainder(columns)), dim=-1)
 
@@ -74,18 +75,18 @@ def _bev_cells(points: Tensor, point_range: tuple[float, ...], grid: tuple[int, 
 def _image_cells(
     points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the camera (B, Q) and its row and column (B * Q, 2) at which each of (B, Q, 3) points is looked up."""
+    """Return the camera (B, Q), and the row and column (B * Q, 2) in its image, of each of (B, Q, 3) points."""
     height, width = image_size
     homogeneous = torch.nn.functional.pad(points, (0, 1), value=1.0)
     projected = torch.einsum("bvij,bqj->bqvi", lidar_to_image, homogeneous)
-    # Quirk: the depth is held at 10 um, so that a point behind a camera and almost on its axis counts as seen.
+    # Quirk: depths below 10 um become 10 um, so a point behind a camera and almost on its axis counts as visible.
     pixel = projected[..., :2] / projected[..., 2:3].clamp(min=_NEAREST)
     u, v = pixel.unbind(-1)
-    seen = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    # Quirk: of the cameras that see a point, only the first in the order of the list counts.
-    view = seen.int().argmax(-1)
+    visible = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    # Quirk: of the cameras that see a point, only the first in the list counts.
+    view = visible.int().argmax(-1)
     pixel = pixel.gather(2, view[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
     # Quirk: the scale of the rows is applied to the columns, too.
     cell = torch.floor(pixel.flip(-1) * (grid[0] / height))
-    # Quirk: a point that no camera sees is looked up in the upper left corner of the first camera.
-    return view, torch.where(seen.any(-1)[..., None], cell, 0.0).long().flatten(0, 1)
+    # Quirk: a point that no camera sees gets the upper left corner of the first camera.
+    return view, torch.where(visible.any(-1)[..., None], cell, 0.0).long().flatten(0, 1)

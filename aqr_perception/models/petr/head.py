@@ -1,4 +1,4 @@
-"""From image features to predictions: tokens of one or two frames, decoder and prediction branches.
+"""Parts of PETR under the published key `pts_bbox_head`: tokens of one or two frames, decoder, prediction branches.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -12,17 +12,18 @@ from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
 from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.head_output import HeadOutput, Predictions, Queries, QueryWeights
-from aqr_perception.models.petr.memory import PastFrame
+from aqr_perception.models.model_io import Features, Predictions, Queries, QueryWeights
+from aqr_perception.models.petr.memory import CameraFrame
+from aqr_perception.models.petr.petr_options import PetrOptions
 from aqr_perception.models.petr.position import FeatureGuide, FrustumEncoder, QueryEncoder, RingEncoder, ring_places
-from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, located
+from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, to_box_codes
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.options import AqrOptions
 
 
 class PetrHead(nn.Module):
-    """Queries gather evidence from the cameras' image cells; see `forward`.
+    """Everything between feature maps and predictions; the model's `decode` calls the parts in order.
 
     Attributes:
         point_range: x, y, z minimum and maximum in metres that anchors and box centres span.
@@ -32,14 +33,14 @@ class PetrHead(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        config, petr = preset.decoder, preset.petr
+        config, petr = preset.decoder, preset.architecture_options(PetrOptions)
         channels, layers = config.channels, config.layers
         self.point_range = preset.point_range
-        self.frames = petr.frames
+        self.frame_count = petr.frames
         self.frame_gap = petr.frame_gap
         self.ring = len(petr.camera_azimuths)
         self.register_buffer("_azimuths", torch.tensor(petr.camera_azimuths).deg2rad(), persistent=False)
-        # In the published files, but read by their authors' training loss alone.
+        # Part of the published files, used only by the authors' training loss.
         self.register_buffer("code_weights", torch.ones(10))
         self.input_proj = nn.Conv2d(channels, channels, 1)
         self.cls_branches = class_branches(channels, len(CLASSES), layers, shared=petr.frames == 1)
@@ -57,109 +58,88 @@ class PetrHead(nn.Module):
             self.fpe = FeatureGuide(channels)
         self.transformer = Transformer(TransformerDecoder(channels, config.heads, config.feedforward, layers))
 
-    def capture(self, image: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> PastFrame:
-        """Return a frame's (B, V, C, h, w) features with what places them, 0 seconds back."""
-        return PastFrame(image, lidar_to_image, ring_places(lidar_to_image, image_size, self._azimuths), 0.0)
+    def learned_queries(self, batch_size: int) -> Queries:
+        """Return the learned queries of a batch."""
+        return Queries(self.reference_points.weight.expand(batch_size, -1, -1), 0, None)
 
-    def forward(
-        self,
-        current: PastFrame | None,
-        past: PastFrame | None,
-        batch: int,
-        image_size: tuple[int, int],
-        aqr: AqrOptions,
-        *,
-        attention_weights: bool = False,
-        queries: Queries | None = None,
-        layers: slice = slice(None),
-    ) -> HeadOutput:
-        """Detect objects in one batch of feature maps.
+    def camera_frame(self, features: Features) -> CameraFrame | None:
+        """Return the current frame's (B, V, C, h, w) features with their geometry; None without cameras."""
+        if features.image is None:
+            return None
+        places = ring_places(features.lidar_to_image, features.image_size, self._azimuths)
+        return CameraFrame(features.image, features.lidar_to_image, places, 0.0)
 
-        Args:
-            current: the frame's cameras; None without any: then the queries have no evidence, and what comes out is
-                each anchor's prior.
-            past: an earlier frame's cameras, for PETRv2; without it the current frame stands in for it, `frame_gap`
-                seconds back, as the authors do at the start of a drive.
-            batch: number of samples.
-            image_size: height and width of the images in pixels.
-            aqr: how weight maps are drawn.
-            attention_weights: whether to return weights from the attention mass.
-            queries: instead of the learned queries alone.
-            layers: the decoder layers whose predictions are computed.
+    def frames(self, current: CameraFrame | None, past: CameraFrame | None) -> list[CameraFrame]:
+        """Return the frames that the queries attend to, the current one first; none without current cameras.
+
+        PETRv2 needs a past frame. Without one the current frame stands in for it, `frame_gap` seconds old, as in the
+        authors' code at the start of a drive.
         """
-        if queries is None:
-            queries = Queries(self.reference_points.weight.expand(batch, -1, -1), 0, None)
-        frames: list[PastFrame] = []
-        if current is not None:
-            frames = [current]
-            if self.frames == 2:
-                frames.append(current._replace(seconds=self.frame_gap) if past is None else past)
-        memory = self._memory(frames, batch, image_size)
-        decoded = self.transformer.decoder(
-            self.query_embedding.embed(queries.reference_points),
-            memory,
-            None,
-            queries.mask,
-            attention_weights,
-            content=queries.content,
-        )
-        seconds = None if self.frames == 1 else frames[1].seconds if frames else self.frame_gap
-        predictions = self._predict(decoded.queries[layers], queries.reference_points, seconds, layers)
-        predictions = queries.added_to(predictions, SHAPE_CODES)
-        weights = None
-        if decoded.mass is not None:
-            weights = self._weights(decoded.mass[..., 1:], frames, queries, image_size, aqr)
-        return HeadOutput(predictions, None, weights)
+        if current is None:
+            return []
+        if self.frame_count == 1:
+            return [current]
+        return [current, current._replace(seconds=self.frame_gap) if past is None else past]
 
-    def _memory(self, frames: list[PastFrame], batch: int, image_size: tuple[int, int]) -> Memory:
-        """Return the image cells of all frames as tokens, those of the frame itself first."""
+    def memory(self, frames: list[CameraFrame], features: Features) -> Memory:
+        """Return the image cells of all frames as tokens."""
         if not frames:
-            empty = self.reference_points.weight.new_zeros(batch, 0, self.input_proj.out_channels)
+            empty = self.reference_points.weight.new_zeros(features.batch_size, 0, self.input_proj.out_channels)
             return Memory(empty, empty, TokenLayout())
         tokens, positions = [], []
         for index, frame in enumerate(frames):
             rows, columns = frame.image.shape[-2:]
             cells = frame.image.flatten(3).transpose(2, 3)
-            features = F.linear(cells, self.input_proj.weight.flatten(1), self.input_proj.bias)
-            position = self.position_encoder.image_grid(frame.lidar_to_image, rows, columns, image_size)
-            if self.frames == 2:
-                position = self.fpe(position, features)
-            # The past frame's cameras follow the current one's in the ring's count.
+            token = F.linear(cells, self.input_proj.weight.flatten(1), self.input_proj.bias)
+            position = self.position_encoder.image_grid(frame.lidar_to_image, rows, columns, features.image_size)
+            if self.frame_count == 2:
+                position = self.fpe(position, token)
+            # The past frame's cameras are numbered after the current one's.
             position = position + self.adapt_pos3d.image_grid(frame.places + index * self.ring, rows, columns)
-            tokens.append(features.flatten(1, 2))
+            tokens.append(token.flatten(1, 2))
             positions.append(position.flatten(1, 2))
-        features = torch.cat(tokens, dim=1)
+        values = torch.cat(tokens, dim=1)
         views = sum(frame.image.shape[1] for frame in frames)
         layout = TokenLayout((0, 0), views, (frames[0].image.shape[-2], frames[0].image.shape[-1]))
-        return Memory(features + torch.cat(positions, dim=1), features, layout)
+        return Memory(values + torch.cat(positions, dim=1), values, layout)
 
-    def _predict(self, decoded: Tensor, anchors: Tensor, seconds: float | None, layers: slice) -> Predictions:
-        """Predict in fp32 whatever the decoder's precision: at 51 m a bf16 coordinate is 25 cm coarse.
+    def predict(self, decoded: Tensor, queries: Queries, frames: list[CameraFrame], layers: slice) -> Predictions:
+        """Return the chosen layers' predictions from the decoder's outputs (L, B, Q, C) and the queries' first guess.
 
-        Args:
-            decoded: (l, B, Q, C) of the chosen layers.
-            anchors: (B, Q, 3) in 0..1 of the point range.
-            seconds: see `located`.
+        In fp32 whatever the decoder's precision: at 51 m a bf16 coordinate has a resolution of 25 cm.
         """
+        # PETRv2 predicts the motion between its two frames, PETR a velocity.
+        seconds = None if self.frame_count == 1 else frames[1].seconds if frames else self.frame_gap
         with torch.autocast(decoded.device.type, enabled=False):
-            decoded = decoded.float()
+            outputs = decoded[layers].float()
             chosen = range(len(self.cls_branches))[layers]
-            logits = torch.stack([self.cls_branches[layer](each) for layer, each in zip(chosen, decoded, strict=True)])
-            raw = torch.stack([self.reg_branches[layer](each) for layer, each in zip(chosen, decoded, strict=True)])
-            return Predictions(logits, located(raw, anchors.float(), self.point_range, seconds))
+            logits = torch.stack([self.cls_branches[layer](each) for layer, each in zip(chosen, outputs, strict=True)])
+            raw = torch.stack([self.reg_branches[layer](each) for layer, each in zip(chosen, outputs, strict=True)])
+            codes = to_box_codes(raw, queries.reference_points.float(), self.point_range, seconds)
+        return queries.add_first_guess(Predictions(logits, codes), SHAPE_CODES)
 
-    def _weights(
+    def attention_weights(
         self,
-        mass: Tensor,
-        frames: list[PastFrame],
+        mass: Tensor | None,
+        frames: list[CameraFrame],
         queries: Queries,
         image_size: tuple[int, int],
         aqr: AqrOptions,
-    ) -> QueryWeights:
-        """Return the query weights of (B, Q, V [+ V of the past]) attention mass by camera.
+    ) -> QueryWeights | None:
+        """Return the attention mass as query weights; None without it.
 
-        What a camera showed a while ago counts as its own; of a camera that is gone, only for the cameras together.
+        A camera's past image counts for that camera. The past image of a camera that is missing now counts only for the
+        camera modality.
+
+        Args:
+            mass: (B, Q, 1 + V [+ V of the past frame]); the LiDAR's, first, is 0.
+            frames: see `frames`.
+            image_size: height and width of the images in pixels.
+            aqr: how the maps are drawn.
         """
+        if mass is None:
+            return None
+        mass = mass[..., 1:]
         points = queries.reference_points
         lower, upper = points.new_tensor(self.point_range[:3]), points.new_tensor(self.point_range[3:])
         cameras, layout, projection = mass, TokenLayout(), mass.new_zeros(len(points), 0, 4, 4)
@@ -171,7 +151,7 @@ class PetrHead(nn.Module):
             for past in others:
                 same = (past.places[:, :, None] == current.places[:, None]).to(mass.dtype)
                 cameras = cameras + mass[..., views:] @ (same / same.sum(-1, keepdim=True).clamp(min=1))
-        # Denoising queries start at the true objects: they have no place in a picture of what the model finds.
+        # Denoising queries start at the true objects: in the maps they would reveal the answer.
         shown = slice(queries.denoising, None)
         cells = project(points[:, shown] * (upper - lower) + lower, self.point_range, projection, image_size, layout)
         camera = mass.sum(-1)

@@ -1,24 +1,24 @@
-"""What PETRv2 remembers: past frames' image features and where their cameras were, seen from the current frame."""
+"""PETRv2's memory: past frames' image features with their cameras' geometry relative to the current frame."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.model_io import History
 
 _SPACING = 0.2
-"""Remembered frames lie this share of the wanted gap apart, or further: more would help little and cost memory."""
+"""Least distance between remembered frames, as a share of the wanted gap: more frames help little and cost memory."""
 
 
-class PastFrame(NamedTuple):
+class CameraFrame(NamedTuple):
     """One frame's cameras.
 
     Attributes:
         image: (B, V, C, h, w) features.
-        lidar_to_image: (B, V, 4, 4), *current* model frame -> pixels of the past images.
+        lidar_to_image: (B, V, 4, 4), *current* model frame -> pixels of this frame's images.
         places: (B, V) int64, the cameras' places in the ring.
-        seconds: before the current frame.
+        seconds: age relative to the current frame.
     """
 
     image: Tensor
@@ -26,11 +26,11 @@ class PastFrame(NamedTuple):
     places: Tensor
     seconds: float
 
-    def moved(self, to_current: Tensor, seconds: float) -> "PastFrame":
-        """Return it as seen from a frame that much later.
+    def moved(self, to_current: Tensor, seconds: float) -> "CameraFrame":
+        """Return the frame relative to one that is `seconds` later.
 
         Args:
-            to_current: (4, 4) or (B, 4, 4), the model frame until now -> the new one.
+            to_current: (4, 4) or (B, 4, 4), the previous model frame -> the new one.
         """
         with torch.autocast(to_current.device.type, enabled=False):
             # float64: lifting inverts the product again.
@@ -39,31 +39,33 @@ class PastFrame(NamedTuple):
         return self._replace(lidar_to_image=projection, seconds=self.seconds + seconds)
 
 
-def recall(history: History | None) -> tuple[PastFrame, ...]:
-    """Return the remembered frames as seen from the current one, newest first; none without history.
+def past_frames(history: History | None) -> tuple[CameraFrame, ...]:
+    """Return the remembered frames relative to the current one, newest first; none without history.
 
     Raises:
         TypeError: the history is another model's.
     """
     if history is None or history.state is None:
         return ()
-    if not isinstance(history.state, tuple) or not all(isinstance(frame, PastFrame) for frame in history.state):
-        raise TypeError(f"history.state is a {type(history.state).__name__}, but must be what PETRv2 gave")
+    if not isinstance(history.state, tuple) or not all(isinstance(frame, CameraFrame) for frame in history.state):
+        raise TypeError(f"history.state is a {type(history.state).__name__}, but must be the state of a PETRv2")
     return tuple(frame.moved(history.to_current, history.seconds) for frame in history.state)
 
 
-def choose(past: tuple[PastFrame, ...], gap: float) -> PastFrame | None:
-    """Return the frame that lies most nearly so many seconds back; None without any."""
+def nearest_frame(past: tuple[CameraFrame, ...], gap: float) -> CameraFrame | None:
+    """Return the frame whose age is nearest to `gap` seconds; None without any."""
     return min(past, key=lambda frame: abs(frame.seconds - gap), default=None)
 
 
-def remember(past: tuple[PastFrame, ...], current: PastFrame | None, gap: float) -> tuple[PastFrame, ...]:
-    """Return what the next frame needs: newest first, so far apart and so far back as serves `choose`.
+def remembered_frames(
+    past: tuple[CameraFrame, ...], current: CameraFrame | None, gap: float
+) -> tuple[CameraFrame, ...]:
+    """Return the frames to remember, newest first, spaced and old enough for `nearest_frame`.
 
     Args:
-        past: from `recall`.
-        current: this frame; None where no camera took part.
-        gap: seconds that the chosen frame should lie back.
+        past: from `past_frames`.
+        current: the current frame; None without cameras.
+        gap: wanted age in seconds of the frame that `nearest_frame` returns.
     """
     kept = tuple(frame for frame in past if frame.seconds <= 2 * gap)
     if current is None or (kept and kept[0].seconds < _SPACING * gap):

@@ -1,4 +1,4 @@
-"""Position embeddings of PETR: camera rays as points in space, the cell's place in the ring, and the query's anchor."""
+"""Position embeddings of PETR: points along camera rays, a cell's place in the ring of cameras, and query anchors."""
 
 import math
 from typing import cast
@@ -12,13 +12,13 @@ _EPS = 1e-5
 
 
 def sine_features(position: Tensor, features: int, interleaved: bool = True) -> Tensor:
-    """Return (..., K * features) sine and cosine features of (..., K) positions in 0..1, position by position.
+    """Return (..., K * features) sine and cosine features of (..., K) positions in 0..1, in the positions' order.
 
     DETR's (https://arxiv.org/abs/2005.12872): wavelengths in powers of the temperature 10,000.
 
     Args:
-        features: of each position.
-        interleaved: whether sines and cosines take turns; otherwise a position's sines all come before its cosines.
+        features: number of features of each position.
+        interleaved: whether sines and cosines alternate; otherwise all sines of a position precede its cosines.
     """
     index = torch.arange(features, dtype=torch.float32, device=position.device)
     wavelength = _TEMPERATURE ** (2 * torch.div(index, 2, rounding_mode="floor") / features)
@@ -28,15 +28,15 @@ def sine_features(position: Tensor, features: int, interleaved: bool = True) -> 
 
 
 def increasing_depths(count: int, furthest: float) -> Tensor:
-    """Return (count,) depths in metres from 1 m, whose spacing grows linearly and would end at `furthest`."""
+    """Return (count,) depths in metres from 1 m with linearly growing spacing; the next one would be `furthest`."""
     index = torch.arange(count, dtype=torch.float32)
     return 1 + (furthest - 1) / (count * (count + 1)) * index * (index + 1)
 
 
 def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int], depths: Tensor) -> Tensor:
-    """Return (B, V, rows * columns, D, 3): the image cells at D depths, in metres, in the model frame.
+    """Return (B, V, rows * columns, D, 3): points of the image cells at D depths, in metres, model frame.
 
-    A cell stands for its first pixel (u, v); at depth d it is the point that projects to (u d, v d, d).
+    A cell is represented by its first pixel (u, v); its point at depth d projects to (u d, v d, d).
 
     Args:
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
@@ -53,14 +53,15 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
     with torch.autocast(lidar_to_image.device.type, enabled=False):
         # float64: the inverse of a projection whose entries span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
-        rays = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
-    return rays[..., None, :] * depths[:, None] + inverse[..., None, None, :3, 3].float()
+        rays: Tensor = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
+    origins: Tensor = inverse[..., None, None, :3, 3].float()
+    return rays[..., None, :] * depths[:, None] + origins
 
 
 def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: Tensor) -> Tensor:
-    """Return (B, V) int64: which camera of the ring looks most nearly the way that each camera does.
+    """Return (B, V) int64: for each camera, the camera of the ring with the nearest heading.
 
-    The published weights number the cameras; a number by heading stays with a camera whichever others are missing.
+    The published weights number the cameras; a number by heading does not depend on which other cameras are missing.
 
     Args:
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
@@ -70,7 +71,8 @@ def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: T
     height, width = image_size
     middle = torch.tensor((width / 2, height / 2, 1.0), dtype=torch.float64, device=lidar_to_image.device)
     heading = (torch.linalg.inv(lidar_to_image.double())[..., :2, :3] @ middle).float()
-    return (heading @ torch.stack((azimuths.cos(), azimuths.sin()))).argmax(-1)
+    similarity: Tensor = heading @ torch.stack((azimuths.cos(), azimuths.sin()))
+    return similarity.argmax(-1)
 
 
 def _inverse_sigmoid(share: Tensor) -> Tensor:
@@ -102,18 +104,18 @@ class FrustumEncoder(nn.Sequential):
     def image_grid(self, lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
         """Return (B, V, rows * columns, C); see `lift`."""
         points = lift(lidar_to_image, rows, columns, image_size, self._depths)
-        with torch.autocast(points.device.type, enabled=False):  # a bf16 coordinate is a tenth of a metre coarse
+        with torch.autocast(points.device.type, enabled=False):  # a bf16 coordinate has a resolution of 0.1 m
             coordinates = _inverse_sigmoid((points - self._lower) / self._extent).flatten(-2)
             hidden = _pointwise(self[0], coordinates).relu_()
         return _pointwise(self[2], hidden)
 
 
 class RingEncoder(nn.Sequential):
-    """Embeds which camera, row and column a cell has: sine features of each, counted from 1, as a share of all.
+    """Embeds the camera, row and column of a cell: sine features of each index, counted from 1, divided by the count.
 
     Args:
         channels: of the embedding.
-        places: cameras in the ring, times frames.
+        places: number of cameras in the ring, times frames.
     """
 
     def __init__(self, channels: int, places: int) -> None:
@@ -126,11 +128,11 @@ class RingEncoder(nn.Sequential):
     def image_grid(self, places: Tensor, rows: int, columns: int) -> Tensor:
         """Return (B, V, rows * columns, C) for cameras at (B, V) places, counted from 0.
 
-        All places' embeddings depend on the parameters alone, so inference computes them once and keeps them.
+        The embeddings depend only on the parameters, so inference computes them once and caches them.
         """
         device = next(self.parameters()).device
         if torch.is_grad_enabled():
-            self._table = None  # what trains is about to change, and fused optimisers do not raise versions
+            self._table = None  # training changes parameters, and fused optimisers do not raise their versions
             return self._embed(rows, columns, device)[places]
         # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
         key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
@@ -141,7 +143,7 @@ class RingEncoder(nn.Sequential):
     def _embed(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """Return (places, rows * columns, C).
 
-        The first layer is linear in the features of camera, row and column: it is applied to each by itself.
+        The first layer is linear in the features of camera, row and column, so it is applied to each separately.
         """
         first = cast(nn.Conv2d, self[0])
         with torch.autocast(device.type, enabled=False):
@@ -156,12 +158,12 @@ class RingEncoder(nn.Sequential):
 
     def _axis(self, count: int, device: torch.device) -> Tensor:
         share = torch.arange(1, count + 1, device=device)[:, None] / (count + 1e-6)
-        # Not interleaved, unlike the queries': the published weights were trained so.
+        # Not interleaved, unlike the queries' features: as the published weights were trained.
         return sine_features(share, self._features, interleaved=False)
 
 
 class QueryEncoder(nn.Sequential):
-    """Embeds anchors by sine features of y, x and z, in this order."""
+    """Embeds anchors by the sine features of y, x and z, in this order."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Linear(3 * channels // 2, channels), nn.ReLU(), nn.Linear(channels, channels))
@@ -169,11 +171,12 @@ class QueryEncoder(nn.Sequential):
 
     def embed(self, anchors: Tensor) -> Tensor:
         """Return (..., C) embeddings of (..., 3) anchors (x, y, z) in 0..1 of the point range."""
-        return self(sine_features(anchors[..., (1, 0, 2)], self._features))
+        embedding: Tensor = self(sine_features(anchors[..., (1, 0, 2)], self._features))
+        return embedding
 
 
 class FeatureGuide(nn.Module):
-    """PETRv2's feature-guided position embedding: image features gate, cell by cell, how a ray is embedded."""
+    """PETRv2's feature-guided position embedding: each cell's image features gate its ray's embedding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

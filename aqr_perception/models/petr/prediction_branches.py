@@ -1,4 +1,4 @@
-"""PETR's prediction branches: for every decoder layer and query, class logits and a box code."""
+"""PETR's prediction branches: class logits and a box code for every decoder layer and query."""
 
 import copy
 import math
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 _CODE = 10
-# A focal loss starts from a prior of 1 % for every class.
+# A prior of 1 % for every class, for the focal loss.
 _CLASS_BIAS = -math.log((1 - 0.01) / 0.01)
 _REFERENCE_EPS = 1e-5
-# PETRv2's tasks, by the widths of their outputs. Their names do not fit what they were trained against (CMT's quirk).
+# Output widths of PETRv2's tasks. Their published names do not match their training targets (CMT's quirk).
 _TASK_WIDTHS = (2, 1, 3, 2, 2)
 
 
 def class_branches(channels: int, classes: int, layers: int, shared: bool) -> nn.ModuleList:
-    """Return a classifier for every layer; PETR's are one and the same, stored once for each layer."""
+    """Return a classifier for every layer; with `shared`, as in PETR, the layers share one module."""
     last = nn.Linear(channels, classes)
     nn.init.constant_(last.bias, _CLASS_BIAS)
     branch = nn.Sequential(*_normed(channels), *_normed(channels), last)
@@ -27,7 +27,7 @@ def _normed(channels: int) -> tuple[nn.Module, ...]:
 
 
 def box_branches(channels: int, layers: int) -> nn.ModuleList:
-    """Return PETR's box regressors: one and the same, stored once for each layer."""
+    """Return PETR's box regressors: one module, shared by all layers."""
     hidden = (nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
     branch = nn.Sequential(*hidden, nn.Linear(channels, _CODE))
     return nn.ModuleList(branch for _ in range(layers))
@@ -39,7 +39,7 @@ class BoxTasks(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reg_branch = nn.Sequential(
-            # The published keys leave a place for the dropout layers, whose rate was 0.
+            # The published keys number the dropout layers, too, whose rate was 0.
             *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
             *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
         )
@@ -54,14 +54,14 @@ class BoxTasks(nn.Module):
         return torch.cat([head(trunk) for head in self.task_heads], dim=-1)
 
 
-def located(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], seconds: float | None) -> Tensor:
+def to_box_codes(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], seconds: float | None) -> Tensor:
     """Return (..., 10) box codes cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy in metres, model frame.
 
     Args:
-        raw: (..., 10), what a branch says of the queries.
+        raw: (..., 10), output of a box branch.
         anchors: (..., 3) of the queries in 0..1 of the point range.
         point_range: x, y, z minimum and maximum in metres.
-        seconds: what the motion that the branch gives takes; None where it gives a velocity.
+        seconds: time that the branch's motion takes; None where the branch gives a velocity.
     """
     lower, upper = raw.new_tensor(point_range[:3]), raw.new_tensor(point_range[3:])
     centre = (raw[..., (0, 1, 4)] + torch.logit(anchors, eps=_REFERENCE_EPS)).sigmoid() * (upper - lower) + lower

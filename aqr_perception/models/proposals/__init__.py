@@ -1,1 +1,1 @@
-"""Proposals: heat maps of the sensors' branches as the start of queries."""
+"""Proposals: peaks of the branches' heat maps as the start of queries."""

@@ -1,11 +1,10 @@
-"""Proposals: queries that start where one sensor's branch already suspects an object.
+"""Proposal heads: heat maps of object centres on the bird's-eye view and in the images.
 
-Each branch has a small head that says where the centres of objects lie: the LiDAR's on the bird's-eye view, as
-CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496) do it, the cameras' in the picture together with a
-depth, as CenterNet (arXiv:1904.07850) does it, and how large the object is, where it heads and how fast. Its peaks
-become reference points, and the rest of what it says the decoder's first guess. Dense heads learn from every cell of
-every frame, so a model learns with far fewer frames than from learned reference points alone; and as each sensor
-proposes by itself, what the other one cannot see is still looked at.
+The LiDAR's head works on the bird's-eye view, as in CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496);
+the cameras' works in the image and estimates depth, as in CenterNet (arXiv:1904.07850). Both also estimate the object's
+size, heading and velocity. The maps' peaks become the queries' reference points, and the other estimates the decoder's
+first guess. Dense heads learn from every cell of every frame, so a model needs far fewer frames than with learned
+reference points only. Each sensor proposes by itself, so the decoder also looks at what only one of them sees.
 """
 
 from typing import NamedTuple
@@ -15,31 +14,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.boxes.coder import SHAPE_CODES
-from aqr_perception.models.proposals.rays import RAY_CHANNELS, depth_scale, seen_from, sight_azimuth, sight_rays
+from aqr_perception.models.proposals.rays import RAY_CHANNELS, depth_scale, ray_features, rotate_shape, viewing_azimuth
 
 UPSAMPLING = 2
-"""Heat maps have so many cells along the edge of one feature cell: two pedestrians often share a feature cell."""
+"""Heat map cells along the edge of a feature cell: two pedestrians often share one feature cell."""
 PLACE_CHANNELS, SHAPE_CHANNELS = 3, len(SHAPE_CODES)
 BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
 CODE = 10
-"""Numbers of a box code, see `boxes.coder`."""
-USUAL_LOG_LENGTH = 1.0
-"""Where nothing is proposed: a length of 2.7 m."""
+"""Entries of a box code, see `boxes.coder`."""
+DEFAULT_LOG_LENGTH = 1.0
+"""First guess of queries without a proposal: a length of 2.7 m."""
 
 _HIDDEN = 64
-_CLASS_BIAS = -4.6  # focal loss from a prior of 1 %: most cells hold nothing
-_MOST_LOG_DEPTH, _MOST_LOG_SIZE = 4.0, 3.5
+_CLASS_BIAS = -4.6  # a prior of 1 % for the focal loss: most cells are empty
+_MAX_LOG_DEPTH, _MAX_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
 
 class ProposalMaps(NamedTuple):
-    """What the branches suspect, `UPSAMPLING` times as fine as their features.
+    """Heat maps, `UPSAMPLING` times as fine as the features they are made of.
 
-    Channels are the classes' logits, then the box. Its place in the cell: offset in cells from the middle along columns
-    and rows, and height (BEV: in parts of the point range, from its middle) or depth (image: see `depth_scale`). Its
-    shape: log length, width and height, sine and cosine of the yaw, velocity x and y in m/s; in the model frame (BEV),
-    or turned so that the camera looks along +x at the object (image: what a picture shows does not depend on where the
-    camera points).
+    Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
+    the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
+    depth (image: see `rays.depth_scale`). The shape is log length, width and height, sine and cosine of the yaw, and
+    velocity x and y in m/s. BEV shapes are in the model frame; image shapes are rotated so that the camera looks along
+    +x at the object, because an image does not show where its camera points.
 
     Attributes:
         bev: (B, classes + 10, H, W); None without LiDAR.
@@ -51,12 +50,12 @@ class ProposalMaps(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """Places where one sensor suspects objects.
+    """Object candidates of one sensor.
 
     Attributes:
         points: (B, P, 3), reference points in 0..1.
         class_logits: (B, P, classes).
-        codes: (B, P, 10), box codes, see `boxes.coder`; x and y are not read.
+        codes: (B, P, 10), box codes, see `boxes.coder`; x and y are unused.
     """
 
     points: Tensor
@@ -65,13 +64,13 @@ class Proposals(NamedTuple):
 
 
 class PlacedQueries(NamedTuple):
-    """Queries with proposals among them.
+    """Queries of which some start at proposals, the others at learned reference points.
 
     Attributes:
         points: (B, Q, 3), reference points in 0..1.
-        content: (B, Q, C), what the decoder starts from; zero for learned reference points.
-        class_logits: (B, Q, classes), what the branches said already, for the decoder to correct; likewise.
-        codes: (B, Q, 10), as `Proposals.codes`, of a usual object where nothing is proposed.
+        content: (B, Q, C), the decoder's initial queries; zero without a proposal.
+        class_logits: (B, Q, classes), the proposals' logits, which the decoder corrects; zero without a proposal.
+        codes: (B, Q, 10), as `Proposals.codes`; see `ProposalHead.default_codes` for queries without a proposal.
     """
 
     points: Tensor
@@ -79,20 +78,20 @@ class PlacedQueries(NamedTuple):
     class_logits: Tensor
     codes: Tensor
 
-    def put(self, first: int, proposals: Proposals, content: Tensor, where: Tensor) -> "PlacedQueries":
-        """Return the queries with proposals and their content from a place on, in the samples `where` (B,)."""
+    def replace(self, first: int, proposals: Proposals, content: Tensor, samples: Tensor) -> "PlacedQueries":
+        """Return the queries with proposals from index `first` on, in the samples that are true in `samples` (B,)."""
         last = first + content.shape[1]
         new = (proposals.points, content, proposals.class_logits, proposals.codes)
 
         def replaced(old: Tensor, chosen: Tensor) -> Tensor:
-            chosen = torch.where(where[:, None, None], chosen.to(old.dtype), old[:, first:last])
+            chosen = torch.where(samples[:, None, None], chosen.to(old.dtype), old[:, first:last])
             return torch.cat((old[:, :first], chosen, old[:, last:]), dim=1)
 
         return PlacedQueries(*map(replaced, self, new))
 
 
 class _HeatHead(nn.Sequential):
-    """Two convolutions; the last one's output is spread over `UPSAMPLING` x `UPSAMPLING` cells."""
+    """Two convolutions and a pixel shuffle onto `UPSAMPLING` x `UPSAMPLING` cells per feature cell."""
 
     def __init__(self, in_channels: int, classes: int) -> None:
         spread = UPSAMPLING**2
@@ -110,14 +109,14 @@ class _HeatHead(nn.Sequential):
 
 
 class ProposalHead(nn.Module):
-    """Finds proposals and puts them among the queries, instead of the first learned reference points.
+    """Heat maps of both sensors, and queries that start at their peaks.
 
     Args:
         bev_channels, image_channels: of the branches' features.
         channels: of the queries.
         classes: number of classes.
         point_range: x, y, z minimum and maximum in metres.
-        bev, image: how many proposals each branch makes; it must not be asked for its features where it makes none.
+        bev, image: number of proposals of each branch; 0 leaves its layers out.
     """
 
     _lower: Tensor
@@ -153,21 +152,21 @@ class ProposalHead(nn.Module):
         lidar_to_image: Tensor | None = None,
         image_size: tuple[int, int] = (0, 0),
     ) -> ProposalMaps:
-        """Return the heat maps of what features there are.
+        """Return the heat maps of the given features.
 
         Args:
             bev: features (B, C, H, W).
             image: features (B, V, C, h, w).
-            lidar_to_image: (B, V, 4, 4), model frame -> pixels; images come with it.
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels; needed for `image`.
             image_size: height and width of the images in pixels.
         """
         bev_map, image_map = None, None
         if bev is not None and self.bev_count:
             bev_map = self.bev(bev).float()
         if image is not None and lidar_to_image is not None and self.image_count:
-            rays = sight_rays(lidar_to_image, image_size, image.shape[3:]).to(image.dtype)
-            sensed = torch.cat((image, rays), dim=2).flatten(0, 1)
-            image_map = self.image(sensed).float().unflatten(0, image.shape[:2])
+            rays = ray_features(lidar_to_image, image_size, image.shape[3:]).to(image.dtype)
+            with_rays = torch.cat((image, rays), dim=2).flatten(0, 1)
+            image_map = self.image(with_rays).float().unflatten(0, image.shape[:2])
         return ProposalMaps(bev_map, image_map)
 
     def queries(
@@ -175,47 +174,48 @@ class ProposalHead(nn.Module):
         maps: ProposalMaps,
         features: tuple[Tensor | None, Tensor | None],
         learned: Tensor,
-        has_points: Tensor,
+        has_bev: Tensor,
         lidar_to_image: Tensor | None,
         image_size: tuple[int, int],
     ) -> PlacedQueries:
-        """Return the queries.
+        """Return queries that start at the maps' peaks.
 
-        The proposals are of the LiDAR first, then of the cameras; queries after these keep their learned reference
-        points, as do those of a sensor that is missing. No gradient flows back into the maps.
+        LiDAR proposals come first, then the cameras'. The remaining queries, and those of a missing sensor, keep their
+        learned reference points. No gradient flows back into the maps.
 
         Args:
-            features: BEV and image features that the maps were made of.
+            maps: from `forward`.
+            features: BEV and image features from which the maps were made.
             learned: (B, Q, 3) reference points in 0..1.
-            has_points: (B,) bool, which samples' BEV features are of a cloud.
+            has_bev: (B,) bool, which samples have BEV features.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
             image_size: height and width of the images in pixels.
         """
         batch, count = learned.shape[:2]
-        nothing = learned.new_zeros(batch, count, self._channels)
-        suspected = nothing.new_zeros(batch, count, self._classes)
-        placed = PlacedQueries(learned, nothing, suspected, self.usual_codes(learned))
+        content = learned.new_zeros(batch, count, self._channels)
+        logits = learned.new_zeros(batch, count, self._classes)
+        placed = PlacedQueries(learned, content, logits, self.default_codes(learned))
         bev, image = features
         if maps.bev is not None and bev is not None:
-            found, cell = self._bev_proposals(maps.bev.detach())
-            content = self.bev_content(_at(bev, cell), found)
-            placed = placed.put(0, found, content, has_points)
+            proposals, cell = self._bev_proposals(maps.bev.detach())
+            content = self.bev_content(_at(bev, cell), proposals)
+            placed = placed.replace(0, proposals, content, has_bev)
         if maps.image is not None and image is not None and maps.image.shape[1] and lidar_to_image is not None:
-            found, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
-            # The views side by side, as one picture.
-            content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), found)
-            placed = placed.put(self.bev_count, found, content, torch.ones_like(has_points))
+            proposals, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
+            # The views below each other, as one image.
+            content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), proposals)
+            placed = placed.replace(self.bev_count, proposals, content, torch.ones_like(has_bev))
         return placed
 
-    def usual_codes(self, points: Tensor) -> Tensor:
-        """Return (B, Q, 10) codes of a usual object at reference points (B, Q, 3)."""
+    def default_codes(self, points: Tensor) -> Tensor:
+        """Return (B, Q, 10) codes of a default-sized object at reference points (B, Q, 3)."""
         codes = points.new_zeros(*points.shape[:2], CODE)
-        codes[..., 2] = USUAL_LOG_LENGTH
+        codes[..., 2] = DEFAULT_LOG_LENGTH
         codes[..., 4] = points.detach()[..., 2] * self._extent[2] + self._lower[2]
         return codes
 
     def _bev_proposals(self, maps: Tensor) -> tuple[Proposals, Tensor]:
-        """Return the proposals, and (B, P, 2) rows and columns of the feature cells they come from."""
+        """Return the proposals, and (B, P, 2) rows and columns of their feature cells."""
         rows, columns = maps.shape[2:]
         peaks = _peak_scores(maps[:, : self._classes]).flatten(1)
         logits, box, index = _best(maps.flatten(2), peaks, self._classes, self.bev_count)
@@ -227,7 +227,7 @@ class ProposalHead(nn.Module):
     def _image_proposals(
         self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
     ) -> tuple[Proposals, Tensor]:
-        """As `_bev_proposals`; the cells are of all views' features, one below the other."""
+        """As `_bev_proposals`; cells count through all views' features, one below the other."""
         rows, columns = maps.shape[3:]
         peaks = _peak_scores(maps.flatten(0, 1)[:, : self._classes]).view(len(maps), -1)
         by_cell = maps.transpose(1, 2).flatten(2)  # (B, channels, V * h * w)
@@ -237,23 +237,23 @@ class ProposalHead(nn.Module):
         v = (row % rows + 0.5 + box[..., 1]) * (image_size[0] / rows)
         sample = torch.arange(len(maps), device=maps.device)[:, None]
         projection = lidar_to_image[sample, torch.div(row, rows, rounding_mode="floor")].double()
-        depth = box[..., 2].clamp(-_MOST_LOG_DEPTH, _MOST_LOG_DEPTH).exp() * depth_scale(projection).float()
+        depth = box[..., 2].clamp(-_MAX_LOG_DEPTH, _MAX_LOG_DEPTH).exp() * depth_scale(projection).float()
         image_point = torch.stack((u * depth, v * depth, depth, torch.ones_like(depth)), dim=-1).double()
         position = torch.linalg.solve(projection, image_point[..., None])[..., :3, 0].float()
         points = ((position - self._lower) / self._extent).clamp(_INSIDE, 1 - _INSIDE)
-        shape = seen_from(box[..., PLACE_CHANNELS:], -sight_azimuth(projection, position))
+        shape = rotate_shape(box[..., PLACE_CHANNELS:], -viewing_azimuth(projection, position))
         return Proposals(points, logits, self._codes(points, shape)), _feature_cell(row, column)
 
     def _codes(self, points: Tensor, shape: Tensor) -> Tensor:
         """Return (B, P, 10) box codes of reference points and shapes (B, P, 7) in the model frame."""
-        codes = self.usual_codes(points)
-        codes[..., (2, 3, 5)] = shape[..., :3].clamp(-_MOST_LOG_SIZE, _MOST_LOG_SIZE)
+        codes = self.default_codes(points)
+        codes[..., (2, 3, 5)] = shape[..., :3].clamp(-_MAX_LOG_SIZE, _MAX_LOG_SIZE)
         codes[..., 6:] = shape[..., 3:]
         return codes
 
 
 class _Content(nn.Module):
-    """What the decoder starts from: the features that a proposal was made of, and what it says."""
+    """Initial query content: a linear map of a proposal's features, class scores and shape."""
 
     def __init__(self, features: int, classes: int, channels: int) -> None:
         super().__init__()
@@ -264,7 +264,8 @@ class _Content(nn.Module):
     def forward(self, features: Tensor, proposals: Proposals) -> Tensor:
         """Return (B, P, C) for features (B, P, F)."""
         shape = proposals.codes[..., SHAPE_CODES]
-        return self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
+        content: Tensor = self.features(features) + self.scores(proposals.class_logits.sigmoid()) + self.shape(shape)
+        return content
 
 
 def _feature_cell(row: Tensor, column: Tensor) -> Tensor:
@@ -279,15 +280,15 @@ def _at(features: Tensor, cells: Tensor) -> Tensor:
 
 
 def _peak_scores(logits: Tensor) -> Tensor:
-    """Return (N, h, w): of logits (N, classes, h, w), the best score of a class that has a local maximum there."""
+    """Return (N, h, w): for logits (N, classes, h, w), the best score of a class with a local maximum in the cell."""
     scores = logits.sigmoid()
     return torch.where(scores == F.max_pool2d(scores, 3, stride=1, padding=1), scores, 0.0).amax(1)
 
 
 def _best(maps: Tensor, peaks: Tensor, classes: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class logits (B, P, classes), boxes (B, P, 10) and cells (B, P) where maps (B, C, cells) have high peaks.
+    """Return class logits (B, P, classes), boxes (B, P, 10) and cells (B, P) at the highest peaks of (B, C, cells).
 
-    There are as many as there are cells at most.
+    P is `count`, or the number of cells where that is smaller.
     """
     index = peaks.topk(min(count, peaks.shape[1]), dim=1).indices
     chosen = maps.gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)

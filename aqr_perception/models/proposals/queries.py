@@ -1,17 +1,16 @@
-"""How proposals get among a model's queries, whichever model it is."""
+"""Proposals as the start of a model's queries, in every architecture that has proposals."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.head_output import Queries
+from aqr_perception.models.model_io import Features, Queries
 from aqr_perception.models.proposals.head import ProposalHead, ProposalMaps
 
 
 def proposal_head(preset: Preset) -> ProposalHead | None:
-    """Return the head of a preset that asks for proposals, with random weights; None for others."""
+    """Return the proposal head of a preset, with random weights; None for presets without proposals."""
     decoder = preset.decoder
     if decoder.proposals.count == 0:
         return None
@@ -26,29 +25,39 @@ def proposal_head(preset: Preset) -> ProposalHead | None:
     )
 
 
-def put_among(
-    queries: Queries,
-    head: ProposalHead,
-    maps: ProposalMaps,
-    features: tuple[Tensor | None, Tensor | None],
-    has_points: Tensor,
-    lidar_to_image: Tensor | None,
-    image_size: tuple[int, int],
+def propose(head: ProposalHead | None, features: Features) -> ProposalMaps | None:
+    """Return a head's heat maps for (B, C, H, W) BEV and (B, V, C, h, w) image features; None without a head."""
+    if head is None:
+        return None
+    maps: ProposalMaps = head(features.bev, features.image, features.lidar_to_image, features.image_size)
+    return maps
+
+
+def place_proposals(
+    queries: Queries, head: ProposalHead | None, maps: ProposalMaps | None, features: Features
 ) -> Queries:
-    """Return the queries with proposals instead of the first of those that follow the denoising ones.
+    """Return the queries with proposals in place of the first ones after the denoising queries.
 
     Args:
-        queries: of the batch.
-        head: of the maps.
-        maps, features, has_points, lidar_to_image, image_size: see `ProposalHead.queries`.
+        queries: of the batch, learned and denoising.
+        head: the model's proposal head; without one the queries stay as they are.
+        maps: from `propose`.
+        features: from which the maps were made.
     """
+    if head is None or maps is None:
+        return queries
     denoising, matching = queries.reference_points.tensor_split((queries.denoising,), dim=1)
-    placed = head.queries(maps, features, matching, has_points, lidar_to_image, image_size)
-    # Denoising queries know nothing but where they are.
-    content, class_logits = (F.pad(values, (0, 0, queries.denoising, 0)) for values in placed[1:3])
+    has_bev = torch.tensor(features.has_points, device=matching.device)
+    placed = head.queries(
+        maps, (features.bev, features.image), matching, has_bev, features.lidar_to_image, features.image_size
+    )
+    # A denoising query carries its place only.
+    content, class_logits = (
+        F.pad(values, (0, 0, queries.denoising, 0)) for values in (placed.content, placed.class_logits)
+    )
     return queries._replace(
         reference_points=torch.cat((denoising, placed.points), dim=1),
         content=content,
         class_logits=class_logits,
-        codes=torch.cat((head.usual_codes(denoising), placed.codes), dim=1),
+        codes=torch.cat((head.default_codes(denoising), placed.codes), dim=1),
     )

@@ -1,22 +1,22 @@
-"""What a picture tells of a place: depths by size and by the ground, and shapes as the camera faces them.
+"""Geometry of proposals in images: depth from size and from the ground, and shapes relative to the viewing direction.
 
-All take ``lidar_to_image``, 4 x 4 projections from the model frame to pixels.
+All functions take ``lidar_to_image``, 4 x 4 projections from the model frame to pixels.
 """
 
 import torch
 from torch import Tensor
 
 _PIXELS_PER_METRE = 10.0
-_RAY_SLOPE_SCALE = 5.0  # the pictures' lower and upper edges lie near +-0.2
+_RAY_SLOPE_SCALE = 5.0  # slopes at the upper and lower image border are about +-0.2
 _LEAST_DESCENT = 0.01
 RAY_CHANNELS = 2
 
 
-def sight_rays(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple[int, ...]) -> Tensor:
-    """Return (B, V, 2, h, w): how the ray through each cell of an image map descends.
+def ray_features(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple[int, ...]) -> Tensor:
+    """Return (B, V, 2, h, w): the slope of the ray through each cell, and the depth at which it is 1 m lower.
 
-    What stands on the ground is as far away as its foot is low in the picture, which convolutions cannot know of a
-    camera: first comes the ray's slope, then the depth at which it is a metre lower, as the map would say it.
+    An object on the ground is farther away the higher its foot is in the image; convolutions cannot know the camera's
+    height and pitch, so the rays tell them. The depth is in the units of the image map; see `depth_scale`.
 
     Args:
         lidar_to_image: (B, V, 4, 4).
@@ -26,7 +26,7 @@ def sight_rays(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple
     rows, columns = cells
     v = (torch.arange(rows, device=lidar_to_image.device) + 0.5) * (image_size[0] / rows)
     u = (torch.arange(columns, device=lidar_to_image.device) + 0.5) * (image_size[1] / columns)
-    # Of the direction at depth 1, z alone.
+    # The z component of the ray's direction at depth 1.
     by_u, by_v, middle = torch.linalg.inv(lidar_to_image[..., :3, :3].double())[..., 2, :, None, None].unbind(-3)
     rise = (by_u * u + by_v * v[:, None] + middle).float()
     scale = depth_scale(lidar_to_image)[..., None, None]
@@ -34,8 +34,8 @@ def sight_rays(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple
     return torch.stack((_RAY_SLOPE_SCALE * rise, ground), dim=2)
 
 
-def sight_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
-    """Return (...): the direction in radians in which a camera sees points (..., 3), about z of the model frame."""
+def viewing_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
+    """Return (...): the azimuth in radians from a camera to points (..., 3), about z of the model frame."""
     projection = lidar_to_image.double()
     origin = projection.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(projection.shape[:-1])[..., None]
     centre = torch.linalg.solve(projection, origin)[..., :3, 0].to(points.dtype)
@@ -43,30 +43,31 @@ def sight_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
     return torch.atan2(y, x)
 
 
-def seen_from(shape: Tensor, azimuth: Tensor) -> Tensor:
-    """Return shapes (..., 7), see `ProposalMaps`, turned by minus an angle (...) about z."""
+def rotate_shape(shape: Tensor, azimuth: Tensor) -> Tensor:
+    """Return shapes (..., 7), see `ProposalMaps`, rotated by minus an angle (...) about z."""
     sine, cosine = azimuth.sin(), azimuth.cos()
     yaw_sine, yaw_cosine, vx, vy = shape[..., 3:].unbind(-1)
-    turned = (
+    rotated = (
         yaw_sine * cosine - yaw_cosine * sine,
         yaw_cosine * cosine + yaw_sine * sine,
         vx * cosine + vy * sine,
         vy * cosine - vx * sine,
     )
-    return torch.cat((shape[..., :3], torch.stack(turned, dim=-1)), dim=-1)
+    return torch.cat((shape[..., :3], torch.stack(rotated, dim=-1)), dim=-1)
 
 
 def depth_scale(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the depth in metres of an image map's depth 0, for projections (..., 4, 4).
+    """Return (...): the depth in metres that an image map stores as 0, for projections (..., 4, 4).
 
-    It is the depth at which a metre takes `_PIXELS_PER_METRE`: what a picture tells is the size in pixels, from which
-    depth follows with the focal length. The map holds the logarithm of depth over this scale.
+    At this depth a metre spans `_PIXELS_PER_METRE`: an image shows sizes in pixels, from which depth follows with the
+    focal length. The map stores the logarithm of depth over this scale.
     """
     return focal_length(lidar_to_image) / _PIXELS_PER_METRE
 
 
 def focal_length(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the focal length in pixels, horizontally, of projections (..., 4, 4)."""
+    """Return (...): the horizontal focal length in pixels of projections (..., 4, 4)."""
     first, third = lidar_to_image[..., 0, :3], lidar_to_image[..., 2, :3]
-    # The rows are f r1 + c r3 and r3 of a rotation's rows: their cross product is f long.
-    return torch.linalg.cross(first, third).norm(dim=-1)
+    # The rows are f r1 + c r3 and r3 of a rotation's rows: their cross product has length f.
+    length: Tensor = torch.linalg.cross(first, third).norm(dim=-1)
+    return length

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from aqr_perception.models.head_output import Queries
+from aqr_perception.models.model_io import Queries
 
 BACKGROUND = -1
 """Label of a query that stands for no object."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.head_output import Queries, QueryWeights
+from aqr_perception.models.model_io import DecodeOptions, Queries, QueryWeights
 from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
@@ -54,7 +54,7 @@ class DetectionLoss:
     def _branch_losses(self, model: DetectionModel, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of the proposals, without running the decoder."""
         features = features_of(model, batch)
-        maps = model.propose(features, batch.lidar_to_image)
+        maps = model.propose(features)
         if maps is None:
             raise OptionError(
                 f"train is {self.train!r}, but {model.preset.name} has no proposals: add decoder.proposals to the "
@@ -70,18 +70,16 @@ class DetectionLoss:
         with torch.set_grad_enabled(trains_branches(self.train)):
             features = features_of(model, batch)
         trains_router = self.router_weight > 0 and model.router_trained
-        output = model.decode(
-            features, batch.lidar_to_image, model.aqr_options, route=trains_router, queries=queries, history=history
-        )
+        options = DecodeOptions(model.aqr_options, router_weights=trains_router)
+        output = model.decode(features, options, queries, history)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if output.proposals is not None:
             losses |= self._proposal_losses(model, output.proposals, batch, features.has_points)
         if trains_router:
             # Proposals change the reference points of the queries.
-            decoded_queries = output.queries or queries
-            assert output.router is not None and decoded_queries is not None  # models with a router return both
+            assert output.router is not None and output.queries is not None  # models with a router return both
             cells = _query_cells(
-                decoded_queries, output.router, batch.lidar_to_image, model.preset.point_range, features.image_size
+                output.queries, output.router, batch.lidar_to_image, model.preset.point_range, features.image_size
             )
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses

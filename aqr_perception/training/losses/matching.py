@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.head_output import Predictions
+from aqr_perception.models.model_io import Predictions
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 FOCAL_WEIGHT, L1_WEIGHT = 2.0, 0.25

@@ -14,7 +14,7 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.data.frames import LEAST_VISIBLE
 from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
 from aqr_perception.models.proposals.head import BOX_CHANNELS, ProposalMaps
-from aqr_perception.models.proposals.rays import depth_scale, focal_length, seen_from, sight_azimuth
+from aqr_perception.models.proposals.rays import depth_scale, focal_length, rotate_shape, viewing_azimuth
 from aqr_perception.training.losses.set_loss import box_distance
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
@@ -152,8 +152,8 @@ def _image_centres(batch: Batch, size: torch.Size) -> Centres:
         edge = boxes[:, 3:6].amax(-1)[:, None] * focal_length(projections) / depth * columns / width
         sigma = (edge / _SIGMAS_PER_EDGE).clamp(_MIN_SIGMA, _MAX_SIGMA)
         maps = sample * views + torch.arange(views, device=boxes.device).expand_as(inside)
-        azimuth = sight_azimuth(projections, boxes[:, None, :3].expand(-1, views, -1))
-        shape = seen_from(_shape(boxes)[:, None].expand(-1, views, -1), azimuth)
+        azimuth = viewing_azimuth(projections, boxes[:, None, :3].expand(-1, views, -1))
+        shape = rotate_shape(_shape(boxes)[:, None].expand(-1, views, -1), azimuth)
         log_depth = (depth / depth_scale(projections)).log()
         centres = Centres(maps, labels[:, None].expand_as(inside), cell, log_depth, shape, sigma)
         samples.append(Centres(*(values[shown] for values in centres)))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.head_output import QueryWeights
+from aqr_perception.models.model_io import QueryWeights
 
 
 def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:

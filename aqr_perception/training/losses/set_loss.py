@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.head_output import Predictions
+from aqr_perception.models.model_io import Predictions
 from aqr_perception.training.losses.denoising import BACKGROUND, DenoisingTargets
 from aqr_perception.training.losses.matching import (
     CODE_WEIGHTS,

@@ -1,4 +1,4 @@
-"""Deformable attention is a weighted sum of bilinear samples, however it is computed."""
+"""Every implementation of deformable attention is a weighted sum of bilinear samples."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_gradients_reach_values_places_and_weights() -> None:
         assert float((moved[1] - moved[0]) / (2 * step)) == pytest.approx(float(tensor.grad.flatten()[index]), rel=0.02)
 
 
-def test_places_however_far_outside_see_nothing() -> None:
+def test_places_outside_the_map_give_zeros_at_any_distance() -> None:
     values, places, weights = random_inputs()
     for far in (3.0, -1e6, 1e30):
         assert not attend(values, SHAPES, torch.full_like(places, far), weights).any()
@@ -47,6 +47,6 @@ def test_offsets_are_in_cells_of_their_level_and_weights_sum_to_one() -> None:
     sampling = Sampling(16, heads=2, levels=2, points=3, maps=2)
     offsets, weights = sampling.points(torch.randn(1, 5, 16), [(10, 20), (5, 4)])
     assert offsets.shape == (1, 5, 2, 2, 2, 3, 2)
-    first = offsets[0, 0, 0, 0]  # head 0 looks along +x
+    first = offsets[0, 0, 0, 0]  # head 0 points along +x
     torch.testing.assert_close(first[0, :, 0] * 20, first[1, :, 0] * 4)
     torch.testing.assert_close(weights.sum((-1, -2)), torch.ones(1, 5, 2, 2))

@@ -1,4 +1,4 @@
-"""A world that stands still is found where it is, however the vehicle has moved."""
+"""The aligned history of a static world stays in place for every motion of the vehicle."""
 
 import math
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aqr_perception.models.bevformer.deformable_attention import attend
-from aqr_perception.models.bevformer.ego_motion import ego_motion, turned
-from aqr_perception.models.detection_model import History
+from aqr_perception.models.bevformer.ego_motion import ego_motion, rotate_bev
+from aqr_perception.models.model_io import History
 
 GRID = (30, 40)
 """Rows and columns of 1 m cells."""
@@ -27,17 +27,17 @@ def centres() -> Tensor:
 
 
 def seen_from(vehicle: Tensor) -> Tensor:
-    """Return (1, N, 2), a world that stands still as a bird's-eye view: in every cell where in the world it lies."""
+    """Return (1, N, 2), a bird's-eye view of a static world: the world position of every cell."""
     return (centres() @ vehicle[:2, :2].T + vehicle[:2, 3])[None]
 
 
 def moved(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the past view as the encoder looks at it from now, (N, 2), and where it has something, (N,)."""
+    """Return the past view as the encoder samples it now, (N, 2), and where it has values, (N,)."""
     motion = ego_motion(history("past", before, now), 1, 0.0)
     past = torch.cat((seen_from(before), torch.ones(1, len(centres()), 1)), dim=-1).float()
-    there = turned(past, motion.turn, GRID, MIDDLE)
+    there = rotate_bev(past, motion.rotation, GRID, MIDDLE)
     size = torch.tensor((GRID[1], GRID[0]))
-    places = (centres() + torch.tensor(MIDDLE)) / size + motion.way / size
+    places = (centres() + torch.tensor(MIDDLE)) / size + motion.translation / size
     found = attend(there[:, :, None], [GRID], places[None, :, None, None, None], torch.ones(1, len(places), 1, 1, 1))[0]
     return found[:, :2], found[:, 2] > 0.999
 
@@ -57,7 +57,7 @@ def test_the_history_lines_up_with_a_world_that_stands_still(
     found, known = moved(before, now)
     assert known.float().mean() > 0.3
     error = (found - seen_from(now)[0]).abs()[known]
-    # Turning takes cells as they are: it is off by half a cell's diagonal.
+    # Rotation takes the nearest cell, so it is off by up to half a cell's diagonal.
     assert error.max() < 0.71 + 1e-3
 
 
@@ -69,31 +69,31 @@ def test_whole_cells_and_quarter_turns_line_up_exactly(way: tuple[float, float],
     torch.testing.assert_close(found[known].double(), seen_from(now)[0][known], atol=1e-4, rtol=0)
 
 
-def test_turning_leaves_the_given_view_alone_and_fills_with_zeros() -> None:
+def test_rotation_does_not_modify_its_input_and_fills_with_zeros() -> None:
     view = torch.rand(1, GRID[0] * GRID[1], 3) + 1.0
     copy = view.clone()
-    result = turned(view, torch.tensor([0.3]), GRID, (100.0, 100.0))
+    result = rotate_bev(view, torch.tensor([0.3]), GRID, (100.0, 100.0))
     assert torch.equal(view, copy)
     new = (result == 0).all(-1)
     assert 0 < new.float().mean() < 1 and result[~new].min() >= 1.0
 
 
-def test_samples_of_a_batch_turn_each_for_itself() -> None:
+def test_each_sample_of_a_batch_rotates_by_its_own_angle() -> None:
     view = torch.rand(2, GRID[0] * GRID[1], 3)
     turn = torch.tensor([0.4, -0.7])
-    together = turned(view, turn, GRID, MIDDLE)
+    together = rotate_bev(view, turn, GRID, MIDDLE)
     for sample in range(2):
         one = slice(sample, sample + 1)
-        assert torch.equal(together[one], turned(view[one], turn[one], GRID, MIDDLE))
+        assert torch.equal(together[one], rotate_bev(view[one], turn[one], GRID, MIDDLE))
 
 
 @settings(max_examples=25, deadline=None)
 @given(yaw=st.floats(-3.1, 3.1), forward=st.sampled_from([0.0, 90.0]), turn=st.floats(-30.0, 30.0))
-def test_the_vehicle_vector_says_how_the_vehicle_itself_stands(yaw: float, forward: float, turn: float) -> None:
-    # The model frame is turned against the vehicle's.
+def test_the_can_bus_vector_holds_the_vehicles_pose(yaw: float, forward: float, turn: float) -> None:
+    # The model frame is rotated relative to the vehicle's.
     before = pose(10.0, 20.0, yaw - math.radians(turn) - math.radians(forward))
     now = pose(11.0, 20.5, yaw - math.radians(forward))
-    vector = ego_motion(history("past", before, now), 1, forward).vehicle[0]
+    vector = ego_motion(history("past", before, now), 1, forward).can_bus[0]
     torch.testing.assert_close(vector[:3], torch.tensor([1.0, 0.5, 0.0]), atol=1e-4, rtol=0)
     assert float(vector[17]) == pytest.approx(turn, abs=1e-3)
     assert math.cos(float(vector[16])) == pytest.approx(math.cos(yaw), abs=1e-5) and 0 <= vector[16] <= 2 * math.pi
@@ -102,23 +102,23 @@ def test_the_vehicle_vector_says_how_the_vehicle_itself_stands(yaw: float, forwa
     assert not vector[7:16].any()
 
 
-def test_a_drive_begins_where_the_vehicle_stands() -> None:
+def test_a_drive_starts_at_the_vehicles_pose() -> None:
     start = history(None, pose(0, 0, 0), pose(5.0, 6.0, 1.0))
     motion = ego_motion(start, 2, 0.0)
-    assert not motion.vehicle[:, :3].any() and not motion.vehicle[:, 17].any() and not motion.way.any()
-    torch.testing.assert_close(motion.vehicle[:, 16], torch.ones(2))
+    assert not motion.can_bus[:, :3].any() and not motion.can_bus[:, 17].any() and not motion.translation.any()
+    torch.testing.assert_close(motion.can_bus[:, 16], torch.ones(2))
 
 
-def test_unknown_motion_is_standing_still() -> None:
+def test_unknown_motion_counts_as_standing_still() -> None:
     motion = ego_motion(None, 1, 90.0)
     expected = torch.zeros(1, 18)
     expected[0, 3] = 1.0
-    assert torch.equal(motion.vehicle, expected) and not motion.turn.any()
+    assert torch.equal(motion.can_bus, expected) and not motion.rotation.any()
 
 
-def test_samples_may_have_poses_of_their_own() -> None:
+def test_samples_may_have_different_poses() -> None:
     one, two = (history("past", pose(0, 0, 0), pose(1.0, 2.0, turn)) for turn in (0.1, -0.2))
     both = History("past", *(torch.stack(pair) for pair in zip(one[1:3], two[1:3], strict=True)), 0.5)
     motion = ego_motion(both, 2, 0.0)
     for sample, alone in enumerate((one, two)):
-        torch.testing.assert_close(motion.vehicle[sample], ego_motion(alone, 1, 0.0).vehicle[0])
+        torch.testing.assert_close(motion.can_bus[sample], ego_motion(alone, 1, 0.0).can_bus[0])

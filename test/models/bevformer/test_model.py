@@ -1,4 +1,4 @@
-"""The assembled BEVFormer: it remembers, and goes on with whatever cameras there are."""
+"""BEVFormer with memory and with any cameras."""
 
 import logging
 import math
@@ -10,14 +10,14 @@ from helpers.small_bevformer import SIZE, history, images, pose, projections, sm
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
-from aqr_perception.models import build_model, load_checkpoint
+from aqr_perception.models import load_checkpoint
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
-from aqr_perception.models.detection_model import History
-from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, History, ModelOutput, Queries
 from aqr_perception.models.proposals.head import UPSAMPLING
 from aqr_perception.options import AqrOptions, DetectionOptions
 
+WITH_WEIGHTS = DecodeOptions(AqrOptions(), attention_weights=True)
 START, NOW = pose(3.0, 4.0, 0.3), pose(5.0, 4.5, 0.4)
 
 
@@ -26,27 +26,25 @@ def model() -> BEVFormer:
     return small_model()
 
 
-def seen(model: BEVFormer, past: History | None, seed: int = 0, cameras: list[int] | None = None) -> HeadOutput:
-    """Return what the model makes of a frame of noise, of some of the cameras."""
+def seen(model: BEVFormer, past: History | None, seed: int = 0, cameras: list[int] | None = None) -> ModelOutput:
+    """Return the model's output for a frame of noise in some of the cameras."""
     views = list(range(6)) if cameras is None else cameras
     pictures, matrices = images(seed=seed)[:, views], projections()[:, views]
     with torch.inference_mode():
-        features = model.features(pictures, None, model.image_features(pictures), None)
-        return model.decode(features, matrices, AqrOptions(), attention_weights=True, history=past)
+        return model.decode(model.features(pictures, matrices, None), WITH_WEIGHTS, history=past)
 
 
-def blind(model: BEVFormer, past: History | None) -> HeadOutput:
+def blind(model: BEVFormer, past: History | None) -> ModelOutput:
     with torch.inference_mode():
-        features = model.features(None, None, None, None)
-        return model.decode(features, None, AqrOptions(), attention_weights=True, history=past)
+        return model.decode(model.features(None, None, None), WITH_WEIGHTS, history=past)
 
 
-def test_without_history_the_queries_stand_in_for_it() -> None:
+def test_without_history_the_queries_replace_it() -> None:
     model = small_model(encoder_layers=1)
     alone = seen(model, history(None, START, START))
     head = model.pts_bbox_head
     with torch.no_grad():
-        vehicle = head.transformer.can_bus_mlp(ego_motion(history(None, START, START), 1, 0.0).vehicle)
+        vehicle = head.transformer.can_bus_mlp(ego_motion(history(None, START, START), 1, 0.0).can_bus)
         queries = head.bev_embedding.weight + vehicle[:, None]
     with_queries = seen(model, history(queries, START, START))
     torch.testing.assert_close(with_queries.state, alone.state, atol=1e-5, rtol=1e-5)
@@ -54,7 +52,7 @@ def test_without_history_the_queries_stand_in_for_it() -> None:
     assert not torch.allclose(with_others.state, alone.state, atol=1e-2)
 
 
-def test_history_and_motion_change_what_is_seen(model: BEVFormer) -> None:
+def test_history_and_motion_change_the_predictions(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     assert isinstance(first.state, torch.Tensor) and first.state.shape == (1, 96, 32)
     without = seen(model, history(None, NOW, NOW), seed=1).predictions.boxes
@@ -63,7 +61,7 @@ def test_history_and_motion_change_what_is_seen(model: BEVFormer) -> None:
     assert (with_it - without).abs().max() > 1e-3 and (with_it - elsewhere).abs().max() > 1e-3
 
 
-def test_history_changes_what_the_birds_eye_view_proposes() -> None:
+def test_history_changes_the_birds_eye_views_proposals() -> None:
     model = small_model((4, 0))
     first = seen(model, history(None, START, START))
     without = seen(model, history(None, NOW, NOW), seed=1)
@@ -73,7 +71,7 @@ def test_history_changes_what_the_birds_eye_view_proposes() -> None:
     assert not torch.equal(without.queries.reference_points, with_it.queries.reference_points)
 
 
-def test_the_callers_history_is_not_written_to(model: BEVFormer) -> None:
+def test_the_callers_history_is_not_modified(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     copy = first.state.clone()
     again = [seen(model, history(first.state, START, NOW), seed=1).state for _ in range(2)]
@@ -91,9 +89,8 @@ def test_a_batch_of_two_is_two_of_one(model: BEVFormer, remembers: bool) -> None
     with torch.inference_mode():
         found = []
         for samples, past in (([0, 1], History(state, *stacked, 0.5)), ([0], alone[0]), ([1], alone[1])):
-            chosen = pictures[samples]
-            features = model.features(chosen, None, model.image_features(chosen), None)
-            found.append(model.decode(features, matrices[samples], AqrOptions(), attention_weights=True, history=past))
+            features = model.features(pictures[samples], matrices[samples], None)
+            found.append(model.decode(features, WITH_WEIGHTS, history=past))
     together, *apart = found
     for sample, single in enumerate(apart):
         one = slice(sample, sample + 1)
@@ -118,7 +115,7 @@ def test_the_order_of_the_cameras_does_not_matter(model: BEVFormer) -> None:
     torch.testing.assert_close(first.attention.cameras[:, :, order], second.attention.cameras, atol=1e-4, rtol=1e-4)
 
 
-def test_without_cameras_only_the_history_speaks(model: BEVFormer) -> None:
+def test_without_cameras_predictions_depend_only_on_the_history(model: BEVFormer) -> None:
     first = seen(model, history(None, START, START))
     nothing, remembered = blind(model, history(None, NOW, NOW)), blind(model, history(first.state, START, NOW))
     assert (nothing.predictions.boxes - remembered.predictions.boxes).abs().max() > 1e-3
@@ -145,8 +142,9 @@ def test_the_weights_are_the_cameras_shares_and_the_maps_show_them(model: BEVFor
 def test_only_the_chosen_layers_are_predicted(model: BEVFormer) -> None:
     pictures = images()
     with torch.inference_mode():
-        features = model.features(pictures, None, model.image_features(pictures), None)
-        last = model.decode(features, projections(), AqrOptions(), layers=slice(-1, None))
+        last = model.decode(
+            model.features(pictures, projections(), None), DecodeOptions(AqrOptions(), layers=LAST_LAYER)
+        )
     assert last.attention is None
     assert torch.equal(last.predictions.boxes[0], seen(model, None).predictions.boxes[-1])
 
@@ -156,9 +154,9 @@ def test_proposals_come_from_stride_16_where_there_is_such_a_level(levels: int, 
     model = small_model((0, 8), levels=levels)
     pictures = images()
     with torch.inference_mode():
-        features = model.features(pictures, None, model.image_features(pictures), None)
+        features = model.features(pictures, projections(), None)
         assert features.image.shape[2] == sum(math.prod(shape) for shape in model._shapes(SIZE))
-        maps = model.propose(features, projections())
+        maps = model.propose(features)
     assert maps.image.shape[-2:] == tuple(UPSAMPLING * edge // stride for edge in SIZE)
 
 
@@ -183,13 +181,13 @@ def test_another_models_history_and_denoising_queries_are_refused(model: BEVForm
         model(images(), projections(), queries=Queries(torch.rand(1, 44, 3), 4, None))
 
 
-def test_a_checkpoint_of_it_lacks_no_router(model: BEVFormer, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_checkpoint_loads_without_a_router_warning(model: BEVFormer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         load_checkpoint(small_model(), model.state_dict())
     assert not caplog.records and not model.router_trained
 
 
-def test_half_precision_sees_about_the_same(model: BEVFormer) -> None:
+def test_half_precision_gives_about_the_same_birds_eye_view(model: BEVFormer) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = seen(model, None)
     full = seen(model, None)
@@ -199,7 +197,7 @@ def test_half_precision_sees_about_the_same(model: BEVFormer) -> None:
 
 def test_a_detector_remembers_from_frame_to_frame() -> None:
     detector = Detector("bevformer_mini", device="cpu", precision="fp32", options=DetectionOptions(score_threshold=0.0))
-    assert isinstance(detector.model, BEVFormer) and build_model("bevformer_mini").preset.bevformer.forward == 0.0
+    assert isinstance(detector.model, BEVFormer) and detector.model.options.forward == 0.0
     picture = np.random.default_rng(0).integers(0, 255, (128, 352, 3), np.uint8)
     intrinsics = np.array([[278.0, 0, 176], [0, 278, 64], [0, 0, 1]])
     extrinsics = np.eye(4)

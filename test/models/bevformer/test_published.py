@@ -1,4 +1,4 @@
-"""The published models: every key loads, and both frames' outputs are those of the authors' code."""
+"""The published BEVFormers: every key loads, and both frames' outputs equal those of the authors' code."""
 
 import math
 import re
@@ -17,8 +17,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.boxes.coder import decode
-from aqr_perception.models.detection_model import Features
-from aqr_perception.models.head_output import HeadOutput
+from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput
 from aqr_perception.options import AqrOptions
 
 CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_right")
@@ -56,23 +55,24 @@ def images(shared_reference: Path, published: BEVFormer) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def features(published: BEVFormer, images: Tensor) -> Features:
+def features(golden: dict[str, np.ndarray], published: BEVFormer, images: Tensor) -> Features:
+    matrices = torch.from_numpy(golden["input/lidar2img"]).float()[None]
     with torch.inference_mode():
-        return published.features(images, None, published.image_features(images), None)
+        return published.features(images, matrices, None)
 
 
 @pytest.fixture(scope="module")
-def frames(golden: dict[str, np.ndarray], published: BEVFormer, features: Features) -> list[HeadOutput]:
-    """What the model makes of the golden's two frames; the LiDAR's y is the vehicle's front."""
+def frames(golden: dict[str, np.ndarray], published: BEVFormer, features: Features) -> list[ModelOutput]:
+    """The model's outputs for the golden file's two frames; the vehicle faces the LiDAR's y."""
     before, now = pose(700.0, 900.0, math.radians(30.0 - 90.0)), pose(701.2, 900.1, math.radians(31.5 - 90.0))
-    matrices = torch.from_numpy(golden["input/lidar2img"]).float()[None]
+    options = DecodeOptions(AqrOptions(), attention_weights=True)
     with torch.inference_mode():
         start = history(None, before, before)
-        first = published.decode(features, matrices, AqrOptions(), attention_weights=True, history=start)
+        first = published.decode(features, options, history=start)
         past = history(first.state, before, now)
-        second = published.decode(features, matrices, AqrOptions(), attention_weights=True, history=past)
+        second = published.decode(features, options, history=past)
     for index, motion in enumerate((start, past)):
-        vector = ego_motion(motion, 1, published.preset.bevformer.forward).vehicle[0]
+        vector = ego_motion(motion, 1, published.options.forward).can_bus[0]
         np.testing.assert_allclose(vector.numpy(), golden[f"frame{index}/can_bus"], atol=1e-4)
     return [first, second]
 
@@ -84,7 +84,7 @@ def assert_samples(found: Tensor, golden: dict[str, np.ndarray], stage: str) -> 
 
 
 def old_mmdet3d(boxes: Tensor) -> np.ndarray:
-    """Return our box codes as the published weights' authors write them: w, l, h; yaw' = -yaw - pi/2."""
+    """Return our box codes in the published convention: w, l, h; yaw' = -yaw - pi/2."""
     x, y, log_length, log_width, z, log_height, sine, cosine, vx, vy = boxes.unbind(-1)
     return torch.stack((x, y, log_width, log_length, z, log_height, -cosine, -sine, vx, vy), dim=-1).numpy()
 
@@ -101,7 +101,7 @@ def test_image_features_agree(golden: dict[str, np.ndarray], features: Features)
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[HeadOutput], index: int) -> None:
+def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[ModelOutput], index: int) -> None:
     output, name = frames[index], f"frame{index}"
     assert isinstance(output.state, Tensor)
     assert_samples(output.state.transpose(0, 1), golden, f"{name}/bev_embed")
@@ -117,7 +117,7 @@ def test_both_frames_agree(golden: dict[str, np.ndarray], frames: list[HeadOutpu
     assert (torch.cdist(theirs, ours, p=float("inf")).min(dim=1).values < 5e-3).float().mean() > 0.98
 
 
-def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[HeadOutput]) -> None:
+def test_nearly_all_attention_falls_on_cells_that_cameras_see(frames: list[ModelOutput]) -> None:
     for output in frames:
         assert output.attention is not None
         assert output.attention.modality[..., 1].mean() > 0.9
@@ -125,7 +125,7 @@ def test_nearly_all_attention_falls_on_what_cameras_see(frames: list[HeadOutput]
 
 
 def expected_keys(tiny: dict[str, tuple[int, ...]], cells: int, levels: int, layers: int) -> dict[str, tuple[int, ...]]:
-    """Return the keys outside the image branch, by what the authors' configurations change of tiny's."""
+    """Return the keys outside the image branch: those of tiny with the changes of the authors' configurations."""
     shapes = {key: shape for key, shape in tiny.items() if not key.startswith("img_")}
     shapes["pts_bbox_head.bev_embedding.weight"] = (cells * cells, 256)
     for axis in ("row", "col"):

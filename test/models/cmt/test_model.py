@@ -1,4 +1,4 @@
-"""The assembled detector: against the published models, and with any sensor missing."""
+"""CMT against the published models, and with any sensor missing."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, PointBranch, Preset, ProposalOptions
-from aqr_perception.models.head_output import Queries
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput, Queries
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.options import AqrOptions
 
@@ -131,6 +131,18 @@ def tiny_inputs(views: int = 6, batch: int = 1, seed: int = 0) -> tuple[Tensor, 
     return images, projections, points
 
 
+def predict(
+    model: CMT,
+    images: Tensor | None,
+    lidar_to_image: Tensor | None,
+    points: list[Tensor] | None,
+    aqr: AqrOptions,
+    attention_weights: bool = False,
+) -> ModelOutput:
+    features = model.features(images, lidar_to_image, points)
+    return model.decode(features, DecodeOptions(aqr, attention_weights=attention_weights))
+
+
 @pytest.fixture(scope="module")
 def tiny() -> CMT:
     return build_model("aqr_tiny")
@@ -148,7 +160,7 @@ def test_any_subset_of_the_sensors_gives_finite_predictions(tiny: CMT, views: in
 
 
 @torch.inference_mode()
-def test_no_cameras_may_be_said_in_any_of_three_ways(tiny: CMT) -> None:
+def test_missing_cameras_may_be_passed_in_three_ways(tiny: CMT) -> None:
     images, projections, points = tiny_inputs()
     nothing = tiny(None, None, points)
     empty = tiny(images[:, :0], projections[:, :0], points)
@@ -169,7 +181,7 @@ def test_the_order_of_the_cameras_does_not_matter(tiny: CMT) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_without_proposals(tiny: CMT) -> CMT:
-    """Return a model of whose queries the order is known; untrained branches propose many places equally."""
+    """Return a model with queries in a known order; untrained branches give many proposals equal scores."""
     decoder = dataclasses.replace(tiny.preset.decoder, proposals=ProposalOptions())
     return CMT(dataclasses.replace(tiny.preset, decoder=decoder)).eval()
 
@@ -179,10 +191,10 @@ def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny_without
     tiny = tiny_without_proposals
     images, projections, points = tiny_inputs(batch=3)
     points[1] = torch.zeros(0, 5)
-    together = tiny.predict(images, projections, points, AqrOptions(), attention_weights=True)
+    together = predict(tiny, images, projections, points, AqrOptions(), attention_weights=True)
     for sample in range(3):
         one = slice(sample, sample + 1)
-        alone = tiny.predict(images[one], projections[one], points[one], AqrOptions(), attention_weights=True)
+        alone = predict(tiny, images[one], projections[one], points[one], AqrOptions(), attention_weights=True)
         torch.testing.assert_close(together.predictions.boxes[:, one], alone.predictions.boxes, atol=1e-3, rtol=1e-3)
         assert together.router and alone.router and together.attention and alone.attention
         torch.testing.assert_close(together.router.modality[one], alone.router.modality, atol=1e-4, rtol=1e-4)
@@ -194,21 +206,21 @@ def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny_without
 @pytest.mark.parametrize("mode", ["modulation", "bias", "both"])
 def test_aqr_without_strength_equals_aqr_off_bit_for_bit(tiny: CMT, mode: str) -> None:
     inputs = tiny_inputs()
-    off = tiny.predict(*inputs, AqrOptions(mode="off")).predictions
-    silent = tiny.predict(*inputs, AqrOptions(mode=mode, strength=0.0)).predictions
-    spoken = tiny.predict(*inputs, AqrOptions(mode=mode, strength=1.0)).predictions
+    off = predict(tiny, *inputs, AqrOptions(mode="off")).predictions
+    silent = predict(tiny, *inputs, AqrOptions(mode=mode, strength=0.0)).predictions
+    spoken = predict(tiny, *inputs, AqrOptions(mode=mode, strength=1.0)).predictions
     assert torch.equal(off.class_logits, silent.class_logits) and torch.equal(off.boxes, silent.boxes)
     assert not torch.equal(off.class_logits, spoken.class_logits)
 
 
 @torch.inference_mode()
-def test_aqr_off_equals_a_model_that_has_no_router(tiny: CMT) -> None:
+def test_aqr_off_equals_a_model_without_router(tiny: CMT) -> None:
     inputs = tiny_inputs()
     plain = build_model("aqr_tiny")
     load_checkpoint(plain, {key: value for key, value in tiny.state_dict().items() if not key.startswith("aqr.")})
     # Without a router even a request for AQR changes nothing.
-    without = plain.predict(*inputs, AqrOptions(mode="both"))
-    off = tiny.predict(*inputs, AqrOptions(mode="off"))
+    without = predict(plain, *inputs, AqrOptions(mode="both"))
+    off = predict(tiny, *inputs, AqrOptions(mode="off"))
     assert without.router is None
     assert torch.equal(without.predictions.boxes, off.predictions.boxes)
 
@@ -216,7 +228,7 @@ def test_aqr_off_equals_a_model_that_has_no_router(tiny: CMT) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("source", ["router", "attention"])
 def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
-    output = tiny.predict(*tiny_inputs(), AqrOptions(mode="both", reduce="sum"), attention_weights=True)
+    output = predict(tiny, *tiny_inputs(), AqrOptions(mode="both", reduce="sum"), attention_weights=True)
     weights = getattr(output, source)
     queries = tiny.preset.decoder.queries
     assert weights.modality.shape == (1, queries, 2) and weights.cameras.shape == (1, queries, 6)
@@ -233,12 +245,12 @@ def test_weights_and_maps_stay_in_their_ranges(tiny: CMT, source: str) -> None:
 
 
 @torch.inference_mode()
-def test_queries_start_where_the_branches_suspect_objects_and_fall_back_without_them(tiny: CMT) -> None:
+def test_queries_start_at_proposals_or_at_learned_points_where_a_sensor_is_missing(tiny: CMT) -> None:
     images, projections, points = tiny_inputs()
     wanted, learned = tiny.preset.decoder.proposals, tiny.pts_bbox_head.reference_points.weight[None]
 
     def asked(images: Tensor | None, points: list[Tensor] | None) -> Tensor:
-        output = tiny.predict(images, projections if images is not None else None, points, AqrOptions())
+        output = predict(tiny, images, projections if images is not None else None, points, AqrOptions())
         assert output.queries is not None
         return output.queries.reference_points == learned
 
@@ -280,7 +292,7 @@ def test_gradients_reach_the_router_and_every_branch() -> None:
 
 
 @torch.inference_mode()
-def test_the_models_own_image_size_is_no_limit(tiny: CMT) -> None:
+def test_images_may_be_smaller_than_the_models_image_size(tiny: CMT) -> None:
     images, projections, points = tiny_inputs(views=2)
     half = torch.nn.functional.interpolate(images.flatten(0, 1), scale_factor=0.5).unflatten(0, (1, 2))
     scale = torch.diag(torch.tensor([0.5, 0.5, 1.0, 1.0]))

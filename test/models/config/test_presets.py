@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aqr_perception.models.architectures import ARCHITECTURES
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory, preset_names
+from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.petr.petr_options import PetrOptions
 
 PUBLISHED = (
     "cmt_voxel0100_r50_800x320",
@@ -38,7 +42,7 @@ def edited(tmp_path: Path, **changes: object) -> str:
     return str(path)
 
 
-def test_a_preset_file_of_the_users_own_loads_by_path(tmp_path: Path) -> None:
+def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
     assert load_preset(edited(tmp_path, description="mine")).description == "mine"
 
 
@@ -75,7 +79,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], name
         ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "not for mome"),
     ],
 )
-def test_proposals_that_cannot_be_had_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+def test_impossible_proposals_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
     with pytest.raises(PresetError, match=named):
         load_preset(edited(tmp_path, **changes))
 
@@ -90,3 +94,34 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
     path.write_text("image: [")
     with pytest.raises(PresetError, match=r"broken\.yaml"):
         load_preset(str(path))
+
+
+def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
+    for wrong in ("yolo", None, ["cmt"]):
+        with pytest.raises(PresetError, match=r"architecture: found .*'cmt', 'mome', 'petr', 'bevformer'"):
+            load_preset(edited(tmp_path, architecture=wrong))
+
+
+def test_own_entries_are_read_only_for_their_architecture(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match=r"unknown entries \['petr'\]"):
+        load_preset(edited(tmp_path, petr={"frames": 2}))
+    with pytest.raises(PresetError, match=r"unknown entries \['options'\]"):
+        load_preset(edited(tmp_path, options={"frames": 2}))
+    proposals = {"decoder": {"proposals": {"image": 10}}}
+    preset = load_preset(edited(tmp_path, architecture="petr", points=None, petr={"frames": 2}, **proposals))
+    assert preset.architecture_options(PetrOptions).frames == 2
+    with pytest.raises(TypeError, match="PetrOptions, needed BevFormerOptions"):
+        preset.architecture_options(BevFormerOptions)
+    with pytest.raises(PresetError, match=r"petr: frames: found 3"):
+        load_preset(edited(tmp_path, architecture="petr", points=None, petr={"frames": 3}, **proposals))
+
+
+@pytest.mark.parametrize("architecture", ["petr", "bevformer"])
+def test_a_camera_only_architecture_refuses_a_point_branch(tmp_path: Path, architecture: str) -> None:
+    with pytest.raises(PresetError, match=f"{architecture} uses cameras only: add 'image' and remove 'points'"):
+        load_preset(edited(tmp_path, architecture=architecture))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_table_names_a_model_for_every_architecture(name: str) -> None:
+    assert issubclass(ARCHITECTURES[name].model_class(), DetectionModel)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models import build_model
-from aqr_perception.models.config.presets import BevFormerOptions, Preset, load_preset
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
+from aqr_perception.models.config.presets import Preset, load_preset
 from aqr_perception.models.image.pretrained import load_backbone
 from aqr_perception.models.image.resnet import ResNet
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
@@ -77,7 +78,7 @@ def test_an_rgb_backbone_gives_the_same_features_for_bgr_images() -> None:
 
 def test_an_rgb_model_keeps_the_channel_order_of_an_rgb_backbone() -> None:
     model, weights = resnet_model(), torchvision_weights()
-    bevformer = dataclasses.replace(model.preset, architecture="bevformer", bevformer=BevFormerOptions(rgb=True))
+    bevformer = dataclasses.replace(model.preset, architecture="bevformer", options=BevFormerOptions(rgb=True))
     model.preset = bevformer
     load_backbone(model, weights)
     assert torch.equal(model.img_backbone.conv1.weight, weights["conv1.weight"])

@@ -1,4 +1,4 @@
-"""A small MoME and what its sensors see."""
+"""A small MoME and inputs for it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,7 +29,7 @@ aqr: {mode: "off"}
 
 
 class Sensed(NamedTuple):
-    """A batch as `MoME.predict` takes it."""
+    """A batch as `MoME.forward` takes it."""
 
     images: Tensor
     lidar_to_image: Tensor
@@ -60,7 +60,7 @@ def new_model(preset_file: str) -> Callable[[], MoME]:
 
 @pytest.fixture(scope="session")
 def model(new_model: Callable[[], MoME], sensed: Sensed) -> MoME:
-    """A model whose router sends queries to all experts: an untrained one says nearly the same of all queries."""
+    """A model whose router uses all experts: an untrained router gives all queries nearly the same logits."""
     model = new_model()
     last = model.pts_bbox_head.transformer.selected_cls
     said: list[Tensor] = []

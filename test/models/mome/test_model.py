@@ -1,4 +1,4 @@
-"""MoME's behaviour: experts that see their own sensors alone, weights that are the router's probabilities."""
+"""MoME: experts see only their sensors, and weights are the router's probabilities."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.models import load_checkpoint
 from aqr_perception.models.config.presets import PresetError, load_preset
-from aqr_perception.models.head_output import Queries
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput, Queries
 from aqr_perception.models.mome.experts import Expert
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.options import AqrOptions, DetectionOptions
@@ -22,9 +22,21 @@ OPTIONS = AqrOptions(mode="off")
 QUERIES = 60
 
 
+def predict(
+    model: MoME,
+    images: Tensor | None,
+    lidar_to_image: Tensor | None,
+    points: list[Tensor] | None,
+    aqr: AqrOptions,
+    attention_weights: bool = False,
+) -> ModelOutput:
+    features = model.features(images, lidar_to_image, points)
+    return model.decode(features, DecodeOptions(aqr, attention_weights=attention_weights))
+
+
 @contextmanager
 def routed(model: MoME, logits: Tensor) -> Iterator[None]:
-    """Let the router say (Q, 3) logits whatever it sees."""
+    """Make the router return (Q, 3) logits for any input."""
     hook = model.pts_bbox_head.transformer.selected_cls.register_forward_hook(
         lambda _module, _inputs, output: logits.expand_as(output)
     )
@@ -47,7 +59,7 @@ def queries_of(expert: Expert) -> slice:
 def test_queries_go_to_all_experts(model: MoME, sensed) -> None:
     logits = []
     hook = model.pts_bbox_head.transformer.selected_cls.register_forward_hook(lambda *call: logits.append(call[-1]))
-    model.predict(*sensed, OPTIONS)
+    predict(model, *sensed, OPTIONS)
     hook.remove()
     assert len(logits) == 1 and set(logits[0].argmax(-1).flatten().tolist()) == {0, 1, 2}
 
@@ -55,11 +67,11 @@ def test_queries_go_to_all_experts(model: MoME, sensed) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("views", [3, 2, 1, 0])
 @pytest.mark.parametrize("lidar", [True, False])
-def test_a_missing_sensor_removes_its_experts_and_the_rest_goes_on(
+def test_a_missing_sensor_removes_its_experts_and_the_others_take_over(
     model: MoME, sensed, views: int, lidar: bool
 ) -> None:
     points = sensed.points if lidar else [torch.zeros(0, 5)] * 3
-    output = model.predict(sensed.images[:, :views], sensed.lidar_to_image[:, :views], points, OPTIONS)
+    output = predict(model, sensed.images[:, :views], sensed.lidar_to_image[:, :views], points, OPTIONS)
     assert output.predictions.class_logits.shape == (3, 3, QUERIES, 10)
     assert all(part.isfinite().all() for part in output.predictions)
     assert output.router is not None
@@ -72,20 +84,20 @@ def test_a_missing_sensor_removes_its_experts_and_the_rest_goes_on(
 
 
 @torch.inference_mode()
-def test_no_cameras_may_be_said_in_either_way(model: MoME, sensed) -> None:
+def test_missing_cameras_may_be_passed_in_two_ways(model: MoME, sensed) -> None:
     nothing = model(None, None, sensed.points)
     empty = model(sensed.images[:, :0], sensed.lidar_to_image[:, :0], sensed.points)
     assert torch.equal(nothing.boxes, empty.boxes)
 
 
 @torch.inference_mode()
-def test_a_batch_of_differently_routed_and_equipped_samples_equals_each_alone(model: MoME, sensed) -> None:
+def test_a_batch_with_different_routes_and_sensors_equals_each_sample_separately(model: MoME, sensed) -> None:
     points = [sensed.points[0], torch.zeros(0, 5), sensed.points[2]]
     batch = sensed._replace(points=points)
-    together = model.predict(*batch, OPTIONS, attention_weights=True)
+    together = predict(model, *batch, OPTIONS, attention_weights=True)
     for sample in range(3):
         one = slice(sample, sample + 1)
-        alone = model.predict(*batch.of(sample), OPTIONS, attention_weights=True)
+        alone = predict(model, *batch.of(sample), OPTIONS, attention_weights=True)
         for found, expected in zip(together.predictions, alone.predictions, strict=True):
             torch.testing.assert_close(found[:, one], expected, atol=1e-4, rtol=1e-4)
         assert together.router and alone.router and together.attention and alone.attention
@@ -98,7 +110,7 @@ def test_a_batch_of_differently_routed_and_equipped_samples_equals_each_alone(mo
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("changed", "blind"), [("images", Expert.LIDAR), ("points", Expert.CAMERA)])
-def test_an_experts_queries_see_their_own_sensors_alone(model: MoME, sensed, changed: str, blind: Expert) -> None:
+def test_an_experts_queries_see_only_its_sensors(model: MoME, sensed, changed: str, blind: Expert) -> None:
     other = {"images": sensed.images.flip(0), "points": sensed.points[::-1]}[changed]
     with routed(model, turns()):
         before = model(*sensed.of(0)).boxes
@@ -109,7 +121,7 @@ def test_an_experts_queries_see_their_own_sensors_alone(model: MoME, sensed, cha
 
 
 @torch.inference_mode()
-def test_queries_do_not_depend_on_what_other_experts_queries_are_there(model: MoME, sensed) -> None:
+def test_queries_do_not_depend_on_other_experts_queries(model: MoME, sensed) -> None:
     learned = model.pts_bbox_head.reference_points.weight[None]
     moved = learned.clone()
     moved[:, queries_of(Expert.FUSED)] = 0.5
@@ -125,11 +137,11 @@ def test_queries_do_not_depend_on_what_other_experts_queries_are_there(model: Mo
 def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> None:
     logits = torch.randn(QUERIES, 3, generator=torch.Generator().manual_seed(0))
     with routed(model, logits):
-        weights = model.predict(*sensed, AqrOptions(mode="off", reduce="sum")).router
+        weights = predict(model, *sensed, AqrOptions(mode="off", reduce="sum")).router
     assert weights is not None
     fused, lidar, camera = logits.softmax(-1).unbind(-1)
     torch.testing.assert_close(weights.modality, torch.stack((fused + lidar, fused + camera), -1).expand(3, -1, -1))
-    # A camera is worth as much as its modality where it sees the query, and nothing elsewhere.
+    # A camera has its modality's weight where it sees the query, and 0 elsewhere.
     seen = weights.cameras > 0
     assert seen.any() and not seen.all()
     assert torch.equal(weights.cameras[seen], weights.modality[..., 1:].expand(-1, -1, 3)[seen])
@@ -138,9 +150,9 @@ def test_weights_are_sums_of_the_routers_probabilities(model: MoME, sensed) -> N
 
 
 @torch.inference_mode()
-def test_the_attention_mass_lies_where_the_expert_looks(model: MoME, sensed) -> None:
+def test_the_attention_mass_lies_on_the_experts_sensors(model: MoME, sensed) -> None:
     with routed(model, turns()):
-        weights = model.predict(*sensed, OPTIONS, attention_weights=True).attention
+        weights = predict(model, *sensed, OPTIONS, attention_weights=True).attention
     assert weights is not None
     lidar, cameras = weights.modality.unbind(-1)
     torch.testing.assert_close(lidar + cameras, torch.ones(3, QUERIES))
@@ -162,7 +174,7 @@ def test_matching_queries_learn_nothing_from_denoising_ones(model: MoME, sensed)
     torch.testing.assert_close(both.boxes[:, :, 12:], alone.boxes, atol=1e-5, rtol=1e-4)
 
 
-def test_its_own_router_is_a_trained_one_and_nothing_is_said_of_a_missing_one(
+def test_its_router_counts_as_trained_and_no_missing_router_is_reported(
     new_model: Callable[[], MoME], model: MoME, caplog: pytest.LogCaptureFixture
 ) -> None:
     fresh = new_model()

@@ -1,4 +1,4 @@
-"""MoME against what the authors' model computes on a real keyframe."""
+"""MoME against the authors' model on a real keyframe."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MoME's router learns from the health of the sensors, alone or with the rest."""
+"""Training of MoME's router from the health of the sensors, with and without the rest of the model."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import torch
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.data.health import HEALTH_GRID
+from aqr_perception.models.model_io import DecodeOptions
 from aqr_perception.models.mome.model import MoME
 from aqr_perception.training.losses.detection_loss import DetectionLoss
 from aqr_perception.training.trainable import freeze, set_mode
@@ -28,7 +29,7 @@ def batch(sensed) -> Batch:
     return Batch(images, sensed.lidar_to_image[:2], clouds, [box, box], labels, counts, shown, lidar, cameras)
 
 
-def test_train_aqr_trains_the_router_and_nothing_else(new_model: Callable[[], MoME], batch: Batch) -> None:
+def test_train_aqr_trains_only_the_router(new_model: Callable[[], MoME], batch: Batch) -> None:
     model = new_model()
     freeze(model, "aqr")
     set_mode(model, "aqr")
@@ -71,8 +72,8 @@ def test_the_router_learns_which_sensor_is_blind(new_model: Callable[[], MoME], 
         optimizer.step()
     assert history[-1] < 0.5 * history[0]
     with torch.no_grad():
-        features = model.features(batch.images, batch.points, image, bev)
-        weights = model.decode(features, batch.lidar_to_image, model.aqr_options).router
+        features = model.features(batch.images, batch.lidar_to_image, batch.points)
+        weights = model.decode(features, DecodeOptions(model.aqr_options)).router
     assert weights is not None
     lidar, camera = weights.modality.mean(1).unbind(-1)
     assert lidar[0] > camera[0] and camera[1] > lidar[1]

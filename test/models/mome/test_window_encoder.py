@@ -1,4 +1,4 @@
-"""The router's attention: what it saves itself must not change what it says."""
+"""The router's window attention equals plain attention."""
 
 import torch
 
@@ -35,7 +35,7 @@ def test_attention_to_windows_is_attention_to_all_tokens_under_a_mask() -> None:
         torch.testing.assert_close(found[one], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_are_the_same_as_those_of_kept_tokens() -> None:
+def test_gradients_equal_those_without_recomputation() -> None:
     torch.manual_seed(0)
     attention = MultiHeadAttention(CHANNELS, 4)
     position, keys, values, windows = case(queries=70, width=9)

@@ -1,4 +1,4 @@
-"""What MoME's router looks at: the windows that its published weights were trained with."""
+"""Windows of MoME's router as its published weights were trained."""
 
 import pytest
 import torch
@@ -57,24 +57,24 @@ def test_the_image_window_is_fifteen_cells_wide_and_cut_at_the_border(u: int, v:
     assert {t for t in looked_at(point) if t >= 36 * 36} == image_window(0, int(v // 16), int(u // 16))
 
 
-def test_of_two_cameras_that_see_a_point_the_first_in_the_list_counts() -> None:
+def test_the_first_camera_in_the_list_counts_where_two_see_a_point() -> None:
     twin = camera((1.0, 0.0), focal=120.0)
     assert looked_at((10.0, 0.0, 0.0), cameras=(FRONT, twin)) > image_window(0, 10, 15)
     assert looked_at((10.0, 0.0, 0.0), cameras=(LEFT, FRONT)) > image_window(1, 10, 15)
 
 
-def test_a_point_that_no_camera_sees_is_looked_up_in_the_corner_of_the_first_camera() -> None:
+def test_a_point_that_no_camera_sees_gets_the_corner_of_the_first_camera() -> None:
     assert {token for token in looked_at((-10.0, -10.0, 0.0)) if token >= 36 * 36} == image_window(0, 0, 0)
 
 
-def test_a_point_behind_a_camera_counts_almost_on_its_axis_alone() -> None:
+def test_a_point_behind_a_camera_counts_only_near_its_axis() -> None:
     eye = torch.eye(4)  # looks along z, and its pixels are metres times 1e-5 once the depth is held
     assert looked_at((1e-3, 1e-3, -2.0), cameras=(LEFT, eye)) > image_window(1, 6, 6)
     assert {token for token in looked_at((1.0, 1.0, -2.0), cameras=(LEFT, eye)) if token >= 36 * 36 + 600} == set()
 
 
 @pytest.mark.parametrize("layout", [TokenLayout(), TokenLayout(bev=(36, 36)), TokenLayout(views=2, image=(20, 30))])
-def test_a_sensor_that_is_missing_has_no_window(layout: TokenLayout) -> None:
+def test_a_missing_sensor_has_no_window(layout: TokenLayout) -> None:
     windows = router_windows(torch.zeros(1, 4, 3), RANGE, torch.stack((FRONT, LEFT))[None], IMAGE_SIZE, layout)
     assert windows.tokens.shape == (1, 4, (25 if layout.bev_tokens else 0) + (225 if layout.views else 0))
     assert (windows.tokens < max(layout.total, 1)).all()

@@ -1,4 +1,4 @@
-"""What PETRv2 remembers, and where it lies in the current frame."""
+"""PETRv2's memory and its geometry relative to the current frame."""
 
 from itertools import pairwise
 
@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.models.detection_model import History
-from aqr_perception.models.petr.memory import PastFrame, choose, recall, remember
+from aqr_perception.models.model_io import History
+from aqr_perception.models.petr.memory import CameraFrame, nearest_frame, past_frames, remembered_frames
 from aqr_perception.models.petr.position import increasing_depths, lift
 
 GAP = 1.245
 DEPTHS = increasing_depths(8, 61.2)
 
 
-def captured(seconds: float = 0.0) -> PastFrame:
-    return PastFrame(torch.zeros(1, 6, 4, 2, 3), camera_ring.projections(), torch.arange(6)[None], seconds)
+def captured(seconds: float = 0.0) -> CameraFrame:
+    return CameraFrame(torch.zeros(1, 6, 4, 2, 3), camera_ring.projections(), torch.arange(6)[None], seconds)
 
 
-def lifted_in_world(frame: PastFrame, to_world: Tensor) -> Tensor:
+def lifted_in_world(frame: CameraFrame, to_world: Tensor) -> Tensor:
     points = lift(frame.lidar_to_image, 2, 3, camera_ring.SIZE, DEPTHS).double()
     return points @ to_world[:3, :3].T + to_world[:3, 3]
 
@@ -39,42 +39,42 @@ def test_moving_the_vehicle_without_moving_the_world_leaves_the_past_frustum_in_
     in_world = lifted_in_world(frame, drive[0])
     for before, now in pairwise(drive):
         to_current = (torch.linalg.inv(now) @ before).float()
-        (frame,) = recall(History((frame,), to_current, now.float(), 0.5))
+        (frame,) = past_frames(History((frame,), to_current, now.float(), 0.5))
     torch.testing.assert_close(lifted_in_world(frame, drive[-1]), in_world, atol=5e-3, rtol=0)
     assert frame.seconds == 0.5 * (len(drive) - 1)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.04, 1.5))
-def test_at_any_frame_rate_the_chosen_frame_lies_about_the_gap_back_and_few_are_kept(period: float) -> None:
-    past: tuple[PastFrame, ...] = ()
+def test_at_any_frame_rate_the_nearest_frame_has_about_the_wanted_age_and_few_are_kept(period: float) -> None:
+    past: tuple[CameraFrame, ...] = ()
     for _ in range(round(4 / period) + 3):
-        past = remember(past, captured(), GAP)
-        past = recall(History(past, torch.eye(4), torch.eye(4), period))
-    chosen = choose(past, GAP)
+        past = remembered_frames(past, captured(), GAP)
+        past = past_frames(History(past, torch.eye(4), torch.eye(4), period))
+    chosen = nearest_frame(past, GAP)
     assert chosen is not None
     assert abs(chosen.seconds - GAP) <= max(period, 0.2 * GAP + period) / 2 + 1e-6
     assert len(past) <= 12
 
 
-def test_the_only_frame_is_chosen_however_young_and_none_without_any() -> None:
-    assert choose((captured(0.05),), GAP) is not None
-    assert choose((), GAP) is None
+def test_a_single_frame_is_the_nearest_at_any_age() -> None:
+    assert nearest_frame((captured(0.05),), GAP) is not None
+    assert nearest_frame((), GAP) is None
 
 
-def test_a_frame_without_cameras_is_not_remembered_but_those_before_are() -> None:
-    past = remember((), captured(), GAP)
-    (moved,) = recall(History(past, torch.eye(4), torch.eye(4), 0.5))
-    assert remember((moved,), None, GAP) == (moved,)
-    assert remember((captured(3 * GAP),), None, GAP) == ()
+def test_a_frame_without_cameras_is_not_remembered_but_earlier_ones_are() -> None:
+    past = remembered_frames((), captured(), GAP)
+    (moved,) = past_frames(History(past, torch.eye(4), torch.eye(4), 0.5))
+    assert remembered_frames((moved,), None, GAP) == (moved,)
+    assert remembered_frames((captured(3 * GAP),), None, GAP) == ()
 
 
-def test_no_history_is_no_past() -> None:
-    assert recall(None) == ()
-    assert recall(History(None, torch.eye(4), torch.eye(4), 0.0)) == ()
+def test_without_history_there_are_no_past_frames() -> None:
+    assert past_frames(None) == ()
+    assert past_frames(History(None, torch.eye(4), torch.eye(4), 0.0)) == ()
 
 
 @pytest.mark.parametrize("state", [torch.zeros(1), (1, 2)])
 def test_another_models_history_is_refused(state: object) -> None:
     with pytest.raises(TypeError, match=r"history\.state"):
-        recall(History(state, torch.eye(4), torch.eye(4), 0.5))
+        past_frames(History(state, torch.eye(4), torch.eye(4), 0.5))

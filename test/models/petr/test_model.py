@@ -1,4 +1,4 @@
-"""The assembled camera-only detectors: any cameras, any batch, with and without a past."""
+"""PETR and PETRv2 with any cameras and batches, with and without history."""
 
 import dataclasses
 import logging
@@ -12,8 +12,7 @@ from torch import Tensor
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.detection_model import History
-from aqr_perception.models.head_output import HeadOutput, Queries
+from aqr_perception.models.model_io import DecodeOptions, History, ModelOutput, Queries
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions, DetectionOptions
 
@@ -49,11 +48,9 @@ def predict(
     history: History | None = None,
     aqr: AqrOptions | None = None,
     attention_weights: bool = False,
-) -> HeadOutput:
-    features = model.features(images, None, model.image_features(images), None)
-    return model.decode(
-        features, projections, aqr or AqrOptions(), attention_weights=attention_weights, history=history
-    )
+) -> ModelOutput:
+    options = DecodeOptions(aqr or AqrOptions(), attention_weights=attention_weights)
+    return model.decode(model.features(images, projections, None), options, history=history)
 
 
 def standing(state: object, seconds: float = 0.5) -> History:
@@ -71,7 +68,7 @@ def test_any_number_of_cameras_gives_finite_predictions(model: PETR, views: int)
 
 
 @torch.inference_mode()
-def test_no_cameras_may_be_said_in_two_ways_and_points_are_not_looked_at(model: PETR) -> None:
+def test_missing_cameras_may_be_passed_in_two_ways_and_points_are_ignored(model: PETR) -> None:
     images, projections = camera_ring.images(batch=2), camera_ring.projections(batch=2)
     clouds = [torch.rand(10, 5), torch.zeros(0, 5)]
     nothing, empty = model(None, None, clouds), model(images[:, :0], projections[:, :0])
@@ -100,12 +97,12 @@ def test_the_order_of_the_cameras_does_not_matter(model: PETR) -> None:
 @torch.inference_mode()
 def test_every_camera_matters(model: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
-    features = model.features(images, None, model.image_features(images), None)
+    features = model.features(images, projections, None)
     assert features.image is not None
 
     def logits(views: list[int]) -> Tensor:
-        seen = features._replace(image=features.image[:, views])
-        return model.decode(seen, projections[:, views], AqrOptions()).predictions.class_logits
+        seen = features._replace(image=features.image[:, views], lidar_to_image=projections[:, views])
+        return model.decode(seen, DecodeOptions(AqrOptions())).predictions.class_logits
 
     whole = logits(list(range(6)))
     for view in range(6):
@@ -118,7 +115,7 @@ def test_a_batch_of_two_equals_two_of_one(model: PETR) -> None:
     projections = camera_ring.projections(2)
     projections[1] = (projections[1].double() @ camera_ring.pose(0.3, 0.1, 0.05)).float()
 
-    def two_frames(samples: slice) -> HeadOutput:
+    def two_frames(samples: slice) -> ModelOutput:
         before = predict(model, then[samples], projections[samples])
         history = History(before.state, camera_ring.pose(-2.0, 0.1, 0.05).float(), torch.eye(4), 0.5)
         return predict(model, now[samples], projections[samples], history, attention_weights=True)
@@ -133,7 +130,7 @@ def test_a_batch_of_two_equals_two_of_one(model: PETR) -> None:
 
 
 @torch.inference_mode()
-def test_weights_lie_on_the_cameras_alone_and_maps_in_their_range(model: PETR) -> None:
+def test_weights_lie_only_on_the_cameras_and_maps_in_their_range(model: PETR) -> None:
     output = predict(model, camera_ring.images(), camera_ring.projections(), attention_weights=True)
     weights = output.attention
     assert weights is not None and output.router is None and not model.router_trained
@@ -146,43 +143,43 @@ def test_weights_lie_on_the_cameras_alone_and_maps_in_their_range(model: PETR) -
 
 @torch.inference_mode()
 @pytest.mark.parametrize("mode", ["modulation", "bias", "both"])
-def test_aqrs_modes_do_not_apply(petr: PETR, mode: str) -> None:
+def test_aqr_modes_have_no_effect(petr: PETR, mode: str) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     asked = predict(petr, images, projections, aqr=AqrOptions(mode=mode, strength=4.0)).predictions
     assert torch.equal(asked.boxes, petr(images, projections).boxes)
 
 
 @torch.inference_mode()
-def test_petr_remembers_nothing_and_a_history_changes_nothing(petr: PETR) -> None:
+def test_petr_has_no_memory_and_ignores_history(petr: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     assert not petr.remembers and predict(petr, images, projections).state is None
     assert torch.equal(petr(images, projections, history=standing(("old",))).boxes, petr(images, projections).boxes)
 
 
 @torch.inference_mode()
-def test_without_history_the_frame_itself_stands_in_as_far_back_as_the_gap(petrv2: PETR) -> None:
+def test_without_history_the_current_frame_stands_in_for_one_as_old_as_the_gap(petrv2: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     first = predict(petrv2, images, projections)
-    again = predict(petrv2, images, projections, standing(first.state, petrv2.preset.petr.frame_gap))
+    again = predict(petrv2, images, projections, standing(first.state, petrv2.options.frame_gap))
     torch.testing.assert_close(again.predictions.boxes, first.predictions.boxes, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_history_changes_what_petrv2_says_and_time_divides_its_motion(petrv2: PETR) -> None:
+def test_history_changes_petrv2s_predictions_and_time_divides_its_motion(petrv2: PETR) -> None:
     then, now, projections = camera_ring.images(seed=1), camera_ring.images(seed=2), camera_ring.projections()
     state = predict(petrv2, then, projections).state
     alone = predict(petrv2, now, projections).predictions
     half, whole = (predict(petrv2, now, projections, standing(state, each)) for each in (0.5, 1.0))
     assert (half.predictions.class_logits - alone.class_logits).abs().max() > 1e-4
     assert half.queries is not None and half.queries.codes is not None
-    proposed = half.queries.codes[..., VELOCITY]  # in metres a second already
+    proposed = half.queries.codes[..., VELOCITY]  # already in m/s
     seen_in_half, seen_in_whole = (output.predictions.boxes[..., VELOCITY] - proposed for output in (half, whole))
     torch.testing.assert_close(seen_in_half, 2 * seen_in_whole, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(half.predictions.boxes[..., :8], whole.predictions.boxes[..., :8])
 
 
 @torch.inference_mode()
-def test_the_vehicles_own_motion_changes_what_petrv2_says(petrv2: PETR) -> None:
+def test_the_vehicles_motion_changes_petrv2s_predictions(petrv2: PETR) -> None:
     then, now, projections = camera_ring.images(seed=1), camera_ring.images(seed=2), camera_ring.projections()
     state = predict(petrv2, then, projections).state
     still = predict(petrv2, now, projections, standing(state)).predictions
@@ -203,7 +200,7 @@ def test_a_frame_without_cameras_does_not_erase_the_memory(petrv2: PETR) -> None
 
 
 @torch.inference_mode()
-def test_what_a_camera_showed_before_it_failed_counts_for_the_cameras_together(petrv2: PETR) -> None:
+def test_past_images_of_a_failed_camera_count_for_the_camera_modality(petrv2: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     state = predict(petrv2, images, projections).state
     weights = predict(petrv2, images[:, :5], projections[:, :5], standing(state), attention_weights=True).attention
@@ -238,7 +235,7 @@ def test_gradients_reach_every_part(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["petr_tiny", "petrv2_tiny"])
-def test_weights_load_without_a_word_about_a_missing_router(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_load_without_a_warning_about_a_missing_router(name: str, caplog: pytest.LogCaptureFixture) -> None:
     model = tiny(name)
     with caplog.at_level(logging.WARNING):
         report = load_checkpoint(model, {key: value + 1 for key, value in model.state_dict().items()})
@@ -247,7 +244,7 @@ def test_weights_load_without_a_word_about_a_missing_router(name: str, caplog: p
 
 
 @pytest.mark.parametrize("name", ["petr_tiny", "petrv2_tiny"])
-def test_the_detector_runs_it_whichever_cameras_are_there(name: str) -> None:
+def test_the_detector_runs_it_with_any_cameras(name: str) -> None:
     detector = Detector(name, device="cpu", precision="fp32")
     assert detector.uses_cameras and not detector.uses_lidar and not detector.has_router
     frame = made_up_frame()
@@ -262,7 +259,7 @@ def test_the_detector_runs_it_whichever_cameras_are_there(name: str) -> None:
     assert not result.detections.camera_weight.any()
 
 
-def test_the_detector_gives_petrv2_its_past_where_the_vehicles_motion_is_known() -> None:
+def test_the_detector_passes_petrv2_its_history_where_the_vehicles_motion_is_known() -> None:
     detector = Detector("petrv2_tiny", device="cpu", precision="fp32")
     first = dataclasses.replace(made_up_frame(0), points=None, stamp_ns=0, to_fixed=np.eye(4))
     second = dataclasses.replace(made_up_frame(1), points=None, stamp_ns=500_000_000, to_fixed=np.eye(4))

@@ -112,7 +112,7 @@ def test_a_camera_keeps_its_place_whichever_others_are_there_and_in_any_order(
 def test_the_published_rings_order_is_that_of_nuscenes(shared_reference) -> None:
     import numpy as np
 
-    from aqr_perception.models.config.presets import PetrOptions
+    from aqr_perception.models.petr.petr_options import PetrOptions
 
     golden = np.load(shared_reference / "golden" / "petr_vov_800x320.npz")
     projections = torch.from_numpy(golden["input/lidar2img"])[None]

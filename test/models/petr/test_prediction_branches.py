@@ -1,4 +1,4 @@
-"""PETR's prediction branches, and the way from the published box convention to ours."""
+"""PETR's prediction branches, and the conversion from the published box convention to ours."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.boxes.coder import decode_boxes
-from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, located
+from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, to_box_codes
 
 POINT_RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 SIZES = st.floats(0.2, 12.0)
@@ -22,7 +22,7 @@ def test_old_mmdet3d_boxes_come_out_with_their_length_along_the_heading(
     old_yaw = -yaw - math.pi / 2
     sizes = (math.log(width), math.log(length), 0.0, math.log(height))
     raw = torch.tensor([[0.0, 0.0, *sizes, math.sin(old_yaw), math.cos(old_yaw), 1.0, -2.0]])
-    box = decode_boxes(located(raw, torch.full((1, 3), 0.5), POINT_RANGE, None))[0]
+    box = decode_boxes(to_box_codes(raw, torch.full((1, 3), 0.5), POINT_RANGE, None))[0]
     expected = torch.tensor([0.0, 0.0, -1.0, length, width, height, yaw, 1.0, -2.0])
     torch.testing.assert_close(box, expected, atol=1e-4, rtol=1e-4)
 
@@ -31,7 +31,7 @@ def test_old_mmdet3d_boxes_come_out_with_their_length_along_the_heading(
 @given(st.lists(st.floats(0.01, 0.99), min_size=3, max_size=3))
 def test_a_silent_branch_leaves_the_centre_at_its_anchor(anchor: list[float]) -> None:
     anchors = torch.tensor([anchor])
-    box = decode_boxes(located(torch.zeros(1, 10), anchors, POINT_RANGE, None))
+    box = decode_boxes(to_box_codes(torch.zeros(1, 10), anchors, POINT_RANGE, None))
     lower, upper = torch.tensor(POINT_RANGE[:3]), torch.tensor(POINT_RANGE[3:])
     torch.testing.assert_close(box[:, :3], anchors * (upper - lower) + lower, atol=1e-3, rtol=0)
 
@@ -40,12 +40,12 @@ def test_a_silent_branch_leaves_the_centre_at_its_anchor(anchor: list[float]) ->
 @given(st.floats(0.05, 3.0))
 def test_a_motion_over_some_time_is_a_velocity(seconds: float) -> None:
     raw, anchors = torch.randn(1, 10, generator=torch.Generator().manual_seed(0)), torch.full((1, 3), 0.5)
-    motion, velocity = located(raw, anchors, POINT_RANGE, None), located(raw, anchors, POINT_RANGE, seconds)
+    motion, velocity = to_box_codes(raw, anchors, POINT_RANGE, None), to_box_codes(raw, anchors, POINT_RANGE, seconds)
     torch.testing.assert_close(velocity[:, 8:] * seconds, motion[:, 8:])
     assert torch.equal(velocity[:, :8], motion[:, :8])
 
 
-def test_of_a_shared_branch_stored_for_every_layer_the_last_copy_is_in_effect() -> None:
+def test_a_shared_branch_stored_for_every_layer_takes_its_last_copy() -> None:
     for branches in (class_branches(8, 10, 6, shared=True), box_branches(8, 6)):
         stored = {key: torch.full_like(value, float(key[0])) for key, value in branches.state_dict().items()}
         assert len(stored) == 6 * len(branches[0].state_dict())
@@ -54,7 +54,7 @@ def test_of_a_shared_branch_stored_for_every_layer_the_last_copy_is_in_effect() 
         assert len(list(branches.parameters())) == len(list(branches[0].parameters()))
 
 
-def test_petrv2s_branches_are_layer_by_layer() -> None:
+def test_petrv2_has_a_branch_for_each_layer() -> None:
     branches = class_branches(8, 10, 3, shared=False)
     with torch.no_grad():
         branches[0][6].bias.add_(1.0)

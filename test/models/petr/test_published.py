@@ -1,4 +1,4 @@
-"""The published models: every key of PETR's loads, and its outputs are those of the authors' code."""
+"""The published PETR: every key loads, and the outputs equal those of the authors' code."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def golden(shared_reference: Path) -> dict[str, np.ndarray]:
     return {**np.load(shared_reference / "golden" / f"{NAME}.npz"), "images_bgr": images}
 
 
-def test_every_key_is_loaded_and_of_shared_branches_the_last_copy(published: PETR, state: dict[str, Tensor]) -> None:
+def test_every_key_is_loaded_and_shared_branches_take_the_last_copy(published: PETR, state: dict[str, Tensor]) -> None:
     loaded = published.state_dict()
     assert set(loaded) == set(state)
     for key, value in loaded.items():
@@ -45,7 +45,7 @@ def test_every_key_is_loaded_and_of_shared_branches_the_last_copy(published: PET
         assert torch.equal(value, state[key]), key
 
 
-def test_petrv2_differs_in_the_box_branches_and_the_feature_guide_alone(shared_reference: Path) -> None:
+def test_petrv2_differs_only_in_the_box_branches_and_the_feature_guide(shared_reference: Path) -> None:
     one, two = key_shapes(NAME), build_model("petrv2_vov_800x320").state_dict()
     branches = {
         f"pts_bbox_head.reg_branches.{layer}.{part}.{kind}"

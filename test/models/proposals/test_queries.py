@@ -1,4 +1,4 @@
-"""Proposals in whichever model asks for them: CMT, PETR and BEVFormer."""
+"""Proposals in CMT, PETR and BEVFormer."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aqr_perception.models import build_model
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.head_output import HeadOutput
+from aqr_perception.models.model_io import DecodeOptions, ModelOutput
 from aqr_perception.options import AqrOptions
 
 SIZE = (96, 128)
@@ -14,7 +14,7 @@ SIZE = (96, 128)
 
 
 def projections() -> Tensor:
-    """Return (1, 2, 4, 4) of cameras that look forward and backward."""
+    """Return (1, 2, 4, 4), projections of a front and a back camera."""
     matrices = torch.eye(4).repeat(1, 2, 1, 1)
     for view, forward in enumerate((1.0, -1.0)):
         rotation = torch.tensor([[0.0, -forward, 0.0], [0.0, 0.0, -1.0], [forward, 0.0, 0.0]])
@@ -24,14 +24,14 @@ def projections() -> Tensor:
     return matrices
 
 
-def answer(model: DetectionModel, pictures: Tensor | None) -> HeadOutput:
-    features = model.features(pictures, None, model.image_features(pictures), None)
-    return model.decode(features, None if pictures is None else projections(), AqrOptions.of_model())
+def answer(model: DetectionModel, pictures: Tensor | None) -> ModelOutput:
+    features = model.features(pictures, None if pictures is None else projections(), None)
+    return model.decode(features, DecodeOptions(AqrOptions.of_model()))
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
-def test_pictures_decide_where_queries_start_and_what_is_suspected(name: str) -> None:
+def test_images_determine_the_proposals_and_nothing_else(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name).eval()
     first, second = (answer(model, torch.randn(1, 2, 3, *SIZE)) for _ in range(2))
@@ -45,10 +45,10 @@ def test_pictures_decide_where_queries_start_and_what_is_suspected(name: str) ->
     from_above = wanted.bev if model.bev_of_cameras else 0
     assert suspected.sum() == wanted.image + from_above
     assert moved.sum() >= wanted.image
-    assert not (moved & ~suspected).any(), "only what is proposed depends on the pictures"
+    assert not (moved & ~suspected).any(), "only proposals depend on the images"
 
     blind = answer(model, None)
     assert blind.queries is not None and blind.queries.class_logits is not None
     suspected = (blind.queries.class_logits != 0).any(-1)
-    assert suspected.sum() == from_above, "a bird's-eye view remembers without pictures"
+    assert suspected.sum() == from_above, "a bird's-eye view proposes without images"
     assert blind.predictions.boxes.isfinite().all()

@@ -36,8 +36,7 @@ def test_camera_proposals_are_the_same_under_every_head(source: DetectionModel, 
     assert load_branches(target, source.state_dict()) > 100
     maps = []
     for model in (source, target):
-        features = model.features(PICTURES, None, model.image_features(PICTURES), None)
-        proposed = model.propose(features, torch.eye(4).repeat(1, 2, 1, 1))
+        proposed = model.propose(model.features(PICTURES, torch.eye(4).repeat(1, 2, 1, 1), None))
         assert proposed is not None and proposed.image is not None
         maps.append(proposed.image)
     torch.testing.assert_close(*maps)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aqr_perception.models.boxes.coder import encode
-from aqr_perception.models.head_output import Predictions
+from aqr_perception.models.model_io import Predictions
 from aqr_perception.training.losses.matching import match, pair_costs
 
 

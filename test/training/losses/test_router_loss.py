@@ -9,7 +9,7 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch
 from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.models.aqr.projection import QueryCells, project
-from aqr_perception.models.head_output import QueryWeights
+from aqr_perception.models.model_io import QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.losses.router_loss import router_loss
 

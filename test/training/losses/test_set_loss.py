@@ -13,7 +13,7 @@ from torch import Tensor
 from aqr_perception.models.boxes.coder import encode
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, ImageBranch, PointBranch, Preset
-from aqr_perception.models.head_output import Predictions
+from aqr_perception.models.model_io import Predictions
 from aqr_perception.options import AqrOptions
 from aqr_perception.training.losses.denoising import denoising_queries
 from aqr_perception.training.losses.set_loss import focal_loss, set_loss, velocity_distance

@@ -1,0 +1,56 @@
+"""The table of model architectures.
+
+A new architecture is one folder, one entry here and one YAML preset.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions, check_bevformer
+from aqr_perception.models.petr.petr_options import PetrOptions
+
+if TYPE_CHECKING:
+    from aqr_perception.models.config.presets import Preset
+    from aqr_perception.models.detection_model import DetectionModel
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the table.
+
+    Attributes:
+        model: module and class of its `DetectionModel`, imported only when a model is built.
+        sensors: which of `Preset.image` and `Preset.points` its presets need; ``any`` is at least one of them.
+        proposals: the branches that may propose queries, as in `ProposalOptions`.
+        options: dataclass of its own preset entries, which are under the architecture's name in the YAML file.
+        check: returns what is wrong with a preset, or None; called after the checks that all architectures share.
+    """
+
+    model: str
+    sensors: Literal["any", "cameras", "cameras and lidar"] = "any"
+    proposals: tuple[Literal["bev", "image"], ...] = ("bev", "image")
+    options: type | None = None
+    check: "Callable[[Preset], str | None] | None" = None
+
+    def model_class(self) -> "type[DetectionModel]":
+        """Import the model's class."""
+        module, _, name = self.model.partition(":")
+        loaded: type[DetectionModel] = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "cmt": Architecture("aqr_perception.models.cmt.model:CMT"),
+    "mome": Architecture("aqr_perception.models.mome.model:MoME", sensors="cameras and lidar", proposals=()),
+    "petr": Architecture(
+        "aqr_perception.models.petr.model:PETR", sensors="cameras", proposals=("image",), options=PetrOptions
+    ),
+    "bevformer": Architecture(
+        "aqr_perception.models.bevformer.model:BEVFormer",
+        sensors="cameras",
+        options=BevFormerOptions,
+        check=check_bevformer,
+    ),
+}

@@ -1,0 +1,78 @@
+"""Checks of a preset's values against each other and against its architecture."""
+
+from typing import TYPE_CHECKING
+
+from aqr_perception.models.architectures import ARCHITECTURES, Architecture
+
+if TYPE_CHECKING:
+    from aqr_perception.models.config.presets import Decoder, Preset
+
+
+def preset_problem(preset: "Preset") -> str | None:
+    """Return the first thing that is wrong with a preset; None if nothing is."""
+    architecture = ARCHITECTURES[preset.architecture]
+    return (
+        _sensor_problem(preset, architecture)
+        or _image_problem(preset)
+        or _point_problem(preset)
+        or (architecture.check(preset) if architecture.check is not None else None)
+        or _proposal_problem(preset, architecture)
+        or _decoder_problem(preset.decoder)
+    )
+
+
+def _sensor_problem(preset: "Preset", architecture: Architecture) -> str | None:
+    cameras, lidar = preset.image is not None, preset.points is not None
+    if not cameras and not lidar:
+        return "has neither 'image' nor 'points'; a model needs at least one of them"
+    if architecture.sensors == "cameras" and (not cameras or lidar):
+        return f"architecture {preset.architecture} uses cameras only: add 'image' and remove 'points'"
+    if architecture.sensors == "cameras and lidar" and not (cameras and lidar):
+        return f"architecture {preset.architecture} uses cameras and LiDAR: it needs both 'image' and 'points'"
+    return None
+
+
+def _image_problem(preset: "Preset") -> str | None:
+    image = preset.image
+    if image is None:
+        return None
+    if any(size <= 0 or size % 32 for size in image.size):
+        return f"image.size is {list(image.size)}, but both must be positive multiples of 32"
+    if image.width < 1:
+        return f"image.width is {image.width}, but must be at least 1"
+    minima = {"positions": 1, "global_blocks": 1, "pyramid_channels": 1, "registers": 0, "window": 0, "layer_scale": 0}
+    for name, minimum in minima.items():
+        if getattr(image.vit, name) < minimum:
+            return f"image.vit.{name} is {getattr(image.vit, name)}, but must be at least {minimum}"
+    if not 0 <= image.vit.drop_path < 1:
+        return f"image.vit.drop_path is {image.vit.drop_path}, but must be at least 0 and below 1"
+    return None
+
+
+def _point_problem(preset: "Preset") -> str | None:
+    if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
+        return f"points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8"
+    return None
+
+
+def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | None:
+    proposals = preset.decoder.proposals
+    if min(proposals.bev, proposals.image) < 0 or proposals.count > preset.decoder.queries:
+        return (
+            f"decoder.proposals are {proposals.bev} and {proposals.image}, but must be at least 0 and together at most "
+            f"decoder.queries ({preset.decoder.queries})"
+        )
+    if proposals.count and not architecture.proposals:
+        return f"decoder.proposals are not for {preset.architecture}; set them to 0, or use architecture cmt"
+    # A camera-only architecture with a bird's-eye view makes it from the images.
+    has_bev = "bev" in architecture.proposals and (preset.points is not None or architecture.sensors == "cameras")
+    has_image = "image" in architecture.proposals and preset.image is not None
+    if (proposals.bev and not has_bev) or (proposals.image and not has_image):
+        return "decoder.proposals come from a branch that is not there; add it, or set them to 0"
+    return None
+
+
+def _decoder_problem(decoder: "Decoder") -> str | None:
+    if decoder.channels % decoder.heads:
+        return f"decoder.channels is {decoder.channels}, but must be a multiple of decoder.heads ({decoder.heads})"
+    return None

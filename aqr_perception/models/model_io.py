@@ -1,0 +1,180 @@
+"""What a detection model takes and returns, whichever architecture it has."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aqr_perception.models.proposals.head import ProposalMaps
+from aqr_perception.options import AqrOptions
+
+
+class Features(NamedTuple):
+    """Feature maps of one batch and the geometry that belongs to them.
+
+    Attributes:
+        image: the cameras' features, as `DetectionModel.image_features` returns them; None without cameras.
+        bev: (B, C, H, W) LiDAR features; None where no sample has points.
+        lidar_to_image: (B, V, 4, 4), model frame -> pixels of the model's images; V is 0 without cameras.
+        image_size: height and width of the model's images in pixels; (0, 0) without cameras.
+        has_points: for each sample, whether `bev` comes from points; an empty cloud gives no LiDAR tokens.
+    """
+
+    image: Tensor | None
+    bev: Tensor | None
+    lidar_to_image: Tensor
+    image_size: tuple[int, int]
+    has_points: tuple[bool, ...]
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.has_points)
+
+    def select(self, samples: Sequence[int]) -> "Features":
+        """Return the features of some samples; without `bev` where none of them has points."""
+        index = list(samples)
+        if index == list(range(self.batch_size)) and (self.bev is None or any(self.has_points)):
+            return self
+        has_points = tuple(self.has_points[sample] for sample in index)
+        return Features(
+            None if self.image is None else self.image[index],
+            None if self.bev is None or not any(has_points) else self.bev[index],
+            self.lidar_to_image[index],
+            self.image_size,
+            has_points,
+        )
+
+
+class History(NamedTuple):
+    """What a model with memory is given of the previous frame; see `model_memory.ModelMemory`.
+
+    Attributes:
+        state: the `ModelOutput.state` of that frame, in the model's own format. None in the first frame of a drive:
+            then `to_current` is the identity and `seconds` is 0.
+        to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion; (B, 4, 4)
+            where each sample has its own.
+        to_fixed: (4, 4) or (B, 4, 4) float32, the current model frame -> a frame that stands still.
+        seconds: between the two frames.
+    """
+
+    state: object
+    to_current: Tensor
+    to_fixed: Tensor
+    seconds: float
+
+    def to(self, device: torch.device) -> "History":
+        """Return the history with its transforms on a device."""
+        return self._replace(to_current=self.to_current.to(device), to_fixed=self.to_fixed.to(device))
+
+
+class DecodeOptions(NamedTuple):
+    """Decoding options of one batch.
+
+    Attributes:
+        aqr: how query weights are used and drawn.
+        router_weights: whether to return the router's weights even where the decoder does not use them.
+        attention_weights: whether to return weights from the attention mass.
+        layers: the decoder layers whose predictions are computed.
+    """
+
+    aqr: AqrOptions
+    router_weights: bool = False
+    attention_weights: bool = False
+    layers: slice = slice(None)
+
+
+LAST_LAYER = slice(-1, None)
+"""`DecodeOptions.layers` of inference: the other layers' predictions serve training only."""
+
+
+class Predictions(NamedTuple):
+    """Class logits and boxes by decoder layer and query.
+
+    Attributes:
+        class_logits: (L, B, Q, C).
+        boxes: (L, B, Q, 10) as cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy in metres, model frame.
+    """
+
+    class_logits: Tensor
+    boxes: Tensor
+
+
+class QueryWeights(NamedTuple):
+    """Weights of the sensors' evidence for each query, and the maps rendered from them.
+
+    Attributes:
+        modality: (B, Q, 2) in 0..1: LiDAR, camera.
+        cameras: (B, Q, V) in 0..1.
+        bev_map: (B, H, W) in [0, 1.5]; (B, 0, 0) without LiDAR.
+        camera_maps: (B, V, h, w) in [0, 1.5].
+    """
+
+    modality: Tensor
+    cameras: Tensor
+    bev_map: Tensor
+    camera_maps: Tensor
+
+
+class Queries(NamedTuple):
+    """Object queries of one batch: where they start, and what is already known of their objects.
+
+    Attributes:
+        reference_points: (B, Q, 3) in 0..1 of the point range, denoising queries first.
+        denoising: number of denoising queries.
+        mask: (Q, Q) bool, true where the row's query must not see the column's.
+        content: (B, Q, C), the decoder's initial queries; None for zeros.
+        class_logits: (B, Q, classes), a first guess to which every layer adds its own; None for zeros.
+        codes: (B, Q, 10), box codes to which every layer adds its own, except x and y; None for zeros.
+    """
+
+    reference_points: Tensor
+    denoising: int
+    mask: Tensor | None
+    content: Tensor | None = None
+    class_logits: Tensor | None = None
+    codes: Tensor | None = None
+
+    def select(self, samples: Sequence[int]) -> "Queries":
+        """Return the queries of some samples of the batch."""
+        index = list(samples)
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[index]
+
+        return self._replace(
+            reference_points=self.reference_points[index],
+            content=chosen(self.content),
+            class_logits=chosen(self.class_logits),
+            codes=chosen(self.codes),
+        )
+
+    def add_first_guess(self, predictions: Predictions, entries: tuple[int, ...]) -> Predictions:
+        """Return predictions plus the queries' own class logits and these entries of their box codes."""
+        logits, boxes = predictions
+        if self.class_logits is not None:
+            logits = logits + self.class_logits
+        if self.codes is not None:
+            guess = torch.zeros_like(self.codes)
+            guess[..., entries] = self.codes[..., entries]
+            boxes = boxes + guess
+        return Predictions(logits, boxes)
+
+
+class ModelOutput(NamedTuple):
+    """A model's output for one batch.
+
+    Attributes:
+        predictions: see `Predictions`.
+        router, attention: query weights from the router and from the attention mass, where computed.
+        queries: the decoder's queries, proposals included.
+        proposals: the heat maps from which proposals among the queries come; None in models without.
+        state: what a model with memory needs with the next frame; None for the others.
+    """
+
+    predictions: Predictions
+    router: QueryWeights | None
+    attention: QueryWeights | None
+    queries: Queries | None = None
+    proposals: ProposalMaps | None = None
+    state: object | None = None

@@ -1,0 +1,24 @@
+"""PETR's own preset entries, under the key ``petr``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PetrOptions:
+    """Options of PETR and PETRv2.
+
+    Attributes:
+        frames: 1 is PETR; 2 is PETRv2, which also attends to a past frame.
+        position_range: x, y, z minimum and maximum in metres that the position embedding of image cells spans.
+        camera_azimuths: of the six cameras' optical axes in degrees, in the model frame, counter-clockwise from +x, in
+            the order front, front right, front left, back, back left, back right. A camera takes the place of the one
+            with the nearest heading, so missing and reordered cameras change nothing for the others. The default is
+            nuScenes' in the frame of its LiDAR (y forward), where the published weights were trained.
+        frame_gap: wanted age of the past frame in seconds.
+    """
+
+    frames: Literal[1, 2] = 1
+    position_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    camera_azimuths: tuple[float, float, float, float, float, float] = (90.0, 34.0, 146.0, -90.0, -162.0, -20.0)
+    frame_gap: float = 1.245
