@@ -84,7 +84,7 @@ def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
 
 
 def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics: NDArray[np.float64]) -> Any:
-    """Return the CameraInfo of a camera without distortion, of (3, 3) intrinsics and a picture's (width, height)."""
+    """Return the CameraInfo of a camera without distortion, of (3, 3) intrinsics and an image's (width, height)."""
     return make(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp_ns, frame_id),

@@ -1,4 +1,4 @@
-"""Random augmentation of labelled frames that keeps pictures, points, boxes and calibration consistent.
+"""Random augmentation of labelled frames that keeps images, points, boxes and calibration consistent.
 
 Each call draws one change for the whole frame, the same for all cameras, as in the published models' training; the
 defaults are those of CMT's camera + LiDAR models. Intrinsics and `model_to_world` change by the same matrices as the
@@ -27,12 +27,12 @@ class PictureChange:
     """One change of a picture: resize, then crop, then flip, then rotate.
 
     Attributes:
-        size: width and height of the new picture.
-        zoom: 1 makes the picture as wide as `size`; more enlarges it.
-        crop: position of the crop, 0..1: (0, 0) keeps the resized picture's left and top, (1, 1) its right and bottom,
-            as `image_to_model` does. Black fills the right and the bottom if the resized picture is too small.
+        size: width and height of the new image.
+        zoom: 1 makes the image as wide as `size`; more enlarges it.
+        crop: position of the crop, 0..1: (0, 0) keeps the resized image's left and top, (1, 1) its right and bottom,
+            as `image_to_model` does. Black fills the right and the bottom if the resized image is too small.
         flip: swap left and right.
-        rotation: radians, counter-clockwise in the picture, about its centre.
+        rotation: radians, counter-clockwise in the image, about its centre.
     """
 
     size: tuple[int, int]
@@ -44,10 +44,10 @@ class PictureChange:
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Random resize, crop, horizontal flip and rotation of the pictures, folded into the intrinsics.
+    """Random resize, crop, horizontal flip and rotation of the images, folded into the intrinsics.
 
     Attributes:
-        size: width and height of the new pictures; the model's image size avoids a second resizing.
+        size: width and height of the new images; the model's image size avoids a second resizing.
         zoom: see `PictureChange`.
         bottom: share of the surplus rows that is cropped at the bottom; the others are cropped at the top.
         flip: probability.
@@ -61,7 +61,7 @@ class ImageAugmentation:
     rotation: _Range = (0.0, 0.0)
 
     def __call__(self, labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
-        """Return the frame with changed pictures, intrinsics and visibility."""
+        """Return the frame with changed images, intrinsics and visibility."""
         change = PictureChange(
             size=self.size,
             zoom=random.uniform(*self.zoom),
@@ -101,7 +101,7 @@ class BevAugmentation:
 
 
 def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledFrame:
-    """Return the frame with every picture changed, and with intrinsics that project points onto the same content.
+    """Return the frame with every image changed, and with intrinsics that project points onto the same content.
 
     A flip makes the focal length along x negative, and a rotation fills the entry below the diagonal: read intrinsics
     as a matrix. Visibility shrinks by the cropped part of each object.
@@ -144,12 +144,12 @@ def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
 
 
 def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
-    """Return the (3, 3) affine from a picture's pixels to the changed picture's.
+    """Return the (3, 3) affine from an image's pixels to the changed image's.
 
     Pixel centres lie at halves, as everywhere in this package; scaling therefore needs no half-pixel shift.
 
     Args:
-        picture: width and height of the picture.
+        picture: width and height of the image.
     """
     return _placement(picture, change) @ np.diag([*np.divide(_resized(picture, change), picture), 1.0])
 
@@ -175,7 +175,7 @@ def _resized(picture: tuple[int, int], change: PictureChange) -> tuple[int, int]
 
 
 def _placement(picture: tuple[int, int], change: PictureChange) -> _Matrix:
-    """Return the (3, 3) affine from the resized picture to the new one: crop, flip, rotation."""
+    """Return the (3, 3) affine from the resized image to the new one: crop, flip, rotation."""
     (width, height), resized = change.size, _resized(picture, change)
     crop = np.eye(3)
     crop[:2, 2] = (

@@ -66,7 +66,7 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
     """Return a batch of frames in the input format of the preset's model.
 
     All samples of a batch have the same cameras: a camera that a frame lacks but another frame of the batch has becomes
-    a black picture of health 0. Objects whose centre lies outside the point range are left out.
+    a black image of health 0. Objects whose centre lies outside the point range are left out.
     """
     some_view = {view.name: view for sample in samples for view in sample.labelled.frame.cameras}
     names = [] if preset.image is None else list(some_view)
@@ -129,7 +129,7 @@ def _prepared_view(
     projection = np.eye(4)
     projection[:3, :3] = affine @ view.intrinsics
     image = prepare_image(picture, preset.image.size, preset.image.mean, preset.image.std, torch.device("cpu"))
-    # The health grid spans the picture; the model's image shows a part of it.
+    # The health grid spans the image; the model's image shows a part of it.
     rows, columns = HEALTH_GRID
     to_grid = np.diag([columns / width, rows / height, 1.0])
     cell = np.diag([preset.image.size[0] / columns, preset.image.size[1] / rows, 1.0])

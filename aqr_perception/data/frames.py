@@ -49,9 +49,9 @@ class TrainingFrames:
     Attributes:
         data: the labelled frames.
         preset: preset of the model.
-        augment: augment pictures, points and boxes at random.
+        augment: augment images, points and boxes at random.
         corrupted: make sensors fail at random.
-        grid_mask: mask pictures, with a probability that grows with the training's progress.
+        grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: pass these sensors to the model, if it uses them.
     """
 
@@ -82,7 +82,7 @@ class TrainingFrames:
 
         Args:
             progress: progress of the training, 0..1.
-            earlier: frame of the same drive that gives frozen pictures.
+            earlier: frame of the same drive that gives frozen images.
         """
         labelled = without_invisible_objects(self._with_used_sensors(labelled))
         # Corruption comes first: sensors fail in the real scene, not in the augmented one.

@@ -11,10 +11,10 @@ from aqr_perception.frame import LabelledFrame
 
 @dataclass(frozen=True)
 class GridMask:
-    """Masks squares in all pictures of a frame; for training only.
+    """Masks squares in all images of a frame; for training only.
 
     Attributes:
-        ratio: share of the grid's period that is kept in each direction, so that (1 - ratio)^2 of a picture is masked.
+        ratio: share of the grid's period that is kept in each direction, so that (1 - ratio)^2 of an image is masked.
         probability: probability of masking a frame at the end of training; it rises linearly from 0.
         fill: BGR value of the squares; the default is the published models' mean, which normalises to 0.
     """
@@ -29,7 +29,7 @@ class GridMask:
                 raise ValueError(f"GridMask's {name} is {value}, but must be in 0..1")
 
     def __call__(self, labelled: LabelledFrame, progress: float, random: np.random.Generator) -> LabelledFrame:
-        """Return the frame with masked pictures, or unchanged.
+        """Return the frame with masked images, or unchanged.
 
         Args:
             progress: progress of the training, 0..1.
@@ -41,7 +41,7 @@ class GridMask:
             raise ValueError(f"progress is {progress}, but must be in 0..1: steps done / steps in all")
         if not labelled.frame.cameras or random.random() >= self.probability * progress:
             return labelled
-        # One grid for all cameras, drawn for the lowest picture, as in the published models' training.
+        # One grid for all cameras, drawn for the lowest image, as in the published models' training.
         height = min(view.image.shape[0] for view in labelled.frame.cameras)
         period = int(random.integers(2, max(height, 3)))
         phase = random.integers(period, size=2).tolist()

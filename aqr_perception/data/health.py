@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from aqr_perception.frame import LabelledFrame
 
 HEALTH_GRID = (16, 28)
-"""Rows and columns of a picture's health grid."""
+"""Rows and columns of an image's health grid."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SensorHealth:
     Attributes:
         lidar: (R, R) float32, rows y and columns x ascending, spanning `reach` metres in every direction.
         reach: half the edge length of `lidar`'s square in metres.
-        cameras: by name, `HEALTH_GRID` float32 spanning the picture; a camera without an entry is intact.
+        cameras: by name, `HEALTH_GRID` float32 spanning the image; a camera without an entry is intact.
     """
 
     lidar: NDArray[np.float32] = field(default_factory=lambda: np.ones((1, 1), np.float32))

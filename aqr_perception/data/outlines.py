@@ -1,4 +1,4 @@
-"""Share of each box's outline inside a camera's picture."""
+"""Share of each box's outline inside a camera's image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ _EDGES = np.concatenate((_EDGES, [(i, i + 4) for i in range(4)]))
 
 
 def outline_shares(boxes: NDArray[Any], views: Sequence[CameraView]) -> NDArray[np.float32]:
-    """Return (N, V) in 0..1, the share of each box's outline inside each picture; 0 for boxes behind the camera.
+    """Return (N, V) in 0..1, the share of each box's outline inside each image; 0 for boxes behind the camera.
 
-    Occlusion by other objects is ignored: this is the part of `GroundTruth.visibility` that depends on the pictures'
+    Occlusion by other objects is ignored: this is the part of `GroundTruth.visibility` that depends on the images'
     borders.
 
     Args:
@@ -36,7 +36,7 @@ def outline_shares(boxes: NDArray[Any], views: Sequence[CameraView]) -> NDArray[
         inside = whole & np.all((pixels >= 0) & (pixels <= (width, height)), axis=(1, 2))
         outside = np.any(np.all(pixels < 0, axis=1) | np.all(pixels > (width, height), axis=1), axis=1)
         shares[inside, column] = 1.0
-        # Only boxes cut by the picture's border or the near plane need the exact outline.
+        # Only boxes cut by the image's border or the near plane need the exact outline.
         for row in np.flatnonzero(~inside & ~(whole & outside) & ~near.all(axis=1)):
             shares[row, column] = _share(corners[row], view)
     return shares
@@ -60,7 +60,7 @@ def _in_front(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _cut(polygon: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-    """Return the part of a convex polygon (K, 2) inside the picture (Sutherland and Hodgman, 1974)."""
+    """Return the part of a convex polygon (K, 2) inside the image (Sutherland and Hodgman, 1974)."""
     for axis, sign, bound in ((0, 1.0, 0.0), (0, -1.0, -width), (1, 1.0, 0.0), (1, -1.0, -height)):
         if len(polygon) == 0:
             break

@@ -51,8 +51,8 @@ def write_bag(
     Args:
         path, storage: see `BagWriter`.
         duration: seconds.
-        rate: sweeps, and pictures of each camera, per second.
-        raw: write decoded pictures (sensor_msgs/Image, bgr8).
+        rate: sweeps, and images of each camera, per second.
+        raw: write decoded images (sensor_msgs/Image, bgr8).
 
     Raises:
         BagError: see `BagWriter`.
@@ -76,7 +76,7 @@ def _ns(time: float) -> int:
 
 
 def _sensor_messages(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
-    """Yield pictures, calibration, sweep and truth of the frame whose sweep ends at a time."""
+    """Yield images, calibration, sweep and truth of the frame whose sweep ends at a time."""
     for camera in drive.rig.cameras:
         taken = time - (drive.rig.lidar.period - camera.delay)
         image = drive.picture(camera, taken).image

@@ -55,7 +55,7 @@ class Drive:
         return LabelledFrame(frame, truth, self.lidar_to_world(time))
 
     def picture(self, camera: CameraMount, time: float) -> RenderedPicture:
-        """Return a camera's picture at a time."""
+        """Return a camera's image at a time."""
         rng = self._random(time, 1 + self.rig.cameras.index(camera))
         return render_picture(self.scene, self._caster, camera, time, rng, self._samples)
 
@@ -127,7 +127,7 @@ class Drive:
 
 
 def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: CameraMount) -> float:
-    """Return the pixels that a box covers in an unbounded picture; all of the picture if the box passes the camera."""
+    """Return the pixels that a box covers in an unbounded image; all of the image if the box passes the camera."""
     corners = transform_points(pose, box_corners(np.r_[0, 0, 0, size, 0][None])[0])
     pixels, depths = project(camera.intrinsics, corners)
     if (depths < _NEAR).any():

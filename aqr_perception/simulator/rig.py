@@ -20,7 +20,7 @@ class CameraMount:
     """A pinhole camera on the vehicle.
 
     Attributes:
-        size: width and height of the pictures in pixels.
+        size: width and height of the images in pixels.
         intrinsics: (3, 3).
         to_vehicle: (4, 4), optical frame -> vehicle.
         delay: seconds from the start of a LiDAR sweep to the exposure, when the beam passes the camera's axis.
@@ -87,7 +87,7 @@ def nuscenes_rig(picture: tuple[int, int] = (352, 128)) -> Rig:
     """Return nuScenes' ring and LiDAR.
 
     Args:
-        picture: width and height of the pictures in pixels. They show the part of nuScenes' 1600 x 900 that a model of
+        picture: width and height of the images in pixels. They show the part of nuScenes' 1600 x 900 that a model of
             this image size uses: scaled to the width, cropped at the top.
     """
     affine = image_to_model(_NUSCENES_PICTURE, picture)

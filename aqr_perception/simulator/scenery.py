@@ -20,7 +20,7 @@ class Lighting:
         sky: BGR at the horizon and overhead, 0..1.
         haze: extinction towards the horizon's colour, 1/m.
         exposure: gain of the cameras.
-        grain: standard deviation of the pictures' noise, 0..1.
+        grain: standard deviation of the images' noise, 0..1.
     """
 
     sun: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Rendered pictures and LiDAR sweeps of a scene."""
+"""Rendered images and LiDAR sweeps of a scene."""
 
 from typing import Any, NamedTuple
 
@@ -24,14 +24,14 @@ _MIN_REFLECTIVITY = 0.04
 
 
 class RenderedPicture(NamedTuple):
-    """A picture (H, W, 3) uint8 BGR, and each pixel's owner (H, W) int64: an actor's index or `SCENERY`."""
+    """An image (H, W, 3) uint8 BGR, and each pixel's owner (H, W) int64: an actor's index or `SCENERY`."""
 
     image: NDArray[np.uint8]
     owner: NDArray[np.int64]
 
 
 class Sweep(NamedTuple):
-    """Points (N, 4) float32 in the LiDAR's frame with intensity 0..255, and owners (N,) int64 as in a picture."""
+    """Points (N, 4) float32 in the LiDAR's frame with intensity 0..255, and owners (N,) int64 as in an image."""
 
     points: NDArray[np.float32]
     owner: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Sweep(NamedTuple):
 def render_picture(
     scene: Scene, caster: RayCaster, camera: CameraMount, time: float, rng: np.random.Generator, samples: int = 1
 ) -> RenderedPicture:
-    """Return a camera's picture at a time.
+    """Return a camera's image at a time.
 
     Args:
         samples: rays along each edge of a pixel; 2 gives antialiasing.

@@ -1,7 +1,7 @@
-"""Simulated camera failures: corrupted pictures and their health.
+"""Simulated camera failures: corrupted images and their health.
 
 The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
-and of MoME (arXiv:2503.19776). Severity lies in 0..1: 0 leaves the picture intact, 1 leaves little of use.
+and of MoME (arXiv:2503.19776). Severity lies in 0..1: 0 leaves the image intact, 1 leaves little of use.
 """
 
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, LabelledFrame
 
 _LOSS = 0.9
-"""Health lost at severity 1; less than 1, since the picture still shows more than a black one."""
+"""Health lost at severity 1; less than 1, since the image still shows more than a black one."""
 
 
 class CorruptedPicture(NamedTuple):
-    """A failing camera's picture (H, W, 3) uint8 BGR, and its health, `HEALTH_GRID` float32 in 0..1."""
+    """A failing camera's image (H, W, 3) uint8 BGR, and its health, `HEALTH_GRID` float32 in 0..1."""
 
     image: NDArray[np.uint8]
     health: NDArray[np.float32]
@@ -31,9 +31,9 @@ def black(image: NDArray[np.uint8]) -> CorruptedPicture:
 
 
 def noisy(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
-    """Return the picture of an underexposed sensor: darker, with shot and read noise."""
+    """Return the image of an underexposed sensor: darker, with shot and read noise."""
     height, width = image.shape[:2]
-    # Noise of single pixels would vanish when large pictures are scaled down to a model's size.
+    # Noise of single pixels would vanish when large images are scaled down to a model's size.
     grain = max(1, round(width / 800))
     size = (-(-width // grain), -(-height // grain))
     level = rng.standard_normal((size[1], size[0], 3), dtype=np.float32)
@@ -45,7 +45,7 @@ def noisy(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corrupte
 
 
 def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
-    """Return a picture with motion blur or out of focus, each with probability 1/2."""
+    """Return an image with motion blur or out of focus, each with probability 1/2."""
     size = max(1, round(severity * image.shape[1] * (0.06 if (moves := rng.random() < 0.5) else 0.03)))
     kernel = np.zeros((size | 1, size | 1), np.float32)
     centre = size // 2
@@ -77,7 +77,7 @@ def over_exposed(image: NDArray[np.uint8], severity: float) -> CorruptedPicture:
 
 
 def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
-    """Return a picture with dirt or a sticker on the lens: a blob or a rectangle over up to two thirds of it."""
+    """Return an image with dirt or a sticker on the lens: a blob or a rectangle over up to two thirds of it."""
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
     share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, at equal aspect ratio
@@ -100,7 +100,7 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corru
 
 
 def half_occluded(image: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
-    """Return a picture whose left or right half is covered."""
+    """Return an image whose left or right half is covered."""
     covered = np.zeros(image.shape[:2], np.uint8)
     half = image.shape[1] // 2
     covered[:, slice(0, half) if rng.random() < 0.5 else slice(half, None)] = 255
@@ -108,7 +108,7 @@ def half_occluded(image: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
 
 
 def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
-    """Cover a picture with mud where (H, W) `covered` is 255: dark, uneven, and out of focus at its edge.
+    """Cover an image with mud where (H, W) `covered` is 255: dark, uneven, and out of focus at its edge.
 
     Health is 0 in fully covered cells and 1 in free ones.
     """
@@ -128,7 +128,7 @@ def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) 
 
 
 def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> CorruptedPicture | None:
-    """Return the camera's picture in an earlier frame; None if that frame has none of this size.
+    """Return the camera's image in an earlier frame; None if that frame has none of this size.
 
     Health falls with the elapsed time, and with the distance and the angle that the vehicle has moved since.
 

@@ -1,6 +1,6 @@
 """Transfer of sensor health through augmentation.
 
-Corruption precedes augmentation: a LiDAR's beams and field of view start at its own origin, and frozen pictures come
+Corruption precedes augmentation: a LiDAR's beams and field of view start at its own origin, and frozen images come
 from a frame without augmentation. The augmentation is read from the change of the calibration.
 """
 
@@ -20,7 +20,7 @@ def transfer_health(corrupted: FrameWithHealth, augmented: LabelledFrame) -> Fra
 
     Args:
         corrupted: the frame before augmentation.
-        augmented: the frame after changes of pictures (resize, crop, flip, rotation), which show in the intrinsics, and
+        augmented: the frame after changes of images (resize, crop, flip, rotation), which show in the intrinsics, and
             of the model frame, which show in `model_to_world`.
     """
     source, health = corrupted.labelled, corrupted.health
@@ -48,7 +48,7 @@ def _lidar_health(lidar: NDArray[np.float32], reach: float, motion: NDArray[np.f
 def _picture_health(
     grid: NDArray[np.float32], change: NDArray[np.float64], old: tuple[int, ...], new: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Return the grid over a picture that a (3, 3) affine maps from another; sizes are height and width in pixels."""
+    """Return the grid over an image that a (3, 3) affine maps from another; sizes are height and width in pixels."""
     rows, columns = HEALTH_GRID
     from_cells = np.diag([old[1] / columns, old[0] / rows, 1.0])
     to_cells = np.diag([columns / new[1], rows / new[0], 1.0])

@@ -41,7 +41,7 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
     Args:
         labelled: a frame with intact sensors.
         rng: draws the failures and their severity.
-        earlier: an earlier frame of the same drive, for frozen pictures; without it they are imitated, see `late`.
+        earlier: an earlier frame of the same drive, for frozen images; without it they are imitated, see `late`.
 
     Raises:
         ValueError: `earlier` is not earlier.
@@ -50,7 +50,7 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
     if rng.random() < CLEAN_SHARE:
         return frame
     for _ in range(rng.integers(1, 3)):
-        # No sensor fails twice: a frozen picture would replace a black one.
+        # No sensor fails twice: a frozen image would replace a black one.
         lidar = labelled.frame.points is not None and not _lidar_failed(frame.health)
         working = [view.name for view in frame.labelled.frame.cameras if view.name not in frame.health.cameras]
         if not lidar and not working:

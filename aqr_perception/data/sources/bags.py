@@ -24,7 +24,7 @@ _SWEEP_STEP = 0.1
 _RANGE_NOISE = 0.06
 """Metres by which measured points on a box's side may lie outside the box."""
 _MAX_PICTURE_AGE = 0.2
-"""Largest time difference in seconds between a sweep and its pictures."""
+"""Largest time difference in seconds between a sweep and its images."""
 
 
 class _Moment(NamedTuple):
@@ -110,7 +110,7 @@ def _stamp_ns(message: Any) -> int:
 def _views(
     messages: dict[str, list[Any]], poses: VehiclePoses, to_fixed: NDArray[np.float64], stamp_ns: int
 ) -> list[CameraView]:
-    """Return each camera's picture nearest to a time, in the order of the cameras' names."""
+    """Return each camera's image nearest to a time, in the order of the cameras' names."""
     views = []
     for topic, infos in sorted(messages.items()):
         camera, _, kind = topic.rpartition("/")

@@ -19,7 +19,7 @@ Source = Literal["synthetic", "nuscenes", "bags"]
 Split = Literal["train", "val"]
 
 _SIMULATED_PICTURE = (352, 128)
-"""Picture size for models without cameras."""
+"""Image size for models without cameras."""
 _SIMULATED_SWEEPS = 2
 """Sweeps for models without a LiDAR: the truth counts LiDAR points, and the cached frames of `aqr_tiny` are reused."""
 _SIMULATED_FRAMES = 8000

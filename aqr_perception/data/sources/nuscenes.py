@@ -33,7 +33,7 @@ class NuScenesDataset(Dataset[LabelledFrame]):
     is the lag in seconds. `GroundTruth.lidar_points` are the data set's counts in the keyframe's own sweep. Objects
     without a LiDAR or radar point, and objects of other classes, are left out, as in nuScenes' evaluation and the
     published models' training. Unknown velocities are NaN. Visibility is the middle of the data set's bin for all
-    cameras together, times the outline's share in each picture.
+    cameras together, times the outline's share in each image.
 
     Args:
         root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.

@@ -41,7 +41,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class CameraCapture:
-    """A camera's name, its picture, and its (3, 3) pinhole matrix in pixels."""
+    """A camera's name, its image, and its (3, 3) pinhole matrix in pixels."""
 
     name: str
     capture: Capture

@@ -39,7 +39,7 @@ class SimulatedDataset:
 
     Args:
         seeds: seeds of the scenes, in order.
-        picture: width and height of the pictures in pixels, preferably the model's image size.
+        picture: width and height of the images in pixels, preferably the model's image size.
         sweeps: LiDAR sweeps in a frame, 0.1 s apart.
         cache: folder for drawn frames, about 0.4 MB each; None for no cache.
     """

@@ -20,7 +20,7 @@ class CompressedHeader:
 
 
 def read_header(data: bytes, topic: str) -> CompressedHeader:
-    """Return the format and the size of a picture, after checking that its end has arrived.
+    """Return the format and the size of an image, after checking that its end has arrived.
 
     OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so the end marker is checked here
     (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).

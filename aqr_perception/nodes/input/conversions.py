@@ -29,7 +29,7 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) uint8, BGR.
-        full_size: width and height of the picture as sent; `pixels` may be smaller.
+        full_size: width and height of the image as sent; `pixels` may be smaller.
     """
 
     pixels: NDArray[np.uint8]
@@ -40,11 +40,11 @@ def picture_from_message(message: Image | CompressedImage, topic: str, image_wid
     """Decode a raw or compressed image to BGR.
 
     Args:
-        image_width: width in pixels that the model needs. A compressed picture is decoded at the smallest of 1, 1/2,
+        image_width: width in pixels that the model needs. A compressed image is decoded at the smallest of 1, 1/2,
             1/4 and 1/8 of its size that is at least as wide; with 0, at full size.
 
     Raises:
-        MessageError: unknown encoding or format, or fewer bytes than the picture needs.
+        MessageError: unknown encoding or format, or fewer bytes than the image needs.
     """
     if isinstance(message, CompressedImage):
         return _decode_compressed(message, topic, image_width)

@@ -26,9 +26,9 @@ class CameraSettings:
 
     Attributes:
         name: unique, not ``lidar``.
-        image_topic, info_topic: topics of its pictures and of its sensor_msgs/CameraInfo.
-        compressed: whether the pictures are sensor_msgs/CompressedImage.
-        rectified: whether the pictures are rectified. Then CameraInfo's P holds, otherwise K and D.
+        image_topic, info_topic: topics of its images and of its sensor_msgs/CameraInfo.
+        compressed: whether the images are sensor_msgs/CompressedImage.
+        rectified: whether the images are rectified. Then CameraInfo's P holds, otherwise K and D.
         offset: seconds by which the stamps are later than the exposure; subtracted from every stamp.
     """
 

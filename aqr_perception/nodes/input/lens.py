@@ -19,7 +19,7 @@ _MAX_STRETCH = 0.02
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A picture of a pinhole camera.
+    """An image of a pinhole camera.
 
     Attributes:
         pixels: (H, W, 3) uint8, BGR, without lens distortion.
@@ -34,9 +34,9 @@ class Pinhole:
 
 
 def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: str) -> Pinhole:
-    """Return a picture without lens distortion, and its intrinsics.
+    """Return an image without lens distortion, and its intrinsics.
 
-    A rectified picture uses CameraInfo's P, a raw one K and D; undistorted, it keeps K. CameraInfo describes the full
+    A rectified image uses CameraInfo's P, a raw one K and D; undistorted, it keeps K. CameraInfo describes the full
     resolution, to which region of interest, binning and the scale of `picture` are applied. Pixels scale as in
     image_proc: K times the ratio of the sizes, without a shift of half a pixel.
 
@@ -44,7 +44,7 @@ def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: 
         topic: the CameraInfo's topic, for error messages.
 
     Raises:
-        MessageError: intrinsics that are zero or not finite, an unknown distortion model, or a picture whose shape
+        MessageError: intrinsics that are zero or not finite, an unknown distortion model, or an image whose shape
             does not match the CameraInfo.
     """
     matrix, baseline = _projection(info, topic) if rectified else (np.array(info.k).reshape(3, 3), np.zeros(3))
@@ -81,7 +81,7 @@ def _check_matrix(matrix: NDArray[np.float64], name: str, topic: str) -> None:
 
 
 def _to_picture(matrix: NDArray[np.float64], info: CameraInfo, picture: Picture, topic: str) -> NDArray[np.float64]:
-    """Adapt a matrix of the full resolution to region of interest, binning and the picture's size."""
+    """Adapt a matrix of the full resolution to region of interest, binning and the image's size."""
     binning = (max(info.binning_x, 1), max(info.binning_y, 1))
     roi = (info.roi.width or info.width, info.roi.height or info.height)  # all zero: the full resolution
     sent = picture.full_size
@@ -113,7 +113,7 @@ def _check_distortion(info: CameraInfo, topic: str) -> None:
 def _undistortion_maps(
     model: str, distortion: tuple[float, ...], intrinsics: tuple[float, ...], size: tuple[int, int]
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Return OpenCV's fixed-point maps. The undistorted picture keeps intrinsics and size of the distorted one."""
+    """Return OpenCV's fixed-point maps. The undistorted image keeps intrinsics and size of the distorted one."""
     matrix = np.array(intrinsics).reshape(3, 3)
     make_maps = cv2.fisheye.initUndistortRectifyMap if model in _FISHEYE else cv2.initUndistortRectifyMap
     cells, weights = make_maps(matrix, np.array(distortion), np.eye(3), matrix, size, cv2.CV_16SC2)
