@@ -24,7 +24,7 @@ _Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PictureChange:
-    """One change of a picture: resize, then crop, then flip, then rotate.
+    """One change of an image: resize, then crop, then flip, then rotate.
 
     Attributes:
         size: width and height of the new image.

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, V, 3, H, W) float32, normalised; None where no sample has cameras.
         lidar_to_image: (B, V, 4, 4) float32; None without cameras.
-        points: B clouds (N, 5); empty where a sample has no LiDAR. None for models without a point branch.
+        points: B point clouds (N, 5); empty where a sample has no LiDAR. None for models without a point branch.
         boxes: B times (N, 9), as `Detections.boxes`.
         labels: B times (N,) int64.
         lidar_points: B times (N,) int64, as `GroundTruth.lidar_points`.

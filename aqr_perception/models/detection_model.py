@@ -61,7 +61,7 @@ class DetectionModel(nn.Module, ABC):
             images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation; V may be smaller than the
                 ring the model was trained with. None, or V = 0, without cameras.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
-            points: B clouds (N, 5): x, y, z in metres, intensity 0..255, time lag in seconds. None without LiDAR.
+            points: B point clouds (N, 5): x, y, z in metres, intensity 0..255, time lag in seconds. None without LiDAR.
         """
         image, bev = self.image_features(images), self.bev_features(points)
         batch_size = len(images) if images is not None else len(points) if points is not None else 1
@@ -78,7 +78,7 @@ class DetectionModel(nn.Module, ABC):
         """Return features (B, V, ...) of (B, V, 3, H, W) normalised images; None without any."""
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
-        """Return (B, C, H, W) features of B clouds (N, 5); None without points or without a LiDAR branch."""
+        """Return (B, C, H, W) features of B point clouds (N, 5); None without points or without a LiDAR branch."""
         return None
 
     def propose(self, features: Features) -> ProposalMaps | None:

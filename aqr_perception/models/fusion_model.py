@@ -46,12 +46,12 @@ class FusionModel(DetectionModel):
         return features.view(*images.shape[:2], *features.shape[1:])
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
-        """Return (B, C, H, W) features of B clouds (N, 5), zeros for an empty cloud; None where all are empty."""
+        """Return (B, C, H, W) features of B point clouds (N, 5); zeros for an empty one; None if all are empty."""
         branch = self.preset.points
         with_points = [sample for sample, cloud in enumerate(points or ()) if len(cloud)]
         if branch is None or points is None or not with_points:
             return None
-        # Empty clouds are left out: they would dilute the statistics of the batch norms in training.
+        # Empty point clouds are left out: they would dilute the statistics of the batch norms in training.
         clouds = [points[sample] for sample in with_points]
         voxels = voxelize(
             clouds, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels

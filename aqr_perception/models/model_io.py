@@ -18,7 +18,7 @@ class Features(NamedTuple):
         bev: (B, C, H, W) LiDAR features; None where no sample has points.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels of the model's images; V is 0 without cameras.
         image_size: height and width of the model's images in pixels; (0, 0) without cameras.
-        has_points: for each sample, whether `bev` comes from points; an empty cloud gives no LiDAR tokens.
+        has_points: for each sample, whether `bev` comes from points; an empty point cloud gives no LiDAR tokens.
     """
 
     image: Tensor | None

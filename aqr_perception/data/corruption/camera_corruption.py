@@ -26,7 +26,7 @@ class CorruptedPicture(NamedTuple):
 
 
 def black(image: NDArray[np.uint8]) -> CorruptedPicture:
-    """Return a black picture: no light or no data arrives."""
+    """Return a black image: no light or no data arrives."""
     return CorruptedPicture(np.zeros_like(image), _uniform_health(0.0))
 
 
@@ -61,7 +61,7 @@ def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corrup
 
 
 def over_exposed(image: NDArray[np.uint8], severity: float) -> CorruptedPicture:
-    """Return an overexposed picture: up to five stops too much light, with bloom around the brightest places.
+    """Return an overexposed image: up to five stops too much light, with bloom around the brightest areas.
 
     Health is the share of a cell's pixels that are not white; pixels that were white before count by severity.
     """
@@ -150,7 +150,7 @@ def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) ->
 
 
 def late(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
-    """Return an imitation of a delayed picture: smaller, and shifted to a side by up to a tenth of the width."""
+    """Return an imitation of a delayed image: smaller, and shifted to a side by up to a tenth of the width."""
     height, width = image.shape[:2]
     scale = 1.0 / (1.0 + 0.15 * severity)
     shift = severity * 0.1 * width * rng.choice([-1.0, 1.0])

@@ -21,7 +21,7 @@ _SAMPLE = 800  # points
 
 
 class Beams(NamedTuple):
-    """The beams of a cloud.
+    """The beams of a point cloud.
 
     Attributes:
         of_point: (N,) int64, each point's beam; -1 for points far above the highest or below the lowest.

@@ -1,4 +1,4 @@
-"""Simulated LiDAR failures: corrupted clouds and their health.
+"""Simulated LiDAR failures: corrupted point clouds and their health.
 
 The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
 and of MoME (arXiv:2503.19776).
@@ -22,7 +22,7 @@ CELLS = 120
 MAX_NOISE = 0.5
 """Standard deviation in metres of the points' noise at severity 1."""
 _LOSS = 0.9
-"""Health lost at severity 1; less than 1, since the cloud still shows more than no LiDAR."""
+"""Health lost at severity 1; less than 1, since the point cloud still shows more than no LiDAR."""
 
 
 class CorruptedCloud(NamedTuple):
@@ -33,7 +33,7 @@ class CorruptedCloud(NamedTuple):
 
 
 def gone() -> CorruptedCloud:
-    """Return no cloud at all, which differs from an empty one."""
+    """Return no point cloud at all, which differs from an empty one."""
     return CorruptedCloud(None, _uniform_health(0.0))
 
 
@@ -64,7 +64,7 @@ def limited_field_of_view(points: NDArray[np.float32], heading: float, half_angl
 
 
 def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> CorruptedCloud:
-    """Return the cloud without the points in (M, 9) boxes (dark or wet surfaces), with health 0 in and around them.
+    """Return the point cloud without points in (M, 9) boxes (dark or wet surfaces), with health 0 in and around them.
 
     The points of past sweeps lie at the object's past place, and are removed as well.
     """

@@ -39,7 +39,7 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
         split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or a name in the version's splits.json.
-        sweeps: LiDAR sweeps in a cloud, including the keyframe's; there are fewer at the start of a scene.
+        sweeps: LiDAR sweeps in a point cloud, including the keyframe's; there are fewer at the start of a scene.
 
     Raises:
         NuScenesError: nuscenes-devkit is not installed, or tables, split or (at access) a file are missing.
@@ -80,7 +80,7 @@ def _view(camera: CameraCapture, key: Capture) -> CameraView:
     capture = camera.capture
     pixels: NDArray[Any] | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise NuScenesError(f"{capture.path}: found no readable picture, needed a JPEG file; unpack the archive again")
+        raise NuScenesError(f"{capture.path}: found no readable image, needed a JPEG file; unpack the archive again")
     return CameraView(
         name=camera.name,
         image=pixels.astype(np.uint8, copy=False),

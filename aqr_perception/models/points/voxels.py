@@ -33,29 +33,32 @@ def voxelize(
     max_points: int = 10,
     max_voxels: int = 160_000,
 ) -> Voxels:
-    """Group each cloud's points into voxels and average them (VoxelNet's hard voxelisation, arXiv:1711.06396, 2.1.1).
+    """Group each point cloud's points into voxels and average them.
 
-    A voxel averages its first ``max_points`` points in input order. A cloud's voxels are ordered by their first points;
-    those after ``max_voxels`` are dropped. Points outside ``point_range`` and points with values that are not finite
-    are dropped.
+    This is VoxelNet's hard voxelisation (arXiv:1711.06396, section 2.1.1).
+
+    A voxel averages its first ``max_points`` points in input order. A point cloud's voxels are ordered by their first
+    points; those after ``max_voxels`` are dropped. Points outside ``point_range`` and points with values that are not
+    finite are dropped.
 
     ``max_voxels`` applies to the cells of the whole range, even if ``grid`` is smaller: the published 0.1 m model uses
     1024 of 1080 cells, but the cells beyond them count. The result includes them; the encoder drops them.
 
     Args:
-        points: one cloud (N, C) per sample, C >= 3: x, y, z in metres and any other values.
+        points: one point cloud (N, C) per sample, C >= 3: x, y, z in metres and any other values.
         voxel_size: edge lengths along x, y, z in metres.
         point_range: x, y, z minimum and maximum in metres.
         grid: number of cells along x, y, z, for `Voxels.grid`.
         max_points: largest number of points averaged in a voxel.
-        max_voxels: largest number of voxels per cloud.
+        max_voxels: largest number of voxels per point cloud.
 
     Raises:
-        ValueError: there is no cloud (an empty batch is ``[torch.empty(0, C)]``), or a cloud is not (N, C >= 3).
+        ValueError: there is no point cloud (an empty batch is ``[torch.empty(0, C)]``), or one has a shape other
+            than (N, C >= 3).
     """
     if not points or any(cloud.dim() != 2 or cloud.shape[1] < 3 for cloud in points):
         shapes = [tuple(cloud.shape) for cloud in points]
-        raise ValueError(f"points have shapes {shapes}, but must be one cloud (N, C >= 3) per sample")
+        raise ValueError(f"points have shapes {shapes}, but must be one point cloud (N, C >= 3) per sample")
     cloud = torch.cat(list(points)).float()
     sizes = torch.tensor([len(sample) for sample in points], device=cloud.device)
     batch = torch.arange(len(points), device=cloud.device).repeat_interleave(sizes, output_size=len(cloud))
@@ -90,7 +93,7 @@ def _earliest(first_points: Tensor, batch_of_voxel: Tensor, batch_size: int, max
     """Return the mask of each sample's ``max_voxels`` voxels with the earliest first points."""
     if len(first_points) <= max_voxels:
         return torch.ones_like(first_points, dtype=torch.bool)
-    arrival = first_points.argsort()  # sample by sample, because the clouds are concatenated
+    arrival = first_points.argsort()  # sample by sample, because the point clouds are concatenated
     voxels_before = torch.searchsorted(batch_of_voxel, torch.arange(batch_size, device=arrival.device))
     rank = torch.empty_like(arrival)
     rank[arrival] = torch.arange(len(arrival), device=arrival.device)

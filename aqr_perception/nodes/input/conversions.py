@@ -54,8 +54,8 @@ def picture_from_message(message: Image | CompressedImage, topic: str, image_wid
 def points_from_message(message: PointCloud2, topic: str) -> NDArray[np.float32]:
     """Decode a point cloud of any field order, padding, byte order and numeric type.
 
-    The intensity is the first of `INTENSITY_FIELDS` in the cloud, and 0 if there is none. Points with a coordinate that
-    is not finite are dropped; an intensity that is not finite becomes 0.
+    The intensity is the first of `INTENSITY_FIELDS` in the point cloud, and 0 if there is none. Points with a
+    coordinate that is not finite are dropped; an intensity that is not finite becomes 0.
 
     Returns:
         (N, 4) float32: x, y, z in the sensor's frame (metres), intensity; all finite.
@@ -117,7 +117,7 @@ def _reduction(full_width: int, image_width: int) -> int:
 
 
 def _records(message: PointCloud2, fields: list[PointField], topic: str) -> NDArray[np.void]:
-    """Return a structured view of the cloud's bytes, (height * width,); rows may be padded."""
+    """Return a structured view of the point cloud's bytes, (height * width,); rows may be padded."""
     rows, columns = message.height, message.width
     try:
         dtype = dtype_from_fields(fields, point_step=message.point_step)

@@ -157,7 +157,7 @@ class FrameRequest:
     Attributes:
         stamp_ns: the newest sweep's stamp, or the newest image's in a camera-only frame.
         model_frame: TF frame of the frame's points and boxes; empty if none is known.
-        sweeps: clouds, newest first; empty in a camera-only frame.
+        sweeps: point clouds, newest first; empty in a camera-only frame.
         cameras: in configured order.
         settings: those in force when the request was made.
         left_out: sensors that do not take part, by name.

@@ -89,8 +89,8 @@ def _to_picture(matrix: NDArray[np.float64], info: CameraInfo, picture: Picture,
     stretch = (sent[0] / described[0]) / (sent[1] / described[1])
     if abs(stretch - 1) > _MAX_STRETCH:
         found = f"{described[0]} x {described[1]} pixels"
-        needed = f"the shape of the picture, {sent[0]} x {sent[1]}"
-        raise MessageError(topic, "wrong picture size", found, needed, "check info topic, ROI and binning")
+        needed = f"the shape of the image, {sent[0]} x {sent[1]}"
+        raise MessageError(topic, "wrong image size", found, needed, "check info topic, ROI and binning")
     height, width = picture.pixels.shape[:2]
     scale = np.array([width / described[0] / binning[0], height / described[1] / binning[1]])
     result: NDArray[np.float64] = matrix / matrix[2, 2]

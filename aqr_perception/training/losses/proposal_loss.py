@@ -62,7 +62,8 @@ def proposal_losses(
     Args:
         maps: of the batch.
         batch: its objects, and the cameras' projections.
-        has_points: for each sample; the map of an empty cloud does not count. None where the BEV comes from cameras.
+        has_points: for each sample; the map of an empty point cloud does not count. None where the BEV comes from
+            cameras.
         point_range: x, y, z minimum and maximum in metres.
     """
     parts = []

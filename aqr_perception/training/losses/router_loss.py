@@ -52,7 +52,7 @@ def _health_at(health: Tensor, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def _has_tokens(batch: Batch, modality: Tensor) -> Tensor:
-    """Return (B, 1) bool, true for samples with LiDAR tokens; an empty cloud has none."""
+    """Return (B, 1) bool, true for samples with LiDAR tokens; an empty point cloud has none."""
     if batch.points is None:
         return torch.zeros(modality.shape[0], 1, dtype=torch.bool, device=modality.device)
     return torch.tensor([[len(cloud) > 0] for cloud in batch.points], device=modality.device)
