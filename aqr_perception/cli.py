@@ -9,7 +9,7 @@ from aqr_perception.commands import benchmark, convert, demo, evaluate, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, or 1 after an error, which is printed in one line."""
+    """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     run: Callable[[argparse.Namespace], int] = options.run
@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").startswith("aqr_perception"):
             raise
         print(
-            f"aqr_perception: this command needs {error.name}, which is not installed: pip install "
-            "'aqr_perception[train,simulate]', and pip install --no-deps nuscenes-devkit",
+            f"aqr_perception: this command needs {error.name}, which is not installed; run: pip install "
+            "'aqr_perception[train,simulate]' && pip install --no-deps nuscenes-devkit==1.2.0",
             file=sys.stderr,
         )
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`Detector`, the one way into ``models/``: preset, checkpoint and device in; ``detect(frame) -> Result``."""
+"""`Detector`: a model with weights on a device, from `Frame` to `Result`; the only entry into ``models/``."""
 
 import logging
 import time
@@ -44,7 +44,7 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
 
 
 class StageClock:
-    """Wall time by stage; waits for the device at each stage's end, so that its work counts for that stage."""
+    """Wall time by stage; waits for the device at the end of each stage, whose time includes the device's work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -63,8 +63,8 @@ class FrameFeatures(NamedTuple):
     """Output of the model's feature branches for one frame.
 
     Attributes:
-        frame: the input.
-        maps: the feature maps of a batch of one.
+        frame: the frame from which the features come.
+        maps: the feature maps, as a batch of one.
         seconds: wall time by stage.
     """
 
@@ -78,8 +78,9 @@ class RoutedQueries(NamedTuple):
 
     Attributes:
         reference_points: (Q, 3) float32 in 0..1 of the model's point range.
-        camera_weight: (Q,) float32 in 0..1, of the camera modality.
-        camera_weights: (Q, V) float32 in 0..1, by camera in the frame's order; 0 where the camera does not see a query.
+        camera_weight: (Q,) float32 in 0..1, weight of the camera modality.
+        camera_weights: (Q, V) float32 in 0..1, weight of each camera in the frame's order; 0 if the camera does not
+            see the query.
     """
 
     reference_points: NDArray[np.float32]
@@ -98,7 +99,7 @@ class Detector:
         image_size: width and height of the model's images; (0, 0) without cameras.
         sweeps: number of LiDAR sweeps that the model was trained with.
         has_router: whether the model has a trained query router.
-        remembers: whether detections depend on earlier frames; see `forget`.
+        remembers: whether the model has memory, so that detections depend on earlier frames; see `forget`.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Detector:
                 ones where there are none.
             device: see `choose_device`.
             precision: see `choose_precision`.
-            options: default of `detect`.
+            options: default options of `detect`.
 
         Raises:
             PresetError, CheckpointError, DeviceError: with the value found, the value needed and the remedy.
@@ -149,7 +150,7 @@ class Detector:
 
         Args:
             frame: points, cameras or both; sensors that the model does not use are ignored.
-            options: instead of the detector's own.
+            options: replace the detector's own options.
         """
         return self.detect_in(self.extract(frame), options)
 
@@ -159,8 +160,8 @@ class Detector:
 
         Args:
             frame: see `detect`.
-            reusable: of another frame; feature maps are reused where both frames share a sensor's data: the same tuple
-                of cameras, the same array of points.
+            reusable: features of another frame, reused for each sensor with the same data object in both frames (the
+                tuple of cameras, the array of points).
         """
         clock = StageClock(self.device)
         views = self._views(frame)
@@ -184,7 +185,7 @@ class Detector:
 
     @torch.inference_mode()
     def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:
-        """Detect in a frame with known features; a detector that remembers takes it as the previous one of the next."""
+        """Return the detections for features from `extract`; a model with memory stores the frame for the next one."""
         options = options or self.options
         frame, source = features.frame, self._source(options)
         decode_options = DecodeOptions(options.aqr, source == "router", source == "attention", LAST_LAYER)
@@ -203,13 +204,13 @@ class Detector:
 
     @torch.inference_mode()
     def routed_queries(self, features: FrameFeatures) -> RoutedQueries:
-        """Return the router's weights of a frame's queries, with AQR off; the memory is neither used nor changed.
+        """Return the router's weights of a frame's queries, with AQR off; does not use or change the memory.
 
         Raises:
             ValueError: the model has no trained router.
         """
         if not self.has_router:
-            raise ValueError(f"{self.preset_name} with {self.weights} has no trained query router: use another model")
+            raise ValueError(f"{self.preset_name} with {self.weights} has no trained query router; use another model")
         options = DecodeOptions(AqrOptions.of_model("off"), router_weights=True, layers=LAST_LAYER)
         output = self._decode(features.maps, options, None)
         assert output.router is not None and output.queries is not None  # a model with a router returns both
@@ -228,7 +229,7 @@ class Detector:
 
     @staticmethod
     def _moment(frame: Frame) -> Moment | None:
-        """Return when and where a frame is; None where the vehicle's motion is not known."""
+        """Return the time and pose of a frame; None if the vehicle's motion is unknown."""
         if frame.to_fixed is None:
             return None
         return Moment(torch.tensor(frame.stamp_ns), torch.from_numpy(np.asarray(frame.to_fixed, np.float64)))

@@ -8,7 +8,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 class DeviceError(ValueError):
-    """The device or precision is not available on this machine. The message names the available ones."""
+    """The device or precision is unknown or unavailable. The message names the valid ones."""
 
 
 def choose_device(name: str) -> torch.device:

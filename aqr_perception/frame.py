@@ -1,6 +1,6 @@
 """Input and output of the detector: `Frame` (sensor data at one moment) and `Result` (detections and sensor weights).
 
-The node, offline processing, training and tests share these types. They need NumPy, but neither ROS nor torch.
+The node, offline processing, training and tests share these types. They need only NumPy.
 
 Conventions:
     - Lengths are in metres, angles in radians, and times in seconds unless a name says otherwise.
@@ -61,7 +61,7 @@ class Frame:
             has no LiDAR.
         points: (N, 5) float32: x, y, z in the model frame, intensity in 0..255, and the point's age relative to the
             newest sweep in seconds. None means no LiDAR data; (0, 5) is a sweep without returns.
-        cameras: views in configured order; missing cameras are left out.
+        cameras: views in configured order; without missing cameras.
         frame_id: TF name of the model frame.
         to_fixed: (4, 4) float64, model frame at the frame's stamp -> a fixed frame such as ``odom``; None if the
             vehicle's motion is unknown. Models that use earlier frames need it.
@@ -83,7 +83,7 @@ class Detections:
             yaw about +z (0 along +x, counter-clockwise), and velocity x, y in m/s.
         scores: (N,) float32 in 0..1.
         labels: (N,) int64, indices into `CLASSES`.
-        lidar_weight, camera_weight: (N,) float32 in 0..1, weight of the LiDAR and of all cameras for each object.
+        lidar_weight, camera_weight: (N,) float32 in 0..1, weight of the LiDAR and of the cameras for each object.
         camera_weights: (N, V) float32, weight of each camera for each object, in the order of `Frame.cameras`.
     """
 

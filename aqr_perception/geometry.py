@@ -10,7 +10,10 @@ _Floats = NDArray[np.floating[Any]]
 
 
 def rigid_transform(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> NDArray[np.float64]:
-    """Return the (4, 4) matrix of a translation in metres and a quaternion in geometry_msgs' order (x, y, z, w)."""
+    """Return the (4, 4) matrix of a translation (3,) in metres and a quaternion (x, y, z, w), as in geometry_msgs.
+
+    The quaternion need not be normalised.
+    """
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_quat(np.asarray(quaternion_xyzw, dtype=np.float64)).as_matrix()
     matrix[:3, 3] = translation
@@ -24,7 +27,7 @@ def quaternion_xyzw(transform: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def invert(transform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverse of a rigid (4, 4) transform."""
+    """Return the (4, 4) inverse of a rigid transform, by transposing the rotation."""
     inverse = np.eye(4)
     inverse[:3, :3] = transform[:3, :3].T
     inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
@@ -32,7 +35,7 @@ def invert(transform: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def interpolate(first: NDArray[np.float64], second: NDArray[np.float64], fraction: float) -> NDArray[np.float64]:
-    """Interpolate between two rigid (4, 4) transforms; a fraction of 0 gives the first, 1 the second.
+    """Return the (4, 4) transform between two rigid ones; a fraction of 0 gives the first, 1 the second.
 
     Translation is interpolated linearly and rotation spherically (slerp), as in tf2.
     """
@@ -44,13 +47,16 @@ def interpolate(first: NDArray[np.float64], second: NDArray[np.float64], fractio
 
 
 def transform_points(transform: NDArray[np.float64], points: _Floats) -> NDArray[np.float64]:
-    """Return the (N, 3) positions of (N, >=3) points after a rigid (4, 4) transform."""
+    """Return the (N, 3) positions of (N, >=3) points after an affine (4, 4) transform; further columns are ignored."""
     transformed: NDArray[np.float64] = points[:, :3] @ transform[:3, :3].T + transform[:3, 3]
     return transformed
 
 
 def project(intrinsics: NDArray[np.float64], points: _Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Project (N, >=3) points from a camera's optical frame to its image.
+    """Project (N, >=3) points in metres from a camera's optical frame to its image.
+
+    Args:
+        intrinsics: (3, 3) pinhole matrix in pixels.
 
     Returns:
         pixels (N, 2) as (u, v), valid only where the depth is positive, and depths (N,) in metres.
@@ -62,10 +68,10 @@ def project(intrinsics: NDArray[np.float64], points: _Floats) -> tuple[NDArray[n
 
 
 def box_corners(boxes: _Floats) -> NDArray[np.float64]:
-    """Return the (N, 8, 3) corners of (N, >=7) boxes (x, y, z, length, width, height, yaw).
+    """Return the (N, 8, 3) corners of (N, >=7) boxes (x, y, z, length, width, height in metres, yaw in radians).
 
     Corners 0..3 form the bottom face, counter-clockwise as seen from above, starting at the front left; corners 4..7
-    lie above them. The front face is 0, 3, 7, 4.
+    are above them. The front face is 0, 3, 7, 4.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     unit = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) / 2

@@ -23,7 +23,7 @@ def _require(valid: bool, name: str, value: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class AqrOptions:
-    """How adaptive query routing (AQR) uses and displays the query weights.
+    """Use and display of the query weights by adaptive query routing (AQR).
 
     Attributes:
         mode: ``modulation`` scales the features, ``bias`` shifts the cross-attention logits inside windows around each
@@ -83,17 +83,16 @@ class AqrOptions:
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """Which detections are reported, and where the sensor weights come from.
+    """Selection of the reported detections, and source of the sensor weights.
 
     Attributes:
-        score_threshold: lowest score of a reported detection.
+        score_threshold: lowest score of reported detections.
         class_score_thresholds: class name -> threshold that replaces ``score_threshold`` for the class.
         max_detections: largest number of reported detections, 1 to 300.
         weights_source: ``router`` (AQR), ``attention`` (attention mass by sensor), or ``auto``: the router if the
             checkpoint has one, otherwise the attention mass.
         aqr: see `AqrOptions`.
-        max_history_gap: largest time in seconds to the previous frame. After a longer gap, models that use earlier
-            frames start afresh.
+        max_history_gap: largest time in seconds to the previous frame. After a longer gap, models with memory clear it.
     """
 
     score_threshold: float = 0.3

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         camera_health: (B, V, r, c) float32 in 0..1, spanning the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
-        history: earlier frames of the same drives, oldest first, for models with a memory.
+        history: earlier frames of the same drives, oldest first, for models with memory.
     """
 
     images: Tensor | None

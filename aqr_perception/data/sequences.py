@@ -1,4 +1,4 @@
-"""Short sequences of labelled frames, for models with a memory."""
+"""Short sequences of labelled frames, for models with memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.models.config.presets import Preset
 
 HISTORY_FRAMES = 2
-"""Number of earlier frames in training and evaluation of models with a memory."""
+"""Number of earlier frames in training and evaluation of models with memory."""
 HISTORY_STEP = 0.5
 """Seconds between two frames of a sequence, as between nuScenes' keyframes."""
 

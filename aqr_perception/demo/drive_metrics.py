@@ -58,7 +58,7 @@ class Timeline:
         failing_camera_weight: (N,) mean weight of that camera over the detections in its view.
         objects, objects_detected: (N,) number of evaluated objects, and of those detected.
         milliseconds: (N,) latency.
-        map_means: (N,) mean of the weight map of each camera and of the bird's-eye view, by name.
+        map_means: (N,) mean of the weight map of each camera and of the BEV, by name.
     """
 
     seconds: NDArray[np.float64]

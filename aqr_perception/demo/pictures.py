@@ -1,4 +1,4 @@
-"""Pictures of a drive: the published bird's-eye view with the ground truth, and the frames of the film."""
+"""Pictures of a drive: the published BEV with the ground truth, and the frames of the film."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,9 +25,9 @@ _RED, _LIGHT_RED, _WHITE, _BACKGROUND = (40, 40, 220), (80, 80, 255), (230, 230,
 def bev_with_truth(
     frame: FrameRecord, truth: TrueObjects, bev_range: tuple[float, float, float, float]
 ) -> NDArray[np.uint8]:
-    """Return the published bird's-eye view, (H, W, 3) BGR, with the evaluated true objects.
+    """Return the published BEV, (H, W, 3) BGR, with the evaluated true objects.
 
-    The node publishes no bird's-eye view without LiDAR; the detections are then drawn on black.
+    The node publishes no BEV without LiDAR; the detections are then drawn on black.
     """
     picture = frame.picture(BEV)
     if picture is None:
@@ -44,7 +44,7 @@ def bev_with_truth(
 
 
 class FilmFrames:
-    """The frames of the film: cameras at the top, the bird's-eye view and the plots below.
+    """The frames of the film: cameras at the top, the BEV and the plots below.
 
     Args:
         notice: text in every frame; empty: none.

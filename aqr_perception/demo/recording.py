@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from aqr_perception.frame import Detections
 
 BEV = "bev"
-"""Name of the bird's-eye view, next to the cameras' names."""
+"""Name of the BEV, next to the cameras' names."""
 
 CAMERA_GRID = ("front_left", "front", "front_right", "back_left", "back", "back_right")
 """Order of the cameras in pictures, in rows of three."""

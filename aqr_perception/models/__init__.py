@@ -1,4 +1,4 @@
-"""PyTorch models, free of ROS."""
+"""PyTorch models, independent of ROS."""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def build_model(preset: str) -> "DetectionModel":
-    """Return a preset's model in eval mode, on the CPU, in fp32, with random weights that are the same every time.
+    """Return a preset's model in eval mode, on the CPU, in fp32, with reproducible random weights.
 
     Raises:
         PresetError: the preset is unknown or its file is invalid.
@@ -40,7 +40,7 @@ def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, T
     from the attention mass. Models without this router load every key.
 
     Raises:
-        CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape; all are listed.
+        CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
     """
     report = checkpoint.load_checkpoint(model, source)
     if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):

@@ -1,6 +1,6 @@
-"""The table of model architectures.
+"""Table of the model architectures.
 
-A new architecture is one folder, one entry here and one YAML preset.
+A new architecture is one folder, one entry in this table and one YAML preset.
 """
 
 import importlib
@@ -22,10 +22,10 @@ class Architecture:
 
     Attributes:
         model: module and class of its `DetectionModel`, imported only when a model is built.
-        sensors: which of `Preset.image` and `Preset.points` its presets need; ``any`` is at least one of them.
+        sensors: branches that its presets need, `Preset.image` and `Preset.points`; ``any`` needs at least one.
         proposals: the branches that may propose queries, as in `ProposalOptions`.
-        options: dataclass of its own preset entries, which are under the architecture's name in the YAML file.
-        check: returns what is wrong with a preset, or None; called after the checks that all architectures share.
+        options: dataclass of the architecture's preset entries, under the architecture's name in the YAML file.
+        check: returns a preset's error, or None; called after the checks that all architectures share.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The interface of every detection model to `Detector` and to training."""
+"""Interface of all detection models to `Detector` and to training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from aqr_perception.options import AqrOptions
 
 
 class DetectionModel(nn.Module, ABC):
-    """Feature branches and a decoder, callable one by one so that each can be timed and reused.
+    """Feature branches and a decoder; separate calls allow timing and reuse of each.
 
     Attributes:
         preset: the model's configuration.
         proposals: the head that proposes queries; None in models without proposals.
         aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether the model has a trained query router; loading a checkpoint without one clears it.
-        remembers: whether `decode` returns a state that it needs with the next frame.
+        remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
         takes_queries: whether `decode` accepts denoising queries.
         branches: key prefixes of the branches that models share; see `weights.branches`.
-        bev_of_cameras: whether bird's-eye-view proposals come from the cameras instead of the LiDAR.
+        bev_of_cameras: whether BEV proposals come from the cameras instead of the LiDAR.
     """
 
     branches: tuple[str, ...] = BRANCHES
@@ -58,10 +58,10 @@ class DetectionModel(nn.Module, ABC):
         """Return the feature maps of one batch of inputs.
 
         Args:
-            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation; V may be smaller than the
-                ring the model was trained with. None, or V = 0, without cameras.
+            images: (B, V, 3, H, W) float, BGR, normalised by the preset's mean and deviation. V may be smaller than in
+                training. None, or V = 0, without cameras.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels of these images; None without cameras.
-            points: B point clouds (N, 5): x, y, z in metres, intensity 0..255, time lag in seconds. None without LiDAR.
+            points: B point clouds (N, 5): x, y, z in metres, intensity 0..255, age in seconds. None without LiDAR.
         """
         image, bev = self.image_features(images), self.bev_features(points)
         batch_size = len(images) if images is not None else len(points) if points is not None else 1
@@ -75,7 +75,7 @@ class DetectionModel(nn.Module, ABC):
 
     @abstractmethod
     def image_features(self, images: Tensor | None) -> Tensor | None:
-        """Return features (B, V, ...) of (B, V, 3, H, W) normalised images; None without any."""
+        """Return features (B, V, ...) of (B, V, 3, H, W) normalised images; None without images."""
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:
         """Return (B, C, H, W) features of B point clouds (N, 5); None without points or without a LiDAR branch."""
@@ -96,9 +96,9 @@ class DetectionModel(nn.Module, ABC):
         """Return predictions and query weights of one batch.
 
         Args:
-            features: of the sensors that take part.
+            features: feature maps of the sensors in use.
             options: see `DecodeOptions`.
-            queries: replace the learned queries (training). Proposals replace the first ones after the denoising
-                queries.
+            queries: replacement of the learned queries, for training. Proposals replace the first ones after the
+                denoising queries.
             history: the previous frame, for models with memory.
         """

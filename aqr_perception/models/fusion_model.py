@@ -16,9 +16,9 @@ from aqr_perception.models.points.voxels import voxelize
 
 
 class FusionModel(DetectionModel):
-    """A model with an image branch, a point branch or both; it ignores history.
+    """Base class of models with an image branch, a point branch or both; they ignore history.
 
-    A base class, not a part: the published checkpoints' keys name the branches at the model's top level.
+    The branches are attributes of a base class because the published checkpoints' keys have them at the top level.
     """
 
     def __init__(self, preset: Preset) -> None:
@@ -51,7 +51,7 @@ class FusionModel(DetectionModel):
         with_points = [sample for sample, cloud in enumerate(points or ()) if len(cloud)]
         if branch is None or points is None or not with_points:
             return None
-        # Empty point clouds are left out: they would dilute the statistics of the batch norms in training.
+        # Empty point clouds are left out, because they would dilute the statistics of the batch norms in training.
         clouds = [points[sample] for sample in with_points]
         voxels = voxelize(
             clouds, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
@@ -72,7 +72,7 @@ def lidar_groups(features: Features) -> list[list[int]]:
 
 
 def merge_groups(outputs: Sequence[ModelOutput], groups: Sequence[Sequence[int]]) -> ModelOutput:
-    """Return one batch's output from the outputs of its `lidar_groups`; missing LiDAR weight maps become zeros."""
+    """Return a batch's output, merged from its `lidar_groups`; missing LiDAR weight maps become zeros."""
     if len(outputs) == 1:
         return outputs[0]
     with_lidar, without = outputs

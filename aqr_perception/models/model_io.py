@@ -1,4 +1,4 @@
-"""What a detection model takes and returns, whichever architecture it has."""
+"""Input and output types of all detection models."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from aqr_perception.options import AqrOptions
 
 
 class Features(NamedTuple):
-    """Feature maps of one batch and the geometry that belongs to them.
+    """Feature maps and geometry of one batch.
 
     Attributes:
         image: the cameras' features, as `DetectionModel.image_features` returns them; None without cameras.
-        bev: (B, C, H, W) LiDAR features; None where no sample has points.
+        bev: (B, C, H, W) LiDAR features; None if no sample has points.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels of the model's images; V is 0 without cameras.
         image_size: height and width of the model's images in pixels; (0, 0) without cameras.
         has_points: for each sample, whether `bev` comes from points; an empty point cloud gives no LiDAR tokens.
@@ -32,7 +32,7 @@ class Features(NamedTuple):
         return len(self.has_points)
 
     def select(self, samples: Sequence[int]) -> "Features":
-        """Return the features of some samples; without `bev` where none of them has points."""
+        """Return the features of some samples; `bev` is None if none of them has points."""
         index = list(samples)
         if index == list(range(self.batch_size)) and (self.bev is None or any(self.has_points)):
             return self
@@ -47,15 +47,15 @@ class Features(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a model with memory is given of the previous frame; see `model_memory.ModelMemory`.
+    """Previous frame of a model with memory; see `model_memory.ModelMemory`.
 
     Attributes:
-        state: the `ModelOutput.state` of that frame, in the model's own format. None in the first frame of a drive:
+        state: `ModelOutput.state` of the previous frame, in the model's own format. None in the first frame of a drive:
             then `to_current` is the identity and `seconds` is 0.
-        to_current: (4, 4) float32, that frame's model frame -> the current one's, from the vehicle's motion; (B, 4, 4)
-            where each sample has its own.
-        to_fixed: (4, 4) or (B, 4, 4) float32, the current model frame -> a frame that stands still.
-        seconds: between the two frames.
+        to_current: (4, 4) float32, previous model frame -> current model frame, from the vehicle's motion; (B, 4, 4)
+            if it differs by sample.
+        to_fixed: (4, 4) or (B, 4, 4) float32, current model frame -> a fixed frame.
+        seconds: time between the two frames.
     """
 
     state: object
@@ -72,8 +72,8 @@ class DecodeOptions(NamedTuple):
     """Decoding options of one batch.
 
     Attributes:
-        aqr: how query weights are used and drawn.
-        router_weights: whether to return the router's weights even where the decoder does not use them.
+        aqr: use and rendering of the query weights.
+        router_weights: whether to return the router's weights even if the decoder does not use them.
         attention_weights: whether to return weights from the attention mass.
         layers: the decoder layers whose predictions are computed.
     """
@@ -85,7 +85,7 @@ class DecodeOptions(NamedTuple):
 
 
 LAST_LAYER = slice(-1, None)
-"""`DecodeOptions.layers` of inference: the other layers' predictions serve training only."""
+"""`DecodeOptions.layers` of inference; only training needs the other layers' predictions."""
 
 
 class Predictions(NamedTuple):
@@ -117,15 +117,15 @@ class QueryWeights(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Object queries of one batch: where they start, and what is already known of their objects.
+    """Object queries of one batch: reference points, and initial estimates of their objects.
 
     Attributes:
         reference_points: (B, Q, 3) in 0..1 of the point range, denoising queries first.
         denoising: number of denoising queries.
-        mask: (Q, Q) bool, true where the row's query must not see the column's.
-        content: (B, Q, C), the decoder's initial queries; None for zeros.
-        class_logits: (B, Q, classes), a first guess to which every layer adds its own; None for zeros.
-        codes: (B, Q, 10), box codes to which every layer adds its own, except x and y; None for zeros.
+        mask: (Q, Q) bool, true where the row's query must not attend to the column's.
+        content: (B, Q, C), initial content of the queries; None for zeros.
+        class_logits: (B, Q, classes), initial logits to which every layer adds its own; None for zeros.
+        codes: (B, Q, 10), initial box codes to which every layer adds its own, except x and y; None for zeros.
     """
 
     reference_points: Tensor
@@ -150,7 +150,7 @@ class Queries(NamedTuple):
         )
 
     def add_first_guess(self, predictions: Predictions, entries: tuple[int, ...]) -> Predictions:
-        """Return predictions plus the queries' own class logits and these entries of their box codes."""
+        """Return predictions plus the queries' initial class logits and these entries of their initial box codes."""
         logits, boxes = predictions
         if self.class_logits is not None:
             logits = logits + self.class_logits
@@ -166,10 +166,10 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         predictions: see `Predictions`.
-        router, attention: query weights from the router and from the attention mass, where computed.
-        queries: the decoder's queries, proposals included.
-        proposals: the heat maps from which proposals among the queries come; None in models without.
-        state: what a model with memory needs with the next frame; None for the others.
+        router, attention: query weights from the router and from the attention mass; None if not computed.
+        queries: the decoder's queries, including proposals.
+        proposals: heat maps of the proposals; None for models without proposals.
+        state: state that a model with memory needs with the next frame; None for other models.
     """
 
     predictions: Predictions

@@ -1,4 +1,4 @@
-"""Memory of models that need the previous frame: their state, and when and where that frame was."""
+"""Memory of models that use earlier frames: the previous frame's state, time and pose."""
 
 import math
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from aqr_perception.models.model_io import History
 
 
 class Moment(NamedTuple):
-    """When and where a frame is.
+    """Time and pose of a frame.
 
     Attributes:
         stamp_ns: () or (B,) int64, nanoseconds.
-        to_fixed: (4, 4) or (B, 4, 4) float64, the frame's model frame -> a frame that stands still.
+        to_fixed: (4, 4) or (B, 4, 4) float64, the frame's model frame -> a fixed frame.
     """
 
     stamp_ns: Tensor
@@ -22,7 +22,7 @@ class Moment(NamedTuple):
 
 
 class ModelMemory:
-    """A model's state after the previous frame. `Detector` and training own one, and pass it to the model as `History`.
+    """A model's state after the previous frame, owned by `Detector` or training and passed to the model as `History`.
 
     Attributes:
         state: the `ModelOutput.state` of the previous frame; None at the start of a drive.
@@ -33,10 +33,10 @@ class ModelMemory:
         self._moment: Moment | None = None
 
     def history(self, now: Moment | None, max_gap: float = math.inf) -> History | None:
-        """Return the previous frame relative to the current one; None where the vehicle's motion is not known.
+        """Return the previous frame relative to the current one; None if the vehicle's motion is unknown.
 
-        The memory is cleared where time does not advance, or by more than `max_gap` seconds. Samples of a batch share
-        their mean time between the frames, because `History` has one.
+        Clears the memory if time does not advance, or advances by more than `max_gap` seconds. The samples of a batch
+        share the mean time between their frames, because `History` has one time.
         """
         if now is None:
             return None
@@ -50,12 +50,12 @@ class ModelMemory:
         return History(None, torch.eye(4, device=to_fixed.device), to_fixed, 0.0)
 
     def update(self, now: Moment | None, state: object | None) -> None:
-        """Replace the memory by the state after the current frame; without state or motion it is cleared."""
+        """Replace the memory by the state after the current frame; clear it without state or motion."""
         if now is None or state is None:
             self.clear()
         else:
             self.state, self._moment = state, now
 
     def clear(self) -> None:
-        """Start a new drive."""
+        """Clear the memory, for a new drive."""
         self.state, self._moment = None, None

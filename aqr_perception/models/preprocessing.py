@@ -32,8 +32,8 @@ def prepare_image(
 ) -> Tensor:
     """Return the (3, H, W) float32 normalised model image of an (h, w, 3) uint8 BGR camera image.
 
-    The image is copied to the device as uint8, and resized and normalised there. Zeros fill the bottom of an image that
-    is too low for the model.
+    The image is copied to the device as uint8, and resized and normalised there. Zeros fill the bottom if the
+    scaled image has too few rows.
     """
     height, width = picture.shape[:2]
     pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None]

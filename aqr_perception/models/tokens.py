@@ -8,9 +8,9 @@ class TokenLayout:
     """Order of the tokens: the BEV grid's cells (row-major: y, then x), then the cells of each camera (row-major).
 
     Attributes:
-        bev: rows and columns of the BEV grid; (0, 0) where no LiDAR takes part.
-        views: number of cameras that take part.
-        image: rows and columns of one camera's token grid; (0, 0) where no camera takes part.
+        bev: rows and columns of the BEV grid; (0, 0) without LiDAR.
+        views: number of cameras.
+        image: rows and columns of one camera's token grid; (0, 0) without cameras.
     """
 
     bev: tuple[int, int] = (0, 0)

@@ -37,7 +37,7 @@ _log = logging.getLogger("bag_player")
 
 
 class BagPlayer:
-    """Publishes the serialized messages of a bag at their recorded rate. Use it as a context manager.
+    """Publisher of a bag's serialized messages at their recorded rate. Use it as a context manager.
 
     Topics whose message package is not installed are skipped with a warning. Each topic is published with its recorded
     QoS.
@@ -55,13 +55,13 @@ class BagPlayer:
         self._bag = bag
         known = {topic.name for topic in bag.topics}
         if unknown := sorted(set(topics) - known):
-            raise BagError(f"{bag.path}: found no topic {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+            raise BagError(f"{bag.path}: found no topic {', '.join(unknown)}, needed one of {', '.join(sorted(known))}")
         self._publishers: dict[str, Any] = {}
         for topic in bag.topics:
             if topic.name not in self._publishers and (not topics or topic.name in topics):
                 self._add_publisher(topic)
         if not self._publishers:
-            raise BagError(f"{bag.path}: found no topic that can be played, needed one whose message type is installed")
+            raise BagError(f"{bag.path}: found no topic with an installed message type; install a message package")
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
 
     def _add_publisher(self, topic: BagTopic) -> None:
@@ -159,7 +159,7 @@ def _play(player: BagPlayer, options: argparse.Namespace) -> None:
     for _ in itertools.count() if options.loop else range(1):
         count = player.play(options.rate, options.start, options.duration, sys.stderr.isatty())
         if count == 0:
-            raise BagError(f"{options.bag}: found no message in the part to play; check --start and --duration")
+            raise BagError(f"{options.bag}: found no message in the part to play; change --start or --duration")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Health of the sensors, the model and the frames, for /diagnostics."""
+"""State of the sensors, the model and the frames, for /diagnostics."""
 
 import math
 import threading
@@ -19,7 +19,7 @@ class _EventRate:
     """Rate of an event over the last `WINDOW` seconds.
 
     Attributes:
-        latest: time of the last event, seconds; -inf before the first one.
+        latest: time of the last event in seconds; -inf before the first one.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class _SensorHistory:
     """Recent history of one sensor.
 
     Attributes:
-        messages: the messages received.
-        frames: the frames that used the sensor.
-        last_use: the sensor's part in the latest frame.
+        messages: rate of the received messages.
+        frames: rate of the frames that used the sensor.
+        last_use: use of the sensor in the latest frame.
         last_problem: the latest reason why an enabled sensor was not used.
     """
 
@@ -58,7 +58,7 @@ class _SensorHistory:
 
 
 class Diagnostics:
-    """Collects events and reports them as diagnostic_msgs/DiagnosticArray. Thread-safe.
+    """Collector of events, reported as diagnostic_msgs/DiagnosticArray. Thread-safe.
 
     `now` is the time in seconds of a monotonic clock.
 
@@ -67,8 +67,8 @@ class Diagnostics:
 
     Attributes:
         model: description of the running model.
-        model_error: why the latest requested model could not be loaded; empty if it could.
-        frame_error: the error of the latest frame if it failed; empty after a good frame.
+        model_error: why the latest requested model failed to load; empty if it is loaded.
+        frame_error: error of the latest frame; empty after a frame without error.
     """
 
     def __init__(self, sensors: Sequence[str] = ()) -> None:
@@ -80,7 +80,7 @@ class Diagnostics:
         self._frames = _EventRate()
 
     def add_message(self, sensor: str, now: float) -> None:
-        """Count a sensor's message."""
+        """Count a message from a sensor."""
         with self._lock:
             self._sensors[sensor].messages.add(now)
 

@@ -19,7 +19,7 @@ class Parameter:
     Attributes:
         low, high: inclusive range of a number.
         choices: allowed values; empty: any value.
-        run_time: whether the parameter may change while the node runs; others are set when the node starts.
+        run_time: whether the parameter may change while the node runs; the others are fixed when the node starts.
     """
 
     name: str
@@ -76,7 +76,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "max_camera_age",
         0.2,
-        "s; largest time difference between an image and the sweep; images further away are not used",
+        "s; largest time difference between an image and the sweep; other images are not used",
         0.001,
         10.0,
     ),
@@ -116,8 +116,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         run_time=True,
     ),
     Parameter("use_lidar", True, "whether to use the LiDAR", run_time=True),
-    Parameter("score_threshold", 0.3, "lowest score of a published detection", 0.0, 1.0, run_time=True),
-    Parameter("max_detections", 300, "largest number of detections in a frame", 1, 300, run_time=True),
+    Parameter("score_threshold", 0.3, "lowest score of published detections", 0.0, 1.0, run_time=True),
+    Parameter("max_detections", 300, "largest number of detections per frame", 1, 300, run_time=True),
     Parameter(
         "max_history_gap",
         1.0,
@@ -232,7 +232,7 @@ def read(values: Mapping[str, Any]) -> Settings:
     """Return the settings of parameter values, by name.
 
     Raises:
-        OptionError: a value is invalid, alone or in combination; the text names the parameter and the value needed.
+        OptionError: a value or a combination of values is invalid; the text names the parameter and the value needed.
     """
     _check_choices(values)
     return Settings(

@@ -41,7 +41,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     """The lifecycle node `aqr_perception`; see the README for its topics and parameters.
 
     Args:
-        detector_factory: makes the detector from preset, checkpoint, device and precision.
+        detector_factory: returns the detector for a preset, checkpoint, device and precision.
     """
 
     def __init__(self, detector_factory: DetectorFactory = Detector, **node_arguments: Any) -> None:
@@ -109,7 +109,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
             timer = self.create_timer(period, callback, clock=steady)
             self._resources.append(partial(self.destroy_timer, timer))
-        self._resources.append(self._pipeline.stop)  # released first: the pipeline uses all other resources
+        self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _on_time_jump(self, seconds: float) -> None:
         self._pipeline.forget()
         if seconds > _LONGEST_TF_MEMORY:
-            self.get_logger().info(f"time jumped back by {seconds:.1f} s: transforms are forgotten")
+            self.get_logger().info(f"time jumped back by {seconds:.1f} s: the node forgets its transforms")
             self._buffer.clear()
 
     def _tick(self) -> None:
@@ -173,7 +173,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     # --- Parameters ------------------------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        """Refuse values that do not work together with all others, and say why."""
+        """Refuse values that are invalid alone or with the others, with the reason."""
         if self._settings is None:
             return SetParametersResult(successful=True)
         try:

@@ -1,4 +1,4 @@
-"""A frame's way through the node: request, frame, result, messages."""
+"""Pipeline of the node: frame request, frame, result, messages."""
 
 import re
 import time
@@ -30,7 +30,7 @@ _SAME_WARNING_PERIOD = 5.0
 
 
 class _Job(NamedTuple):
-    """A request, and the detector for which it was made: another one may use other sensors."""
+    """A request with its detector; another detector may use other sensors."""
 
     request: FrameRequest
     detector: Detector
@@ -52,14 +52,14 @@ class _Stages:
 
 
 class Pipeline:
-    """Turns frame requests into published messages, in its own thread, between `start` and `stop`.
+    """Thread that turns frame requests into published messages, between `start` and `stop`.
 
     Args:
-        buffer: TF of the vehicle.
-        logger: the node's.
+        buffer: TF buffer of the node.
+        logger: logger of the node.
 
     Attributes:
-        options: how the next frame is detected; may be replaced at any time.
+        options: detection options of the next frame; may be replaced at any time.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pipeline:
         return (0, 0) if self._worker is None else (self._worker.processed, self._worker.dropped)
 
     def submit(self, request: FrameRequest) -> None:
-        """Queue a request and return at once. While stopped, requests are dropped: they would be stale at the start."""
+        """Queue a request and return at once. While stopped, drop it, to avoid stale frames after the start."""
         if self._worker is not None:
             self._worker.submit(_Job(request, self._model.detector))
 
@@ -139,7 +139,7 @@ class Pipeline:
     def _to_output(
         self, frame: Frame, output_frame: str, transforms: FrameTransforms
     ) -> tuple[NDArray[np.float64], str]:
-        """Return (4, 4) model frame -> output frame and the latter's name; without TF, the model frame itself."""
+        """Return (4, 4) model frame -> output frame, and the output frame; if TF lacks it, the model frame instead."""
         if output_frame and output_frame != frame.frame_id:
             try:
                 return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns), output_frame
@@ -164,11 +164,11 @@ class Pipeline:
 
     def _report_failure(self, error: Exception) -> None:
         self._diagnostics.frame_error = f"{self._stages.current}: {type(error).__name__}: {error}"
-        self._warn(f"a frame failed and is left out: {self._diagnostics.frame_error}")
+        self._warn(f"a frame failed and is dropped: {self._diagnostics.frame_error}")
         self._logger.debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
-        """Log a warning; repeat it, numbers aside, only every few seconds."""
+        """Log a warning; one that differs only in numbers is repeated every few seconds at most."""
         kind, now = re.sub(r"\d+", "#", text), time.monotonic()
         if now - self._last_warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
             self._last_warned[kind] = now

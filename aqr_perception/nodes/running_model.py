@@ -14,11 +14,11 @@ DetectorFactory = Callable[[str, str | None, str, str], Detector]
 
 
 class RunningModel:
-    """Owns the detector. Models load in a background thread; everything else happens in the caller's thread.
+    """Owner of the detector. Models load in a background thread; all else runs in the caller's thread.
 
     Args:
         settings: the first model.
-        factory: makes a detector from preset, checkpoint, device and precision.
+        factory: returns a detector for a preset, checkpoint, device and precision.
         logger: the node's logger.
         restore: called with the running model's settings after another model failed to load.
 
@@ -57,12 +57,12 @@ class RunningModel:
     def swap_if_loaded(self) -> bool:
         """Replace the running model if loading has finished; return whether the running model changed.
 
-        A model that failed to load is reported, and the current one keeps running.
+        If the new model failed to load, the error is logged and the current model keeps running.
         """
         if self._loading is None or not self._loading.done():
             return False
         loading, self._loading = self._loading, None
-        error = loading.exception()  # any exception: a bad checkpoint must not stop the running model
+        error = loading.exception()  # any exception, because a bad checkpoint must not stop the running model
         if error is None:
             self._run(loading.result())
         else:

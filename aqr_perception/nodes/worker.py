@@ -1,4 +1,4 @@
-"""A thread for slow requests that drops superseded ones."""
+"""Worker thread for slow requests, which drops superseded requests."""
 
 import threading
 from collections.abc import Callable
@@ -8,13 +8,13 @@ Request = TypeVar("Request")
 
 
 class Worker(Generic[Request]):
-    """Processes requests one at a time, in the order of submission. Drops and counts superseded ones.
+    """Thread that processes requests one at a time, in order of submission; it drops and counts superseded ones.
 
     Args:
         process: processes a request.
         report: called with each exception that `process` raises; the worker continues.
-        supersedes: whether the first request makes the second one unnecessary, older or newer. Few requests should be
-            able to wait together.
+        supersedes: whether the first request makes the second one, older or newer, unnecessary. It should leave few
+            requests waiting.
 
     Attributes:
         processed, dropped: numbers of requests.

@@ -23,7 +23,7 @@ class Validation:
 
     Attributes:
         frames: the held-out frames.
-        history: earlier frames that a model with a memory sees before each of them.
+        history: earlier frames that a model with memory sees before each of them.
     """
 
     frames: LabelledFrames

@@ -1,4 +1,4 @@
-"""Bird's-eye view of weight map, points and boxes: +x of the model frame is right, +y is up."""
+"""Bird's-eye view (BEV) of weight map, points and boxes: +x of the model frame is right, +y is up."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Picture of a labelled frame: all cameras and the bird's-eye view, with the true boxes."""
+"""Picture of a labelled frame: all cameras and the bird's-eye view (BEV), with the true boxes."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from aqr_perception.visualization.camera_picture import camera_picture
 _CAMERA_ORDER = ("front_left", "front", "front_right", "back_left", "back", "back_right")
 _COLUMNS = 3
 _REACH = 55.0
-"""Half the width of the bird's-eye view in metres."""
+"""Half the width of the BEV in metres."""
 
 
 def truth_picture(labelled: LabelledFrame) -> NDArray[np.uint8]:
-    """Return a BGR picture: the cameras in rows of three, and the bird's-eye view below them."""
+    """Return a BGR picture: the cameras in rows of three, and the BEV below them."""
     frame, truth = labelled.frame, labelled.truth
     cameras = _tiled(_camera_pictures(frame.cameras, truth))
     maps = WeightMaps(None, (-_REACH, -_REACH, _REACH, _REACH), {}, "router")

@@ -70,7 +70,7 @@ def test_the_last_problem_is_reported_after_it_is_over() -> None:
     assert (level, text, values["last_problem"]) == ("ok", "used", "truncated image")
 
 
-@pytest.mark.parametrize("reason", ["disabled", "not seen by the model"])
+@pytest.mark.parametrize("reason", ["disabled", "not used by the model"])
 def test_a_sensor_that_is_unused_on_purpose_is_healthy(reason: str) -> None:
     diagnostics = Diagnostics(["lidar"])
     diagnostics.add_frame([SensorUse("lidar", False, math.nan, reason)], 1.0)

@@ -177,7 +177,7 @@ def empty_cloud(vehicle: Vehicle) -> dict:
         (missing_transform, "back_left", ("nowhere",)),
         (zero_intrinsics, "front_left", ("/front_left/camera_info", "fx = 0")),
         (cloud_without_x, "lidar", ("/lidar/points", "x")),
-        (empty_cloud, None, ("/lidar/points", "empty cloud")),
+        (empty_cloud, None, ("/lidar/points", "empty point cloud")),
     ],
 )
 def test_bad_input_is_named_and_the_next_good_frame_is_processed(vehicle, fault, victim, named) -> None:
@@ -305,7 +305,7 @@ def test_fusion_and_camera_only_models_replace_each_other_while_frames_continue(
         else:
             raise AssertionError(f"{preset} never ran; warnings: {vehicle.warnings[-3:]}")
         reason = {sensor.name: sensor.reason for sensor in found.sensors}["lidar"]
-        assert reason == ("" if fused else "not seen by the model")
+        assert reason == ("" if fused else "not used by the model")
         assert found.detections and set(found.camera_names) == set(CAMERAS)
         vehicle.wait_for(
             lambda stamp_ns=vehicle.stamp_ns: any(stamp_to_ns(image.header.stamp) == stamp_ns for image in raw),

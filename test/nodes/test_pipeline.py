@@ -101,7 +101,9 @@ def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> Non
     for _ in range(2):
         stage.process(request(names="abcd"))
     assert not stage.detected and not stage.published
-    assert len(stage.warnings) == 2 and "cloud without x" in stage.warnings[0], "each warning is logged once in a while"
+    assert len(stage.warnings) == 2 and "point cloud without x" in stage.warnings[0], (
+        "each warning is logged once in a while"
+    )
 
 
 def test_warnings_that_differ_only_in_numbers_are_logged_once_in_a_while(stage: Stage) -> None:

@@ -1,1 +1,1 @@
-"""Adaptive query routing (AQR): per-query weights of LiDAR and cameras, their use in attention, and their maps."""
+"""Adaptive query routing (AQR): per-query weights of LiDAR and cameras, their effect on the model, and their maps."""

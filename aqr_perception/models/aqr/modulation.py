@@ -9,7 +9,7 @@ def modulate(features: Tensor, maps: Tensor, strength: float) -> Tensor:
 
     Args:
         features: (B, K, C) tokens.
-        maps: (B, K) in [0, 1.5], weight maps of all segments, flattened in the order of the tokens.
+        maps: (B, K) in [0, 1.5], weight maps of all segments, flattened in token order.
         strength: 0 returns the features unchanged.
     """
     if strength == 0:

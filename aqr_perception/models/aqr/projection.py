@@ -12,13 +12,13 @@ _MIN_DEPTH = 1e-5
 
 
 class QueryCells(NamedTuple):
-    """Cells of the queries. A cell is valid only where its flag is true.
+    """Cells of the queries; a cell is valid only if its flag is true.
 
     Attributes:
         bev: (B, Q, 2) int64, row (y) and column (x) in the BEV grid.
-        bev_inside: (B, Q) bool.
+        bev_inside: (B, Q) bool, whether the query is inside the BEV grid.
         image: (B, Q, V, 2) int64, row and column in each camera's token grid.
-        image_visible: (B, Q, V) bool; several cameras may see a query.
+        image_visible: (B, Q, V) bool, whether the camera sees the query; several cameras may see it.
     """
 
     bev: Tensor
@@ -36,12 +36,14 @@ def project(
 ) -> QueryCells:
     """Return the cells of (B, Q, 3) points in metres, model frame.
 
-    Points outside the grid, outside an image or behind a camera get a false flag instead of the nearest cell.
+    Points outside the grid, outside an image or behind a camera get a false flag instead of the nearest cell. A camera
+    projects as ``(u d, v d, d) = lidar_to_image (x, y, z, 1)`` with pixels u, v and depth d.
 
     Args:
         point_range: x, y, z minimum and maximum in metres.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
+        layout: sizes of the BEV grid and of the token grids.
     """
     points = points.detach().float()
     lower = points.new_tensor(point_range[:2])
@@ -59,7 +61,7 @@ def project(
 
 
 def _cells(position: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return (..., 2) row and column of positions (x, y) in 0..1, and whether they lie in the grid (NaN does not)."""
+    """Return (..., 2) row and column of positions (x, y) in 0..1, and whether they are inside the grid (NaN is not)."""
     inside = ((position >= 0) & (position < 1)).all(-1) & (min(grid) > 0)
     position = torch.where(inside[..., None], position, 0.0)
     cell = (position * position.new_tensor((grid[1], grid[0]))).long()

@@ -8,16 +8,23 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 MAP_LIMIT = 1.5
-"""Largest value of a map, however many queries share a cell."""
+"""Largest value of a map, for any number of queries in a cell."""
 
 
 def render_bev(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, H, W) maps in [0, 1.5] of the queries' LiDAR weights (B, Q)."""
+    """Return (B, H, W) maps in [0, 1.5] of the queries' LiDAR weights (B, Q).
+
+    Each query inside the grid contributes a Gaussian with its weight as peak; ``options`` gives sigma, threshold and
+    reduction.
+    """
     return _render(weights, cells.bev, cells.bev_inside, layout.bev, options)
 
 
 def render_cameras(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, V, h, w) maps in [0, 1.5] of the queries' weights by camera (B, Q, V)."""
+    """Return (B, V, h, w) maps in [0, 1.5] of the queries' weights by camera (B, Q, V).
+
+    Each query contributes a Gaussian to the map of each camera that sees it; see `render_bev`.
+    """
     batch, _, views = weights.shape
     by_view, cells_by_view, visible = (
         tensor.transpose(1, 2).flatten(0, 1) for tensor in (weights, cells.image, cells.image_visible)
@@ -32,7 +39,7 @@ def clip(maps: Tensor, min_weight: float) -> Tensor:
 
 
 def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, int], options: AqrOptions) -> Tensor:
-    """Return (N, rows, columns) maps of (N, Q) weights at (N, Q, 2) cells, for queries that are visible (N, Q)."""
+    """Return (N, rows, columns) maps of (N, Q) weights at (N, Q, 2) cells; only queries with `visible` (N, Q) count."""
     rows, columns = grid
     maps = weights.new_zeros(weights.shape[0], rows * columns, dtype=torch.float32)
     if maps.numel() == 0:

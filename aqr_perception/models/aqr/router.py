@@ -23,9 +23,10 @@ class RouterWeights(NamedTuple):
     """Weights of the sensors for each query.
 
     Attributes:
-        modality: (B, Q, 2) in 0..1: LiDAR (0 outside the BEV grid) and cameras (0 if no camera sees the query).
-        cameras: (B, Q, V) in 0..1, not above the cameras' weight in ``modality``; 0 if the camera does not see the
-            query.
+        modality: (B, Q, 2) in 0..1: weights of the LiDAR (0 outside the BEV grid) and of the cameras (0 if no camera
+            sees the query).
+        cameras: (B, Q, V) in 0..1, weight of each camera, at most the cameras' weight in ``modality``; 0 if the camera
+            does not see the query.
     """
 
     modality: Tensor
@@ -38,7 +39,7 @@ class _Windows(NamedTuple):
     Attributes:
         query: (P,) int64, the window's query, numbered over the batch.
         tokens: (P, W) int64, the window's tokens, numbered over the batch.
-        inside: (P, W) bool, whether the token lies inside the grid.
+        inside: (P, W) bool, whether the token is inside the grid.
     """
 
     query: Tensor
@@ -78,7 +79,7 @@ class Router(nn.Module):
         """Return the weights of (B, Q, C) queries.
 
         Args:
-            query: position embeddings of the queries, which have no content yet.
+            query: (B, Q, C) position embeddings of the queries, which have no content yet.
             keys, values: (B, K, C) tokens with and without position embedding.
             cells: cells of the queries.
             layout: layout of the tokens.
@@ -119,7 +120,7 @@ class Router(nn.Module):
         attended, log_sum_exp = [], []
         block = _BLOCK.get(key.device.type, _BLOCK["cpu"])
         for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
-            # (P, W, heads, d) products: each window has its own query, so a matrix product would not save work.
+            # (P, W, heads, d) products. Each window has its own query, so a matrix product would not save work.
             scores = (projected[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
             scores = scores.masked_fill(~inside[..., None], float("-inf"))
             log_sum_exp.append(scores.logsumexp(1))
@@ -165,7 +166,7 @@ def _image_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Wind
 
 
 def window_tokens(cell: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, Tensor]:
-    """Return the (P, W) tokens of square windows around (P, 2) cells, and whether they lie inside the grid."""
+    """Return the (P, W) tokens of square windows around (P, 2) cells, and whether they are inside the grid."""
     steps = torch.arange(window, device=cell.device) - window // 2
     row, column = (cell[:, None] + torch.cartesian_prod(steps, steps)).unbind(-1)
     inside = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])

@@ -1,4 +1,4 @@
-"""Windowed attention bias of the query weights: added to cross-attention logits inside windows around the queries.
+"""Windowed attention bias of the query weights, added to cross-attention logits inside windows around the queries.
 
 The bias never exists as a (Q, K) tensor. `WindowBias` holds the cells and weights of the queries; its ``tiles`` group
 neighbouring queries, so that one small rectangle of tokens covers all their windows.
@@ -22,7 +22,7 @@ _GROUP = 16
 class Tiles(NamedTuple):
     """Groups of up to `_GROUP` windows that fit into one rectangle of R x C tokens.
 
-    Indexing every field gives a single tile, whose properties lack the leading dimension.
+    Indexing every field gives a single tile; its properties lack the leading dimension.
 
     Attributes:
         queries: (T, N) int64, numbered over the batch; an empty slot repeats a query of its tile, with zero growth.
@@ -59,7 +59,7 @@ class WindowBias:
         lidar: (B, Q), bias inside the BEV window of each query; 0 for queries outside the BEV grid.
         cameras: (B, Q, V), bias inside the window of each query in each camera; 0 if the camera does not see the query.
         layout: layout of the tokens.
-        bev_window, image_window: edge length in cells, odd; the borders of the grid cut windows off.
+        bev_window, image_window: edge length of the windows in cells, odd; the grid's borders clip windows.
     """
 
     cells: QueryCells
@@ -71,7 +71,7 @@ class WindowBias:
 
     @cached_property
     def tiles(self) -> tuple[Tiles, Tiles]:
-        """Tiles of the BEV windows and of the image windows, computed once for all decoder layers."""
+        """Tiles of the BEV windows and tiles of the image windows, computed once for all decoder layers."""
         bev = (self.lidar[..., None], self.cells.bev[:, :, None], self.layout.bev, self.bev_window, 0)
         image = (self.cameras, self.cells.image, self.layout.image, self.image_window, self.layout.bev_tokens)
         return _tiles(*bev, self.layout.total, 0), _tiles(*image, self.layout.total, 1)
@@ -106,7 +106,13 @@ class WindowBias:
 
 
 def build(cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout, options: AqrOptions) -> WindowBias:
-    """Return the bias of LiDAR weights (B, Q) and camera weights (B, Q, V), scaled by ``options.strength``."""
+    """Return the bias of LiDAR weights (B, Q) and camera weights (B, Q, V) in 0..1, scaled by ``options.strength``.
+
+    Args:
+        cells: cells of the queries, the centres of the windows.
+        layout: layout of the tokens.
+        options: strength, and window sizes as in `AqrOptions.resolved`.
+    """
     return WindowBias(
         cells,
         options.strength * torch.where(cells.bev_inside, lidar.float(), 0.0),
@@ -141,7 +147,7 @@ def _tiles(
     order = key.argsort(stable=True)
     _, counts = torch.unique_consecutive(key[order], return_counts=True)
     rank = torch.arange(len(key), device=key.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    tile = (rank % _GROUP == 0).cumsum(0) - 1  # a tile begins at each new place and after each full group
+    tile = (rank % _GROUP == 0).cumsum(0) - 1  # a tile begins at each new position and after each full group
     slot = rank % _GROUP
 
     tile_count = int(tile[-1]) + 1 if len(tile) else 0
@@ -152,7 +158,7 @@ def _tiles(
     column = corner[:, 1:] + torch.arange(size[1], device=key.device)
 
     owner = sample * weights.shape[1] + query
-    # Empty slots repeat a query of the tile, because scores of another sample could exceed their log-sum-exp.
+    # Empty slots repeat a query of the tile: scores of another sample's query could exceed their log-sum-exp.
     queries = owner[firsts][:, None].repeat(1, _GROUP)
     queries[tile, slot] = owner[order]
     centre = cell.new_zeros(tile_count, _GROUP, 2)

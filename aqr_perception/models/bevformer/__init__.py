@@ -1,1 +1,1 @@
-"""BEVFormer (arXiv:2203.17270): a bird's-eye view from cameras, with memory."""
+"""BEVFormer (arXiv:2203.17270): bird's-eye view (BEV) features from cameras, with memory."""

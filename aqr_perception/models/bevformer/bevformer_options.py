@@ -12,18 +12,19 @@ class BevFormerOptions:
     """Options of BEVFormer.
 
     Attributes:
-        grid: cells of the bird's-eye view along x and y.
+        grid: cells of the BEV along x and y.
         levels: number of image feature maps: 1, the backbone's last stage (stride 32); 2, its last two stages (16 and
             32); or 4, its last three and a further convolution (8, 16, 32 and 64).
         encoder_layers: layers of temporal self-attention, spatial cross-attention and feed-forward.
         heights: points in a cell's pillar.
         points: sampling points of the spatial cross-attention in every head and level, a multiple of `heights`.
         rgb: whether the weights were trained on RGB instead of BGR. The mean and deviation stay in BGR order.
-        rotation_centre: x and y, in cells from the grid's corner, about which the history is rotated; None is the
-            vehicle, which is correct. The published weights were trained with (100, 100) for every grid.
+        rotation_centre: x and y, in cells from the grid's corner, of the centre about which the history is rotated.
+            None is the vehicle's position, which is correct. The published weights were trained with (100, 100) for
+            every grid.
         forward: direction of the vehicle's front in the model frame in degrees, counter-clockwise from +x: 90 in the
             frame of nuScenes' LiDAR (y forward), where the published weights were trained.
-        camera_azimuths: see `PetrOptions.camera_azimuths`; a camera gets the embedding of its place in the ring.
+        camera_azimuths: see `PetrOptions.camera_azimuths`; a camera gets the embedding of its position in the ring.
     """
 
     grid: tuple[int, int] = (50, 50)

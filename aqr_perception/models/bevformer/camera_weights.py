@@ -1,4 +1,4 @@
-"""Query weights by camera: where the decoder attended to, and which cameras see that place."""
+"""Query weights by camera, from the decoder's attention to BEV cells and the cameras that see these cells."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from aqr_perception.options import AqrOptions
 
 
 def camera_shares(samples: SamplingPoints, visibility: Visibility, grid: tuple[int, int]) -> Tensor:
-    """Return (B, Q, V) in 0..1: each query's attention to the cells times the cameras' shares in those cells.
+    """Return (B, Q, V) in 0..1, each query's attention to the cells times the cameras' shares in those cells.
 
-    The spatial cross-attention averages the cameras that see a cell, so their shares in it are equal. Attention outside
-    the grid, or to cells that no camera sees and only the history knows, is missing from the sum of 1.
+    The spatial cross-attention averages over the cameras that see a cell, so they have equal shares in it. Attention
+    outside the grid, or to cells that no camera sees, has no camera; the sum over the cameras is then below 1.
     """
     batch, queries, heads = samples.weights.shape[:3]
     shares = visibility.shares.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
@@ -42,12 +42,12 @@ def query_weights(
 
     Args:
         cameras: (B, Q, V) in 0..1.
-        centres: (B, Q, 3) of the queries' boxes in metres, model frame, where the weights are drawn.
+        centres: (B, Q, 3) centres of the queries' boxes in metres, model frame, where the weights are drawn.
         point_range: x, y, z minimum and maximum in metres.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
         cells: rows and columns of the maps.
-        aqr: how the maps are drawn.
+        aqr: options of the maps.
     """
     layout = TokenLayout((0, 0), cameras.shape[2], cells if cameras.shape[2] else (0, 0))
     places = project(centres, point_range, lidar_to_image, image_size, layout)

@@ -1,4 +1,4 @@
-"""BEVFormer's decoder: object queries attend to the bird's-eye view around points that every layer refines.
+"""BEVFormer's decoder: object queries attend to BEV features around points that every layer refines.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -19,10 +19,10 @@ _EPS = 1e-5
 
 
 class SamplingPoints(NamedTuple):
-    """Points of the bird's-eye view that queries attend to.
+    """Sampling points of the queries in the BEV grid.
 
     Attributes:
-        places: (B, Q, heads, P, 2), x and y in 0..1 of the grid.
+        places: (B, Q, heads, P, 2), positions x and y in 0..1 of the grid.
         weights: (B, Q, heads, P), which sum to 1 over the points.
     """
 
@@ -37,7 +37,7 @@ class Decoded(NamedTuple):
         queries: (L, B, Q, C) after every layer.
         raw_boxes: (L, B, Q, 10), outputs of the layers' box branches.
         references: (L, B, Q, 3), each layer's reference points in 0..1 of the point range.
-        samples: of the last layer.
+        samples: sampling points of the last layer.
     """
 
     queries: Tensor
@@ -106,9 +106,9 @@ class Decoder(nn.Module):
 
         Args:
             queries, position: (B, Q, C), content and position embedding.
-            bev: (B, N, C), row by row.
-            references: (B, Q, 3), initial points in 0..1 of the point range.
-            grid: rows and columns of the bird's-eye view.
+            bev: (B, N, C) BEV features, row by row.
+            references: (B, Q, 3), initial reference points in 0..1 of the point range.
+            grid: rows and columns of the BEV.
             branches: one per layer, queries -> raw box codes.
         """
         outputs, boxes, layer_references = [], [], []

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159).
 
-A query attends to a few points of each feature map, at offsets from a reference point that it predicts, instead of to
-all cells.
+A query attends to a few points of each feature map instead of all cells. It predicts the points' offsets from its
+reference point.
 """
 
 import itertools
@@ -22,15 +22,15 @@ Shapes = Sequence[tuple[int, int]]
 def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
     """Return (N, Q, heads * d) weighted sums of bilinear samples, in fp32; samples outside a map are zero.
 
-    In fp32 for every precision of the values: a bf16 place in a map of 200 columns is off by half a cell.
+    The result is fp32 for every precision of the values: a bf16 position in a map of 200 columns is off by half a cell.
 
-    Without gradients one fused operation gathers and sums the samples (see `bilinear`); on CUDA one kernel also
-    computes their cells (see `fused_attention`) where that is measured to be faster.
+    Without gradients, one fused operation gathers and sums the samples (see `bilinear`). On CUDA, one kernel also
+    computes their cells (see `fused_attention`) where a measurement shows it to be faster.
 
     Args:
         values: (N, cells of all levels, heads, d), every level row by row.
-        shapes: of the levels.
-        places: (N, Q, heads, levels, P, 2), x and y in 0..1 of each map.
+        shapes: rows and columns of the levels.
+        places: (N, Q, heads, levels, P, 2), positions x and y in 0..1 of each map.
         weights: (N, Q, heads, levels, P).
     """
     values, places, weights = values.float(), places.float(), weights.float()
@@ -38,7 +38,7 @@ def attend(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> T
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (values, places, weights)):
             return attend_by_grid(values, shapes, places, weights)
         if values.is_cuda:
-            # The number of queries varies between frames: one measurement serves all similar numbers.
+            # The number of queries varies between frames, so one measurement serves all similar numbers.
             kind = (values.device, values.shape[2:], places.shape[3:], places[..., 0].numel().bit_length())
             return _on_cuda(kind, values, shapes, places, weights)
         return attend_by_gathering(values, shapes, places, weights)
@@ -98,7 +98,7 @@ def level_table(shapes: Shapes, device: torch.device | str) -> Tensor:
 
 
 def offset_bias(heads: int, levels: int, points: int) -> Tensor:
-    """Return (heads * levels * points * 2,) initial offsets in cells: one direction per head, one step more per point.
+    """Return (heads * levels * points * 2,) initial offsets: one direction per head, one more cell per point.
 
     Args:
         levels: number of maps that a head attends to.
@@ -114,11 +114,11 @@ class Sampling(nn.Module):
     """Common layers of deformable attention: offsets and weights from the query, and a projection of the values.
 
     Args:
-        channels: of values and output.
-        heads, levels: number of each.
-        points: per head and level.
+        channels: channels of values and output.
+        heads, levels: numbers of heads and levels.
+        points: number of points per head and level.
         context: channels of the query; `channels` by default.
-        maps: number of sets of values, each attended to separately.
+        maps: number of sets of values; the query attends to each set separately.
     """
 
     def __init__(

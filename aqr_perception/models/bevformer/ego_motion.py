@@ -34,7 +34,7 @@ def ego_motion(history: History | None, batch: int, forward: float) -> EgoMotion
     """Return the motion between the poses of two frames.
 
     The authors' vehicle frame is that of nuScenes' inertial unit: x forward, behind the LiDAR. Ours is the model frame
-    rotated about z to face forward, with the model frame's origin, because the bird's-eye view moves with that origin.
+    rotated about z to face forward, with the model frame's origin, because the BEV grid moves with that origin.
     On level ground the two translations differ by the lever arm times the rotation, centimetres at 2 Hz.
 
     Args:
@@ -77,9 +77,9 @@ def _quaternion(pose: Tensor) -> Tensor:
 
 
 def rotate_bev(bev: Tensor, rotation: Tensor, grid: tuple[int, int], centre: tuple[float, float]) -> Tensor:
-    """Return a bird's-eye view (B, N, C) after the vehicle has rotated on the spot; zeros where it is new.
+    """Return BEV features (B, N, C) after a rotation of the vehicle on the spot; zeros in cells that come into range.
 
-    By nearest neighbour, as published. The input is not modified, unlike in the authors' code.
+    Cells are sampled by nearest neighbour, as published. Unlike in the authors' code, the input is not modified.
 
     Args:
         bev: row by row.

@@ -1,4 +1,4 @@
-"""BEVFormer's encoder: cells of the bird's-eye view attend to the history and to the cameras (arXiv:2203.17270, 3.2).
+"""BEVFormer's encoder: BEV cells attend to the history and to the cameras (arXiv:2203.17270, 3.2).
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -18,8 +18,8 @@ class CameraEvidence(NamedTuple):
 
     Attributes:
         features: (B, V, cells of all levels, C) of the cameras.
-        shapes: of the levels.
-        visibility: which cells which cameras see.
+        shapes: rows and columns of the levels.
+        visibility: the BEV cells that each camera sees.
     """
 
     features: Tensor
@@ -28,7 +28,7 @@ class CameraEvidence(NamedTuple):
 
 
 class AlignedHistory(NamedTuple):
-    """The previous frame's bird's-eye view, rotated to the current heading.
+    """The previous frame's BEV features, rotated to the current heading.
 
     Attributes:
         bev: (B, N, C).
@@ -94,13 +94,13 @@ class Encoder(nn.Module):
         evidence: CameraEvidence,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Return the bird's-eye view (B, N, C), row by row.
+        """Return BEV features (B, N, C), row by row.
 
         Args:
             queries: (B, N, C), one per cell.
             position: (N, C) embedding of the cells.
-            history: without it each layer's queries replace it.
-            evidence: of the cameras.
+            history: None without history: each layer's queries replace it.
+            evidence: image features of the cameras.
             grid: rows (y) and columns (x).
         """
         centres = _centres(grid, queries.device).expand(len(queries), -1, -1)

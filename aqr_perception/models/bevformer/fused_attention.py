@@ -1,4 +1,4 @@
-"""Deformable attention as one Triton kernel, which computes, gathers and sums the samples in registers.
+"""Deformable attention as one Triton kernel, which computes, gathers and sums samples in registers (arXiv:2010.04159).
 
 Triton comes with PyTorch's CUDA builds. The kernel has no backward pass; training uses grid sampling.
 """
@@ -46,7 +46,7 @@ def _kernel(  # type: ignore[no-untyped-def]  # Triton reads the parameters' ann
                 right, below = corner % 2, corner // 2
                 share = (x - left if right else 1 - x + left) * (y - top if below else 1 - y + top)
                 inside = (left >= -right) & (left < columns - right) & (top >= -below) & (top < rows - below) & valid
-                # Converted to integers only inside the map: a distant place would overflow.
+                # Converted to integers only inside the map, because a distant position would overflow.
                 column = tl.where(inside, left + right, 0.0).to(tl.int64)
                 row = tl.where(inside, top + below, 0.0).to(tl.int64)
                 cell = (first + row * columns + column) * heads + head
@@ -63,7 +63,7 @@ def attend_fused(values: Tensor, levels: Tensor, places: Tensor, weights: Tensor
     Args:
         values: (N, cells of all levels, heads, d) fp32.
         levels: (L, 3) int32 on the values' device: rows, columns and first cell of each.
-        places: (N, Q, heads, levels, P, 2) fp32, x and y in 0..1 of each map.
+        places: (N, Q, heads, levels, P, 2) fp32, positions x and y in 0..1 of each map.
         weights: (N, Q, heads, levels, P) fp32.
     """
     count, cells, heads, channels = values.shape

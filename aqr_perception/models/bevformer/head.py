@@ -50,7 +50,7 @@ class BirdsEyeView(NamedTuple):
     Attributes:
         cells: (B, N, C), row by row.
         grid: rows (y) and columns (x).
-        visibility: which cells which cameras see.
+        visibility: the BEV cells that each camera sees.
     """
 
     cells: Tensor
@@ -104,8 +104,8 @@ class BevFormerHead(nn.Module):
     """Everything between image features and predictions; the model's `decode` calls the parts in order.
 
     Attributes:
-        point_range: x, y, z minimum and maximum in metres that the bird's-eye view and box centres span.
-        grid: rows (y) and columns (x) of the bird's-eye view.
+        point_range: x, y, z minimum and maximum in metres that the BEV and box centres span.
+        grid: rows (y) and columns (x) of the BEV.
     """
 
     _azimuths: Tensor
@@ -124,7 +124,7 @@ class BevFormerHead(nn.Module):
         self._rotation_centre = options.rotation_centre or vehicle
         self.register_buffer("_azimuths", torch.tensor(options.camera_azimuths).deg2rad(), persistent=False)
         self.register_buffer("_pillars", pillars(preset.point_range, self.grid, options.heights), persistent=False)
-        # Part of the published files, used only by the authors' training loss.
+        # The published files contain this buffer, which only the authors' training loss uses.
         self.register_buffer("code_weights", torch.ones(_CODE))
         self.positional_encoding = _PositionEmbedding(channels, rows, columns)
         self.transformer = _Transformer(preset)
@@ -132,19 +132,19 @@ class BevFormerHead(nn.Module):
         self.reg_branches = nn.ModuleList(_box_branch(channels) for _ in range(config.layers))
         self.bev_embedding = nn.Embedding(rows * columns, channels)
         self.query_embedding = nn.Embedding(config.queries, 2 * channels)
-        # A learned query's embedding includes its place; a proposal's place changes with every frame and is added.
+        # A learned query's embedding includes its position; a proposal's position changes by frame and is added.
         self.place_embedding = QueryEncoder(channels) if config.proposals.count else None
 
     def encode(self, cameras: Cameras, motion: EgoMotion, past: Tensor | None) -> BirdsEyeView:
-        """Return the bird's-eye view of the cameras and of the previous frame.
+        """Return BEV features from the cameras and the previous frame.
 
         Args:
-            cameras: of the current frame.
-            motion: the vehicle's since the previous frame.
-            past: (B, N, C), the previous frame's bird's-eye view; without it the cells' queries replace it.
+            cameras: the current frame's image features.
+            motion: the vehicle's motion since the previous frame.
+            past: (B, N, C), the previous frame's BEV features; None without history: the queries replace them.
 
         Raises:
-            ValueError: the previous frame is of another model or batch size.
+            ValueError: the previous frame belongs to another model or batch size.
         """
         can_bus = self.transformer.can_bus_mlp(motion.can_bus.to(self.bev_embedding.weight.device))
         queries = self.bev_embedding.weight + can_bus[:, None]
@@ -173,13 +173,13 @@ class BevFormerHead(nn.Module):
         return cameras.features + self.transformer.cams_embeds[places][:, :, None] + levels
 
     def learned_queries(self, batch_size: int) -> Queries:
-        """Return the learned queries of a batch; their content is added in `decode`."""
+        """Return the learned queries of a batch; `decode` adds their content."""
         position, _ = self.query_embedding.weight.chunk(2, dim=1)
         references: Tensor = self.transformer.reference_points(position).float().sigmoid()
         return Queries(references.expand(batch_size, -1, -1), 0, None)
 
     def decode(self, bev: BirdsEyeView, queries: Queries) -> Decoded:
-        """Return the queries after every decoder layer; a query's content is added to its learned content."""
+        """Return the queries after every decoder layer; adds each query's content to its learned content."""
         batch_size, references = len(bev.cells), queries.reference_points
         position, content = (part.expand(batch_size, -1, -1) for part in self.query_embedding.weight.chunk(2, dim=1))
         if queries.content is not None:
@@ -192,7 +192,7 @@ class BevFormerHead(nn.Module):
         return decoded
 
     def predict(self, decoded: Decoded, queries: Queries, layers: slice) -> Predictions:
-        """Return the chosen layers' predictions from the decoder's output and the queries' first guess."""
+        """Return some layers' predictions from the decoder's output and the queries' initial estimates."""
         branches = list(self.cls_branches)[layers]
         logits = [branch(outputs) for branch, outputs in zip(branches, decoded.queries[layers], strict=True)]
         boxes = to_box_codes(decoded.raw_boxes[layers], decoded.references[layers], self.point_range, None)

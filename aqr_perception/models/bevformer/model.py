@@ -28,9 +28,9 @@ _PROPOSAL_STRIDE = 16
 
 
 class BEVFormer(DetectionModel):
-    """The camera-only detector that remembers a bird's-eye view.
+    """Camera-only detector that remembers its BEV features.
 
-    Any number of cameras may take part, in any order: each has the embedding of its place in the ring.
+    Any number of cameras may be used, in any order: each has the embedding of its position in the camera ring.
     """
 
     branches = CAMERA_BRANCH
@@ -70,17 +70,17 @@ class BEVFormer(DetectionModel):
         queries: Queries | None = None,
         history: History | None = None,
     ) -> ModelOutput:
-        """Return predictions, query weights and the bird's-eye view, which is the next frame's history.
+        """Return predictions, query weights and the BEV features, which are the next frame's history.
 
-        Without cameras the bird's-eye view is the history moved with the vehicle, and fades from frame to frame;
-        without history, too, predictions are the queries' priors. All weights are then 0.
+        Without cameras, the BEV features are the history moved with the vehicle, and fade from frame to frame. Without
+        cameras and history, predictions are the queries' priors. All weights are then 0.
 
-        There is no router. Attention weights are the cameras'; attention to what only the history knows has no weight.
-        The history's state is not modified; None, or a state of None, starts a new drive.
+        BEVFormer has no router. Attention weights cover the cameras only; attention to cells that only the history
+        covers has no weight. The history's state is not modified; None, or a state of None, starts a new drive.
 
         Raises:
-            TypeError, ValueError: the history is another model's or of another batch size, or there are denoising
-                queries.
+            TypeError: the history belongs to another model.
+            ValueError: the history belongs to another batch size, or there are denoising queries.
         """
         if queries is not None and queries.denoising:
             raise ValueError(
@@ -88,7 +88,7 @@ class BEVFormer(DetectionModel):
             )
         head = self.pts_bbox_head
 
-        # The bird's-eye view.
+        # BEV features.
         cameras = self._cameras(features)
         bev = self.encode_bev(cameras, history)
 
@@ -107,7 +107,7 @@ class BEVFormer(DetectionModel):
         return ModelOutput(predictions, None, attention, queries, proposals, state=bev.cells.detach())
 
     def encode_bev(self, cameras: Cameras, history: History | None) -> BirdsEyeView:
-        """Return the bird's-eye view of the cameras and of the previous frame, moved with the vehicle."""
+        """Return BEV features from the cameras and from the previous frame, moved with the vehicle."""
         motion = ego_motion(history, len(cameras.features), self.options.forward)
         state = None if history is None else history.state
         if state is not None and not isinstance(state, Tensor):
@@ -115,11 +115,11 @@ class BEVFormer(DetectionModel):
         return self.pts_bbox_head.encode(cameras, motion, state)
 
     def propose(self, features: Features) -> ProposalMaps | None:
-        """Return the heat maps of the image proposals only; `decode` also proposes from the bird's-eye view."""
+        """Return the heat maps of the image proposals only; `decode` also proposes from the BEV."""
         return propose(self.proposals, self._proposal_features(features, None))
 
     def _proposal_features(self, features: Features, bev: BirdsEyeView | None) -> Features:
-        """Return the bird's-eye view and the image level of stride 16, or the coarsest, as maps for proposals.
+        """Return BEV features and the image level of stride 16, or the coarsest one, as maps for proposals.
 
         BEVFormer v2 (arXiv:2211.10439) also proposes from its image branch.
         """
@@ -143,7 +143,7 @@ class BEVFormer(DetectionModel):
         return Cameras(no_image, [(1, 1)], features.lidar_to_image, features.image_size)
 
     def _shapes(self, image_size: tuple[int, int]) -> Shapes:
-        """Return rows and columns of every level: every stage and further convolution halves, rounding up."""
+        """Return rows and columns of every level; every stage and further convolution halves both, rounding up."""
         return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in self._strides()]
 
     def _strides(self) -> list[int]:

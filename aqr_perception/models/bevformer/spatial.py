@@ -14,7 +14,7 @@ _MARGIN = 0.5
 
 
 def pillars(point_range: tuple[float, ...], grid: tuple[int, int], heights: int) -> Tensor:
-    """Return (N, heights, 3): the points above each cell's centre, row by row, in metres, model frame.
+    """Return (N, heights, 3) points above each cell's centre, row by row, in metres, model frame.
 
     Args:
         point_range: x, y, z minimum and maximum in metres.
@@ -34,7 +34,7 @@ class Visibility(NamedTuple):
     """Projection of the pillars into the cameras.
 
     Attributes:
-        places: (B, V, N, heights, 2), the pillars' points in every image, x and y in 0..1.
+        places: (B, V, N, heights, 2), positions of the pillars' points in every image, x and y in 0..1.
         visible: (B, V, N) bool, whether any point of the pillar lies in the image.
         cells: for each sample and camera, the indices of the cells that the camera sees.
     """
@@ -57,7 +57,7 @@ def project_pillars(points: Tensor, lidar_to_image: Tensor, image_size: tuple[in
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
     """
-    # In half precision a projection would be several cells off: it is a small difference of large products.
+    # A projection is a small difference of large products: in half precision it would be several cells off.
     with torch.autocast(points.device.type, enabled=False):
         homogeneous = torch.nn.functional.pad(points, (0, 1), value=1.0)
         projected = torch.einsum("bvij,nhj->bvnhi", lidar_to_image.float(), homogeneous)
@@ -86,8 +86,8 @@ class SpatialCrossAttention(nn.Module):
         Args:
             queries: (B, N, C), one per cell; as published, without position.
             features: (B, V, cells of all levels, C).
-            shapes: of the levels.
-            visibility: of each sample; the authors use the first sample's for the whole batch.
+            shapes: rows and columns of the levels.
+            visibility: each sample's visible cells; the authors use the first sample's for the whole batch.
         """
         attention = self.deformable_attention
         offsets, weights = (part[:, :, :, 0] for part in attention.points(queries, shapes))

@@ -9,7 +9,7 @@ _POINTS = 4
 
 
 class TemporalSelfAttention(Sampling):
-    """Mean of deformable attention to the past and to the present bird's-eye view."""
+    """Mean of deformable attention to the past and to the present BEV features."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, levels=1, points=_POINTS, context=2 * channels, maps=2)
@@ -31,11 +31,11 @@ class TemporalSelfAttention(Sampling):
         Args:
             queries: (B, N, C), one per cell, row by row.
             position: (N, C) embedding of the cells.
-            past, present: (B, N, C) cells that are attended to; without history both are the queries.
-            references: (B, 2, N, 2), each cell's place in past and present, x and y in 0..1 of the grid.
+            past, present: (B, N, C), BEV features of both frames; without history both are the queries.
+            references: (B, 2, N, 2), each cell's position in past and present, x and y in 0..1 of the grid.
             grid: rows and columns.
         """
-        # The authors' code uses the past of every second sample only, in batches of several.
+        # The authors' code uses only every second sample's past in batches of several samples.
         context = torch.cat((past, queries + position), dim=-1)
         offsets, weights = self.points(context, [grid])
         values = self.values(torch.stack((past, present), dim=1))

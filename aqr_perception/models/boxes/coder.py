@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 SHAPE_CODES = (2, 3, 5, 6, 7, 8, 9)
-"""Indices of a code's numbers other than the centre."""
+"""Indices of a code's entries other than the centre."""
 
 CENTRE_LIMITS = (61.2, 61.2, 10.0)
 """Largest absolute x, y and z in metres of a detection's centre, as in the published models."""
@@ -32,7 +32,7 @@ class DecodedBoxes(NamedTuple):
 
 
 def encode(boxes: Tensor) -> Tensor:
-    """Return the codes (..., 10) of boxes (..., 9), both in metres.
+    """Return the codes (..., 10) of boxes (..., 9), both in metres, radians and m/s, model frame.
 
     A code is cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy.
 

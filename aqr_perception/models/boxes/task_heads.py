@@ -97,7 +97,7 @@ class TaskHeads(nn.ModuleList):
         Args:
             decoder_outputs: (L, B, Q, C), outputs of all decoder layers.
             reference_points: (B, Q, 3) in 0..1 of the point range.
-            layers: decoder layers to predict for; the layers' results are independent of each other.
+            layers: decoder layers to predict for; the results of the layers are independent.
 
         Returns:
             class_logits (l, B, Q, classes), and boxes (l, B, Q, 10) as cx, cy, log dx, log dy, cz, log dz, sin yaw,
@@ -113,7 +113,7 @@ class TaskHeads(nn.ModuleList):
     def _predict(self, queries: Tensor, index: int, reference: Tensor) -> tuple[Tensor, Tensor]:
         heads = cast(nn.ModuleDict, self[0])
         output = {name: cast(_PredictionHead, head).layer(queries, index) for name, head in heads.items()}
-        # Quirk of the published models: the outputs center, height and dim were trained, in this order, against cx, cy,
+        # Quirk of the published models: training matched the outputs center, height and dim, in this order, to cx, cy,
         # log dx, log dy, cz, log dz. So "height", although bounded like a z coordinate, is the log of a length.
         bounded = torch.cat((output["center"], output["height"]), dim=-1)
         bounded = (bounded + reference).sigmoid() * self._extent + self._lower

@@ -21,7 +21,7 @@ from aqr_perception.models.transformer.position_embedding import BevEmbedding, F
 from aqr_perception.options import AqrOptions
 
 _FIRST_GUESS_CODES = (3, 4, 5, 6, 7, 8, 9)
-"""Entries of the box codes that the heads do not already predict relative to the reference point."""
+"""Entries of the box codes that the heads predict without the reference point."""
 
 
 class Tokens(NamedTuple):
@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
     Attributes:
         features: (B, K, C).
         positions: (B, K, C), the tokens' position embeddings.
-        layout: where each token belongs.
+        layout: order of the tokens.
     """
 
     features: Tensor
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """What the decoder attends to: keys with position, values without."""
+        """The tokens as keys with and values without position embedding."""
         return Memory(self.features + self.positions, self.features, self.layout)
 
     def modulated(self, weights: QueryWeights, strength: float) -> "Tokens":
@@ -64,7 +64,7 @@ class CmtHead(nn.Module):
     """Everything between feature maps and predictions; the model's `decode` calls the parts in order.
 
     Attributes:
-        reference_points: (Q, 3) in 0..1 of the point range, the learned queries.
+        reference_points: (Q, 3) of the learned queries in 0..1 of the point range.
     """
 
     transformer: Transformer
@@ -123,7 +123,7 @@ class CmtHead(nn.Module):
         return queries.reference_points * self._extent + self._lower
 
     def cells(self, queries: Queries, features: Features, layout: TokenLayout) -> QueryCells:
-        """Return the cells of the BEV and the images in which the queries' reference points lie."""
+        """Return the BEV cells and image cells that contain the queries' reference points."""
         return project(self.points(queries), self.point_range, features.lidar_to_image, features.image_size, layout)
 
     def query_positions(self, queries: Queries, features: Features) -> Tensor:
@@ -135,9 +135,9 @@ class CmtHead(nn.Module):
         return position
 
     def predict(self, decoded: Tensor, queries: Queries, layers: slice) -> Predictions:
-        """Return predictions from the decoder's outputs (L, B, Q, C) and the queries' first guess.
+        """Return predictions from the decoder's outputs (L, B, Q, C) and the queries' initial estimates.
 
-        Denoising queries are predicted separately: the LiDAR-only model's heads mix neighbouring queries.
+        Denoising queries have a separate pass, because the LiDAR-only model's heads mix neighbouring queries.
         """
         count, references = queries.denoising, queries.reference_points
         if queries.codes is not None:
@@ -155,15 +155,15 @@ class CmtHead(nn.Module):
 def render_weights(
     modality: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, queries: Queries, aqr: AqrOptions
 ) -> QueryWeights:
-    """Return query weights with their maps, which leave denoising queries out.
+    """Return query weights with their maps.
 
-    Denoising queries start at the true objects: in the shared maps they would reveal the answer.
+    The maps leave out denoising queries, which start at the true objects and would reveal them.
 
     Args:
         modality, cameras: (B, Q, 2) and (B, Q, V) in 0..1.
-        cells: of the queries.
-        layout: of the tokens.
-        aqr: how the maps are drawn.
+        cells: cells of the queries.
+        layout: layout of the tokens.
+        aqr: options of the maps.
     """
     first = queries.denoising
     drawn = QueryCells(*(cell[:, first:] for cell in cells))

@@ -13,7 +13,7 @@ from aqr_perception.models.proposals.queries import place_proposals, proposal_he
 
 
 class CMT(FusionModel):
-    """The fusion detector; a preset without an image or a point branch makes it a LiDAR-only or camera-only one.
+    """The fusion detector; without an image or a point branch in the preset, it is LiDAR-only or camera-only.
 
     `router_trained` is false for presets of published models, which have no router.
     """
@@ -32,7 +32,7 @@ class CMT(FusionModel):
         queries: Queries | None = None,
         history: History | None = None,
     ) -> ModelOutput:
-        """Return predictions and query weights of one batch; without a trained router AQR is off."""
+        """Return predictions and query weights of one batch; without a trained router, AQR is off."""
         head, aqr = self.pts_bbox_head, options.aqr.resolved(self.preset.aqr)
         needs_router = self.router_trained and (options.router_weights or aqr.modulates or aqr.biases)
 
@@ -44,7 +44,7 @@ class CMT(FusionModel):
         groups, outputs = lidar_groups(features), []
         for samples in groups:
             group, group_queries = features.select(samples), queries.select(samples)
-            # Tokens, and the queries' places among them.
+            # Tokens, and the queries' cells among them.
             tokens = head.tokens(group)
             layout = tokens.layout
             cells = head.cells(group_queries, group, layout)

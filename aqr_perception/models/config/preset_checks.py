@@ -1,4 +1,4 @@
-"""Checks of a preset's values against each other and against its architecture."""
+"""Consistency checks of a preset's values with each other and with its architecture."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def preset_problem(preset: "Preset") -> str | None:
-    """Return the first thing that is wrong with a preset; None if nothing is."""
+    """Return a preset's first error, with the remedy; None without an error."""
     architecture = ARCHITECTURES[preset.architecture]
     return (
         _sensor_problem(preset, architecture)
@@ -24,7 +24,7 @@ def preset_problem(preset: "Preset") -> str | None:
 def _sensor_problem(preset: "Preset", architecture: Architecture) -> str | None:
     cameras, lidar = preset.image is not None, preset.points is not None
     if not cameras and not lidar:
-        return "has neither 'image' nor 'points'; a model needs at least one of them"
+        return "has neither 'image' nor 'points'; add at least one of them"
     if architecture.sensors == "cameras" and (not cameras or lidar):
         return f"architecture {preset.architecture} uses cameras only: add 'image' and remove 'points'"
     if architecture.sensors == "cameras and lidar" and not (cameras and lidar):
@@ -63,12 +63,15 @@ def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | Non
             f"decoder.queries ({preset.decoder.queries})"
         )
     if proposals.count and not architecture.proposals:
-        return f"decoder.proposals are not for {preset.architecture}; set them to 0, or use architecture cmt"
-    # A camera-only architecture with a bird's-eye view makes it from the images.
+        return f"decoder.proposals are not available in {preset.architecture}; set them to 0, or use architecture cmt"
+    # A camera-only architecture makes its BEV features from the images.
     has_bev = "bev" in architecture.proposals and (preset.points is not None or architecture.sensors == "cameras")
     has_image = "image" in architecture.proposals and preset.image is not None
     if (proposals.bev and not has_bev) or (proposals.image and not has_image):
-        return "decoder.proposals come from a branch that is not there; add it, or set them to 0"
+        return (
+            f"decoder.proposals are {proposals.bev} (bev) and {proposals.image} (image), but the model lacks a branch "
+            "for them; add 'points' or 'image', or set them to 0"
+        )
     return None
 
 

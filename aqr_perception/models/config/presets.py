@@ -26,14 +26,14 @@ class VitOptions:
     Attributes:
         class_token: whether there is a class token.
         registers: number of register tokens.
-        positions: rows and columns of the learned position embedding, which is interpolated to the image's patches.
-            DINOv2 has 37, timm's models for 224 pixels have 14; loading interpolates a file's embedding.
-        norm: before each layer, or on its output.
+        positions: rows and columns of the learned position embedding, which the model interpolates to the image's
+            patches. DINOv2 has 37, timm's models for 224 pixels have 14; loading interpolates a file's embedding.
+        norm: ``pre`` normalises before each layer, ``post`` the layer's output.
         layer_scale: initial factor of the residuals; 0 for none.
         drop_path: rate of stochastic depth in the last block; it rises linearly from 0 in the first.
         window: largest side of an attention window in patches; 0 for global attention everywhere.
-        global_blocks: number of evenly spread blocks with global attention where there are windows.
-        pyramid_channels: of the feature maps for the neck.
+        global_blocks: number of evenly spread blocks with global attention in a model with windows.
+        pyramid_channels: channels of the feature maps for the neck.
     """
 
     class_token: bool = True
@@ -53,10 +53,10 @@ class ImageBranch:
 
     Attributes:
         size: width and height of the model's images in pixels, multiples of 32.
-        backbone: the network.
-        mean, std: of the BGR pixels.
+        backbone: name of the network.
+        mean, std: mean and standard deviation of the BGR pixels.
         width: channels of a ResNet's first stage; published weights have 64.
-        vit: used only by Vision Transformers.
+        vit: options of Vision Transformers; others ignore them.
     """
 
     size: tuple[int, int]
@@ -84,10 +84,10 @@ class PointBranch:
         voxel_size: x, y, z in metres.
         grid: cells along x, y, z; the published 0.1 m model uses 1024 of 1080.
         max_points, max_voxels: maximum number of points averaged in a voxel, and of voxels in a sweep.
-        encoder_channels: of the sparse encoder's four stages.
+        encoder_channels: channels of the sparse encoder's four stages.
         encoder_output: channels after its last convolution, before height is folded into channels.
-        backbone_channels, backbone_layers: of SECOND's two stages.
-        neck_channels: of each of SECOND-FPN's two outputs.
+        backbone_channels, backbone_layers: channels and layers of SECOND's two stages.
+        neck_channels: channels of each of SECOND-FPN's two outputs.
     """
 
     voxel_size: tuple[float, float, float]
@@ -103,11 +103,11 @@ class PointBranch:
 
 @dataclass(frozen=True)
 class ProposalOptions:
-    """Number of queries that start at proposals of the sensors' branches; published CMT weights have none.
+    """Numbers of queries that start at proposals of the sensors' branches; published CMT weights have none.
 
     Attributes:
-        bev: peaks of a class heat map on the bird's-eye view, the LiDAR's or BEVFormer's.
-        image: peaks of the cameras' class heat maps, at the depths estimated there.
+        bev: number of peaks of the BEV class heat maps, from LiDAR features or BEVFormer's BEV features.
+        image: number of peaks of the cameras' class heat maps; each peak has an estimated depth.
     """
 
     bev: int = 0
@@ -123,10 +123,11 @@ class Decoder:
     """Queries, transformer decoder and prediction heads.
 
     Attributes:
-        channels: of every token and query.
-        queries: total number, proposals included.
-        proposals: the other queries, and those of a missing sensor, start at learned reference points.
-        layers, heads, feedforward: of the transformer decoder.
+        channels: channels of every token and query.
+        queries: number of queries, including proposals.
+        proposals: queries that start at proposals. The others, and those of a missing sensor, start at learned
+            reference points.
+        layers, heads, feedforward: sizes of the transformer decoder.
         depths: number of points along a camera ray.
         head_kernel: kernel size of the prediction heads' convolutions over the queries.
     """
@@ -143,7 +144,7 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Preset:
-    """A model's whole configuration.
+    """Complete configuration of a model.
 
     Attributes:
         name: the file's stem.
@@ -152,7 +153,7 @@ class Preset:
         image: None for a LiDAR-only model.
         points: None for a camera-only model.
         sweeps: number of LiDAR sweeps that the model was trained with.
-        aqr: how query weights are used unless the user sets otherwise.
+        aqr: default use of the query weights.
         architecture: a name in `ARCHITECTURES`.
         options: the architecture's own entries, under its name in the file; see `architecture_options`.
     """
@@ -169,7 +170,7 @@ class Preset:
     options: object = field(default=None, metadata={"from_file": False})
 
     def architecture_options(self, kind: type[OptionsT]) -> OptionsT:
-        """Return the architecture's own options, or their defaults where the preset has none."""
+        """Return the architecture's own options; their defaults if the preset has none."""
         options = kind() if self.options is None else self.options
         if not isinstance(options, kind):
             raise TypeError(f"options of preset {self.name!r} are {type(options).__name__}, needed {kind.__name__}")
@@ -192,7 +193,7 @@ def load_preset(name: str) -> Preset:
     """Read a preset by name, or from a path ending in ``.yaml``.
 
     Raises:
-        PresetError: there is no such preset, or an entry is unknown, missing or of the wrong type.
+        PresetError: the preset does not exist, or an entry is unknown, missing or of the wrong type.
     """
     path = Path(name) if name.endswith(".yaml") else preset_directory() / f"{name}.yaml"
     if not path.is_file():
@@ -203,7 +204,7 @@ def load_preset(name: str) -> Preset:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise PresetError(f"{path}: not valid YAML: {error}") from error
+        raise PresetError(f"{path}: found invalid YAML, needed preset entries: {error}") from error
     if not isinstance(values, dict):
         raise PresetError(f"{path}: found {type(values).__name__}, needed a mapping of preset entries")
     try:

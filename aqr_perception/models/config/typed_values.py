@@ -57,7 +57,7 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     unknown, missing = sorted(set(value) - set(entries)), sorted(required - set(value))
     if unknown or missing:
         raise WrongValueError(
-            f"{where}: unknown entries {unknown}, missing entries {missing}; known are {sorted(entries)}"
+            f"{where}: unknown entries {unknown}, missing entries {missing}; the entries are {sorted(entries)}"
         )
     try:
         return kind(**{name: read(kinds[name], item, f"{where}: {name}") for name, item in value.items()})

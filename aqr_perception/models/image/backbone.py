@@ -1,4 +1,4 @@
-"""Construction of the image backbone that a preset names."""
+"""Construction of a preset's image backbone."""
 
 from aqr_perception.models.config.presets import ImageBranch
 from aqr_perception.models.image.resnet import ResNet

@@ -13,9 +13,9 @@ _POINTS = 3 * 3
 def deformable_convolve(
     features: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, stride: int = 1, padding: int = 0
 ) -> Tensor:
-    """Return (N, O, h, w) of a convolution whose sampling points are shifted and weighted for each output cell.
+    """Return the (N, O, h, w) outputs of a convolution with shifted and weighted sampling points for each output cell.
 
-    Features are interpolated bilinearly and zero outside the map.
+    Features are interpolated bilinearly and are zero outside the map.
 
     Args:
         features: (N, C, H, W).
@@ -34,7 +34,7 @@ def deformable_convolve(
 def _sampling_points(offsets: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
     """Return x and y (N, k k, h, w) of the sampling points in cells, with cell centres at integers.
 
-    They are always float32: around column 100, bf16 coordinates are half a cell apart.
+    The result is always float32: around column 100, bf16 coordinates are half a cell apart.
     """
     rows, columns = offsets.shape[2:]
     shift_y, shift_x = offsets.float().unflatten(1, (size * size, 2)).unbind(2)
@@ -68,9 +68,9 @@ def _convolve_by_gathering(features: Tensor, x: Tensor, y: Tensor, mask: Tensor,
 
 
 class DeformableConvolution(nn.Module):
-    """3x3 deformable convolution without bias whose offsets and mask are predicted from its input.
+    """3x3 deformable convolution without bias, with offsets and mask predicted from its input.
 
-    It starts as an ordinary convolution with half the weight. Parameter names follow mmcv's ModulatedDeformConv2dPack.
+    Initially an ordinary convolution with half the weight. Parameter names follow mmcv's ModulatedDeformConv2dPack.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:

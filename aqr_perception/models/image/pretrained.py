@@ -1,4 +1,4 @@
-"""Loading of pretrained weights into the image backbone, as a start for training."""
+"""Loading of pretrained image backbones, to start a training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,14 +22,14 @@ class _HasPreset(Protocol):
 def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) -> int:
     """Load the weights of the image backbone, strictly; on an error the model stays unchanged.
 
-    A file with keys ``img_backbone.*`` holds a detection model of this project or a published one; its backbone is
-    loaded unchanged. Any other file holds a backbone: timm's or DINOv2's Vision Transformer (its pyramid keeps the
-    model's weights), torchvision's ResNet or a VoVNet. Its classifier is ignored.
+    From a file with keys ``img_backbone.*``, a detection model of this project or a published one, this function loads
+    the backbone unchanged. Other files hold a backbone: timm's or DINOv2's Vision Transformer (its pyramid keeps the
+    model's weights), torchvision's ResNet or a VoVNet. Its classifier is not used.
 
-    Such backbones are trained on RGB images, but most models here use BGR: then the channels of the first convolution's
-    kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to those of the backbone's
-    training. The presets' values are ImageNet's, which DINOv2 and torchvision use; timm's "augreg" Vision Transformers
-    use 127.5 for all.
+    Such backbones are trained on RGB images, but most models of this package use BGR; then the channels of the first
+    convolution's kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to the
+    values of the backbone's training. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
+    "augreg" Vision Transformers use 127.5 for all.
 
     Args:
         model: a model with cameras.

@@ -11,8 +11,8 @@ def view_by_view(
 ) -> tuple[Tensor, ...]:
     """Return stages(images) for (N, 3, H, W) images, image by image for inference on a CPU, otherwise in one batch.
 
-    It serves a backbone's early stages, whose maps are large. The allocator reuses mapped memory for the maps of one
-    image, but returns the maps of a batch to the system after each layer; then page faults cost as much time as the
+    Use it for a backbone's early stages, which have large maps. The allocator reuses mapped memory for the maps of one
+    image, but returns the maps of a batch to the system after each layer; page faults then cost as much time as the
     arithmetic. Small, deep maps are faster in one batch, because the images share the weights.
     """
     # Norms in training mode need the statistics of the whole batch.

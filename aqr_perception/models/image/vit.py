@@ -56,7 +56,7 @@ class PatchEmbedding(nn.Module):
 
 
 def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return (1, C, rows, columns) position embeddings interpolated to a grid, unchanged if it is their own.
+    """Return (1, C, rows, columns) position embeddings interpolated to a grid; unchanged for their own grid.
 
     The interpolation is bicubic with anti-aliasing, in float32, as in timm.
     """
@@ -77,7 +77,7 @@ class VisionTransformer(nn.Module):
         options: all other options.
 
     Raises:
-        ValueError: windows are used, and more blocks shall have global attention than exist.
+        ValueError: the options have windows, and more blocks with global attention than the transformer has.
     """
 
     cls_token: nn.Parameter | None
@@ -88,7 +88,7 @@ class VisionTransformer(nn.Module):
         channels, depth, heads = size
         if options.window and options.global_blocks > depth:
             raise ValueError(
-                f"image.vit.global_blocks is {options.global_blocks}, but the transformer has {depth} blocks"
+                f"image.vit.global_blocks is {options.global_blocks}, but must be at most {depth}, the number of blocks"
             )
         self.out_channels = channels
         self.patch_embed = PatchEmbedding(channels)

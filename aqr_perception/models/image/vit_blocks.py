@@ -69,7 +69,7 @@ def _windowed_attention(query: Tensor, key: Tensor, value: Tensor, grid: TokenGr
     mask = None
     if grid.rows % sides[0] or grid.columns % sides[1]:
         real = _partition(query.new_ones(1, 1, grid.rows * grid.columns, 1), grid, sides)[..., 0] > 0
-        # (N * windows, 1, 1, keys). No window lies completely outside the image, so no row of the softmax is empty.
+        # (N * windows, 1, 1, keys). No window is completely outside the image, so no row of the softmax is empty.
         mask = F.pad(real, (grid.prefix, 0), value=True).repeat(images, 1, 1)[:, :, None]
     mixed = F.scaled_dot_product_attention(
         patches[0], with_prefix(key, patches[1]), with_prefix(value, patches[2]), attn_mask=mask
@@ -153,8 +153,8 @@ class Block(nn.Module):
     Args:
         channels, heads: see `Attention`.
         norm: ``pre``: residual = scale(layer(norm(x))), as in timm and DINOv2; ``post``: residual = norm(layer(x)), as
-            in Swin v2 (Liu et al. 2021, https://arxiv.org/abs/2111.09883) and timm's ResPostBlock, where the weight of
-            the norm is the layer scale.
+            in Swin v2 (Liu et al. 2021, https://arxiv.org/abs/2111.09883) and timm's ResPostBlock, in which the weight
+            of the norm is the layer scale.
         layer_scale: initial factor of the residuals; 0 for no layer scale.
         drop: rate of stochastic depth.
         window: see `Attention`.

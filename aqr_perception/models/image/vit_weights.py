@@ -13,10 +13,10 @@ from aqr_perception.models.weights.checkpoint import CheckpointError
 
 _PATCH_KERNEL = "patch_embed.proj.weight"
 _UNUSED = re.compile(r"mask_token$|head\.|pre_logits\.")
-"""Keys that serve masked training and classification only."""
+"""Keys that only masked training and classification use."""
 
 _CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")
-"""DINOv2's training checkpoints number each block twice: by chunk and by block."""
+"""DINOv2's training checkpoints number each block twice, by chunk and by block."""
 
 
 def convert_vit_weights(name: str, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,8 +29,8 @@ def convert_vit_weights(name: str, found: Mapping[str, Tensor], needed: Mapping[
 
     Args:
         name: name of the file, for messages.
-        found: state dict of timm, DINOv2 or `vit.VisionTransformer`. It does not reveal whether blocks normalise before
-            or after a layer; the preset's ``image.vit.norm`` must be correct.
+        found: state dict of timm, DINOv2 or `vit.VisionTransformer`. Its keys do not show whether blocks normalise
+            before or after a layer, so the preset's ``image.vit.norm`` must be correct.
         needed: state dict of the model.
 
     Raises:
@@ -73,13 +73,13 @@ def _convert_positions(name: str, weights: dict[str, Tensor], side: int) -> None
     """Add the positions of class and register tokens to these tokens, and resample the patches' to side x side."""
     positions = weights["pos_embed"]
     tokens = [key for key in ("cls_token", "reg_token") if key in weights]
-    # Before the patches' positions come none (DeiT III, timm with registers), the class token's, or all tokens'.
+    # The patches' positions follow no position (DeiT III, timm with registers), the class token's, or all tokens'.
     counts = [sum(weights[key].shape[1] for key in tokens[:number]) for number in range(len(tokens) + 1)]
     total = positions.shape[1]
     prefix = next((count for count in counts if 0 < total - count == isqrt(total - count) ** 2), None)
     if prefix is None:
         raise CheckpointError(
-            f"{name}: pos_embed has {total} positions, needed those of a square image and of none or some of {tokens}; "
+            f"{name}: pos_embed has {total} positions, needed a square number plus those of none or some of {tokens}; "
             "export it for a square image size with the library that it comes from",
             misfits=("pos_embed",),
         )
@@ -100,7 +100,7 @@ def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[s
     registers = [state["reg_token"].shape[1] if "reg_token" in state else 0 for state in (weights, needed)]
     if registers[0] != registers[1]:
         raise CheckpointError(
-            f"{name}: has {registers[0]} register tokens, the model {registers[1]}; set image.vit.registers to "
+            f"{name}: has {registers[0]} register tokens, but the model has {registers[1]}; set image.vit.registers to "
             f"{registers[0]} in the preset",
             misfits=("reg_token",),
         )
@@ -108,13 +108,13 @@ def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[s
     if class_token != ("cls_token" in needed):
         in_file, in_model = ("a", "none") if class_token else ("no", "one")
         raise CheckpointError(
-            f"{name}: has {in_file} class token, the model {in_model}; set image.vit.class_token to "
+            f"{name}: has {in_file} class token, but the model has {in_model}; set image.vit.class_token to "
             f"{str(class_token).lower()} in the preset",
             misfits=("cls_token",),
         )
     if any(key.endswith(".gamma") for key in weights) and not any(key.endswith(".gamma") for key in needed):
         raise CheckpointError(
-            f"{name}: has layer scales, the model none; set image.vit.layer_scale above 0 and image.vit.norm to pre in "
-            "the preset",
+            f"{name}: has layer scales, but the model has none; set image.vit.layer_scale above 0 and "
+            "image.vit.norm to pre in the preset",
             misfits=tuple(key for key in weights if key.endswith(".gamma")),
         )

@@ -12,7 +12,7 @@ from aqr_perception.models.ops.convolution import convolve
 
 
 class _ConvolutionNorm(nn.Module):
-    """Convolution, batch norm and ReLU. As in the published checkpoints, names include the position in the network."""
+    """Convolution, batch norm and ReLU. Names include the position in the network, as in published checkpoints."""
 
     def __init__(self, in_channels: int, out_channels: int, name: str, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()

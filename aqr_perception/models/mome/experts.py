@@ -41,12 +41,12 @@ class MixtureOfExperts(Transformer):
     def probabilities(self, position: Tensor, memory: Memory, windows: Windows) -> Tensor:
         """Return (B, Q, 3) float32, each query's probability of each `Expert`.
 
-        A missing sensor removes its experts, and the others share their probability. Without any sensor all are zero.
+        A missing sensor removes its experts; the others share their probability. Without sensors, all are zero.
 
         Args:
             position: (B, Q, C), the position embedding of the fused expert's queries.
             memory: all tokens.
-            windows: of the queries.
+            windows: windows of the queries.
         """
         lidar, cameras = memory.layout.bev_tokens > 0, memory.layout.views > 0
         logits: Tensor = self.selected_cls(self.encoder(position, memory.keys, memory.values, windows)).float()
@@ -68,10 +68,10 @@ class MixtureOfExperts(Transformer):
 
         Args:
             choice: (B, Q) int64, each query's `Expert`.
-            positions: (B, Q, C) position embeddings for each expert's queries.
+            positions: (B, Q, C) position embeddings of each expert's queries.
             memory: all tokens.
-            lidar_to_image: (B, V, 4, 4).
-            mask: (Q, Q) bool, true where the row's query must not see the column's.
+            lidar_to_image: (B, V, 4, 4), model frame -> pixels.
+            mask: (Q, Q) bool, true where the row's query must not attend to the column's.
             return_mass: whether to return the attention mass.
         """
         memories = self._memories(memory, lidar_to_image)
@@ -118,7 +118,7 @@ class MixtureOfExperts(Transformer):
     def _camera_factors(self, lidar_to_image: Tensor) -> Tensor:
         """Return (B, V, C), the camera expert's factor for each camera's values."""
         with torch.autocast(lidar_to_image.device.type, enabled=False):
-            # float64: the inverse of a projection whose entries span four orders of magnitude.
+            # float64, because the entries of the inverted projection span four orders of magnitude.
             inverse = torch.linalg.inv(lidar_to_image.double()).float()
             factors: Tensor = self.cam_embed(inverse.flatten(2).transpose(1, 2))
             return factors.transpose(1, 2)
@@ -127,8 +127,8 @@ class MixtureOfExperts(Transformer):
 def expert_weights(probabilities: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """Return query weights by modality (B, Q, 2) and by camera (B, Q, V).
 
-    The LiDAR's weight is P(fused) + P(LiDAR), the cameras' is P(fused) + P(camera), and so is that of each camera that
-    sees the query.
+    The LiDAR's weight is P(fused) + P(LiDAR). The weight of the cameras, and of each camera that sees the query, is
+    P(fused) + P(camera).
 
     Args:
         probabilities: (B, Q, 3), from `MixtureOfExperts.probabilities`.
@@ -142,7 +142,7 @@ def expert_weights(probabilities: Tensor, visible: Tensor) -> tuple[Tensor, Tens
 
 
 def _with_all_cameras(decoded: Decoded, views: int) -> Decoded:
-    """Return an expert's output with attention mass for all cameras: zeros where the expert sees none."""
+    """Return an expert's output with attention mass for all cameras: zeros if the expert sees no camera."""
     if decoded.mass is None:
         return decoded
     return decoded._replace(mass=F.pad(decoded.mass, (0, 1 + views - decoded.mass.shape[-1])))

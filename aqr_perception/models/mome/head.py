@@ -1,4 +1,4 @@
-"""Parts of MoME under the published key `pts_bbox_head`: those of CMT with another transformer (arXiv:2503.19776).
+"""Parts of MoME under the published key `pts_bbox_head`: CMT's parts with another transformer (arXiv:2503.19776).
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -27,8 +27,8 @@ class MoMEHead(CmtHead):
         )
 
     def sensor_positions(self, queries: Queries, features: Features) -> tuple[Tensor, Tensor]:
-        """Return the BEV and the image part of the queries' position embeddings, (B, Q, C) each."""
-        # Learned points may lie outside 0..1, for which the embeddings were not trained.
+        """Return the BEV part and the image part of the queries' position embeddings, (B, Q, C) each."""
+        # Learned points may be outside 0..1, for which the embeddings are not trained.
         inside = queries.reference_points.clamp(_REFERENCE_EPS, 1 - _REFERENCE_EPS)
         bev: Tensor = self.bev_embedding(inside)
         points = inside * self._extent + self._lower

@@ -15,7 +15,7 @@ class MoME(FusionModel):
     """Routes each query to one expert, which sees both sensors, LiDAR only or cameras only.
 
     The router's probabilities are the query weights; see `experts.expert_weights`. They act through the choice of the
-    expert: the modes, strength and windows of `AqrOptions` have no effect, its options for drawing weight maps do.
+    expert. Of `AqrOptions`, only the options of the weight maps have an effect; mode, strength and windows have none.
 
     Attributes:
         router_prefixes: key prefixes of the router's parameters, which ``train aqr`` trains.
@@ -35,10 +35,10 @@ class MoME(FusionModel):
         queries: Queries | None = None,
         history: History | None = None,
     ) -> ModelOutput:
-        """Return predictions and query weights of one batch, the router's weights always.
+        """Return predictions and query weights of one batch, always with the router's weights.
 
-        The choice of an expert is hard, in training too, and passes no gradient. The router learns through the
-        probabilities behind its weights (`ModelOutput.router`), to which `training.losses.router_loss` is applied.
+        The choice of an expert is hard, also in training, and passes no gradient. The router learns from
+        `training.losses.router_loss` through the probabilities behind its weights (`ModelOutput.router`).
         """
         head, transformer, aqr = self.pts_bbox_head, self.pts_bbox_head.transformer, options.aqr
         queries = queries or head.learned_queries(features.batch_size)

@@ -14,7 +14,7 @@ from aqr_perception.models.transformer.attention import MultiHeadAttention
 
 _HEADS = 4
 _BLOCK = 32
-"""Number of windows gathered at a time: their tokens fit the processor's cache."""
+"""Number of windows per gather: their tokens fit into the processor's cache."""
 
 
 class WindowEncoder(nn.Module):
@@ -31,7 +31,7 @@ class WindowEncoder(nn.Module):
         Args:
             position: (B, Q, C) position embeddings; the queries have no content yet.
             keys, values: (B, K, C) tokens, with and without position.
-            windows: of the queries.
+            windows: windows of the queries.
         """
         encoded: Tensor = self.post_norm(self.layers[0](position, keys, values, windows))
         return encoded
@@ -56,9 +56,9 @@ class _Layer(nn.Module):
 def _attend(attention: MultiHeadAttention, query: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
     """Return the attention's output (B, Q, C) for queries that see only the tokens of their windows.
 
-    q . (K k) = (K^T q) . k, and a weighted sum of projections is the projection of the weighted sum: so this projects
-    a few hundred queries and sums instead of tens of thousands of tokens. The keys' bias adds the same to all scores of
-    a query, which the softmax cancels.
+    q . (K k) = (K^T q) . k, and a weighted sum of projections is the projection of the weighted sum. Therefore this
+    function projects a few hundred queries and sums instead of tens of thousands of tokens. The keys' bias adds the
+    same to all scores of a query, and the softmax cancels it.
     """
     heads = attention.heads
     to_query, to_key, to_value = (

@@ -1,6 +1,6 @@
 """Windows of tokens around the queries that MoME's router attends to (arXiv:2503.19776, local attention mask).
 
-They keep the quirks with which the published weights were trained; the project's own router (`models/aqr`) has none.
+They keep the quirks of the published weights' training; the router in `models/aqr` has none of these quirks.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ _NEAREST = 1e-5
 
 
 class Windows(NamedTuple):
-    """Each query's window of the BEV grid, then its window of one camera, for the sensors that take part.
+    """Each query's window of the BEV grid, then its window of one camera, for the sensors in use.
 
     Attributes:
-        tokens: (B, Q, W) int64, of each sample's tokens; 0 outside the window's grid.
-        inside: (B, Q, W) bool.
+        tokens: (B, Q, W) int64, indices of each sample's tokens; 0 outside the grid.
+        inside: (B, Q, W) bool, whether the token is inside the grid.
     """
 
     tokens: Tensor
@@ -41,7 +41,7 @@ def router_windows(
         point_range: x, y, z minimum and maximum in metres.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
-        layout: of the tokens.
+        layout: layout of the tokens.
     """
     points = points.detach().float()
     by_query = (*points.shape[:2], -1)
@@ -52,7 +52,7 @@ def router_windows(
         tokens.append(near.view(by_query))
         inside.append(exists.view(by_query))
     if layout.views:
-        # In half precision a projection would be several cells off: it is a small difference of large products.
+        # A projection is a small difference of large products: in half precision it would be several cells off.
         with torch.autocast(points.device.type, enabled=False):
             view, cell = _image_cells(points, lidar_to_image.float(), image_size, layout.image)
         near, exists = window_tokens(cell, layout.image, _IMAGE_WINDOW)
@@ -86,7 +86,7 @@ def _image_cells(
     # Quirk: of the cameras that see a point, only the first in the list counts.
     view = visible.int().argmax(-1)
     pixel = pixel.gather(2, view[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
-    # Quirk: the scale of the rows is applied to the columns, too.
+    # Quirk: the columns use the scale of the rows.
     cell = torch.floor(pixel.flip(-1) * (grid[0] / height))
     # Quirk: a point that no camera sees gets the upper left corner of the first camera.
     return view, torch.where(visible.any(-1)[..., None], cell, 0.0).long().flatten(0, 1)

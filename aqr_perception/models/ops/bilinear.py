@@ -1,7 +1,8 @@
 """Bilinear sampling as weighted sums of table rows, gathered and summed by one fused operation.
 
-No sample is stored. On a CPU this takes a third to a half of grid sampling's time at BEVFormer-tiny's sizes, but a
-third more at BEVFormer-base's (docs/benchmarks.md). With gradients, grid sampling is faster.
+The operation stores no sample. On a CPU, it takes a third to a half of the time of grid sampling at the sizes of
+BEVFormer-tiny, but a third more at those of BEVFormer-base (docs/benchmarks.md). With gradients, grid sampling is
+faster.
 """
 
 import torch

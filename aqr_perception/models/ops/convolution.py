@@ -20,7 +20,7 @@ def convolve(
 ) -> Tensor:
     """Return relu(norm(convolution(features)) + residual) as (N, C, H, W); norm, residual and ReLU are optional.
 
-    With gradients, or with the norm in training mode, the modules run as they are. Otherwise the norm is folded into
+    With gradients, or with the norm in training mode, the modules run unchanged. Otherwise the norm is folded into
     the convolution's weights, and **the residual is overwritten** with the result: on CPUs, the page faults of a new
     feature map cost more time than the arithmetic of a 1x1 convolution.
     """

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class _Entry:
-    """Derived tensors with the sources that they were computed from.
+    """Derived tensors and their sources.
 
-    An address identifies a source, so the entry keeps the sources alive: their memory cannot be reused meanwhile.
+    An address identifies a source, so the entry keeps the sources alive; their memory is not reused.
     """
 
     key: Hashable
@@ -52,9 +52,9 @@ class DerivedTensors:
 
         Args:
             module: owner of the entry.
-            sources: the tensors that the result depends on; None for those that the module does not have.
+            sources: the tensors that the result depends on; None for absent ones.
             compute: computes the derived tensors.
-            key: everything else that the result depends on.
+            key: all other values that the result depends on.
         """
         present = tuple(source for source in sources if source is not None)
         entry = self._entries.get(module)

@@ -1,4 +1,4 @@
-"""Choice of the fastest of several equivalent implementations by measurement on the machine at hand."""
+"""Choice of the fastest of several equivalent implementations, measured on this machine."""
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def cuda_milliseconds(work: Callable[[], Tensor]) -> float:
-    """Return the median time that a CUDA device takes for some work, after one warm-up run, which may compile."""
+    """Return the median time in milliseconds of some work on a CUDA device, after a warm-up run, which may compile."""
     work()
     times: list[float] = []
     for _ in range(_REPEATS):
@@ -30,11 +30,11 @@ def cuda_milliseconds(work: Callable[[], Tensor]) -> float:
 class Fastest:
     """Calls the fastest of several implementations, measured once for each kind of problem.
 
-    An implementation that fails while it is measured is not used for this kind of problem; the log reports it.
+    An implementation that fails in its measurement is not used for this kind of problem; the log reports it.
 
     Args:
         implementations: functions with the same arguments and the same result.
-        measure: returns the time that some work takes, in any unit.
+        measure: returns the time of some work, in any unit.
     """
 
     def __init__(

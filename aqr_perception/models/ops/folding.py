@@ -23,7 +23,7 @@ def fold(convolution: _ConvNd, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         ValueError: the norm has no running statistics, or another number of channels than the convolution's output.
     """
     if norm.num_features != convolution.out_channels:
-        raise ValueError(f"norm has {norm.num_features} channels, but must have {convolution.out_channels}")
+        raise ValueError(f"norm has {norm.num_features} channels, but the convolution has {convolution.out_channels}")
     scale, shift = scale_and_shift(norm, convolution.bias)
     weight = convolution.weight.to(scale.dtype)
     if convolution.transposed:  # (in, out / groups, ...): the groups lie along the input channels

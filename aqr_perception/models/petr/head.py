@@ -40,7 +40,7 @@ class PetrHead(nn.Module):
         self.frame_gap = petr.frame_gap
         self.ring = len(petr.camera_azimuths)
         self.register_buffer("_azimuths", torch.tensor(petr.camera_azimuths).deg2rad(), persistent=False)
-        # Part of the published files, used only by the authors' training loss.
+        # The published files contain this buffer, which only the authors' training loss uses.
         self.register_buffer("code_weights", torch.ones(10))
         self.input_proj = nn.Conv2d(channels, channels, 1)
         self.cls_branches = class_branches(channels, len(CLASSES), layers, shared=petr.frames == 1)
@@ -72,8 +72,8 @@ class PetrHead(nn.Module):
     def frames(self, current: CameraFrame | None, past: CameraFrame | None) -> list[CameraFrame]:
         """Return the frames that the queries attend to, the current one first; none without current cameras.
 
-        PETRv2 needs a past frame. Without one the current frame stands in for it, `frame_gap` seconds old, as in the
-        authors' code at the start of a drive.
+        PETRv2 needs a past frame. Without one, the current frame replaces it with an age of `frame_gap` seconds, as in
+        the authors' code at the start of a drive.
         """
         if current is None:
             return []
@@ -94,7 +94,7 @@ class PetrHead(nn.Module):
             position = self.position_encoder.image_grid(frame.lidar_to_image, rows, columns, features.image_size)
             if self.frame_count == 2:
                 position = self.fpe(position, token)
-            # The past frame's cameras are numbered after the current one's.
+            # The numbers of the past frame's cameras follow the current frame's.
             position = position + self.adapt_pos3d.image_grid(frame.places + index * self.ring, rows, columns)
             tokens.append(token.flatten(1, 2))
             positions.append(position.flatten(1, 2))
@@ -104,9 +104,9 @@ class PetrHead(nn.Module):
         return Memory(values + torch.cat(positions, dim=1), values, layout)
 
     def predict(self, decoded: Tensor, queries: Queries, frames: list[CameraFrame], layers: slice) -> Predictions:
-        """Return the chosen layers' predictions from the decoder's outputs (L, B, Q, C) and the queries' first guess.
+        """Return some layers' predictions from the decoder's outputs (L, B, Q, C) and the queries' initial estimates.
 
-        In fp32 whatever the decoder's precision: at 51 m a bf16 coordinate has a resolution of 25 cm.
+        The result is fp32 for every precision of the decoder: at 51 m, bf16 coordinates are 25 cm apart.
         """
         # PETRv2 predicts the motion between its two frames, PETR a velocity.
         seconds = None if self.frame_count == 1 else frames[1].seconds if frames else self.frame_gap
@@ -128,14 +128,14 @@ class PetrHead(nn.Module):
     ) -> QueryWeights | None:
         """Return the attention mass as query weights; None without it.
 
-        A camera's past image counts for that camera. The past image of a camera that is missing now counts only for the
-        camera modality.
+        A camera's past image counts for that camera. The past image of a camera that is missing in the current frame
+        counts only for the camera modality.
 
         Args:
-            mass: (B, Q, 1 + V [+ V of the past frame]); the LiDAR's, first, is 0.
+            mass: (B, Q, 1 + V [+ V of the past frame]); the first is the LiDAR's and is 0.
             frames: see `frames`.
             image_size: height and width of the images in pixels.
-            aqr: how the maps are drawn.
+            aqr: options of the maps.
         """
         if mass is None:
             return None
@@ -151,7 +151,7 @@ class PetrHead(nn.Module):
             for past in others:
                 same = (past.places[:, :, None] == current.places[:, None]).to(mass.dtype)
                 cameras = cameras + mass[..., views:] @ (same / same.sum(-1, keepdim=True).clamp(min=1))
-        # Denoising queries start at the true objects: in the maps they would reveal the answer.
+        # The maps leave out denoising queries, which start at the true objects and would reveal them.
         shown = slice(queries.denoising, None)
         cells = project(points[:, shown] * (upper - lower) + lower, self.point_range, projection, image_size, layout)
         camera = mass.sum(-1)

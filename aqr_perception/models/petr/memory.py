@@ -8,7 +8,7 @@ from torch import Tensor
 from aqr_perception.models.model_io import History
 
 _SPACING = 0.2
-"""Least distance between remembered frames, as a share of the wanted gap: more frames help little and cost memory."""
+"""Smallest time between remembered frames, as a share of the desired gap; more frames help little and cost memory."""
 
 
 class CameraFrame(NamedTuple):
@@ -17,7 +17,7 @@ class CameraFrame(NamedTuple):
     Attributes:
         image: (B, V, C, h, w) features.
         lidar_to_image: (B, V, 4, 4), *current* model frame -> pixels of this frame's images.
-        places: (B, V) int64, the cameras' places in the ring.
+        places: (B, V) int64, the cameras' positions in the ring.
         seconds: age relative to the current frame.
     """
 
@@ -33,7 +33,7 @@ class CameraFrame(NamedTuple):
             to_current: (4, 4) or (B, 4, 4), the previous model frame -> the new one.
         """
         with torch.autocast(to_current.device.type, enabled=False):
-            # float64: lifting inverts the product again.
+            # float64, because lifting inverts the product.
             to_past = torch.linalg.inv(to_current.double()).expand(len(self.image), 4, 4)
             projection = (self.lidar_to_image.double() @ to_past[:, None]).float()
         return self._replace(lidar_to_image=projection, seconds=self.seconds + seconds)
@@ -43,7 +43,7 @@ def past_frames(history: History | None) -> tuple[CameraFrame, ...]:
     """Return the remembered frames relative to the current one, newest first; none without history.
 
     Raises:
-        TypeError: the history is another model's.
+        TypeError: the history belongs to another model.
     """
     if history is None or history.state is None:
         return ()
@@ -63,9 +63,9 @@ def remembered_frames(
     """Return the frames to remember, newest first, spaced and old enough for `nearest_frame`.
 
     Args:
-        past: from `past_frames`.
+        past: the frames of `past_frames`.
         current: the current frame; None without cameras.
-        gap: wanted age in seconds of the frame that `nearest_frame` returns.
+        gap: desired age in seconds of the frame that `nearest_frame` returns.
     """
     kept = tuple(frame for frame in past if frame.seconds <= 2 * gap)
     if current is None or (kept and kept[0].seconds < _SPACING * gap):

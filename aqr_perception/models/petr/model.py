@@ -17,9 +17,9 @@ from aqr_perception.models.proposals.queries import place_proposals, proposal_he
 
 
 class PETR(DetectionModel):
-    """The camera-only detector that embeds every image cell by its position in 3D.
+    """Camera-only detector that embeds every image cell by its position in 3D.
 
-    Any number of cameras may take part, in any order; see `petr.position.ring_places`.
+    Any number of cameras may be used, in any order; see `petr.position.ring_places`.
 
     Attributes:
         options: ``options.frames`` distinguishes PETR from PETRv2.
@@ -54,8 +54,8 @@ class PETR(DetectionModel):
         """Return predictions and query weights of one batch; there is no router.
 
         The attention mass is entirely on the cameras. Without cameras the predictions are the learned queries' priors,
-        and all weights are 0. PETRv2 also attends to the remembered frame that is nearest to ``options.frame_gap``
-        seconds old; without history the current frame stands in for it.
+        and all weights are 0. PETRv2 also attends to the remembered frame with an age nearest to
+        ``options.frame_gap`` seconds; without history, the current frame replaces it.
         """
         head, gap = self.pts_bbox_head, self.options.frame_gap
 

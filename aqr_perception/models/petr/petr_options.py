@@ -11,11 +11,11 @@ class PetrOptions:
     Attributes:
         frames: 1 is PETR; 2 is PETRv2, which also attends to a past frame.
         position_range: x, y, z minimum and maximum in metres that the position embedding of image cells spans.
-        camera_azimuths: of the six cameras' optical axes in degrees, in the model frame, counter-clockwise from +x, in
-            the order front, front right, front left, back, back left, back right. A camera takes the place of the one
-            with the nearest heading, so missing and reordered cameras change nothing for the others. The default is
-            nuScenes' in the frame of its LiDAR (y forward), where the published weights were trained.
-        frame_gap: wanted age of the past frame in seconds.
+        camera_azimuths: azimuths of the six cameras' optical axes in degrees, in the model frame, counter-clockwise
+            from +x, in the order front, front right, front left, back, back left, back right. A camera gets the
+            position of the nearest heading, so missing and reordered cameras do not affect the others. The default is
+            nuScenes' ring in its LiDAR's frame (y forward), in which the published weights were trained.
+        frame_gap: desired age of the past frame in seconds.
     """
 
     frames: Literal[1, 2] = 1

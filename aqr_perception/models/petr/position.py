@@ -1,4 +1,4 @@
-"""Position embeddings of PETR: points along camera rays, a cell's place in the ring of cameras, and query anchors."""
+"""Position embeddings of PETR: points along camera rays, a cell's position in the camera ring, and query anchors."""
 
 import math
 from typing import cast
@@ -14,7 +14,7 @@ _EPS = 1e-5
 def sine_features(position: Tensor, features: int, interleaved: bool = True) -> Tensor:
     """Return (..., K * features) sine and cosine features of (..., K) positions in 0..1, in the positions' order.
 
-    DETR's (https://arxiv.org/abs/2005.12872): wavelengths in powers of the temperature 10,000.
+    As in DETR (https://arxiv.org/abs/2005.12872), wavelengths are powers of the temperature 10,000.
 
     Args:
         features: number of features of each position.
@@ -51,7 +51,7 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
     )
     pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1).flatten(0, 1)
     with torch.autocast(lidar_to_image.device.type, enabled=False):
-        # float64: the inverse of a projection whose entries span four orders of magnitude.
+        # float64, because the entries of the inverted projection span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
         rays: Tensor = (pixels.double() @ inverse[..., :3, :3].transpose(-1, -2)).float()
     origins: Tensor = inverse[..., None, None, :3, 3].float()
@@ -61,12 +61,12 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
 def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: Tensor) -> Tensor:
     """Return (B, V) int64: for each camera, the camera of the ring with the nearest heading.
 
-    The published weights number the cameras; a number by heading does not depend on which other cameras are missing.
+    The published weights number the cameras. A number by heading does not depend on missing cameras.
 
     Args:
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
-        azimuths: (R,) of the ring's optical axes in radians, model frame.
+        azimuths: (R,) azimuths of the ring's optical axes in radians, model frame.
     """
     height, width = image_size
     middle = torch.tensor((width / 2, height / 2, 1.0), dtype=torch.float64, device=lidar_to_image.device)
@@ -76,7 +76,7 @@ def ring_places(lidar_to_image: Tensor, image_size: tuple[int, int], azimuths: T
 
 
 def _inverse_sigmoid(share: Tensor) -> Tensor:
-    """Return log(x / (1 - x)), both clamped from below; torch.logit rounds 1 - 1e-5, 0.006 off at the border."""
+    """Return log(x / (1 - x)) with both clamped from below; torch.logit rounds 1 - 1e-5, an error of 0.006."""
     share = share.clamp(0, 1)
     return share.clamp(min=_EPS).log_().sub_((1 - share).clamp_(min=_EPS).log_())
 
@@ -88,7 +88,7 @@ def _pointwise(convolution: nn.Module, tokens: Tensor) -> Tensor:
 
 
 class FrustumEncoder(nn.Sequential):
-    """Embeds image cells as points along their rays; 1x1 convolutions over depth-major (depth, xyz) channels."""
+    """Embedding of image cells as points along their rays: 1x1 convolutions over depth-major (depth, xyz) channels."""
 
     _lower: Tensor
     _extent: Tensor
@@ -111,10 +111,10 @@ class FrustumEncoder(nn.Sequential):
 
 
 class RingEncoder(nn.Sequential):
-    """Embeds the camera, row and column of a cell: sine features of each index, counted from 1, divided by the count.
+    """Embedding of a cell's camera, row and column: sine features of each index, counted from 1, divided by the count.
 
     Args:
-        channels: of the embedding.
+        channels: channels of the embedding.
         places: number of cameras in the ring, times frames.
     """
 
@@ -126,7 +126,7 @@ class RingEncoder(nn.Sequential):
         self._table: tuple[tuple[object, ...], Tensor] | None = None
 
     def image_grid(self, places: Tensor, rows: int, columns: int) -> Tensor:
-        """Return (B, V, rows * columns, C) for cameras at (B, V) places, counted from 0.
+        """Return (B, V, rows * columns, C) for cameras at (B, V) positions in the ring, counted from 0.
 
         The embeddings depend only on the parameters, so inference computes them once and caches them.
         """
@@ -158,12 +158,12 @@ class RingEncoder(nn.Sequential):
 
     def _axis(self, count: int, device: torch.device) -> Tensor:
         share = torch.arange(1, count + 1, device=device)[:, None] / (count + 1e-6)
-        # Not interleaved, unlike the queries' features: as the published weights were trained.
+        # Not interleaved, unlike the queries' features, as in the published weights.
         return sine_features(share, self._features, interleaved=False)
 
 
 class QueryEncoder(nn.Sequential):
-    """Embeds anchors by the sine features of y, x and z, in this order."""
+    """Embedding of anchors: sine features of y, x and z, in this order, and an MLP."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Linear(3 * channels // 2, channels), nn.ReLU(), nn.Linear(channels, channels))

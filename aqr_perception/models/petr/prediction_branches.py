@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 _CODE = 10
-# A prior of 1 % for every class, for the focal loss.
+# Prior of 1 % for every class, for the focal loss.
 _CLASS_BIAS = -math.log((1 - 0.01) / 0.01)
 _REFERENCE_EPS = 1e-5
 # Output widths of PETRv2's tasks. Their published names do not match their training targets (CMT's quirk).
@@ -39,7 +39,7 @@ class BoxTasks(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reg_branch = nn.Sequential(
-            # The published keys number the dropout layers, too, whose rate was 0.
+            # The published keys count dropout layers, which had a rate of 0.
             *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
             *(nn.Linear(channels, channels), nn.ReLU(), nn.Identity()),
         )
@@ -59,14 +59,14 @@ def to_box_codes(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], s
 
     Args:
         raw: (..., 10), output of a box branch.
-        anchors: (..., 3) of the queries in 0..1 of the point range.
+        anchors: (..., 3), the queries' reference points in 0..1 of the point range.
         point_range: x, y, z minimum and maximum in metres.
-        seconds: time that the branch's motion takes; None where the branch gives a velocity.
+        seconds: duration of the motion that the branch predicts; None if it predicts a velocity.
     """
     lower, upper = raw.new_tensor(point_range[:3]), raw.new_tensor(point_range[3:])
     centre = (raw[..., (0, 1, 4)] + torch.logit(anchors, eps=_REFERENCE_EPS)).sigmoid() * (upper - lower) + lower
     x, y, z = centre.unbind(-1)
     log_width, log_length, log_height, sine, cosine = raw[..., (2, 3, 5, 6, 7)].unbind(-1)
     vx, vy = (raw[..., 8:] if seconds is None else raw[..., 8:] / seconds).unbind(-1)
-    # The published weights follow the old mmdet3d convention (w, l, h; yaw' = -yaw - pi/2): ours are (l, w, h; yaw).
+    # The published weights follow the old mmdet3d convention (w, l, h; yaw' = -yaw - pi/2); ours is (l, w, h; yaw).
     return torch.stack((x, y, log_length, log_width, z, log_height, -cosine, -sine, vx, vy), dim=-1)

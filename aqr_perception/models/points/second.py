@@ -1,4 +1,4 @@
-"""SECOND's backbone over the bird's-eye view (Yan et al. 2018, Sensors 18(10):3337) and its feature pyramid."""
+"""SECOND's backbone for bird's-eye-view (BEV) features, and its pyramid (Yan et al. 2018, Sensors 18(10):3337)."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -16,7 +16,7 @@ class SECOND(nn.Module):
     """Stages of 3x3 convolutions with batch norm (eps 1e-3) and ReLU; the first convolution of a stage is strided.
 
     Args:
-        in_channels: channels of the bird's-eye view.
+        in_channels: channels of the BEV features.
         channels: channels of each stage.
         layers: number of convolutions after the first one in each stage.
     """
@@ -39,7 +39,7 @@ class SECOND(nn.Module):
             self.blocks.append(block)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return each stage's (B, channels, h, w) features of a (B, in_channels, H, W) bird's-eye view."""
+        """Return each stage's (B, channels, h, w) maps of (B, in_channels, H, W) BEV features."""
         features = features.contiguous(memory_format=torch.channels_last)
         outputs = []
         for block in self.blocks:

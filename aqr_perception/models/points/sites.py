@@ -34,8 +34,7 @@ class Rulebook:
     Attributes:
         inputs, outputs: (P,) int64 site indices, offset by offset; the outputs of an offset are strictly ascending.
         counts: number of pairs of each kernel offset; offsets are ordered z, y, x with x fastest.
-        identity: offset that connects every site with itself and therefore has no pairs listed; None without such an
-            offset.
+        identity: offset that connects every site with itself, and has no listed pairs; None without such an offset.
         output_count: number of output sites.
     """
 
@@ -96,8 +95,8 @@ class Sites:
 
     Attributes:
         keys: (N,) int64, strictly ascending: cells numbered by sample, z, y and x (fastest) in a grid with one more
-            cell along each axis. These extra cells are never occupied, so a step over the border does not end at a
-            site on the opposite side.
+            cell along each axis. The extra cells are never occupied, so a step over the border does not reach a site on
+            the opposite side.
         grid: depth, height, width.
         batch_size: number of samples.
     """
@@ -120,7 +119,7 @@ class Sites:
         samples, z, y, x = coordinates[source].long().unbind(1)
         keys, order = _keys(samples, z, y, x, grid).sort()
         if (keys[1:] == keys[:-1]).any():
-            raise ValueError("two voxels have the same coordinates, but sites must be unique; average them first")
+            raise ValueError("two voxels have the same coordinates, but must be unique; average their points first")
         return Sites(keys, grid, batch_size), source[order]
 
     def __len__(self) -> int:

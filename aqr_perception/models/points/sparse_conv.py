@@ -156,8 +156,8 @@ def _apply(features: Tensor, rulebook: Rulebook, kernel: Tensor, bias: Tensor | 
 class _GatherScatter(torch.autograd.Function):
     """Gather, product and scatter with sums in float32 or higher.
 
-    Plain autograd would store the gathered rows of each offset and add up one gradient of all features per offset in
-    the backward pass. This function gathers the rows again and accumulates a single gradient.
+    Plain autograd would store the gathered rows of each offset, and sum one gradient of all features per offset in the
+    backward pass. This function gathers the rows again and accumulates a single gradient.
     """
 
     @staticmethod

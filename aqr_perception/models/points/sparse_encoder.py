@@ -69,7 +69,7 @@ class SparseEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if len(channels) != len(_PADDINGS) + 1:
-            raise ValueError(f"channels of {len(channels)} stages are given, but must be of {len(_PADDINGS) + 1}")
+            raise ValueError(f"channels are {list(channels)}, but must be {len(_PADDINGS) + 1} numbers, one per stage")
         self.stride = 2 ** len(_PADDINGS)
         depth = grid[0]
         for padding in _PADDINGS:

@@ -1,4 +1,4 @@
-"""Voxelisation: the occupied cells of a grid and the mean of the points in each."""
+"""Voxelisation: occupied cells of a grid with the mean of the points in each cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Voxels:
     """Occupied cells of a batch.
 
     Attributes:
-        coordinates: (N, 4) int64 as batch index, z, y, x; unique and in lexicographic order. They may lie beyond
+        coordinates: (N, 4) int64 as batch index, z, y, x; unique and in lexicographic order. They may be outside
             ``grid``; see `voxelize`.
         features: (N, C) float32, mean of each cell's points.
         grid: depth, height, width: number of cells along z, y, x.
@@ -42,7 +42,7 @@ def voxelize(
     finite are dropped.
 
     ``max_voxels`` applies to the cells of the whole range, even if ``grid`` is smaller: the published 0.1 m model uses
-    1024 of 1080 cells, but the cells beyond them count. The result includes them; the encoder drops them.
+    1024 of 1080 cells, but the other cells count as well. The result includes them; the encoder drops them.
 
     Args:
         points: one point cloud (N, C) per sample, C >= 3: x, y, z in metres and any other values.

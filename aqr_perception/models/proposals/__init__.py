@@ -1,1 +1,1 @@
-"""Proposals: peaks of the branches' heat maps as the start of queries."""
+"""Proposals: queries that start at peaks of the branches' heat maps."""

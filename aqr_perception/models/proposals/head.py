@@ -1,10 +1,10 @@
-"""Proposal heads: heat maps of object centres on the bird's-eye view and in the images.
+"""Proposal heads: heat maps of object centres in the bird's-eye view (BEV) and in the images.
 
-The LiDAR's head works on the bird's-eye view, as in CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496);
+The LiDAR's head works on BEV features, as in CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496);
 the cameras' works in the image and estimates depth, as in CenterNet (arXiv:1904.07850). Both also estimate the object's
-size, heading and velocity. The maps' peaks become the queries' reference points, and the other estimates the decoder's
-first guess. Dense heads learn from every cell of every frame, so a model needs far fewer frames than with learned
-reference points only. Each sensor proposes by itself, so the decoder also looks at what only one of them sees.
+size, heading and velocity. The maps' peaks become the queries' reference points; the other values become the decoder's
+initial estimates. Dense heads learn from every cell of every frame, so a model needs far fewer frames than with learned
+reference points only. Each sensor has its own proposals, so the decoder also gets objects that only one sensor sees.
 """
 
 from typing import NamedTuple
@@ -17,22 +17,22 @@ from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.proposals.rays import RAY_CHANNELS, depth_scale, ray_features, rotate_shape, viewing_azimuth
 
 UPSAMPLING = 2
-"""Heat map cells along the edge of a feature cell: two pedestrians often share one feature cell."""
+"""Heat map cells along the edge of a feature cell; two pedestrians often share one feature cell."""
 PLACE_CHANNELS, SHAPE_CHANNELS = 3, len(SHAPE_CODES)
 BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
 CODE = 10
 """Entries of a box code, see `boxes.coder`."""
 DEFAULT_LOG_LENGTH = 1.0
-"""First guess of queries without a proposal: a length of 2.7 m."""
+"""Initial log size of queries without a proposal: a length of 2.7 m."""
 
 _HIDDEN = 64
-_CLASS_BIAS = -4.6  # a prior of 1 % for the focal loss: most cells are empty
+_CLASS_BIAS = -4.6  # prior of 1 % for the focal loss, because most cells are empty
 _MAX_LOG_DEPTH, _MAX_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
 
 class ProposalMaps(NamedTuple):
-    """Heat maps, `UPSAMPLING` times as fine as the features they are made of.
+    """Heat maps, `UPSAMPLING` times as fine as their features.
 
     Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
     the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
@@ -64,11 +64,11 @@ class Proposals(NamedTuple):
 
 
 class PlacedQueries(NamedTuple):
-    """Queries of which some start at proposals, the others at learned reference points.
+    """Queries that start at proposals or at learned reference points.
 
     Attributes:
         points: (B, Q, 3), reference points in 0..1.
-        content: (B, Q, C), the decoder's initial queries; zero without a proposal.
+        content: (B, Q, C), initial content of the queries; zero without a proposal.
         class_logits: (B, Q, classes), the proposals' logits, which the decoder corrects; zero without a proposal.
         codes: (B, Q, 10), as `Proposals.codes`; see `ProposalHead.default_codes` for queries without a proposal.
     """
@@ -112,11 +112,11 @@ class ProposalHead(nn.Module):
     """Heat maps of both sensors, and queries that start at their peaks.
 
     Args:
-        bev_channels, image_channels: of the branches' features.
-        channels: of the queries.
+        bev_channels, image_channels: channels of the branches' features.
+        channels: channels of the queries.
         classes: number of classes.
         point_range: x, y, z minimum and maximum in metres.
-        bev, image: number of proposals of each branch; 0 leaves its layers out.
+        bev, image: number of proposals of each branch; a branch with 0 has no layers.
     """
 
     _lower: Tensor
@@ -180,12 +180,12 @@ class ProposalHead(nn.Module):
     ) -> PlacedQueries:
         """Return queries that start at the maps' peaks.
 
-        LiDAR proposals come first, then the cameras'. The remaining queries, and those of a missing sensor, keep their
-        learned reference points. No gradient flows back into the maps.
+        LiDAR proposals come first, then camera proposals. The remaining queries, and those of a missing sensor, keep
+        their learned reference points. No gradient flows back into the maps.
 
         Args:
-            maps: from `forward`.
-            features: BEV and image features from which the maps were made.
+            maps: the result of `forward`.
+            features: BEV and image features of the maps.
             learned: (B, Q, 3) reference points in 0..1.
             has_bev: (B,) bool, which samples have BEV features.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
@@ -202,7 +202,7 @@ class ProposalHead(nn.Module):
             placed = placed.replace(0, proposals, content, has_bev)
         if maps.image is not None and image is not None and maps.image.shape[1] and lidar_to_image is not None:
             proposals, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
-            # The views below each other, as one image.
+            # The views are stacked vertically as one image.
             content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), proposals)
             placed = placed.replace(self.bev_count, proposals, content, torch.ones_like(has_bev))
         return placed
@@ -227,7 +227,7 @@ class ProposalHead(nn.Module):
     def _image_proposals(
         self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
     ) -> tuple[Proposals, Tensor]:
-        """As `_bev_proposals`; cells count through all views' features, one below the other."""
+        """Return the proposals and their feature cells as `_bev_proposals`, with the views stacked vertically."""
         rows, columns = maps.shape[3:]
         peaks = _peak_scores(maps.flatten(0, 1)[:, : self._classes]).view(len(maps), -1)
         by_cell = maps.transpose(1, 2).flatten(2)  # (B, channels, V * h * w)
@@ -280,7 +280,7 @@ def _at(features: Tensor, cells: Tensor) -> Tensor:
 
 
 def _peak_scores(logits: Tensor) -> Tensor:
-    """Return (N, h, w): for logits (N, classes, h, w), the best score of a class with a local maximum in the cell."""
+    """Return (N, h, w) for logits (N, classes, h, w): the best score of classes with a local maximum in the cell."""
     scores = logits.sigmoid()
     return torch.where(scores == F.max_pool2d(scores, 3, stride=1, padding=1), scores, 0.0).amax(1)
 
@@ -288,7 +288,7 @@ def _peak_scores(logits: Tensor) -> Tensor:
 def _best(maps: Tensor, peaks: Tensor, classes: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return class logits (B, P, classes), boxes (B, P, 10) and cells (B, P) at the highest peaks of (B, C, cells).
 
-    P is `count`, or the number of cells where that is smaller.
+    P is `count`, or the number of cells if that is smaller.
     """
     index = peaks.topk(min(count, peaks.shape[1]), dim=1).indices
     chosen = maps.gather(2, index[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Proposals as the start of a model's queries, in every architecture that has proposals."""
+"""Proposals as queries of a model, for all architectures with proposals."""
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +39,10 @@ def place_proposals(
     """Return the queries with proposals in place of the first ones after the denoising queries.
 
     Args:
-        queries: of the batch, learned and denoising.
-        head: the model's proposal head; without one the queries stay as they are.
-        maps: from `propose`.
-        features: from which the maps were made.
+        queries: learned and denoising queries of the batch.
+        head: the model's proposal head; without one, the queries are returned unchanged.
+        maps: the result of `propose`.
+        features: the features of the maps.
     """
     if head is None or maps is None:
         return queries
@@ -51,7 +51,7 @@ def place_proposals(
     placed = head.queries(
         maps, (features.bev, features.image), matching, has_bev, features.lidar_to_image, features.image_size
     )
-    # A denoising query carries its place only.
+    # Denoising queries have only a reference point.
     content, class_logits = (
         F.pad(values, (0, 0, queries.denoising, 0)) for values in (placed.content, placed.class_logits)
     )

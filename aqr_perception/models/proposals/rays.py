@@ -15,8 +15,8 @@ RAY_CHANNELS = 2
 def ray_features(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tuple[int, ...]) -> Tensor:
     """Return (B, V, 2, h, w): the slope of the ray through each cell, and the depth at which it is 1 m lower.
 
-    An object on the ground is farther away the higher its foot is in the image; convolutions cannot know the camera's
-    height and pitch, so the rays tell them. The depth is in the units of the image map; see `depth_scale`.
+    The depth of an object on the ground follows from the image row of its foot and the camera's height and pitch, which
+    convolutions cannot know. The depth is in the units of the image map; see `depth_scale`.
 
     Args:
         lidar_to_image: (B, V, 4, 4).
@@ -35,7 +35,7 @@ def ray_features(lidar_to_image: Tensor, image_size: tuple[int, int], cells: tup
 
 
 def viewing_azimuth(lidar_to_image: Tensor, points: Tensor) -> Tensor:
-    """Return (...): the azimuth in radians from a camera to points (..., 3), about z of the model frame."""
+    """Return (...), the azimuth in radians from a camera to points (..., 3), about z of the model frame."""
     projection = lidar_to_image.double()
     origin = projection.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(projection.shape[:-1])[..., None]
     centre = torch.linalg.solve(projection, origin)[..., :3, 0].to(points.dtype)
@@ -57,17 +57,17 @@ def rotate_shape(shape: Tensor, azimuth: Tensor) -> Tensor:
 
 
 def depth_scale(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the depth in metres that an image map stores as 0, for projections (..., 4, 4).
+    """Return (...), the depth in metres that an image map stores as 0, for projections (..., 4, 4).
 
-    At this depth a metre spans `_PIXELS_PER_METRE`: an image shows sizes in pixels, from which depth follows with the
-    focal length. The map stores the logarithm of depth over this scale.
+    At this depth, one metre spans `_PIXELS_PER_METRE`: depth follows from an object's size in pixels and the focal
+    length. The map stores the logarithm of depth over this scale.
     """
     return focal_length(lidar_to_image) / _PIXELS_PER_METRE
 
 
 def focal_length(lidar_to_image: Tensor) -> Tensor:
-    """Return (...): the horizontal focal length in pixels of projections (..., 4, 4)."""
+    """Return (...), the horizontal focal length in pixels of projections (..., 4, 4)."""
     first, third = lidar_to_image[..., 0, :3], lidar_to_image[..., 2, :3]
-    # The rows are f r1 + c r3 and r3 of a rotation's rows: their cross product has length f.
+    # The rows are f r1 + c r3 and r3 with a rotation's rows r1 and r3, so their cross product has length f.
     length: Tensor = torch.linalg.cross(first, third).norm(dim=-1)
     return length

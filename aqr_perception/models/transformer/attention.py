@@ -6,7 +6,7 @@ softmax(s + b) differs from softmax(s) only where the bias b is not zero. With t
     denominator = 1 + sum_window (e^b - 1) e^(s - L)
 
 Therefore plain fused attention runs over all keys, and small dense products correct its output inside the windows. The
-log-sum-exp of each segment of the keys also yields the attention mass by segment, which requires one run per segment.
+attention mass by segment follows from the log-sum-exp of each segment of the keys, with one run per segment.
 """
 
 import torch
@@ -20,7 +20,7 @@ from aqr_perception.models.transformer.flex import flex_attend
 
 _QUERY_BLOCK = 128
 _MAX_STORED_SCORES = 40_000_000
-"""Largest number of scores (samples x heads x queries x keys) that is stored for the backward pass, not recomputed."""
+"""Largest number of scores (samples x heads x queries x keys) stored for the backward pass instead of recomputed."""
 
 
 def attend(
@@ -51,9 +51,9 @@ def attend(
     if bias is None and not return_mass:
         return F.scaled_dot_product_attention(query, key, value, None if mask is None else ~mask), None
     if mask is not None:
-        raise ValueError("a mask cannot be combined with a window bias or the attention mass; give only one of them")
+        raise ValueError("found a mask together with bias or return_mass; leave out the mask or the others")
     if return_mass and layout is None:
-        raise ValueError("the attention mass needs the layout of the tokens")
+        raise ValueError("return_mass is true without a layout; give the layout of the tokens")
     weights = () if bias is None else (bias.lidar, bias.cameras)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, *weights)):
         return _attend_differentiably(query, key, value, layout, bias, return_mass)
@@ -95,12 +95,12 @@ def _correct(
     """
     count, tokens_each, segments = query.shape[2], key.shape[2], share.shape[-1]
     scaled = (query * query.shape[-1] ** -0.5).contiguous()
-    # All heads of a token lie together, as the projections leave them: one gather fetches a token for all heads.
+    # All heads of a token are contiguous, as after the projections, so one gather fetches a token for all heads.
     keys, values = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
     numerator = output.float().contiguous()
     share = share.contiguous()
     for tiles in bias.tiles:
-        # Tile by tile, so that the tokens stay in the processor's cache from the gather to the last product.
+        # Tile by tile, to keep the tokens in the processor's cache from the gather to the last product.
         samples = torch.div(tiles.queries[:, 0], count, rounding_mode="floor").tolist()
         single_tiles = map(Tiles._make, zip(*tiles, strict=True))
         for sample, segment, tile in zip(samples, tiles.segment.tolist(), single_tiles, strict=True):
@@ -123,7 +123,7 @@ def _attend_differentiably(
     bias: WindowBias | None,
     return_mass: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend with gradients; too large score matrices are split by queries and recomputed in the backward pass."""
+    """Attend with gradients; split large score matrices by queries and recompute them in the backward pass."""
     store = query.shape[:3].numel() * key.shape[2] <= _MAX_STORED_SCORES
     step = query.shape[2] if store else _QUERY_BLOCK
     outputs, masses = [], []
@@ -133,7 +133,7 @@ def _attend_differentiably(
         def attend_block(
             q: Tensor, k: Tensor, v: Tensor, *weights: Tensor, block: slice = block
         ) -> tuple[Tensor, Tensor]:
-            # In place, and scaling the queries: a pass over the scores costs as much as the product.
+            # In place, with scaled queries, because a pass over the scores costs as much as the product.
             scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
             if bias is not None:
                 scores += bias.with_weights(*weights).dense(block)[:, None]

@@ -12,7 +12,7 @@ _grids = DerivedTensors()
 
 
 def sine_features(position: Tensor, features: int) -> Tensor:
-    """Return (..., 2 * features) sine and cosine features of (..., >=2) positions (x, y) in 0..1, those of y first.
+    """Return (..., 2 * features) sine and cosine features of (..., >=2) positions (x, y) in 0..1, y first.
 
     The divisor grows linearly, ``2 * (i // 2) / features + 1``, as in the published models; DETR's is exponential.
     """
@@ -118,7 +118,7 @@ class FrustumEmbedding(nn.Sequential):
         pixels = projected[..., :2] / depth.clamp(min=1e-6)[..., None]
         u, v = pixels.unbind(-1)
         visible = (depth > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        # One or two of six cameras see a point: embed only these pairs.
+        # Only one or two of six cameras see a point, so embed only these pairs.
         batch, view, query = visible.nonzero(as_tuple=True)
         embedded = self._embed_rays(*self._rays(lidar_to_image), pixels[batch, view, query], batch, view)
         total = embedded.new_zeros(points.shape[0] * points.shape[1], embedded.shape[-1])

@@ -1,6 +1,6 @@
 """Sensor branches of a model, up to the proposals, and their transfer to another model.
 
-A trained branch is useful to every head: PETR and BEVFormer start from the camera branch of a CMT.
+A trained branch suits every head: PETR and BEVFormer can start from the camera branch of a CMT.
 """
 
 import re
@@ -26,7 +26,7 @@ def branches_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> int:
-    """Load the branches that another model has in common with this one; the other weights of this model stay unchanged.
+    """Load the branches that another model shares with this one; this model's other weights stay unchanged.
 
     Image pyramids of different heights share their coarse levels.
 

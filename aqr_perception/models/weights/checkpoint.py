@@ -1,8 +1,8 @@
-"""Reading and writing of model weights: files of this project and of the CMT authors.
+"""Reading and writing of model weights: files of this project and published files.
 
 Loading is strict: a file must hold every parameter and buffer of the model in its shape, and nothing else. The query
-router is the one exception, because the authors' models have none: a file may lack all keys with `ROUTER_PREFIX`, but
-not only some of them.
+router is the only exception, because published models have none: a file may lack all keys with `ROUTER_PREFIX`, but
+not some of them.
 """
 
 import os
@@ -50,7 +50,7 @@ class LoadReport:
     Attributes:
         source: path of the file, or ``state dict``.
         tensors: number of loaded tensors.
-        has_router: whether they include the query router's parameters (true for a model without a router).
+        has_router: whether the file has the query router's parameters (true for a model without a router).
         converted_kernels: number of sparse kernels that were stored in spconv 1's layout.
         cast: number of tensors that were stored in another precision than the model's.
     """
@@ -100,12 +100,12 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[s
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> None:
-    """Write a model's weights as safetensors, atomically: a reader sees either the old file or the complete new one.
+    """Write a model's weights as safetensors, atomically: a reader gets the old file or the complete new one.
 
     Args:
         model: model whose weights are written.
         path: path of the file.
-        half: write matrices and kernels in fp16, which halves the file. Vectors keep their precision: they are small,
+        half: write matrices and kernels in fp16, which halves the size. Vectors keep their precision: they are small,
             and some batch norm statistics exceed fp16's range.
 
     Raises:
@@ -217,7 +217,7 @@ def _spconv1_kernels(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) 
         stored, shape = tuple(found[key].shape), tuple(needed[key].shape)
         if len(shape) == 5 and stored == (*shape[1:], shape[0]):
             (ambiguous if stored == shape else certain).add(key)
-    # A kernel with five equal sizes fits both layouts; the other kernels decide, because a file uses one layout.
+    # A kernel with five equal sizes fits both layouts. The other kernels decide, because a file uses one layout.
     return certain | ambiguous if certain else set()
 
 

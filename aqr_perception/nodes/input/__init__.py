@@ -1,1 +1,1 @@
-"""Sensor messages -> frames."""
+"""Conversion of sensor messages to frames."""

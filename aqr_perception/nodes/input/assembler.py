@@ -1,4 +1,4 @@
-"""Sensor messages -> frame requests: when a frame is due, and which messages belong to it."""
+"""Assembly of sensor messages into frame requests: when a frame is due, and which messages it uses."""
 
 import math
 import time
@@ -26,8 +26,8 @@ class _WaitingFrame:
     """A frame that waits for cameras.
 
     Attributes:
-        sweep: None for a camera-only frame.
-        since: when the wait began, seconds of the assembler's clock.
+        sweep: the sweep that triggered the frame; None for a camera-only frame.
+        since: start of the wait, in seconds of the assembler's clock.
     """
 
     sweep: PointCloud2 | None
@@ -39,21 +39,21 @@ class _WaitingFrame:
 
 
 class Assembler:
-    """Keeps the sensors' recent messages and decides when a frame is due. Knows neither DDS nor TF.
+    """Store of the sensors' recent messages, and decision when a frame is due; independent of DDS and TF.
 
     A sweep triggers a frame. The frame is due when every enabled camera has an image close enough in time, and at the
-    latest `camera_wait` after the sweep arrived. Frames do not wait for a camera that missed the last frame, until it
-    delivers in time again. Images trigger camera-only frames if the LiDAR is disabled, not configured, not used by the
-    model, or silent while images arrive.
+    latest `camera_wait` after the sweep arrived. Frames do not wait for a camera that missed the last frame; they wait
+    for it again after it has delivered in time. Images trigger camera-only frames if the LiDAR is disabled, not
+    configured, not used by the model, or silent while images arrive.
 
-    The synchronizers of message_filters emit nothing over staggered cameras, or while a sensor is missing.
+    The synchronizers of message_filters are not used: they emit nothing with staggered cameras or a missing sensor.
 
     Connect the sensors once. Then call `poll` after every message, and from a timer of about 10 ms. Use it from one
     thread.
 
     Args:
-        on_time_jump: called with the seconds by which time jumped back (a bag that starts over), after the messages of
-            the old future are dropped.
+        on_time_jump: called with the seconds by which time jumped back (a bag restarts), after the messages from
+            before the jump are dropped.
         clock: a monotonic clock, in seconds.
     """
 
@@ -97,7 +97,7 @@ class Assembler:
 
     @property
     def settings(self) -> AssemblerSettings:
-        """May be replaced at any time; frames already requested keep theirs. The cameras stay the same."""
+        """Settings of the next frames; may be replaced at any time, with the same cameras."""
         return self._settings
 
     @settings.setter
@@ -109,7 +109,7 @@ class Assembler:
         self._drop_waiting_without_sweep()
 
     def poll(self) -> FrameRequest | None:
-        """Return the frame that is due, or None. A frame that a newer sweep overtakes is due at once."""
+        """Return the frame that is due, or None. A newer sweep makes the frame before it due at once."""
         now = self._clock()
         if self._overtaken is not None:
             due, self._overtaken = self._overtaken, None
@@ -146,7 +146,7 @@ class Assembler:
             self._wait_for_cameras(_WaitingFrame(message, now))
 
     def _wait_for_cameras(self, frame: _WaitingFrame) -> None:
-        """Let a sweep's frame wait for its cameras; the older one of two sweeps is overtaken."""
+        """Let a sweep's frame wait for its cameras; ends the wait of an older frame."""
         waiting = self._waiting
         if waiting is not None and waiting.sweep_ns is not None and frame.sweep_ns is not None:
             if waiting.sweep_ns < frame.sweep_ns:
@@ -156,8 +156,8 @@ class Assembler:
         self._waiting = frame
 
     def _after_jump(self, stamp_ns: int, seconds: float) -> None:
-        """Forget what belongs to the old future."""
-        # A sensor that is too far ahead for a common frame has not jumped yet: all of its messages are old.
+        """Drop the messages and waiting frames from before a time jump."""
+        # All messages are old if the sensor is too far ahead for a common frame: its time has not jumped yet.
         horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
         for history in (self._sweeps, *self._images.values()):
             if history.has_later(horizon_ns):
@@ -168,7 +168,7 @@ class Assembler:
         self._on_time_jump(seconds)
 
     def _drop_waiting_without_sweep(self) -> None:
-        """Drop waiting frames, unless they have a sweep that is still in the history and takes part."""
+        """Drop waiting frames, except those with an enabled sweep that is still in the history."""
         sweeps = self._sweeps.cache_msgs if self._settings.is_enabled(LIDAR) else []
         stored = {stamp_to_ns(sweep.header.stamp) for sweep in sweeps}
         self._waiting = self._waiting if self._waiting and self._waiting.sweep_ns in stored else None
@@ -181,18 +181,18 @@ class Assembler:
         if not any(len(self._images[name]) for name in enabled) or now < self._next_camera_only:
             return False
         if self._last_frame_ns is not None and self._frame_ns(None) <= self._last_frame_ns:
-            return False  # images that came too late for a frame of their own moment
+            return False  # the images arrived too late for the frame of their time
         return not self._settings.is_enabled(LIDAR) or now - self._lidar_silent_since > self._settings.lidar_timeout
 
     def _complete(self, sweep_ns: int | None) -> bool:
-        """Whether every camera that is worth waiting for has its image."""
+        """Whether every camera that the frame waits for has an image."""
         frame_ns = self._frame_ns(sweep_ns)
         awaited = (camera for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
         choices = (self._choose_image(camera, frame_ns) for camera in awaited)
         return all(isinstance(choice, CameraInput) or choice.reason in ON_PURPOSE for choice in choices)
 
     def _frame_ns(self, sweep_ns: int | None) -> int:
-        """Return the stamp of a frame: its sweep's, or the newest image's."""
+        """Return the stamp of a frame: the stamp of its sweep, or of the newest image without one."""
         if sweep_ns is not None:
             return sweep_ns
         enabled = (images for name, images in self._images.items() if self._settings.is_enabled(name))
@@ -202,7 +202,7 @@ class Assembler:
         return abs(frame_ns - stamp_ns) <= self._settings.max_camera_age * 1e9
 
     def _choose_image(self, camera: CameraSettings, frame_ns: int) -> CameraInput | SensorUse:
-        """Return a camera's part in a frame, or why it has none."""
+        """Return a camera's image and calibration for a frame, or the reason for leaving the camera out."""
         history = self._images[camera.name]
         image, info = history.nearest(frame_ns), self._infos[camera.name].getLast()
         age = math.nan if image is None else (frame_ns - history.stamp_ns(image)) / 1e9
@@ -230,7 +230,7 @@ class Assembler:
             else:
                 left_out[camera.name] = choice
         self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
-        # An image newer than this frame, and not in it, triggers its own frame: its sweep may never come.
+        # A newer image that is not in this frame triggers its own frame, because its sweep may never arrive.
         used_until = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
         self._cameras_with_new_image = {
             name
@@ -259,4 +259,4 @@ class Assembler:
             if camera.name == name:
                 return camera
         known = ", ".join(camera.name for camera in self._settings.cameras)
-        raise KeyError(f"camera {name!r} is not configured; configured are: {known or '(none)'}")
+        raise KeyError(f"camera {name!r} is not configured; use one of: {known or '(none)'}")

@@ -20,13 +20,13 @@ class CompressedHeader:
 
 
 def read_header(data: bytes, topic: str) -> CompressedHeader:
-    """Return the format and the size of an image, after checking that its end has arrived.
+    """Return the format and size of a compressed image; check that the data is complete.
 
-    OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so the end marker is checked here
-    (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).
+    OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so this function checks the end
+    marker (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).
 
     Raises:
-        MessageError: neither JPEG nor PNG, or truncated.
+        MessageError: the data is truncated, or not a JPEG or PNG.
     """
     if data.startswith(b"\xff\xd8"):
         return _read_jpeg(data, topic)
@@ -49,7 +49,7 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
         if marker == _START_OF_SCAN:
             break
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    # Inside a scan 0xFF is followed by 0x00 or a restart marker, so the pair can only be the end of the image.
+    # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
     if size is None or data.find(b"\xff\xd9", position) < 0:
         raise _truncated("JPEG", data, "the end-of-image marker FF D9", topic)
     return size

@@ -1,4 +1,4 @@
-"""Image, CompressedImage and PointCloud2 messages -> arrays."""
+"""Conversion of Image, CompressedImage and PointCloud2 messages to arrays."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ def picture_from_message(message: Image | CompressedImage, topic: str, image_wid
             1/4 and 1/8 of its size that is at least as wide; with 0, at full size.
 
     Raises:
-        MessageError: unknown encoding or format, or fewer bytes than the image needs.
+        MessageError: the encoding or format is unknown, or the image has too few bytes.
     """
     if isinstance(message, CompressedImage):
         return _decode_compressed(message, topic, image_width)
@@ -61,13 +61,14 @@ def points_from_message(message: PointCloud2, topic: str) -> NDArray[np.float32]
         (N, 4) float32: x, y, z in the sensor's frame (metres), intensity; all finite.
 
     Raises:
-        MessageError: no x, y or z, a field outside the point, or fewer bytes than the size needs.
+        MessageError: x, y or z is missing, a field is outside the point, or the point cloud has too few bytes.
     """
     offered = {field.name: field for field in message.fields}
     missing = [name for name in "xyz" if name not in offered]
     if missing:
         found = f"fields {', '.join(offered) or '(none)'}"
-        raise MessageError(topic, f"cloud without {', '.join(missing)}", found, "x, y, z", "publish Cartesian points")
+        problem = f"point cloud without {', '.join(missing)}"
+        raise MessageError(topic, problem, found, "x, y, z", "publish Cartesian points")
     names = ["x", "y", "z", *[name for name in INTENSITY_FIELDS if name in offered][:1]]
     records = _records(message, [offered[name] for name in names], topic)
     points = np.zeros((len(records), 4), dtype=np.float32)
@@ -96,7 +97,7 @@ def _decode_compressed(message: CompressedImage, topic: str, image_width: int) -
     data = np.frombuffer(message.data, dtype=np.uint8)
     header = read_header(data.tobytes(), topic)
     mosaic = message.format.split(";")[0].strip()
-    if mosaic.startswith("bayer_"):  # image_transport compresses the mosaic itself: scaling it would mix its colours
+    if mosaic.startswith("bayer_"):  # image_transport compresses the mosaic, and scaling would mix its colours
         grey = _decode(data, cv2.IMREAD_GRAYSCALE, header, topic)
         return Picture(_decode_raw(_BRIDGE.cv2_to_imgmsg(grey, encoding=mosaic), topic), (header.width, header.height))
     flag = _REDUCED[_reduction(header.width, image_width)]
@@ -134,7 +135,7 @@ def _records(message: PointCloud2, fields: list[PointField], topic: str) -> NDAr
     if row_step < columns * message.point_step or len(message.data) < needed_bytes:
         found = f"{len(message.data)} bytes, row_step {message.row_step}"
         needed = f"{rows} rows of {columns} points of {message.point_step} bytes"
-        raise MessageError(topic, "incomplete cloud", found, needed, "check the driver")
+        raise MessageError(topic, "incomplete point cloud", found, needed, "check the driver")
     strides = (row_step, message.point_step)
     records: NDArray[np.void] = np.ndarray((rows, columns), dtype, buffer=message.data, strides=strides)
     return records.reshape(-1)

@@ -1,4 +1,4 @@
-"""FrameRequest -> Frame: decoding, calibration and ego motion."""
+"""Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class AssembledFrame(NamedTuple):
     """A request after decoding.
 
     Attributes:
-        frame: None if no sensor can contribute.
-        sensors: every configured sensor, the LiDAR first.
+        frame: the frame; None if no sensor has usable data.
+        sensors: use of every configured sensor, the LiDAR first.
         warnings: one line for each fault, naming topic or frame.
     """
 
@@ -32,7 +32,7 @@ class AssembledFrame(NamedTuple):
 
 
 class FrameBuilder:
-    """Decodes requests, each past sweep only once. For use by one thread."""
+    """Decoder of requests, which decodes each sweep only once. Use it from one thread."""
 
     def __init__(self) -> None:
         self._sweeps = SweepBuffer()
@@ -41,7 +41,7 @@ class FrameBuilder:
         """Decode a request. A sensor with bad data is left out and named in the warnings.
 
         Args:
-            transforms: the lookups of this frame.
+            transforms: transform lookups of this frame.
             image_width: width in pixels that the model needs; see `picture_from_message`.
         """
         if not request.model_frame:
@@ -77,7 +77,7 @@ class FrameBuilder:
         return AssembledFrame(frame, sensors, warnings)
 
     def _points(self, request: FrameRequest, transforms: FrameTransforms, warnings: list[str]) -> NDArray[np.float32]:
-        """Decode the new sweeps and accumulate them. Raises MessageError if the newest cannot be used."""
+        """Decode the new sweeps and accumulate them; raise MessageError if the newest one is unusable."""
         settings = request.settings
         if self._sweeps.max_sweeps != settings.max_sweeps:
             self._sweeps = SweepBuffer(settings.max_sweeps)
@@ -96,7 +96,7 @@ class FrameBuilder:
             self._sweeps.add(stamp_ns, sweep.header.frame_id, points)
             if len(points) == 0:
                 warnings.append(
-                    f"{settings.lidar_topic}: empty cloud: found no finite point, needed at least one; check the sensor"
+                    f"{settings.lidar_topic}: empty point cloud: found no finite point, needed one; check the sensor"
                 )
         accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
         warnings.extend(left_out)
@@ -121,7 +121,7 @@ def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.
     try:
         return transforms.lookup(fixed_frame, request.stamp_ns, request.model_frame, request.stamp_ns)
     except MessageError:
-        return None  # only models with a memory need it; the sensors' own TF failures are reported above
+        return None  # only models with memory need it; TF failures of the sensors are already reported
 
 
 def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings) -> NDArray[np.float32]:

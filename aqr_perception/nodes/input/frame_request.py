@@ -1,4 +1,4 @@
-"""Settings of frame assembly, and the request for one frame."""
+"""Settings of frame assembly, and the request for a frame."""
 
 import math
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from aqr_perception.options import OptionError
 
 LIDAR = "lidar"
-"""The LiDAR's name among the sensors. Cameras have the names that the user gives them."""
+"""The LiDAR's sensor name. Users name the cameras."""
 
 DISABLED = "disabled"
-NOT_SEEN = "not seen by the model"
+NOT_SEEN = "not used by the model"
 ON_PURPOSE = (DISABLED, NOT_SEEN)
-"""Reasons for leaving out a sensor that works."""
+"""Reasons for leaving out a working sensor."""
 
 _SLOWEST_SWEEP = 0.2
-"""Seconds between the sweeps of a LiDAR that spins at 5 Hz, the slowest one in use."""
+"""Seconds between two sweeps of a LiDAR at 5 Hz, the slowest rate in use."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CameraSettings:
         image_topic, info_topic: topics of its images and of its sensor_msgs/CameraInfo.
         compressed: whether the images are sensor_msgs/CompressedImage.
         rectified: whether the images are rectified. Then CameraInfo's P holds, otherwise K and D.
-        offset: seconds by which the stamps are later than the exposure; subtracted from every stamp.
+        offset: delay of the stamps after the exposure in seconds; subtracted from every stamp.
     """
 
     name: str
@@ -42,17 +42,17 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class AssemblerSettings:
-    """How messages become frames. Times in seconds.
+    """Settings of frame assembly. All times are in seconds.
 
     Attributes:
-        cameras: in the order in which frames list them.
-        lidar_topic: empty if there is no LiDAR.
-        max_camera_age: an image further from the frame's stamp, earlier or later, does not take part.
-        camera_wait: longest wait for missing cameras after a sweep arrived.
-        lidar_timeout: a LiDAR silent for longer counts as dead, and frames consist of cameras only.
-        camera_only_period: shortest time between two such frames.
-        max_sweeps: sweeps accumulated, 1 to 10; more than one needs `fixed_frame`.
-        intensity_scale: factor on the LiDAR's intensities. The published models expect 0..255.
+        cameras: the cameras, in the order of `Frame.cameras`.
+        lidar_topic: topic of the sensor_msgs/PointCloud2; empty without LiDAR.
+        max_camera_age: largest time between an image and the frame's stamp, earlier or later.
+        camera_wait: longest wait for missing cameras after a sweep arrives.
+        lidar_timeout: time without a sweep after which the node makes camera-only frames.
+        camera_only_period: shortest time between two camera-only frames.
+        max_sweeps: number of accumulated sweeps, 1 to 10; more than one needs `fixed_frame`.
+        intensity_scale: factor that scales the LiDAR's intensities to 0..255.
         fixed_frame: TF frame that does not move with the vehicle. Empty: extrinsics are static, and sweeps are not
             accumulated.
         model_frame: TF frame of points and boxes; empty: the sweep's frame.
@@ -101,18 +101,18 @@ class AssemblerSettings:
     def image_history(self) -> float:
         """Seconds of images to keep.
 
-        A frame takes images up to `max_camera_age` before its sweep. When it is due, the newest image is later than the
-        sweep by the LiDAR's latency, which may reach `max_camera_age` too, and by the frame's wait.
+        A frame uses images up to `max_camera_age` before its sweep. When it is due, the newest image may be later than
+        the sweep by the LiDAR's latency (at most `max_camera_age`) plus the frame's wait.
         """
         return 2 * self.max_camera_age + self.camera_wait
 
     @property
     def sweep_history(self) -> float:
-        """Seconds of sweeps to keep: as many sweeps as are accumulated, of a LiDAR that spins at 5 Hz or faster."""
+        """Seconds of sweeps to keep: enough for `max_sweeps` sweeps of a LiDAR at 5 Hz or faster."""
         return _SLOWEST_SWEEP * self.max_sweeps + self.camera_wait
 
     def reason_left_out(self, sensor: str) -> str:
-        """Return why a sensor must not take part; empty if it may."""
+        """Return why a sensor is left out by the settings; empty if it is not."""
         if self.enabled is not None and sensor not in self.enabled:
             return DISABLED
         return NOT_SEEN if sensor in self.unseen else ""
@@ -128,7 +128,7 @@ class AssemblerSettings:
 
 @dataclass(frozen=True)
 class SensorUse:
-    """Whether a sensor took part in a frame; the fields of aqr_perception/msg/SensorState."""
+    """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState."""
 
     name: str
     used: bool
@@ -138,10 +138,10 @@ class SensorUse:
 
 @dataclass(frozen=True)
 class CameraInput:
-    """An image of a frame, and its calibration.
+    """A camera's image in a frame, and its calibration.
 
     Attributes:
-        stamp_ns: time of exposure: the header's stamp less the camera's `offset`.
+        stamp_ns: time of exposure: the header's stamp minus the camera's `offset`.
     """
 
     settings: CameraSettings
@@ -155,12 +155,12 @@ class FrameRequest:
     """The messages of one frame, still encoded.
 
     Attributes:
-        stamp_ns: the newest sweep's stamp, or the newest image's in a camera-only frame.
+        stamp_ns: stamp of the newest sweep, or of the newest image in a camera-only frame.
         model_frame: TF frame of the frame's points and boxes; empty if none is known.
         sweeps: point clouds, newest first; empty in a camera-only frame.
         cameras: in configured order.
-        settings: those in force when the request was made.
-        left_out: sensors that do not take part, by name.
+        settings: the settings at the time of the request.
+        left_out: use of the sensors that the frame leaves out, by name.
     """
 
     stamp_ns: int
@@ -171,10 +171,10 @@ class FrameRequest:
     left_out: Mapping[str, SensorUse] = field(default_factory=dict)
 
     def supersedes(self, other: "FrameRequest") -> bool:
-        """Whether the other request need not be processed any more.
+        """Whether this request makes the other one unnecessary.
 
-        Only a newer sweep supersedes a sweep. On a busy machine sweeps arrive late, and the camera-only frames made in
-        the meantime do not replace them.
+        Only a newer sweep supersedes a sweep. On a busy machine, sweeps arrive late, and camera-only frames made in
+        the meantime must not replace them.
         """
         return self.stamp_ns >= other.stamp_ns and (bool(self.sweeps) or not other.sweeps)
 

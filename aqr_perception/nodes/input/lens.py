@@ -23,9 +23,9 @@ class Pinhole:
 
     Attributes:
         pixels: (H, W, 3) uint8, BGR, without lens distortion.
-        intrinsics: (3, 3) float64, in pixels of `pixels`.
-        baseline: (3,) float64, metres: the offset to add to points in the optical frame before projecting them. It is
-            zero except for the right camera of a rectified stereo pair, whose CameraInfo refers to the left camera.
+        intrinsics: (3, 3) float64, pinhole matrix in units of `pixels`.
+        baseline: (3,) float64, offset in metres to add to points in the optical frame before projection. It is zero
+            except for the right camera of a rectified stereo pair: its CameraInfo refers to the left camera.
     """
 
     pixels: NDArray[np.uint8]
@@ -36,15 +36,15 @@ class Pinhole:
 def pinhole_picture(picture: Picture, info: CameraInfo, rectified: bool, topic: str) -> Pinhole:
     """Return an image without lens distortion, and its intrinsics.
 
-    A rectified image uses CameraInfo's P, a raw one K and D; undistorted, it keeps K. CameraInfo describes the full
-    resolution, to which region of interest, binning and the scale of `picture` are applied. Pixels scale as in
-    image_proc: K times the ratio of the sizes, without a shift of half a pixel.
+    A rectified image uses CameraInfo's P. A raw image is undistorted with K and D and keeps K. CameraInfo describes the
+    full resolution; region of interest, binning and the scale of `picture` are applied to it. Pixels scale as in
+    image_proc: K times the ratio of the sizes, without a half-pixel shift.
 
     Args:
         topic: the CameraInfo's topic, for error messages.
 
     Raises:
-        MessageError: intrinsics that are zero or not finite, an unknown distortion model, or an image whose shape
+        MessageError: the intrinsics are zero or not finite, the distortion model is unknown, or the image's shape
             does not match the CameraInfo.
     """
     matrix, baseline = _projection(info, topic) if rectified else (np.array(info.k).reshape(3, 3), np.zeros(3))

@@ -5,7 +5,7 @@ class MessageError(ValueError):
     """A message cannot be used. The text names the topic, the value found, the value needed and the remedy.
 
     Attributes:
-        problem: a few words, also the `reason` in the array's sensor state, e.g. ``truncated JPEG``.
+        problem: a few words, e.g. ``truncated JPEG``; also the `reason` in SensorState.
     """
 
     def __init__(self, topic: str, problem: str, found: object, needed: str, remedy: str) -> None:

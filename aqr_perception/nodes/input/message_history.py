@@ -1,4 +1,4 @@
-"""The messages of a sensor from the last seconds."""
+"""Recent messages of a sensor, by stamp."""
 
 import sys
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from rclpy.time import Time
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 LATE_NS = 200_000_000
-"""A message older than its sensor's newest one by up to this came late; by more, time jumped back."""
+"""Largest delay of a late message behind its sensor's newest one; after a larger step back, time jumped back."""
 
 
 class MessageHistory(Cache):  # type: ignore[misc]  # ROS 2 is untyped here
     """A message_filters.Cache that is bounded by seconds, sorted by stamp, and cleared when time jumps back.
 
-    The original is bounded by a count, and keeps the order of arrival. Of messages with the same stamp, the last one is
-    kept. Stamps are times of measurement in nanoseconds: the header's stamp less `delay_ns`.
+    The original is bounded by a count and keeps the order of arrival. Of messages with the same stamp, the last one is
+    kept. Stamps are times of measurement in nanoseconds: the header's stamp minus `delay_ns`.
 
     Args:
-        source: the sensor's messages, which need a header.
+        source: filter of the sensor's messages, which need a header.
         seconds: messages older than the newest one by more than this are dropped.
-        delay_ns: how much later than the measurement the headers' stamps are.
+        delay_ns: delay of the headers' stamps after the measurement.
         on_jump: called when time jumps back, with the new message's stamp and the seconds of the jump. The history is
-            empty then, and the message is added afterwards.
+            empty at this call; the message is added after it.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class MessageHistory(Cache):  # type: ignore[misc]  # ROS 2 is untyped here
         return self.stamp_ns(self.cache_msgs[-1]) if self.cache_msgs else None
 
     def has_later(self, stamp_ns: int) -> bool:
-        """Whether there is a message later than a stamp."""
+        """Return whether there is a message later than a stamp."""
         return self.newest_ns is not None and self.newest_ns > stamp_ns
 
     def nearest(self, stamp_ns: int) -> Any | None:
-        """Return the message nearest to a stamp, or None. Of two equally near ones, return the newer."""
+        """Return the message nearest to a stamp, the newer of two equally near ones; None if there is none."""
         time = self._header_time(stamp_ns)
         neighbours = (self.getElemAfterTime(time), self.getElemBeforeTime(time))
         found = [message for message in neighbours if message is not None]
@@ -86,7 +86,7 @@ class MessageHistory(Cache):  # type: ignore[misc]  # ROS 2 is untyped here
         return Time(nanoseconds=max(stamp_ns + self._delay_ns, 0), clock_type=ClockType.ROS_TIME)
 
     def _keep(self, keeps: Callable[[int], bool]) -> None:
-        """Keep the messages whose stamps fulfil a condition, and sort them."""
+        """Keep the messages with stamps that fulfil a condition, and sort them."""
         entries = sorted(zip(self.cache_times, self.cache_msgs, strict=True), key=lambda entry: entry[0].nanoseconds)
         kept = [(time, message) for time, message in entries if keeps(self.stamp_ns(message))]
         self.cache_times = [time for time, _ in kept]

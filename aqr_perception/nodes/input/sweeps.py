@@ -9,10 +9,10 @@ from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
 class SweepBuffer:
-    """Keeps past sweeps and moves them to the time of the newest one.
+    """Past sweeps, moved to the time of the newest one.
 
     Args:
-        max_sweeps: 1 to 10, including the newest.
+        max_sweeps: number of sweeps, 1 to 10, including the newest.
     """
 
     def __init__(self, max_sweeps: int = 1) -> None:
@@ -28,7 +28,7 @@ class SweepBuffer:
         return stamp_ns in self._sweeps
 
     def add(self, stamp_ns: int, frame_id: str, points: NDArray[np.float32]) -> None:
-        """Keep a sweep, (N, 4) x, y, z in `frame_id` and intensity. It replaces one with the same stamp."""
+        """Add a sweep, (N, 4) x, y, z in metres in `frame_id`, and intensity. It replaces one with the same stamp."""
         self._sweeps[stamp_ns] = (frame_id, points)
         for surplus in sorted(self._sweeps)[: -self.max_sweeps]:
             del self._sweeps[surplus]

@@ -20,14 +20,14 @@ FramePair = tuple[str, str]
 class FrameTransforms:
     """All transform lookups of one frame, in a tf2_ros.Buffer that another thread fills.
 
-    Transforms arrive later than the data they belong to. The lookups of a frame share one deadline, so the frame waits
-    for them only once. A pair of frames that TF did not connect is not waited for in later frames, until a lookup finds
-    it: a camera without TF does not slow down every frame.
+    Transforms arrive later than their data. The lookups of a frame share one deadline, so the frame waits only once.
+    Later frames do not wait for a pair of TF frames that TF did not connect, until a lookup finds it. So a camera
+    without TF does not slow down every frame.
 
     Args:
-        fixed_frame: the TF frame in which the vehicle's motion is known. Empty: transforms are static, and the latest
-            ones are used at any time.
-        wait: seconds after the construction during which lookups may wait.
+        fixed_frame: TF frame in which the vehicle's motion is known. Empty: transforms are static, and lookups use the
+            latest ones.
+        wait: seconds after construction during which lookups may wait.
         unconnected: pairs that TF did not connect in earlier frames; lookups update it.
     """
 
@@ -54,7 +54,7 @@ class FrameTransforms:
             try:
                 found = self._look_up_now(target_frame, target_ns, source_frame, source_ns)
             except tf2_ros.TransformException as error:
-                # An extrapolation means that TF knows both frames, and the transform is still on its way.
+                # An extrapolation error means that TF knows both frames and the transform is late.
                 known = isinstance(error, tf2_ros.ExtrapolationException) or pair not in self._unconnected
                 if known and time.monotonic() < self._deadline:
                     time.sleep(_POLL_SECONDS)

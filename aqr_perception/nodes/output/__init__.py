@@ -1,1 +1,1 @@
-"""Conversion of results to messages, and the node's publishers."""
+"""Conversion of results to messages, and their publication."""

@@ -74,8 +74,8 @@ def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header
 def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> MarkerArray:
     """Return a box, a heading arrow and a label for each detection.
 
-    The first marker deletes those of the previous frame. The colour shows which modality supports the detection: see
-    `visualization.colours.modality_colour`.
+    The first marker deletes the markers of the previous frame. The colour shows which modality supports the detection;
+    see `visualization.colours.modality_colour`.
     """
     detections = result.detections
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
@@ -114,7 +114,7 @@ def _poses(detections: Detections, to_output: NDArray[np.float64]) -> list[Pose]
     """Return the poses of the boxes in the output frame: centre, and orientation with +x along the length."""
     boxes = detections.boxes.astype(np.float64)
     centres = transform_points(to_output, boxes).tolist()
-    # One product of quaternions a box is ten times as fast as the decomposition of a matrix a box.
+    # A product of quaternions per box is ten times as fast as the decomposition of a matrix per box.
     rotation = quaternion_from_matrix(to_output)
     orientations = [quaternion_multiply(rotation, quaternion_from_euler(0.0, 0.0, yaw)) for yaw in boxes[:, 6]]
     return [

@@ -28,8 +28,8 @@ class Publishers:
     """The node's output topics.
 
     Args:
-        node: the topics are private to this node.
-        camera_names: all configured cameras.
+        node: node of the publishers; the topics are private to it.
+        camera_names: names of all configured cameras.
     """
 
     def __init__(self, node: Node, camera_names: Sequence[str]) -> None:
@@ -52,15 +52,15 @@ class Publishers:
         to_output: NDArray[np.float64],
         output_frame: str,
     ) -> None:
-        """Publish the detections, and every other output that has a subscriber.
+        """Publish the detections, and the other outputs that have subscribers.
 
-        A frame without LiDAR has no BEV map to publish.
+        A frame without LiDAR has no BEV map.
 
         Args:
             sensors: every configured sensor, used or not.
             to_output: (4, 4), model frame -> output frame.
-            output_frame: TF frame of the messages. Only the BEV images carry the model frame instead, and the camera
-                images the camera's name.
+            output_frame: TF frame of the messages. Headers of BEV images have the model frame instead, and headers of
+                camera images the camera's name.
         """
         stamp = ns_to_stamp(frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=output_frame)

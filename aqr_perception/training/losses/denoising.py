@@ -97,7 +97,7 @@ def _along_heading(offset: Tensor, yaw: Tensor) -> Tensor:
 
 
 def _mask(groups: int, size: int, learned: int, device: torch.device) -> Tensor:
-    """Return (D + Q, D + Q) bool, true where the row's query must not see the column's."""
+    """Return (D + Q, D + Q) bool, true where the row's query must not attend to the column's."""
     group = torch.arange(groups + 1, device=device)  # the last group holds the learned queries
     group = group.repeat_interleave(torch.tensor([size] * groups + [learned], device=device))
     is_denoising = group < groups

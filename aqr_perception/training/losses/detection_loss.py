@@ -32,7 +32,7 @@ class DetectionLoss:
         router_weight: weight of the router loss; 0 leaves it out, as does a model without a router in use.
         denoising: most denoising queries; None for as many as there are learned ones. Not every model takes them.
         train: the trained parameters; without the decoder, only the proposal losses are computed.
-        forgetting: share of the batches without their earlier frames, from which a model with a memory learns how a
+        forgetting: share of the batches without their earlier frames, from which a model with memory learns how a
             drive starts.
     """
 

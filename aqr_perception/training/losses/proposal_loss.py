@@ -53,11 +53,11 @@ class Centres(NamedTuple):
 def proposal_losses(
     maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...] | None, point_range: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """Return ``proposal_class`` and ``proposal_box``, weighted, each summed over bird's-eye view and images.
+    """Return ``proposal_class`` and ``proposal_box``, weighted, each summed over BEV and images.
 
     The targets of each sensor are the objects that it shows: for the LiDAR, objects with points; for a camera, objects
     with their centre and a share of at least `LEAST_VISIBLE` in a healthy part of its image. The targets of a
-    bird's-eye view from cameras are all objects, as in the decoder: it may remember objects that no camera shows now.
+    BEV from cameras are all objects, as in the decoder: it may remember objects that no camera shows now.
 
     Args:
         maps: of the batch.

@@ -75,8 +75,8 @@ def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], name
             r"decoder\.proposals are 90 and 20.*100",
         ),
         ({"decoder": {"proposals": {"bev": -1}}}, "at least 0"),
-        ({"points": None, "decoder": {"proposals": {"bev": 10}}}, "a branch that is not there"),
-        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "not for mome"),
+        ({"points": None, "decoder": {"proposals": {"bev": 10}}}, "lacks a branch"),
+        ({"architecture": "mome", "decoder": {"proposals": {"bev": 10}}}, "not available in mome"),
     ],
 )
 def test_impossible_proposals_are_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:

@@ -96,7 +96,7 @@ def test_blocks_with_global_attention_are_evenly_spread(count: int, whole: list[
 
 
 def test_more_global_blocks_than_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="global_blocks is 5, but the transformer has 4"):
+    with pytest.raises(ValueError, match="global_blocks is 5, but must be at most 4"):
         VisionTransformer(SMALL, VitOptions(window=2, global_blocks=5))
 
 

@@ -168,7 +168,7 @@ def test_positions_and_patches_of_another_size_are_interpolated() -> None:
         (library_weights(cls_token=1), VitOptions(class_token=False), "image.vit.class_token to true"),
         (library_weights(prefix=0), VitOptions(), "image.vit.class_token to false"),
         (library_weights(cls_token=1, scales=True), VitOptions(layer_scale=0), "image.vit.layer_scale above 0"),
-        (library_weights(cls_token=1, prefix=4), VitOptions(), "20 positions, needed those of a square"),
+        (library_weights(cls_token=1, prefix=4), VitOptions(), "20 positions, needed a square number"),
         ({**library_weights(cls_token=1), "norm_pre.weight": torch.ones(CHANNELS)}, VitOptions(), "norm_pre.weight"),
     ],
 )

@@ -106,7 +106,7 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
 
 
 def test_another_number_of_stages_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 stages are given, but must be of 4"):
+    with pytest.raises(ValueError, match=r"channels are \[.*\], but must be 4 numbers"):
         SparseEncoder(5, (4, 8), grid=(41, 32, 32))
 
 

@@ -98,5 +98,5 @@ def test_an_empty_batch_has_no_voxels_but_keeps_its_size() -> None:
 
 @pytest.mark.parametrize("points", [[], [torch.zeros(4, 2)], [torch.zeros(4)]])
 def test_clouds_of_another_shape_are_refused(points: list[Tensor]) -> None:
-    with pytest.raises(ValueError, match="one cloud"):
+    with pytest.raises(ValueError, match="one point cloud"):
         voxelize(points, SIZE, RANGE, GRID)

@@ -160,7 +160,7 @@ def test_cameras_that_the_model_does_not_use_are_ignored() -> None:
     request = drive.poll(10)
     assert request is not None
     assert (len(request.sweeps), request.cameras) == (1, ())
-    assert reasons(request) == {"front": "not seen by the model", "back": "not seen by the model"}
+    assert reasons(request) == {"front": "not used by the model", "back": "not seen by the model"}
     drive.image("front", 2000)
     assert drive.poll(3000) is None, "such cameras trigger no frames"
 
@@ -173,7 +173,7 @@ def test_a_lidar_that_the_model_does_not_use_is_ignored() -> None:
     request = drive.poll(5)
     assert request is not None
     assert (request.sweeps, request.stamp_ns, request.model_frame) == ((), START + 5 * MS, "lidar")
-    assert reasons(request) == {"lidar": "not seen by the model"}
+    assert reasons(request) == {"lidar": "not used by the model"}
 
 
 def test_a_sensor_that_is_disabled_and_unused_counts_as_disabled() -> None:

@@ -107,14 +107,16 @@ def test_an_empty_cloud_is_valid(message: PointCloud2) -> None:
 
 def test_a_cloud_without_x_is_named() -> None:
     message = cloud({"y": np.ones(2), "z": np.ones(2), "range": np.ones(2)})
-    with pytest.raises(MessageError, match=r"^/points: cloud without x: found fields y, z, range, needed x, y, z; "):
+    with pytest.raises(
+        MessageError, match=r"^/points: point cloud without x: found fields y, z, range, needed x, y, z; "
+    ):
         points_from_message(message, "/points")
 
 
 def test_a_cloud_with_too_few_bytes_is_named() -> None:
     message = cloud({name: np.ones(8) for name in "xyz"}, rows=2)
     message.data = message.data[:-1]
-    with pytest.raises(MessageError, match=r"incomplete cloud: found 95 bytes.*2 rows of 4 points of 12 bytes"):
+    with pytest.raises(MessageError, match=r"incomplete point cloud: found 95 bytes.*2 rows of 4 points of 12 bytes"):
         points_from_message(message, "/points")
 
 

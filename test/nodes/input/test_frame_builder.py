@@ -142,8 +142,8 @@ def test_a_cloud_without_x_leaves_the_cameras() -> None:
     built = rig.build()
     assert built.frame is not None
     assert (built.frame.points, len(built.frame.cameras)) == (None, 2)
-    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "cloud without x")
-    assert built.warnings[0].startswith("/points: cloud without x: found fields y, z, i")
+    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "point cloud without x")
+    assert built.warnings[0].startswith("/points: point cloud without x: found fields y, z, i")
 
 
 def test_an_empty_cloud_takes_part_and_is_named() -> None:
@@ -154,7 +154,7 @@ def test_an_empty_cloud_takes_part_and_is_named() -> None:
     assert built.frame.points is not None
     assert built.frame.points.shape == (0, 5)
     assert built.sensors[0].used
-    assert built.warnings[0].startswith("/points: empty cloud")
+    assert built.warnings[0].startswith("/points: empty point cloud")
 
 
 def test_where_nothing_is_left_there_is_no_frame_but_a_warning() -> None:
@@ -163,7 +163,7 @@ def test_where_nothing_is_left_there_is_no_frame_but_a_warning() -> None:
     built = rig.build()
     assert built.frame is None
     assert (
-        "no sensor is left for the frame at 1500000000.000000 s (lidar: cloud without x, front: no data"
+        "no sensor is left for the frame at 1500000000.000000 s (lidar: point cloud without x, front: no data"
         in (built.warnings[-1])
     )
 

@@ -119,7 +119,7 @@ def test_an_unknown_distortion_model_is_named() -> None:
 
 
 def test_a_picture_of_another_shape_than_its_calibration_is_named() -> None:
-    with pytest.raises(MessageError, match=r"wrong picture size: found 640 x 480 pixels, needed .* 640 x 360"):
+    with pytest.raises(MessageError, match=r"wrong image size: found 640 x 480 pixels, needed .* 640 x 360"):
         pinhole_picture(picture((640, 360)), info(), False, "/info")
 
 
