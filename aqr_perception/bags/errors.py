@@ -1,4 +1,4 @@
-"""The error of bags that cannot be read or written."""
+"""Error of bags that cannot be read or written."""
 
 
 class BagError(ValueError):

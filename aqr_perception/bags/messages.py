@@ -10,7 +10,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from aqr_perception.geometry import quaternion_xyzw
 
 TYPESTORE = get_typestore(Stores.ROS2_KILTED)
-"""Message definitions of ROS 2's common interfaces and of this package, and a class for each type name."""
+"""Definitions and classes of the messages of ROS 2's common interfaces and of this package, by type name."""
 
 
 def definitions() -> Path:
@@ -27,7 +27,7 @@ _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8
 
 
 def make(type_name: str, **fields: Any) -> Any:
-    """Return a message of a type in `TYPESTORE`, e.g. ``std_msgs/msg/Header``, from all of its fields."""
+    """Return a message of a type in `TYPESTORE`, e.g. ``std_msgs/msg/Header``, from values of all its fields."""
     return TYPESTORE.types[type_name](**fields)
 
 
@@ -43,7 +43,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def transform(stamp_ns: int, parent: str, child: str, child_to_parent: NDArray[np.float64]) -> Any:
-    """Return a TransformStamped of a rigid (4, 4) matrix in metres."""
+    """Return a TransformStamped of a rigid (4, 4) matrix in metres, child frame -> parent frame."""
     x, y, z = child_to_parent[:3, 3].tolist()
     qx, qy, qz, qw = quaternion_xyzw(child_to_parent).tolist()
     return make(
@@ -84,7 +84,7 @@ def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
 
 
 def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics: NDArray[np.float64]) -> Any:
-    """Return the CameraInfo of a camera without distortion, of (3, 3) intrinsics and an image's (width, height)."""
+    """Return the CameraInfo of a camera without distortion, from the image's (width, height) and (3, 3) intrinsics."""
     return make(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp_ns, frame_id),
@@ -146,7 +146,7 @@ def fused_detection(class_name: str, box: NDArray[Any], *, score: float = 1.0) -
 
 
 def fused_detections(stamp_ns: int, frame_id: str, detections: list[Any]) -> Any:
-    """Return a FusedDetectionArray without sensors, as it is used for ground truth."""
+    """Return a FusedDetectionArray without sensors, for ground truth."""
     return make(
         "aqr_perception/msg/FusedDetectionArray",
         header=header(stamp_ns, frame_id),

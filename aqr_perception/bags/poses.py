@@ -37,7 +37,8 @@ class VehiclePoses:
             if (entry.header.frame_id, entry.child_frame_id) == (fixed, vehicle)
         }
         if not poses:
-            raise BagError(f"{source}: found no transform {fixed} -> {vehicle} on /tf, needed the vehicle's motion")
+            needed = "the vehicle's motion; record /tf"
+            raise BagError(f"{source}: found no transform {fixed} -> {vehicle} on /tf, needed {needed}")
         stamps = sorted(poses)
         self._stamps = np.array(stamps, np.int64)
         self._matrices = np.stack([poses[stamp] for stamp in stamps])
@@ -63,7 +64,7 @@ class VehiclePoses:
             known = ", ".join(sorted(self._mounts)) or "none"
             raise BagError(
                 f"{self._source}: found no transform {self._vehicle} -> {frame_id} on /tf_static (found: {known}), "
-                "needed each sensor's pose on the vehicle"
+                "needed each sensor's pose on the vehicle; record /tf_static"
             )
         return self.vehicle_to_fixed(stamp_ns) @ self._mounts[frame_id]
 

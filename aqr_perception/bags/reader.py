@@ -65,24 +65,24 @@ class BagMessage:
         try:
             return self._typestore.deserialize_cdr(self.data, self.type)
         except (SerdeError, KeyError) as error:
-            needed = f"a {self.type} according to its definition"
+            needed = f"a {self.type} according to its definition; record the bag again"
             raise BagError(f"{self.topic}: found {len(self.data)} bytes ({error}), needed {needed}") from error
 
 
 class BagReader:
-    """A bag that is open for reading; iterating yields its messages in recording order.
+    """Open bag for reading; iteration yields its messages in recording order.
 
-    Use it as a context manager. Message definitions come from the bag; a bag without any is read with those of ROS 2's
-    common interfaces and of this package.
+    Use it as a context manager. Message definitions come from the bag. Without them, the definitions of ROS 2's common
+    interfaces and of this package are used.
 
     Raises:
-        BagError: there is no bag, or it is broken.
+        BagError: the bag does not exist or is broken.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            raise BagError(f"{self.path}: found nothing, needed a bag; {_REMEDY}")
+            raise BagError(f"{self.path}: found no such file or folder, needed a bag; {_REMEDY}")
         if self.path.suffix == ".bag":
             needed = "needed a rosbag2; rename a rosbag2 folder, or convert a ROS 1 file with `rosbags-convert`"
             raise BagError(f"{self.path}: found the suffix of ROS 1 bags, {needed}")
@@ -124,7 +124,8 @@ class BagReader:
         """
         known = self._reader.topics
         if unknown := sorted(set(topics) - known.keys()):
-            raise BagError(f"{self.path}: found no topic {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+            needed = ", ".join(sorted(known))
+            raise BagError(f"{self.path}: found no topic {', '.join(unknown)}, needed one of {needed}")
         connections = [entry for entry in self._reader.connections if not topics or entry.topic in topics]
         if not connections:
             return

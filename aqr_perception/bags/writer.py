@@ -18,7 +18,7 @@ _FOREVER = QosTime(0, 0)
 
 
 class BagWriter:
-    """A bag that is open for writing; it appears under its name when it is complete. Use it as a context manager.
+    """Open bag for writing, which gets its name when it is complete. Use it as a context manager.
 
     Args:
         path: ``name.mcap`` and ``name.db3`` are single files, any other name is a folder with a metadata.yaml.
@@ -66,13 +66,13 @@ class BagWriter:
         connection = self._connections.get(topic)
         if connection is None:
             if message_type not in TYPESTORE.fielddefs:
-                raise BagError(f"{topic}: found type {message_type}, needed one of the common interfaces")
+                raise BagError(f"{topic}: found type {message_type}, needed one of ROS 2's common interfaces")
             connection = self._writer.add_connection(
                 topic, message_type, typestore=TYPESTORE, offered_qos_profiles=qos or (publisher_qos(),)
             )
             self._connections[topic] = connection
         if connection.msgtype != message_type:
-            raise BagError(f"{topic}: found a {message_type}, needed a {connection.msgtype} like the topic's first")
+            raise BagError(f"{topic}: found a {message_type}, needed a {connection.msgtype}, as in the first message")
         self._writer.write(connection, stamp_ns, data)
 
     def close(self) -> None:

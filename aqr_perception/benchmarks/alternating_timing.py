@@ -1,4 +1,4 @@
-"""Median wall times of several variants of a computation, measured in alternation on the same machine state."""
+"""Median wall times of several variants of a computation, measured in alternation."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 def median_milliseconds(variants: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Return the median wall time of each variant. A first round, which may compile, is not counted."""
+    """Return the median wall time of each variant in milliseconds, without a first round, which may compile."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
         for compute in variants.values():

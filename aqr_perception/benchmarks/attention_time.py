@@ -42,9 +42,9 @@ class AttentionTime:
 
     Attributes:
         median_ms: wall time of one layer.
-        time_ratio: relative to plain attention.
-        peak_memory_mib: peak of a process that does nothing else; peak of the GPU memory on a GPU.
-        memory_ratio: relative to plain attention.
+        time_ratio: time relative to plain attention.
+        peak_memory_mib: peak memory of a separate process; on a GPU, peak of the GPU memory.
+        memory_ratio: memory relative to plain attention.
     """
 
     variant: str
@@ -148,7 +148,7 @@ _VARIANTS: dict[str, Callable[[Tensor, Tensor, Tensor, WindowBias], None]] = {
 def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dtype) -> float:
     """Return the peak memory in MiB of one run of a variant.
 
-    A CPU run gets a new process, because the peak of a process never falls.
+    A CPU run uses a new process, because the peak of a process never decreases.
 
     Raises:
         RuntimeError: the process failed; the message contains its error output.
@@ -159,7 +159,7 @@ def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dty
         with torch.inference_mode():
             _VARIANTS[variant](*inputs)
         return torch.cuda.max_memory_allocated() / 2**20
-    # Not multiprocessing: it imports the caller's script again, and restarts workers that die of that without limit.
+    # Not multiprocessing, which imports the caller's script again, and restarts workers that fail in it endlessly.
     settings = json.dumps({"case": asdict(case), "variant": variant, "dtype": str(dtype).removeprefix("torch.")})
     measured = subprocess.run(
         [sys.executable, "-m", "aqr_perception.benchmarks.attention_time", settings],

@@ -83,7 +83,7 @@ def _inputs(case: DeformableCase, device: str) -> tuple[Tensor, Shapes, Tensor, 
     cells = sum(rows * columns for rows, columns in case.levels)
     chosen = (1, case.queries, case.heads, len(case.levels), case.points)
     values = torch.randn(1, cells, case.heads, case.channels, generator=generator).to(device)
-    # Each query samples near one place, as with trained offsets.
+    # Each query samples near one position, as with trained offsets.
     centre = torch.rand(1, case.queries, 1, 1, 1, 2, generator=generator)
     places = (centre + 0.02 * torch.randn(*chosen, 2, generator=generator)).to(device)
     return values, case.levels, places, torch.rand(chosen, generator=generator).to(device)

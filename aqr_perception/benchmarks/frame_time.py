@@ -28,7 +28,7 @@ class FrameBenchmark:
     """Times of one frame by stage, and the conditions of the measurement.
 
     Attributes:
-        peak_memory_mib: peak of the GPU memory if the model runs on a GPU, otherwise of the process since its start.
+        peak_memory_mib: peak of the GPU memory for a model on a GPU, otherwise of the process since its start.
     """
 
     preset: str

@@ -1,4 +1,4 @@
-"""Made-up frame of the size of a nuScenes frame, to measure with."""
+"""Made-up frame of the size of a nuScenes frame, for measurements."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""Commands of ``aqr_perception``, one module each; slow imports are made only when a command runs."""
+"""Commands of ``aqr_perception``, one module each. Slow imports happen only when a command runs."""

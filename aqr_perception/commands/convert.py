@@ -1,11 +1,11 @@
-"""``aqr_perception convert``: checkpoints."""
+"""Command ``aqr_perception convert``: conversion of checkpoints."""
 
 import argparse
 from pathlib import Path
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the command to the command line."""
     convert = commands.add_parser("convert", help="convert checkpoints").add_subparsers(required=True, metavar="WHAT")
     checkpoint = convert.add_parser(
         "checkpoint",

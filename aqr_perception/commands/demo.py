@@ -1,4 +1,4 @@
-"""``aqr_perception demo``: play a drive with failing sensors into the real node and write a report."""
+"""Command ``aqr_perception demo``: a drive with failing sensors played into the node, and its report."""
 
 import argparse
 import contextlib
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Preset
 
 _ENOUGH_SWEEPS = 0.8
-"""Share of the sweeps; with detections for fewer, the machine was too slow for the playback speed."""
+"""Smallest share of sweeps with detections; below it, the machine is too slow for the playback speed."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the command to the command line."""
     demo = commands.add_parser(
         "demo",
         help="play a simulated drive with failing sensors and write a report",
@@ -39,7 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _demo(options: argparse.Namespace) -> int:
-    # Slow imports, and those that need ROS 2, are local: other commands must not wait for them.
+    # Slow imports and imports that need ROS 2 are local, because other commands do not need them.
     import logging
 
     from aqr_perception.demo.drive_report import RANDOM_WEIGHTS_WARNING
@@ -55,7 +55,7 @@ def _demo(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     drive = DemoDrive()
     if weights.path is None:
-        _warn(f"{options.model} has no weights; pass some with --checkpoint. {RANDOM_WEIGHTS_WARNING}")
+        _warn(f"{options.model} has no weights; give some with --checkpoint. {RANDOM_WEIGHTS_WARNING}")
     else:
         print(f"{options.model} runs with {weights}")
 
@@ -99,7 +99,7 @@ def _play(bag: Path, checkpoint: Path | None, options: argparse.Namespace) -> "R
     with rviz.open_rviz(config / "aqr_perception.rviz") if show_rviz else contextlib.nullcontext():
         recording = session.play(bag, FAILURES)
     if not recording.frames:
-        raise DemoError(f"the node published no detections; see {session.log}")
+        raise DemoError(f"the node published no detections; read its log, {session.log}")
     return recording
 
 
@@ -126,7 +126,7 @@ def _write_outputs(recorded: "RecordedDrive", drive: "DemoDrive", options: argpa
 
 def _notes(drive: "DemoDrive", rate: float, dropped: int) -> list[str]:
     return [
-        f"Scene {drive.seed} of the simulator, which is not in the training data, at {drive.rate:g} sweeps a second; "
+        f"Scene {drive.seed} of the simulator, which is not in the training data, at {drive.rate:g} sweeps per second; "
         f"played at {rate:g} times real time on {os.cpu_count()} processor cores.",
         f"Frames that the node dropped for newer ones: {dropped}.",
         "Made by `aqr_perception demo`; drive.mp4 in the same folder shows every sweep.",

@@ -1,4 +1,4 @@
-"""Command ``aqr_perception evaluate``."""
+"""Command ``aqr_perception evaluate``: nuScenes metrics under sensor failures."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     evaluate.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     evaluate.add_argument(
-        "--scenarios", nargs="+", metavar="NAME", help="failure scenarios, besides clean (default: all)"
+        "--scenarios", nargs="+", metavar="NAME", help="failure scenarios, in addition to clean (default: all)"
     )
     evaluate.add_argument(
         "--aqr",

@@ -1,11 +1,11 @@
-"""``aqr_perception simulate``: the simulated world as bags, pictures or training frames."""
+"""Command ``aqr_perception simulate``: the simulated world as bags, pictures or training frames."""
 
 import argparse
 from pathlib import Path
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the command to the command line."""
     simulate = commands.add_parser(
         "simulate",
         help="drive through a simulated world",
@@ -15,9 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bag = simulate.add_parser("bag", help="a drive as a rosbag2 file, with the true objects")
     bag.add_argument("path", type=Path, help="NAME.mcap, NAME.db3, or the name of a folder")
     bag.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default: %(default)s)")
-    bag.add_argument(
-        "--rate", type=float, default=10.0, help="sweeps, and pictures per camera, per second (default: 10)"
-    )
+    bag.add_argument("--rate", type=float, default=10.0, help="sweeps, and images per camera, per second (default: 10)")
     bag.add_argument("--raw", action="store_true", help="sensor_msgs/Image instead of CompressedImage")
     bag.add_argument(
         "--storage", choices=("mcap", "sqlite3"), default="mcap", help="storage of a folder (default: mcap)"
@@ -33,8 +31,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     frames = simulate.add_parser(
         "frames",
-        help="draw training frames in advance",
-        description="Draw and cache the training frames that a training would otherwise draw at their first use.",
+        help="render training frames in advance",
+        description="Render and cache training frames, which a training would otherwise render at their first use.",
     )
     frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
     frames.add_argument("--model", default="aqr_tiny", help="preset, for the image size (default: %(default)s)")
@@ -51,7 +49,7 @@ def _add_scene(command: argparse.ArgumentParser) -> None:
         nargs=2,
         default=(704, 256),
         metavar=("WIDTH", "HEIGHT"),
-        help="size of the pictures (default: 704 256)",
+        help="size of the images in pixels (default: 704 256)",
     )
     command.add_argument("--samples", type=int, default=1, help="rays along a pixel's edge (default: %(default)s)")
 
@@ -80,7 +78,7 @@ def _picture(options: argparse.Namespace) -> int:
     rig = nuscenes_rig(tuple(options.size))
     labelled = draw_drive(options.seed, options.time + 1.0, rig, samples=options.samples).frame(options.time)
     if not cv2.imwrite(str(options.path), truth_picture(labelled)):
-        raise OSError(f"{options.path}: cannot be written; give a name ending in .png in a folder that exists")
+        raise OSError(f"{options.path}: cannot be written; give a name ending in .png in an existing folder")
     print(options.path)
     return 0
 
@@ -96,7 +94,7 @@ def _frames(options: argparse.Namespace) -> int:
     preset = load_preset(options.model)
     if preset.image is None:
         raise ValueError(
-            f"model {options.model!r} has no cameras, but training frames need a picture size; choose another model"
+            f"model {options.model!r} has no cameras, but training frames need an image size; choose another model"
         )
     cache = options.cache or default_cache()
     data = SimulatedDataset(training_seeds(options.count), preset.image.size, cache=cache)

@@ -1,4 +1,4 @@
-"""``aqr_perception train``."""
+"""Command ``aqr_perception train``: training of a preset's model."""
 
 import argparse
 import dataclasses
@@ -15,7 +15,7 @@ _RUNS = Path("runs")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the command to the command line."""
     train = commands.add_parser(
         "train",
         help="train a model",
@@ -25,10 +25,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     _add_model(train)
     data = train.add_argument_group("data")
     add_data(data)
-    data.add_argument("--no-augmentation", action="store_true", help="do not change frames at random")
-    data.add_argument("--no-corruption", action="store_true", help="do not simulate sensor failures")
+    data.add_argument("--no-augmentation", action="store_true", help="no random augmentation of frames")
+    data.add_argument("--no-corruption", action="store_true", help="no simulated sensor failures")
     data.add_argument(
-        "--history", type=int, default=2, help="earlier frames for models with a memory (default: %(default)s)"
+        "--history", type=int, default=2, help="earlier frames for models with memory (default: %(default)s)"
     )
     data.add_argument("--workers", type=int, default=2, help="processes that prepare frames (default: %(default)s)")
     length = train.add_argument_group("length (one of these)")
@@ -42,7 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _add_model(train: argparse.ArgumentParser) -> None:
     train.add_argument("--preset", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
     start = train.add_mutually_exclusive_group()
-    start.add_argument("--checkpoint", type=Path, help="weights to start from; the router's may be missing")
+    start.add_argument("--checkpoint", type=Path, help="weights to start from; may lack the router's")
     start.add_argument(
         "--backbone",
         type=Path,
@@ -51,8 +51,8 @@ def _add_model(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--branches",
         type=Path,
-        help="weights of another model, from which to take those image and point branches, with their proposals, that "
-        "this model has as well; they replace the same parts of --checkpoint",
+        help="weights of another model with the same image or point branch, including proposals; its branches "
+        "replace those of --checkpoint",
     )
     train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
     train.add_argument("--resume", action="store_true", help="continue the run in the folder")
@@ -95,13 +95,15 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
         "--schedule",
         choices=("one_cycle", "cosine", "constant"),
         default="one_cycle",
-        help="course of the learning rate (default: %(default)s)",
+        help="schedule of the learning rate (default: %(default)s)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    group.add_argument("--overfit", action="store_true", help="repeat one batch, to show that the model can learn")
+    group.add_argument("--overfit", action="store_true", help="repeat one batch, to check that the model can learn")
     group.add_argument(
-        "--denoising-queries", type=int, help="most denoising queries; 0 for none (default: as many as learned ones)"
+        "--denoising-queries",
+        type=int,
+        help="largest number of denoising queries; 0 for none (default: number of learned queries)",
     )
     group.add_argument("--router-weight", type=float, default=1.0, help="weight of the router loss (default: 1)")
     group.add_argument(
@@ -176,7 +178,7 @@ def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", f
 
 
 def _training_frames(options: argparse.Namespace, data: "Data", model: "DetectionModel") -> "TrainingFrames":
-    """Return the frames as the model sees them in training."""
+    """Return the frames with augmentation and sensor failures for training."""
     from aqr_perception.data.frames import TrainingFrames
 
     return TrainingFrames(

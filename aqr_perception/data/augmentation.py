@@ -1,8 +1,8 @@
 """Random augmentation of labelled frames that keeps images, points, boxes and calibration consistent.
 
-Each call draws one change for the whole frame, the same for all cameras, as in the published models' training; the
-defaults are those of CMT's camera + LiDAR models. Intrinsics and `model_to_world` change by the same matrices as the
-content, so that `transfer_health` can read the change from them.
+Each call draws one change for the whole frame, the same for all cameras, as in the published models' training. The
+defaults follow CMT's camera + LiDAR models. Intrinsics and `model_to_world` change by the same matrices as the content;
+`transfer_health` derives the change from them.
 """
 
 from dataclasses import dataclass, replace
@@ -29,8 +29,8 @@ class PictureChange:
     Attributes:
         size: width and height of the new image.
         zoom: 1 makes the image as wide as `size`; more enlarges it.
-        crop: position of the crop, 0..1: (0, 0) keeps the resized image's left and top, (1, 1) its right and bottom,
-            as `image_to_model` does. Black fills the right and the bottom if the resized image is too small.
+        crop: position of the crop in 0..1: (0, 0) keeps the resized image's left and top, (1, 1) its right and bottom,
+            as in `image_to_model`. Black fills the right and the bottom if the resized image is too small.
         flip: swap left and right.
         rotation: radians, counter-clockwise in the image, about its centre.
     """
@@ -48,10 +48,10 @@ class ImageAugmentation:
 
     Attributes:
         size: width and height of the new images; the model's image size avoids a second resizing.
-        zoom: see `PictureChange`.
-        bottom: share of the surplus rows that is cropped at the bottom; the others are cropped at the top.
-        flip: probability.
-        rotation: radians.
+        zoom: range of `PictureChange.zoom`.
+        bottom: range of the share of surplus rows cropped at the bottom; the others are cropped at the top.
+        flip: probability of a flip.
+        rotation: range in radians.
     """
 
     size: tuple[int, int]
@@ -77,8 +77,8 @@ class BevAugmentation:
     """Random rotation about z, scale, shift and mirroring of the model frame, folded into the extrinsics.
 
     Attributes:
-        rotation: radians.
-        scale: factor on all lengths.
+        rotation: range in radians.
+        scale: range of the factor on all lengths.
         shift: standard deviation in metres, x, y and z.
         flip_x, flip_y: probability that x, or y, changes its sign.
     """
@@ -101,10 +101,10 @@ class BevAugmentation:
 
 
 def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledFrame:
-    """Return the frame with every image changed, and with intrinsics that project points onto the same content.
+    """Return the frame with changed images, and with intrinsics that project points onto the same content.
 
-    A flip makes the focal length along x negative, and a rotation fills the entry below the diagonal: read intrinsics
-    as a matrix. Visibility shrinks by the cropped part of each object.
+    A flip makes the focal length along x negative, and a rotation fills the entry below the diagonal, so use intrinsics
+    as a full matrix. Visibility decreases by the cropped part of each object.
     """
     views = labelled.frame.cameras
     changed = tuple(_changed(view, change) for view in views)
@@ -119,13 +119,12 @@ def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledF
 def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
     """Return the frame in another model frame: points, boxes, velocities, extrinsics and pose are transformed.
 
-    If `motion` scales or mirrors, extrinsics and `model_to_world` are no longer rigid: read and invert them as general
-    matrices. Depths along the optical axis stay those of the real scene. `Frame.to_fixed` stays rigid: the fixed frame
-    is changed by the same motion. So in frames of one drive that are moved by the same motion, static objects stay
-    static.
+    If `motion` scales or mirrors, extrinsics and `model_to_world` are not rigid: use and invert them as general
+    matrices. Depths along the optical axis do not change. `Frame.to_fixed` stays rigid, because the fixed frame changes
+    by the same motion. Static objects therefore stay static in all frames of a drive with the same motion.
 
     Args:
-        motion: (4, 4), old model frame -> new: a turn about z, one scale for all axes, mirrored x or y, a shift.
+        motion: (4, 4), old -> new model frame: a rotation about z, one scale for all axes, mirrored x or y, a shift.
     """
     back = np.linalg.inv(motion)
     frame = labelled.frame
@@ -146,7 +145,7 @@ def move(labelled: LabelledFrame, motion: _Matrix) -> LabelledFrame:
 def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
     """Return the (3, 3) affine from an image's pixels to the changed image's.
 
-    Pixel centres lie at halves, as everywhere in this package; scaling therefore needs no half-pixel shift.
+    Pixel centres are at half-integers, as in the whole package, so scaling needs no half-pixel shift.
 
     Args:
         picture: width and height of the image.
@@ -157,10 +156,10 @@ def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
 def _changed(view: CameraView, change: PictureChange) -> CameraView:
     height, width = view.image.shape[:2]
     columns, rows = _resized((width, height), change)
-    # The resizing of `prepare_image` at inference: free of aliasing, and faster than OpenCV's INTER_AREA.
+    # Resize as `prepare_image` does at inference: without aliasing, and faster than OpenCV's INTER_AREA.
     pixels = torch.from_numpy(np.ascontiguousarray(view.image)).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel centres lie at whole numbers
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel centres are at integers
     onto = np.linalg.inv(half) @ _placement((width, height), change) @ half
     image: NDArray[Any] = cv2.warpAffine(
         np.ascontiguousarray(resized.numpy()), onto[:2], change.size, flags=cv2.INTER_LINEAR

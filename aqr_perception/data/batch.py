@@ -21,15 +21,15 @@ class Batch(NamedTuple):
     """The input of one training step, on one device.
 
     Attributes:
-        images: (B, V, 3, H, W) float32, normalised; None where no sample has cameras.
-        lidar_to_image: (B, V, 4, 4) float32; None without cameras.
-        points: B point clouds (N, 5); empty where a sample has no LiDAR. None for models without a point branch.
-        boxes: B times (N, 9), as `Detections.boxes`.
-        labels: B times (N,) int64.
-        lidar_points: B times (N,) int64, as `GroundTruth.lidar_points`.
-        visibility: B times (N, V) float32 in 0..1, as `GroundTruth.visibility`, of the batch's cameras.
-        lidar_health: (B, R, R) float32 in 0..1, spanning the preset's point range; rows y, columns x.
-        camera_health: (B, V, r, c) float32 in 0..1, spanning the model's image.
+        images: (B, V, 3, H, W) float32, normalised; None if no sample has cameras.
+        lidar_to_image: (B, V, 4, 4) float32, model frame -> pixels; None without cameras.
+        points: B point clouds (N, 5); empty for samples without LiDAR. None for models without a point branch.
+        boxes: B tensors (N, 9), as `Detections.boxes`.
+        labels: B tensors (N,) int64.
+        lidar_points: B tensors (N,) int64, as `GroundTruth.lidar_points`.
+        visibility: B tensors (N, V) float32 in 0..1, as `GroundTruth.visibility`, for the batch's cameras.
+        lidar_health: (B, R, R) float32 in 0..1, LiDAR health over the preset's point range; rows y, columns x.
+        camera_health: (B, V, r, c) float32 in 0..1, camera health over the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
         history: earlier frames of the same drives, oldest first, for models with memory.
@@ -65,8 +65,8 @@ class Batch(NamedTuple):
 def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
     """Return a batch of frames in the input format of the preset's model.
 
-    All samples of a batch have the same cameras: a camera that a frame lacks but another frame of the batch has becomes
-    a black image of health 0. Objects whose centre lies outside the point range are left out.
+    All samples of a batch get the same cameras: a camera that only other frames have becomes a black image of health 0.
+    Objects with a centre outside the point range are left out.
     """
     some_view = {view.name: view for sample in samples for view in sample.labelled.frame.cameras}
     names = [] if preset.image is None else list(some_view)
@@ -129,7 +129,7 @@ def _prepared_view(
     projection = np.eye(4)
     projection[:3, :3] = affine @ view.intrinsics
     image = prepare_image(picture, preset.image.size, preset.image.mean, preset.image.std, torch.device("cpu"))
-    # The health grid spans the image; the model's image shows a part of it.
+    # The health grid covers the camera image, of which the model's image is a part.
     rows, columns = HEALTH_GRID
     to_grid = np.diag([columns / width, rows / height, 1.0])
     cell = np.diag([preset.image.size[0] / columns, preset.image.size[1] / rows, 1.0])
@@ -145,14 +145,14 @@ def _prepared_view(
 
 
 def _pixel_shift(step: float) -> NDArray[np.float64]:
-    """Return a (3, 3) shift in x and y; OpenCV's pixel centres lie at whole numbers, ours at halves."""
+    """Return a (3, 3) shift in x and y; OpenCV's pixel centres are at integers, ours at half-integers."""
     affine = np.eye(3)
     affine[:2, 2] = step
     return affine
 
 
 def _lidar_health(health: SensorHealth, preset: Preset) -> NDArray[np.float32]:
-    """Return the LiDAR's health on a square grid that spans the preset's point range."""
+    """Return the LiDAR's health on a square grid over the preset's point range."""
     x_min, y_min, _, x_max, y_max, _ = preset.point_range
     cells = _LIDAR_HEALTH_CELLS
     scale = len(health.lidar) / (2 * health.reach)

@@ -1,8 +1,7 @@
 """Loading of training batches by worker processes.
 
-Sample number n of a training, and its augmentation, are pure functions of the seed and n. So a resumed training
-continues exactly where it stopped, with any number of workers, and several processes together load the same samples as
-one.
+Sample number n of a training and its augmentation are pure functions of the seed and n. A resumed training therefore
+continues with the same samples, with any number of workers, and several processes together load the samples of one.
 """
 
 import signal
@@ -33,14 +32,14 @@ class TrainingSamples(Protocol[SampleT_co]):
         Args:
             index: 0 <= index < len.
             rng: seeded for this sample of this epoch; the same in every run of the same training.
-            progress: progress of the training, 0..1, for augmentation that grows.
+            progress: progress of the training in 0..1, for augmentation that grows with it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class _BatchSampler(Sampler[list[Draw]]):
-    """One process's share of every batch, without end, from a sample number on."""
+    """Endless sampler of one process's share of every batch, from a sample number on."""
 
     order: SampleOrder
     start: int
@@ -60,7 +59,7 @@ class _BatchSampler(Sampler[list[Draw]]):
 
 @dataclass(frozen=True)
 class _DrawnSamples(Dataset[SampleT]):
-    """A data set that is indexed by draws."""
+    """A data set indexed by draws."""
 
     samples: TrainingSamples[SampleT]
     seed: int
@@ -82,11 +81,11 @@ def load_batches(
     processes: int = 1,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Return one process's batches, without end.
+    """Return one process's batches, endlessly.
 
     Args:
         samples: the data.
-        collate: makes a batch of some samples. With `workers`, worker processes run it.
+        collate: returns a batch of samples. With `workers`, worker processes call it.
         order: the order of the samples.
         start: number of the first sample, counted over all processes.
         batch_size: number of samples in this process's share of a batch.
@@ -102,7 +101,7 @@ def load_batches(
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        # Its own generator: the loader of a resumed training must not consume the model's random numbers.
+        # A separate generator, because the loader of a resumed training must not consume the model's random numbers.
         generator=torch.Generator().manual_seed(order.seed),
     )
     return iter(loader)

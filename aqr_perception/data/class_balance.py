@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 def class_balanced_indices(label_sets: Sequence[Collection[int]], random: np.random.Generator) -> NDArray[np.int64]:
     """Return shuffled indices of frames, with repeats, in which every class has an equal share of the draws.
 
-    Let D be the sum over the classes of the frames that show them. Each of the C classes that occur contributes D // C
-    of its frames. Frames without a label are never drawn, as in CBGS. CBGS draws with replacement; here all frames of a
-    class are drawn before any is repeated, so that the shares are the same and fewer frames are left out.
+    Let D be the sum over the classes of the number of frames that show them. Each of the C classes that occur
+    contributes D // C of its frames. As in CBGS, frames without a label are never drawn. CBGS draws with replacement;
+    this function draws all frames of a class before it repeats any, which leaves out fewer frames at equal shares.
 
     Args:
         label_sets: the labels in each frame.
@@ -22,7 +22,7 @@ def class_balanced_indices(label_sets: Sequence[Collection[int]], random: np.ran
     classes = sorted({label for labels in label_sets for label in labels})
     frames = [np.array([i for i, labels in enumerate(label_sets) if label in labels]) for label in classes]
     if not frames:
-        raise ValueError(f"{len(label_sets)} frames show no object, but balancing needs at least one; turn it off")
+        raise ValueError(f"{len(label_sets)} frames show no object, but class balancing needs one; check the labels")
     share = sum(map(len, frames)) // len(frames)
     drawn = np.concatenate([_draw_evenly(candidates, share, random) for candidates in frames])
     return random.permutation(drawn).astype(np.int64)

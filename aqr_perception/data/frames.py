@@ -30,9 +30,7 @@ class LabelledDrives(LabelledFrames, Protocol):
     """A data set of labelled frames that also gives the earlier frames of their drives."""
 
     def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
-        """Return the frames of the same drive 1 .. count steps before a frame, oldest first.
-
-        There are fewer at the start of a drive.
+        """Return the frames of the same drive 1 .. count steps before a frame, oldest first; fewer at its start.
 
         Args:
             index: index of the frame.
@@ -49,10 +47,10 @@ class TrainingFrames:
     Attributes:
         data: the labelled frames.
         preset: preset of the model.
-        augment: augment images, points and boxes at random.
-        corrupted: make sensors fail at random.
+        augment: augment images, points and boxes randomly.
+        corrupted: simulate random sensor failures.
         grid_mask: mask images, with a probability that grows with the training's progress.
-        cameras, lidar: pass these sensors to the model, if it uses them.
+        cameras, lidar: whether the frames keep these sensors, if the model uses them.
     """
 
     data: LabelledFrames
@@ -82,10 +80,10 @@ class TrainingFrames:
 
         Args:
             progress: progress of the training, 0..1.
-            earlier: frame of the same drive that gives frozen images.
+            earlier: earlier frame of the same drive, for frozen images.
         """
         labelled = without_invisible_objects(self._with_used_sensors(labelled))
-        # Corruption comes first: sensors fail in the real scene, not in the augmented one.
+        # Corruption comes first, because sensors fail in the real scene and not in the augmented one.
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
         labelled = frame.labelled
         if self.augment:

@@ -1,4 +1,4 @@
-"""GridMask (arXiv:2001.04086): random masking of squares on a regular grid, against reliance on small details."""
+"""GridMask (arXiv:2001.04086): random masking of squares on a regular grid, against overfitting to small details."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from aqr_perception.frame import LabelledFrame
 
 @dataclass(frozen=True)
 class GridMask:
-    """Masks squares in all images of a frame; for training only.
+    """Random mask of squares in all images of a frame, for training.
 
     Attributes:
-        ratio: share of the grid's period that is kept in each direction, so that (1 - ratio)^2 of an image is masked.
+        ratio: share of the grid's period kept in each direction; (1 - ratio)^2 of an image is masked.
         probability: probability of masking a frame at the end of training; it rises linearly from 0.
         fill: BGR value of the squares; the default is the published models' mean, which normalises to 0.
     """
@@ -38,10 +38,10 @@ class GridMask:
             ValueError: `progress` is outside 0..1.
         """
         if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"progress is {progress}, but must be in 0..1: steps done / steps in all")
+            raise ValueError(f"progress is {progress}, but must be in 0..1; pass finished steps / all steps")
         if not labelled.frame.cameras or random.random() >= self.probability * progress:
             return labelled
-        # One grid for all cameras, drawn for the lowest image, as in the published models' training.
+        # One grid for all cameras, for the image with the fewest rows, as in the published models' training.
         height = min(view.image.shape[0] for view in labelled.frame.cameras)
         period = int(random.integers(2, max(height, 3)))
         phase = random.integers(period, size=2).tolist()

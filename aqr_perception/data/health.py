@@ -1,4 +1,4 @@
-"""Reliability of each sensor in a labelled frame, the target of the router."""
+"""Sensor health in a labelled frame: how usable each sensor's data is, as target of the router."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ HEALTH_GRID = (16, 28)
 
 @dataclass(frozen=True)
 class SensorHealth:
-    """Reliability of each sensor by place: 1 intact, 0 blind.
+    """Health of each sensor by position: 1 is intact, 0 is without information.
 
     Attributes:
-        lidar: (R, R) float32, rows y and columns x ascending, spanning `reach` metres in every direction.
+        lidar: (R, R) float32 over `reach` metres in every direction; rows ascend with y, columns with x.
         reach: half the edge length of `lidar`'s square in metres.
-        cameras: by name, `HEALTH_GRID` float32 spanning the image; a camera without an entry is intact.
+        cameras: camera name -> `HEALTH_GRID` float32 over the image; a camera without an entry is intact.
     """
 
     lidar: NDArray[np.float32] = field(default_factory=lambda: np.ones((1, 1), np.float32))

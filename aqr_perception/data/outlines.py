@@ -11,7 +11,7 @@ from aqr_perception.frame import CameraView
 from aqr_perception.geometry import box_corners, project, transform_points
 
 _NEAR = 0.1
-"""Depth in metres of the plane at which boxes that reach behind the camera are cut."""
+"""Depth in metres of the near plane, which cuts boxes that extend behind the camera."""
 _EDGES = np.array([(i, (i + 1) % 4) for i in range(4)] + [(i + 4, (i + 1) % 4 + 4) for i in range(4)])
 _EDGES = np.concatenate((_EDGES, [(i, i + 4) for i in range(4)]))
 
@@ -19,8 +19,7 @@ _EDGES = np.concatenate((_EDGES, [(i, i + 4) for i in range(4)]))
 def outline_shares(boxes: NDArray[Any], views: Sequence[CameraView]) -> NDArray[np.float32]:
     """Return (N, V) in 0..1, the share of each box's outline inside each image; 0 for boxes behind the camera.
 
-    Occlusion by other objects is ignored: this is the part of `GroundTruth.visibility` that depends on the images'
-    borders.
+    Occlusion is ignored: this is the part of `GroundTruth.visibility` that depends on the images' borders.
 
     Args:
         boxes: (N, >=7), as `Detections.boxes`.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.class_balance import class_balanced_indices
 
-# Each use of a seed has a number, since NumPy draws the same from the seeds (seed, 3) and (seed, 3, 0).
+# Each use of a seed has its number, because NumPy draws the same from the seeds (seed, 3) and (seed, 3, 0).
 _ORDER, _AUGMENTATION = 1, 2
 
 
@@ -17,7 +17,7 @@ class Draw(NamedTuple):
 
     Attributes:
         epoch: number of the pass over the data.
-        place: place in that pass.
+        place: position in that pass.
         sample: index into the data set.
         progress: progress of the training, 0..1.
     """
@@ -28,20 +28,20 @@ class Draw(NamedTuple):
     progress: float
 
     def rng(self, seed: int) -> np.random.Generator:
-        """Return the random numbers of this draw's augmentation."""
-        # By place, not by index: a sample that a pass repeats is augmented differently each time.
+        """Return the random generator of this draw's augmentation."""
+        # By position in the pass, not by index, because repeated samples need different augmentations.
         return np.random.default_rng((seed, _AUGMENTATION, self.epoch, self.place))
 
 
 class SampleOrder:
-    """An endless order of samples: shuffled passes over the data.
+    """Endless order of samples: shuffled passes over the data.
 
     Args:
         length: number of samples in the data set.
         seed: seed of the order and of the augmentation.
         label_sets: labels in each sample; each pass is then class-balanced, see `class_balanced_indices`. Without
             them, a pass has each sample once.
-        period: number of samples after which the order starts again with the same samples; None for never.
+        period: number of samples after which the order repeats; None for no repetition.
 
     Raises:
         ValueError: there are no samples, or no labels to balance.
@@ -51,7 +51,7 @@ class SampleOrder:
         self, length: int, seed: int, label_sets: Sequence[Collection[int]] | None = None, period: int | None = None
     ) -> None:
         if length < 1:
-            raise ValueError("the training data holds no samples: check the data's path and what was filtered out")
+            raise ValueError("the training data holds no samples, needed at least one; check --data-root and --frames")
         if label_sets is not None and len(label_sets) != length:
             raise ValueError(f"{len(label_sets)} label sets were given for {length} samples, needed one for each")
         self.seed = seed
@@ -66,7 +66,7 @@ class SampleOrder:
     def draw(self, number: int, progress: float = 0.0) -> Draw:
         """Return sample number 0, 1, 2, ... of the order."""
         if self._period is not None:
-            # Progress stays constant too, since augmentation that grows would change the repeated samples.
+            # Progress stays constant, too: growing augmentation would change the repeated samples.
             number, progress = number % self._period, 0.0
         epoch, place = divmod(number, self.pass_length)
         if epoch != self._epoch:

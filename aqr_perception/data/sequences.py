@@ -16,7 +16,7 @@ HISTORY_STEP = 0.5
 """Seconds between two frames of a sequence, as between nuScenes' keyframes."""
 
 _LASTING_SHARE = 0.5
-"""Share of the sequences in which a fault lasts; in the others each frame draws its own faults."""
+"""Share of the sequences with a lasting fault; in the others, each frame draws its own faults."""
 
 SampleSequence = tuple[FrameWithHealth, ...]
 """Frames of one drive, oldest first; the objects of the last one are the training targets."""
@@ -26,10 +26,10 @@ SampleSequence = tuple[FrameWithHealth, ...]
 class TrainingSequences:
     """Short sequences prepared for the training of a model; see `batch_loader.TrainingSamples`.
 
-    All frames of a sequence get the same augmentation, so that the motion of vehicle and objects stays consistent.
+    All frames of a sequence get the same augmentation, which keeps the motion of vehicle and objects consistent.
 
     Attributes:
-        frames: the single frames, and how they are augmented and corrupted.
+        frames: the single frames, with their augmentation and corruption.
         history: maximum number of frames before the labelled one; 0 makes sequences of one, equal to `frames`' samples.
         step: seconds between two frames.
     """

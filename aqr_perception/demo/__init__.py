@@ -1,1 +1,1 @@
-"""The demo: a simulated drive with failing sensors, played into the real node, and a report of the results."""
+"""Demo: a simulated drive with failing sensors played into the node, and a report."""

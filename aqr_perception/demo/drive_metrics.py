@@ -14,24 +14,24 @@ from aqr_perception.demo.truth import CameraGeometry, DriveTruth, TrueObjects
 from aqr_perception.frame import CLASSES, Detections
 
 MATCH_DISTANCE = 2.0
-"""Largest distance in metres, seen from above, of a detection to its object: the third of nuScenes' four thresholds."""
+"""Largest horizontal distance in metres between a detection and its object: the third of nuScenes' four thresholds."""
 
 _CLASS_RANGES = {"pedestrian": 40.0, "motorcycle": 40.0, "bicycle": 40.0, "traffic_cone": 30.0, "barrier": 30.0}
 _DEFAULT_RANGE = 50.0
-"""Evaluation range in metres of the other classes (nuScenes, arXiv:1903.11027, table 8)."""
+"""Evaluation range in metres of all other classes (nuScenes, arXiv:1903.11027, table 8)."""
 
 _TRANSITION_SECONDS = 0.05
-"""Images are up to one LiDAR turn older than their frame, so frames this close to a failure's edge are ambiguous."""
+"""Images are up to one sweep older than their frame, so frames this near (s) to a failure's edge are ambiguous."""
 
 
 def evaluated_objects(truth: TrueObjects) -> NDArray[np.bool_]:
-    """Return which true objects (N,) are evaluated: in nuScenes' range of their class and hit by the intact LiDAR."""
+    """Return the mask (N,) of the evaluated objects: in nuScenes' range of their class and hit by the intact LiDAR."""
     ranges = np.array([_CLASS_RANGES.get(name, _DEFAULT_RANGE) for name in CLASSES])
     return truth.hit & (np.hypot(truth.boxes[:, 0], truth.boxes[:, 1]) < ranges[truth.labels])
 
 
 def detected_objects(detections: Detections, truth: TrueObjects) -> NDArray[np.bool_]:
-    """Return which true objects (N,) are detected.
+    """Return the mask (N,) of the detected true objects.
 
     Detections, highest score first, match the nearest free object of their class within `MATCH_DISTANCE`.
     """
@@ -49,7 +49,7 @@ def detected_objects(detections: Detections, truth: TrueObjects) -> NDArray[np.b
 
 @dataclass(frozen=True)
 class Timeline:
-    """Metrics over time: one entry a frame, NaN for unknown values.
+    """Metrics over time, one entry per frame; NaN for unknown values.
 
     Attributes:
         seconds: (N,) time since the start of the drive.
@@ -112,7 +112,7 @@ def _column(values: Iterable[float]) -> NDArray[np.float64]:
 
 
 def _mean_weight(weights: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
-    """Return the mean of weights (N,), weighted by score; NaN without detections."""
+    """Return the score-weighted mean of weights (N,); NaN without detections."""
     total = float(scores.sum())
     return float((weights * scores).sum()) / total if total > 0 else math.nan
 
@@ -132,11 +132,11 @@ class Summary:
 
     Attributes:
         sweeps_processed, sweeps: number of sweeps with detections, and of all sweeps.
-        recall: share of detected objects while all sensors worked.
-        recall_by_failure: the same during each failure.
+        recall: share of detected objects while all sensors work.
+        recall_by_failure: share of detected objects during each failure.
         failing_camera: name of the first camera with a failure; empty if no camera failed.
         weight_before, weight_during: mean weight of that camera before and during its failure.
-        median_milliseconds: latency.
+        median_milliseconds: median latency.
     """
 
     sweeps_processed: int

@@ -19,19 +19,19 @@ from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 RANDOM_WEIGHTS_WARNING = "Random weights: these detections and weights are meaningless."
 
 _PLOT_NOTES = (
-    "Weight of detections: mean over a frame's detections, weighted by score; a camera's own weight is the mean over "
-    "the detections in its view. Mean of the maps: one row per sensor; dark means little trust, grey means no map. "
+    "Weight of detections: mean over a frame's detections, weighted by score; a camera's weight is the mean over the "
+    "detections in its view. Mean of the maps: one row per sensor; dark means little trust, grey means no map. "
     "Recall: share of the true objects with a detection of the same class within 2 m. Only objects within nuScenes' "
     "range of their class that the intact LiDAR hits are evaluated."
 )
-_HEAT_MAP_NOTE = "Heat maps show how much the evidence at a place is trusted: black is 0, yellow is 1.5."
+_HEAT_MAP_NOTE = "Heat maps show the weight of the evidence at each position: black is 0, yellow is 1.5."
 
 
 def write_report(path: Path, drive: RecordedDrive, notes: Sequence[str] = ()) -> None:
     """Write the report as a single HTML file.
 
     Args:
-        notes: sentences on how the drive was played.
+        notes: sentences about the playback.
     """
     body = [
         html.element("h1", "A drive with failing sensors"),
@@ -50,7 +50,7 @@ def write_report(path: Path, drive: RecordedDrive, notes: Sequence[str] = ()) ->
 
 
 def selected_frames(drive: RecordedDrive) -> dict[int, FrameRecord]:
-    """Return the frames to show, by sweep index: before the first failure, twice during each, after the last."""
+    """Return the frames to show, by sweep index: before the first failure, two during each, after the last."""
     frames = drive.frames_by_sweep()
 
     def distance(index: int, seconds: float) -> float:

@@ -53,11 +53,10 @@ FAILURES = (
 class FailingBag(BagReader):
     """A bag with simulated sensor failures; all other messages are unchanged.
 
-    Failures act on the recording times of the messages.
+    Failures apply by the messages' recording times.
 
     Raises:
-        BagError: see `BagReader`; also if a failure's topic is missing, or a camera to turn black has no compressed
-            images.
+        BagError: see `BagReader`; a failure's topic is missing, or a camera to turn black has no compressed images.
     """
 
     def __init__(self, path: str | Path, failures: Sequence[Failure]) -> None:
@@ -92,7 +91,7 @@ def _blackened(message: BagMessage) -> BagMessage:
     image = cv2.imdecode(content.data, cv2.IMREAD_COLOR)
     if image is None:
         found = f"{len(content.data)} bytes that OpenCV cannot decode"
-        raise BagError(f"{message.topic}: found {found}, needed a JPEG or PNG image")
+        raise BagError(f"{message.topic}: found {found}, needed a JPEG or PNG image; record the bag again")
     black = dataclasses.replace(content, data=_black_jpeg(image.shape[0], image.shape[1]))
     return dataclasses.replace(message, data=bytes(TYPESTORE.serialize_cdr(black, message.type)))
 

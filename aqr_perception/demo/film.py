@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CODECS = ("vp09", "avc1", "mp4v")
-"""In order of preference: VP9 (in every OpenCV from PyPI, played by browsers), H.264, MPEG-4."""
+"""Video codecs in order of preference: VP9 (in every OpenCV from PyPI, and in browsers), H.264, MPEG-4."""
 
 
 def write_film(pictures: Iterable[NDArray[np.uint8]], path: Path, rate: float) -> Path:
-    """Write BGR pictures of equal size as a video with `rate` pictures a second.
+    """Write BGR pictures of equal size as a video with `rate` pictures per second.
 
     Returns:
         the path; if OpenCV has no video codec, the path of a .webp animation instead.
 
     Raises:
         ValueError: there is no picture.
-        OSError: OpenCV has neither a video codec nor support for animations.
+        OSError: OpenCV has no video codec and no support for animations.
     """
     frames = iter(pictures)
     first = next(frames, None)

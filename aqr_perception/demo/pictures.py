@@ -27,7 +27,7 @@ def bev_with_truth(
 ) -> NDArray[np.uint8]:
     """Return the published BEV, (H, W, 3) BGR, with the evaluated true objects.
 
-    The node publishes no BEV without LiDAR; the detections are then drawn on black.
+    Without LiDAR, the node publishes no BEV, and the detections are drawn on black.
     """
     picture = frame.picture(BEV)
     if picture is None:
@@ -67,7 +67,7 @@ class FilmFrames:
         return map(self.draw, range(len(self._drive.truth.sweeps)))
 
     def draw(self, index: int) -> NDArray[np.uint8]:
-        """Return the film frame of a sweep; places without a recorded picture stay empty."""
+        """Return the film frame of a sweep; missing pictures stay empty."""
         frame, truth = self._frames.get(index), self._drive.truth.sweeps[index]
         seconds = self._drive.truth.seconds(truth.stamp_ns if frame is None else frame.stamp_ns)
         canvas = np.full((self.size[1], self.size[0], 3), _BACKGROUND, np.uint8)

@@ -24,7 +24,7 @@ _LONGEST_STEP = 0.45
 """Largest time in seconds between two frames that a curve connects."""
 
 _COLUMN_STEP, _COLUMN_REACH = 0.05, 0.15
-"""Seconds between two columns of the map strip, and largest time between a column and its frame."""
+"""Seconds between two columns of the map strip, and largest time difference between a column and its frame."""
 
 Colour = NDArray[np.float64] | str
 
@@ -96,7 +96,7 @@ def _plot_weights(axes: Axes, timeline: Timeline) -> None:
 
 
 def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
-    """Plot one row a sensor: the brightness is the mean of its weight map, grey means no map."""
+    """Plot one row per sensor: the brightness is the mean of its weight map; grey means no map."""
     order = (BEV, *CAMERA_GRID)
     names = sorted(timeline.map_means, key=lambda name: order.index(name) if name in order else len(order))
     axes.set_facecolor(_NO_MAP)
@@ -114,7 +114,7 @@ def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
 
 
 def _map_strip(timeline: Timeline, names: Sequence[str], seconds: float) -> NDArray[np.float64]:
-    """Return the maps' means (sensors, columns) at regular times; NaN without a frame nearby."""
+    """Return the maps' means (sensors, columns) at regular times; NaN without a near frame."""
     columns = np.arange(0, seconds, _COLUMN_STEP)
     strip = np.full((len(names), len(columns)), np.nan)
     if len(timeline.seconds):

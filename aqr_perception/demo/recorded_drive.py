@@ -1,4 +1,4 @@
-"""A recorded drive with its ground truth and failures: the content of a report."""
+"""Recorded drive with its ground truth and failures, the content of a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -18,14 +18,14 @@ CAMERA_GRID = ("front_left", "front", "front_right", "back_left", "back", "back_
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """Everything the node published for one frame.
+    """Outputs of the node for one frame.
 
     Attributes:
         stamp_ns: the frame's stamp.
         detections: in the LiDAR frame.
         camera_names: the cameras used, in the order of `Detections.camera_weights`.
         unused: reason why a sensor was not used, by sensor name.
-        milliseconds: latency from the trigger to the published detections; None if the node did not publish it.
+        milliseconds: latency from the trigger to the published detections; None if it is unknown.
         pictures: JPEG files of the published pictures, by camera name and `BEV`.
         map_means: mean of the published weight maps, by the same names.
     """
@@ -53,7 +53,7 @@ class Recording:
 
     Attributes:
         model: the node's description of its model.
-        trained: False if the model has random weights; the detections are then meaningless.
+        trained: whether the model has trained weights; detections of random weights are meaningless.
         frames_dropped: number of frames that the node dropped for newer ones.
     """
 

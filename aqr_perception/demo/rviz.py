@@ -10,7 +10,7 @@ from pathlib import Path
 from aqr_perception.simulator.bag import LIDAR_TOPIC
 
 _CONFIGURED_TOPIC = "/LIDAR_TOP"
-"""LiDAR topic in config/aqr_perception.rviz."""
+"""Topic of the LiDAR in config/aqr_perception.rviz."""
 
 
 def unavailable_reason() -> str:

@@ -17,8 +17,8 @@ class DemoDrive:
         seed: seed of the scene. Training uses seeds from 10,000 on and evaluation 0 to 199, so the scene is new.
         seconds: length of the drive.
         rate: sweeps, and images of each camera, per second.
-        picture: image width and height in pixels. Larger than the input of aqr_tiny, to look good, but less than twice
-            as large: the node would decode larger images at half their size.
+        picture: image width and height in pixels. Larger than the input of aqr_tiny, for the report, but less than
+            twice as large, because the node decodes larger images at half size.
     """
 
     seed: int = 5005

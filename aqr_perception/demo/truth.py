@@ -1,4 +1,4 @@
-"""Ground truth of a drive, read from its bag: true objects and camera geometry, which the node does not receive."""
+"""Ground truth of a drive, read from its bag: true objects and camera geometry, which the node does not get."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from aqr_perception.geometry import invert, project, transform_points
 from aqr_perception.simulator.bag import LIDAR_FRAME, TRUTH_TOPIC
 
 _SAME_SWEEP_NS = 50_000_000
-"""A camera-only frame has the stamp of its newest image, which is a little older than the missing sweep's."""
+"""A camera-only frame has the stamp of its newest image, which is slightly older than the missing sweep."""
 
 
 class CameraGeometry(NamedTuple):
@@ -28,7 +28,7 @@ class CameraGeometry(NamedTuple):
     from_lidar: NDArray[np.float64]
 
     def in_view(self, boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return which boxes (N, >=3), LiDAR frame, have their centre in the image."""
+        """Return the mask (N,) of the boxes (N, >=3), LiDAR frame, with their centre in the image."""
         pixels, depths = project(self.intrinsics, transform_points(self.from_lidar, np.asarray(boxes, np.float64)))
         with np.errstate(invalid="ignore"):
             inside = ((pixels >= 0) & (pixels < self.size)).all(axis=1)
@@ -44,7 +44,7 @@ class TrueObjects:
         stamp_ns: the sweep's stamp.
         boxes: (N, 9) as `Detections.boxes`, LiDAR frame.
         labels: (N,) indices into `CLASSES`.
-        hit: (N,) whether the intact LiDAR hits the object; the others are occluded or far.
+        hit: (N,) bool, whether the intact LiDAR hits the object; the others are occluded or far.
     """
 
     stamp_ns: int

@@ -1,4 +1,4 @@
-"""Router weights of a camera before and after it goes black."""
+"""Router weights of a camera before and after a blackout of its image."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,13 +12,13 @@ from aqr_perception.frame import LabelledFrame
 
 @dataclass(frozen=True)
 class BlackoutWeights:
-    """Mean router weights in 0..1 of the queries that one camera sees, before and after the camera goes black.
+    """Mean router weights in 0..1 of the queries that a camera sees, with its intact image and with a black one.
 
     Attributes:
-        queries: number of queries, over all frames.
-        intact, black: weight of the camera itself, before and after.
-        modality_intact, modality_black: weight of the camera modality, for the same queries; other, working cameras
-            also see some of them.
+        queries: number of queries in all frames.
+        intact, black: weight of the camera with each image.
+        modality_intact, modality_black: weight of the camera modality for the same queries; working cameras also see
+            some of them.
     """
 
     queries: int
@@ -42,7 +42,7 @@ class BlackoutWeights:
 
 
 def mean_weights(by_frame: Sequence[NDArray[np.float64]]) -> BlackoutWeights | None:
-    """Return the means over all queries of all frames, given results of `query_weights`; None without any query."""
+    """Return the means over the queries of all frames, from results of `query_weights`; None without queries."""
     queries = np.concatenate([np.zeros((0, 4)), *by_frame])
     if not len(queries):
         return None
@@ -51,13 +51,12 @@ def mean_weights(by_frame: Sequence[NDArray[np.float64]]) -> BlackoutWeights | N
 
 
 def query_weights(detector: Detector, labelled: LabelledFrame, index: int) -> NDArray[np.float64]:
-    """Return (Q, 4), for queries that one camera sees: its weight intact and black, the modality's intact and black.
+    """Return (Q, 4) for queries that one camera sees: its weight intact and black, the modality's intact and black.
 
-    Image proposals are left out, because a black image proposes other queries.
+    Image proposals are left out, because a black image gives other proposals.
 
     Args:
-        index: of the frame; its cameras go black in turn. There are no such queries without cameras, and where the
-            detector has no router or does not use cameras.
+        index: index of the frame, which determines the black camera. Without cameras or a router, Q is 0.
     """
     cameras = labelled.frame.cameras
     if not cameras or not detector.has_router or not detector.uses_cameras:

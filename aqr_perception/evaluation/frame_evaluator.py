@@ -18,13 +18,13 @@ from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 
 class FrameResult(NamedTuple):
-    """Detections of one frame, and the truth to score them against.
+    """Detections of one frame with its ground truth.
 
     Attributes:
-        detections: by scenario and mode.
-        truth: of the clean frame.
-        has_lidar: whether the clean frame has a sweep.
-        blackout: (Q, 4) query weights before and after a camera goes black; see `query_weights`.
+        detections: detections by scenario and mode.
+        truth: ground truth of the clean frame.
+        has_lidar: whether the clean frame has LiDAR data.
+        blackout: (Q, 4) query weights with an intact and with a black camera; see `query_weights`.
     """
 
     detections: Mapping[tuple[str, AqrMode], Detections]
@@ -35,10 +35,10 @@ class FrameResult(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameEvaluator:
-    """Runs a detector on single frames, in every scenario and mode. No frame depends on another's result.
+    """Evaluation of a detector on single, independent frames in every scenario and mode.
 
     Attributes:
-        history: number of earlier frames that the detector sees before each frame, under the same failure.
+        history: number of earlier frames that the detector gets before each frame, with the same failure.
     """
 
     detector: Detector
@@ -59,10 +59,10 @@ class FrameEvaluator:
         clean = detector.extract(labelled.frame)
         for name, scenario in self.scenarios.items():
             *earlier, failing = (scenario(frame, generator(name, frame, self.seed)) for frame in drive)
-            # Features depend neither on the mode nor on failures of other sensors.
+            # Features do not depend on the mode or on failures of other sensors.
             features = detector.extract(failing.frame, clean)
             for mode in self.modes:
-                # Average precision needs detections of every score.
+                # Average precision needs detections with all scores.
                 options = DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model(mode))
                 replay(detector, (frame.frame for frame in earlier), options)
                 detections[name, mode] = detector.detect_in(features, options).detections

@@ -5,9 +5,9 @@ configuration ``detection_cvpr_2019``. Three things differ:
 
 - Boxes are compared in the model frame, each frame as its own sample, and ranges are measured from its origin. The
   devkit compares in the world frame and measures ranges from the ego vehicle's origin, 0.94 m from nuScenes' LiDAR.
-- Neither `Detections` nor `GroundTruth` has attributes. Both get theirs from class and speed, by the rule with which
-  mmdetection3d, and so CMT's authors, fill in their submissions. AAE then measures whether motion was recognised. It is
-  lower than the official AAE, whose truth also tells parked from stopped vehicles and sitting from standing people.
+- `Detections` and `GroundTruth` have no attributes. Class and speed determine them, by the rule of mmdetection3d and
+  therefore of CMT's submissions. AAE then measures whether motion is recognised. It is lower than the official AAE,
+  which also distinguishes parked from stopped vehicles and sitting from standing people.
 - Only classes in the truth count, and only errors that the class defines (cones have no heading, velocity or attribute,
   barriers no velocity or attribute). The devkit gives an absent class AP 0 and errors 1, which would penalise a small
   set of frames for missing classes. With all ten classes, the figures equal the devkit's.
@@ -42,7 +42,7 @@ _MOVING_SPEED = 0.2  # m/s, as in mmdetection3d
 
 
 class EvaluationError(ValueError):
-    """There is nothing to score; the message says what is missing."""
+    """There is nothing to score; the message names what is missing."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class DetectionScores:
     Attributes:
         mean_ap: AP, averaged over `classes` and the distances 0.5, 1, 2 and 4 m.
         nds: nuScenes detection score from `mean_ap` and `errors`.
-        errors: ATE, ASE, AOE, AVE and AAE, averaged over `classes`; an error that no class defines is absent.
-        ap: by class and distance in metres.
-        class_errors: errors that the class defines, by class.
-        classes: classes in the truth; all means are over these.
+        errors: ATE, ASE, AOE, AVE and AAE, averaged over `classes`, without errors that no class defines.
+        ap: average precision by class and distance in metres.
+        class_errors: errors by class, without errors that the class does not define.
+        classes: classes in the ground truth; all means are over these.
         frames, objects: numbers of frames, and of true objects within the range of their class.
     """
 
@@ -73,16 +73,16 @@ class DetectionScores:
 
 
 def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_points: bool = True) -> DetectionScores:
-    """Return the metrics of detections against their truth.
+    """Return the nuScenes metrics (arXiv:1903.11027, section 3) of detections against their ground truth.
 
     Args:
-        pairs: detections and truth of each frame. Average precision needs detections of every score.
-        need_lidar_points: whether to ignore true objects without a LiDAR point, as the devkit does. Pass the truth of
-            the frame with all sensors even if a sensor failed: otherwise objects that the failure hides would not count
-            as missed. Pass False for data without LiDAR.
+        pairs: detections and ground truth of each frame. Average precision needs detections with all scores.
+        need_lidar_points: whether to ignore true objects without a LiDAR point, as the devkit does. Use the truth of
+            the frame with all sensors even if a sensor failed; otherwise, objects that the failure hides do not count
+            as missed. Use False for data without LiDAR.
 
     Raises:
-        EvaluationError: the truth has no object to detect, or a frame has more detections than nuScenes allows.
+        EvaluationError: the ground truth has no object, or a frame has more detections than nuScenes allows.
     """
     config = config_factory("detection_cvpr_2019")
     predicted, true = _Samples(config), _Samples(config)
@@ -99,12 +99,8 @@ def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_poin
     classes = tuple(name for name in CLASSES if true.objects[name])
     if not classes:
         raise EvaluationError(
-            f"{frames} frames have no object within the range of its class"
-            + (
-                " that has a LiDAR point; for data without LiDAR, also count objects without points"
-                if need_lidar_points
-                else ""
-            )
+            f"found no object within the range of its class in {frames} frames, needed at least one"
+            + (" with a LiDAR point; for data without LiDAR, use need_lidar_points=False" if need_lidar_points else "")
         )
     metrics = DetectionMetrics(config)
     for name in classes:
@@ -116,8 +112,8 @@ def attribute(name: str, velocity: NDArray[np.floating]) -> str:
     """Return the nuScenes attribute of an object with a (2,) velocity in m/s; empty if the class has none.
 
     Follows mmdetection3d's ``NuScenesDataset``: an object faster than 0.2 m/s is moving or has a rider; a slower one
-    has the most frequent attribute of its class at rest. An unknown velocity (NaN) gives none, and the devkit ignores
-    the object's attribute.
+    has the most frequent attribute of its class at rest. For an unknown velocity (NaN) the result is empty, and the
+    devkit ignores the object's attribute.
     """
     speed = math.hypot(float(velocity[0]), float(velocity[1]))
     if name in _UNDEFINED or math.isnan(speed):

@@ -8,11 +8,11 @@ from aqr_perception.options import DetectionOptions
 
 
 def replay(detector: Detector, frames: Iterable[Frame], options: DetectionOptions | None = None) -> None:
-    """Make a detector remember only these frames.
+    """Replace a detector's memory by these frames.
 
     Args:
-        frames: of one drive in order of time, with `Frame.to_fixed`; none leaves the memory empty.
-        options: as for the frame that follows.
+        frames: frames of one drive in order of time, with `Frame.to_fixed`; without frames, the memory is empty.
+        options: options of the following frame.
     """
     detector.forget()
     for frame in frames:

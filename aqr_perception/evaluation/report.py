@@ -14,7 +14,7 @@ from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
 _MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
-"""By mode: grey for AQR off, green for on, then the others."""
+"""Colours by mode: grey for AQR off, green for on, then the others."""
 
 _UNITS = {"ATE": " m", "ASE": "", "AOE": " rad", "AVE": " m/s", "AAE": ""}
 
@@ -127,7 +127,7 @@ def _title(table: RobustnessTable) -> str:
 
 
 def _notes(table: RobustnessTable) -> list[str]:
-    """Return the figures that have no column, one sentence each."""
+    """Return the figures without a column, one sentence each."""
     last = _mode_name(table.modes[-1])
     notes = [
         "Share: NDS divided by the clean NDS of the same mode. "
@@ -140,7 +140,7 @@ def _notes(table: RobustnessTable) -> list[str]:
         notes.append(f"Mean NDS over the failure scenarios: {by_mode}")
     clean = table.row(CLEAN, table.modes[-1]).scores
     if table.history is not None:
-        notes.append(f"Earlier frames that the model saw before each frame: {table.history}")
+        notes.append(f"Earlier frames given to the model before each frame: {table.history}")
     errors = ", ".join(f"{name} {error:.3f}{_UNITS[name]}" for name, error in clean.errors.items())
     notes.append(f"True-positive errors, clean, {last}: {errors}")
     by_class = ", ".join(f"{name} {np.mean(list(ap.values())):.3f}" for name, ap in clean.ap.items())

@@ -1,4 +1,4 @@
-"""Robustness table: detection scores in every failure scenario, AQR off and on, against the clean truth."""
+"""Robustness table: detection scores in every failure scenario, AQR off and on, against the clean ground truth."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
 
 CLEAN = "clean"
-"""Name of the scenario without failures, to which the others are compared."""
+"""Name of the scenario without failures, the reference of the others."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +49,11 @@ class RobustnessTable:
 
     Attributes:
         model: name of the detector's preset.
-        frames: number of frames behind each figure.
+        frames: number of evaluated frames.
         seed: random seed of the scenarios.
         rows: scenarios in the given order, each in every mode.
-        blackout: None without a router or without a frame that has a camera.
-        history: number of earlier frames of the drive that the detector saw before each frame; None for a detector
-            without memory.
+        blackout: weights of black cameras; None without a router or without cameras.
+        history: number of earlier frames given to the detector before each frame; None for a detector without memory.
     """
 
     model: str
@@ -101,19 +100,18 @@ def run(
     workers: int = 1,
     progress: bool = True,
 ) -> RobustnessTable:
-    """Detect in every frame, scenario and mode, and score the detections against the clean frame's truth.
+    """Return the scores of a detector in every scenario and mode, against the clean frames' ground truth.
 
-    What fails depends only on seed, scenario and frame: all modes, and all models evaluated with the same seed, see the
-    same failures.
+    Failures depend only on seed, scenario and frame: all modes, and all models with one seed, get the same failures.
 
     Args:
-        detector: without a trained router, it runs with AQR off only.
-        frames: objects without a LiDAR point count only if no frame has LiDAR.
-        scenarios: by name; `CLEAN` must be among them.
-        modes: of AQR.
-        history: for a detector with memory, how many earlier frames of the drive it sees before each frame, under the
-            same failure; fewer at the start of a drive. 0 evaluates it without memory.
-        workers: number of processes that share the frames, then the rows; see `evaluate_frames`.
+        detector: a detector; without a trained router, it runs only with AQR off.
+        frames: the frames; objects without a LiDAR point count only if no frame has LiDAR.
+        scenarios: scenarios by name, including `CLEAN`.
+        modes: modes of AQR.
+        history: number of earlier frames, with the same failure, given to a detector with memory before each frame;
+            fewer at the start of a drive. 0 evaluates it without memory.
+        workers: number of processes for the frames, then for the rows; see `evaluate_frames`.
         progress: whether to show progress bars.
 
     Raises:
@@ -121,10 +119,10 @@ def run(
     """
     if CLEAN not in scenarios:
         raise EvaluationError(
-            f"the scenarios are {', '.join(scenarios) or 'none'}; add {CLEAN!r}, to which the others are compared"
+            f"the scenarios are {', '.join(scenarios) or 'none'}; add {CLEAN!r}, the reference of the others"
         )
     if not len(frames):
-        raise EvaluationError("there are no frames to evaluate; give at least one")
+        raise EvaluationError("found no frames to evaluate, needed at least one; check --data-root and --frames")
     if workers < 1:
         raise EvaluationError(f"workers is {workers}, but must be at least 1")
     if not detector.has_router:
@@ -172,7 +170,7 @@ def _score_all(
 
 
 def _score(case: _Case, truths: Sequence[GroundTruth], has_lidar: bool) -> RobustnessRow:
-    """Return a row whose share of clean is still 0."""
+    """Return a row with a share of clean of 0, to be set later."""
     scores = evaluate(zip(case.detections, truths, strict=True), need_lidar_points=has_lidar)
     return RobustnessRow(case.scenario, case.mode, scores, 0.0, *_mean_sensor_weights(case.detections))
 

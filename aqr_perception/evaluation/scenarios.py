@@ -1,7 +1,7 @@
 """Sensor failures of the robustness table, as defined by MoME (arXiv:2503.19776) and its predecessors.
 
 A scenario returns a copy of a frame with failing sensors; it does not change its input. Its random numbers come from
-`generator`, which depends only on scenario, frame and seed: every model sees the same failures.
+`generator`, which depends only on scenario, frame and seed, so every model gets the same failures.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from aqr_perception.frame import LabelledFrame
 Scenario = Callable[[LabelledFrame, Generator], LabelledFrame]
 
 BEAM_ELEVATIONS = (2.67, 0.0, -2.67, -5.33)
-"""Elevations in degrees of the four beams, of 32, that the published figures keep."""
+"""Elevations in degrees of the four of 32 beams that the published evaluations keep."""
 
 
 def clean(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
@@ -64,7 +64,7 @@ def cameras_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
 
 
 def one_camera_gone(labelled: LabelledFrame, rng: Generator) -> LabelledFrame:
-    """Remove one camera, chosen anew for each frame."""
+    """Remove one camera, chosen at random for each frame."""
     views = labelled.frame.cameras
     if not views:
         return labelled
@@ -96,7 +96,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 def generator(name: str, labelled: LabelledFrame, seed: int = 0) -> Generator:
     """Return the random generator of a frame in a scenario; it does not depend on the model."""
-    # Simulated scenes may have equal stamps, but their objects differ.
+    # The objects distinguish simulated scenes with equal stamps.
     scene = zlib.crc32(np.ascontiguousarray(labelled.truth.boxes).tobytes())
     # Frames before the start of a simulated scene have negative stamps, which are not valid seeds.
     stamp = labelled.frame.stamp_ns % 2**63

@@ -17,8 +17,8 @@ _evaluator: FrameEvaluator
 def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameResult]:
     """Yield the result of every frame, in order.
 
-    One worker is this process, with all of PyTorch's threads. Of several workers, each is a process with one thread.
-    Results are the same, except for rounding that depends on the number of threads.
+    A single worker is this process, with all of PyTorch's threads. Several workers are processes with one thread each.
+    Results are the same, apart from rounding, which depends on the number of threads.
 
     Args:
         workers: number of processes. Several need an evaluator that can be pickled.
@@ -27,14 +27,14 @@ def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameRe
     if workers == 1:
         yield from map(evaluator, range(count))
         return
-    # Plain pickle: torch's pickling uses shared memory, of which a container may have little.
+    # Plain pickle, because torch's pickling uses shared memory, which may be small in a container.
     content = pickle.dumps(evaluator)
     with ProcessPoolExecutor(min(workers, count), _SPAWN, _start_frame_worker, (content,)) as pool:
         yield from pool.map(_evaluate_frame, range(count))
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of new processes, which end at once when the user interrupts."""
+    """Return a pool of new processes, which end at once on an interrupt."""
     return ProcessPoolExecutor(workers, _SPAWN, end_on_interrupt)
 
 
@@ -43,7 +43,7 @@ def end_on_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# A forked process hangs if its parent has used several threads or CUDA.
+# A forked process hangs if its parent used several threads or CUDA.
 _SPAWN = multiprocessing.get_context("spawn")
 
 

@@ -18,7 +18,7 @@ FIXED_FRAME, VEHICLE_FRAME, LIDAR_FRAME = "odom", "base_link", "lidar"
 LIDAR_TOPIC, TRUTH_TOPIC = "/lidar/points", "/ground_truth/objects"
 
 START_NS = 1_700_000_000_000_000_000
-"""Start of every drive; not 0, since many tools take a stamp of 0 for "unknown"."""
+"""Start stamp of every drive in nanoseconds; not 0, because many tools interpret 0 as "unknown"."""
 
 _TF_PERIOD = 0.02
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
@@ -76,7 +76,7 @@ def _ns(time: float) -> int:
 
 
 def _sensor_messages(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
-    """Yield images, calibration, sweep and truth of the frame whose sweep ends at a time."""
+    """Yield images, calibration, sweep and ground truth of the frame with the sweep that ends at a time."""
     for camera in drive.rig.cameras:
         taken = time - (drive.rig.lidar.period - camera.delay)
         image = drive.picture(camera, taken).image
@@ -112,7 +112,7 @@ def _mounts(drive: Drive) -> Any:
 
 
 def _objects(drive: Drive, time: float, owners: NDArray[np.int64]) -> Any:
-    """Return all true objects; score is 1 for objects with LiDAR points and 0 for others."""
+    """Return all true objects; the score is 1 for objects with LiDAR points and 0 for others."""
     boxes, tracks = drive.true_boxes(time)
     hits = np.bincount(owners[owners >= 0], minlength=len(drive.scene.actors))
     labels = [drive.scene.actors[track].label for track in tracks]

@@ -15,7 +15,7 @@ REACH = 60.0
 """Largest distance in metres of a true object's centre from the LiDAR."""
 
 _NEAR = 0.3
-"""Metres in front of a camera within which a box counts as passing the camera."""
+"""Metres in front of a camera within which a box counts as passing it."""
 
 
 class Drive:
@@ -40,7 +40,7 @@ class Drive:
         return self.scene.vehicle_to_world(time) @ self.rig.lidar.to_vehicle
 
     def frame(self, time: float) -> LabelledFrame:
-        """Return the frame whose newest sweep ends at a time, in seconds since the scene's start.
+        """Return the frame with the newest sweep that ends at a time, in seconds since the scene's start.
 
         The model frame is the LiDAR's: x forward, y left, z up.
         """
@@ -60,7 +60,7 @@ class Drive:
         return render_picture(self.scene, self._caster, camera, time, rng, self._samples)
 
     def view(self, camera: CameraMount, time: float) -> tuple[CameraView, RenderedPicture]:
-        """Return a camera's view in the frame of a time, taken when the LiDAR's beam passes the camera's axis."""
+        """Return a camera's view in the frame at a time, exposed when the LiDAR's beam passes the camera's axis."""
         age = self.rig.lidar.period - camera.delay
         taken = time - age
         picture = self.picture(camera, taken)
@@ -73,7 +73,7 @@ class Drive:
         return scan(self.scene, self._caster, self.rig.lidar, time, rng)
 
     def _random(self, time: float, sensor: int) -> np.random.Generator:
-        """Return a sensor's random numbers at a time, which may lie before the scene's start."""
+        """Return a sensor's random generator at a time, which may be before the scene's start."""
         return np.random.default_rng([self.scene.seed, round((time + 1000.0) * 1e6), sensor])
 
     def points(self, time: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -127,7 +127,7 @@ class Drive:
 
 
 def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: CameraMount) -> float:
-    """Return the pixels that a box covers in an unbounded image; all of the image if the box passes the camera."""
+    """Return the number of pixels of a box in an unbounded image; those of the whole image if it passes the camera."""
     corners = transform_points(pose, box_corners(np.r_[0, 0, 0, size, 0][None])[0])
     pixels, depths = project(camera.intrinsics, corners)
     if (depths < _NEAR).any():

@@ -63,7 +63,7 @@ class _Solid:
 
 
 class RayCaster:
-    """Casts rays into a scene. The scenery is prepared once, the objects again for each new time."""
+    """Ray caster of a scene. It prepares the scenery once, and the objects for each new time."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene

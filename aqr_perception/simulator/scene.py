@@ -1,6 +1,6 @@
 """Scenes: a road with scenery, objects of the ten classes in motion, and the vehicle.
 
-The seed determines everything. Each lane has one speed, so that traffic does not collide.
+The seed determines the whole scene. Each lane has one speed, so traffic does not collide.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """A world with objects in motion.
+    """Road, scenery, moving objects and the vehicle's path.
 
     Attributes:
         actors: the objects; an object's index is its track.
@@ -59,7 +59,7 @@ class Scene:
 
 
 def draw_scene(seed: int, duration: float = 20.0) -> Scene:
-    """Return the scene of a seed: the same seed gives the same scene.
+    """Return the scene of a seed, always the same one.
 
     Args:
         duration: seconds of the drive that the scene covers.

@@ -57,7 +57,7 @@ class PlacedObject:
 
 
 def draw_traffic(rng: np.random.Generator, duration: float) -> tuple[RoadPath, list[PlacedObject]]:
-    """Return the vehicle's path and the objects around it, from none to a crowd."""
+    """Return the vehicle's path and the objects around it, from empty to crowded."""
     density = rng.choice([0.0, 0.25, 0.6, 1.0, 1.6], p=[0.04, 0.16, 0.3, 0.3, 0.2])
     lanes = {-1.5 * LANE_WIDTH: 1, -0.5 * LANE_WIDTH: 1, 0.5 * LANE_WIDTH: -1, 1.5 * LANE_WIDTH: -1}
     speeds = {d: float(rng.choice([0.0, rng.uniform(2.0, 13.0)], p=[0.15, 0.85])) for d in lanes}
@@ -77,7 +77,7 @@ def draw_traffic(rng: np.random.Generator, duration: float) -> tuple[RoadPath, l
 
 
 class _Street:
-    """Places objects without overlap at the start of the scene; vehicles then keep to their lanes."""
+    """Placement of objects without overlap at the start of the scene; vehicles then stay in their lanes."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

@@ -1,6 +1,6 @@
 """Data-parallel training in several processes, started by torchrun.
 
-torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; without them a training has one process.
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; without them, a training has one process.
 """
 
 import os
@@ -19,7 +19,7 @@ from aqr_perception.data.batch import Batch
 ModelT = TypeVar("ModelT", bound=nn.Module)
 ValueT = TypeVar("ValueT")
 StepLoss = Callable[[ModelT, Batch, Generator], Mapping[str, Tensor]]
-"""Returns the parts of a batch's loss: weighted scalars by name, whose sum the training minimises.
+"""Function that returns the parts of a batch's loss, weighted scalars by name; the training minimises their sum.
 
 The names must be the same for every batch. Random numbers come from the generator, which is on the model's device.
 """
@@ -27,7 +27,7 @@ The names must be the same for every batch. Random numbers come from the generat
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process among the processes of the training.
+    """Ranks of this process among the processes of the training.
 
     Attributes:
         rank: 0 .. size - 1.
@@ -41,7 +41,7 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> "Processes":
-        """Return the ranks that torchrun set; a single process without torchrun."""
+        """Return the ranks set by torchrun; without torchrun, a single process."""
         if "RANK" not in os.environ:
             return cls()
         return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -53,7 +53,7 @@ class Processes:
 
     @contextmanager
     def group(self, device: torch.device) -> Iterator[None]:
-        """Join the process group, and leave it at the end. A group that the caller has initialised is used instead."""
+        """Join the process group, and leave it at the end. Uses an initialised group, if there is one."""
         if self.size == 1 or dist.is_initialized():
             yield
             return
@@ -66,7 +66,7 @@ class Processes:
             dist.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of all processes' tensors; changes the given tensor."""
+        """Return the sum of all processes' tensors, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -89,7 +89,7 @@ class Processes:
 
 
 class _LossModule(nn.Module, Generic[ModelT]):
-    """The loss as a module around the model, because DistributedDataParallel acts where a module is called."""
+    """Loss as a module around the model, because DistributedDataParallel acts in a module's call."""
 
     def __init__(self, model: ModelT, step_loss: StepLoss[ModelT]) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _LossModule(nn.Module, Generic[ModelT]):
 
 
 class ParallelLoss(Generic[ModelT]):
-    """Loss of a model of which each process trains a copy.
+    """Loss of a data-parallel model: each process trains a copy.
 
     Call it on a batch, then call backward on the sum of the parts: backward averages the gradients of all processes.
     """
@@ -118,7 +118,7 @@ class ParallelLoss(Generic[ModelT]):
         return losses
 
     def accumulation(self, last: bool) -> AbstractContextManager[None]:
-        """Return the context of one forward and backward pass: only the last pass of a step exchanges gradients."""
+        """Return the context of a forward and backward pass; only the last pass of a step exchanges gradients."""
         if isinstance(self._module, DistributedDataParallel) and not last:
             return self._module.no_sync()
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights, which detects better than the weights themselves."""
+"""Exponential moving average of a model's weights, which detects better than the trained weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 
 
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """Return an average that starts with the model's present weights; its `module` is in eval mode.
+    """Return an average that starts with the model's current weights; its `module` is in eval mode.
 
     Parameters are averaged, buffers such as batch norm statistics are copied. In update n = 0, 1, ... the decay is at
     most (1 + n) / (10 + n), which quickly removes the random first weights; it reaches `decay` after about
     9 / (1 - decay) updates.
     """
     average = AveragedModel(model, multi_avg_fn=_increasing_decay(decay))
-    # The first call only copies. Making it here lets the first training step average the first weights as well.
+    # The first call only copies. With this call, the first training step already averages.
     average.update_parameters(model)
     average.module.requires_grad_(False).eval()
     return average
@@ -33,7 +33,7 @@ def load_average_state(average: AveragedModel, state: Mapping[str, Any]) -> None
 
 
 def _increasing_decay(highest: float) -> Callable[[PARAM_LIST, PARAM_LIST, Tensor | int], None]:
-    """Return the function by which `AveragedModel` averages parameters after its first call."""
+    """Return the averaging function of `AveragedModel`, used after its first call."""
 
     def update(averages: PARAM_LIST, weights: PARAM_LIST, calls: Tensor | int) -> None:
         count = int(calls)

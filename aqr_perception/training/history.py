@@ -9,15 +9,15 @@ from aqr_perception.models.model_memory import ModelMemory, Moment
 
 
 def features_of(model: DetectionModel, batch: Batch) -> Features:
-    """Return the feature maps of a batch's own frames."""
+    """Return the feature maps of a batch's labelled frames."""
     return model.features(batch.images, batch.lidar_to_image, batch.points)
 
 
 def history_of(model: DetectionModel, batch: Batch) -> History | None:
     """Return the history of a batch: the model decodes `Batch.history` in order, without gradients.
 
-    As in `Detector`, it is None for models without memory and where the vehicle's motion is not known; without earlier
-    frames it is the start of a drive. The model stays in its mode, so past and present features are alike.
+    As in `Detector`, it is None for models without memory and for unknown vehicle motion; without earlier frames, it is
+    the start of a drive. The model keeps its mode, so past and present features have the same statistics.
     """
     if not model.remembers or batch.to_fixed is None:
         return None
@@ -27,7 +27,7 @@ def history_of(model: DetectionModel, batch: Batch) -> History | None:
             moment = _moment(frame)
             output = model.decode(features_of(model, frame), options, history=memory.history(moment))
             memory.update(moment, output.state)
-    # PyTorch 2.9 keeps tensors cast by autocast without gradients for the pass that needs gradients (pull request
+    # PyTorch 2.9 reuses tensors that autocast cast without gradients in the pass that needs gradients (pull request
     # 165068).
     torch.clear_autocast_cache()
     return memory.history(_moment(batch))

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop after its current step."""
+"""Signals that stop a training after its current step."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ class StopRequest:
     """Records SIGINT (Ctrl-C) and SIGTERM inside its ``with`` block; a second signal has its usual effect.
 
     Attributes:
-        signal_name: name of the signal that was received; None before.
+        signal_name: name of the received signal; None before.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)

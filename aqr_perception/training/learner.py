@@ -1,4 +1,4 @@
-"""Model, optimiser and weight average of a training, and the optimiser step that changes them."""
+"""Model, optimiser and weight average of a training, with the optimiser step."""
 
 import logging
 import math
@@ -21,13 +21,13 @@ from aqr_perception.training.training_options import TrainOptions
 _log = logging.getLogger(__name__)
 
 _MAX_SKIPPED = 20
-"""The training gives up after this many steps in a row without a finite loss and gradient."""
+"""Number of consecutive steps without a finite loss and gradient after which the training stops."""
 
 _BETAS = (0.9, 0.99)
 
 
 class TrainingError(ValueError):
-    """The training cannot continue; the message gives the reason and what to change."""
+    """The training cannot continue; the message gives the reason and the remedy."""
 
 
 class StepMetrics(NamedTuple):
@@ -35,9 +35,9 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         losses: parts of the loss by name, means over forward passes and processes.
-        gradient_norm: before clipping, the mean over processes.
-        skipped: whether a loss or the gradient was not finite, which leaves the model unchanged.
-        data_seconds: time this process waited for data.
+        gradient_norm: norm of the gradient before clipping, mean over processes.
+        skipped: whether the step left the model unchanged, because a loss or the gradient was not finite.
+        data_seconds: time that this process waited for data.
     """
 
     losses: dict[str, float]
@@ -89,13 +89,13 @@ class Learner(Generic[ModelT]):
         return cast(ModelT, self._average.module)
 
     def step(self, batches: Iterator[Batch], number: int, learning_rate: float) -> StepMetrics:
-        """Do optimiser step `number`, counted from 1, on the next batches.
+        """Run optimiser step `number`, counted from 1, on the next batches.
 
         Raises:
             TrainingError: losses stay non-finite, or no trained parameter takes part in the loss.
         """
         self._set_learning_rate(learning_rate)
-        # A forward pass of broken data also breaks the running statistics of batch norm.
+        # Broken data also breaks the running statistics of batch norm in the forward pass.
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         local_losses, data_seconds = self._accumulate_gradients(batches, number)
         self._scaler.unscale_(self._optimizer)
@@ -152,12 +152,12 @@ class Learner(Generic[ModelT]):
         return nullcontext() if self._dtype == torch.float32 else torch.autocast(self._device.type, self._dtype)
 
     def _generator(self, step: int, index: int) -> torch.Generator:
-        """Return the random numbers of one forward pass, which do not depend on earlier passes."""
+        """Return the random generator of one forward pass, independent of earlier passes."""
         entropy = np.random.SeedSequence((self._options.seed, self._processes.rank, step, index))
         return torch.Generator(self._device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
     def _means_over_processes(self, losses: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
-        """Return losses and gradient norm, the same in all processes; waits for the device once."""
+        """Return the mean losses and gradient norm over all processes; waits for the device once."""
         names = sorted(losses)
         local = torch.stack([*(losses[name] for name in names), norm.to(self._device, torch.float32)])
         *means, gradient_norm = (self._processes.sum(local) / self._processes.size).tolist()
@@ -192,7 +192,7 @@ class Learner(Generic[ModelT]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model, with the present learning rate and weight decay."""
+        """Continue from a `state_dict` of the same model, with the current learning rate and weight decay."""
         self._model.load_state_dict(state["model"])
         load_average_state(self._average, state["ema"])
         groups = self._optimizer.state_dict()["param_groups"]

@@ -1,6 +1,6 @@
-"""Training loop for any loss and any data, which resumes to the same state.
+"""Training loop for any loss and data, with exact resumption.
 
-Detection enters through functions: the samples, their collation into a batch, and the loss.
+All that is specific to detection comes as arguments: the samples, their collation into a batch, and the loss.
 """
 
 import logging
@@ -37,10 +37,10 @@ class Outcome:
 
     Attributes:
         step: optimiser steps done, including those before a resume.
-        finished: false where the training was stopped early and can be resumed.
+        finished: false if the training was stopped early; it can be resumed.
         weights: file of the averaged weights; None unless finished.
-        best_score: highest validation score, whose weights are in ``best.safetensors``; None without validation.
-        message: for the user: the file of the weights, or how to resume.
+        best_score: highest validation score, with its weights in ``best.safetensors``; None without validation.
+        message: message for the user: the file of the weights, or how to resume.
     """
 
     step: int
@@ -68,19 +68,19 @@ def train(
     and, with validation, ``best.safetensors``. SIGTERM and SIGINT stop the training after its current step.
 
     Args:
-        model: with the weights to start from.
+        model: model with its initial weights.
         samples, collate: the data; see `TrainingSamples`. Both run in worker processes.
         step_loss: see `StepLoss`.
         options: see `TrainOptions`.
-        folder: for all files.
-        resume: continue from the newest checkpoint in `folder`; start at step 0 where there is none.
-        label_sets: the labels in each sample, for class-balanced sampling; None to draw each sample equally often.
-        validate: returns a score, higher is better, of a model in eval mode, which has the averaged weights. Runs in
-            every process; the mean score counts.
+        folder: folder of all files.
+        resume: continue from the newest checkpoint in `folder`; start at step 0 without one.
+        label_sets: labels in each sample, for class-balanced sampling; None draws each sample equally often.
+        validate: returns a score, higher is better, of a model in eval mode with the averaged weights. Every process
+            calls it; the mean score counts.
 
     Raises:
         OptionError, DeviceError: the model or the machine does not support an option.
-        StateError: the folder holds a training and `resume` is false, or a file cannot be read or written.
+        StateError: the folder has a training and `resume` is false, or a file cannot be read or written.
         TrainingError: losses stay non-finite, or no trained parameter takes part in the loss.
     """
     processes = Processes.from_environment()
@@ -126,7 +126,7 @@ class _Training(Generic[ModelT, SampleT]):
         """Continue from the newest checkpoint.
 
         Raises:
-            StateError: there is a checkpoint, which a training from step 0 would overwrite.
+            StateError: there is a checkpoint and `resume` is false.
         """
         folder = self._folder / "checkpoints"
         files = training_state.state_files(folder)
@@ -141,7 +141,7 @@ class _Training(Generic[ModelT, SampleT]):
             _log.info("%s holds no checkpoint: the training starts at step 0", folder)
 
     def run(self, stop: StopRequest, validate: Callable[[ModelT], float] | None) -> Outcome:
-        """Train until the end, or until a signal."""
+        """Train until the end or a signal."""
         options, progress = self._options, self._progress
         self._start_time = time.monotonic() - progress.elapsed
         batches, stopped = self._batches(), False
@@ -172,7 +172,7 @@ class _Training(Generic[ModelT, SampleT]):
         )
 
     def _step(self, batches: Iterator[Batch], stop: StopRequest, report: ProgressReport) -> bool:
-        """Do one optimiser step and show it; return whether any process received a signal to stop."""
+        """Run one optimiser step and show it; return whether any process received a signal to stop."""
         options, progress = self._options, self._progress
         factor = learning_rate_factor(progress.fraction, options.schedule, options.warmup)
         learning_rate = options.learning_rate * factor
@@ -192,11 +192,11 @@ class _Training(Generic[ModelT, SampleT]):
         return bool(stops > 0)
 
     def _is_due(self, period: int) -> bool:
-        """Return whether something that happens every `period` steps and at the end is due; never for period 0."""
+        """Return whether an action of every `period` steps and the end is due; never for period 0."""
         return period > 0 and (self._progress.step % period == 0 or self._progress.finished)
 
     def _validate(self, validate: Callable[[ModelT], float]) -> float:
-        """Return the score of the averaged weights, and export them where it is the best so far."""
+        """Return the score of the averaged weights, and export them if it is the best so far."""
         local = torch.tensor([float(validate(self._learner.averaged))], device=self._device)
         score = float(self._processes.sum(local)) / self._processes.size
         if self._best_score is None or score > self._best_score:

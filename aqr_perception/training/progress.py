@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 @dataclass
 class Progress:
-    """How far a training is, and how long it will be: exactly one of `steps` and `seconds` is given.
+    """Progress and length of a training; exactly one of `steps` and `seconds` gives the length.
 
     Attributes:
         steps: optimiser steps of the whole training.
         seconds: wall-clock time of the whole training, including the time before a resume.
-        samples_per_step: samples of one optimiser step, of all processes.
-        step: steps done.
-        samples: samples seen.
-        elapsed: seconds trained.
+        samples_per_step: samples of one optimiser step, over all processes.
+        step: number of finished steps.
+        samples: number of used samples.
+        elapsed: training time in seconds.
     """
 
     steps: int | None
@@ -35,8 +35,8 @@ class Progress:
     def fraction_at(self, sample: int) -> float:
         """Return the share, in 0..1, of the training that is done before sample number `sample`.
 
-        Samples are prepared ahead of their step. A training by the clock cannot know when that step will come, and
-        returns the present share.
+        Samples are prepared ahead of their step. With a length in seconds, the time of that step is unknown, and the
+        result is the current share.
         """
         if self.steps is None:
             assert self.seconds is not None

@@ -15,29 +15,29 @@ from aqr_perception.training.progress import Progress
 _log = logging.getLogger(__name__)
 
 _LINE_PERIOD = 60.0
-"""Seconds between two log lines where there is no terminal for a progress bar."""
+"""Seconds between two log lines without a terminal for a progress bar."""
 
 
 class ProgressReport:
-    """Progress of a training, shown step by step; a silent report (of all processes but the first) does nothing.
+    """Progress display of a training; a silent report (in all processes but the first) does nothing.
 
-    Each point of a curve is the mean of `log_every` steps, at the last of them.
+    Each point of a curve is the mean over `log_every` steps, at the last one.
     """
 
     def __init__(self, folder: Path, progress: Progress, *, log_every: int, silent: bool) -> None:
         """Open the progress bar and the curves.
 
         Args:
-            folder: of the TensorBoard files. Points of steps that are not done yet, from a training that was killed
-                after its last checkpoint, are removed.
-            progress: of the training; each `show` reads its present values.
-            log_every: steps of one point of a curve.
+            folder: folder of the TensorBoard files. Removes points of later steps, left by a training that was killed
+                after its last checkpoint.
+            progress: progress of the training; each `show` reads its current values.
+            log_every: number of steps per point of a curve.
             silent: whether to do nothing.
         """
         self._silent = silent
         if silent:
             return
-        # Takes a second to import, which the other processes need not spend.
+        # The import takes a second; the other processes do not need it.
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._progress, self._log_every = progress, log_every
@@ -48,11 +48,11 @@ class ProgressReport:
         self._last_line = time.monotonic()
 
     def show(self, values: Mapping[str, float], skipped: bool) -> None:
-        """Show the step that `progress` has just counted.
+        """Show the latest step of `progress`.
 
         Args:
-            values: by TensorBoard tag; ``loss/total`` is also shown in the progress bar.
-            skipped: whether to leave the values out of the curves, because they are not finite.
+            values: values by TensorBoard tag; the progress bar also shows ``loss/total``.
+            skipped: whether to omit the values from the curves, because they are not finite.
         """
         if self._silent:
             return

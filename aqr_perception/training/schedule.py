@@ -14,7 +14,7 @@ def learning_rate_factor(progress: float, schedule: Schedule, warmup: float | No
 
     ``one_cycle`` is CMT's (arXiv:2301.01283): it rises from a sixth to the peak in the first 40 %, then falls to a
     ten-thousandth of the start, both along a half cosine. ``cosine`` rises linearly for 5 % and falls along a half
-    cosine to 1 % (arXiv:1608.03983). ``constant`` stays at the peak after its warm-up, if it has one.
+    cosine to 1 % (arXiv:1608.03983). ``constant`` stays at the peak after an optional warm-up.
 
     Args:
         progress: 0 at the start, 1 at the end; larger values count as the end.
@@ -31,5 +31,5 @@ def learning_rate_factor(progress: float, schedule: Schedule, warmup: float | No
 
 
 def _half_cosine(share: float) -> float:
-    """Return a curve from 0 at 0 to 1 at 1 that is flat at both ends."""
+    """Return the value at `share` of a curve from (0, 0) to (1, 1) that is flat at both ends."""
     return (1.0 - math.cos(math.pi * share)) / 2.0

@@ -19,7 +19,7 @@ def router_prefixes(model: nn.Module) -> tuple[str, ...]:
 
 
 def freeze(model: nn.Module, train: Trained) -> None:
-    """Let gradients reach only the trained parameters.
+    """Disable the gradients of all parameters that are not trained.
 
     Raises:
         OptionError: the model has no such parameter.
@@ -35,23 +35,23 @@ def freeze(model: nn.Module, train: Trained) -> None:
 
 
 def set_mode(model: nn.Module, train: Trained) -> None:
-    """Put trained modules into training mode and frozen ones into eval mode, which keeps batch norm statistics."""
+    """Put trained modules into training mode and frozen ones into eval mode, which freezes batch norm statistics."""
     for name, module in model.named_modules():
         module.training = train == "all" or _is_trained(model, f"{name}.", train)
 
 
 def trains_branches(train: Trained) -> bool:
-    """Return whether image or point branch are trained."""
+    """Return whether the image branch or the point branch is trained."""
     return train == "all" or trains_only_branches(train)
 
 
 def trains_only_branches(train: Trained) -> bool:
-    """Return whether the decoder is not trained and need not run."""
+    """Return whether only branches are trained, so the decoder need not run."""
     return train in _BRANCHES
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Return AdamW's groups of trained parameters; ``factor`` is a group's learning rate relative to the schedule's."""
+    """Return AdamW's groups of trained parameters; ``factor`` is a group's learning rate relative to the schedule."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     backbone = [parameter for name, parameter in trained if name.startswith(_BACKBONE_PREFIX)]
     rest = [parameter for name, parameter in trained if not name.startswith(_BACKBONE_PREFIX)]

@@ -18,28 +18,28 @@ class TrainOptions:
     Attributes:
         steps: optimiser steps.
         epochs: passes over the data, not necessarily a whole number.
-        minutes: wall-clock time, including the time before a resume. Only with this option do the results depend on
-            the machine's speed.
-        batch_size: samples of one forward pass in one process.
-        accumulate: forward passes whose gradients make one step.
+        minutes: wall-clock time, including the time before a resume. With this option, the results depend on the
+            machine's speed.
+        batch_size: samples per forward pass and process.
+        accumulate: forward passes per optimiser step.
         learning_rate: highest learning rate of the schedule.
         backbone_factor: learning rate of the image backbone relative to the rest: 0.1 suits a pretrained backbone.
-        schedule: course of the learning rate; see `schedule.learning_rate_factor`.
+        schedule: schedule of the learning rate; see `schedule.learning_rate_factor`.
         warmup: share of the training in which the rate rises; None for the schedule's default.
-        weight_decay: AdamW's.
-        clip_norm: longer gradients are scaled down to this norm.
-        ema_decay: share of the averaged weights that each step keeps, after the first steps.
+        weight_decay: weight decay of AdamW.
+        clip_norm: largest norm of the gradient; larger gradients are scaled down.
+        ema_decay: decay of the averaged weights per step, after the first steps.
         train: trained parameters: ``all``; ``aqr``: the router; ``branches``: image and point branch with their
             proposals, without the decoder; ``camera-branch``, ``lidar-branch``: one of the branches; ``head``: all but
             the branches. The rest is frozen, including batch norm statistics.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process uses its own GPU.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` of the forward pass; weights stay in fp32.
-        overfit: repeat a single batch, to show that the model can learn at all.
-        workers: processes that prepare samples; with 0 the training process does. The samples are the same.
-        seed: of the order of the data, its augmentation and everything random in a step.
+        overfit: repeat a single batch, to check that the model can learn.
+        workers: processes that prepare samples; with 0, the training process does. The samples are the same.
+        seed: seed of the order of the data, of its augmentation and of all random numbers in a step.
         checkpoint_every: steps between two checkpoints.
         validate_every: steps between two validations; 0 for none.
-        log_every: steps whose means make one point of a TensorBoard curve.
+        log_every: steps per point of a TensorBoard curve.
     """
 
     steps: int | None = None
@@ -82,7 +82,7 @@ class TrainOptions:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if len(given) != 1:
             raise OptionError(
-                f"the length of the training is given by {', '.join(given) or 'no option'}: give exactly one of "
+                f"found the length of the training in {', '.join(given) or 'no option'}; give exactly one of "
                 f"{', '.join(names)}"
             )
         for name, length in given.items():

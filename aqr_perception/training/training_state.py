@@ -1,4 +1,4 @@
-"""Files from which a training resumes: written completely or not at all, and read without running code."""
+"""Files for resuming a training, written atomically and read without running code."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ class StateError(ValueError):
 def write_state(state: Mapping[str, Any], folder: Path, step: int, keep: int = 2) -> Path:
     """Write a state, delete all but the newest `keep` states, and return the new file.
 
-    The file is complete whenever it exists, even after a power failure.
+    An existing file is complete, even after a power failure.
 
     Raises:
         StateError: the disk is full, or the folder is not writable.
@@ -97,12 +97,12 @@ def require_same_model(path: Path, state: Mapping[str, Any], model: nn.Module) -
     if different:
         raise StateError(
             f"{path}: belongs to another model ({len(different)} tensors differ, the first is {different[0]}): resume "
-            "with the preset that this training began with, or choose another folder"
+            "with the preset of this training, or choose another folder"
         )
 
 
 def changed_options(path: Path, state: Mapping[str, Any], options: TrainOptions) -> list[str]:
-    """Return a phrase for each option that differs from the state's; an option that no longer exists is ignored.
+    """Return a description of each option that differs from the state's; unknown options of the state are ignored.
 
     Raises:
         StateError: the state trained other parameters, so its optimiser state does not fit.
@@ -110,8 +110,8 @@ def changed_options(path: Path, state: Mapping[str, Any], options: TrainOptions)
     before, now = state["options"], options.as_dict()
     if before["train"] != now["train"]:
         raise StateError(
-            f"{path}: was trained with train {before['train']!r}, but train is now {now['train']!r}: resume with the "
-            "former, or start a new training from its weights in another folder"
+            f"{path}: was trained with train {before['train']!r}, but train is now {now['train']!r}: resume with "
+            "the first, or start a new training from its weights in another folder"
         )
     return [f"{name} {before.get(name)!r} -> {value!r}" for name, value in now.items() if before.get(name) != value]
 

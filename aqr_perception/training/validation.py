@@ -23,7 +23,7 @@ class Validation:
 
     Attributes:
         frames: the held-out frames.
-        history: earlier frames that a model with memory sees before each of them.
+        history: number of earlier frames for models with memory.
     """
 
     frames: LabelledFrames
@@ -36,7 +36,7 @@ class Validation:
 
     @torch.inference_mode()
     def _detect(self, model: DetectionModel, index: int) -> tuple[Detections, GroundTruth]:
-        """Return the detections in one frame, whatever their score, and its objects."""
+        """Return the detections in one frame with every score, and its ground truth."""
         labelled = self.frames[index]
         earlier = earlier_frames(self.frames, index, self.history, HISTORY_STEP) if model.remembers else ()
         sequence = tuple(map(FrameWithHealth, (*earlier, labelled)))

@@ -19,7 +19,7 @@ def bev_picture(
     """Return a BGR picture, `size` pixels wide, of the range of the maps.
 
     Args:
-        maps: the weights; without a BEV map the ground is black.
+        maps: weight maps; without a BEV map, the ground is black.
         points: (N, >=2) in metres, model frame.
         detections: boxes are coloured by modality; the line from the centre shows the heading.
     """
@@ -74,10 +74,10 @@ def _draw_rings(picture: NDArray[np.uint8], grid: _PixelGrid, reach: float) -> N
 
 def _draw_boxes(picture: NDArray[np.uint8], grid: _PixelGrid, detections: Detections) -> None:
     thickness = max(1, round(picture.shape[1] / 600))
-    order = np.argsort(detections.scores, kind="stable")  # ascending, so that the best box is on top
+    order = np.argsort(detections.scores, kind="stable")  # ascending, to draw the best box on top
     corners = box_corners(detections.boxes[order])[:, :4]
     outlines = grid.pixels(corners[..., 0], corners[..., 1])
-    # A dark rim keeps boxes readable on bright weights; all rims come first, so that none covers another box.
+    # A dark rim keeps boxes readable on bright weights. All rims come first and therefore cover no box.
     cv2.polylines(picture, list(outlines), True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
     for index, outline in zip(order, outlines, strict=True):
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])

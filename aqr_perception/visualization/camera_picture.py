@@ -23,14 +23,14 @@ _Rectangle = tuple[int, int, int, int]
 def camera_picture(view: CameraView, weights: CameraWeightMap | None, detections: Detections) -> NDArray[np.uint8]:
     """Return a view's image, (H, W, 3) BGR, with heat map and boxes.
 
-    Boxes are coloured by modality. Each has a label with class and score, unless it would cover the label of a better
-    detection.
+    Boxes are coloured by modality. Each has a label with class and score, unless it would cover the label of a
+    detection with a higher score.
     """
     picture = view.image.copy() if weights is None else _with_heat_map(view.image, weights)
     thickness = max(1, round(picture.shape[1] / 800))
     labels: list[_Rectangle] = []
     outlines = []
-    for index in np.argsort(detections.scores, kind="stable"):  # ascending, so that the best box is on top
+    for index in np.argsort(detections.scores, kind="stable"):  # ascending, to draw the best box on top
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
         corners = transform_points(view.extrinsics, box_corners(detections.boxes[index : index + 1])[0])
         lines = [
@@ -73,7 +73,7 @@ def _draw_edge(
     """Draw a line between two points of the camera frame, clipped at the near plane and at the picture's borders.
 
     Returns:
-        the pixels of its ends; None if nothing is visible.
+        the pixels of its ends; None if it is not visible.
     """
     if max(start[2], end[2]) < _NEAR_PLANE:
         return None

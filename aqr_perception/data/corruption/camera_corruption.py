@@ -1,7 +1,7 @@
 """Simulated camera failures: corrupted images and their health.
 
-The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
-and of MoME (arXiv:2503.19776). Severity lies in 0..1: 0 leaves the image intact, 1 leaves little of use.
+The kinds of failure follow the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040) and
+MoME (arXiv:2503.19776). Severity is in 0..1: 0 leaves the image intact, 1 leaves little information.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, LabelledFrame
 
 _LOSS = 0.9
-"""Health lost at severity 1; less than 1, since the image still shows more than a black one."""
+"""Health lost at severity 1; less than 1, because the image still shows more than a black one."""
 
 
 class CorruptedPicture(NamedTuple):
@@ -63,7 +63,7 @@ def blurred(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corrup
 def over_exposed(image: NDArray[np.uint8], severity: float) -> CorruptedPicture:
     """Return an overexposed image: up to five stops too much light, with bloom around the brightest areas.
 
-    Health is the share of a cell's pixels that are not white; pixels that were white before count by severity.
+    Health is the share of a cell's pixels that are not white; pixels that are white in the input count by severity.
     """
     height, width = image.shape[:2]
     exposed = (np.arange(256, dtype=np.float32) / 255.0) ** 2.2 * 2.0 ** (5.0 * severity)  # in linear light
@@ -77,7 +77,7 @@ def over_exposed(image: NDArray[np.uint8], severity: float) -> CorruptedPicture:
 
 
 def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
-    """Return an image with dirt or a sticker on the lens: a blob or a rectangle over up to two thirds of it."""
+    """Return an image with dirt or a sticker on the lens: a blob or a rectangle over up to two thirds of the image."""
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
     share = np.sqrt(0.67 * max(severity, 1e-3))  # of each edge, at equal aspect ratio
@@ -100,7 +100,7 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corru
 
 
 def half_occluded(image: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
-    """Return an image whose left or right half is covered."""
+    """Return an image with a covered left or right half."""
     covered = np.zeros(image.shape[:2], np.uint8)
     half = image.shape[1] // 2
     covered[:, slice(0, half) if rng.random() < 0.5 else slice(half, None)] = 255
@@ -128,9 +128,9 @@ def cover(image: NDArray[np.uint8], covered: NDArray[np.uint8], rng: Generator) 
 
 
 def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) -> CorruptedPicture | None:
-    """Return the camera's image in an earlier frame; None if that frame has none of this size.
+    """Return the camera's image in an earlier frame; None if that frame has no such image of the same size.
 
-    Health falls with the elapsed time, and with the distance and the angle that the vehicle has moved since.
+    Health decreases with the elapsed time and with the vehicle's translation and rotation since then.
 
     Raises:
         ValueError: the frame is not earlier.
@@ -138,7 +138,7 @@ def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) ->
     seconds = (labelled.frame.stamp_ns - earlier.frame.stamp_ns) / 1e9
     if seconds <= 0:
         raise ValueError(
-            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass a previous frame"
+            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass an earlier frame"
         )
     old = next((other.image for other in earlier.frame.cameras if other.name == view.name), None)
     if old is None or old.shape != view.image.shape:

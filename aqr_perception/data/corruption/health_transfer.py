@@ -1,7 +1,7 @@
 """Transfer of sensor health through augmentation.
 
-Corruption precedes augmentation: a LiDAR's beams and field of view start at its own origin, and frozen images come
-from a frame without augmentation. The augmentation is read from the change of the calibration.
+Corruption precedes augmentation, because a LiDAR's beams and field of view start at its origin, and frozen images come
+from a frame without augmentation. The change of the calibration gives the augmentation.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from aqr_perception.frame import LabelledFrame
 
 
 def transfer_health(corrupted: FrameWithHealth, augmented: LabelledFrame) -> FrameWithHealth:
-    """Return an augmented frame with the health of the frame it was made from, at the augmented places.
+    """Return an augmented frame with the health of its original frame, moved to the augmented positions.
 
     Args:
         corrupted: the frame before augmentation.
-        augmented: the frame after changes of images (resize, crop, flip, rotation), which show in the intrinsics, and
-            of the model frame, which show in `model_to_world`.
+        augmented: the frame after changes of the images (resize, crop, flip, rotation), given by the intrinsics, and of
+            the model frame, given by `model_to_world`.
     """
     source, health = corrupted.labelled, corrupted.health
     motion = np.linalg.inv(augmented.model_to_world) @ source.model_to_world
@@ -56,9 +56,9 @@ def _picture_health(
 
 
 def _warped(grid: NDArray[np.float32], onto: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return a grid moved by a (3, 3) affine of cell coordinates (column, row), cell centres at halves."""
+    """Return a grid moved by a (3, 3) affine of cell coordinates (column, row), cell centres at half-integers."""
     half = np.eye(3)
-    half[:2, 2] = 0.5  # OpenCV's cell centres lie at whole numbers
+    half[:2, 2] = 0.5  # OpenCV's cell centres are at integers
     affine = np.linalg.inv(half) @ onto @ half
     moved: NDArray[Any] = cv2.warpAffine(
         grid, affine[:2], grid.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

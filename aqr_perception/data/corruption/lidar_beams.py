@@ -1,7 +1,7 @@
-"""Beams of a spinning LiDAR, recovered from the points' elevations, since a `Frame`'s points have no ring.
+"""Beams of a spinning LiDAR, estimated from the points' elevations, because a `Frame`'s points have no ring index.
 
-The beams of a sweep are peaks in the histogram of its points' elevations. Past sweeps were taken from other places, so
-their elevations are measured from an estimated origin: the place from which their points lie on the same beams.
+The beams of a sweep are peaks in the histogram of its points' elevations. Past sweeps have other origins, so their
+elevations refer to an estimated origin, from which their points are on the same beams.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from scipy.signal import find_peaks
 
 _BIN = 0.05  # degrees
 _EDGES = np.arange(-60.0, 60.0 + _BIN, _BIN)
-_MIN_RANGE = 3.0  # metres: closer points lie on the vehicle itself, or too close to tell beams apart
+_MIN_RANGE = 3.0  # metres: closer points are on the vehicle, or too close to separate the beams
 _MAX_RANGE = 30.0  # metres: the elevation of farther points hardly depends on the origin
-_SWEEP_GAP = 0.01  # seconds: smallest difference between the lags of two sweeps
+_SWEEP_GAP = 0.01  # seconds: smallest difference between the ages of two sweeps
 _MAX_SPEED = 40.0  # m/s
 _SAMPLE = 800  # points
 
@@ -33,7 +33,7 @@ class Beams(NamedTuple):
 
 
 def find_beams(points: NDArray[np.float32]) -> Beams:
-    """Return the beams of (N, 5) points: x, y, z in metres in the LiDAR's frame, intensity, lag in seconds."""
+    """Return the beams of (N, 5) points: x, y, z in metres in the LiDAR's frame, intensity, age in seconds."""
     of_point = np.full(len(points), -1, np.int64)
     if len(points) == 0:
         return Beams(of_point, np.zeros(0))
@@ -97,7 +97,7 @@ def _nearest_beams(elevations: NDArray[np.float64], values: NDArray[np.float64])
 def _estimate_origin(
     cloud: NDArray[np.float32], elevations: NDArray[np.float64], expected: NDArray[np.float64], reach: float
 ) -> NDArray[np.float64]:
-    """Return the (x, y) within `reach` metres of the expected one from which the points lie closest to the beams."""
+    """Return the (x, y) within `reach` metres of the expected one from which the points are closest to the beams."""
     distance = np.hypot(cloud[:, 0], cloud[:, 1])
     usable = np.flatnonzero((distance > _MIN_RANGE) & (distance < _MAX_RANGE))
     if len(usable) == 0:

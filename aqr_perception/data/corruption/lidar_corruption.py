@@ -1,7 +1,7 @@
 """Simulated LiDAR failures: corrupted point clouds and their health.
 
-The kinds of failure are those of the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040)
-and of MoME (arXiv:2503.19776).
+The kinds of failure follow the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040) and
+MoME (arXiv:2503.19776).
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ CELLS = 120
 MAX_NOISE = 0.5
 """Standard deviation in metres of the points' noise at severity 1."""
 _LOSS = 0.9
-"""Health lost at severity 1; less than 1, since the point cloud still shows more than no LiDAR."""
+"""Health lost at severity 1; less than 1, because the point cloud still shows more than no LiDAR."""
 
 
 class CorruptedCloud(NamedTuple):
@@ -33,7 +33,7 @@ class CorruptedCloud(NamedTuple):
 
 
 def gone() -> CorruptedCloud:
-    """Return no point cloud at all, which differs from an empty one."""
+    """Return None instead of points, which differs from an empty point cloud."""
     return CorruptedCloud(None, _uniform_health(0.0))
 
 
@@ -66,9 +66,9 @@ def limited_field_of_view(points: NDArray[np.float32], heading: float, half_angl
 def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> CorruptedCloud:
     """Return the point cloud without points in (M, 9) boxes (dark or wet surfaces), with health 0 in and around them.
 
-    The points of past sweeps lie at the object's past place, and are removed as well.
+    This includes the points of past sweeps at the object's past position.
     """
-    # Points are moved by the object's velocity to its current place.
+    # Points are moved by the object's velocity to its current position.
     velocity = np.nan_to_num(boxes[:, 7:9])
     removed = np.zeros(len(points), bool)
     for box, speed in zip(boxes, velocity, strict=True):
@@ -81,7 +81,7 @@ def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> 
     x, y = _cell_centres()
     centres = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=-1)
     for box in boxes:
-        # A margin of one cell gives small objects a cell, also on a coarser grid.
+        # A margin of one cell gives small objects a cell even on a coarser grid.
         on_ground = np.array([*box[:2], 0.0, *box[3:5], 1.0, box[6]])
         health.ravel()[points_in_box(centres, on_ground, margin=2 * REACH / CELLS)] = 0.0
     return CorruptedCloud(points[~removed], health)
@@ -110,8 +110,8 @@ def points_in_box(points: NDArray[Any], box: NDArray[Any], margin: float = 0.0) 
 def forward_heading(frame: Frame) -> float:
     """Return the azimuth in radians, model frame, of the front camera's optical axis.
 
-    The LiDAR's axes do not determine the front (nuScenes' LiDAR has it at +y). The front camera is the one with
-    ``front`` and no side in its name; without one, +x is the front (REP-103).
+    The LiDAR's axes do not determine the front (+y for nuScenes' LiDAR). The front camera has ``front`` and no side in
+    its name; without such a camera, +x is the front (REP-103).
     """
     for view in frame.cameras:
         name = view.name.lower()

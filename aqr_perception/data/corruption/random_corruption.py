@@ -1,4 +1,4 @@
-"""Random sensor corruption with its health, which trains the router to recognise sensor failures."""
+"""Random sensor corruption with the resulting health, to train the router to recognise sensor failures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 
 def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None = None) -> FrameWithHealth:
-    """Return a frame with one or two failures, or, in `CLEAN_SHARE` of the draws, the frame unchanged.
+    """Return a frame with one or two failures; in `CLEAN_SHARE` of the draws, return the frame unchanged.
 
-    The input is not modified; intact arrays are shared with it. At least one sensor keeps some health. Of the ground
-    truth, only the point counts and the columns of missing cameras change.
+    The input is not modified; the result shares its intact arrays. At least one sensor keeps some health. In the ground
+    truth, only point counts and the columns of missing cameras change.
 
     Args:
         labelled: a frame with intact sensors.
-        rng: draws the failures and their severity.
-        earlier: an earlier frame of the same drive, for frozen images; without it they are imitated, see `late`.
+        rng: random generator of the failures and their severity.
+        earlier: an earlier frame of the same drive, for frozen images; without it, `late` imitates them.
 
     Raises:
         ValueError: `earlier` is not earlier.
@@ -50,7 +50,7 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
     if rng.random() < CLEAN_SHARE:
         return frame
     for _ in range(rng.integers(1, 3)):
-        # No sensor fails twice: a frozen image would replace a black one.
+        # No sensor fails twice, because a frozen image would replace a black one.
         lidar = labelled.frame.points is not None and not _lidar_failed(frame.health)
         working = [view.name for view in frame.labelled.frame.cameras if view.name not in frame.health.cameras]
         if not lidar and not working:
@@ -67,7 +67,7 @@ def with_points(labelled: LabelledFrame, points: NDArray[np.float32] | None) -> 
     truth, left = labelled.truth, np.zeros(len(labelled.truth), np.int64)
     if points is not None:
         left[:] = [len(lidar_corruption.points_in_box(points, box)) for box in truth.boxes]
-    # Counts may cover the newest sweep only (nuScenes); they never grow.
+    # Counts may cover only the newest sweep (nuScenes), so they must not grow.
     truth = dataclasses.replace(truth, lidar_points=np.minimum(truth.lidar_points, left))
     return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=points), truth=truth)
 
@@ -81,7 +81,7 @@ def with_views(labelled: LabelledFrame, views: Sequence[CameraView]) -> Labelled
 
 
 def misplaced(view: CameraView, offset: NDArray[np.float64]) -> CameraView:
-    """Return a camera whose calibration is off by a rigid (4, 4) transform of the model frame."""
+    """Return a camera with a calibration error: a rigid (4, 4) transform of the model frame."""
     return dataclasses.replace(view, extrinsics=view.extrinsics @ offset)
 
 

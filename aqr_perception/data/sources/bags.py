@@ -1,4 +1,4 @@
-"""A folder of rosbag2 files with ground truth, as `simulator.bag.write_bag` writes them, as a data set."""
+"""Data set of rosbag2 files with ground truth, in the format of `simulator.bag.write_bag`."""
 
 from collections import defaultdict
 from functools import lru_cache
@@ -22,7 +22,7 @@ from aqr_perception.simulator.bag import FIXED_FRAME, LIDAR_TOPIC, TRUTH_TOPIC, 
 _SWEEP_STEP = 0.1
 """Seconds between two sweeps."""
 _RANGE_NOISE = 0.06
-"""Metres by which measured points on a box's side may lie outside the box."""
+"""Tolerance in metres for measured points outside a box's sides."""
 _MAX_PICTURE_AGE = 0.2
 """Largest time difference in seconds between a sweep and its images."""
 
@@ -35,26 +35,26 @@ class _Moment(NamedTuple):
 
 
 class BagDataset:
-    """All sweeps with ground truth, in the order of the bags' names.
+    """Data set of all sweeps with ground truth, in the order of the bags' names.
 
-    Messages must be recorded at their header's stamp, as the simulator does. The model frame is the frame of the
-    truth's header.
+    The recording time of messages must equal their header's stamp, as in simulated bags. The model frame is the TF
+    frame of the ground truth's header.
 
     Args:
-        folder: holds the bags: single files (.mcap, .db3) and rosbag2 folders.
-        sweeps: LiDAR sweeps in a frame.
+        folder: folder of the bags: single files (.mcap, .db3) and rosbag2 folders.
+        sweeps: number of LiDAR sweeps per frame.
 
     Raises:
-        BagError: there is no bag, or a bag has no truth.
+        BagError: the folder has no bag, or a bag has no ground truth.
     """
 
     def __init__(self, folder: Path, sweeps: int = 2) -> None:
         self._sweeps = sweeps
         if not folder.is_dir():
-            raise BagError(f"{folder}: found no such folder, needed one with rosbag2 files")
+            raise BagError(f"{folder}: found no such folder, needed one with rosbag2 files; check --data-root")
         bags = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3") or _is_bag_folder(path))
         if not bags:
-            raise BagError(f"{folder}: found no rosbag2 file, needed .mcap or .db3 files, or rosbag2 folders")
+            raise BagError(f"{folder}: found no bag, needed .mcap or .db3 files, or rosbag2 folders; check --data-root")
         self._moments = [_Moment(bag, stamp_ns) for bag in bags for stamp_ns in _truth_stamps(bag)]
 
     def __len__(self) -> int:
@@ -89,7 +89,8 @@ def _is_bag_folder(path: Path) -> bool:
 def _truth_stamps(bag: Path) -> list[int]:
     with BagReader(bag) as reader:
         if TRUTH_TOPIC not in {topic.name for topic in reader.topics}:
-            raise BagError(f"{bag}: found no topic {TRUTH_TOPIC}, needed the true objects at every sweep's stamp")
+            needed = "the true objects at every sweep's stamp; record it, or use `aqr_perception simulate bag`"
+            raise BagError(f"{bag}: found no topic {TRUTH_TOPIC}, needed {needed}")
         return [message.stamp_ns for message in reader.messages((TRUTH_TOPIC,))]
 
 
@@ -158,7 +159,7 @@ def _ground_truth(message: Any, points: NDArray[np.float32] | None, views: tuple
     if points is not None:
         newest = points[points[:, 4] < _SWEEP_STEP / 2]
         hits = np.array([len(points_in_box(newest, box, margin=_RANGE_NOISE)) for box in boxes], np.int64).reshape(-1)
-    # Bags do not record occlusion: an object without a LiDAR hit counts as hidden.
+    # Bags do not record occlusion, so an object without a LiDAR hit counts as hidden.
     hit = np.array([entry.score > 0 for entry in message.detections], np.float32)[:, None]
     return GroundTruth(
         boxes,

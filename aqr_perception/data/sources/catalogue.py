@@ -21,7 +21,7 @@ Split = Literal["train", "val"]
 _SIMULATED_PICTURE = (352, 128)
 """Image size for models without cameras."""
 _SIMULATED_SWEEPS = 2
-"""Sweeps for models without a LiDAR: the truth counts LiDAR points, and the cached frames of `aqr_tiny` are reused."""
+"""Sweeps for models without LiDAR, as `aqr_tiny`'s, to reuse its cached frames; the truth counts LiDAR points."""
 _SIMULATED_FRAMES = 8000
 
 
@@ -31,7 +31,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and the labels in each of its frames if sampling is to be class-balanced."""
+    """A data set, and the labels in each frame for class-balanced sampling; None for uniform sampling."""
 
     frames: LabelledFrames
     label_sets: Sequence[Collection[int]] | None = None
@@ -66,16 +66,16 @@ def open_data(
     """Return a data set.
 
     Args:
-        source: ``synthetic`` (the simulated world; root is its cache), ``nuscenes`` (root holds its tables), ``bags``
-            (root is a folder of rosbag2 files with truth).
-        split: ``train`` or ``val``; simulated scenes are disjoint, nuScenes has its own splits, and bags are the same
-            for both.
+        source: ``synthetic`` (the simulated world; root is its cache), ``nuscenes`` (root is its folder) or
+            ``bags`` (root is a folder of rosbag2 files with ground truth).
+        split: ``train`` or ``val``; simulated scenes are disjoint, nuScenes has its own splits, and both splits use the
+            same bags.
         preset: preset of the model.
         frames: maximum number of frames; None for all (simulated: 8000 for training, 200 for validation).
         version: version of the nuScenes tables.
 
     Raises:
-        DataError: the source is unknown, or needs a root.
+        DataError: the source is unknown, or its root is missing.
     """
     if source not in get_args(Source):
         raise DataError(f"data is {source!r}, but must be one of {', '.join(get_args(Source))}")

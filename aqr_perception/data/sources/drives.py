@@ -6,13 +6,13 @@ from collections.abc import Hashable, Sequence
 def preceding(moments: Sequence[tuple[Hashable, int]], index: int, count: int, step: float) -> tuple[int, ...]:
     """Return the indices of the frames 1 .. count steps before a frame, oldest first.
 
-    Each is the frame nearest to its time, at most half a step away. There are fewer after the start of the drive, or
-    after a gap in it.
+    Each is the frame nearest to its time, at most half a step away. There are fewer at the start of a drive and
+    after a gap.
 
     Args:
-        moments: each frame's drive and its time in nanoseconds; a drive's frames are contiguous and in order of time.
+        moments: drive and time in nanoseconds of each frame; a drive's frames are contiguous and in order of time.
         index: index of the frame.
-        step: seconds.
+        step: time between two frames in seconds.
     """
     drive, now = moments[index]
     indices: list[int] = []

@@ -23,31 +23,31 @@ from aqr_perception.frame import CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
 
 _CLOSE = 1.0
-"""Metres from the sensor, in x and y, within which points of past sweeps count as points on the vehicle itself."""
+"""Metres from the sensor, in x and y, within which points of past sweeps count as points on the vehicle."""
 
 
 class NuScenesDataset(Dataset[LabelledFrame]):
-    """The keyframes of a split, scene by scene in order of time.
+    """Keyframes of a split, scene by scene in order of time.
 
-    Only arrays are kept, not the tables, so that worker processes stay small. Intensity spans 0..255, the fifth column
-    is the lag in seconds. `GroundTruth.lidar_points` are the data set's counts in the keyframe's own sweep. Objects
-    without a LiDAR or radar point, and objects of other classes, are left out, as in nuScenes' evaluation and the
-    published models' training. Unknown velocities are NaN. Visibility is the middle of the data set's bin for all
-    cameras together, times the outline's share in each image.
+    The data set keeps arrays instead of tables, to keep worker processes small. Intensity is in 0..255, the fifth
+    column is the age in seconds. `GroundTruth.lidar_points` are the counts in the keyframe's own sweep. Objects without
+    LiDAR and radar points, and objects of other classes, are left out, as in nuScenes' evaluation and the published
+    models' training. Unknown velocities are NaN. Visibility is the middle of the object's visibility bin, which covers
+    all cameras together, times the outline's share in each image.
 
     Args:
         root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
         split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or a name in the version's splits.json.
-        sweeps: LiDAR sweeps in a point cloud, including the keyframe's; there are fewer at the start of a scene.
+        sweeps: LiDAR sweeps per point cloud, including the keyframe's; fewer at the start of a scene.
 
     Raises:
-        NuScenesError: nuscenes-devkit is not installed, or tables, split or (at access) a file are missing.
+        NuScenesError: nuscenes-devkit, the tables, the split or (at access) a file is missing.
     """
 
     def __init__(self, root: str | Path, version: str, split: str, sweeps: int = 10) -> None:
         if sweeps < 1:
-            raise NuScenesError(f"sweeps is {sweeps}, but must be 1 or more: the keyframe's own is one of them")
+            raise NuScenesError(f"sweeps is {sweeps}, but must be at least 1, the keyframe's own")
         self._samples = read_samples(Path(root), version, split, sweeps)
         self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
 

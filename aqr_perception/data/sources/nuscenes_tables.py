@@ -1,6 +1,6 @@
 """Files, poses and objects of each keyframe, from nuScenes' tables (arXiv:1903.11027).
 
-nuscenes-devkit reads the tables; besides this, only the evaluation needs it.
+nuscenes-devkit reads the tables; apart from this module, only the evaluation needs it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aqr_perception.frame import CLASSES, GroundTruth
 from aqr_perception.geometry import invert, rigid_transform
 
 LIDAR = "LIDAR_TOP"
-"""nuScenes' name of its LiDAR, and of the frame of its points: x right, y forward, z up."""
+"""nuScenes' name of its LiDAR and of the points' frame: x right, y forward, z up."""
 CHANNELS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 """The cameras in the published models' order."""
 _INSTALL = (
@@ -54,8 +54,8 @@ class Sample:
 
     Attributes:
         token, scene: the tables' tokens of the sample and of its scene.
-        truth: without visibility: V is 0.
-        visible_share: (N,) float32, each object's share visible to all cameras together, by its visibility bin.
+        truth: annotated objects, without visibility (V is 0).
+        visible_share: (N,) float32, share of each object that all cameras together see, from its visibility bin.
     """
 
     token: str
@@ -73,7 +73,7 @@ def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Samp
         sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
 
     Raises:
-        NuScenesError: nuscenes-devkit is not installed, or tables or split are missing or broken.
+        NuScenesError: nuscenes-devkit is missing, or the tables or the split are missing or broken.
     """
     tables, scenes = _open(root, version, split)
     samples = []
@@ -84,7 +84,7 @@ def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Samp
             samples.append(_read_sample(tables, sample, sweeps))
             token = sample["next"]
     if not samples:
-        raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; name another split")
+        raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; choose another split")
     return samples
 
 
@@ -102,7 +102,7 @@ def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
         raise NuScenesError(f"nuScenes tables need nuscenes-devkit, found: {error}; run: {_INSTALL}") from error
     if not (root / version).is_dir():
         found = ", ".join(sorted(path.name for path in root.glob("v*"))) or "none"
-        raise NuScenesError(f"{root / version}: no such folder; versions found in {root}: {found}")
+        raise NuScenesError(f"{root / version}: no such folder; give one of the versions in {root}: {found}")
     try:
         tables = NuScenes(version, str(root), verbose=False)
     except (AssertionError, OSError, KeyError, ValueError) as error:

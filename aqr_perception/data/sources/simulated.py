@@ -1,4 +1,4 @@
-"""The simulated world as a data set: one scene per frame, drawn at the first access and cached on disk."""
+"""Data set of the simulated world: one scene per frame, rendered at the first access and cached on disk."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ VERSION = 1
 """Version of the simulated world; cached frames of other versions are ignored. Increase it when scenes change."""
 
 VALIDATION_SEEDS = range(0, 200)
-"""Scenes for evaluation, not used in training."""
+"""Seeds of the scenes for evaluation, which training does not use."""
 FIRST_TRAINING_SEED = 10_000
 
 _STEP = 0.005
@@ -25,7 +25,7 @@ _STEP = 0.005
 
 
 def training_seeds(count: int) -> range:
-    """Return the seeds of the scenes of a training with this many frames."""
+    """Return the seeds of the scenes for a training with `count` frames."""
     return range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + count)
 
 
@@ -35,13 +35,13 @@ def default_cache() -> Path:
 
 
 class SimulatedDataset:
-    """One `LabelledFrame` per seed, which determines the scene and the time of the frame.
+    """Data set with one `LabelledFrame` per seed; the seed determines the scene and the time of the frame.
 
     Args:
         seeds: seeds of the scenes, in order.
         picture: width and height of the images in pixels, preferably the model's image size.
         sweeps: LiDAR sweeps in a frame, 0.1 s apart.
-        cache: folder for drawn frames, about 0.4 MB each; None for no cache.
+        cache: folder for rendered frames, about 0.4 MB each; None for no cache.
     """
 
     def __init__(

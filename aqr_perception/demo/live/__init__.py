@@ -1,1 +1,1 @@
-"""The part of the demo that talks to the perception node over ROS 2."""
+"""Part of the demo that communicates with the perception node over ROS 2."""

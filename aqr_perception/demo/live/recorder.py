@@ -22,9 +22,9 @@ _DEPTH = 20
 
 
 class OutputRecorder:
-    """Subscribes to the outputs of the perception node and records them; pictures are stored as JPEG files.
+    """Subscriber that records the outputs of the perception node; pictures are stored as JPEG files.
 
-    The caller spins the node. Methods may be called from any thread.
+    The caller spins the node. All methods are thread-safe.
 
     Args:
         camera_names: the perception node's cameras.

@@ -82,7 +82,7 @@ class Session:
         parameters = [f"model.preset:={self.preset}", f"model.checkpoint:={self.checkpoint or RANDOM}", *self.overrides]
         command = ["perception_node", "--ros-args", "--params-file", str(self.config)]
         command += [word for parameter in parameters for word in ("-p", parameter)]
-        # Passive: idle OpenMP threads must not spin on cores that the player needs.
+        # Passive, because idle OpenMP threads must not spin on cores that the player needs.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         if shutil.which(command[0]) is None:
             raise DemoError(f"found no {command[0]} on the path; build the package and source its setup file")
@@ -100,7 +100,7 @@ class Session:
         deadline = time.monotonic() + _START_SECONDS
         while not condition():
             if process.poll() is not None:
-                raise DemoError(f"the node exited with status {process.returncode}; see the end of {self.log}")
+                raise DemoError(f"the node exited with status {process.returncode}; read its log, {self.log}")
             if time.monotonic() > deadline:
                 raise DemoError(f"the node did not {action} within {_START_SECONDS:.0f} s; see {self.log}")
             time.sleep(_POLL)

@@ -1,6 +1,6 @@
 """Denoising queries: displaced true objects that the decoder learns to move back (DN-DETR, arXiv:2203.01305).
 
-They need no matching, so they teach the decoder from the first step on; CMT trains with them (arXiv:2301.01283, 3.4).
+They need no matching, so the decoder learns from the first step; CMT trains with them (arXiv:2301.01283, 3.4).
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from torch.nn.utils.rnn import pad_sequence
 from aqr_perception.models.model_io import Queries
 
 BACKGROUND = -1
-"""Label of a query that stands for no object."""
+"""Label of a query without an object."""
 
 
 class DenoisingTargets(NamedTuple):
-    """Targets of the D denoising queries of each sample. D is 0 where no sample has objects.
+    """Targets of the D denoising queries of each sample; D is 0 if no sample has objects.
 
     Attributes:
-        boxes: (B, D, 9), as `Detections.boxes`: the objects at their true places.
-        labels: (B, D) int64; `BACKGROUND` where the query is too far from its object to stand for it.
-        real: (B, D) bool, false for padding in samples with fewer objects than another.
+        boxes: (B, D, 9), true boxes, as `Detections.boxes`.
+        labels: (B, D) int64; `BACKGROUND` if the query is too far from its object.
+        real: (B, D) bool, false for padding in samples with fewer objects than others.
     """
 
     boxes: Tensor
@@ -44,19 +44,19 @@ def denoising_queries(
     """Return denoising queries followed by the learned ones, and the targets of the denoising queries.
 
     Every object appears once in each of several groups, displaced by noise that is uniform within its box. Groups are
-    padded to the largest number of objects in the batch. The mask hides denoising queries, which know the truth, from
-    the learned ones, and the groups from each other; denoising queries see the learned ones.
+    padded to the largest number of objects in the batch. The mask hides denoising queries, which reveal the truth,
+    from the learned queries, and the groups from each other. Denoising queries attend to the learned ones.
 
     Args:
-        reference_points: (Q, 3) learned ones, in 0..1 of the point range; gradients flow to them.
-        boxes: B times (N, 9), metres, model frame.
-        labels: B times (N,) int64.
+        reference_points: (Q, 3) learned reference points in 0..1 of the point range, which get gradients.
+        boxes: B tensors (N, 9), metres, model frame.
+        labels: B tensors (N,) int64.
         point_range: x, y, z minimum and maximum in metres.
-        generator: of the noise; None for the default generator of the boxes' device.
-        max_groups: most groups.
-        max_queries: most denoising queries. A batch with more objects in a sample gets no denoising queries.
+        generator: generator of the noise; None for the default generator of the boxes' device.
+        max_groups: largest number of groups.
+        max_queries: largest number of denoising queries. A batch with more objects in a sample gets none.
         background_distance: distance from the true centre, in half sizes of the box along each axis, beyond which a
-            query is background. It teaches that only the nearest of several queries stands for an object.
+            query is background. So the model learns that only the nearest of several queries represents an object.
     """
     batch, learned = len(boxes), reference_points.expand(len(boxes), -1, -1)
     group_size = max(map(len, boxes), default=0)
@@ -77,7 +77,7 @@ def denoising_queries(
     noise = (2 * torch.rand(batch, count, 3, generator=generator, device=noise_device) - 1).to(device)
     centre = true_boxes[..., :3] + _along_heading(noise * true_boxes[..., 3:6] / 2, true_boxes[..., 6])
     lower, upper = centre.new_tensor(point_range[:3]), centre.new_tensor(point_range[3:])
-    # Padding is placed in the middle of the range, usually inside the ego vehicle, where no camera looks.
+    # Padding is in the middle of the range, usually inside the ego vehicle, which no camera sees.
     points = torch.where(real[..., None], ((centre - lower) / (upper - lower)).clamp(0.0, 1.0), 0.5)
     foreground = real & (noise.norm(dim=-1) <= background_distance)
     targets = DenoisingTargets(true_boxes, torch.where(foreground, true_labels, BACKGROUND), real)
@@ -88,8 +88,8 @@ def denoising_queries(
 def _along_heading(offset: Tensor, yaw: Tensor) -> Tensor:
     """Return offsets (..., 3) along a box's length, width and height as offsets in the model frame.
 
-    CMT's authors add them along the axes of the frame, which moves the centre of a long vehicle that drives along y
-    sideways, far out of its box.
+    CMT's authors add them along the axes of the frame, which moves the centre of a long vehicle with a heading along y
+    sideways out of its box.
     """
     along, across, up = offset.unbind(-1)
     sine, cosine = yaw.sin(), yaw.cos()

@@ -25,15 +25,15 @@ from aqr_perception.training.training_options import Trained
 class DetectionLoss:
     """The `StepLoss` of detection models.
 
-    The router learns in two ways: from the set loss, through modulation and window bias where the model's options use
-    them, and directly, from the health of the sensors at the place of each query.
+    The router learns in two ways: from the set loss, through modulation and window bias if the options use them,
+    and from the router loss, with the health of the sensors at each query's position as target.
 
     Attributes:
-        router_weight: weight of the router loss; 0 leaves it out, as does a model without a router in use.
-        denoising: most denoising queries; None for as many as there are learned ones. Not every model takes them.
-        train: the trained parameters; without the decoder, only the proposal losses are computed.
-        forgetting: share of the batches without their earlier frames, from which a model with memory learns how a
-            drive starts.
+        router_weight: weight of the router loss; 0 for none. A model without a router in use has none.
+        denoising: largest number of denoising queries; None for the number of learned ones. Some models take none.
+        train: the trained parameters; if the decoder is not among them, only the proposal losses are computed.
+        forgetting: share of the batches without their earlier frames, so that a model with memory learns the start of
+            a drive.
     """
 
     router_weight: float = 1.0
@@ -45,7 +45,7 @@ class DetectionLoss:
         """Return the weighted parts of the loss; see `set_loss`, `proposal_losses` and `router_loss`.
 
         Raises:
-            OptionError: only branches are trained, but the model has no proposals to learn from.
+            OptionError: only branches are trained, but the model has no proposals.
         """
         if trains_only_branches(self.train):
             return self._branch_losses(model, batch)
@@ -87,7 +87,7 @@ class DetectionLoss:
     def _denoising(
         self, model: DetectionModel, batch: Batch, generator: torch.Generator
     ) -> tuple[Queries | None, DenoisingTargets | None]:
-        """Return denoising queries before the learned ones, and their targets; None where the model takes none."""
+        """Return denoising queries followed by the learned ones, and their targets; None if the model takes none."""
         if not model.takes_queries:
             return None, None
         return denoising_queries(
@@ -100,7 +100,7 @@ class DetectionLoss:
         )
 
     def _forget(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch, for a random share of the batches without its earlier frames."""
+        """Return the batch, without its earlier frames for a random share of the batches."""
         if batch.history and torch.rand((), generator=generator, device=generator.device) < self.forgetting:
             return batch._replace(history=())
         return batch
@@ -108,9 +108,9 @@ class DetectionLoss:
     def _proposal_losses(
         self, model: DetectionModel, maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...]
     ) -> dict[str, Tensor]:
-        """Return the losses of those heat maps that are trained.
+        """Return the losses of the trained heat maps.
 
-        With frozen branches, these are only the BEV maps of a model that makes its BEV from the cameras.
+        With frozen branches, only the BEV maps of a model with BEV features from cameras are trained.
         """
         if not trains_branches(self.train):
             if self.train == "aqr" or not model.bev_of_cameras:

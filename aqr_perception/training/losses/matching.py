@@ -1,4 +1,4 @@
-"""Matching of queries to objects: the cheapest one-to-one assignment (DETR, arXiv:2005.12872, section 3.1)."""
+"""Matching of queries to objects: the one-to-one assignment of least cost (DETR, arXiv:2005.12872, section 3.1)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,18 +16,18 @@ from aqr_perception.models.model_io import Predictions
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 FOCAL_WEIGHT, L1_WEIGHT = 2.0, 0.25
 CODE_WEIGHTS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
-"""Weights of a box code's numbers, in the order of `encode`: CMT's values, for losses and matching costs."""
+"""Weights of a box code's entries, in the order of `encode`: CMT's values, for losses and matching costs."""
 
 _NO_FINITE_COST = 1e6
-"""Cost of a pair without a finite cost: higher than any real cost, so such a pair is a last resort."""
+"""Cost of a pair without a finite cost, higher than all real costs."""
 
 
 class Matches(NamedTuple):
     """M pairs of a query and an object, of all layers and samples: (M,) int64 indices.
 
     Attributes:
-        layer, sample, query: the query's place in `Predictions`.
-        target: the object's place in the concatenation of all samples' objects.
+        layer, sample, query: indices of the query in `Predictions`.
+        target: index of the object in the concatenation of all samples' objects.
     """
 
     layer: Tensor
@@ -38,15 +38,15 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def match(predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Matches:
-    """Assign the queries of each layer to the objects at the least total cost of class and box.
+    """Return the assignment of each layer's queries to the objects with the least total cost of class and box.
 
-    A query gets at most one object, and an object at most one query. Where a sample has more objects than queries, some
+    A query gets at most one object, and an object at most one query. In a sample with more objects than queries, some
     objects get no query.
 
     Args:
-        predictions: of the matching queries; (L, B, Q, C) and (L, B, Q, 10). Values may be infinite or NaN.
-        boxes: B times (N, 9), metres, model frame; an unknown velocity may be NaN.
-        labels: B times (N,) int64.
+        predictions: predictions of the matching queries, (L, B, Q, C) and (L, B, Q, 10). Values may be infinite or NaN.
+        boxes: B tensors (N, 9), metres, model frame; an unknown velocity may be NaN.
+        labels: B tensors (N,) int64.
 
     Raises:
         ValueError: a box has a size that is not positive.
@@ -68,7 +68,7 @@ def match(predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Te
 def pair_costs(class_logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
     """Return (L, Q, N) finite costs of one sample's (L, Q, C) logits and (L, Q, 10) codes for its N objects.
 
-    The cost of the class is the change of the logit's focal loss when the query takes the object.
+    The class cost is the change of the logit's focal loss if the query gets the object.
     """
     with torch.autocast(class_logits.device.type, enabled=False):
         logits = class_logits.float()

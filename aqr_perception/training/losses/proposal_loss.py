@@ -1,7 +1,7 @@
 """Losses of the proposals' heat maps: object centres, and the box in each centre's cell.
 
-Focal loss against a Gaussian at every centre (CornerNet, arXiv:1808.01244, equation 1, as CenterPoint uses it), and the
-`box_distance` of the box in the centre's cell.
+The losses are the focal loss against a Gaussian at every centre (CornerNet, arXiv:1808.01244, equation 1, as in
+CenterPoint), and the `box_distance` of the box in the centre's cell.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,12 @@ from aqr_perception.training.losses.set_loss import box_distance
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
 CHANNEL_WEIGHTS = (1.0, 1.0, 4.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5)
-"""Weights of a box's numbers, in the order of `ProposalMaps`, which have different units: an error of 1 m/s is less
-serious than one of 1 rad, and a metre of depth at 20 m is only 0.05 in its logarithm, a metre of height an eighth of
-the range. The velocity distance is five times flatter at an error of 1 m/s than L1."""
+"""Weights of a box's entries, in the order of `ProposalMaps`. The weights balance the units: an error of 1 m/s is less
+serious than one of 1 rad; a metre of depth at 20 m is only 0.05 in its logarithm, and a metre of height an eighth of
+the range. At an error of 1 m/s, the slope of the velocity distance is a fifth of L1's."""
 
 _MIN_SIGMA, _MAX_SIGMA = 0.8, 2.5
-"""In cells: a narrower Gaussian covers a single cell, and an object close to a camera must not fill the image."""
+"""Smallest and largest sigma in cells: a narrower Gaussian covers one cell, a wider one the image of a near object."""
 _SIGMAS_PER_EDGE = 6.0
 _MIN_DEPTH = 1.0  # metres
 _MIN_HEALTH = 0.5
@@ -37,7 +37,7 @@ class Centres(NamedTuple):
         map: (M,) int64, index of the map.
         label: (M,) int64.
         cell: (M, 2) float32, column and row, cell centres at half-integers.
-        height_or_depth: (M,) float32, as in `ProposalMaps`.
+        height_or_depth: (M,) float32, height (BEV) or depth (image), as in `ProposalMaps`.
         shape: (M, 7) float32, as in `ProposalMaps`; NaN for unknown velocities.
         sigma: (M,) float32, standard deviation of the Gaussian in cells.
     """
@@ -55,14 +55,14 @@ def proposal_losses(
 ) -> dict[str, Tensor]:
     """Return ``proposal_class`` and ``proposal_box``, weighted, each summed over BEV and images.
 
-    The targets of each sensor are the objects that it shows: for the LiDAR, objects with points; for a camera, objects
-    with their centre and a share of at least `LEAST_VISIBLE` in a healthy part of its image. The targets of a
-    BEV from cameras are all objects, as in the decoder: it may remember objects that no camera shows now.
+    The targets of each sensor are the objects that it detects: for the LiDAR, objects with points; for a camera,
+    objects with their centre and a share of at least `LEAST_VISIBLE` in a healthy part of its image. For BEV
+    features from cameras, all objects are targets, as in the decoder: memory may contain objects that no camera sees.
 
     Args:
-        maps: of the batch.
-        batch: its objects, and the cameras' projections.
-        has_points: for each sample; the map of an empty point cloud does not count. None where the BEV comes from
+        maps: heat maps of the batch.
+        batch: the objects, and the cameras' projections.
+        has_points: whether each sample has points; other samples' maps do not count. None for BEV features from
             cameras.
         point_range: x, y, z minimum and maximum in metres.
     """
@@ -86,7 +86,7 @@ def proposal_losses(
 def _map_losses(maps: Tensor, centres: Centres, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Return focal loss and box distance of maps (N, classes + 10, h, w), divided by the number of objects.
 
-    Maps where `counts` (N,) is false have no focal loss.
+    Maps with a false `counts` (N,) have no focal loss.
     """
     objects = max(1, len(centres.map))
     logits = maps[counts, :-BOX_CHANNELS]
@@ -120,7 +120,7 @@ def _heat(centres: Centres, maps: int, classes: int, size: torch.Size) -> Tensor
 def _bev_centres(
     batch: Batch, has_points: tuple[bool, ...] | None, size: torch.Size, point_range: tuple[float, ...]
 ) -> Centres:
-    """Return the targets on the BEV maps, one map a sample."""
+    """Return the targets on the BEV maps, one map per sample."""
     rows, columns = size
     samples = []
     for sample, (boxes, labels, points) in enumerate(zip(batch.boxes, batch.labels, batch.lidar_points, strict=True)):
@@ -137,7 +137,7 @@ def _bev_centres(
 
 
 def _image_centres(batch: Batch, size: torch.Size) -> Centres:
-    """Return the targets on the image maps, one map a camera, sample after sample."""
+    """Return the targets on the image maps, one map per camera, sample after sample."""
     assert batch.images is not None and batch.lidar_to_image is not None
     rows, columns = size
     views, height, width = batch.images.shape[1], *batch.images.shape[-2:]
@@ -167,7 +167,7 @@ def _shape(boxes: Tensor) -> Tensor:
 
 
 def _health(health: Tensor, cell: Tensor, size: torch.Size) -> Tensor:
-    """Return the values (N, V) of health maps (V, r, c) at places (N, V, 2) in cells of a rows x columns map."""
+    """Return the values (N, V) of health maps (V, r, c) at positions (N, V, 2) in cells of a rows x columns map."""
     rows, columns = size
     place = 2 * cell / cell.new_tensor([columns, rows]) - 1
     sampled = F.grid_sample(health[:, None], place.transpose(0, 1)[:, :, None], align_corners=False)

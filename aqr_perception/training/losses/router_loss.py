@@ -1,4 +1,4 @@
-"""Router loss: the distance of a query's weights from the health of the sensors at the query's place."""
+"""Router loss: cross entropy between a query's sensor weights and the sensors' health at the query's position."""
 
 import torch
 from torch import Tensor
@@ -10,23 +10,22 @@ from aqr_perception.models.model_io import QueryWeights
 
 
 def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
-    """Return the sum of the mean binary cross entropies of LiDAR, camera and camera modality weights.
+    """Return the () sum of the mean binary cross entropies of LiDAR, camera and camera modality weights.
 
     All queries, including denoising ones, count equally. The targets are
 
     - for the LiDAR weight: the LiDAR's health at the query, inside the BEV grid, in samples that have LiDAR tokens;
-    - for each camera's weight: the camera's health where the query projects into its image, for cameras that see the
-      query;
-    - for the camera modality weight: the highest of these, for queries that a camera sees.
+    - for each camera's weight: the camera's health at the query's image position, for cameras that see the query;
+    - for the camera modality weight: the largest of these targets, for queries that a camera sees.
 
-    The targets are soft, so weights equal to the health have the least loss, which is the entropy and not 0.
+    The targets are soft: weights equal to the health have the smallest loss, which is their entropy and not 0.
 
     Args:
-        weights: the router's, of B samples, Q queries and V cameras.
-        cells: of the same queries, on the grids of the weight maps.
-        batch: provides the health of the sensors, and whether samples have points.
+        weights: router weights of B samples, Q queries and V cameras.
+        cells: cells of the same queries on the grids of the weight maps.
+        batch: health of the sensors, and the samples' points.
     """
-    # Autocast does not allow the cross entropy of probabilities, and half precision has too few values near 1.
+    # Autocast does not support the cross entropy of probabilities, and half precision has too few values near 1.
     with torch.autocast(weights.modality.device.type, enabled=False):
         modality, cameras = weights.modality.float(), weights.cameras.float()
         lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
@@ -59,6 +58,6 @@ def _has_tokens(batch: Batch, modality: Tensor) -> Tensor:
 
 
 def _cross_entropy(probability: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean over the entries where `counts` is true; 0 without any."""
+    """Return the mean over the entries with a true `counts`; 0 without such entries."""
     losses = F.binary_cross_entropy(torch.where(counts, probability, 0.5), target.clamp(0, 1), reduction="none")
     return (losses * counts).sum() / counts.sum().clamp(min=1)

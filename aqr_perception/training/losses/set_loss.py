@@ -1,4 +1,4 @@
-"""Set prediction loss of CMT: focal loss of the classes and distance of the box codes, on every decoder layer."""
+"""Set prediction loss of CMT: focal loss of classes and distance of box codes, by decoder layer (arXiv:2301.01283)."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from aqr_perception.training.losses.matching import (
 )
 
 VELOCITY_WEIGHT = 1.0
-"""Weight of the velocity distance. At an error of 1 m/s it is as steep as CMT's L1 distance with a weight of 0.2."""
+"""Weight of the velocity distance. Its slope at an error of 1 m/s equals that of CMT's L1 distance with weight 0.2."""
 
 _QUADRATIC_UP_TO = 5.0  # m/s
 _FIRST_VELOCITY = 8  # index of vx in a box code
@@ -32,17 +32,18 @@ def set_loss(
     labels: Sequence[Tensor],
     denoising: DenoisingTargets | None = None,
 ) -> dict[str, Tensor]:
-    """Return the weighted parts of the loss: float32 scalars, summed over the layers; their sum is to be minimised.
+    """Return the weighted parts of the loss, float32 scalars summed over the layers; training minimises their sum.
 
-    ``class`` and ``box`` are the matching queries', divided by the number of objects in the batch.
-    ``denoising_class`` is the denoising queries', divided by the number that have an object's label, and
-    ``denoising_box`` divided by the number that are not padding. The divisors are means over the processes, and at
-    least 1: where torch.distributed runs, every process has to call this function for every batch.
+    ``class`` and ``box`` are losses of the matching queries, divided by the number of objects in the batch.
+    ``denoising_class`` and ``denoising_box`` are losses of the denoising queries, divided by the number of queries with
+    an object's label and by the number without padding. The divisors are means over the processes and at least 1; with
+    torch.distributed, every process has to call this function for every batch.
 
     Args:
-        predictions: of D denoising queries followed by the matching ones; (L, B, D + Q, C) and (L, B, D + Q, 10).
-        boxes: B times (N, 9), metres, model frame. An unknown velocity may be NaN and does not count.
-        labels: B times (N,) int64.
+        predictions: predictions of D denoising queries followed by the matching ones, (L, B, D + Q, C) and
+            (L, B, D + Q, 10).
+        boxes: B tensors (N, 9), metres, model frame. An unknown velocity may be NaN and does not count.
+        labels: B tensors (N,) int64.
         denoising: targets of the D denoising queries; None without denoising queries.
 
     Raises:
@@ -72,21 +73,21 @@ def set_loss(
 def velocity_distance(velocities: Tensor, truth: Tensor) -> Tensor:
     """Return the smooth L1 distance of each velocity component in m/s: quadratic up to `_QUADRATIC_UP_TO`, then linear.
 
-    Half of all vehicles stand. CMT's L1 distance therefore has its optimum at a velocity of 0 as long as the model
-    cannot tell which vehicles move, and its gradient hardly leads away from there: on the simulator it taught no
-    velocities. The optimum of this distance is the mean of the possible velocities, which changes with every hint.
+    Half of all vehicles stand still. CMT's L1 distance has its optimum at a velocity of 0 as long as the model
+    cannot distinguish moving vehicles, and models on the simulator did not leave this optimum. The optimum of this
+    distance is the mean of the possible velocities, which changes with every piece of evidence.
     """
     return F.smooth_l1_loss(velocities, truth.expand_as(velocities), reduction="none", beta=_QUADRATIC_UP_TO)
 
 
 def box_distance(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Return the distance of each number of boxes (..., n): L1, and `velocity_distance` for the last two."""
+    """Return the distance of each entry of boxes or codes (..., n): L1, and `velocity_distance` for the last two."""
     velocity = velocity_distance(predicted[..., -2:], truth[..., -2:])
     return torch.cat(((predicted - truth)[..., :-2].abs(), velocity), dim=-1)
 
 
 def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5) of each logit; `truth` is 0 or 1."""
+    """Return the focal loss (..., n) of each logit (arXiv:1708.02002, equation 5); `truth` (..., n) is 0 or 1."""
     wrong = torch.where(truth > 0, (-logits).sigmoid(), logits.sigmoid())
     balance = torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
     return balance * wrong**FOCAL_GAMMA * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
@@ -95,7 +96,7 @@ def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
 def _matching_sums(
     predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the focal loss of all queries, background where not matched, and the distance of the matched boxes."""
+    """Return the focal loss of all queries, unmatched ones as background, and the distance of the matched boxes."""
     logits, codes = predictions
     layer, sample, query, target = match(predictions, boxes, labels)
     truth = torch.zeros_like(logits)
@@ -106,7 +107,7 @@ def _matching_sums(
 def _denoising_sums(predictions: Predictions, targets: DenoisingTargets) -> tuple[Tensor, Tensor]:
     """Return the focal loss and the box distance of the denoising queries without padding.
 
-    Background queries have a box distance, too.
+    Background queries also have a box distance.
     """
     logits, codes = (values[:, targets.real] for values in predictions)  # (L, R, ...)
     labels, boxes = targets.labels[targets.real], targets.boxes[targets.real]
@@ -117,7 +118,7 @@ def _denoising_sums(predictions: Predictions, targets: DenoisingTargets) -> tupl
 def _distance(codes: Tensor, boxes: Tensor) -> Tensor:
     """Return the weighted sum of the `box_distance` of codes (..., R, 10) from boxes (R, 9).
 
-    NaN velocities do not count. A NaN in any other number of a box makes the loss NaN.
+    NaN velocities do not count. A NaN in another entry of a box makes the loss NaN.
     """
     truth = encode(boxes.float())
     unknown = truth.isnan()
