@@ -117,7 +117,7 @@ def pip_requirements() -> dict[str, set[str]]:
     return {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in listed.items()}
 
 
-def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None:
+def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None:
     nodes = ROOT / "aqr_perception" / "nodes"
     reached = reached_from(nodes / "perception_node.py", nodes / "bag_player.py", *(ROOT / "launch").glob("*.py"))
     assert ROOT / "aqr_perception" / "models" / "cmt" / "model.py" in reached
@@ -127,7 +127,7 @@ def test_whatever_the_node_and_the_launch_files_import_is_a_dependency() -> None
     assert set(re.findall(r"^pip install (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) >= HAVE_NO_ROSDEP_KEY
 
 
-def test_whatever_the_tests_import_is_a_dependency() -> None:
+def test_all_imports_of_the_tests_are_dependencies() -> None:
     tests = sorted((ROOT / "test").rglob("*.py"))
     ours = {path.stem for path in tests} | {"helpers"}
     imported = libraries(*tests, *reached_from(*tests)) - ours - COMPARED_WITH - INSTALLED_APART
@@ -137,7 +137,7 @@ def test_whatever_the_tests_import_is_a_dependency() -> None:
     assert names_in("requirements_no_deps.txt") == {"nuscenes-devkit"}
 
 
-def test_whatever_needs_no_ros_imports_what_pip_installs() -> None:
+def test_modules_without_ros_import_only_what_pip_installs() -> None:
     listed = set().union(*pip_requirements().values())
     without_ros = (
         path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.relative_to(ROOT).parts)

@@ -17,7 +17,7 @@ class ObjectKind:
 
     Attributes:
         size: mean length, width and height in metres, close to nuScenes' means.
-        spread: relative standard deviation of a common size factor; each dimension has a further factor with half of it.
+        spread: relative standard deviation of a common size factor; each dimension also has a factor with half of it.
         speed: range of a moving object's speed, m/s.
         moving: share of the objects that move.
     """

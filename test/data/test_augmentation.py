@@ -1,4 +1,4 @@
-"""Augmented frames stay consistent: pictures with calibration, points with boxes."""
+"""Augmented frames stay consistent: images with calibration, points with boxes."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from aqr_perception.geometry import box_corners, invert, project, rigid_transfor
 
 WIDTH, HEIGHT = 80, 48
 STEP = 3
-"""Levels of grey between two neighbouring pixels of the ramp picture."""
+"""Levels of grey between two neighbouring pixels of the ramp image."""
 SEEDS = st.integers(0, 2**32 - 1)
 # Looks along y of the model frame, as nuScenes' front camera does.
 LOOK = np.array([[1.0, 0, 0, 0.1], [0, 0, -1, -0.3], [0, 1, 0, -0.4], [0, 0, 0, 1]])
@@ -66,7 +66,7 @@ def corner_pixels(labelled: LabelledFrame, view: CameraView) -> tuple[NDArray[np
 
 
 def content(picture: NDArray[np.uint8], pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (N, 3) colours at pixels whose four neighbours lie in the picture; NaN at others."""
+    """Return the (N, 3) colours at pixels whose four neighbours lie in the image; NaN at others."""
     x, y = (pixels - 0.5).T
     usable = (x >= 0) & (y >= 0) & (x < picture.shape[1] - 1) & (y < picture.shape[0] - 1)
     column, row = np.where(usable, x, 0).astype(int), np.where(usable, y, 0).astype(int)
@@ -113,22 +113,22 @@ def test_corners_project_onto_their_old_pixels_moved_by_the_change(seed: int, ch
 @given(SEEDS, picture_changes)
 # Shrinks almost fivefold: the average of the outermost pixels lies half a pixel further in than their centres.
 @example(0, PictureChange((24, 16), zoom=0.71875, crop=(0.0, 0.0), flip=False, rotation=-0.5))
-def test_corners_project_onto_the_same_picture_content(seed: int, change: PictureChange) -> None:
+def test_corners_project_onto_the_same_image_content(seed: int, change: PictureChange) -> None:
     before = scene(seed, boxes=30)
     after = change_pictures(before, change)
     for old, new in zip(before.frame.cameras, after.frame.cameras, strict=True):
         (pixels, depth), (moved, _) = corner_pixels(before, old), corner_pixels(after, new)
         expected, found = content(old.image, pixels), content(new.image, moved)
-        # Where red is full, no border of the old picture has a part. At the border, averages are one-sided: a reduced
-        # picture shows there, by up to half an old pixel, what lies further in, however exact its geometry is.
+        # Where red is full, no border of the old image has a part. At the border, averages are one-sided: a reduced
+        # image shows there, by up to half an old pixel, what lies further in, however exact its geometry is.
         comparable = (depth > 0.1) & (found[:, 2] > 254.99) & ~np.isnan(expected).any(axis=1)
         difference = np.abs(found[comparable, :2] - expected[comparable, :2])
-        # Levels: the picture is rounded twice, 0.5 each; 0.25 as averages of few pixels lie off their centre; and what
+        # Levels: the image is rounded twice, 0.5 each; 0.25 as averages of few pixels lie off their centre; and what
         # a warp with coordinates of fixed point, as OpenCV's was before version 5, adds.
         assert difference.max(initial=0) < 0.45 * STEP
 
 
-def test_the_comparison_of_picture_content_covers_most_of_the_picture() -> None:
+def test_the_comparison_of_image_content_covers_most_of_the_image() -> None:
     change = PictureChange((70, 40), zoom=1.1, flip=True, rotation=0.2)
     after = change_pictures(scene(0), change).frame.cameras[0]
     u, v = np.meshgrid(np.arange(12.0, WIDTH - 12, 4), np.arange(14.0, HEIGHT - 8, 4))
@@ -140,7 +140,7 @@ def test_the_comparison_of_picture_content_covers_most_of_the_picture() -> None:
     np.testing.assert_allclose(found[seen, :2] / STEP + 0.5, pixels[seen], atol=0.45)
 
 
-def test_a_change_of_nothing_returns_the_same_picture() -> None:
+def test_a_change_of_nothing_returns_the_same_image() -> None:
     before = scene(1)
     after = change_pictures(before, PictureChange((WIDTH, HEIGHT)))
     for old, new in zip(before.frame.cameras, after.frame.cameras, strict=True):
@@ -150,7 +150,7 @@ def test_a_change_of_nothing_returns_the_same_picture() -> None:
     assert np.array_equal(after.truth.visibility, np.where(seen, before.truth.visibility, 0))
 
 
-def test_two_flips_restore_the_picture() -> None:
+def test_two_flips_restore_the_image() -> None:
     flip = PictureChange((WIDTH, HEIGHT), flip=True)
     before = scene(2)
     once = change_pictures(before, flip).frame.cameras[0]
@@ -160,7 +160,7 @@ def test_two_flips_restore_the_picture() -> None:
     np.testing.assert_allclose(twice.intrinsics, before.frame.cameras[0].intrinsics)
 
 
-def test_a_positive_rotation_turns_the_picture_counter_clockwise() -> None:
+def test_a_positive_rotation_turns_the_image_counter_clockwise() -> None:
     affine = picture_affine((WIDTH, HEIGHT), PictureChange((WIDTH, HEIGHT), rotation=0.3))
     right_of_centre = affine @ [WIDTH / 2 + 10, HEIGHT / 2, 1]
     assert right_of_centre[1] < HEIGHT / 2  # up, in pixels
@@ -258,7 +258,7 @@ def test_a_motion_and_its_inverse_restore_the_frame(seed: int, motion: NDArray[n
     np.testing.assert_allclose(after.model_to_world, before.model_to_world, atol=1e-6)
 
 
-def test_a_motion_keeps_intensities_labels_stamps_and_pictures() -> None:
+def test_a_motion_keeps_intensities_labels_stamps_and_images() -> None:
     before = scene(3)
     after = BevAugmentation()(before, np.random.default_rng(0))
     assert before.frame.points is not None and after.frame.points is not None

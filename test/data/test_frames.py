@@ -40,7 +40,7 @@ def test_a_sample_depends_on_its_random_numbers_only(frames: list[LabelledFrame]
 
 
 @pytest.mark.parametrize("mode", ["off", "both"])
-def test_losses_are_finite_and_have_the_same_names_whatever_fails(
+def test_losses_are_finite_and_have_the_same_names_under_every_failure(
     frames: list[LabelledFrame], model: CMT, mode: str
 ) -> None:
     data, loss = TrainingFrames(frames, model.preset), DetectionLoss()

@@ -42,7 +42,7 @@ def test_squares_repeat_with_the_period_in_both_directions(period: int, ratio: f
     assert abs(edge - (1 - ratio) * period) <= 1
 
 
-def test_a_ratio_of_one_half_masks_a_quarter_of_the_picture() -> None:
+def test_a_ratio_of_one_half_masks_a_quarter_of_the_image() -> None:
     assert grid_squares((80, 80), 8, 0.5, (3, 5)).mean() == 0.25
 
 

@@ -1,4 +1,4 @@
-"""The share of a box's outline inside a picture."""
+"""The share of a box's outline inside an image."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_a_box_behind_the_camera_is_outside() -> None:
     assert share(-10, 0) == 0.0
 
 
-def test_a_box_next_to_the_picture_is_outside() -> None:
+def test_a_box_next_to_the_image_is_outside() -> None:
     assert share(10, 15) == 0.0
 
 
@@ -44,7 +44,7 @@ def test_a_box_around_the_camera_is_partly_inside() -> None:
 
 
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(-5, 5), st.floats(0.1, 15))
-def test_the_shares_in_two_halves_of_a_picture_add_up_to_the_whole(x: float, y: float, z: float, size: float) -> None:
+def test_the_shares_in_two_halves_of_an_image_add_up_to_the_whole(x: float, y: float, z: float, size: float) -> None:
     left = replace(VIEW, image=VIEW.image[:, :80])
     shifted = INTRINSICS - np.array([[0, 0, 80.0], [0, 0, 0], [0, 0, 0]])
     right = replace(VIEW, image=VIEW.image[:, 80:], intrinsics=shifted)

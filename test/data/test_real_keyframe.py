@@ -1,4 +1,4 @@
-"""Boxes, points and pictures of a real nuScenes keyframe agree with each other."""
+"""Boxes, points and images of a real nuScenes keyframe agree with each other."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_extrinsics_are_those_of_the_reference(folder: Path, keyframe: Keyframe)
         assert view.image.shape == (900, 1600, 3)
 
 
-def test_objects_ahead_are_in_the_front_picture_only(keyframe: Keyframe) -> None:
+def test_objects_ahead_are_in_the_front_image_only(keyframe: Keyframe) -> None:
     boxes, _ = keyframe.boxes()
     shares = outline_shares(boxes, keyframe.frame().cameras)
     assert 50 < len(boxes) < 69

@@ -1,4 +1,4 @@
-"""Sequences for models with a memory: one augmentation per sequence keeps the vehicle's motion consistent."""
+"""Sequences for models with memory: one augmentation per sequence keeps the vehicle's motion consistent."""
 
 import numpy as np
 import pytest

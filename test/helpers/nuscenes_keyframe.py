@@ -1,4 +1,4 @@
-"""One nuScenes keyframe (pictures, sweep, calibration, ego pose) in a folder with a ``keyframe.json``.
+"""One nuScenes keyframe (images, sweep, calibration, ego pose) in a folder with a ``keyframe.json``.
 
 keyframe.json holds `stamp`, `ego_to_global` (at the sweep's stamp), `lidar` (file, stamp, lidar_to_ego), `cameras` (by
 name: file, width, height, stamp, intrinsics, camera_to_ego, lidar_to_camera) and, in the reference data, `objects`
@@ -26,7 +26,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class KeyframeCamera:
-    """A picture (the JPEG file's bytes) with its time and calibration."""
+    """An image (the JPEG file's bytes) with its time and calibration."""
 
     name: str
     stamp_ns: int
@@ -37,7 +37,7 @@ class KeyframeCamera:
     ego_to_global: Matrix
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Return the picture (H, W, 3), BGR."""
+        """Return the image (H, W, 3), BGR."""
         image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert image is not None
         return image.astype(np.uint8, copy=False)
@@ -60,7 +60,7 @@ class Keyframe:
     objects: tuple[dict[str, Any], ...] = ()
 
     def frame(self) -> Frame:
-        """Return the detector's input: a single sweep without lag, and the pictures."""
+        """Return the detector's input: a single sweep without lag, and the images."""
         points, lidar_to_world = self.points.astype(np.float32), self.ego_to_global @ self.lidar_to_ego
         points[:, 4] = 0.0
         views = tuple(

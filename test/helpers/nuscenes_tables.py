@@ -1,4 +1,4 @@
-"""A synthetic nuScenes drive: tables, sweeps and pictures in a folder."""
+"""A synthetic nuScenes drive: tables, sweeps and images in a folder."""
 
 import json
 from dataclasses import dataclass

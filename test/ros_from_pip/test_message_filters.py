@@ -30,7 +30,7 @@ def collect(source):
 
 @given(st.lists(st.integers(0, 20), max_size=15), st.integers(1, 6), st.integers(0, 20), st.integers(0, 20))
 @settings(max_examples=60, deadline=None)
-def test_cache_answers_as_a_list_of_the_last_messages_does(stamps, size, one, other):
+def test_cache_equals_a_list_of_the_last_messages(stamps, size, one, other):
     source = SimpleFilter()
     cache = Cache(source, cache_size=size)
     passed_on = collect(cache)

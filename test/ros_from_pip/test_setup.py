@@ -12,7 +12,7 @@ SETUP = ROOT / "ros_from_pip" / "setup.sh"
 TOOLS = ("bash", "dirname", "flock", "grep", "paste", "sort", "tr")
 PYTHON_3_12 = "case $2 in *print*) echo 3.12.1;; *rclpy*) exit 1;; esac"
 PYTHON_3_9 = "case $2 in *print*) echo 3.9.18;; *) exit 1;; esac"
-WITH_RCLPY_ALONE = "case $2 in *print*) echo 3.12.1;; *cv_bridge*|*vision_msgs*) exit 1;; esac"
+WITH_ONLY_RCLPY = "case $2 in *print*) echo 3.12.1;; *cv_bridge*|*vision_msgs*) exit 1;; esac"
 
 
 class Machine:
@@ -62,45 +62,45 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def test_another_architecture_is_told_to_install_ros(machine: Machine) -> None:
+def test_another_architecture_needs_an_installed_ros(machine: Machine) -> None:
     machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
-    said = machine.refusal()
-    assert "found Linux on aarch64" in said and "x86_64" in said and "install ROS 2" in said
+    message = machine.refusal()
+    assert "found Linux on aarch64" in message and "x86_64" in message and "install ROS 2" in message
 
 
-def test_an_old_python_is_named_with_those_that_would_do(machine: Machine) -> None:
+def test_an_old_python_is_named_with_the_supported_versions(machine: Machine) -> None:
     machine.has("python3", PYTHON_3_9)
-    said = machine.refusal()
-    assert "found Python 3.9.18" in said and "3.10 to 3.13" in said and "apt-get install python3" in said
+    message = machine.refusal()
+    assert "found Python 3.9.18" in message and "3.10 to 3.13" in message and "apt-get install python3" in message
 
 
-def test_no_python_at_all_is_told_how_to_get_one(machine: Machine) -> None:
+def test_a_missing_python_is_reported_with_the_remedy(machine: Machine) -> None:
     (machine.bin / "python3").unlink()
-    said = machine.refusal()
-    assert "found no Python" in said and "apt-get install python3" in said
+    message = machine.refusal()
+    assert "found no Python" in message and "apt-get install python3" in message
 
 
 @pytest.mark.parametrize("tool", ["g++", "make"])
 def test_a_missing_build_tool_is_named_with_its_package(machine: Machine, tool: str) -> None:
     (machine.bin / tool).unlink()
-    said = machine.refusal()
-    assert f"{tool} is missing" in said and "apt-get install build-essential" in said
+    message = machine.refusal()
+    assert f"{tool} is missing" in message and "apt-get install build-essential" in message
 
 
-@pytest.mark.parametrize("beside", ["", "/elsewhere/.ros/ws:/elsewhere/.ros/venv:"])
+@pytest.mark.parametrize("prefix", ["", "/elsewhere/.ros/ws:/elsewhere/.ros/venv:"])
 def test_a_sourced_ros_is_used_on_any_architecture_and_its_missing_packages_named(
-    machine: Machine, beside: str
+    machine: Machine, prefix: str
 ) -> None:
     machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
-    machine.has("python3", WITH_RCLPY_ALONE)
+    machine.has("python3", WITH_ONLY_RCLPY)
     for tool in ("find", "xargs", "sha256sum"):
         (machine.bin / tool).symlink_to(shutil.which(tool) or tool)
-    said = machine.refusal(AMENT_PREFIX_PATH=f"{beside}/opt/ros/jazzy", ROS_DISTRO="jazzy")
-    assert "ROS 2 jazzy lacks cv_bridge vision_msgs" in said and "rosdep install" in said
+    message = machine.refusal(AMENT_PREFIX_PATH=f"{prefix}/opt/ros/jazzy", ROS_DISTRO="jazzy")
+    assert "ROS 2 jazzy lacks cv_bridge vision_msgs" in message and "rosdep install" in message
 
 
-def test_the_environment_of_another_clone_is_no_sourced_ros(machine: Machine) -> None:
+def test_the_environment_of_another_clone_is_not_a_sourced_ros(machine: Machine) -> None:
     machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
-    machine.has("python3", WITH_RCLPY_ALONE)
-    said = machine.refusal(AMENT_PREFIX_PATH="/elsewhere/.ros/ws:/elsewhere/.ros/underlay:/elsewhere/.ros/venv")
-    assert "found Linux on aarch64" in said and "install ROS 2" in said
+    machine.has("python3", WITH_ONLY_RCLPY)
+    message = machine.refusal(AMENT_PREFIX_PATH="/elsewhere/.ros/ws:/elsewhere/.ros/underlay:/elsewhere/.ros/venv")
+    assert "found Linux on aarch64" in message and "install ROS 2" in message

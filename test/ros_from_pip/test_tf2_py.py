@@ -50,7 +50,7 @@ def test_a_chain_is_the_product_of_its_links(chain, static):
 
 @few
 @given(st.lists(st.tuples(poses, st.integers(0, 100)), min_size=3, max_size=8), st.data())
-def test_in_any_tree_a_detour_and_the_way_back_change_nothing(nodes, data):
+def test_a_detour_through_any_tree_changes_nothing(nodes, data):
     links = [stamped(f"f{parent % (i + 1)}", f"f{i + 1}", 1.0, *pose) for i, (pose, parent) in enumerate(nodes)]
     buffer = buffer_of(*links)
     a, b, c = (data.draw(st.sampled_from(frames_of(buffer))) for _ in range(3))
@@ -158,14 +158,14 @@ def test_time_zero_of_frames_over_one_two_and_three_degrees():
     assert newest("e", "x") == at(5.0).to_msg()
 
 
-def test_between_static_frames_any_time_will_do():
+def test_transforms_between_static_frames_hold_at_any_time():
     buffer = buffer_of(stamped("a", "b", 5.0, (1.0, 2.0, 3.0)), static=True)
     for moment in (0.0, 1.0, 1e6):
         found = buffer.lookup_transform_core("a", "b", at(moment))
         assert found.header.stamp == at(moment).to_msg()
 
 
-def test_data_missing_above_the_common_parent_is_no_obstacle():
+def test_data_above_the_common_parent_is_not_needed():
     buffer = buffer_of(
         *(stamped("base", child, t) for child in ("camera", "lidar") for t in (1.0, 3.0)), stamped("map", "base", 9.0)
     )

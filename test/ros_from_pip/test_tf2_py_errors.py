@@ -33,7 +33,7 @@ def test_from_one_sample_nothing_is_extrapolated(moment):
     assert can_look_up(buffer, "b", "a", at(2.0))
 
 
-def test_unconnected_trees_are_told_apart_from_unknown_frames():
+def test_unconnected_trees_and_unknown_frames_give_different_errors():
     buffer = buffer_of(stamped("a", "b", 1.0), stamped("x", "y", 1.0))
     for moment in (0.0, 1.0):
         with pytest.raises(tf2.ConnectivityException, match="connection between 'b' and 'y' because they are not part"):

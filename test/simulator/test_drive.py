@@ -1,4 +1,4 @@
-"""Boxes, points and pictures of a simulated drive agree with each other."""
+"""Boxes, points and images of a simulated drive agree with each other."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_a_box_projects_onto_the_pixels_of_its_object(drive: Drive) -> None:
             rows, columns = np.nonzero(picture.owner == track)
             if not len(rows):
                 continue
-            moved = box.copy()  # where the object was when the picture was taken
+            moved = box.copy()  # where the object was when the image was taken
             moved[:2] -= view.age * box[7:9]
             pixels, depths = project(view.intrinsics, transform_points(view.extrinsics, box_corners(moved[None])[0]))
             if (depths < 0.3).any():

@@ -41,7 +41,7 @@ def test_the_sensors_branches_are_disjoint(tiny: CMT) -> None:
     assert any(name.startswith("img_backbone") for name in camera)
 
 
-def test_proposals_of_a_birds_eye_view_from_cameras_belong_to_the_head() -> None:
+def test_proposals_of_bev_features_from_cameras_belong_to_the_head() -> None:
     model = build_model("bevformer_mini")
     head, branches = trained(model, "head"), trained(model, "branches")
     assert any(name.startswith("proposals.bev.") for name in head)

@@ -1,4 +1,4 @@
-"""Corrupted pictures and their health."""
+"""Corrupted images and their health."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def test_a_black_camera_shows_nothing_and_has_no_health() -> None:
 @pytest.mark.parametrize("name", FAULTS)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), severity=st.floats(0.0, 1.0), width=st.integers(30, 140), height=st.integers(20, 90))
-def test_pictures_keep_their_size_and_health_its_range(
+def test_images_keep_their_size_and_health_its_range(
     name: str, seed: int, severity: float, width: int, height: int
 ) -> None:
     image = picture_with_detail(size=(width, height))
@@ -81,7 +81,7 @@ def test_health_falls_and_the_error_grows_with_severity(name: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), severity=st.floats(0.2, 1.0))
-def test_an_occluded_picture_has_health_0_exactly_where_it_is_covered(seed: int, severity: float) -> None:
+def test_an_occluded_image_has_health_0_exactly_where_it_is_covered(seed: int, severity: float) -> None:
     # Pixels that are equal over a white and a black scene are covered. A health cell is 8 pixels wide.
     shape = (8 * HEALTH_GRID[0], 8 * HEALTH_GRID[1], 3)
     white, black = np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8)
@@ -101,7 +101,7 @@ def test_an_occluded_picture_has_health_0_exactly_where_it_is_covered(seed: int,
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_the_free_half_of_a_half_occluded_picture_stays_unchanged(seed: int) -> None:
+def test_the_free_half_of_a_half_occluded_image_stays_unchanged(seed: int) -> None:
     image = picture_with_detail()
     picture = camera_corruption.half_occluded(image, np.random.default_rng(seed))
     assert picture.health.mean() == pytest.approx(0.5, abs=0.02)
@@ -111,7 +111,7 @@ def test_the_free_half_of_a_half_occluded_picture_stays_unchanged(seed: int) -> 
     assert np.array_equal(picture.image[:, kept], image[:, kept])
 
 
-def test_a_frozen_camera_shows_the_earlier_picture_with_health_that_falls_with_time() -> None:
+def test_a_frozen_camera_shows_the_earlier_image_with_health_that_falls_with_time() -> None:
     now, old = picture_with_detail(0), picture_with_detail(1)
     today = labelled(now, 2 * 10**9)
     health = []
@@ -139,7 +139,7 @@ def test_a_frozen_cameras_health_falls_with_the_vehicles_motion() -> None:
     assert standing.health.mean() > 2 * max(after_driving.health.mean(), after_turning.health.mean())
 
 
-def test_a_camera_does_not_freeze_on_a_later_frame_or_on_a_picture_of_another_size() -> None:
+def test_a_camera_does_not_freeze_on_a_later_frame_or_on_an_image_of_another_size() -> None:
     today = labelled(picture_with_detail(), 10**9)
     with pytest.raises(ValueError, match="needed an earlier one"):
         camera_corruption.frozen(today.frame.cameras[0], today, labelled(picture_with_detail(), 10**9))

@@ -1,4 +1,4 @@
-"""Corrupted clouds and their health."""
+"""Corrupted point clouds and their health."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_the_beams_nearest_to_given_elevations_are_four_different_ones() -> None
     assert np.allclose(np.unique(kept.round(2)), np.sort(nearest), atol=0.02)
 
 
-def test_clouds_without_beams_or_without_points_do_not_fail() -> None:
+def test_point_clouds_without_beams_or_without_points_do_not_fail() -> None:
     rng = np.random.default_rng(0)
     for count in (0, 1, 7):
         points = rng.uniform(-20, 20, (count, 5)).astype(np.float32)
@@ -157,7 +157,7 @@ def test_noise_and_lost_health_grow_with_severity(severity: float) -> None:
     assert cloud.health.max() == pytest.approx(1 - 0.9 * severity)
 
 
-def test_a_missing_lidar_has_no_cloud_instead_of_an_empty_one() -> None:
+def test_a_missing_lidar_has_no_point_cloud_instead_of_an_empty_one() -> None:
     cloud = lidar_corruption.gone()
     assert cloud.points is None
     assert not cloud.health.any()

@@ -181,7 +181,7 @@ def test_lidar_health_follows_the_points_into_an_augmented_model_frame(seed: int
     assert np.mean(np.abs(at(health, points) - at(moved.health.lidar, onto)) > 0.5) < 0.08
 
 
-def test_camera_health_follows_the_picture_through_a_flip_and_a_crop() -> None:
+def test_camera_health_follows_the_image_through_a_flip_and_a_crop() -> None:
     labelled = labelled_frame(cameras=1)
     view = labelled.frame.cameras[0]
     picture = half_occluded(view.image, np.random.default_rng(0))

@@ -89,7 +89,7 @@ def test_lags_are_the_ages_of_the_sweeps(dataset: NuScenesDataset) -> None:
 
 
 @pytest.mark.parametrize("sweeps", [1, 2, 5])
-def test_a_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene(root: Path, sweeps: int) -> None:
+def test_a_point_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene(root: Path, sweeps: int) -> None:
     frames = list(NuScenesDataset(root, VERSION, SPLIT, sweeps))
     assert len(np.unique(points_of(frames[0])[:, 4])) == min(sweeps, SWEEPS)
     assert len(np.unique(points_of(frames[2])[:, 4])) == sweeps
@@ -149,7 +149,7 @@ def test_a_track_is_one_object_in_all_frames(dataset: NuScenesDataset) -> None:
     assert len({track for names in named for track in names.values()}) == 4
 
 
-def test_extrinsics_include_the_vehicles_motion_between_sweep_and_picture(dataset: NuScenesDataset) -> None:
+def test_extrinsics_include_the_vehicles_motion_between_sweep_and_image(dataset: NuScenesDataset) -> None:
     labelled = dataset[1]
     lidar_landmarks = transform_points(invert(labelled.model_to_world), LANDMARKS)
     for channel, view in zip(CAMERA_TO_EGO, labelled.frame.cameras, strict=True):

@@ -27,7 +27,7 @@ def centres() -> Tensor:
 
 
 def seen_from(vehicle: Tensor) -> Tensor:
-    """Return (1, N, 2), a bird's-eye view of a static world: the world position of every cell."""
+    """Return (1, N, 2), a BEV of a static world: the world position of every cell."""
     return (centres() @ vehicle[:2, :2].T + vehicle[:2, 3])[None]
 
 
@@ -50,7 +50,7 @@ def moved(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     way=st.tuples(st.floats(-5, 5), st.floats(-5, 5)),
     turn=st.floats(-1, 1),
 )
-def test_the_history_lines_up_with_a_world_that_stands_still(
+def test_the_history_aligns_with_a_static_world(
     x: float, y: float, yaw: float, way: tuple[float, float], turn: float
 ) -> None:
     before, now = pose(x, y, yaw), pose(x + way[0], y + way[1], yaw + turn)
@@ -62,7 +62,7 @@ def test_the_history_lines_up_with_a_world_that_stands_still(
 
 
 @pytest.mark.parametrize(("way", "turn"), [((3.0, -2.0), 0.0), ((0.0, 0.0), math.pi / 2), ((4.0, 1.0), math.pi)])
-def test_whole_cells_and_quarter_turns_line_up_exactly(way: tuple[float, float], turn: float) -> None:
+def test_whole_cells_and_quarter_turns_align_exactly(way: tuple[float, float], turn: float) -> None:
     before, now = pose(0.0, 0.0, 0.0), pose(*way, turn)
     found, known = moved(before, now)
     assert known.any()

@@ -61,7 +61,7 @@ def test_history_and_motion_change_the_predictions(model: BEVFormer) -> None:
     assert (with_it - without).abs().max() > 1e-3 and (with_it - elsewhere).abs().max() > 1e-3
 
 
-def test_history_changes_the_birds_eye_views_proposals() -> None:
+def test_history_changes_the_bev_proposals() -> None:
     model = small_model((4, 0))
     first = seen(model, history(None, START, START))
     without = seen(model, history(None, NOW, NOW), seed=1)
@@ -187,7 +187,7 @@ def test_its_checkpoint_loads_without_a_router_warning(model: BEVFormer, caplog:
     assert not caplog.records and not model.router_trained
 
 
-def test_half_precision_gives_about_the_same_birds_eye_view(model: BEVFormer) -> None:
+def test_half_precision_gives_about_the_same_bev_features(model: BEVFormer) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = seen(model, None)
     full = seen(model, None)

@@ -330,7 +330,7 @@ def test_denoising_queries_do_not_reach_the_lidar_only_models_neighbouring_queri
     assert both.boxes.shape[2] == 10
 
 
-def test_empty_sweeps_leave_the_point_branchs_statistics_alone() -> None:
+def test_empty_sweeps_do_not_change_the_point_branchs_statistics() -> None:
     _, _, (cloud,) = tiny_inputs(views=0)
     alone, among = build_model("aqr_tiny").train(), build_model("aqr_tiny").train()
     with torch.no_grad():

@@ -46,7 +46,7 @@ def test_moving_the_vehicle_without_moving_the_world_leaves_the_past_frustum_in_
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.04, 1.5))
-def test_at_any_frame_rate_the_nearest_frame_has_about_the_wanted_age_and_few_are_kept(period: float) -> None:
+def test_at_any_frame_rate_the_nearest_frame_has_about_the_desired_age_and_few_are_kept(period: float) -> None:
     past: tuple[CameraFrame, ...] = ()
     for _ in range(round(4 / period) + 3):
         past = remembered_frames(past, captured(), GAP)

@@ -157,7 +157,7 @@ def test_petr_has_no_memory_and_ignores_history(petr: PETR) -> None:
 
 
 @torch.inference_mode()
-def test_without_history_the_current_frame_stands_in_for_one_as_old_as_the_gap(petrv2: PETR) -> None:
+def test_without_history_the_current_frame_replaces_a_past_one_with_the_age_of_the_gap(petrv2: PETR) -> None:
     images, projections = camera_ring.images(), camera_ring.projections()
     first = predict(petrv2, images, projections)
     again = predict(petrv2, images, projections, standing(first.state, petrv2.options.frame_gap))

@@ -23,7 +23,7 @@ AZIMUTHS = torch.tensor(camera_ring.AZIMUTHS).deg2rad()
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0, 1), st.sampled_from([2, 8, 64]))
-def test_sines_take_turns_with_cosines_or_come_before_them(share: float, features: int) -> None:
+def test_sines_and_cosines_alternate_or_sines_come_first(share: float, features: int) -> None:
     position = torch.tensor([[share, 0.25]])
     in_turns = sine_features(position, features).unflatten(-1, (2, -1, 2))
     in_blocks = sine_features(position, features, interleaved=False).unflatten(-1, (2, 2, -1))
@@ -87,7 +87,7 @@ def test_the_rings_embedding_is_its_layers_applied_to_the_sine_features_of_camer
     torch.testing.assert_close(encoder.image_grid(places, 3, 5).detach(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_kept_ring_embedding_is_made_anew_once_a_weight_or_the_grid_changes() -> None:
+def test_a_cached_ring_embedding_is_recomputed_after_a_change_of_a_weight_or_the_grid() -> None:
     encoder, places = RingEncoder(8, 6), torch.arange(6)[None]
     with torch.inference_mode():
         first = encoder.image_grid(places, 3, 5).clone()
@@ -100,7 +100,7 @@ def test_a_kept_ring_embedding_is_made_anew_once_a_weight_or_the_grid_changes() 
 
 @settings(max_examples=30, deadline=None)
 @given(st.permutations(range(6)), st.integers(1, 6), st.floats(-0.4, 0.4))
-def test_a_camera_keeps_its_place_whichever_others_are_there_and_in_any_order(
+def test_a_cameras_position_does_not_depend_on_the_other_cameras_or_their_order(
     order: list[int], count: int, turn: float
 ) -> None:
     chosen = torch.tensor(order[:count])

@@ -16,7 +16,7 @@ SIZES = st.floats(0.2, 12.0)
 
 @settings(max_examples=50, deadline=None)
 @given(SIZES, SIZES, SIZES, st.floats(-3.1, 3.1))
-def test_old_mmdet3d_boxes_come_out_with_their_length_along_the_heading(
+def test_old_mmdet3d_boxes_are_converted_to_length_along_the_heading(
     width: float, length: float, height: float, yaw: float
 ) -> None:
     old_yaw = -yaw - math.pi / 2
@@ -29,7 +29,7 @@ def test_old_mmdet3d_boxes_come_out_with_their_length_along_the_heading(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.01, 0.99), min_size=3, max_size=3))
-def test_a_silent_branch_leaves_the_centre_at_its_anchor(anchor: list[float]) -> None:
+def test_an_output_of_zero_leaves_the_centre_at_its_anchor(anchor: list[float]) -> None:
     anchors = torch.tensor([anchor])
     box = decode_boxes(to_box_codes(torch.zeros(1, 10), anchors, POINT_RANGE, None))
     lower, upper = torch.tensor(POINT_RANGE[:3]), torch.tensor(POINT_RANGE[3:])

@@ -1,4 +1,4 @@
-"""SECOND and its FPN over the bird's-eye view."""
+"""SECOND and its FPN over the BEV."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sparse encoder from voxels to the bird's-eye view."""
+"""Sparse encoder from voxels to the BEV."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def sample_of(voxels: Voxels, sample: int) -> Voxels:
     return Voxels(coordinates, voxels.features[mine], voxels.grid, 1)
 
 
-def test_the_view_has_an_eighth_of_the_resolution_and_depth_in_its_channels() -> None:
+def test_bev_features_have_an_eighth_of_the_resolution_and_depth_in_their_channels() -> None:
     encoder = small_encoder()
     view = encoder(random_voxels(0))
     assert encoder.stride == 8
@@ -58,7 +58,7 @@ def test_inference_equals_the_differentiable_forward() -> None:
         torch.testing.assert_close(encoder(voxels), expected)
 
 
-def test_a_moved_voxel_moves_the_view() -> None:
+def test_a_moved_voxel_moves_its_bev_features() -> None:
     encoder = small_encoder()
     with torch.no_grad():
         here, there = (encoder(Voxels(torch.tensor([[0, 20, y, 8]]), torch.ones(1, 5), GRID, 1)) for y in (8, 16))
@@ -68,7 +68,7 @@ def test_a_moved_voxel_moves_the_view() -> None:
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_no_voxels_give_an_empty_view(gradients: bool) -> None:
+def test_no_voxels_give_empty_bev_features(gradients: bool) -> None:
     with torch.set_grad_enabled(gradients):
         view = small_encoder()(Voxels(torch.empty(0, 4).long(), torch.empty(0, 5), GRID, 2))
     assert view.shape == (2, 24, 4, 3)

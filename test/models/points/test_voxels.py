@@ -81,7 +81,7 @@ def test_points_on_the_upper_border_and_infinite_ones_are_dropped() -> None:
     torch.testing.assert_close(voxels.features, cloud[-1:])
 
 
-def test_half_precision_clouds_are_averaged_in_single_precision() -> None:
+def test_half_precision_point_clouds_are_averaged_in_single_precision() -> None:
     cloud = torch.tensor([[0.5, 0.5, 1.0, 255.0, 0.0], [0.5, 0.5, 1.0, 254.0, 0.0]]).half()
     voxels = voxelize([cloud], SIZE, RANGE, GRID)
     assert voxels.features.dtype == torch.float32
@@ -97,6 +97,6 @@ def test_an_empty_batch_has_no_voxels_but_keeps_its_size() -> None:
 
 
 @pytest.mark.parametrize("points", [[], [torch.zeros(4, 2)], [torch.zeros(4)]])
-def test_clouds_of_another_shape_are_refused(points: list[Tensor]) -> None:
+def test_point_clouds_of_another_shape_are_refused(points: list[Tensor]) -> None:
     with pytest.raises(ValueError, match="one point cloud"):
         voxelize(points, SIZE, RANGE, GRID)

@@ -6,7 +6,7 @@ import pytest
 from helpers.assembler_drive import MS, START, Drive, frames_of, reasons, settings, used
 
 
-def test_a_silent_lidar_gives_way_to_camera_only_frames() -> None:
+def test_a_silent_lidar_leads_to_camera_only_frames() -> None:
     drive = Drive()
     drive.sweep(0)
     requests = []

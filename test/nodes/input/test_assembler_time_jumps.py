@@ -59,7 +59,7 @@ def test_the_first_sweep_of_a_bag_that_starts_over_survives_the_cameras_jumps() 
     assert frames_of(drive, 2110, 2200) == [(0, True)]
 
 
-def test_a_bag_of_one_frame_can_be_played_again_and_again() -> None:
+def test_a_bag_of_one_frame_can_be_played_repeatedly() -> None:
     drive = Drive()
     for now in range(0, 1000, 100):
         drive.image("front", now, stamp=0)

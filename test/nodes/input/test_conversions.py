@@ -26,7 +26,7 @@ def cloud(
     row_padding: int = 0,
     big_endian: bool = False,
 ) -> PointCloud2:
-    """Return a cloud as a driver may send it: fields in this order with gaps between them, in padded rows."""
+    """Return a point cloud as a driver may send it: fields in this order with gaps between them, in padded rows."""
     count = len(next(iter(values.values())))
     order = ">" if big_endian else "<"
     fields, formats, offset = [], [], 0
@@ -101,11 +101,11 @@ def test_without_an_intensity_field_it_is_zero() -> None:
 @pytest.mark.parametrize(
     "message", [cloud({n: np.ones(0) for n in "xyz"}), cloud({n: np.full(2, math.nan) for n in "xyz"})]
 )
-def test_an_empty_cloud_is_valid(message: PointCloud2) -> None:
+def test_an_empty_point_cloud_is_valid(message: PointCloud2) -> None:
     assert points_from_message(message, "/points").shape == (0, 4)
 
 
-def test_a_cloud_without_x_is_named() -> None:
+def test_a_point_cloud_without_x_is_named() -> None:
     message = cloud({"y": np.ones(2), "z": np.ones(2), "range": np.ones(2)})
     with pytest.raises(
         MessageError, match=r"^/points: point cloud without x: found fields y, z, range, needed x, y, z; "
@@ -113,7 +113,7 @@ def test_a_cloud_without_x_is_named() -> None:
         points_from_message(message, "/points")
 
 
-def test_a_cloud_with_too_few_bytes_is_named() -> None:
+def test_a_point_cloud_with_too_few_bytes_is_named() -> None:
     message = cloud({name: np.ones(8) for name in "xyz"}, rows=2)
     message.data = message.data[:-1]
     with pytest.raises(MessageError, match=r"incomplete point cloud: found 95 bytes.*2 rows of 4 points of 12 bytes"):
@@ -163,7 +163,7 @@ def test_colours_survive_every_colour_encoding(encoding: str) -> None:
     assert np.abs(decoded.pixels.astype(int) - pixels).max() <= 3
 
 
-def test_grey_and_bayer_pictures_become_bgr() -> None:
+def test_grey_and_bayer_images_become_bgr() -> None:
     grey = np.full((16, 24), 77, np.uint8)
     for encoding in ("mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"):
         pixels = picture_from_message(CvBridge().cv2_to_imgmsg(grey, encoding=encoding), "/image").pixels
@@ -205,7 +205,7 @@ def compressed(extension: str, pixels: np.ndarray, kind: str = "") -> Compressed
 
 @given(st.integers(8, 700), st.integers(0, 400), st.sampled_from([".jpg", ".png"]))
 @settings(max_examples=40, deadline=None)
-def test_pictures_are_decoded_at_the_smallest_scale_that_the_model_can_use(width: int, need: int, kind: str) -> None:
+def test_images_are_decoded_at_the_smallest_scale_that_the_model_can_use(width: int, need: int, kind: str) -> None:
     picture = picture_from_message(compressed(kind, plain_picture(width, 8)), "/image", need)
     decoded = picture.pixels.shape[1]
     assert picture.full_size == (width, 8)
@@ -221,7 +221,7 @@ def test_pictures_are_decoded_at_the_smallest_scale_that_the_model_can_use(width
 
 @given(st.floats(0, 1, exclude_max=True), st.sampled_from([".jpg", ".png"]), st.integers(0, 800))
 @settings(max_examples=60, deadline=None)
-def test_a_picture_truncated_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
+def test_an_image_truncated_anywhere_is_refused(fraction: float, kind: str, need: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     message = compressed(kind, pixels)
     message.data = message.data[: int(len(message.data) * fraction)]

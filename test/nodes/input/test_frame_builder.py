@@ -70,7 +70,7 @@ class Rig:
         return self.builder.build(self.request(), transforms)
 
 
-def test_a_frame_holds_points_pictures_and_calibration() -> None:
+def test_a_frame_holds_points_images_and_calibration() -> None:
     built = Rig(intensity_scale=2.0).build()
     assert built.frame is not None
     assert (built.frame.stamp_ns, built.frame.frame_id, built.warnings) == (START, "lidar", [])
@@ -136,7 +136,7 @@ def test_a_bad_camera_is_left_out_and_named_and_the_next_good_one_is_used(spoil:
     assert (after.warnings, len(after.frame.cameras)) == ([], 2)
 
 
-def test_a_cloud_without_x_leaves_the_cameras() -> None:
+def test_a_point_cloud_without_x_leaves_the_cameras() -> None:
     rig = Rig()
     rig.sweep = sweep([[1, 2, 3]], names="yzi")
     built = rig.build()
@@ -146,7 +146,7 @@ def test_a_cloud_without_x_leaves_the_cameras() -> None:
     assert built.warnings[0].startswith("/points: point cloud without x: found fields y, z, i")
 
 
-def test_an_empty_cloud_takes_part_and_is_named() -> None:
+def test_an_empty_point_cloud_takes_part_and_is_named() -> None:
     rig = Rig()
     rig.sweep = sweep([])
     built = rig.build()

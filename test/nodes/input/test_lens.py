@@ -1,4 +1,4 @@
-"""The pinhole model of a picture, from its CameraInfo."""
+"""The pinhole model of an image, from its CameraInfo."""
 
 import cv2
 import numpy as np
@@ -62,7 +62,7 @@ def test_binning_without_a_region_of_interest_scales_the_whole() -> None:
 
 @pytest.mark.parametrize(("model", "coefficients"), DISTORTIONS)
 @pytest.mark.parametrize("factor", [1, 2])
-def test_an_undistorted_picture_shows_points_where_the_pinhole_model_says(
+def test_an_undistorted_image_shows_points_where_the_pinhole_model_says(
     model: str, coefficients: list[float], factor: int
 ) -> None:
     points = np.array([[-0.55, -0.4, 1.0], [0.6, 0.35, 1.0], [0.0, 0.45, 1.0], [0.3, -0.2, 1.0]])
@@ -85,14 +85,14 @@ def test_an_undistorted_picture_shows_points_where_the_pinhole_model_says(
         assert np.abs(centre - expected[0]).max() < 1.0
 
 
-def test_a_picture_without_distortion_is_not_changed() -> None:
+def test_an_image_without_distortion_is_not_changed() -> None:
     for coefficients in ([], [0.0] * 5):
         seen = picture()
         found = pinhole_picture(seen, info(distortion_model="plumb_bob", d=coefficients), False, "/info")
         assert found.pixels is seen.pixels
 
 
-def test_a_rectified_picture_has_the_projection_matrix_and_no_distortion() -> None:
+def test_a_rectified_image_has_the_projection_matrix_and_no_distortion() -> None:
     described = info(distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0])
     described.p = np.array([[200.0, 0, 300, -24], [0, 200, 200, 0], [0, 0, 1, 0]]).reshape(-1)
     seen = picture()
@@ -118,11 +118,11 @@ def test_an_unknown_distortion_model_is_named() -> None:
         pinhole_picture(picture(), info(distortion_model="equidistant", d=[0.1] * 5), False, "/info")
 
 
-def test_a_picture_of_another_shape_than_its_calibration_is_named() -> None:
+def test_an_image_of_another_shape_than_its_calibration_is_named() -> None:
     with pytest.raises(MessageError, match=r"wrong image size: found 640 x 480 pixels, needed .* 640 x 360"):
         pinhole_picture(picture((640, 360)), info(), False, "/info")
 
 
-def test_a_resized_picture_of_the_same_shape_is_scaled() -> None:
+def test_a_resized_image_of_the_same_shape_is_scaled() -> None:
     found = pinhole_picture(picture((320, 240)), info(), False, "/info").intrinsics
     np.testing.assert_allclose(found, np.diag([0.5, 0.5, 1]) @ INTRINSICS)

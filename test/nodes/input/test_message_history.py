@@ -42,7 +42,7 @@ arrivals = st.lists(st.integers(0, 3000), min_size=1, max_size=40)
 
 @given(arrivals, st.integers(1, 2000), st.integers(-500, 3500))
 @settings(max_examples=100, deadline=None)
-def test_a_history_answers_as_a_sorted_list_of_recent_stamps_does(stamps: list[int], window: int, at: int) -> None:
+def test_a_history_equals_a_sorted_list_of_recent_stamps(stamps: list[int], window: int, at: int) -> None:
     sensor, expected = Sensor(window / 1000), list[int]()
     for stamp in stamps:
         if expected and (expected[-1] - stamp) * MS > LATE_NS:
@@ -68,7 +68,7 @@ def test_the_bound_is_a_time_and_not_a_count() -> None:
     assert sensor.stamps[0] == 1902
 
 
-def test_the_newest_message_stays_however_old_it_is() -> None:
+def test_the_newest_message_stays_at_any_age() -> None:
     sensor = Sensor(seconds=0.1)
     sensor.send(0)
     sensor.send(5000)
@@ -91,7 +91,7 @@ def test_a_late_message_is_sorted_in_and_an_older_one_clears_the_history() -> No
     assert sensor.stamps == [99] and sensor.jumps == [(99, 0.201)]
 
 
-def test_the_delay_is_taken_off_every_stamp() -> None:
+def test_the_delay_is_subtracted_from_every_stamp() -> None:
     sensor = Sensor(delay=150)
     for stamp in (200, 300):
         sensor.send(stamp)

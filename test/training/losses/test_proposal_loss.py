@@ -136,7 +136,7 @@ def test_objects_without_points_are_no_targets_of_the_lidar() -> None:
 
 
 @pytest.mark.parametrize("visible", [0.0, 1.0])
-def test_all_objects_are_targets_of_a_birds_eye_view_from_cameras(visible: float) -> None:
+def test_all_objects_are_targets_of_bev_features_from_cameras(visible: float) -> None:
     batch = one_car(lidar_points=torch.tensor([0]), visibility=torch.full((1, 2), visible))
     assert len(_bev_centres(batch, None, torch.Size(BEV), RANGE).map) == 1
     maps = torch.full((1, len(CLASSES) + BOX_CHANNELS, *BEV), -4.0)
@@ -149,7 +149,7 @@ def test_only_objects_in_a_healthy_part_of_its_image_are_targets_of_a_camera() -
     assert len(_image_centres(one_car(health=0.1), torch.Size(IMAGE)).map) == 0
 
 
-def test_maps_of_an_empty_cloud_have_no_loss() -> None:
+def test_maps_of_an_empty_point_cloud_have_no_loss() -> None:
     batch = one_car(visibility=torch.zeros(1, 2))
     bev = torch.randn(1, len(CLASSES) + BOX_CHANNELS, *BEV, requires_grad=True)
     image = torch.full((1, 2, len(CLASSES) + BOX_CHANNELS, *IMAGE), -20.0)
