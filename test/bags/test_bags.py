@@ -97,7 +97,7 @@ def test_topics_and_a_time_span_can_be_chosen(tmp_path: Path) -> None:
     with BagReader(tmp_path / "bag") as bag:
         assert [entry.topic for entry in bag.messages(["/image"])] == ["/image"]
         assert [entry.topic for entry in bag.messages(stop_ns=2_000_000_000)] == ["/tf_static"]
-        with pytest.raises(BagError, match=r"/lidar.*it has /image, /tf_static"):
+        with pytest.raises(BagError, match=r"/lidar.*needed one of /image, /tf_static"):
             next(bag.messages(["/lidar"]))
 
 
@@ -123,7 +123,7 @@ def test_a_topic_keeps_its_type(tmp_path: Path) -> None:
 
 
 def test_missing_and_broken_bags_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match=r"none\.mcap: found nothing"):
+    with pytest.raises(BagError, match=r"none\.mcap: found no such file"):
         BagReader(tmp_path / "none.mcap")
     for name in ("garbage.mcap", "garbage.db3", "garbage.txt"):
         (tmp_path / name).write_bytes(b"no bag at all" * 10)

@@ -240,7 +240,7 @@ def test_with_all_classes_the_figures_equal_the_devkits() -> None:
 
 def test_a_truth_without_objects_is_an_error() -> None:
     nothing = truth_of(np.array([], int))
-    with pytest.raises(EvaluationError, match="1 frames have no object"):
+    with pytest.raises(EvaluationError, match="found no object within the range of its class in 1 frames"):
         evaluate([(perfect(nothing), nothing)])
     with pytest.raises(EvaluationError, match="0 frames"):
         evaluate([])

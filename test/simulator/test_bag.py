@@ -59,5 +59,5 @@ def test_both_storages_and_compressed_pictures_hold_every_topic(drive: Drive, tm
 
 
 def test_a_folder_without_bags_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match="found no rosbag2 file, needed"):
+    with pytest.raises(BagError, match="found no bag, needed"):
         BagDataset(tmp_path)
