@@ -11,6 +11,6 @@ setup(
     zip_safe=True,
     maintainer="aqr_perception maintainers",
     maintainer_email="maintainers@aqr-perception.invalid",
-    description="The Python CvBridge, for machines whose ROS 2 comes from Python wheels.",
+    description="The Python CvBridge, for machines with ROS 2 from Python wheels.",
     license="Apache-2.0",
 )

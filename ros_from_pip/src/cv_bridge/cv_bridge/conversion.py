@@ -33,7 +33,7 @@ _OPENCV_BAYER = {"bayer_rggb": "BG", "bayer_bggr": "RG", "bayer_gbrg": "GR", "ba
 
 
 def _conversion_codes() -> dict[tuple[str, str], int]:
-    """Return OpenCV's code for each pair of channel layouts that it converts between."""
+    """Return OpenCV's conversion code by pair of channel layouts."""
     names = {("mono", color): f"GRAY2{color.upper()}" for color in _COLORS}
     for source in _COLORS:
         names[source, "mono"] = f"{source.upper()}2GRAY"
@@ -74,8 +74,9 @@ def CV_MAT_DEPTHWrap(i: int) -> int:
 def cvtColor2(obj_in: Image, encoding_in: str, encoding_out: str) -> Image:
     """Return a copy of an image in another encoding.
 
-    Between colour encodings everything that OpenCV can do, with 8 bits scaled to 16 and back. Otherwise the number of
-    channels must stay, values outside the new range saturate, and a generic encoding never becomes a colour one.
+    Between colour encodings, all conversions of OpenCV work, and 8 bits are scaled to 16 and back. Otherwise the number
+    of channels must not change, values outside the new range saturate, and a generic encoding never becomes a colour
+    encoding.
     """
     image = _mat(obj_in)
     if encoding_out == encoding_in:

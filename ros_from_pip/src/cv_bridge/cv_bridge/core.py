@@ -1,4 +1,4 @@
-"""Conversion of images: sensor_msgs messages to NumPy arrays as OpenCV uses them, and back."""
+"""Conversion of images between sensor_msgs messages and OpenCV's NumPy arrays."""
 
 import sys
 from typing import Any
@@ -27,7 +27,7 @@ class CvBridgeError(TypeError):
 
 
 class CvBridge:
-    """Converts images between messages and arrays: (H, W) with one channel, (H, W, channels) with more."""
+    """Converter of images between messages and arrays: (H, W) with one channel, (H, W, channels) with more."""
 
     def __init__(self) -> None:
         self.cvtype_to_name = {
@@ -61,7 +61,7 @@ class CvBridge:
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
         """Return the image in native byte order, in its own encoding or in `desired_encoding`.
 
-        With `passthrough` and nothing to leave out or swap, the array shares the message's data.
+        With `passthrough`, without padding and in native byte order, the array shares the message's data.
 
         Raises:
             CvBridgeError: an encoding is unknown, the conversion impossible, or the data shorter than its description.
@@ -88,7 +88,7 @@ class CvBridge:
         """Return the image as a message; `encoding` names the content of the array, `passthrough` only its type (8UC3).
 
         Raises:
-            TypeError: `cvim` is no array.
+            TypeError: `cvim` is not an array.
             KeyError: OpenCV lacks the array's type.
             CvBridgeError: `encoding` is unknown, or has another type than the array.
         """

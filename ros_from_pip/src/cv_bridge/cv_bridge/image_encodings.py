@@ -20,7 +20,7 @@ COLOR_ENCODINGS = {
     for layout, channels in [*_CHANNELS.items(), *((pattern, 1) for pattern in _BAYER_PATTERNS)]
     for bits in (8, 16)
 }
-# 4:2:2 with two bytes a pixel; yuv422 and yuv422_yuy2 are the older names.
+# 4:2:2 with two bytes per pixel; yuv422 and yuv422_yuy2 are the older names.
 COLOR_ENCODINGS |= {name: ColorEncoding("uyvy", 2, 8) for name in ("uyvy", "yuv422")}
 COLOR_ENCODINGS |= {name: ColorEncoding("yuyv", 2, 8) for name in ("yuyv", "yuv422_yuy2")}
 

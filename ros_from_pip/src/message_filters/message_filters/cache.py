@@ -1,4 +1,4 @@
-"""Filter that remembers the last messages."""
+"""Filter that keeps the last messages."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from message_filters.simple_filter import SimpleFilter
 
 
 class Cache(SimpleFilter):
-    """Passes every message of `f` on and keeps the last `cache_size` of them, in the order of arrival.
+    """Filter that passes on every message of `f` and keeps the last `cache_size` messages, in order of arrival.
 
     Attributes:
         cache_msgs, cache_times: the messages and their headers' stamps.
@@ -22,7 +22,7 @@ class Cache(SimpleFilter):
         self.cache_times: list[Time] = []
 
     def connectInput(self, f: SimpleFilter) -> None:
-        """Take messages from `f`."""
+        """Connect the filter with `f`, the source of messages."""
         self.incoming_connection = f.registerCallback(self.add)
 
     def add(self, msg: Any) -> None:

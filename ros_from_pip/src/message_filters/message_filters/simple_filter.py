@@ -5,7 +5,7 @@ from typing import Any
 
 
 class SimpleFilter:
-    """Calls the registered callbacks, in the order of registration, with each message of its output."""
+    """Base of filters that call registered callbacks, in order of registration, with each message of their output."""
 
     def __init__(self) -> None:
         self.callbacks: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}

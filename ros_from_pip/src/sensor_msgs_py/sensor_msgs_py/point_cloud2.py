@@ -32,7 +32,7 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
 
     Raises:
         AssertionError: a field has count 0, or two have the same name.
-        KeyError: a field's datatype is none of PointField's.
+        KeyError: a field's datatype is not one of PointField's.
         ValueError: `point_step` is too small.
     """
     names: list[str] = []
@@ -56,7 +56,7 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
 def create_cloud(
     header: Header, fields: Sequence[PointField], points: Iterable[Any], point_step: int | None = None
 ) -> PointCloud2:
-    """Return a cloud of `points`.
+    """Return a point cloud of `points`.
 
     Args:
         header: frame and time.
@@ -98,7 +98,7 @@ def create_cloud(
 
 
 def create_cloud_xyz32(header: Header, points: Iterable[Any]) -> PointCloud2:
-    """Return a cloud of float32 fields x, y, z. Arguments and errors: see `create_cloud`."""
+    """Return a point cloud of float32 fields x, y, z. Arguments and errors: see `create_cloud`."""
     fields = [
         PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
         for index, name in enumerate("xyz")

@@ -1,6 +1,6 @@
-"""BufferCore: stores the frame tree over time and answers how to get from one frame to another.
+"""BufferCore: the frame tree over time, with lookups of transforms between frames.
 
-Interface, semantics and texts are those of ROS 2 Kilted's tf2_py and tf2, of which this is a subset.
+Interface, semantics and texts are a subset of ROS 2 Kilted's tf2_py and tf2.
 """
 
 import math
@@ -19,11 +19,11 @@ from tf2_py.time_cache import Sample
 
 DEFAULT_CACHE_TIME: Final = 10 * NANOSECONDS_PER_SECOND
 QUATERNION_NORMALIZATION_TOLERANCE: Final = 10e-3
-"""On the squared norm."""
+"""Tolerance of a quaternion's squared norm."""
 
 
 class BufferCore:
-    """A thread-safe tree of frames whose poses are kept for `cache_time` (rclpy Duration or message, default 10 s)."""
+    """Thread-safe tree of frames that keeps poses for `cache_time` (rclpy Duration or message, default 10 s)."""
 
     def __init__(self, cache_time: Any = None) -> None:
         self._tree = FrameTree(DEFAULT_CACHE_TIME if cache_time is None else nanoseconds(cache_time, "duration"))
@@ -39,11 +39,11 @@ class BufferCore:
         self._store(transform, authority, is_static=False)
 
     def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
-        """Store a pose that holds at every time, whatever its stamp."""
+        """Store a pose that is valid at every time, with any stamp."""
         self._store(transform, authority, is_static=True)
 
     def clear(self) -> None:
-        """Forget all moving poses. Frame names and static poses stay."""
+        """Drop all moving poses; keep frame names and static poses."""
         with self._tree_lock:
             self._tree.clear()
 
@@ -65,7 +65,7 @@ class BufferCore:
     def lookup_transform_full_core(
         self, target_frame: str, target_time: Any, source_frame: str, source_time: Any, fixed_frame: str
     ) -> TransformStamped:
-        """From `source_frame` at `source_time` to `target_frame` at `target_time`, over a frame that stands still.
+        """The transform from `source_frame` at `source_time` to `target_frame` at `target_time`, via a fixed frame.
 
         Raises the same as `lookup_transform_core`.
         """
@@ -134,7 +134,7 @@ class BufferCore:
 
 
 def _faults(child: str, sample: Sample, authority: str) -> list[str]:
-    """Why a pose cannot be stored, one sentence a reason."""
+    """The reasons why a pose cannot be stored, one sentence each."""
     numbers = (*sample.translation, *sample.rotation)
     norm = sum(component * component for component in sample.rotation)
     translation, rotation = _bracketed(sample.translation), _bracketed(sample.rotation)

@@ -1,4 +1,4 @@
-"""From the hops of a path to one rigid transform: interpolation, then composition."""
+"""Interpolation and composition of the hops of a path to one rigid transform."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,8 +27,8 @@ IDENTITY = RigidTransform((0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0))
 def interpolate(links: Sequence[Link]) -> tuple[Rotation, NDArray[np.float64]]:
     """Poses of the links' child frames in their parents: N rotations and (N, 3) translations in metres.
 
-    Translations move on the straight line and rotations on the geodesic (slerp) between the two samples.
-    All links are done in one call, because a scipy call costs the same for one rotation as for a dozen.
+    Translations are interpolated linearly and rotations spherically (slerp) between the two samples. One call handles
+    all links, because a scipy call costs the same for one rotation as for a dozen.
     """
     rotations = Rotation.from_quat([link.before.rotation for link in links])
     translations = np.array([link.before.translation for link in links])
@@ -63,8 +63,8 @@ def compose(hops: Sequence[Hop]) -> RigidTransform:
 
 
 def _leading(x: float, y: float, z: float, w: float) -> float:
-    """The component that tf2 makes positive: of the two quaternions of a rotation it returns that one.
+    """The component that tf2 makes positive; it selects one of the two quaternions of a rotation.
 
-    tf2's results pass through a rotation matrix; its trace, 4 w^2 - 1, decides whether w leads.
+    tf2's results pass through a rotation matrix; its trace, 4 w^2 - 1, decides whether this component is w.
     """
     return w if w * w > 0.25 else max((x, y, z), key=abs)

@@ -14,7 +14,7 @@ class LookupException(TransformException):
 
 
 class ExtrapolationException(TransformException):
-    """The requested time lies outside the stored samples of a frame."""
+    """The requested time is outside the stored samples of a frame."""
 
 
 class InvalidArgumentException(TransformException):

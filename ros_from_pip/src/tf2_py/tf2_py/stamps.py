@@ -1,4 +1,4 @@
-"""Times and durations as integer nanoseconds, the only form the buffer computes with."""
+"""Times and durations as integer nanoseconds, the internal unit of the buffer."""
 
 from operator import index
 from typing import Any, Final
@@ -7,7 +7,7 @@ from builtin_interfaces.msg import Time as TimeMessage
 
 NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 LATEST: Final = 0
-"""Asking for time 0 means "the newest time at which the answer is known"."""
+"""Requested time 0: the newest time with a known transform."""
 
 
 def nanoseconds(time: Any, kind: str = "time") -> int:

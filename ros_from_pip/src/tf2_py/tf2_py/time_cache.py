@@ -28,7 +28,7 @@ class Link(NamedTuple):
     before: Sample
     after: Sample
     fraction: float
-    """Where between `before` (0) and `after` (1) the requested time lies."""
+    """Position of the requested time between `before` (0) and `after` (1)."""
 
     @property
     def parent(self) -> str:
@@ -51,7 +51,7 @@ class TimeCache:
 
     def insert(self, sample: Sample) -> bool:
         """Store a sample; False if it is older than the storage time allows. An exact duplicate is stored once."""
-        # The newest stamp before this sample decides what is too old, so stale samples leave one insertion later.
+        # As in tf2, the newest stamp before this sample decides what is too old.
         horizon = self.newest_stamp - self._storage_time
         stale = bisect_left(self._stamps, horizon)
         del self._stamps[:stale], self._samples[:stale]
@@ -71,7 +71,7 @@ class TimeCache:
     def link_at(self, stamp: int) -> Link:
         """The samples around a time; time 0 means the newest.
 
-        Raises ExtrapolationException if the time lies outside the stored samples.
+        Raises ExtrapolationException if the time is outside the stored samples.
         """
         stamps, samples = self._stamps, self._samples
         if not stamps:
@@ -118,7 +118,7 @@ class StaticCache:
         return True
 
     def clear(self) -> None:
-        """Keep the pose: a static transform is sent only once, and holds before and after a jump in time."""
+        """Keep the pose, because a static transform is sent only once and stays valid after a time jump."""
 
     def link_at(self, stamp: int) -> Link:
         return Link(self._sample, self._sample, 0.0)

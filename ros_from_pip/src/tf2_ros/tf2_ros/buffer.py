@@ -12,8 +12,8 @@ from tf2_py import BufferCore
 class Buffer(BufferCore):
     """Keeps transforms for `cache_time` (default 10 s).
 
-    With a `node` it forgets all moving transforms when the node's clock is set back by a second or more or changes its
-    source; static ones stay.
+    With a `node`, it drops all moving transforms when the node's clock jumps back by a second or more or changes its
+    source. It keeps static transforms.
     """
 
     def __init__(self, cache_time: Duration | None = None, node: Node | None = None) -> None:
@@ -23,7 +23,7 @@ class Buffer(BufferCore):
         self.jump_handle = self.clock.create_jump_callback(threshold, post_callback=self.time_jump_callback)
 
     def time_jump_callback(self, time_jump: TimeJump) -> None:
-        """Forget the moving transforms: after a jump back they would be data from the future."""
+        """Drop the moving transforms, which are from the future after a jump back."""
         get_logger("tf2_buffer").warning("Detected jump back in time. Clearing tf buffer.")
         self.clear()
 
@@ -39,6 +39,6 @@ class Buffer(BufferCore):
     ) -> TransformStamped:
         """Return the transform from `source_frame` at `source_time` to `target_frame` at `target_time`.
 
-        The two times are connected by `fixed_frame`, which does not move. Raises what `lookup_transform` raises.
+        `fixed_frame`, which does not move, connects the two times. Raises the same as `lookup_transform`.
         """
         return self.lookup_transform_full_core(target_frame, target_time, source_frame, source_time, fixed_frame)

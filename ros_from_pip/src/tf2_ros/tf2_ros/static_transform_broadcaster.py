@@ -1,4 +1,4 @@
-"""StaticTransformBroadcaster: publishes transforms that never change on /tf_static, for late joiners too."""
+"""StaticTransformBroadcaster: publisher of constant transforms on /tf_static, also for late subscribers."""
 
 from collections.abc import Iterable
 
@@ -17,9 +17,9 @@ class StaticTransformBroadcaster:
         self.net_message = TFMessage()
 
     def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
-        """Publish one or several transforms together with all earlier ones; a child frame's last transform holds.
+        """Publish one or several transforms together with all earlier ones; a child frame has its last transform.
 
-        Late joiners receive only the last message, so it contains everything.
+        Late subscribers receive only the last message, so it contains all transforms.
         """
         latest = {sent.child_frame_id: sent for sent in self.net_message.transforms}
         transforms = transform if hasattr(transform, "__iter__") else [transform]

@@ -18,8 +18,8 @@ class TransformListener:
     def __init__(self, buffer: Buffer, node: Node) -> None:
         self.buffer = buffer
         self.node = node
-        # The node's default group is mutually exclusive: one of its callbacks that waits for a transform would block
-        # the callback that brings it.
+        # The node's default group is mutually exclusive: a callback that waits for a transform would block the
+        # callback that receives it.
         self.group = ReentrantCallbackGroup()
         moving_qos = QoSProfile(depth=100)
         static_qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
