@@ -160,7 +160,7 @@ def test_cameras_that_the_model_does_not_use_are_ignored() -> None:
     request = drive.poll(10)
     assert request is not None
     assert (len(request.sweeps), request.cameras) == (1, ())
-    assert reasons(request) == {"front": "not used by the model", "back": "not seen by the model"}
+    assert reasons(request) == {"front": "not used by the model", "back": "not used by the model"}
     drive.image("front", 2000)
     assert drive.poll(3000) is None, "such cameras trigger no frames"
 
@@ -293,7 +293,7 @@ def test_a_frame_never_has_a_disabled_sensor_or_an_image_out_of_time(
 
 
 def test_an_unknown_camera_is_named() -> None:
-    with pytest.raises(KeyError, match="camera 'left' is not configured; configured are: front, back"):
+    with pytest.raises(KeyError, match="camera 'left' is not configured; use one of: front, back"):
         Drive().assembler.connect_camera("left", SimpleFilter(), SimpleFilter())
 
 
