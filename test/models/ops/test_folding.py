@@ -62,5 +62,5 @@ def test_a_norm_without_running_statistics_is_refused() -> None:
 
 
 def test_a_norm_over_other_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="norm has 5 channels, but must have 4"):
+    with pytest.raises(ValueError, match="norm has 5 channels, but the convolution has 4"):
         fold(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5))
