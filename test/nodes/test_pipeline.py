@@ -16,7 +16,7 @@ import tf2_ros
 from builtin_interfaces.msg import Time
 from helpers.sensor_messages import START, image, info, sweep, transform
 
-from aqr_perception.frame import Frame
+from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
@@ -63,7 +63,7 @@ class Stage:
                 raise ValueError("bad weights")
             return SimpleNamespace(seconds={"decoder": 0.002})
 
-        return SimpleNamespace(detect=detect, image_size=(0, 0))
+        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES)
 
     def process(self, submitted: FrameRequest) -> None:
         """Submit a request and wait until the pipeline has processed it."""
