@@ -97,6 +97,19 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
 
 
+def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Stage) -> None:
+    given = []
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        given.append(options.class_score_thresholds)
+        return SimpleNamespace(seconds={})
+
+    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=("car", "forklift"))
+    stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
+    stage.process(request())
+    assert given == [{"forklift": 0.25}]
+
+
 def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> None:
     for _ in range(2):
         stage.process(request(names="abcd"))
