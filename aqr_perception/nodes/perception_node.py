@@ -178,10 +178,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         """Refuse values that do not work together with all others, and say why."""
-        if self._settings is None:
+        known = _known(changes, self._values)
+        if self._settings is None or not known:
             return SetParametersResult(successful=True)
         try:
-            self._check(parameters.read({**self._values, **_known(changes, self._values)}), self._settings)
+            self._check(parameters.read({**self._values, **known}), self._settings)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
