@@ -72,7 +72,7 @@ def read_samples(root: Path, version: str, split: str, sweeps: int, classes: tup
 
     Args:
         sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
-        classes: of the objects; see `class_of_category`.
+        classes: class names of the objects; see `class_of_category`.
 
     Raises:
         NuScenesError: nuscenes-devkit is missing, no category has one of the classes, or the tables or the split are
