@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +76,6 @@ def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     assert stand_in.differences(dict(model.state_dict()), dict(resumed.state_dict())) == []
     exports = (load_file(tmp_path / name / "final.safetensors") for name in ("uninterrupted", "resumed"))
     assert stand_in.differences(*exports) == []
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Use one thread: sums then have one order, and forks of this process lack no threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_until_killed(folder: Path) -> None:

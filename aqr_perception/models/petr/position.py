@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.ops.derived_tensors import DerivedTensors
+from aqr_perception.models.transformer.position_embedding import image_cell_pixels
 
 _TEMPERATURE = 10_000
 _EPS = 1e-5
@@ -46,13 +47,7 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
         image_size: height and width of the images in pixels.
         depths: (D,) in metres.
     """
-    height, width = image_size
-    v, u = torch.meshgrid(
-        torch.arange(rows, device=lidar_to_image.device) * (height / rows),
-        torch.arange(columns, device=lidar_to_image.device) * (width / columns),
-        indexing="ij",
-    )
-    pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1).flatten(0, 1)
+    pixels = F.pad(image_cell_pixels(rows, columns, image_size, lidar_to_image.device), (0, 1), value=1.0)
     with torch.autocast(lidar_to_image.device.type, enabled=False):
         # float64: the inverse of a projection whose entries span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
