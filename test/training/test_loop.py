@@ -250,7 +250,8 @@ def test_the_best_validated_weights_are_kept(tmp_path: Path) -> None:
         return next(scores)
 
     outcome, model = run(tmp_path, validate_every=2, validate=validate)
-    assert outcome.best_score == pytest.approx(0.7) and model.training
+    assert outcome.finished and model.training
+    assert stand_in.newest_state(tmp_path)["best"] == pytest.approx(0.7)
     assert torch.equal(load_file(tmp_path / "best.safetensors")["head.weight"], heads[1])
 
 
