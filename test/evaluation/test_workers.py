@@ -13,7 +13,7 @@ from aqr_perception.frame import LabelledFrame
 
 
 def test_a_pool_returns_results_in_order() -> None:
-    with process_pool(3) as pool:
+    with process_pool(2) as pool:
         assert list(pool.map(math.factorial, range(8))) == [1, 1, 2, 6, 24, 120, 720, 5040]
 
 
