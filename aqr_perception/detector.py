@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.devices import choose_device, choose_precision
-from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
+from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.config.presets import load_preset
@@ -41,6 +41,15 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
             f"preset, or {RANDOM!r} for random ones"
         )
     choose_precision(precision, choose_device(device))
+
+
+def preset_classes(preset: str) -> tuple[str, ...]:
+    """Return the class names of a preset.
+
+    Raises:
+        PresetError.
+    """
+    return load_preset(preset).classes
 
 
 class StageClock:
@@ -92,6 +101,7 @@ class Detector:
 
     Attributes:
         preset_name: the model's preset.
+        classes: names of the model's classes.
         weights: source of the model's weights.
         device, dtype: where and in which number format the model runs.
         uses_cameras, uses_lidar: which sensors the model uses.
@@ -121,6 +131,7 @@ class Detector:
 
         Raises:
             PresetError, CheckpointError, DeviceError: with the value found, the value needed and the remedy.
+            OptionError: a class score threshold is not for a class of the model.
         """
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
@@ -130,7 +141,9 @@ class Detector:
             load_checkpoint(self.model, self.weights.path)
         _log.log(logging.INFO if self.weights.path else logging.WARNING, "%s runs with %s", preset, self.weights)
         self.model.to(self.device)
+        self.classes = self.model.classes
         self.options = options or DetectionOptions()
+        self.options.check_classes(self.classes)
         self._memory = ModelMemory()
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
@@ -150,6 +163,9 @@ class Detector:
         Args:
             frame: points, cameras or both; sensors that the model does not use are ignored.
             options: instead of the detector's own.
+
+        Raises:
+            OptionError: a class score threshold is not for a class of the model.
         """
         return self.detect_in(self.extract(frame), options)
 
@@ -186,6 +202,7 @@ class Detector:
     def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:
         """Detect in a frame with known features; a detector that remembers takes it as the previous one of the next."""
         options = options or self.options
+        options.check_classes(self.classes)
         frame, source = features.frame, self._source(options)
         decode_options = DecodeOptions(options.aqr, source == "router", source == "attention", LAST_LAYER)
         moment = self._moment(frame)
@@ -269,7 +286,7 @@ class Detector:
     def _detections(self, output: ModelOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
-        thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in CLASSES]
+        thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in self.classes]
         selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
         query = best.query_index[selected]
         modality = weights.modality[0, query].float().cpu().numpy()
@@ -280,6 +297,7 @@ class Detector:
             lidar_weight=modality[:, 0],
             camera_weight=modality[:, 1],
             camera_weights=weights.cameras[0, query].float().cpu().numpy(),
+            classes=self.classes,
         )
 
     def _weight_maps(

@@ -11,7 +11,7 @@ Conventions:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ CLASSES: tuple[str, ...] = (
     "pedestrian",
     "traffic_cone",
 )
-"""The ten nuScenes detection classes. A label is an index into this tuple."""
+"""The ten nuScenes detection classes: the default of `Preset.classes`, and the classes of the simulator."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ class Detections:
         boxes: (N, 9) float32 in the model frame: x, y, z of the box centre, length (along the heading), width, height,
             yaw about +z (0 along +x, counter-clockwise), and velocity x, y in m/s.
         scores: (N,) float32 in 0..1.
-        labels: (N,) int64, indices into `CLASSES`.
+        labels: (N,) int64, indices into ``classes``.
         lidar_weight, camera_weight: (N,) float32 in 0..1, weight of the LiDAR and of all cameras for each object.
         camera_weights: (N, V) float32, weight of each camera for each object, in the order of `Frame.cameras`.
+        classes: the model's class names.
     """
 
     boxes: NDArray[np.float32]
@@ -93,6 +94,7 @@ class Detections:
     lidar_weight: NDArray[np.float32]
     camera_weight: NDArray[np.float32]
     camera_weights: NDArray[np.float32]
+    classes: tuple[str, ...] = CLASSES
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -150,11 +152,12 @@ class GroundTruth:
 
     Attributes:
         boxes: (N, 9) float32, as `Detections.boxes`.
-        labels: (N,) int64, indices into `CLASSES`.
+        labels: (N,) int64, indices into ``classes``.
         tracks: (N,) int64, object identity across the frames of a drive; -1 if unknown.
         lidar_points: (N,) int64, number of the frame's LiDAR points inside each box.
         visibility: (N, V) float32 in 0..1, share of each object's outline that each camera sees, in the order of
             `Frame.cameras`. Parts outside the image or behind other objects are not visible.
+        classes: the class names of the labels.
     """
 
     boxes: NDArray[np.float32]
@@ -162,6 +165,7 @@ class GroundTruth:
     tracks: NDArray[np.int64]
     lidar_points: NDArray[np.int64]
     visibility: NDArray[np.float32]
+    classes: tuple[str, ...] = CLASSES
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -174,7 +178,16 @@ class GroundTruth:
             self.tracks[selection],
             self.lidar_points[selection],
             self.visibility[selection],
+            self.classes,
         )
+
+    def relabelled(self, classes: tuple[str, ...]) -> "GroundTruth":
+        """Return the objects whose class is in another list, with labels that index into that list."""
+        if classes == self.classes:
+            return self
+        new_labels = np.array([classes.index(name) if name in classes else -1 for name in self.classes], np.int64)
+        kept = self.keep(new_labels[self.labels] >= 0)
+        return replace(kept, labels=new_labels[kept.labels], classes=classes)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """Detection options that may change between two frames, validated on construction."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
-
-from aqr_perception.frame import CLASSES
 
 AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
 WeightsSource = Literal["auto", "router", "attention"]
@@ -87,7 +85,8 @@ class DetectionOptions:
 
     Attributes:
         score_threshold: lowest score of a reported detection.
-        class_score_thresholds: class name -> threshold that replaces ``score_threshold`` for the class.
+        class_score_thresholds: class name -> threshold that replaces ``score_threshold`` for the class. `Detector`
+            refuses names that its model does not have.
         max_detections: largest number of reported detections, 1 to 300.
         weights_source: ``router`` (AQR), ``attention`` (attention mass by sensor), or ``auto``: the router if the
             checkpoint has one, otherwise the attention mass.
@@ -107,8 +106,21 @@ class DetectionOptions:
         _require(0.0 < self.max_history_gap <= 60.0, "max_history_gap", self.max_history_gap, "in (0, 60] s")
         _require(0.0 <= self.score_threshold <= 1.0, "score_threshold", self.score_threshold, "in 0..1")
         for name, threshold in self.class_score_thresholds.items():
-            _require(name in CLASSES, "class_score_thresholds", name, f"one of {', '.join(CLASSES)}")
             _require(0.0 <= threshold <= 1.0, f"class_score_thresholds.{name}", threshold, "in 0..1")
         _require(1 <= self.max_detections <= 300, "max_detections", self.max_detections, "in 1..300")
         sources = get_args(WeightsSource)
         _require(self.weights_source in sources, "weights.source", self.weights_source, f"one of {', '.join(sources)}")
+
+    def check_classes(self, classes: Collection[str]) -> None:
+        """Check that all class score thresholds are for classes of a model.
+
+        Raises:
+            OptionError: a class is unknown; the message names it and the model's.
+        """
+        for name in self.class_score_thresholds:
+            _require(name in classes, "class_score_thresholds", name, f"one of {', '.join(classes)}")
+
+    def for_classes(self, classes: Collection[str]) -> "DetectionOptions":
+        """Return the options without the score thresholds of other classes."""
+        thresholds = {name: value for name, value in self.class_score_thresholds.items() if name in classes}
+        return replace(self, class_score_thresholds=thresholds)

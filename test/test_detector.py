@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.nuscenes_keyframe import read_keyframe
+from helpers.own_classes import OWN, write_preset
 
 from aqr_perception.benchmarks.inputs import made_up_frame
-from aqr_perception.detector import Detector, check_model
+from aqr_perception.detector import Detector, check_model, preset_classes
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.models import build_model
 from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
-from aqr_perception.options import AqrOptions, DetectionOptions
+from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
 
 EVERYTHING = DetectionOptions(score_threshold=0.0)
 
@@ -150,6 +151,23 @@ def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
         assert not loaded(*random).any()
         (record,) = caplog.records
         assert record.levelname == "WARNING" and "random weights" in record.message
+
+
+def test_detections_have_the_presets_classes_and_thresholds_of_others_are_refused(tmp_path: Path, frame: Frame) -> None:
+    preset = write_preset(tmp_path)
+    assert preset_classes(preset) == OWN
+    detector = Detector(preset, "random", device="cpu", precision="fp32")
+    everything = detector.detect(frame, EVERYTHING).detections
+    assert detector.classes == everything.classes == OWN
+    assert {everything.classes[label] for label in everything.labels} == set(OWN)
+    without = DetectionOptions(score_threshold=0.0, class_score_thresholds={"forklift": 1.0})
+    assert OWN.index("forklift") not in detector.detect(frame, without).detections.labels
+    unknown = DetectionOptions(class_score_thresholds={"bus": 0.5})
+    with pytest.raises(OptionError, match="class_score_thresholds is 'bus', but must be one of car, truck, pedestrian"):
+        detector.detect(frame, unknown)
+    with pytest.raises(OptionError, match="'bus'"):
+        Detector(preset, "random", device="cpu", precision="fp32", options=unknown)
+    assert unknown.for_classes(OWN) == DetectionOptions()
 
 
 def test_a_checkpoint_that_is_not_a_file_is_refused_with_the_alternatives() -> None:

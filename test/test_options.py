@@ -27,7 +27,6 @@ def test_an_invalid_aqr_option_is_named(setting: dict[str, object], named: str) 
         ({"score_threshold": 1.1}, "score_threshold"),
         ({"max_detections": 0}, "max_detections"),
         ({"max_detections": 301}, "max_detections"),
-        ({"class_score_thresholds": {"unicorn": 0.5}}, "unicorn.*car"),
         ({"class_score_thresholds": {"car": 2.0}}, r"class_score_thresholds\.car"),
         ({"weights_source": "magic"}, "weights.source"),
     ],

@@ -67,6 +67,9 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
 
     All samples of a batch have the same cameras: a camera that a frame lacks but another frame of the batch has becomes
     a black picture of health 0. Objects whose centre lies outside the point range are left out.
+
+    Raises:
+        ValueError: the truth has other classes than the preset.
     """
     some_view = {view.name: view for sample in samples for view in sample.labelled.frame.cameras}
     names = [] if preset.image is None else list(some_view)
@@ -80,6 +83,12 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
             projections.append(np.stack(projection))
             camera_health.append(np.stack(health))
     truths = [sample.labelled.truth for sample in samples]
+    for truth in truths:
+        if truth.classes != preset.classes:
+            raise ValueError(
+                f"the data has the classes {', '.join(truth.classes)}, but the preset has {', '.join(preset.classes)}: "
+                "open it with the preset's classes, or use GroundTruth.relabelled"
+            )
     inside = [_inside(truth.boxes, preset.point_range) for truth in truths]
     frames = [sample.labelled.frame for sample in samples]
     poses = [frame.to_fixed for frame in frames if frame.to_fixed is not None]

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from aqr_perception.demo.failures import Failure
 from aqr_perception.demo.recording import BEV, FrameRecord, Recording
 from aqr_perception.demo.truth import CameraGeometry, DriveTruth, TrueObjects
-from aqr_perception.frame import CLASSES, Detections
+from aqr_perception.frame import Detections
 
 MATCH_DISTANCE = 2.0
 """Largest distance in metres, seen from above, of a detection to its object: the third of nuScenes' four thresholds."""
@@ -26,7 +26,7 @@ _TRANSITION_SECONDS = 0.05
 
 def evaluated_objects(truth: TrueObjects) -> NDArray[np.bool_]:
     """Return which true objects (N,) are evaluated: in nuScenes' range of their class and hit by the intact LiDAR."""
-    ranges = np.array([_CLASS_RANGES.get(name, _DEFAULT_RANGE) for name in CLASSES])
+    ranges = np.array([_CLASS_RANGES.get(name, _DEFAULT_RANGE) for name in truth.classes])
     return truth.hit & (np.hypot(truth.boxes[:, 0], truth.boxes[:, 1]) < ranges[truth.labels])
 
 
@@ -39,7 +39,9 @@ def detected_objects(detections: Detections, truth: TrueObjects) -> NDArray[np.b
     if not len(truth.labels) or not len(detections):
         return detected
     distances = cdist(detections.boxes[:, :2], truth.boxes[:, :2])
-    distances[detections.labels[:, None] != truth.labels] = np.inf
+    # By name: both lists of classes may be longer than nuScenes' ten.
+    found, true = np.array(detections.classes)[detections.labels], np.array(truth.classes)[truth.labels]
+    distances[found[:, None] != true] = np.inf
     for index in np.argsort(-detections.scores, kind="stable"):
         free_distances = np.where(detected, np.inf, distances[index])
         nearest = int(free_distances.argmin())

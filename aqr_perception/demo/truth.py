@@ -43,14 +43,16 @@ class TrueObjects:
     Attributes:
         stamp_ns: the sweep's stamp.
         boxes: (N, 9) as `Detections.boxes`, LiDAR frame.
-        labels: (N,) indices into `CLASSES`.
+        labels: (N,) indices into `classes`.
         hit: (N,) whether the intact LiDAR hits the object; the others are occluded or far.
+        classes: the class names of the labels.
     """
 
     stamp_ns: int
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     hit: NDArray[np.bool_]
+    classes: tuple[str, ...] = CLASSES
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class DriveTruth:
 
 
 def detections_from_message(message: Any) -> Detections:
-    """Return a FusedDetectionArray, from rclpy or a bag, as `Detections` in the frame of its header."""
+    """Return a FusedDetectionArray, from rclpy or a bag, as `Detections` in the frame of its header.
+
+    A message names only the classes that it shows: the list of classes is nuScenes' ten, then the message's others.
+    """
     boxes = [
         [
             *(item.pose.position.x, item.pose.position.y, item.pose.position.z),
@@ -96,14 +101,17 @@ def detections_from_message(message: Any) -> Detections:
         ]
         for item in message.detections
     ]
+    names = [item.class_name for item in message.detections]
+    classes = (*CLASSES, *sorted(set(names) - set(CLASSES)))
     weights = [np.asarray(item.camera_weights, np.float32) for item in message.detections]
     return Detections(
         boxes=np.array(boxes, np.float32).reshape(-1, 9),
         scores=np.array([item.score for item in message.detections], np.float32),
-        labels=np.array([CLASSES.index(item.class_name) for item in message.detections], np.int64),
+        labels=np.array([classes.index(name) for name in names], np.int64),
         lidar_weight=np.array([item.lidar_weight for item in message.detections], np.float32),
         camera_weight=np.array([item.camera_weight for item in message.detections], np.float32),
         camera_weights=np.stack(weights) if weights else np.zeros((0, len(message.camera_names)), np.float32),
+        classes=classes,
     )
 
 
@@ -145,4 +153,5 @@ def _camera_geometry(info: Any, camera_mount: NDArray[np.float64], lidar_mount: 
 
 def _true_objects(message: Any) -> TrueObjects:
     objects = detections_from_message(message)
-    return TrueObjects(stamp_to_ns(message.header.stamp), objects.boxes, objects.labels, objects.scores > 0)
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    return TrueObjects(stamp_ns, objects.boxes, objects.labels, objects.scores > 0, objects.classes)

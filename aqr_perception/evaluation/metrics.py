@@ -1,13 +1,14 @@
 """nuScenes detection metrics (arXiv:1903.11027, section 3), computed with nuscenes-devkit's functions.
 
 The devkit does the matching, average precision and true-positive errors, with the thresholds, ranges and weights of its
-configuration ``detection_cvpr_2019``. Three things differ:
+configuration ``detection_cvpr_2019``. Four things differ:
 
 - Boxes are compared in the model frame, each frame as its own sample, and ranges are measured from its origin. The
   devkit compares in the world frame and measures ranges from the ego vehicle's origin, 0.94 m from nuScenes' LiDAR.
 - Neither `Detections` nor `GroundTruth` has attributes. Both get theirs from class and speed, by the rule with which
   mmdetection3d, and so CMT's authors, fill in their submissions. AAE then measures whether motion was recognised. It is
   lower than the official AAE, whose truth also tells parked from stopped vehicles and sitting from standing people.
+- Classes outside nuScenes' ten are matched by the same rules, within `OWN_CLASS_RANGE`. They have no attribute.
 - Only classes in the truth count, and only errors that the class defines (cones have no heading, velocity or attribute,
   barriers no velocity or attribute). The devkit gives an absent class AP 0 and errors 1, which would penalise a small
   set of frames for missing classes. With all ten classes, the figures equal the devkit's.
@@ -15,7 +16,7 @@ configuration ``detection_cvpr_2019``. Three things differ:
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
+from nuscenes.eval.detection.constants import DETECTION_NAMES
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
 
-from aqr_perception.frame import CLASSES, Detections, GroundTruth
+from aqr_perception.frame import Detections, GroundTruth
 
 ERRORS: Mapping[str, str] = {
     "ATE": "trans_err",
@@ -37,12 +39,18 @@ ERRORS: Mapping[str, str] = {
 """True-positive errors and their devkit names: translation (m), scale (1 - IoU), orientation (rad), velocity (m/s),
 attribute (1 - accuracy)."""
 
+OWN_CLASS_RANGE = 50.0
+"""Range in metres of a class outside nuScenes' ten: that of its vehicles."""
+
+_STAND_IN = "car"
+"""Class of the devkit's boxes for a class outside nuScenes' ten, which the devkit refuses: it has no special rules."""
+
 _UNDEFINED = {"traffic_cone": ("AOE", "AVE", "AAE"), "barrier": ("AVE", "AAE")}
 _MOVING_SPEED = 0.2  # m/s, as in mmdetection3d
 
 
 class EvaluationError(ValueError):
-    """There is nothing to score; the message says what is missing."""
+    """There is nothing to score, or detections and truth do not fit; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +90,30 @@ def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_poin
             as missed. Pass False for data without LiDAR.
 
     Raises:
-        EvaluationError: the truth has no object to detect, or a frame has more detections than nuScenes allows.
+        EvaluationError: the truth has no object to detect, a frame has more detections than nuScenes allows, or the
+            classes of detections and truth differ.
     """
     config = config_factory("detection_cvpr_2019")
     predicted, true = _Samples(config), _Samples(config)
-    frames = 0
+    frames, all_classes = 0, None
     for frames, (detections, truth) in enumerate(pairs, start=1):
         if len(detections) > config.max_boxes_per_sample:
             raise EvaluationError(
                 f"frame {frames} has {len(detections)} detections, but nuScenes allows {config.max_boxes_per_sample}; "
                 "lower max_detections"
             )
+        all_classes = all_classes or truth.classes
+        if detections.classes != all_classes or truth.classes != all_classes:
+            raise EvaluationError(
+                f"frame {frames} has detections of the classes {', '.join(detections.classes)} and true objects of "
+                f"{', '.join(truth.classes)}, needed {', '.join(all_classes)} for both, as in the first frame's truth; "
+                "relabel the truth with GroundTruth.relabelled"
+            )
         truth = truth.keep(truth.lidar_points > 0) if need_lidar_points else truth
-        true.add(frames, truth.boxes, truth.labels)
-        predicted.add(frames, detections.boxes, detections.labels, detections.scores)
-    classes = tuple(name for name in CLASSES if true.objects[name])
+        names, found = ([each.classes[label] for label in each.labels] for each in (truth, detections))
+        true.add(frames, truth.boxes, names)
+        predicted.add(frames, detections.boxes, found, detections.scores)
+    classes = tuple(name for name in all_classes or () if true.objects[name])
     if not classes:
         raise EvaluationError(
             f"{frames} frames have no object within the range of its class"
@@ -120,7 +137,7 @@ def attribute(name: str, velocity: NDArray[np.floating]) -> str:
     the object's attribute.
     """
     speed = math.hypot(float(velocity[0]), float(velocity[1]))
-    if name in _UNDEFINED or math.isnan(speed):
+    if name in _UNDEFINED or name not in DETECTION_NAMES or math.isnan(speed):
         return ""
     moving = speed > _MOVING_SPEED
     if name == "pedestrian":
@@ -144,13 +161,13 @@ class _Samples:
         self,
         frame: int,
         boxes: NDArray[np.floating],
-        labels: NDArray[np.integer],
+        names: Sequence[str],
         scores: NDArray[np.floating] | None = None,
     ) -> None:
         token = str(frame)
-        for index, label in enumerate(labels):
-            name, box = CLASSES[label], boxes[index].astype(float)
-            if math.hypot(box[0], box[1]) >= self._ranges[name]:
+        for index, name in enumerate(names):
+            box = boxes[index].astype(float)
+            if math.hypot(box[0], box[1]) >= self._ranges.get(name, OWN_CLASS_RANGE):
                 continue
             # One `EvalBoxes` for each class: the devkit searches all boxes of a frame for each class.
             self.boxes[name].add_boxes(
@@ -167,21 +184,30 @@ def _box(token: str, name: str, box: NDArray[np.floating], score: float) -> Dete
         size=(width, length, height),
         rotation=(math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)),
         velocity=tuple(velocity),
-        detection_name=name,
+        detection_name=_devkit_name(name),
         detection_score=score,
         attribute_name=attribute(name, box[7:9]),
     )
+
+
+def _devkit_name(name: str) -> str:
+    return name if name in DETECTION_NAMES else _STAND_IN
+
+
+def _undefined(name: str) -> tuple[str, ...]:
+    """Return the errors that a class does not define."""
+    return _UNDEFINED.get(name, () if name in DETECTION_NAMES else ("AAE",))
 
 
 def _score_class(
     metrics: DetectionMetrics, config: DetectionConfig, name: str, true: EvalBoxes, predicted: EvalBoxes
 ) -> None:
     for distance in config.dist_ths:
-        curves = accumulate(true, predicted, name, config.dist_fcn_callable, distance)
+        curves = accumulate(true, predicted, _devkit_name(name), config.dist_fcn_callable, distance)
         metrics.add_label_ap(name, distance, calc_ap(curves, config.min_recall, config.min_precision))
         if distance == config.dist_th_tp:
             for error, devkit_name in ERRORS.items():
-                if error not in _UNDEFINED.get(name, ()):
+                if error not in _undefined(name):
                     metrics.add_label_tp(name, devkit_name, calc_tp(curves, config.min_recall, devkit_name))
 
 
@@ -192,7 +218,7 @@ def _summary(
         name: {
             error: metrics.get_label_tp(name, devkit_name)
             for error, devkit_name in ERRORS.items()
-            if error not in _UNDEFINED.get(name, ())
+            if error not in _undefined(name)
         }
         for name in classes
     }

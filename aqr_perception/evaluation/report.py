@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
-from aqr_perception.frame import CLASSES
 from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
@@ -145,7 +144,7 @@ def _notes(table: RobustnessTable) -> list[str]:
     notes.append(f"True-positive errors, clean, {last}: {errors}")
     by_class = ", ".join(f"{name} {np.mean(list(ap.values())):.3f}" for name, ap in clean.ap.items())
     notes.append(f"AP by class, clean, {last}: {by_class}")
-    absent = [name for name in CLASSES if name not in clean.classes]
+    absent = [name for name in table.classes if name not in clean.classes]
     if absent:
         notes.append(f"Classes absent from the truth, excluded from all means: {', '.join(absent)}")
     if table.blackout is not None:

@@ -17,7 +17,7 @@ from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResul
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
 from aqr_perception.evaluation.scenarios import Scenario
 from aqr_perception.evaluation.workers import evaluate_frames, process_pool
-from aqr_perception.frame import Detections, GroundTruth
+from aqr_perception.frame import CLASSES, Detections, GroundTruth
 from aqr_perception.options import AqrMode
 
 CLEAN = "clean"
@@ -55,6 +55,7 @@ class RobustnessTable:
         blackout: None without a router or without a frame that has a camera.
         history: number of earlier frames of the drive that the detector saw before each frame; None for a detector
             without memory.
+        classes: names of the model's classes.
     """
 
     model: str
@@ -63,6 +64,7 @@ class RobustnessTable:
     rows: tuple[RobustnessRow, ...]
     blackout: BlackoutWeights | None = None
     history: int | None = None
+    classes: tuple[str, ...] = CLASSES
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -150,6 +152,7 @@ def run(
         rows=tuple(rows),
         blackout=mean_weights([result.blackout for result in results]),
         history=history if detector.remembers else None,
+        classes=truths[0].classes,
     )
 
 

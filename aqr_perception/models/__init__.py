@@ -40,7 +40,8 @@ def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, T
     from the attention mass. Models without this router load every key.
 
     Raises:
-        CheckpointError: the file cannot be read, or keys are missing, unexpected or of the wrong shape; all are listed.
+        CheckpointError: the file cannot be read, has other classes than the model's preset, or keys are missing,
+            unexpected or of the wrong shape; all are listed.
     """
     has_router = checkpoint.load_checkpoint(model, source)
     if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):

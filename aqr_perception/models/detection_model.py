@@ -1,7 +1,7 @@
 """The interface of every detection model to `Detector` and to training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,15 @@ class DetectionModel(nn.Module, ABC):
         self.aqr_options: AqrOptions = preset.aqr
         self.proposals: ProposalHead | None = None
         self.router_trained = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the class outputs."""
+        return self.preset.classes
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of this architecture's weights; None where they have no class output."""
+        return None
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from aqr_perception.detector import preset_classes
 from aqr_perception.frame import CLASSES
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions, OptionError, WeightsSource
@@ -44,6 +45,7 @@ class Parameter:
 
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
+_THRESHOLDS = "class_score_thresholds."
 _WINDOW = "edge length in cells, odd; 0: as the model was trained"
 
 PARAMETERS: tuple[Parameter, ...] = (
@@ -186,10 +188,10 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
     )
 
 
-def class_parameters() -> tuple[Parameter, ...]:
-    """Return the score thresholds of the classes."""
+def class_parameters(classes: Sequence[str] = CLASSES) -> tuple[Parameter, ...]:
+    """Return the score thresholds of a model's classes."""
     text = "score threshold of this class; negative: score_threshold applies"
-    return tuple(Parameter(f"class_score_thresholds.{name}", -1.0, text, -1.0, 1.0, run_time=True) for name in CLASSES)
+    return tuple(Parameter(f"{_THRESHOLDS}{name}", -1.0, text, -1.0, 1.0, run_time=True) for name in classes)
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,10 @@ class Settings:
 
 
 def declare(node: Node) -> dict[str, Any]:
-    """Declare every parameter on a node and return their values, including the user's overrides."""
+    """Declare every parameter on a node and return their values, including the user's overrides.
+
+    Classes are those of `model.preset`.
+    """
     values: dict[str, Any] = {}
 
     def add(parameters: Sequence[Parameter]) -> None:
@@ -224,8 +229,27 @@ def declare(node: Node) -> dict[str, Any]:
     add(PARAMETERS)
     for camera in _camera_names(values):
         add(camera_parameters(camera))
-    add(class_parameters())
+    add(class_parameters(_start_classes(values["model.preset"])))
     return values
+
+
+def _start_classes(preset: str) -> tuple[str, ...]:
+    try:
+        return preset_classes(preset)
+    except (ValueError, OSError):  # the node reports an invalid preset when it is configured
+        return CLASSES
+
+
+def declare_classes(node: Node, classes: Sequence[str], values: dict[str, Any]) -> None:
+    """Declare the score thresholds of a model's classes that are not in `values` yet, and add their values.
+
+    Raises:
+        ParameterException: the user's override has a wrong type or is out of range.
+    """
+    for parameter in class_parameters(classes):
+        if parameter.name not in values:
+            declared = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+            values[parameter.name] = declared.value
 
 
 def read(values: Mapping[str, Any]) -> Settings:
@@ -269,10 +293,12 @@ def _camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
 
 
 def _detection_options(values: Mapping[str, Any]) -> DetectionOptions:
-    thresholds = {name: values[f"class_score_thresholds.{name}"] for name in CLASSES}
+    thresholds = {name: threshold for name, threshold in values.items() if name.startswith(_THRESHOLDS)}
     return DetectionOptions(
         score_threshold=values["score_threshold"],
-        class_score_thresholds={name: threshold for name, threshold in thresholds.items() if threshold >= 0},
+        class_score_thresholds={
+            name.removeprefix(_THRESHOLDS): threshold for name, threshold in thresholds.items() if threshold >= 0
+        },
         max_detections=values["max_detections"],
         weights_source=values["weights.source"],
         max_history_gap=values["max_history_gap"],

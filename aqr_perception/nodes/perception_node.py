@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from message_filters import Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -94,6 +95,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model
         )
         self._resources.append(self._model.close)
+        settings = self._with_class_thresholds()
         outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
         self._resources.append(outputs.destroy)
         self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
@@ -146,6 +148,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _tick(self) -> None:
         if self._model.swap_if_loaded() and self._settings is not None:
+            self._settings = self._with_class_thresholds()
+            self._pipeline.options = self._settings.detection
             self._assembler.settings = self._supported(self._settings.assembler)
         self._poll()
 
@@ -174,10 +178,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         """Refuse values that do not work together with all others, and say why."""
-        if self._settings is None:
+        known = _known(changes, self._values)
+        if self._settings is None or not known:
             return SetParametersResult(successful=True)
         try:
-            self._check(parameters.read({**self._values, **_known(changes, self._values)}), self._settings)
+            self._check(parameters.read({**self._values, **known}), self._settings)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -203,6 +208,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._assembler.settings = self._supported(self._settings.assembler)
         if self._settings.model != self._model.requested:
             self._model.start_loading(self._settings.model)
+
+    def _with_class_thresholds(self) -> Settings:
+        """Declare the score thresholds of the running model's classes, and return all settings."""
+        try:
+            parameters.declare_classes(self, self._model.detector.classes, self._values)
+        except ParameterException as error:  # a wrong override must not stop the node
+            self.get_logger().error(f"{error}; score_threshold applies to the classes without a threshold")
+        return parameters.read(self._values)
 
     def _restore_model(self, running: ModelSettings) -> None:
         """Reset the model parameters to the running model's values."""

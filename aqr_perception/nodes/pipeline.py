@@ -124,7 +124,8 @@ class Pipeline:
         if frame is None:
             return
         with stages.run("detect"):
-            result = detector.detect(frame, self.options)
+            # Parameters of classes that only an earlier model had stay declared.
+            result = detector.detect(frame, self.options.for_classes(detector.classes))
         with stages.run("publish"):
             to_output, output_frame = self._to_output(frame, settings.output_frame, transforms)
             self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame)

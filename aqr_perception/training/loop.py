@@ -16,7 +16,7 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.data.batch_loader import SampleT, TrainingSamples, load_batches
 from aqr_perception.data.sample_order import SampleOrder
 from aqr_perception.devices import choose_device
-from aqr_perception.models.weights.checkpoint import save_checkpoint
+from aqr_perception.models.weights.checkpoint import CLASSES_ENTRY, ClassModel, save_checkpoint
 from aqr_perception.training import training_state
 from aqr_perception.training.distributed import ModelT, Processes, StepLoss
 from aqr_perception.training.interruption import StopRequest
@@ -230,6 +230,8 @@ class _Training(Generic[ModelT, SampleT]):
             "random": self._processes.gather(random_state()),
             **self._learner.state_dict(),
         }
+        if isinstance(self._model, ClassModel):
+            state[CLASSES_ENTRY] = list(self._model.classes)
         if self._processes.is_main:
             training_state.write_state(state, self._folder / "checkpoints", self._progress.step)
 

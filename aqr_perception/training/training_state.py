@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aqr_perception.models.weights.checkpoint import CLASSES_ENTRY, ClassModel
 from aqr_perception.training.training_options import TrainOptions
 
 _FORMAT = 1
@@ -90,8 +91,15 @@ def require_same_model(path: Path, state: Mapping[str, Any], model: nn.Module) -
     """Check that a state fits a model.
 
     Raises:
-        StateError: keys or shapes differ.
+        StateError: keys, shapes or classes differ.
     """
+    classes = state.get(CLASSES_ENTRY)  # states of earlier versions have none
+    if classes is not None and isinstance(model, ClassModel) and tuple(classes) != model.classes:
+        raise StateError(
+            f"{path}: was trained with the classes {', '.join(classes)}, but the preset has "
+            f"{', '.join(model.classes)}: resume with the preset that this training began with, or choose another "
+            "folder"
+        )
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
     different = sorted(name for name in needed.keys() | stored.keys() if needed.get(name) != stored.get(name))

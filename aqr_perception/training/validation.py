@@ -50,6 +50,12 @@ class Validation:
         scores = decoded.scores.cpu().numpy()
         weights = np.zeros_like(scores)  # the metrics do not use them
         detections = Detections(
-            decoded.boxes.cpu().numpy(), scores, decoded.labels.cpu().numpy(), weights, weights, weights[:, None]
+            decoded.boxes.cpu().numpy(),
+            scores,
+            decoded.labels.cpu().numpy(),
+            weights,
+            weights,
+            weights[:, None],
+            model.classes,
         )
         return detections, labelled.truth

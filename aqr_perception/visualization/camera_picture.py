@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections
+from aqr_perception.frame import CameraView, CameraWeightMap, Detections
 from aqr_perception.geometry import box_corners, transform_points
 from aqr_perception.visualization.colours import MAP_LIMIT, heat_colours, modality_colour
 
@@ -41,7 +41,7 @@ def camera_picture(view: CameraView, weights: CameraWeightMap | None, detections
         if ends:
             outlines.append((index, min(ends, key=lambda pixel: pixel[1]), (blue, green, red)))
     for index, top, colour in reversed(outlines):  # best first: a label never covers a better one
-        text = f"{CLASSES[detections.labels[index]]} {detections.scores[index]:.2f}"
+        text = f"{detections.classes[detections.labels[index]]} {detections.scores[index]:.2f}"
         _label(picture, text, top, colour, thickness, labels)
     return picture
 

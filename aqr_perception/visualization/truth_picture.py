@@ -52,4 +52,5 @@ def _tiled(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _as_detections(truth: GroundTruth, views: int) -> Detections:
     ones = np.ones(len(truth), np.float32)
-    return Detections(truth.boxes, ones, truth.labels, ones, ones, np.ones((len(truth), views), np.float32))
+    weights = np.ones((len(truth), views), np.float32)
+    return Detections(truth.boxes, ones, truth.labels, ones, ones, weights, truth.classes)

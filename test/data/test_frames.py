@@ -1,11 +1,14 @@
 """Frames prepared for training, and the loss of a step on them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from aqr_perception.data.batch import collate
 from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, without_invisible_objects
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
@@ -107,3 +110,10 @@ def test_camera_only_models_train_on_the_same_frames(frames: list[LabelledFrame]
     assert all(torch.isfinite(value) for value in parts.values()) and "router" not in parts
     assert batch.points is None
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_a_batch_of_other_classes_than_the_presets_is_refused(frames: list[LabelledFrame], model: CMT) -> None:
+    truth = frames[0].truth.relabelled(("car", "forklift"))
+    assert set(truth.labels.tolist()) == {0} and len(truth) == (frames[0].truth.labels == 0).sum()
+    with pytest.raises(ValueError, match=r"classes car, forklift, but the preset has car, truck, .*relabelled"):
+        collate([FrameWithHealth(dataclasses.replace(frames[0], truth=truth))], model.preset)

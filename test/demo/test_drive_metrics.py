@@ -48,6 +48,14 @@ def test_a_detection_of_another_class_matches_nothing() -> None:
     assert not detected_objects(detections_at(truth.boxes), truth).any()
 
 
+def test_classes_are_compared_by_name() -> None:
+    truth = dataclasses.replace(truth_at(0, boxes_at((10.0, 0.0))), classes=("forklift", "car"))
+    detections = detections_at(truth.boxes)
+    assert not detected_objects(detections, truth).any()
+    forklift = dataclasses.replace(detections, labels=detections.labels + 1, classes=("car", "forklift"))
+    assert detected_objects(forklift, truth).all() and evaluated_objects(truth).all()
+
+
 def test_objects_out_of_range_or_hidden_from_the_lidar_are_not_evaluated() -> None:
     truth = truth_at(0, boxes_at((45.0, 0.0), (45.0, 0.0), (10.0, 0.0), (55.0, 0.0)), np.array([0, 8, 0, 0]))
     truth = dataclasses.replace(truth, hit=np.array([True, True, False, True]))

@@ -71,13 +71,13 @@ def test_a_bag_without_truth_is_refused(tmp_path: Path) -> None:
         read_truth(tmp_path / "bag.mcap")
 
 
-@given(st.lists(st.floats(-40, 40), min_size=9, max_size=9), st.sampled_from(CLASSES))
+@given(st.lists(st.floats(-40, 40), min_size=9, max_size=9), st.sampled_from((*CLASSES, "forklift")))
 def test_a_detection_message_is_converted_to_its_box(values: list[float], name: str) -> None:
     box = np.array([*values[:3], *np.abs(values[3:6]), values[6] % 3, *values[7:]])
     message = messages.fused_detections(START_NS, "lidar", [messages.fused_detection(name, box, score=0.25)])
     read = detections_from_message(message)
     np.testing.assert_allclose(read.boxes[0], box, rtol=1e-5, atol=1e-5)
-    assert CLASSES[read.labels[0]] == name and read.scores[0] == 0.25
+    assert read.classes[read.labels[0]] == name and read.scores[0] == 0.25
 
 
 @given(st.floats(-0.3, 4.3))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
 from nuscenes.eval.detection.constants import TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionMetrics
 
-from aqr_perception.evaluation.metrics import ERRORS, EvaluationError, _box, attribute, evaluate
+from aqr_perception.evaluation.metrics import ERRORS, OWN_CLASS_RANGE, EvaluationError, _box, attribute, evaluate
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 
 ALL = np.arange(len(CLASSES))
+Labelled = TypeVar("Labelled", Detections, GroundTruth)
 
 
 def truth_of(labels: np.ndarray, seed: int = 0) -> GroundTruth:
@@ -251,3 +253,49 @@ def test_more_detections_than_nuscenes_allows_are_rejected() -> None:
     many = detections_of(np.repeat(truth.boxes, 501, axis=0), np.zeros(501, int), np.linspace(0, 1, 501))
     with pytest.raises(EvaluationError, match="501 detections, but nuScenes allows 500"):
         evaluate([(many, truth)])
+
+
+def of_classes(labelled: Labelled, classes: tuple[str, ...]) -> Labelled:
+    return dataclasses.replace(labelled, classes=classes)
+
+
+def test_an_own_class_has_the_average_precision_computed_by_hand() -> None:
+    """One object; a confident false positive, then the hit: precision rises linearly to 1/2 at full recall."""
+    boxes = np.zeros((2, 9), np.float32)
+    boxes[:, 3:6] = 2
+    boxes[1, 0] = 20
+    truth = of_classes(truth_of(np.zeros(1, int)), ("forklift",))
+    truth = dataclasses.replace(truth, boxes=boxes[:1])
+    found = of_classes(detections_of(boxes[::-1], np.zeros(2, int), np.array([0.9, 0.5])), ("forklift",))
+    scores = evaluate([(found, truth)])
+    recalls = np.arange(11, 101) / 100  # nuScenes leaves out recalls and precisions up to 0.1
+    assert scores.mean_ap == pytest.approx(np.clip(recalls / 2 - 0.1, 0, None).mean() / 0.9)
+    assert scores.classes == ("forklift",)
+    assert scores.class_errors["forklift"] == pytest.approx({"ATE": 0, "ASE": 0, "AOE": 0, "AVE": 0})
+
+
+def test_own_classes_score_as_vehicles_do_but_have_no_attribute() -> None:
+    truth = truth_of(np.repeat([0, 1], 8))
+    found = perfect(truth)
+    found.boxes[:, 0] += np.random.default_rng(0).uniform(-2, 2, 16).astype(np.float32)
+    vehicles = evaluate([(of_classes(found, ("car", "truck")), of_classes(truth, ("car", "truck")))])
+    own = evaluate([(of_classes(found, ("forklift", "truck")), of_classes(truth, ("forklift", "truck")))])
+    assert own.ap["forklift"] == vehicles.ap["car"] and own.ap["truck"] == vehicles.ap["truck"]
+    expected = {name: error for name, error in vehicles.class_errors["car"].items() if name != "AAE"}
+    assert own.class_errors["forklift"] == expected
+    assert own.errors["AAE"] == vehicles.class_errors["truck"]["AAE"]
+
+
+def test_own_classes_count_within_50_metres() -> None:
+    truth = of_classes(truth_of(np.zeros(2, int)), ("forklift",))
+    truth.boxes[:, :2] = [[OWN_CLASS_RANGE - 0.1, 0], [OWN_CLASS_RANGE + 0.1, 0]]
+    assert evaluate([(of_classes(perfect(truth), ("forklift",)), truth)]).objects == 1
+
+
+def test_detections_and_truth_of_different_classes_are_refused() -> None:
+    truth = truth_of(np.zeros(2, int))
+    with pytest.raises(EvaluationError, match=r"frame 1 has detections of the classes forklift, car .* of car, truck"):
+        evaluate([(of_classes(perfect(truth), ("forklift", "car")), truth)])
+    other = of_classes(truth, ("forklift", "car"))
+    with pytest.raises(EvaluationError, match="frame 2 has detections of the classes forklift, car "):
+        evaluate([(perfect(truth), truth), (of_classes(perfect(truth), other.classes), other)])

@@ -1,14 +1,20 @@
 """Parameters are documented, and validated together."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.own_classes import write_preset
 from helpers.places import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
+from rclpy.exceptions import ParameterException  # noqa: E402
+
+from aqr_perception.frame import CLASSES  # noqa: E402
 from aqr_perception.nodes import parameters  # noqa: E402
 from aqr_perception.options import OptionError  # noqa: E402
 
@@ -78,6 +84,54 @@ def test_shipped_configurations_are_valid_and_name_only_known_parameters(name: s
     assert set(given) <= set(known)
     assert all(type(given[key]) is type(known[key]) for key in given)
     parameters.read(known | given)
+
+
+@pytest.fixture
+def new_node() -> Iterator[Callable[..., Any]]:
+    """Make nodes with parameter overrides."""
+    context = rclpy.Context()
+    context.init()
+    nodes = []
+
+    def make(**overrides: Any) -> Any:
+        given = [rclpy.Parameter(name.replace("__", "."), value=value) for name, value in overrides.items()]
+        nodes.append(rclpy.create_node("parameters_under_test", context=context, parameter_overrides=given))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.shutdown()
+
+
+def thresholds_of(values: dict[str, Any]) -> dict[str, float]:
+    prefix = "class_score_thresholds."
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def test_thresholds_are_declared_for_the_classes_of_the_preset(new_node: Callable[..., Any], tmp_path: Path) -> None:
+    own = new_node(model__preset=write_preset(tmp_path), class_score_thresholds__forklift=0.25)
+    values = parameters.declare(own)
+    assert thresholds_of(values) == {"car": -1.0, "truck": -1.0, "pedestrian": -1.0, "forklift": 0.25}
+    assert parameters.read(values).detection.class_score_thresholds == {"forklift": 0.25}
+    assert own.describe_parameter("class_score_thresholds.forklift").description.startswith("score threshold")
+    assert tuple(thresholds_of(parameters.declare(new_node()))) == CLASSES
+
+
+@pytest.mark.parametrize("preset", ["cmt_huge", "/nowhere.yaml"])
+def test_an_invalid_preset_declares_the_default_classes(new_node: Callable[..., Any], preset: str) -> None:
+    assert tuple(thresholds_of(parameters.declare(new_node(model__preset=preset)))) == CLASSES
+
+
+def test_thresholds_of_another_models_classes_are_declared_later(new_node: Callable[..., Any]) -> None:
+    node = new_node(class_score_thresholds__forklift=0.25, class_score_thresholds__crane=7.0)
+    values = parameters.declare(node)
+    assert "forklift" not in thresholds_of(values)
+    parameters.declare_classes(node, ("car", "forklift"), values)
+    assert tuple(thresholds_of(values)) == (*CLASSES, "forklift")
+    assert parameters.read(values).detection.class_score_thresholds == {"forklift": 0.25}
+    with pytest.raises(ParameterException, match=r"class_score_thresholds\.crane"):
+        parameters.declare_classes(node, ("crane",), values)
 
 
 def test_a_node_refuses_read_only_changes_and_values_out_of_range() -> None:

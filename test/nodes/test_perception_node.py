@@ -3,12 +3,13 @@
 import array
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from helpers.own_classes import write_preset
 from helpers.places import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
@@ -290,6 +291,26 @@ def test_a_model_is_replaced_while_frames_continue_and_a_broken_one_changes_noth
     drive_until(vehicle, EVERY_SENSOR)
     assert vehicle.set_parameters(model__preset="aqr_tiny").successful
     vehicle.wait_for(lambda: model_status().startswith("aqr_tiny"), "the first model in /diagnostics")
+
+
+def test_a_model_of_own_classes_brings_its_score_thresholds(vehicle: Vehicle, tmp_path: Path) -> None:
+    def drive_until_classes(expected: Callable[[set[str]], bool]) -> None:
+        for _ in range(100):
+            vehicle.next_frame()
+            names = {detection.class_name for detection in vehicle.drive().detections}
+            if expected(names):
+                return
+        raise AssertionError(f"found {names}; warnings: {vehicle.warnings[-3:]}")
+
+    own = write_preset(tmp_path, classes=("car", "forklift"))
+    assert not vehicle.set_parameters(class_score_thresholds__forklift=1.0).successful
+    assert vehicle.set_parameters(model__preset=own, class_score_thresholds__bus=0.9).successful
+    drive_until_classes(lambda names: names == {"car", "forklift"})
+    assert vehicle.set_parameters(class_score_thresholds__forklift=1.0).successful
+    drive_until_classes(lambda names: names == {"car"})
+    restored = {"class_score_thresholds__forklift": -1.0, "class_score_thresholds__bus": -1.0}
+    assert vehicle.set_parameters(model__preset="aqr_tiny", **restored).successful
+    drive_until_classes(lambda names: len(names) > 2 and "forklift" not in names)
 
 
 def test_fusion_and_camera_only_models_replace_each_other_while_frames_continue(vehicle: Vehicle) -> None:

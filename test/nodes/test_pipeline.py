@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Time
 from helpers.sensor_messages import START, image, info, sweep, transform
 from helpers.waiting import wait_for
 
-from aqr_perception.frame import Frame
+from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
@@ -55,7 +55,7 @@ class Stage:
                 raise ValueError("bad weights")
             return SimpleNamespace(seconds={"decoder": 0.002})
 
-        return SimpleNamespace(detect=detect, image_size=(0, 0))
+        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES)
 
     def process(self, submitted: FrameRequest) -> None:
         """Submit a request and wait until the pipeline has processed it."""
@@ -87,6 +87,19 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     assert list(timing.stages) == ["assemble", "decoder", "publish"]
     assert timing.header.stamp.sec == START // 1_000_000_000
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
+
+
+def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Stage) -> None:
+    given = []
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        given.append(options.class_score_thresholds)
+        return SimpleNamespace(seconds={})
+
+    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=("car", "forklift"))
+    stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
+    stage.process(request())
+    assert given == [{"forklift": 0.25}]
 
 
 def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> None:

@@ -1,12 +1,18 @@
 """A short training by ``aqr_perception train``, from the simulator to the exported weights."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.own_classes import OWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.cli import main
+from aqr_perception.detector import Detector
+from aqr_perception.models.weights.checkpoint import CheckpointError
+from aqr_perception.options import DetectionOptions
 
 SMALL = {
     "description": "aqr_tiny, made smaller",
@@ -55,3 +61,30 @@ def test_a_short_training_halves_its_loss(tmp_path: Path) -> None:
     curve = losses(run)
     assert curve[-1] < curve[0] / 2
     assert (run / "final.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_training_on_own_classes_ends_with_weights_that_only_this_list_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset, reordered = tmp_path / "small.yaml", tmp_path / "reordered.yaml"
+    preset.write_text(yaml.safe_dump({**SMALL, "classes": list(OWN)}))
+    reordered.write_text(yaml.safe_dump({**SMALL, "classes": list(OWN[::-1])}))
+    run = tmp_path / "run"
+    command = ["train", "--data-root", str(tmp_path), "--output", str(run), "--workers", "0", "--device", "cpu"]
+    command += ["--frames", "2", "--validate-every", "2", "--validation-frames", "1"]
+    assert main([*command, "--preset", str(preset), "--steps", "2"]) == 0
+    for name in ("final", "best"):
+        detector = Detector(str(preset), str(run / f"{name}.safetensors"), "cpu", "fp32")
+        frame = dataclasses.replace(made_up_frame(), points=None)
+        found = detector.detect(frame, DetectionOptions(score_threshold=0.0)).detections
+        assert found.classes == OWN and len(found) > 0
+        with pytest.raises(CheckpointError, match="was trained with the classes car, truck, pedestrian, forklift"):
+            Detector(str(reordered), str(run / f"{name}.safetensors"), "cpu", "fp32")
+    (state,) = (run / "checkpoints").glob("step_*.pt")
+    with pytest.raises(CheckpointError, match="was trained with the classes"):
+        Detector(str(reordered), str(state), "cpu", "fp32")
+    capsys.readouterr()
+    assert main([*command, "--preset", str(reordered), "--steps", "3", "--resume"]) == 1
+    assert "was trained with the classes car, truck, pedestrian, forklift" in capsys.readouterr().err
+    assert main([*command, "--preset", str(preset), "--steps", "3", "--resume"]) == 0

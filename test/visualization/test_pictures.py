@@ -1,12 +1,14 @@
 """Pictures show weights, points and boxes at their projected positions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from aqr_perception.frame import CameraView, CameraWeightMap, Detections, WeightMaps
+from aqr_perception.frame import CLASSES, CameraView, CameraWeightMap, Detections, WeightMaps
 from aqr_perception.geometry import box_corners, project, transform_points
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
@@ -108,3 +110,13 @@ def test_heat_is_drawn_on_the_pixels_of_its_cell(cell: tuple[int, int]) -> None:
     heat = camera_picture(looking_along_y(), weights, detections(NOTHING)).sum(axis=-1)
     rows, columns = (heat > heat.max() * 0.6).nonzero()
     assert abs(rows.mean() - (cell[0] + 0.5) * 20) < 4 and abs(columns.mean() - (cell[1] + 0.5) * 20) < 4
+
+
+def test_labels_in_a_picture_have_the_models_class_names() -> None:
+    box = detections(np.array([[0, 10, 0, 2, 2, 2, 0, 0, 0]]))
+    pictures = [
+        camera_picture(looking_along_y(), None, dataclasses.replace(box, classes=classes))
+        for classes in (CLASSES, ("car",), ("forklift",))
+    ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[0] != pictures[2]).any()

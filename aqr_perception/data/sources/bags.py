@@ -1,6 +1,7 @@
 """A folder of rosbag2 files with ground truth, as `simulator.bag.write_bag` writes them, as a data set."""
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from aqr_perception.bags.poses import VehiclePoses, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.data.outlines import outline_shares
+from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
@@ -43,19 +45,23 @@ class BagDataset:
     Args:
         folder: holds the bags: single files (.mcap, .db3) and rosbag2 folders.
         sweeps: LiDAR sweeps in a frame.
+        classes: of the truth; objects of other classes are left out.
 
     Raises:
-        BagError: there is no bag, or a bag has no truth.
+        BagError: there is no bag, a bag has no truth, or no object of any bag has one of the classes.
     """
 
-    def __init__(self, folder: Path, sweeps: int = 2) -> None:
-        self._sweeps = sweeps
+    def __init__(self, folder: Path, sweeps: int = 2, classes: tuple[str, ...] = CLASSES) -> None:
+        self._sweeps, self._classes = sweeps, classes
         if not folder.is_dir():
             raise BagError(f"{folder}: found no such folder, needed one with rosbag2 files")
         bags = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3") or _is_bag_folder(path))
         if not bags:
             raise BagError(f"{folder}: found no rosbag2 file, needed .mcap or .db3 files, or rosbag2 folders")
         self._moments = [_Moment(bag, stamp_ns) for bag in bags for stamp_ns in _truth_stamps(bag)]
+        problem = class_problem(classes, _class_names(bags, classes))
+        if problem is not None:
+            raise BagError(f"{folder}: {problem}")
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -75,7 +81,7 @@ class BagDataset:
         views = tuple(_views(messages, poses, to_fixed, stamp_ns))
         points = _points(messages[LIDAR_TOPIC], poses, to_fixed, stamp_ns, self._sweeps)
         frame = Frame(stamp_ns, points, views, truth.header.frame_id, to_fixed)
-        return LabelledFrame(frame, _ground_truth(truth, points, views), to_fixed)
+        return LabelledFrame(frame, _ground_truth(truth, points, views, self._classes), to_fixed)
 
     def earlier_frames(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
         """See `frames.LabelledDrives`: earlier sweeps of the bag with ground truth."""
@@ -91,6 +97,18 @@ def _truth_stamps(bag: Path) -> list[int]:
         if TRUTH_TOPIC not in {topic.name for topic in reader.topics}:
             raise BagError(f"{bag}: found no topic {TRUTH_TOPIC}, needed the true objects at every sweep's stamp")
         return [message.stamp_ns for message in reader.messages((TRUTH_TOPIC,))]
+
+
+def _class_names(bags: Sequence[Path], classes: Collection[str]) -> set[str]:
+    """Return the classes of the true objects, up to the first message with one of the given classes."""
+    names: set[str] = set()
+    for bag in bags:
+        with BagReader(bag) as reader:
+            for message in reader.messages((TRUTH_TOPIC,)):
+                names |= {entry.class_name for entry in message.decode().detections}
+                if not names.isdisjoint(classes):
+                    return names
+    return names
 
 
 @lru_cache(maxsize=32)
@@ -152,20 +170,24 @@ def _points(
     return np.concatenate(parts[::-1]) if parts else None
 
 
-def _ground_truth(message: Any, points: NDArray[np.float32] | None, views: tuple[CameraView, ...]) -> GroundTruth:
-    boxes = np.array([_box(entry) for entry in message.detections], np.float32).reshape(-1, 9)
+def _ground_truth(
+    message: Any, points: NDArray[np.float32] | None, views: tuple[CameraView, ...], classes: tuple[str, ...]
+) -> GroundTruth:
+    entries = [entry for entry in message.detections if entry.class_name in classes]
+    boxes = np.array([_box(entry) for entry in entries], np.float32).reshape(-1, 9)
     hits = np.zeros(len(boxes), np.int64)
     if points is not None:
         newest = points[points[:, 4] < _SWEEP_STEP / 2]
         hits = np.array([len(points_in_box(newest, box, margin=_RANGE_NOISE)) for box in boxes], np.int64).reshape(-1)
     # Bags do not record occlusion: an object without a LiDAR hit counts as hidden.
-    hit = np.array([entry.score > 0 for entry in message.detections], np.float32)[:, None]
+    hit = np.array([entry.score > 0 for entry in entries], np.float32)[:, None]
     return GroundTruth(
         boxes,
-        np.array([CLASSES.index(entry.class_name) for entry in message.detections], np.int64),
+        np.array([classes.index(entry.class_name) for entry in entries], np.int64),
         np.full(len(boxes), -1, np.int64),
         hits,
         (outline_shares(boxes, views) * hit).astype(np.float32),
+        classes,
     )
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
+from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.simulated import (
     VALIDATION_SEEDS,
     SimulatedDataset,
     default_cache,
     training_seeds,
 )
-from aqr_perception.frame import LabelledFrame
+from aqr_perception.frame import CLASSES, LabelledFrame
 from aqr_perception.models.config.presets import Preset
 
 Source = Literal["synthetic", "nuscenes", "bags"]
@@ -26,7 +27,7 @@ _SIMULATED_FRAMES = 8000
 
 
 class DataError(ValueError):
-    """A data set cannot be opened; the message names the missing item and the remedy."""
+    """A data set cannot be opened; the message names what is missing or wrong, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def open_data(
     frames: int | None = None,
     version: str = "v1.0-trainval",
 ) -> Data:
-    """Return a data set.
+    """Return a data set whose truth has the preset's classes; objects of other classes are left out.
 
     Args:
         source: ``synthetic`` (the simulated world; root is its cache), ``nuscenes`` (root holds its tables), ``bags``
@@ -75,17 +76,21 @@ def open_data(
         version: version of the nuScenes tables.
 
     Raises:
-        DataError: the source is unknown, or needs a root.
+        DataError: the source is unknown, needs a root, or the simulated world has none of the preset's classes.
+        BagError, NuScenesError: the root has no such data, or no object of the preset's classes.
     """
     if source not in get_args(Source):
         raise DataError(f"data is {source!r}, but must be one of {', '.join(get_args(Source))}")
     if source == "synthetic":
+        problem = class_problem(preset.classes, CLASSES)
+        if problem is not None:
+            raise DataError(f"data 'synthetic': {problem}")
         seeds = training_seeds(frames or _SIMULATED_FRAMES)
         if split == "val":
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SIMULATED_PICTURE if preset.image is None else preset.image.size
         sweeps = _SIMULATED_SWEEPS if preset.points is None else preset.sweeps
-        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache()))
+        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache(), preset.classes))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     data = _open_recorded(source, split, preset, root, version)
@@ -97,7 +102,7 @@ def _open_recorded(source: str, split: Split, preset: Preset, root: Path, versio
     from aqr_perception.data.sources.nuscenes import NuScenesDataset
 
     if source == "bags":
-        return Data(BagDataset(root, sweeps=preset.sweeps))
+        return Data(BagDataset(root, preset.sweeps, preset.classes))
     prefix = {"v1.0-mini": "mini_"}.get(version, "")
-    nuscenes = NuScenesDataset(root, version, prefix + split, preset.sweeps)
+    nuscenes = NuScenesDataset(root, version, prefix + split, preset.sweeps, preset.classes)
     return Data(nuscenes, nuscenes.label_sets())

@@ -19,7 +19,7 @@ from aqr_perception.data.sources.nuscenes_tables import (
     NuScenesError,
     read_samples,
 )
-from aqr_perception.frame import CameraView, Frame, LabelledFrame
+from aqr_perception.frame import CLASSES, CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
 
 _CLOSE = 1.0
@@ -40,15 +40,19 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
         split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or a name in the version's splits.json.
         sweeps: LiDAR sweeps in a cloud, including the keyframe's; there are fewer at the start of a scene.
+        classes: of the truth; see `nuscenes_tables.class_of_category`.
 
     Raises:
-        NuScenesError: nuscenes-devkit is not installed, or tables, split or (at access) a file are missing.
+        NuScenesError: nuscenes-devkit is not installed, no category has one of the classes, or tables, split or (at
+            access) a file are missing.
     """
 
-    def __init__(self, root: str | Path, version: str, split: str, sweeps: int = 10) -> None:
+    def __init__(
+        self, root: str | Path, version: str, split: str, sweeps: int = 10, classes: tuple[str, ...] = CLASSES
+    ) -> None:
         if sweeps < 1:
             raise NuScenesError(f"sweeps is {sweeps}, but must be 1 or more: the keyframe's own is one of them")
-        self._samples = read_samples(Path(root), version, split, sweeps)
+        self._samples = read_samples(Path(root), version, split, sweeps, classes)
         self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.frame import CLASSES, GroundTruth
 from aqr_perception.geometry import invert, rigid_transform
 
@@ -66,26 +67,48 @@ class Sample:
     visible_share: NDArray[np.float32]
 
 
-def read_samples(root: Path, version: str, split: str, sweeps: int) -> list[Sample]:
+def read_samples(root: Path, version: str, split: str, sweeps: int, classes: tuple[str, ...] = CLASSES) -> list[Sample]:
     """Return the keyframes of a split, scene by scene in order of time.
 
     Args:
         sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
+        classes: of the objects; see `class_of_category`.
 
     Raises:
-        NuScenesError: nuscenes-devkit is not installed, or tables or split are missing or broken.
+        NuScenesError: nuscenes-devkit is not installed, no category has one of the classes, or tables or split are
+            missing or broken.
     """
     tables, scenes = _open(root, version, split)
+    categories = [category["name"] for category in tables.category]
+    known = {class_of_category(category, classes) for category in categories}
+    problem = class_problem(classes, categories) if known == {None} else None
+    if problem is not None:
+        raise NuScenesError(f"{root / version}: {problem}")
     samples = []
     for scene in tables.scene:
         token = scene["first_sample_token"] if scene["name"] in scenes else ""
         while token:
             sample = tables.get("sample", token)
-            samples.append(_read_sample(tables, sample, sweeps))
+            samples.append(_read_sample(tables, sample, sweeps, classes))
             token = sample["next"]
     if not samples:
         raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; name another split")
     return samples
+
+
+def class_of_category(category: str, classes: tuple[str, ...]) -> str | None:
+    """Return the class of a nuScenes category in a list of classes; None if the list has none for it.
+
+    A class outside nuScenes' ten is that of the category with the same name or last part: ``police`` for
+    ``vehicle.emergency.police``. All others follow the devkit: ``pedestrian`` for ``human.pedestrian.adult``.
+    """
+    from nuscenes.eval.detection.utils import category_to_detection_name
+
+    for own in (category, category.rpartition(".")[2]):
+        if own in classes and own not in CLASSES:
+            return own
+    name: str | None = category_to_detection_name(category)
+    return name if name in classes else None
 
 
 def camera_name(channel: str) -> str:
@@ -117,7 +140,7 @@ def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
         raise NuScenesError(f"split is {split!r}, but must be one of {known}, or in splits.json: {error}") from error
 
 
-def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
+def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
     captures: list[Capture] = []
     token = sample["data"][LIDAR]
     while token and len(captures) < sweeps:
@@ -125,11 +148,11 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
         token = tables.get("sample_data", token)["prev"]
     cameras = tuple(_camera(tables, sample["data"][channel]) for channel in CHANNELS if channel in sample["data"])
     annotations = [tables.get("sample_annotation", token) for token in sample["anns"]]
-    labels = [_label(annotation) for annotation in annotations]
+    names = [class_of_category(annotation["category_name"], classes) for annotation in annotations]
     kept = [
-        (annotation, label)
-        for annotation, label in zip(annotations, labels, strict=True)
-        if label is not None and annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
+        (annotation, classes.index(name))
+        for annotation, name in zip(annotations, names, strict=True)
+        if name is not None and annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
     ]
     world_to_lidar = invert(captures[0].sensor_to_world)
     truth = GroundTruth(
@@ -138,6 +161,7 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int) -> Sample:
         tracks=np.array([tables.getind("instance", entry["instance_token"]) for entry, _ in kept], np.int64),
         lidar_points=np.array([entry["num_lidar_pts"] for entry, _ in kept], np.int64),
         visibility=np.zeros((len(kept), 0), np.float32),
+        classes=classes,
     )
     shares = np.array([_VISIBLE_SHARES.get(entry["visibility_token"], 1.0) for entry, _ in kept], np.float32)
     return Sample(sample["token"], sample["scene_token"], tuple(captures), cameras, truth, shares)
@@ -158,13 +182,6 @@ def _camera(tables: Any, token: str) -> CameraCapture:
 
 def _pose(record: dict[str, Any]) -> Matrix:
     return rigid_transform(record["translation"], np.roll(record["rotation"], -1))  # the tables' order is w, x, y, z
-
-
-def _label(annotation: dict[str, Any]) -> int | None:
-    from nuscenes.eval.detection.utils import category_to_detection_name
-
-    name = category_to_detection_name(annotation["category_name"])
-    return None if name is None else CLASSES.index(name)
 
 
 def _box(tables: Any, annotation: dict[str, Any], world_to_lidar: Matrix) -> Matrix:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.simulator.rig import nuscenes_rig
 
@@ -41,13 +41,19 @@ class SimulatedDataset:
         seeds: seeds of the scenes, in order.
         picture: width and height of the pictures in pixels, preferably the model's image size.
         sweeps: LiDAR sweeps in a frame, 0.1 s apart.
-        cache: folder for drawn frames, about 0.4 MB each; None for no cache.
+        cache: folder for drawn frames, about 0.4 MB each; None for no cache. Frames are stored with all ten classes.
+        classes: of the truth; objects of other classes are left out.
     """
 
     def __init__(
-        self, seeds: Sequence[int], picture: tuple[int, int] = (352, 128), sweeps: int = 2, cache: Path | None = None
+        self,
+        seeds: Sequence[int],
+        picture: tuple[int, int] = (352, 128),
+        sweeps: int = 2,
+        cache: Path | None = None,
+        classes: tuple[str, ...] = CLASSES,
     ) -> None:
-        self._seeds, self._picture, self._sweeps = seeds, picture, sweeps
+        self._seeds, self._picture, self._sweeps, self._classes = seeds, picture, sweeps, classes
         self._folder = None if cache is None else cache / f"v{VERSION}_{picture[0]}x{picture[1]}_{sweeps}"
 
     def __len__(self) -> int:
@@ -62,6 +68,10 @@ class SimulatedDataset:
 
     def _frame(self, seed: int, age: float) -> LabelledFrame:
         """Return the frame `age` seconds before a scene's own frame."""
+        labelled = self._drawn_or_read(seed, age)
+        return replace(labelled, truth=labelled.truth.relabelled(self._classes))
+
+    def _drawn_or_read(self, seed: int, age: float) -> LabelledFrame:
         if self._folder is None:
             return self._draw(seed, age)
         name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.frame import CLASSES
 from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.bevformer.camera_weights import camera_shares, query_weights
 from aqr_perception.models.bevformer.decoder import Decoded, Decoder
@@ -128,7 +127,7 @@ class BevFormerHead(nn.Module):
         self.register_buffer("code_weights", torch.ones(_CODE))
         self.positional_encoding = _PositionEmbedding(channels, rows, columns)
         self.transformer = _Transformer(preset)
-        self.cls_branches = class_branches(channels, len(CLASSES), config.layers, shared=False)
+        self.cls_branches = class_branches(channels, len(preset.classes), config.layers, shared=False)
         self.reg_branches = nn.ModuleList(_box_branch(channels) for _ in range(config.layers))
         self.bev_embedding = nn.Embedding(rows * columns, channels)
         self.query_embedding = nn.Embedding(config.queries, 2 * channels)

@@ -3,6 +3,8 @@
 Attribute names follow the published checkpoints' keys.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
+from aqr_perception.models.petr.prediction_branches import class_count
 from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.models.proposals.queries import place_proposals, proposal_head, propose
 from aqr_perception.models.weights.branches import CAMERA_BRANCH
@@ -49,6 +52,10 @@ class BEVFormer(DetectionModel):
         self.img_neck = FPN(backbone.out_channels[-self._maps :], self.options.levels, preset.decoder.channels)
         self.pts_bbox_head = BevFormerHead(preset)
         self.proposals = proposal_head(preset)
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
+        return class_count(weights, "pts_bbox_head.cls_branches.")
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, cells, C) features of (B, V, 3, H, W) images; None without images.

@@ -1,5 +1,6 @@
 """CMT's prediction heads: class logits and a box code for each decoder layer and query (arXiv:2301.01283)."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -55,6 +56,13 @@ def _over_queries(queries: Tensor, weight: Tensor, bias: Tensor | None = None) -
         padded = F.pad(queries, (0, 0, kernel_size // 2, kernel_size // 2))
         queries = padded.unfold(1, kernel_size, 1).flatten(2)
     return F.linear(queries, weight.flatten(1), bias)
+
+
+def class_count(weights: Mapping[str, Tensor], prefix: str) -> int | None:
+    """Return the number of classes of weights of `TaskHeads` under a key prefix; None where they are missing."""
+    logits, heights = (weights.get(f"{prefix}0.{name}.3.bias") for name in ("cls_logits", "height"))
+    # Both outputs are stored for all layers together; a height is one number.
+    return None if logits is None or heights is None or not len(heights) else len(logits) // len(heights)
 
 
 class TaskHeads(nn.ModuleList):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import modulation, rendering
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.boxes.task_heads import TaskHeads
@@ -88,7 +87,11 @@ class CmtHead(nn.Module):
         if preset.image is not None:
             self.rv_embedding = FrustumEmbedding(config.channels, config.depths, preset.point_range)
         self.task_heads = TaskHeads(
-            config.channels, len(CLASSES), config.layers, point_range=preset.point_range, kernel_size=config.head_kernel
+            config.channels,
+            len(preset.classes),
+            config.layers,
+            point_range=preset.point_range,
+            kernel_size=config.head_kernel,
         )
         lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)

@@ -3,8 +3,13 @@
 Attribute names follow the published checkpoints' keys.
 """
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from aqr_perception.models.aqr import window_bias
 from aqr_perception.models.aqr.router import Router
+from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
@@ -24,6 +29,10 @@ class CMT(FusionModel):
         self.pts_bbox_head = CmtHead(preset)
         self.aqr = Router(preset.decoder.channels)
         self.proposals = proposal_head(preset)
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
+        return class_count(weights, "pts_bbox_head.task_heads.")
 
     def decode(
         self,

@@ -1,5 +1,6 @@
 """Checks of a preset's values against each other and against its architecture."""
 
+import re
 from typing import TYPE_CHECKING
 
 from aqr_perception.models.architectures import ARCHITECTURES, Architecture
@@ -8,17 +9,36 @@ if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Decoder, Preset
 
 
+_CLASS_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
+
+
 def preset_problem(preset: "Preset") -> str | None:
     """Return the first thing that is wrong with a preset; None if nothing is."""
     architecture = ARCHITECTURES[preset.architecture]
     return (
-        _sensor_problem(preset, architecture)
+        _class_problem(preset.classes)
+        or _sensor_problem(preset, architecture)
         or _image_problem(preset)
         or _point_problem(preset)
         or (architecture.check(preset) if architecture.check is not None else None)
         or _proposal_problem(preset, architecture)
         or _decoder_problem(preset.decoder)
     )
+
+
+def _class_problem(classes: tuple[str, ...]) -> str | None:
+    if not classes:
+        return "classes is empty; list at least one class, or remove the entry for nuScenes' ten"
+    for index, name in enumerate(classes):
+        # A class name is also a part of the ROS parameter `class_score_thresholds.<class>`.
+        if not _CLASS_NAME.fullmatch(name):
+            return (
+                f"classes[{index}] is {name!r}, but must be a letter followed by letters, digits and underscores, as "
+                "in traffic_cone"
+            )
+        if name in classes[:index]:
+            return f"classes[{index}] is {name!r}, as is classes[{classes.index(name)}]; list each class once"
+    return None
 
 
 def _sensor_problem(preset: "Preset", architecture: Architecture) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from aqr_perception.frame import CLASSES
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.preset_checks import preset_problem
 from aqr_perception.models.config.typed_values import WrongValueError, read
@@ -154,6 +155,7 @@ class Preset:
         sweeps: number of LiDAR sweeps that the model was trained with.
         aqr: how query weights are used unless the user sets otherwise.
         architecture: a name in `ARCHITECTURES`.
+        classes: names of the model's classes; a label is an index into them.
         options: the architecture's own entries, under its name in the file; see `architecture_options`.
     """
 
@@ -166,6 +168,7 @@ class Preset:
     sweeps: int = 10
     aqr: AqrOptions = field(default_factory=AqrOptions)
     architecture: str = "cmt"
+    classes: tuple[str, ...] = CLASSES
     options: object = field(default=None, metadata={"from_file": False})
 
     def architecture_options(self, kind: type[OptionsT]) -> OptionsT:

@@ -30,6 +30,10 @@ def read(kind: Any, value: Any, where: str) -> Any:
         (inner,) = (argument for argument in arguments if argument is not types.NoneType)
         return None if value is None else read(inner, value, where)
     if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            if not isinstance(value, list):
+                raise WrongValueError(f"{where}: found {value!r}, needed a list")
+            arguments = arguments[:1] * len(value)
         if not isinstance(value, list) or len(value) != len(arguments):
             raise WrongValueError(f"{where}: found {value!r}, needed a list of {len(arguments)}")
         return tuple(read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True)))

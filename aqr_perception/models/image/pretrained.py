@@ -41,7 +41,7 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
     Raises:
         CheckpointError: the file cannot be read, keys are missing, surplus or misshapen, or the model has no cameras.
     """
-    name, found = read_weights(source)
+    name, found, _ = read_weights(source)
     backbone = getattr(model, "img_backbone", None)
     if not isinstance(backbone, nn.Module):
         raise CheckpointError(

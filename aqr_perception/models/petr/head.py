@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.frame import CLASSES
 from aqr_perception.models.aqr import rendering
 from aqr_perception.models.aqr.projection import project
 from aqr_perception.models.boxes.coder import SHAPE_CODES
@@ -43,7 +42,7 @@ class PetrHead(nn.Module):
         # Part of the published files, used only by the authors' training loss.
         self.register_buffer("code_weights", torch.ones(10))
         self.input_proj = nn.Conv2d(channels, channels, 1)
-        self.cls_branches = class_branches(channels, len(CLASSES), layers, shared=petr.frames == 1)
+        self.cls_branches = class_branches(channels, len(preset.classes), layers, shared=petr.frames == 1)
         self.reg_branches = (
             box_branches(channels, layers)
             if petr.frames == 1

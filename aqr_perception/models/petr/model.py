@@ -3,6 +3,8 @@
 Attribute names follow the published checkpoints' keys.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from aqr_perception.models.config.presets import Preset
@@ -13,6 +15,7 @@ from aqr_perception.models.model_io import DecodeOptions, Features, History, Mod
 from aqr_perception.models.petr.head import PetrHead
 from aqr_perception.models.petr.memory import nearest_frame, past_frames, remembered_frames
 from aqr_perception.models.petr.petr_options import PetrOptions
+from aqr_perception.models.petr.prediction_branches import class_count
 from aqr_perception.models.proposals.queries import place_proposals, proposal_head
 
 
@@ -36,6 +39,10 @@ class PETR(DetectionModel):
         self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         self.pts_bbox_head = PetrHead(preset)
         self.proposals = proposal_head(preset)
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
+        return class_count(weights, "pts_bbox_head.cls_branches.")
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None without images."""

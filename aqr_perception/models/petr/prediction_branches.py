@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,12 @@ def class_branches(channels: int, classes: int, layers: int, shared: bool) -> nn
     nn.init.constant_(last.bias, _CLASS_BIAS)
     branch = nn.Sequential(*_normed(channels), *_normed(channels), last)
     return nn.ModuleList(branch if shared else copy.deepcopy(branch) for _ in range(layers))
+
+
+def class_count(weights: Mapping[str, Tensor], prefix: str) -> int | None:
+    """Return the number of classes of weights of `class_branches` under a key prefix; None where they are missing."""
+    bias = weights.get(f"{prefix}0.6.bias")
+    return None if bias is None else len(bias)
 
 
 def _normed(channels: int) -> tuple[nn.Module, ...]:

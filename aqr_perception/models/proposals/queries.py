@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 
-from aqr_perception.frame import CLASSES
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, Queries
 from aqr_perception.models.proposals.head import ProposalHead, ProposalMaps
@@ -18,7 +17,7 @@ def proposal_head(preset: Preset) -> ProposalHead | None:
         decoder.channels if preset.points is None else 2 * preset.points.neck_channels,
         decoder.channels,
         decoder.channels,
-        len(CLASSES),
+        len(preset.classes),
         preset.point_range,
         decoder.proposals.bev,
         decoder.proposals.image,

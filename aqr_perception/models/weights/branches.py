@@ -3,6 +3,7 @@
 A trained branch is useful to every head: PETR and BEVFormer start from the camera branch of a CMT.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.weights.checkpoint import CheckpointError, describe_misfit, read_weights, to_model_layout
+from aqr_perception.models.weights.checkpoint import (
+    CheckpointError,
+    ClassModel,
+    StoredWeights,
+    describe_misfit,
+    read_weights,
+    to_model_layout,
+)
 
 CAMERA_BRANCH = ("img_backbone.", "img_neck.", "proposals.image.")
 LIDAR_BRANCH = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev.")
 BRANCHES = CAMERA_BRANCH + LIDAR_BRANCH
+CLASS_OUTPUTS = ("proposals.image.2.", "proposals.bev.2.")
+"""The branches' layers with class outputs: the heat maps' last convolutions."""
+
+_log = logging.getLogger(__name__)
 
 _NECK = re.compile(r"img_neck\.(lateral|fpn)_convs\.(\d+)\.")
 
@@ -28,7 +40,8 @@ def branches_of(model: nn.Module) -> tuple[str, ...]:
 def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> int:
     """Load the branches that another model has in common with this one; the other weights of this model stay unchanged.
 
-    Image pyramids of different heights share their coarse levels.
+    Image pyramids of different heights share their coarse levels. Heat maps of other classes than the model's are left
+    out; the other layers do not depend on the classes.
 
     Args:
         model: model that receives the weights, cast to its precision and device.
@@ -40,9 +53,19 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     Raises:
         CheckpointError: the file cannot be read, has none of the model's branches, or has a branch of another size.
     """
-    name, found = read_weights(source)
+    stored = read_weights(source)
+    name, found = stored.name, stored.tensors
     branches = branches_of(model)
     needed = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(branches)}
+    if isinstance(model, ClassModel) and _has_other_classes(stored, model, needed):
+        left_out = sorted(key for key in needed if key.startswith(CLASS_OUTPUTS) and key in found)
+        needed = {key: tensor for key, tensor in needed.items() if not key.startswith(CLASS_OUTPUTS)}
+        _log.warning(
+            "%s: the heat maps are left out, because their classes are not the model's (%s): %s",
+            name,
+            ", ".join(model.classes),
+            ", ".join(left_out),
+        )
     offset = _pyramid_levels(needed) - _pyramid_levels(found)
     shared = {_shift_level(key, offset): tensor for key, tensor in found.items()}
     shared = to_model_layout({key: tensor for key, tensor in shared.items() if key in needed}, needed)
@@ -62,6 +85,14 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         for key, tensor in shared.items():
             needed[key].copy_(tensor)
     return len(shared)
+
+
+def _has_other_classes(stored: StoredWeights, model: ClassModel, needed: Mapping[str, Tensor]) -> bool:
+    """Return whether weights have heat maps of other classes; without class names, their number decides."""
+    outputs = [key for key in needed if key.startswith(CLASS_OUTPUTS) and key in stored.tensors]
+    if stored.classes is not None:
+        return bool(outputs) and stored.classes != model.classes
+    return any(len(stored.tensors[key]) != len(needed[key]) for key in outputs)
 
 
 def _pyramid_levels(weights: Mapping[str, Tensor]) -> int:

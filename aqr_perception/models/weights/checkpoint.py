@@ -3,20 +3,27 @@
 Loading is strict: a file must hold every parameter and buffer of the model in its shape, and nothing else. The query
 router is the one exception, because the authors' models have none: a file may lack all keys with `ROUTER_PREFIX`, but
 not only some of them.
+
+Files of this project also hold the class names, in the metadata of safetensors. Published files do not.
 """
 
+import json
 import os
 import pickle
 import tempfile
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 ROUTER_PREFIX = "aqr."
+
+CLASSES_ENTRY = "aqr_perception.classes"
+"""Entry with the class names: a JSON list in the metadata of safetensors, a list next to the weights of a training."""
 
 _WRAPPERS = ("state_dict", "model")
 _PARALLEL_PREFIX = "module."
@@ -24,6 +31,30 @@ _PARALLEL_PREFIX = "module."
 
 class CheckpointError(ValueError):
     """Weights cannot be read or do not fit the model. The message names the file, every wrong key and the remedy."""
+
+
+@runtime_checkable
+class ClassModel(Protocol):
+    """A model with class outputs; see `DetectionModel`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None: ...
+
+
+class StoredWeights(NamedTuple):
+    """Content of a checkpoint.
+
+    Attributes:
+        name: of the source, for messages.
+        tensors: by key.
+        classes: names of the classes in the order of the class outputs; None if unknown.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...] | None = None
 
 
 def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> bool:
@@ -39,9 +70,13 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
         Whether the weights include the query router's parameters; true for a model without a router.
 
     Raises:
-        CheckpointError: the file cannot be read, or keys are missing, surplus or misshapen; all are listed.
+        CheckpointError: the file cannot be read, has other classes than the model, or keys are missing, surplus or
+            misshapen; all are listed.
     """
-    name, found = read_weights(source)
+    stored = read_weights(source)
+    name, found = stored.name, stored.tensors
+    if isinstance(model, ClassModel):
+        require_classes(stored, model)
     needed = model.state_dict()
 
     router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
@@ -54,19 +89,47 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     return has_router
 
 
-def read_weights(source: str | Path | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """Return a name for messages and the tensors by key of a source as in `load_checkpoint`.
+def require_classes(stored: StoredWeights, model: ClassModel) -> None:
+    """Check that weights have the classes of a model, as far as is known.
+
+    Raises:
+        CheckpointError: the number of classes, their names or their order differ.
+    """
+    needed, names = model.classes, stored.classes
+    count = model.class_count(stored.tensors)
+    if count is not None and count != len(needed):
+        raise CheckpointError(
+            f"{stored.name}: has {count} classes{_listed(names)}, but the model's preset has {len(needed)}"
+            f"{_listed(needed)}; choose a preset whose entry 'classes' lists the {count} of these weights, or other "
+            "weights"
+        )
+    if names is not None and names != needed:
+        raise CheckpointError(
+            f"{stored.name}: was trained with the classes {', '.join(names)}, but the model's preset has "
+            f"{', '.join(needed)}; choose a preset whose entry 'classes' lists those of these weights in their order, "
+            "or other weights"
+        )
+
+
+def _listed(names: tuple[str, ...] | None) -> str:
+    return "" if names is None else f" ({', '.join(names)})"
+
+
+def read_weights(source: str | Path | Mapping[str, Tensor]) -> StoredWeights:
+    """Return the weights of a source as in `load_checkpoint`.
 
     Raises:
         CheckpointError: the file cannot be read or holds no state dict.
     """
-    if isinstance(source, Mapping):
-        return "state dict", _state_dict("state dict", source)
-    return str(source), _state_dict(str(source), _read(Path(source)))
+    name = "state dict" if isinstance(source, Mapping) else str(source)
+    content, classes = (source, None) if isinstance(source, Mapping) else _read(Path(source))
+    return StoredWeights(name, _state_dict(name, content), classes)
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> None:
-    """Write a model's weights as safetensors, atomically: a reader sees either the old file or the complete new one.
+    """Write a model's weights and class names as safetensors.
+
+    The file is replaced atomically: a reader sees either the old file or the complete new one.
 
     Args:
         model: model whose weights are written.
@@ -78,6 +141,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> N
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
+    classes = {CLASSES_ENTRY: json.dumps(model.classes)} if isinstance(model, ClassModel) else {}
     # Cloned, because safetensors rejects tensors that share memory.
     state = {
         key: _stored(tensor, half).cpu().clone(memory_format=torch.contiguous_format)
@@ -87,7 +151,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> N
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             partial = Path(file.name)
         try:
-            safetensors.torch.save_file(state, partial, metadata={"format": "pt"})
+            safetensors.torch.save_file(state, partial, metadata={"format": "pt", **classes})
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             # The temporary file is private to its owner; a checkpoint gets the permissions of an ordinary new file.
@@ -112,14 +176,19 @@ def _umask() -> int:
     return mask
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> tuple[object, tuple[str, ...] | None]:
+    """Return a file's content, and the class names if it has any."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
         # A safetensors file starts with the length of its header in 8 bytes, then the header, a JSON object.
         if path.suffix == ".safetensors" or start[8:] == b"{":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+            with safe_open(path, framework="pt") as file:
+                names = (file.metadata() or {}).get(CLASSES_ENTRY)
+            return safetensors.torch.load_file(path), None if names is None else tuple(json.loads(names))
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        names = content.get(CLASSES_ENTRY) if isinstance(content, Mapping) else None
+        return content, None if names is None else tuple(names)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"

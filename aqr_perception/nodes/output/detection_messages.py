@@ -11,7 +11,7 @@ from tf_transformations import quaternion_from_euler, quaternion_from_matrix, qu
 from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
-from aqr_perception.frame import CLASSES, Detections, Result
+from aqr_perception.frame import Detections, Result
 from aqr_perception.geometry import transform_points
 from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from aqr_perception.nodes.input.frame_request import SensorUse
@@ -42,7 +42,7 @@ def fused_detections(
     for index, pose in enumerate(_poses(detections, to_output)):
         message.detections.append(
             FusedDetection(
-                class_name=CLASSES[detections.labels[index]],
+                class_name=detections.classes[detections.labels[index]],
                 score=float(detections.scores[index]),
                 pose=pose,
                 size=_vector(detections.boxes[index, 3:6]),
@@ -62,7 +62,7 @@ def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header
     for index, pose in enumerate(_poses(detections, to_output)):
         hypothesis = ObjectHypothesisWithPose(
             hypothesis=ObjectHypothesis(
-                class_id=CLASSES[detections.labels[index]], score=float(detections.scores[index])
+                class_id=detections.classes[detections.labels[index]], score=float(detections.scores[index])
             )
         )
         hypothesis.pose.pose = pose
@@ -88,7 +88,7 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
         arrow.points = [Point(), Point(x=length / 2 + 0.5)]
         text_pose = Pose(position=Point(x=pose.position.x, y=pose.position.y, z=pose.position.z + height / 2 + 0.5))
         label = marker("labels", Marker.TEXT_VIEW_FACING, 1.0, Vector3(z=0.6), text_pose)
-        name, score = CLASSES[detections.labels[index]], detections.scores[index]
+        name, score = detections.classes[detections.labels[index]], detections.scores[index]
         label.text = f"{name} {score:.2f}\nL {lidar_weight:.2f} C {camera_weight:.2f}"
         message.markers += [box, arrow, label]
     return message

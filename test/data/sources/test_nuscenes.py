@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nuscenes.nuscenes import NuScenes
 
 from aqr_perception.data.sources.nuscenes import NuScenesDataset
-from aqr_perception.data.sources.nuscenes_tables import NuScenesError
+from aqr_perception.data.sources.nuscenes_tables import NuScenesError, class_of_category
 from aqr_perception.frame import CLASSES, LabelledFrame
 from aqr_perception.geometry import box_corners, invert, project, transform_points
 
@@ -228,3 +228,32 @@ def test_broken_tables_are_named(tmp_path: Path) -> None:
     (tmp_path / VERSION).mkdir()
     with pytest.raises(NuScenesError, match="cannot read the tables"):
         NuScenesDataset(tmp_path, VERSION, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("category", "classes", "expected"),
+    [
+        ("human.pedestrian.adult", CLASSES, "pedestrian"),
+        ("vehicle.bus.bendy", ("car", "bus"), "bus"),
+        ("vehicle.bus.bendy", ("car",), None),
+        ("animal", CLASSES, None),
+        ("animal", ("animal", "car"), "animal"),
+        ("vehicle.emergency.police", ("car", "police"), "police"),
+        ("human.pedestrian.child", ("pedestrian", "child"), "child"),
+        ("human.pedestrian.adult", ("pedestrian", "child"), "pedestrian"),
+        ("static_object.bicycle_rack", CLASSES, None),
+    ],
+)
+def test_a_category_counts_as_the_own_class_of_its_name_or_else_as_the_devkits(
+    category: str, classes: tuple[str, ...], expected: str | None
+) -> None:
+    assert class_of_category(category, classes) == expected
+
+
+def test_objects_have_the_given_classes(root: Path) -> None:
+    classes = ("animal", "car")
+    truth = NuScenesDataset(root, VERSION, SPLIT, classes=classes)[0].truth
+    assert truth.classes == classes
+    assert sorted(classes[label] for label in truth.labels) == ["animal", "car"]
+    with pytest.raises(NuScenesError, match=r"found objects of .*vehicle\.car.*needed .*\(crane\)"):
+        NuScenesDataset(root, VERSION, SPLIT, classes=("crane",))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aqr_perception.frame import CLASSES
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory, preset_names
@@ -35,6 +36,11 @@ def test_published_presets_leave_the_router_off() -> None:
     assert load_preset("aqr_tiny").aqr.mode == "both"
 
 
+def test_a_preset_may_list_its_own_classes(tmp_path: Path) -> None:
+    assert load_preset("aqr_tiny").classes == CLASSES
+    assert load_preset(edited(tmp_path, classes=["car", "Forklift_2"])).classes == ("car", "Forklift_2")
+
+
 def edited(tmp_path: Path, **changes: object) -> str:
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
     path = tmp_path / "mine.yaml"
@@ -58,6 +64,12 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),
         ({"image": None, "points": None}, "neither"),
+        ({"classes": []}, "classes is empty"),
+        ({"classes": "car"}, "classes: found 'car', needed a list"),
+        ({"classes": ["car", False]}, r"classes\[1\]: found False, needed str"),
+        ({"classes": ["car", "traffic cone"]}, r"classes\[1\] is 'traffic cone'.*traffic_cone"),
+        ({"classes": ["2_wheeler"]}, r"classes\[0\] is '2_wheeler'"),
+        ({"classes": ["car", "bus", "car"]}, r"classes\[2\] is 'car', as is classes\[0\]"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, changes: dict[str, object], named: str) -> None:

@@ -1,6 +1,7 @@
 """Messages made from results hold the same boxes, weights and pixels."""
 
 import array
+import dataclasses
 import math
 
 import numpy as np
@@ -109,3 +110,14 @@ def test_grid_cells_are_placed_in_metres_and_cells_without_weight_are_unknown() 
     assert grid.info.resolution == pytest.approx(10.0)
     centre = pose_matrix(grid.info.origin) @ [7.5 * 10, 2.5 * 10, 0, 1]
     np.testing.assert_allclose(centre[:3], transform_points(to_output, np.array([[25.0, -25.0, 0.0]]))[0], atol=1e-6)
+
+
+def test_messages_and_markers_name_the_models_own_classes() -> None:
+    plain = result(np.ones((2, 9)))
+    own = dataclasses.replace(plain, detections=dataclasses.replace(plain.detections, classes=("crane", "forklift")))
+    fused = detection_messages.fused_detections(own, [], np.eye(4), HEADER)
+    assert [found.class_name for found in fused.detections] == ["crane", "forklift"]
+    three_d = detection_messages.detections_3d(own, np.eye(4), HEADER)
+    assert [found.results[0].hypothesis.class_id for found in three_d.detections] == ["crane", "forklift"]
+    texts = [marker.text for marker in detection_messages.markers(own, np.eye(4), HEADER).markers if marker.text]
+    assert [text.split()[0] for text in texts] == ["crane", "forklift"]
