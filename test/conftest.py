@@ -1,5 +1,6 @@
 """Fixtures and marks of all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data of published models in {folder}")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Use one thread: sums then have one order, and forks of this process lack no threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """Manifests, requirements and build files that agree with the code and with each other."""
 
 import ast
+import functools
 import importlib.util
 import os
 import re
@@ -67,6 +68,7 @@ def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
     assert package.package_format == 3 and package.get_build_type() == "ament_cmake"
 
 
+@functools.cache
 def imported_names(path: Path) -> set[str]:
     """Return every module that a file imports, and every name imported from one, as it may be a module, too."""
     names = set()

@@ -20,7 +20,7 @@ from aqr_perception.bags.messages import TYPESTORE
 _REMEDY = "give a rosbag2 folder (with its metadata.yaml) or a single .mcap or .db3 file"
 _BROKEN = (
     AnyReaderError, ReaderError, OSError, EOFError, sqlite3.Error, struct.error, ValueError, KeyError, IndexError,
-    AssertionError,
+    AssertionError, TypeError,
 )  # fmt: skip
 """Exceptions that rosbags raises on broken files."""
 
@@ -149,12 +149,6 @@ class BagReader:
         except _BROKEN as error:
             reason = f"{type(error).__name__}: {error}"
             raise BagError(f"{self.path}: found a broken bag ({reason}), needed a complete one; {_REMEDY}") from error
-
-
-def read(path: str | Path, topics: Collection[str] = ()) -> Iterator[BagMessage]:
-    """Yield the messages of a bag, and close it at the end; see `BagReader`."""
-    with BagReader(path) as reader:
-        yield from reader.messages(topics)
 
 
 def _qos_profiles(connections: Collection[Connection]) -> tuple[Qos, ...]:

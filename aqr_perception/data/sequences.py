@@ -31,12 +31,10 @@ class TrainingSequences:
     Attributes:
         frames: the single frames, with their augmentation and corruption.
         history: maximum number of frames before the labelled one; 0 makes sequences of one, equal to `frames`' samples.
-        step: seconds between two frames.
     """
 
     frames: TrainingFrames
     history: int = HISTORY_FRAMES
-    step: float = HISTORY_STEP
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -46,7 +44,7 @@ class TrainingSequences:
         if self.history == 0:
             return (self.frames.sample(index, rng, progress),)
         data = self.frames.data
-        drive = (*earlier_frames(data, index, self.history, self.step), data[index])
+        drive = (*earlier_frames(data, index, self.history, HISTORY_STEP), data[index])
         lasting = rng.random() < _LASTING_SHARE
         augmentation_seed, *fault_seeds = rng.integers(2**63, size=1 + len(drive))
         if lasting:

@@ -94,21 +94,10 @@ SCENARIOS: Mapping[str, Scenario] = {
 """Scenarios by name, in the order of the table's rows."""
 
 
-def generator(name: str, labelled: LabelledFrame, seed: int = 0) -> Generator:
+def generator(name: str, labelled: LabelledFrame, seed: int) -> Generator:
     """Return the random generator of a frame in a scenario; it does not depend on the model."""
     # The objects distinguish simulated scenes with equal stamps.
     scene = zlib.crc32(np.ascontiguousarray(labelled.truth.boxes).tobytes())
     # Frames before the start of a simulated scene have negative stamps, which are not valid seeds.
     stamp = labelled.frame.stamp_ns % 2**63
     return np.random.default_rng([seed, zlib.crc32(name.encode()), stamp, scene])
-
-
-def apply(name: str, labelled: LabelledFrame, seed: int = 0) -> LabelledFrame:
-    """Return a frame with the failure of one of the `SCENARIOS`.
-
-    Raises:
-        ValueError: the scenario does not exist.
-    """
-    if name not in SCENARIOS:
-        raise ValueError(f"scenario {name!r} does not exist; choose one of {', '.join(SCENARIOS)}")
-    return SCENARIOS[name](labelled, generator(name, labelled, seed))

@@ -33,7 +33,7 @@ def build_model(preset: str) -> "DetectionModel":
         return model_class(config).eval()
 
 
-def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> checkpoint.LoadReport:
+def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> None:
     """Load one of our checkpoints or a published one into a model, strictly; see `checkpoint.load_checkpoint`.
 
     Only our own router (`checkpoint.ROUTER_PREFIX`) may be missing from a file: then AQR is off, and query weights come
@@ -43,10 +43,9 @@ def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, T
         CheckpointError: the file cannot be read, has other classes than the model's preset, or keys are missing,
             surplus or misshapen; all are listed.
     """
-    report = checkpoint.load_checkpoint(model, source)
+    has_router = checkpoint.load_checkpoint(model, source)
     if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):
-        return report
-    model.router_trained = report.has_router
-    if not report.has_router:
+        return
+    model.router_trained = has_router
+    if not has_router:
         _log.warning("the checkpoint has no query router: AQR is off, and query weights come from the attention mass")
-    return report

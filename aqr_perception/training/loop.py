@@ -39,14 +39,12 @@ class Outcome:
         step: optimiser steps done, including those before a resume.
         finished: false if the training was stopped early; it can be resumed.
         weights: file of the averaged weights; None unless finished.
-        best_score: highest validation score, with its weights in ``best.safetensors``; None without validation.
         message: message for the user: the file of the weights, or how to resume.
     """
 
     step: int
     finished: bool
     weights: Path | None
-    best_score: float | None
     message: str
 
 
@@ -215,12 +213,12 @@ class _Training(Generic[ModelT, SampleT]):
         step = self._progress.step
         if self._progress.finished:
             path = self._export("final.safetensors")
-            return Outcome(step, True, path, self._best_score, f"{path}: averaged weights after {step} steps")
+            return Outcome(step, True, path, f"{path}: averaged weights after {step} steps")
         message = (
             f"stopped after step {step} ({stop.signal_name or 'a signal to another process'}); {self._folder} holds "
             "everything: run the same command with --resume to continue"
         )
-        return Outcome(step, False, None, self._best_score, message)
+        return Outcome(step, False, None, message)
 
     def _save_state(self) -> None:
         state: dict[str, Any] = {

@@ -15,14 +15,15 @@ from aqr_perception.training.training_options import TrainOptions
 
 _FORMAT = 1
 _NAME = re.compile(r"step_(\d+)\.pt")
+_KEPT_STATES = 2
 
 
 class StateError(ValueError):
     """A training state cannot be written, read or resumed; the message names the file and the remedy."""
 
 
-def write_state(state: Mapping[str, Any], folder: Path, step: int, keep: int = 2) -> Path:
-    """Write a state, delete all but the newest `keep` states, and return the new file.
+def write_state(state: Mapping[str, Any], folder: Path, step: int) -> Path:
+    """Write a state, delete all but the newest two, and return the new file.
 
     An existing file is complete, even after a power failure.
 
@@ -41,7 +42,7 @@ def write_state(state: Mapping[str, Any], folder: Path, step: int, keep: int = 2
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(folder)
-        for old in state_files(folder)[:-keep]:
+        for old in state_files(folder)[:-_KEPT_STATES]:
             old.unlink()
     except (OSError, RuntimeError) as error:
         raise StateError(

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.recorded_messages import read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.errors import BagError
-from aqr_perception.bags.reader import BagReader, read
+from aqr_perception.bags.reader import BagReader
 from aqr_perception.bags.writer import BagWriter
 
 KINDS = [("bag.mcap", "mcap"), ("bag.db3", "sqlite3"), ("bag", "mcap"), ("bag", "sqlite3")]
@@ -143,6 +144,14 @@ def test_a_truncated_bag_is_named(tmp_path_factory: pytest.TempPathFactory, frac
     (folder / "cut.mcap").write_bytes(whole[: int(len(whole) * fraction)])
     with pytest.raises(BagError, match=r"cut\.mcap: found a broken bag"), BagReader(folder / "cut.mcap") as bag:
         list(bag)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 9])  # 8: the magic number alone
+def test_a_bag_cut_in_its_header_is_named(tmp_path: Path, length: int) -> None:
+    write_some(tmp_path / "whole.mcap")
+    (tmp_path / "cut.mcap").write_bytes((tmp_path / "whole.mcap").read_bytes()[:length])
+    with pytest.raises(BagError, match=r"cut\.mcap: found a broken bag"):
+        BagReader(tmp_path / "cut.mcap")
 
 
 def test_data_that_does_not_fit_its_type_is_named(tmp_path: Path) -> None:

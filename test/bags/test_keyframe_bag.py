@@ -19,8 +19,8 @@ from helpers.made_up_keyframe import (
     write_keyframe,
 )
 from helpers.nuscenes_keyframe import read_keyframe
+from helpers.recorded_messages import read
 
-from aqr_perception.bags.reader import read
 from aqr_perception.geometry import rigid_transform
 
 

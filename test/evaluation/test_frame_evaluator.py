@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.failing_frames import apply
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator
 from aqr_perception.evaluation.replay import replay
-from aqr_perception.evaluation.scenarios import SCENARIOS, apply
+from aqr_perception.evaluation.scenarios import SCENARIOS
 from aqr_perception.frame import Detections, Frame, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 

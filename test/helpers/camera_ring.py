@@ -8,10 +8,13 @@ SIZE = (64, 176)
 """Height and width of the images in pixels."""
 
 
-def projections(batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return (B, 6, 4, 4), vehicle -> pixels."""
+def projections(
+    batch: int = 1, dtype: torch.dtype = torch.float32, size: tuple[int, int] = SIZE, focal: float = 139.0
+) -> Tensor:
+    """Return (B, 6, 4, 4), vehicle -> pixels of images with a height and width, for a focal length in pixels."""
+    height, width = size
     matrices = torch.zeros(batch, len(AZIMUTHS), 4, 4, dtype=dtype)
-    intrinsics = torch.tensor([[139.0, 0, 88], [0, 139, 32], [0, 0, 1]], dtype=dtype)
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=dtype)
     for view, azimuth in enumerate(torch.tensor(AZIMUTHS, dtype=dtype).deg2rad()):
         right = torch.stack((azimuth.sin(), -azimuth.cos(), 0 * azimuth))
         forward = torch.stack((azimuth.cos(), azimuth.sin(), 0 * azimuth))
@@ -25,7 +28,7 @@ def projections(batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def pose(x: float, y: float, yaw: float) -> Tensor:
-    """Return (4, 4) float64, vehicle -> world."""
+    """Return (4, 4) float64, vehicle -> world; metres and radians."""
     angle = torch.tensor(yaw, dtype=torch.float64)
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:2, :2] = torch.stack((torch.stack((angle.cos(), -angle.sin())), torch.stack((angle.sin(), angle.cos()))))
@@ -33,6 +36,6 @@ def pose(x: float, y: float, yaw: float) -> Tensor:
     return matrix
 
 
-def images(batch: int = 1, seed: int = 0) -> Tensor:
-    """Return (B, 6, 3, 64, 176) of noise."""
-    return torch.randn(batch, len(AZIMUTHS), 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+def images(batch: int = 1, seed: int = 0, size: tuple[int, int] = SIZE) -> Tensor:
+    """Return (B, 6, 3, H, W) of noise."""
+    return torch.randn(batch, len(AZIMUTHS), 3, *size, generator=torch.Generator().manual_seed(seed))

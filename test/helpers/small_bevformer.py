@@ -1,7 +1,7 @@
-"""A small BEVFormer in a frame with x forward, its six cameras, and vehicle poses."""
+"""A small BEVFormer in a frame with x forward, and its six cameras."""
 
 import dataclasses
-import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.config.presets import Decoder, ImageBranch, Preset, ProposalOptions
 from aqr_perception.models.model_io import History
+from helpers import camera_ring
 
-AZIMUTHS = (0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
 SIZE = (64, 96)
 """Height and width of the images in pixels."""
 PRESET = Preset(
@@ -21,10 +21,12 @@ PRESET = Preset(
     image=ImageBranch(size=(96, 64), backbone="resnet18"),
     decoder=Decoder(channels=32, queries=40, layers=2, heads=4, feedforward=48),
     options=BevFormerOptions(
-        grid=(12, 8), levels=4, encoder_layers=2, forward=0.0, camera_azimuths=(0.0, -55.0, 55.0, 180.0, 108.0, -110.0)
+        grid=(12, 8), levels=4, encoder_layers=2, forward=0.0, camera_azimuths=camera_ring.AZIMUTHS
     ),
     architecture="bevformer",
 )
+projections = partial(camera_ring.projections, size=SIZE, focal=60.0)
+images = partial(camera_ring.images, size=SIZE)
 
 
 def small_model(proposals: tuple[int, int] = (0, 0), **bevformer: object) -> BEVFormer:
@@ -39,34 +41,6 @@ def small_model(proposals: tuple[int, int] = (0, 0), **bevformer: object) -> BEV
             for parameter in model.pts_bbox_head.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model
-
-
-def projections(batch: int = 1) -> Tensor:
-    """Return (B, 6, 4, 4), vehicle -> pixels."""
-    matrices = torch.zeros(batch, len(AZIMUTHS), 4, 4)
-    intrinsics = torch.tensor([[60.0, 0, 48], [0, 60, 32], [0, 0, 1]])
-    for view, azimuth in enumerate(torch.tensor(AZIMUTHS).deg2rad()):
-        right = torch.stack((azimuth.sin(), -azimuth.cos(), 0 * azimuth))
-        forward = torch.stack((azimuth.cos(), azimuth.sin(), 0 * azimuth))
-        rotation = torch.stack((right, torch.tensor([0.0, 0.0, -1.0]), forward))
-        position = forward + torch.tensor([0.0, 0.0, 1.5])
-        matrices[:, view, :3, :3] = intrinsics @ rotation
-        matrices[:, view, :3, 3] = -intrinsics @ rotation @ position
-    matrices[..., 3, 3] = 1.0
-    return matrices
-
-
-def images(batch: int = 1, seed: int = 0) -> Tensor:
-    """Return (B, 6, 3, H, W) of noise."""
-    return torch.randn(batch, len(AZIMUTHS), 3, *SIZE, generator=torch.Generator().manual_seed(seed))
-
-
-def pose(x: float, y: float, yaw: float) -> Tensor:
-    """Return (4, 4) float64, vehicle -> world; metres and radians."""
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:2, :2] = torch.tensor([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
-    matrix[:2, 3] = torch.tensor([x, y], dtype=torch.float64)
-    return matrix
 
 
 def history(state: object, before: Tensor, now: Tensor, seconds: float = 0.5) -> History:

@@ -1,17 +1,14 @@
 """Record the samples that `test_published_goldens` compares with.
 
-    python test/models/regenerate_goldens.py [PRESET ...]
+    PYTHONPATH=.:test python test/models/regenerate_goldens.py [PRESET ...]
 
 Run it only after a deliberate change of a published model's results, while the tests against the authors' outputs pass.
 """
 
 import sys
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
-import numpy as np  # noqa: E402
-from helpers import published_goldens  # noqa: E402
+import numpy as np
+from helpers import published_goldens
 
 
 def main(names: list[str]) -> None:

@@ -58,7 +58,7 @@ class Listener:
         self._arrived = threading.Condition()
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
     def listen(self, kind: type, topic: str, qos: QoSProfile | int = 10) -> None:
@@ -77,7 +77,8 @@ class Listener:
 
     def close(self) -> None:
         self._executor.shutdown()
-        self._thread.join()
+        self._thread.join(10.0)
+        assert not self._thread.is_alive()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

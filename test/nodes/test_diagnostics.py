@@ -9,6 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from helpers.waiting import PATIENCE
 
 from aqr_perception.nodes.diagnostics import WINDOW, Diagnostics
 from aqr_perception.nodes.input.frame_request import SensorUse
@@ -102,7 +103,7 @@ def test_frames_may_be_added_while_another_thread_reports() -> None:
             now += 1e-4
             diagnostics.add_frame([SensorUse("front", True, 0.0)], now)
 
-    adding = threading.Thread(target=add)
+    adding = threading.Thread(target=add, daemon=True)
     adding.start()
     try:
         for _ in range(50):
@@ -111,5 +112,5 @@ def test_frames_may_be_added_while_another_thread_reports() -> None:
         failures.append(error)
     finally:
         stop.set()
-        adding.join()
-    assert not failures
+        adding.join(PATIENCE)
+    assert not failures and not adding.is_alive()

@@ -1,8 +1,7 @@
 """The pipeline from a frame request to published messages: results, timing, warnings and diagnostics."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 import tf2_ros
 from builtin_interfaces.msg import Time
 from helpers.sensor_messages import START, image, info, sweep, transform
+from helpers.waiting import wait_for
 
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
@@ -24,14 +24,6 @@ from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.options import DetectionOptions
 
 POINTS = [[1.0, 2.0, 3.0, 4.0]]
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Poll until a condition holds; fail after five seconds."""
-    end = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < end, "waited five seconds in vain"
-        threading.Event().wait(0.005)
 
 
 def request(points: list[list[float]] = POINTS, names: str = "xyzi", **changes: Any) -> FrameRequest:

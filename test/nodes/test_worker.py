@@ -4,7 +4,6 @@ Every wait has a limit, and a worker is released and stopped even if its test fa
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -13,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
+from helpers.waiting import PATIENCE, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import PointCloud2
@@ -20,16 +20,7 @@ from sensor_msgs.msg import PointCloud2
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, FrameRequest
 from aqr_perception.nodes.worker import Worker
 
-PATIENCE = 5.0
 Request = TypeVar("Request")
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Poll until a condition holds; fail after `PATIENCE` seconds."""
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, f"waited {PATIENCE} s in vain"
-        time.sleep(0.001)
 
 
 class BusyWorker(Generic[Request]):

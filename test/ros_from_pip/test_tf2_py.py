@@ -18,6 +18,7 @@ from helpers.made_up_transforms import (
     tf2,
     vector_of,
 )
+from helpers.waiting import PATIENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -263,10 +264,10 @@ def test_readers_and_writers_may_share_a_buffer():
             if abs(vector_of(found)[0] - Time.from_msg(found.header.stamp).nanoseconds * 1e-9) > 1e-9:
                 failures.append(found)
 
-    threads = [threading.Thread(target=write), threading.Thread(target=read), threading.Thread(target=read)]
+    threads = [threading.Thread(target=work, daemon=True) for work in (write, read, read)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert failures == []
+        thread.join(PATIENCE)
+    assert failures == [] and not any(thread.is_alive() for thread in threads)
     assert vector_of(buffer.lookup_transform_core("a", "b", at(0)))[0] == pytest.approx(399 * 0.05)

@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +76,6 @@ def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     assert stand_in.differences(dict(model.state_dict()), dict(resumed.state_dict())) == []
     exports = (load_file(tmp_path / name / "final.safetensors") for name in ("uninterrupted", "resumed"))
     assert stand_in.differences(*exports) == []
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Use one thread: sums then have one order, and forks of this process lack no threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_until_killed(folder: Path) -> None:
@@ -260,7 +250,8 @@ def test_the_best_validated_weights_are_kept(tmp_path: Path) -> None:
         return next(scores)
 
     outcome, model = run(tmp_path, validate_every=2, validate=validate)
-    assert outcome.best_score == pytest.approx(0.7) and model.training
+    assert outcome.finished and model.training
+    assert stand_in.newest_state(tmp_path)["best"] == pytest.approx(0.7)
     assert torch.equal(load_file(tmp_path / "best.safetensors")["head.weight"], heads[1])
 
 

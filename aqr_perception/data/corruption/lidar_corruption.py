@@ -21,6 +21,7 @@ CELLS = 120
 
 MAX_NOISE = 0.5
 """Standard deviation in metres of the points' noise at severity 1."""
+_FEW_BEAMS = 4
 _LOSS = 0.9
 """Health lost at severity 1; less than 1, because the point cloud still shows more than no LiDAR."""
 
@@ -37,10 +38,10 @@ def gone() -> CorruptedCloud:
     return CorruptedCloud(None, _uniform_health(0.0))
 
 
-def few_beams(points: NDArray[np.float32], rng: Generator, count: int = 4) -> CorruptedCloud:
-    """Return the points of some randomly drawn beams."""
+def few_beams(points: NDArray[np.float32], rng: Generator) -> CorruptedCloud:
+    """Return the points of four randomly drawn beams."""
     beams = find_beams(points)
-    kept = rng.choice(len(beams.elevations), min(count, len(beams.elevations)), replace=False)
+    kept = rng.choice(len(beams.elevations), min(_FEW_BEAMS, len(beams.elevations)), replace=False)
     return _with_beams(points, beams.of_point, kept, len(beams.elevations))
 
 

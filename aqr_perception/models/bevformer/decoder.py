@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.bevformer.deformable_attention import Sampling, attend
-from aqr_perception.models.bevformer.encoder import FeedForward
-from aqr_perception.models.transformer.attention import MultiHeadAttention
+from aqr_perception.models.transformer.decoder import AttentionBlock, FeedForward
 
 _POINTS = 4
 _CENTRE = (0, 1, 4)
@@ -46,12 +45,6 @@ class Decoded(NamedTuple):
     samples: SamplingPoints
 
 
-class _SelfAttention(nn.Module):
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.attn = MultiHeadAttention(channels, heads)
-
-
 class _CrossAttention(Sampling):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, levels=1, points=_POINTS)
@@ -71,14 +64,14 @@ class _CrossAttention(Sampling):
 class _Layer(nn.Module):
     def __init__(self, channels: int, heads: int, feedforward: int) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList((_SelfAttention(channels, heads), _CrossAttention(channels, heads)))
+        self.attentions = nn.ModuleList((AttentionBlock(channels, heads), _CrossAttention(channels, heads)))
         self.ffns = nn.ModuleList((FeedForward(channels, feedforward),))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
     def forward(
         self, queries: Tensor, position: Tensor, bev: Tensor, references: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, SamplingPoints]:
-        self_attention, cross_attention = cast(tuple[_SelfAttention, _CrossAttention], tuple(self.attentions))
+        self_attention, cross_attention = cast(tuple[AttentionBlock, _CrossAttention], tuple(self.attentions))
         located = queries + position
         queries = self.norms[0](queries + self_attention.attn(located, located, queries)[0])
         attended, samples = cross_attention(queries + position, bev, references, grid)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from aqr_perception.models.bevformer.deformable_attention import Shapes
 from aqr_perception.models.bevformer.spatial import SpatialCrossAttention, Visibility
 from aqr_perception.models.bevformer.temporal import TemporalSelfAttention
+from aqr_perception.models.transformer.decoder import FeedForward
 
 
 class CameraEvidence(NamedTuple):
@@ -38,19 +39,6 @@ class AlignedHistory(NamedTuple):
 
     bev: Tensor
     shift: Tensor
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with a residual connection."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        first = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
-        self.layers = nn.Sequential(first, nn.Linear(hidden, channels))
-
-    def forward(self, queries: Tensor) -> Tensor:
-        output: Tensor = queries + self.layers(queries)
-        return output
 
 
 class _Layer(nn.Module):

@@ -81,7 +81,6 @@ def _convert_positions(name: str, weights: dict[str, Tensor], side: int) -> None
         raise CheckpointError(
             f"{name}: pos_embed has {total} positions, needed a square number plus those of none or some of {tokens}; "
             "export it for a square image size with the library that it comes from",
-            misfits=("pos_embed",),
         )
     first = 0
     for key in tokens:
@@ -102,7 +101,6 @@ def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[s
         raise CheckpointError(
             f"{name}: has {registers[0]} register tokens, but the model has {registers[1]}; set image.vit.registers to "
             f"{registers[0]} in the preset",
-            misfits=("reg_token",),
         )
     class_token = "cls_token" in weights
     if class_token != ("cls_token" in needed):
@@ -110,11 +108,9 @@ def _require_options(name: str, weights: Mapping[str, Tensor], needed: Mapping[s
         raise CheckpointError(
             f"{name}: has {in_file} class token, but the model has {in_model}; set image.vit.class_token to "
             f"{str(class_token).lower()} in the preset",
-            misfits=("cls_token",),
         )
     if any(key.endswith(".gamma") for key in weights) and not any(key.endswith(".gamma") for key in needed):
         raise CheckpointError(
             f"{name}: has layer scales, but the model has none; set image.vit.layer_scale above 0 and "
             "image.vit.norm to pre in the preset",
-            misfits=tuple(key for key in weights if key.endswith(".gamma")),
         )

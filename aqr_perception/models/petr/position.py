@@ -7,8 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aqr_perception.models.ops.derived_tensors import DerivedTensors
+from aqr_perception.models.transformer.position_embedding import image_cell_pixels
+
 _TEMPERATURE = 10_000
 _EPS = 1e-5
+_tables = DerivedTensors()
 
 
 def sine_features(position: Tensor, features: int, interleaved: bool = True) -> Tensor:
@@ -43,13 +47,7 @@ def lift(lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int,
         image_size: height and width of the images in pixels.
         depths: (D,) in metres.
     """
-    height, width = image_size
-    v, u = torch.meshgrid(
-        torch.arange(rows, device=lidar_to_image.device) * (height / rows),
-        torch.arange(columns, device=lidar_to_image.device) * (width / columns),
-        indexing="ij",
-    )
-    pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1).flatten(0, 1)
+    pixels = F.pad(image_cell_pixels(rows, columns, image_size, lidar_to_image.device), (0, 1), value=1.0)
     with torch.autocast(lidar_to_image.device.type, enabled=False):
         # float64, because the entries of the inverted projection span four orders of magnitude.
         inverse = torch.linalg.inv(lidar_to_image.double())
@@ -123,29 +121,26 @@ class RingEncoder(nn.Sequential):
         super().__init__(nn.Conv2d(3 * channels // 2, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
         self._features = channels // 2
         self._places = places
-        self._table: tuple[tuple[object, ...], Tensor] | None = None
 
     def image_grid(self, places: Tensor, rows: int, columns: int) -> Tensor:
-        """Return (B, V, rows * columns, C) for cameras at (B, V) positions in the ring, counted from 0.
+        """Return (B, V, rows * columns, C) for cameras at (B, V) positions in the ring; cached for inference."""
 
-        The embeddings depend only on the parameters, so inference computes them once and caches them.
-        """
-        device = next(self.parameters()).device
+        def compute() -> tuple[Tensor]:
+            return (self._embed(rows, columns),)
+
         if torch.is_grad_enabled():
-            self._table = None  # training changes parameters, and fused optimisers do not raise their versions
-            return self._embed(rows, columns, device)[places]
-        # In-place updates (an optimiser step, load_state_dict) raise a parameter's version; moves change its address.
-        key = (rows, columns, *((p.data_ptr(), p._version, p.dtype) for p in self.parameters() if not p.is_inference()))
-        if self._table is None or self._table[0] != key:
-            self._table = (key, self._embed(rows, columns, device))
-        return self._table[1][places]
+            _tables.drop(self)
+            return compute()[0][places]
+        (table,) = _tables.get(self, tuple(self.parameters()), compute, key=(rows, columns))
+        return table[places]
 
-    def _embed(self, rows: int, columns: int, device: torch.device) -> Tensor:
+    def _embed(self, rows: int, columns: int) -> Tensor:
         """Return (places, rows * columns, C).
 
         The first layer is linear in the features of camera, row and column, so it is applied to each separately.
         """
         first = cast(nn.Conv2d, self[0])
+        device = first.weight.device
         with torch.autocast(device.type, enabled=False):
             camera, row, column = (
                 F.linear(self._axis(count, device), weight)

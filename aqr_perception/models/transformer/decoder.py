@@ -28,13 +28,17 @@ class Decoded(NamedTuple):
     mass: Tensor | None
 
 
-class _Attention(nn.Module):
+class AttentionBlock(nn.Module):
+    """Container of an attention; the published checkpoints' keys have this extra level."""
+
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.attn = MultiHeadAttention(channels, heads)
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
+    """Two linear layers with a residual connection."""
+
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         first = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
@@ -50,8 +54,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, feedforward: int) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList((_Attention(channels, heads), _Attention(channels, heads)))
-        self.ffns = nn.ModuleList((_FeedForward(channels, feedforward),))
+        self.attentions = nn.ModuleList((AttentionBlock(channels, heads), AttentionBlock(channels, heads)))
+        self.ffns = nn.ModuleList((FeedForward(channels, feedforward),))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
 
     def forward(
@@ -72,7 +76,7 @@ class DecoderLayer(nn.Module):
             mask: (Q, Q) bool, true where the row's query must not attend to the column's (denoising queries).
             return_mass: whether to return the attention mass by segment.
         """
-        self_attention, cross_attention = (cast(_Attention, attention).attn for attention in self.attentions)
+        self_attention, cross_attention = (cast(AttentionBlock, attention).attn for attention in self.attentions)
         positioned = target + position
         target = self.norms[0](target + self_attention(positioned, positioned, target, mask=mask)[0])
         attended, mass = cross_attention(

@@ -33,6 +33,21 @@ def bev_cell_centres(rows: int, columns: int, device: torch.device | None = None
     return torch.stack((x, y), dim=-1).flatten(0, 1)
 
 
+def image_cell_pixels(rows: int, columns: int, image_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return (rows * columns, 2) first pixel (u, v) of each image cell, with u fastest.
+
+    Args:
+        image_size: height and width of the image in pixels.
+    """
+    height, width = image_size
+    v, u = torch.meshgrid(
+        torch.arange(rows, device=device) * (height / rows),
+        torch.arange(columns, device=device) * (width / columns),
+        indexing="ij",
+    )
+    return torch.stack((u, v), dim=-1).flatten(0, 1)
+
+
 def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
     return cast(nn.Linear, layers[index])
 
@@ -93,13 +108,7 @@ class FrustumEmbedding(nn.Sequential):
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
             image_size: height and width of the images in pixels.
         """
-        height, width = image_size
-        v, u = torch.meshgrid(
-            torch.arange(rows, device=lidar_to_image.device) * (height / rows),
-            torch.arange(columns, device=lidar_to_image.device) * (width / columns),
-            indexing="ij",
-        )
-        pixels = torch.stack((u, v), dim=-1).flatten(0, 1)
+        pixels = image_cell_pixels(rows, columns, image_size, lidar_to_image.device)
         return self._embed(pixels.expand(*lidar_to_image.shape[:2], -1, 2), lidar_to_image)
 
     def queries(self, points: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Tensor:

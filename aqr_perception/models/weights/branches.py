@@ -68,7 +68,7 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         )
     offset = _pyramid_levels(needed) - _pyramid_levels(found)
     shared = {_shift_level(key, offset): tensor for key, tensor in found.items()}
-    shared, _ = to_model_layout({key: tensor for key, tensor in shared.items() if key in needed}, needed)
+    shared = to_model_layout({key: tensor for key, tensor in shared.items() if key in needed}, needed)
     if not shared:
         raise CheckpointError(
             f"{name}: has none of the model's branches ({', '.join(branches)}); give the weights of a CMT, PETR or "
@@ -80,7 +80,7 @@ def load_branches(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     if misfits:
         lines = [f"{name}: branches have another size than the model's", *(f"  misfit: {misfit}" for misfit in misfits)]
         lines.append("Choose a preset with the same image backbone, width, channels and voxels, or other weights.")
-        raise CheckpointError("\n".join(lines), misfits=misfits)
+        raise CheckpointError("\n".join(lines))
     with torch.no_grad():
         for key, tensor in shared.items():
             needed[key].copy_(tensor)

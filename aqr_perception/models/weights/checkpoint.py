@@ -12,7 +12,6 @@ import os
 import pickle
 import tempfile
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -31,23 +30,7 @@ _PARALLEL_PREFIX = "module."
 
 
 class CheckpointError(ValueError):
-    """Weights cannot be read or do not fit the model. The message names the file, every wrong key and the remedy.
-
-    Attributes:
-        missing: keys that the model needs and the file lacks.
-        surplus: keys that the file has and the model lacks.
-        misfits: one line for each key with a wrong shape or kind of number.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        missing: tuple[str, ...] = (),
-        surplus: tuple[str, ...] = (),
-        misfits: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.missing, self.surplus, self.misfits = missing, surplus, misfits
+    """Weights cannot be read or do not fit the model. The message names the file, every wrong key and the remedy."""
 
 
 @runtime_checkable
@@ -74,26 +57,7 @@ class StoredWeights(NamedTuple):
     classes: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """Summary of a loaded checkpoint.
-
-    Attributes:
-        source: path of the file, or ``state dict``.
-        tensors: number of loaded tensors.
-        has_router: whether the file has the query router's parameters (true for a model without a router).
-        converted_kernels: number of sparse kernels that were stored in spconv 1's layout.
-        cast: number of tensors that were stored in another precision than the model's.
-    """
-
-    source: str
-    tensors: int
-    has_router: bool
-    converted_kernels: int
-    cast: int
-
-
-def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> bool:
     """Load weights into a model; on an error the model stays unchanged.
 
     Args:
@@ -101,6 +65,9 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
         source: a file of torch.save or safetensors, or a state dict. The state dict may be nested under ``state_dict``
             or ``model``; other entries on that level, such as an optimiser's state, are ignored. Keys may have the
             prefix ``module.``. Sparse kernels may be (out, kD, kH, kW, in), as in the model, or (kD, kH, kW, in, out).
+
+    Returns:
+        Whether the weights include the query router's parameters; true for a model without a router.
 
     Raises:
         CheckpointError: the file cannot be read, has other classes than the model, or keys are missing, surplus or
@@ -115,12 +82,11 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
     has_router = not router or any(key in found for key in router)
     expected = needed.keys() if has_router else needed.keys() - router
-    weights, converted_kernels = to_model_layout(found, needed)
+    weights = to_model_layout(found, needed)
     require_fit(name, weights, {key: needed[key] for key in needed if key in expected}, router)
 
     model.load_state_dict(weights, strict=has_router)
-    cast = sum(tensor.dtype != needed[key].dtype for key, tensor in weights.items())
-    return LoadReport(name, len(weights), has_router, converted_kernels, cast)
+    return has_router
 
 
 def require_classes(stored: StoredWeights, model: ClassModel) -> None:
@@ -266,16 +232,15 @@ def _state_dict(name: str, content: object) -> dict[str, Tensor]:
     return {key.removeprefix(_PARALLEL_PREFIX) if parallel else key: tensor for key, tensor in content.items()}
 
 
-def to_model_layout(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Return weights with their sparse kernels in the layout of a model's tensors, and the number of converted ones.
+def to_model_layout(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with their sparse kernels in the layout of a model's tensors.
 
     Args:
         found: weights by key.
         needed: the model's tensors by key.
     """
     kernels = _spconv1_kernels(found, needed)
-    converted = {key: tensor.permute(4, 0, 1, 2, 3) if key in kernels else tensor for key, tensor in found.items()}
-    return converted, len(kernels)
+    return {key: tensor.permute(4, 0, 1, 2, 3) if key in kernels else tensor for key, tensor in found.items()}
 
 
 def _spconv1_kernels(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> set[str]:
@@ -304,13 +269,13 @@ def require_fit(
     Raises:
         CheckpointError: keys are missing, surplus or misshapen; all are listed.
     """
-    missing = tuple(key for key in expected if key not in found)
-    surplus = tuple(key for key in found if key not in expected)
-    misfits = tuple(
+    missing = [key for key in expected if key not in found]
+    surplus = [key for key in found if key not in expected]
+    misfits = [
         misfit
         for key in expected
         if key in found and (misfit := describe_misfit(key, found[key], expected[key])) is not None
-    )
+    ]
     if not (missing or surplus or misfits):
         return
     lines = [f"{name}: does not fit the model ({len(expected)} keys needed, {len(found)} found)"]
@@ -320,7 +285,7 @@ def require_fit(
     if router & set(missing):
         lines.append(f"A file must hold all of the query router's keys ({ROUTER_PREFIX}*) or none: export it again.")
     lines.append("Choose the model preset that these weights were trained with, or the weights of this preset.")
-    raise CheckpointError("\n".join(lines), missing, surplus, misfits)
+    raise CheckpointError("\n".join(lines))
 
 
 def describe_misfit(key: str, found: Tensor, needed: Tensor) -> str | None:

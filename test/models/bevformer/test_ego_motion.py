@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers.small_bevformer import history, pose
+from helpers.camera_ring import pose
+from helpers.small_bevformer import history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.small_bevformer import SIZE, history, images, pose, projections, small_model
+from helpers.camera_ring import pose
+from helpers.small_bevformer import SIZE, history, images, projections, small_model
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import CameraView, Frame

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.authors_reference import formula_state, key_shapes
-from helpers.small_bevformer import history, pose
+from helpers.camera_ring import pose
+from helpers.small_bevformer import history
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint

@@ -49,10 +49,8 @@ def spconv1(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_saved_weights_load_back_exactly(tmp_path: Path) -> None:
     model, other = Model(router=True), Model(router=True)
     save_checkpoint(model, tmp_path / "model.safetensors")
-    report = load_checkpoint(other, tmp_path / "model.safetensors")
+    assert load_checkpoint(other, tmp_path / "model.safetensors"), "the router is loaded, too"
     assert_equal(other, model.state_dict())
-    assert report.has_router and report.tensors == len(model.state_dict())
-    assert (report.converted_kernels, report.cast) == (0, 0)
 
 
 def test_a_half_precision_file_keeps_weights_to_three_digits_and_statistics_exactly(tmp_path: Path) -> None:
@@ -96,10 +94,9 @@ def test_safetensors_are_recognised_by_content_under_any_file_name(tmp_path: Pat
 
 def test_both_sparse_kernel_layouts_give_the_same_model() -> None:
     expected, model = state_of(Model()), Model()
-    report = load_checkpoint(model, spconv1(expected))
-    assert_equal(model, expected)
-    assert report.converted_kernels == 4, "the kernel of five equal sizes follows the others' layout"
-    assert load_checkpoint(model, expected).converted_kernels == 0
+    load_checkpoint(model, spconv1(expected))
+    assert_equal(model, expected)  # the kernel of five equal sizes follows the others' layout
+    load_checkpoint(model, expected)
     assert_equal(model, expected)
 
 
@@ -112,10 +109,9 @@ def test_one_error_lists_all_missing_surplus_and_misshapen_keys_and_the_model_st
     state["input.weight"] = torch.zeros(16, 3, 3, 5)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(model, state)
-    assert caught.value.missing == ("norm.num_batches_tracked", "head.bias")
-    assert caught.value.surplus == ("img_neck.weight",)
-    assert len(caught.value.misfits) == 2
     message = str(caught.value)
+    kinds = ("missing", "surplus", "misfit")
+    assert [message.count(f"\n  {kind}: ") for kind in kinds] == [2, 1, 2]
     for part in (
         "state dict",
         "missing: norm.num_batches_tracked",
@@ -132,29 +128,29 @@ def test_one_error_lists_all_missing_surplus_and_misshapen_keys_and_the_model_st
 def test_only_the_whole_router_may_be_absent() -> None:
     without, model = state_of(Model()), Model(router=True)
     router = {key: tensor for key, tensor in state_of(model).items() if key.startswith("aqr.")}
-    report = load_checkpoint(model, without)
-    assert not report.has_router
+    assert not load_checkpoint(model, without)
     assert_equal(model, {**without, **router})
     router.pop("aqr.1.bias")
-    with pytest.raises(CheckpointError, match="aqr") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"missing: aqr\.1\.bias\nA file must hold all of the query router's keys"
+    ):
         load_checkpoint(model, {**without, **router})
-    assert caught.value.missing == ("aqr.1.bias",)
 
 
 def test_a_router_that_the_model_does_not_have_is_surplus() -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(Model(), state_of(Model(router=True)))
-    assert caught.value.surplus == ("aqr.0.weight", "aqr.0.bias", "aqr.1.weight", "aqr.1.bias")
+    listed = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+    assert listed == [f"  surplus: aqr.{key}" for key in ("0.weight", "0.bias", "1.weight", "1.bias")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_are_cast_to_the_models_precision(dtype: torch.dtype) -> None:
     state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in state_of(Model()).items()}
     model = Model()
-    report = load_checkpoint(model, state)
+    load_checkpoint(model, state)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert torch.equal(model.head.weight, state["head.weight"].float())
-    assert report.cast == len(state) - 1
 
 
 def test_numbers_that_cannot_be_cast_are_named() -> None:

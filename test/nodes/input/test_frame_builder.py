@@ -11,13 +11,13 @@ import pytest
 import tf2_ros
 from helpers.keyframe_bag import write_keyframe_bag
 from helpers.places import REFERENCE
+from helpers.recorded_messages import read
 from helpers.sensor_messages import INTRINSICS, MS, START, image, info, sweep, transform, with_header
 from message_filters import SimpleFilter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from aqr_perception.bags.reader import read
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
 from aqr_perception.nodes.input.assembler import Assembler
