@@ -7,8 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Predictions, Queries
-from aqr_perception.models.proposals.head import ProposalHead, ProposalMaps
+from aqr_perception.models.model_io import (
+    DecodeOptions,
+    Features,
+    History,
+    ModelOutput,
+    Predictions,
+    ProposalMaps,
+    Queries,
+)
+from aqr_perception.models.proposals.proposal_head import ProposalHead
 from aqr_perception.models.proposals.queries import propose
 from aqr_perception.models.weights.branches import BRANCHES
 from aqr_perception.options import AqrOptions

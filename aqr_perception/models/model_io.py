@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.options import AqrOptions
 
 
@@ -159,6 +158,24 @@ class Queries(NamedTuple):
             guess[..., entries] = self.codes[..., entries]
             boxes = boxes + guess
         return Predictions(logits, boxes)
+
+
+class ProposalMaps(NamedTuple):
+    """Heat maps, `proposal_head.UPSAMPLING` times as fine as their features.
+
+    Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
+    the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
+    depth (image: see `rays.depth_scale`). The shape is log length, width and height, sine and cosine of the yaw, and
+    velocity x and y in m/s. BEV shapes are in the model frame; image shapes are rotated so that the camera looks along
+    +x at the object, because an image does not show where its camera points.
+
+    Attributes:
+        bev: (B, classes + 10, H, W); None without LiDAR.
+        image: (B, V, classes + 10, h, w); None without cameras.
+    """
+
+    bev: Tensor | None
+    image: Tensor | None
 
 
 class ModelOutput(NamedTuple):

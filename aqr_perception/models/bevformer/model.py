@@ -16,9 +16,8 @@ from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import FPN
-from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
+from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, ProposalMaps, Queries
 from aqr_perception.models.petr.prediction_branches import class_count
-from aqr_perception.models.proposals.head import ProposalMaps
 from aqr_perception.models.proposals.queries import place_proposals, proposal_head, propose
 from aqr_perception.models.weights.branches import CAMERA_BRANCH
 

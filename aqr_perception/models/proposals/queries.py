@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.model_io import Features, Queries
-from aqr_perception.models.proposals.head import ProposalHead, ProposalMaps
+from aqr_perception.models.model_io import Features, ProposalMaps, Queries
+from aqr_perception.models.proposals.proposal_head import ProposalHead
 
 
 def proposal_head(preset: Preset) -> ProposalHead | None:

@@ -8,8 +8,7 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.model_io import DecodeOptions, Queries, QueryWeights
-from aqr_perception.models.proposals.head import ProposalMaps
+from aqr_perception.models.model_io import DecodeOptions, ProposalMaps, Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.history import features_of, history_of

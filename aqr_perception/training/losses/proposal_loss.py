@@ -13,7 +13,8 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch
 from aqr_perception.data.frames import LEAST_VISIBLE
 from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
-from aqr_perception.models.proposals.head import BOX_CHANNELS, ProposalMaps
+from aqr_perception.models.model_io import ProposalMaps
+from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS
 from aqr_perception.models.proposals.rays import depth_scale, focal_length, rotate_shape, viewing_azimuth
 from aqr_perception.training.losses.set_loss import box_distance
 

@@ -15,7 +15,7 @@ from aqr_perception.models import load_checkpoint
 from aqr_perception.models.bevformer.ego_motion import ego_motion
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, History, ModelOutput, Queries
-from aqr_perception.models.proposals.head import UPSAMPLING
+from aqr_perception.models.proposals.proposal_head import UPSAMPLING
 from aqr_perception.options import AqrOptions, DetectionOptions
 
 WITH_WEIGHTS = DecodeOptions(AqrOptions(), attention_weights=True)

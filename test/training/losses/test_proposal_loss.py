@@ -13,7 +13,8 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.boxes.coder import SHAPE_CODES, encode
-from aqr_perception.models.proposals.head import BOX_CHANNELS, ProposalHead, ProposalMaps
+from aqr_perception.models.model_io import ProposalMaps
+from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, ProposalHead
 from aqr_perception.training.losses.proposal_loss import Centres, _bev_centres, _image_centres, proposal_losses
 
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.boxes.coder import SHAPE_CODES
+from aqr_perception.models.model_io import ProposalMaps
 from aqr_perception.models.proposals.rays import RAY_CHANNELS, depth_scale, ray_features, rotate_shape, viewing_azimuth
 
 UPSAMPLING = 2
@@ -29,24 +30,6 @@ _HIDDEN = 64
 _CLASS_BIAS = -4.6  # prior of 1 % for the focal loss, because most cells are empty
 _MAX_LOG_DEPTH, _MAX_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
-
-
-class ProposalMaps(NamedTuple):
-    """Heat maps, `UPSAMPLING` times as fine as their features.
-
-    Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
-    the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
-    depth (image: see `rays.depth_scale`). The shape is log length, width and height, sine and cosine of the yaw, and
-    velocity x and y in m/s. BEV shapes are in the model frame; image shapes are rotated so that the camera looks along
-    +x at the object, because an image does not show where its camera points.
-
-    Attributes:
-        bev: (B, classes + 10, H, W); None without LiDAR.
-        image: (B, V, classes + 10, h, w); None without cameras.
-    """
-
-    bev: Tensor | None
-    image: Tensor | None
 
 
 class Proposals(NamedTuple):
