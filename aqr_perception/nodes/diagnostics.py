@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from aqr_perception.nodes.input.frame_request import ON_PURPOSE, SensorUse
+from aqr_perception.nodes.input.frame_request import INTENDED, SensorUse
 
 WINDOW = 2.0
 """Seconds over which rates are measured; a sensor without messages for longer is silent."""
@@ -110,7 +110,7 @@ class Diagnostics:
         sensor.last_use = use
         if use.used:
             sensor.frames.add(now)
-        elif use.reason not in ON_PURPOSE:
+        elif use.reason not in INTENDED:
             sensor.last_problem = use.reason
 
     def _frame_status(self, now: float, processed: int, dropped: int, active: bool) -> DiagnosticStatus:
@@ -148,7 +148,7 @@ class Diagnostics:
 
     def _sensor_state(self, sensor: _SensorHistory, now: float) -> tuple[bytes, str]:
         use, silence = sensor.last_use, now - sensor.messages.latest
-        if use is not None and use.reason in ON_PURPOSE:
+        if use is not None and use.reason in INTENDED:
             return DiagnosticStatus.OK, use.reason
         if math.isinf(silence):
             return DiagnosticStatus.STALE, "no data"

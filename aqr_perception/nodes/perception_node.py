@@ -164,7 +164,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings limited to what the running model uses; warn if no sensor is left."""
         supported = self._model.supported_settings(settings)
-        if supported.is_blind:
+        if supported.has_no_sensors:
             self.get_logger().warning(self._no_sensor())
         return supported
 
@@ -193,7 +193,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             if self._model.is_loading:
                 raise OptionError("model.*: another model is being loaded; wait until it runs or has failed")
             check_model(model.preset, model.checkpoint, model.device, model.precision)
-        elif requested.assembler != running.assembler and self._model.supported_settings(requested.assembler).is_blind:
+        elif (
+            requested.assembler != running.assembler
+            and self._model.supported_settings(requested.assembler).has_no_sensors
+        ):
             raise OptionError(self._no_sensor())
         if requested.detection.weights_source == "router" and not self._model.detector.has_router:
             raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")

@@ -83,7 +83,7 @@ class RunningModel:
         cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
         lidar = {LIDAR} if settings.lidar_topic and not self.detector.uses_lidar else set()
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
-        return dataclasses.replace(settings, unseen=frozenset(cameras | lidar), max_sweeps=sweeps)
+        return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
 
     def _load(self, model: ModelSettings) -> Detector:
         return self._factory(model.preset, model.checkpoint or None, model.device, model.precision)

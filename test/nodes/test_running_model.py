@@ -118,21 +118,21 @@ def test_a_first_model_that_cannot_be_loaded_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "unseen"), [("fusion", set()), ("lidar_only", {"front", "back"}), ("camera_only", {"lidar"})]
+    ("preset", "unsupported"), [("fusion", set()), ("lidar_only", {"front", "back"}), ("camera_only", {"lidar"})]
 )
-def test_settings_mark_the_sensors_the_model_does_not_use(preset: str, unseen: set[str]) -> None:
+def test_settings_mark_the_sensors_the_model_does_not_use(preset: str, unsupported: set[str]) -> None:
     cameras = tuple(CameraSettings(name, name, name) for name in ("front", "back"))
     model = StandInFactory().running(preset)
-    assert model.supported_settings(AssemblerSettings(cameras, "/points")).unseen == unseen
-    assert model.supported_settings(AssemblerSettings(cameras)).unseen == unseen - {"lidar"}
-    assert not model.supported_settings(AssemblerSettings(cameras, "/points")).is_blind
+    assert model.supported_settings(AssemblerSettings(cameras, "/points")).unsupported == unsupported
+    assert model.supported_settings(AssemblerSettings(cameras)).unsupported == unsupported - {"lidar"}
+    assert not model.supported_settings(AssemblerSettings(cameras, "/points")).has_no_sensors
     model.close()
 
 
 def test_settings_without_a_sensor_the_model_uses_are_blind() -> None:
     cameras = (CameraSettings("front", "a", "b"),)
     model = StandInFactory().running("lidar_only")
-    assert model.supported_settings(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).is_blind
+    assert model.supported_settings(AssemblerSettings(cameras, "/points", enabled=frozenset({"front"}))).has_no_sensors
     model.close()
 
 

@@ -9,8 +9,8 @@ from message_filters import Cache, SimpleFilter
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from aqr_perception.nodes.input.frame_request import (
+    INTENDED,
     LIDAR,
-    ON_PURPOSE,
     AssemblerSettings,
     CameraInput,
     CameraSettings,
@@ -189,7 +189,7 @@ class Assembler:
         frame_ns = self._frame_ns(sweep_ns)
         awaited = (camera for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
         choices = (self._choose_image(camera, frame_ns) for camera in awaited)
-        return all(isinstance(choice, CameraInput) or choice.reason in ON_PURPOSE for choice in choices)
+        return all(isinstance(choice, CameraInput) or choice.reason in INTENDED for choice in choices)
 
     def _frame_ns(self, sweep_ns: int | None) -> int:
         """Return the stamp of a frame: the stamp of its sweep, or of the newest image without one."""
@@ -229,7 +229,7 @@ class Assembler:
                 cameras.append(choice)
             else:
                 left_out[camera.name] = choice
-        self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in ON_PURPOSE}
+        self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in INTENDED}
         # A newer image that is not in this frame triggers its own frame, because its sweep may never arrive.
         used_until = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
         self._cameras_with_new_image = {

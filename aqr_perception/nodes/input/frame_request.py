@@ -12,8 +12,8 @@ LIDAR = "lidar"
 """The LiDAR's sensor name. Users name the cameras."""
 
 DISABLED = "disabled"
-NOT_SEEN = "not used by the model"
-ON_PURPOSE = (DISABLED, NOT_SEEN)
+UNSUPPORTED = "not used by the model"
+INTENDED = (DISABLED, UNSUPPORTED)
 """Reasons for leaving out a working sensor."""
 
 _SLOWEST_SWEEP = 0.2
@@ -59,7 +59,7 @@ class AssemblerSettings:
         output_frame: TF frame of the published boxes; the model frame if no LiDAR message has arrived yet.
         transform_wait: longest wait of one frame for late transforms.
         enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
-        unseen: names of the sensors that the model does not use. Their messages are ignored.
+        unsupported: names of the sensors that the model does not use. Their messages are ignored.
     """
 
     cameras: tuple[CameraSettings, ...] = ()
@@ -75,7 +75,7 @@ class AssemblerSettings:
     output_frame: str = ""
     transform_wait: float = 0.1
     enabled: frozenset[str] | None = None
-    unseen: frozenset[str] = frozenset()
+    unsupported: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
@@ -115,13 +115,13 @@ class AssemblerSettings:
         """Return why a sensor is left out by the settings; empty if it is not."""
         if self.enabled is not None and sensor not in self.enabled:
             return DISABLED
-        return NOT_SEEN if sensor in self.unseen else ""
+        return UNSUPPORTED if sensor in self.unsupported else ""
 
     def is_enabled(self, sensor: str) -> bool:
         return sensor in self.sensors and not self.reason_left_out(sensor)
 
     @property
-    def is_blind(self) -> bool:
+    def has_no_sensors(self) -> bool:
         """Whether no sensor takes part."""
         return not any(map(self.is_enabled, self.sensors))
 

@@ -154,7 +154,7 @@ def test_disabled_sensors_are_ignored() -> None:
 
 
 def test_cameras_that_the_model_does_not_use_are_ignored() -> None:
-    drive = Drive(settings(unseen=frozenset({"front", "back"})))
+    drive = Drive(settings(unsupported=frozenset({"front", "back"})))
     drive.image("front", 0)
     drive.sweep(10)
     request = drive.poll(10)
@@ -166,7 +166,7 @@ def test_cameras_that_the_model_does_not_use_are_ignored() -> None:
 
 
 def test_a_lidar_that_the_model_does_not_use_is_ignored() -> None:
-    drive = Drive(settings(unseen=frozenset({"lidar"})))
+    drive = Drive(settings(unsupported=frozenset({"lidar"})))
     drive.sweep(0)
     drive.image("front", 0)
     drive.image("back", 5)
@@ -177,7 +177,7 @@ def test_a_lidar_that_the_model_does_not_use_is_ignored() -> None:
 
 
 def test_a_sensor_that_is_disabled_and_unused_counts_as_disabled() -> None:
-    drive = Drive(settings(enabled=frozenset({"lidar"}), unseen=frozenset({"front", "back"})))
+    drive = Drive(settings(enabled=frozenset({"lidar"}), unsupported=frozenset({"front", "back"})))
     drive.sweep(0)
     request = drive.poll(0)
     assert request is not None
