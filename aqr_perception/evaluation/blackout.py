@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.detector import Detector
-from aqr_perception.frame import LabelledFrame
+from aqr_perception.detector import Detector, FrameFeatures
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,22 @@ def mean_weights(by_frame: Sequence[NDArray[np.float64]]) -> BlackoutWeights | N
     return BlackoutWeights(len(queries), intact, black, modality_intact, modality_black)
 
 
-def query_weights(detector: Detector, labelled: LabelledFrame, index: int) -> NDArray[np.float64]:
+def query_weights(detector: Detector, intact_features: FrameFeatures, index: int) -> NDArray[np.float64]:
     """Return (Q, 4) for queries that one camera sees: its weight intact and black, the modality's intact and black.
 
     Image proposals are left out, because a black image gives other proposals.
 
     Args:
+        intact_features: features of the intact frame, from the detector's `extract`.
         index: index of the frame, which determines the black camera. Without cameras or a router, Q is 0.
     """
-    cameras = labelled.frame.cameras
+    frame = intact_features.frame
+    cameras = frame.cameras
     if not cameras or not detector.has_router or not detector.uses_cameras:
         return np.zeros((0, 4))
     camera = index % len(cameras)
     blackened = replace(cameras[camera], image=np.zeros_like(cameras[camera].image))
-    black_frame = replace(labelled.frame, cameras=(*cameras[:camera], blackened, *cameras[camera + 1 :]))
-    intact_features = detector.extract(labelled.frame)
+    black_frame = replace(frame, cameras=(*cameras[:camera], blackened, *cameras[camera + 1 :]))
     black_features = detector.extract(black_frame, intact_features)
     intact, black = detector.routed_queries(intact_features), detector.routed_queries(black_features)
     # The router gives a camera no weight for queries that it does not see.

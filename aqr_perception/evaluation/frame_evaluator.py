@@ -67,4 +67,4 @@ class FrameEvaluator:
                 replay(detector, (frame.frame for frame in earlier), options)
                 detections[name, mode] = detector.detect_in(features, options).detections
         has_lidar = labelled.frame.points is not None
-        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, labelled, index))
+        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, clean, index))

@@ -14,7 +14,9 @@ from aqr_perception.models.model_io import Features, ModelOutput, Queries
 
 
 def weights(detector: Detector, *frames: LabelledFrame) -> BlackoutWeights:
-    measured = mean_weights([query_weights(detector, labelled, index) for index, labelled in enumerate(frames)])
+    measured = mean_weights(
+        [query_weights(detector, detector.extract(labelled.frame), index) for index, labelled in enumerate(frames)]
+    )
     assert measured is not None
     return measured
 
@@ -59,7 +61,7 @@ def test_image_proposals_are_left_out(tiny: Detector, small: LabelledFrame, monk
             return output._replace(queries=Queries(places, 0, None))
 
         monkeypatch.setattr(tiny.model, "decode", moving)
-        return mean_weights([query_weights(tiny, small, 0)])
+        return mean_weights([query_weights(tiny, tiny.extract(small.frame), 0)])
 
     everywhere, some = proposing(0), proposing(tiny.model.preset.decoder.queries // 2)
     assert everywhere is not None and some is not None and 0 < some.queries < everywhere.queries
@@ -70,6 +72,6 @@ def test_without_cameras_or_a_router_there_are_no_weights(
     tiny: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_cameras = dataclasses.replace(small, frame=dataclasses.replace(small.frame, cameras=()))
-    assert mean_weights([query_weights(tiny, without_cameras, 0)]) is None
+    assert mean_weights([query_weights(tiny, tiny.extract(without_cameras.frame), 0)]) is None
     monkeypatch.setattr(tiny.model, "router_trained", False)
-    assert mean_weights([query_weights(tiny, small, 0)]) is None
+    assert mean_weights([query_weights(tiny, tiny.extract(small.frame), 0)]) is None
