@@ -1,10 +1,11 @@
 """Camera and LiDAR branches of the fusion models, and batches in which some samples lack LiDAR."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.backbone import image_backbone
@@ -37,6 +38,10 @@ class FusionModel(DetectionModel):
                 self.pts_middle_encoder.out_channels, points.backbone_channels, points.backbone_layers
             )
             self.pts_neck = SECONDFPN(points.backbone_channels, points.neck_channels)
+
+    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
+        return class_count(weights, "pts_bbox_head.task_heads.")
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
         """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None without images."""

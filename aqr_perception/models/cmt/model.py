@@ -3,13 +3,8 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from aqr_perception.models.aqr import window_bias
 from aqr_perception.models.aqr.router import Router
-from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
@@ -29,10 +24,6 @@ class CMT(FusionModel):
         self.pts_bbox_head = CmtHead(preset)
         self.aqr = Router(preset.decoder.channels)
         self.proposals = proposal_head(preset)
-
-    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
-        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
-        return class_count(weights, "pts_bbox_head.task_heads.")
 
     def decode(
         self,
@@ -55,24 +46,24 @@ class CMT(FusionModel):
             group, group_queries = features.select(samples), queries.select(samples)
             # Tokens, and the queries' cells among them.
             tokens = head.tokens(group)
-            layout = tokens.layout
+            memory, layout = tokens.memory, tokens.layout
             cells = head.cells(group_queries, group, layout)
             positions = head.query_positions(group_queries, group)
 
             # Adaptive query routing.
             routed, bias = None, None
             if needs_router:
-                weights = self.aqr(positions, tokens.memory.keys, tokens.features, cells, layout, aqr)
+                weights = self.aqr(positions, memory.keys, memory.values, cells, layout, aqr)
                 routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
                 if aqr.modulates:
-                    tokens = tokens.modulated(routed, aqr.strength)
+                    memory = tokens.modulated(routed, aqr.strength).memory
                 if aqr.biases:
                     bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
                 positions,
-                tokens.memory,
+                memory,
                 bias,
                 group_queries.mask,
                 options.attention_weights,

@@ -3,11 +3,6 @@
 Attribute names follow the published checkpoints' keys.
 """
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.cmt.head import render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
@@ -32,10 +27,6 @@ class MoME(FusionModel):
         super().__init__(preset)
         self.router_trained = True
         self.pts_bbox_head = MoMEHead(preset)
-
-    def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
-        """Return the number of classes of this architecture's weights; see `DetectionModel.class_count`."""
-        return class_count(weights, "pts_bbox_head.task_heads.")
 
     def decode(
         self,
