@@ -14,7 +14,8 @@ class OptionError(ValueError):
     """An option is out of range. The message names the option, the value found and the values allowed."""
 
 
-def _require(valid: bool, name: str, value: object, allowed: str) -> None:
+def require(valid: bool, name: str, value: object, allowed: str) -> None:
+    """Raise an `OptionError` unless an option is valid."""
     if not valid:
         raise OptionError(f"{name} is {value!r}, but must be {allowed}")
 
@@ -48,15 +49,15 @@ class AqrOptions:
     reduce: Literal["max", "sum"] = "max"
 
     def __post_init__(self) -> None:
-        _require(self.mode in get_args(AqrMode), "aqr.mode", self.mode, f"one of {', '.join(get_args(AqrMode))}")
-        _require(0.0 <= self.strength <= 4.0, "aqr.strength", self.strength, "in 0..4")
+        require(self.mode in get_args(AqrMode), "aqr.mode", self.mode, f"one of {', '.join(get_args(AqrMode))}")
+        require(0.0 <= self.strength <= 4.0, "aqr.strength", self.strength, "in 0..4")
         for name in _WINDOWS:
             size = getattr(self, name)
             allowed = size == 0 or (1 <= size <= 31 and size % 2 == 1)
-            _require(allowed, f"aqr.{name}", size, "odd and in 1..31, or 0 for the model's own")
-        _require(0.3 <= self.sigma <= 5.0, "aqr.sigma", self.sigma, "in 0.3..5")
-        _require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
-        _require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
+            require(allowed, f"aqr.{name}", size, "odd and in 1..31, or 0 for the model's own")
+        require(0.3 <= self.sigma <= 5.0, "aqr.sigma", self.sigma, "in 0.3..5")
+        require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
+        require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
 
     @classmethod
     def of_model(cls, mode: AqrMode = "auto") -> "AqrOptions":
@@ -102,13 +103,13 @@ class DetectionOptions:
     max_history_gap: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.max_history_gap <= 60.0, "max_history_gap", self.max_history_gap, "in (0, 60] s")
-        _require(0.0 <= self.score_threshold <= 1.0, "score_threshold", self.score_threshold, "in 0..1")
+        require(0.0 < self.max_history_gap <= 60.0, "max_history_gap", self.max_history_gap, "in (0, 60] s")
+        require(0.0 <= self.score_threshold <= 1.0, "score_threshold", self.score_threshold, "in 0..1")
         for name, threshold in self.class_score_thresholds.items():
-            _require(0.0 <= threshold <= 1.0, f"class_score_thresholds.{name}", threshold, "in 0..1")
-        _require(1 <= self.max_detections <= 300, "max_detections", self.max_detections, "in 1..300")
+            require(0.0 <= threshold <= 1.0, f"class_score_thresholds.{name}", threshold, "in 0..1")
+        require(1 <= self.max_detections <= 300, "max_detections", self.max_detections, "in 1..300")
         sources = get_args(WeightsSource)
-        _require(self.weights_source in sources, "weights.source", self.weights_source, f"one of {', '.join(sources)}")
+        require(self.weights_source in sources, "weights.source", self.weights_source, f"one of {', '.join(sources)}")
 
     def check_classes(self, classes: Collection[str]) -> None:
         """Check that all class score thresholds are for classes of a model.
@@ -117,7 +118,7 @@ class DetectionOptions:
             OptionError: a class is unknown; the message names it and the model's.
         """
         for name in self.class_score_thresholds:
-            _require(name in classes, "class_score_thresholds", name, f"one of {', '.join(classes)}")
+            require(name in classes, "class_score_thresholds", name, f"one of {', '.join(classes)}")
 
     def for_classes(self, classes: Collection[str]) -> "DetectionOptions":
         """Return the options without the score thresholds of other classes."""

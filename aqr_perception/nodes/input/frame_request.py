@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from aqr_perception.options import OptionError
+from aqr_perception.options import require
 
 LIDAR = "lidar"
 """The LiDAR's sensor name. Users name the cameras."""
@@ -79,18 +79,18 @@ class AssemblerSettings:
 
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
-        _require(len(set(names)) == len(names), "cameras", names, "distinct names")
-        _require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
-        _require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
+        require(len(set(names)) == len(names), "cameras", names, "distinct names")
+        require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
+        require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
         for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale"):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, name, value, "a positive number")
+            require(math.isfinite(value) and value > 0, name, value, "a positive number")
         for name in ("camera_wait", "transform_wait"):
             value = getattr(self, name)
-            _require(0 <= value <= 10, name, value, "in 0..10 s")
-        _require(1 <= self.max_sweeps <= 10, "max_sweeps", self.max_sweeps, "in 1..10")
+            require(0 <= value <= 10, name, value, "in 0..10 s")
+        require(1 <= self.max_sweeps <= 10, "max_sweeps", self.max_sweeps, "in 1..10")
         unknown = sorted((self.enabled or frozenset()) - set(self.sensors))
-        _require(not unknown, "enabled", unknown, f"among {', '.join(self.sensors)}")
+        require(not unknown, "enabled", unknown, f"among {', '.join(self.sensors)}")
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -177,8 +177,3 @@ class FrameRequest:
         the meantime must not replace them.
         """
         return self.stamp_ns >= other.stamp_ns and (bool(self.sweeps) or not other.sweeps)
-
-
-def _require(holds: bool, name: str, found: object, needed: str) -> None:
-    if not holds:
-        raise OptionError(f"{name} is {found!r}, but must be {needed}")
