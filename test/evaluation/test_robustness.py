@@ -50,10 +50,11 @@ class _TruthDetector:
     def detect(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
         return self.detect_in(self.extract(frame), options)
 
-    def extract(self, frame: Frame, known: Frame | None = None) -> Frame:
-        return frame
+    def extract(self, frame: Frame, known: SimpleNamespace | None = None) -> SimpleNamespace:
+        return SimpleNamespace(frame=frame)
 
-    def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+    def detect_in(self, features: SimpleNamespace, options: DetectionOptions) -> SimpleNamespace:
+        frame = features.frame
         truth = self._truths[frame.stamp_ns]
         assert frame.points is not None and options.score_threshold == 0
         self.seen.append((frame.stamp_ns, options.aqr.mode, len(frame.points)))
@@ -126,8 +127,8 @@ def test_a_detector_with_memory_sees_the_same_failure_before_each_frame(frames: 
 
         remembers = True
 
-        def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            result = super().detect_in(frame, options)
+        def detect_in(self, features: SimpleNamespace, options: DetectionOptions) -> SimpleNamespace:
+            result = super().detect_in(features, options)
             memories.append([stamp for stamp, _, _ in self.seen[self.forgot :]])
             return result
 
@@ -160,8 +161,9 @@ def test_frames_without_any_lidar_count_objects_without_points(frames: list[Labe
         return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=None), truth=truth)
 
     class Blind(_TruthDetector):
-        def detect_in(self, frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            return super().detect_in(dataclasses.replace(frame, points=np.zeros((0, 5), np.float32)), options)
+        def detect_in(self, features: SimpleNamespace, options: DetectionOptions) -> SimpleNamespace:
+            frame = dataclasses.replace(features.frame, points=np.zeros((0, 5), np.float32))
+            return super().detect_in(SimpleNamespace(frame=frame), options)
 
     table = run(cast(Detector, Blind(frames)), [without_lidar(frame) for frame in frames], {"clean": _clean}, ["auto"])
     assert table.row("clean", "auto").scores.objects == 30
