@@ -12,7 +12,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from message_filters import Subscriber
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -20,13 +21,15 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from tf2_ros import Buffer, TransformListener
+from tf2_ros import TransformListener
 
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
-from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.stamp_sequence import LATE_NS
+from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
@@ -34,8 +37,7 @@ from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
-_HEALTH_PERIOD = 1.0
-_LONGEST_TF_MEMORY = 10.0
+_HEALTH_PERIOD = 0.5
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped here
@@ -98,11 +100,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         settings = self._with_class_thresholds()
         outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
         self._resources.append(outputs.destroy)
-        self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
-        self._buffer = Buffer(node=self)
+        self._assembler = Assembler(
+            self._supported(settings.assembler),
+            self._on_time_jump,
+            clock_ns=self._clock_ns,
+            simulated=lambda: self.get_clock().ros_time_is_active,
+        )
+        self._buffer = TransformBuffer(node=self)
+        self._buffer.now_ns = self._assembler.now_ns
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
-        self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
+        self._pipeline = Pipeline(
+            self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection, self._clock_ns
+        )
         self._subscribe(settings)
         health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._resources.append(partial(self.destroy_publisher, health))
@@ -111,6 +121,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
             timer = self.create_timer(period, callback, clock=steady)
             self._resources.append(partial(self.destroy_timer, timer))
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-LATE_NS), on_clock_change=True)
+        jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
+        self._resources.append(jumps.unregister)
         self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
 
@@ -141,10 +154,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._poll()
 
     def _on_time_jump(self, seconds: float) -> None:
+        self.get_logger().warning(f"time jumped back by {seconds:.1f} s: the node forgets all data and transforms")
         self._pipeline.forget()
-        if seconds > _LONGEST_TF_MEMORY:
-            self.get_logger().info(f"time jumped back by {seconds:.1f} s: the node forgets its transforms")
-            self._buffer.clear()
+        self._buffer.clear()
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._assembler.forget(max(0.0, -jump.delta.nanoseconds / 1e9))
+
+    def _clock_ns(self) -> int:
+        nanoseconds: int = self.get_clock().now().nanoseconds
+        return nanoseconds
 
     def _tick(self) -> None:
         if self._model.swap_if_loaded() and self._settings is not None:
@@ -159,7 +178,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _health(self) -> DiagnosticArray:
         stamp, now = self.get_clock().now().to_msg(), time.monotonic()
+        self._diagnostics.time = self._time_report()
         return self._diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
+
+    def _time_report(self) -> TimeReport:
+        assembler = self._assembler
+        return TimeReport(
+            assembler.clock_reports(),
+            assembler.stamps_to_clock,
+            assembler.in_clock_time,
+            self._clock_ns() > 0,
+            assembler.late_sweeps,
+            self._buffer.faults(),
+        )
 
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings limited to what the running model uses; warn if no sensor is left."""
