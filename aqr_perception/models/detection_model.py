@@ -57,6 +57,14 @@ class DetectionModel(nn.Module, ABC):
         """Return the number of classes of this architecture's weights; None where they have no class output."""
         return None
 
+    def signed_weights(self, aqr: AqrOptions) -> bool:
+        """Return whether the router's weights may be negative with these options, as given to `decode`.
+
+        A negative weight suppresses a sensor, 0 is neutral, and a positive one trusts it. The attention mass is never
+        negative.
+        """
+        return False
+
     def forward(
         self,
         images: Tensor | None,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from aqr_perception.frame import Detections, WeightMaps
 from aqr_perception.geometry import box_corners
 from aqr_perception.visualization.colours import heat_colours, modality_colour
+from aqr_perception.visualization.legend import draw_signed_legend
 
 _RING_STEP = 10.0
 
@@ -19,7 +20,8 @@ def bev_picture(
     """Return a BGR picture, `size` pixels wide, of the range of the maps.
 
     Args:
-        maps: weight maps; without a BEV map, the ground is black.
+        maps: weight maps; without a BEV map, the ground is black. A signed map has diverging colours, and a legend if
+            the picture is large enough.
         points: (N, >=2) in metres, model frame.
         detections: boxes are coloured by modality; the line from the centre shows the heading.
     """
@@ -30,11 +32,14 @@ def bev_picture(
         picture = np.zeros((height, size, 3), dtype=np.uint8)
     else:
         # Rows of the map ascend with y, rows of a picture descend.
-        picture = heat_colours(cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR))
+        values = cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR)
+        picture = heat_colours(values, maps.signed)
     if points is not None and len(points):
         _draw_points(picture, grid, points)
     _draw_rings(picture, grid, reach=max(x_max, y_max))
     _draw_boxes(picture, grid, detections)
+    if maps.signed and maps.bev is not None:
+        draw_signed_legend(picture)
     return picture
 
 
