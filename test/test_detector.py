@@ -80,6 +80,19 @@ def test_weights_come_from_the_requested_source(detector: Detector, frame: Frame
     assert detector.detect(frame, options).weight_maps.source == source
 
 
+def test_only_router_weights_of_a_model_that_says_so_are_signed(
+    detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not detector.detect(frame, EVERYTHING).weight_maps.signed
+    asked: list[AqrOptions] = []
+    monkeypatch.setattr(detector.model, "signed_weights", lambda aqr: asked.append(aqr) or aqr.mode == "bias")
+    for source, mode, signed in (("router", "bias", True), ("router", "off", False), ("attention", "bias", False)):
+        aqr = AqrOptions(mode=mode)  # type: ignore[arg-type]
+        options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=aqr)  # type: ignore[arg-type]
+        assert detector.detect(frame, options).weight_maps.signed is signed
+    assert [aqr.mode for aqr in asked] == ["bias", "off"]
+
+
 @pytest.mark.slow
 def test_published_presets_take_their_weights_from_the_attention_mass() -> None:
     detector = Detector("cmt_lidar_voxel0075", device="cpu", precision="fp32")
