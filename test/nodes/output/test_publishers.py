@@ -151,9 +151,13 @@ def test_signed_maps_are_published_as_signed() -> None:
     for name in ("bev", "front"):
         raw = np.frombuffer(outputs[True].last(f"~/weights/{name}/raw").data, "<f4")
         assert (raw == -1).all()
-        pictures = [np.frombuffer(node.last(f"~/weights/{name}/image").data, np.uint8) for node in outputs.values()]
-        unsigned, bluish = (picture.reshape(-1, 3).astype(int).mean(axis=0) for picture in pictures)
-        assert bluish[0] > bluish[2] + 5 and abs(unsigned[0] - unsigned[2]) < 5
+        images = [node.last(f"~/weights/{name}/image") for node in outputs.values()]
+        # The bottom left corner has neither boxes nor the legend.
+        unsigned, signed_corner = (
+            np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)[-1, 0].astype(int)
+            for image in images
+        )
+        assert signed_corner[0] > signed_corner[2] + 20 and unsigned[0] < unsigned[2] + 20
 
 
 def test_without_lidar_only_camera_maps_are_published() -> None:
