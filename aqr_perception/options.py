@@ -34,8 +34,8 @@ class AqrOptions:
         router_bev_window, router_image_window: edge length in cells of the windows that the router attends to: odd, or
             0 for the size that the model was trained with.
         sigma: standard deviation in cells of the Gaussians in the weight maps.
-        min_weight: threshold below which values of the weight maps become 0.
-        reduce: how overlapping Gaussians combine: ``max`` or ``sum``.
+        min_weight: magnitude below which values of the weight maps become 0.
+        reduce: how overlapping Gaussians combine: ``max`` (the largest magnitude, with its sign) or ``sum``.
     """
 
     mode: AqrMode = "auto"

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from aqr_perception.detector import Detector, check_model, preset_classes
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.models import build_model
+from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
@@ -91,6 +93,29 @@ def test_only_router_weights_of_a_model_that_says_so_are_signed(
         options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=aqr)  # type: ignore[arg-type]
         assert detector.detect(frame, options).weight_maps.signed is signed
     assert [aqr.mode for aqr in asked] == ["bias", "off"]
+
+
+def test_signed_weights_of_the_router_reach_detections_and_maps_with_their_sign(
+    detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dataclasses.replace(EVERYTHING, aqr=AqrOptions(mode="off", min_weight=0.0))
+    plain = detector.detect(frame, options)
+    route = detector.model.aqr.forward
+
+    def negative(*args: Any, **named: Any) -> RouterWeights:
+        weights: RouterWeights = route(*args, **named)
+        return RouterWeights(-weights.modality, -weights.cameras)
+
+    monkeypatch.setattr(detector.model.aqr, "forward", negative)
+    monkeypatch.setattr(detector.model, "signed_weights", lambda aqr: True)
+    signed = detector.detect(frame, options)
+    assert signed.weight_maps.signed and signed.detections.lidar_weight.min() < -0.5
+    for name in ("lidar_weight", "camera_weight", "camera_weights"):
+        np.testing.assert_allclose(getattr(signed.detections, name), -getattr(plain.detections, name), atol=1e-5)
+    assert signed.weight_maps.bev is not None and plain.weight_maps.bev is not None
+    np.testing.assert_allclose(signed.weight_maps.bev, -plain.weight_maps.bev, atol=1e-5)
+    for name, weights in plain.weight_maps.cameras.items():
+        np.testing.assert_allclose(signed.weight_maps.cameras[name].values, -weights.values, atol=1e-5)
 
 
 @pytest.mark.slow
