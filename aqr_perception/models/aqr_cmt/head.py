@@ -90,11 +90,8 @@ class AqrCmtHead(CmtHead):
         bev = render_bev(lidar, cells.bev[:, first:], layout.bev, method, kernel=kernel, threshold=least, limit=limit)
         if not self.options.limit_camera_maps:
             least, limit = 0.0, math.inf
-        grid = layout.image
-        return FeatureMaps(
-            bev,
-            render_cameras(camera, in_view, layout.views, grid, method, kernel=kernel, threshold=least, limit=limit),
-        )
+        place = (in_view, layout.views, layout.image)
+        return FeatureMaps(bev, render_cameras(camera, *place, method, kernel=kernel, threshold=least, limit=limit))
 
     def modulated(self, tokens: Tokens, maps: FeatureMaps, aqr: AqrOptions) -> Tokens:
         """Return the tokens with features scaled by the maps; ``aqr.strength`` blends with the unscaled features."""
