@@ -108,7 +108,7 @@ class CameraWeightMap:
     """Weight map of one camera and its position in the camera image.
 
     Attributes:
-        values: (h, w) float32 in [0, 1.5], or in [-1.5, 1.5] for signed weights.
+        values: (h, w) float32 as `WeightMaps.bev`.
         image_to_map: (3, 3) float64, affine: homogeneous pixel of `CameraView.image` -> map cell (column, row). Cell
             centres are at half-integers.
     """
@@ -123,7 +123,7 @@ class WeightMaps:
 
     Attributes:
         bev: (H, W) float32 in [0, 1.5], or in [-1.5, 1.5] if ``signed``; rows ascend with y and columns with x. None if
-            the frame has no LiDAR data.
+            the frame has no LiDAR data. Where the maps scale the features, `AqrOptions.map_limit` replaces 1.5.
         bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame.
         cameras: camera name -> weight map.
         source: ``router`` (adaptive query routing, AQR) or ``attention`` (attention mass by sensor).

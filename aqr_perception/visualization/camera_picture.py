@@ -15,7 +15,7 @@ _FRONT_CROSS = ((0, 7), (3, 4))
 
 _NEAR_PLANE = 0.3
 _LARGEST_OPACITY = 0.6
-"""Opacity of the heat map for weights of the largest magnitude."""
+"""Opacity of the heat map for weights of `MAP_LIMIT` and more, of either sign."""
 
 
 def camera_picture(
@@ -63,7 +63,8 @@ def _with_heat_map(image: NDArray[np.uint8], weights: CameraWeightMap, signed: b
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
-    opacity = np.abs(values) * np.float32(_LARGEST_OPACITY / MAP_LIMIT)
+    # Values beyond the limit, from models with a higher one, look like the limit.
+    opacity = np.minimum(np.abs(values) * np.float32(_LARGEST_OPACITY / MAP_LIMIT), np.float32(_LARGEST_OPACITY))
     # The dark middle of the signed colours would hide the image. Neutral is transparent here, and the sign is the hue.
     colours = heat_colours(np.copysign(np.float32(MAP_LIMIT), values) if signed else values, signed)
     return cv2.blendLinear(image, colours, 1 - opacity, opacity).astype(np.uint8, copy=False)

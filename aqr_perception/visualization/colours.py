@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAP_LIMIT = 1.5
-"""Largest magnitude of the values of a weight map."""
+"""Magnitude of the weights that have the strongest colour. Only models with a limit of their own have larger ones."""
 
 LIDAR_COLOUR = (255, 140, 0)
 """RGB of a detection supported by the LiDAR: orange."""

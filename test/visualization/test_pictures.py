@@ -86,6 +86,22 @@ def test_the_sign_of_a_weight_decides_the_hue_of_its_cell_in_both_pictures(weigh
     np.testing.assert_array_equal(picture[:60], 128, "where the weight is neutral, the image is unchanged")
 
 
+@pytest.mark.parametrize(("weight", "signed"), [(60.0, False), (60.0, True), (-60.0, True)])
+def test_weights_beyond_the_limit_look_like_the_limit(weight: float, signed: bool) -> None:
+    view = looking_along_y()
+    grey = dataclasses.replace(view, image=np.full_like(view.image, 128))
+    beyond, limit = (
+        camera_picture(
+            grey,
+            CameraWeightMap(np.full((10, 20), value, np.float32), np.diag([20 / 400, 10 / 200, 1.0])),
+            detections(NOTHING),
+            signed,
+        )[20:180, 20:380]
+        for value in (weight, np.copysign(1.5, weight))
+    )
+    np.testing.assert_array_equal(beyond, limit)
+
+
 def test_opposite_weights_tint_a_camera_image_alike() -> None:
     view = looking_along_y()
     grey = dataclasses.replace(view, image=np.full_like(view.image, 128))
