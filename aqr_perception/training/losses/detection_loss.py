@@ -7,6 +7,7 @@ from torch import Tensor
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import DecodeOptions, ProposalMaps, Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
@@ -77,9 +78,7 @@ class DetectionLoss:
         if trains_router:
             # Proposals change the reference points of the queries.
             assert output.router is not None and output.queries is not None  # models with a router return both
-            cells = _query_cells(
-                output.queries, output.router, batch.lidar_to_image, model.preset.point_range, features.image_size
-            )
+            cells = _query_cells(output.queries, output.router, batch.lidar_to_image, model.preset, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
 
@@ -115,23 +114,24 @@ class DetectionLoss:
             if self.train == "aqr" or not model.bev_of_cameras:
                 return {}
             maps = maps._replace(image=None)
-        return proposal_losses(maps, batch, None if model.bev_of_cameras else has_points, model.preset.point_range)
+        counted = None if model.bev_of_cameras else has_points
+        return proposal_losses(maps, batch, counted, model.preset.point_range, model.preset.bev_range)
 
 
 def _query_cells(
     queries: Queries,
     weights: QueryWeights,
     projections: Tensor | None,
-    point_range: tuple[float, ...],
+    preset: Preset,
     image_size: tuple[int, int],
 ) -> QueryCells:
     """Return the cells of the queries on the grids of the router's weight maps."""
     rows, columns = weights.bev_map.shape[1:]
     views, image_rows, image_columns = weights.camera_maps.shape[1:]
     layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
-    lower = weights.modality.new_tensor(point_range[:3])
-    upper = weights.modality.new_tensor(point_range[3:])
+    lower = queries.reference_points.new_tensor(preset.point_range[:3])
+    upper = queries.reference_points.new_tensor(preset.point_range[3:])
     points = lower + queries.reference_points * (upper - lower)
     if projections is None or views == 0:
         projections = points.new_zeros(len(points), 0, 4, 4)
-    return project(points, point_range, projections, image_size, layout)
+    return project(points, preset.bev_range, projections, image_size, layout)

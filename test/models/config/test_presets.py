@@ -1,9 +1,13 @@
 """Presets are read strictly, and every shipped one is valid."""
 
+import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.architectures import ARCHITECTURES
@@ -34,6 +38,29 @@ def test_the_published_models_and_the_small_one_are_shipped() -> None:
 def test_published_presets_leave_the_router_off() -> None:
     assert {load_preset(name).aqr.mode for name in PUBLISHED} == {"off"}
     assert load_preset("aqr_tiny").aqr.mode == "both"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_bev_features_cover_the_point_range_except_in_the_published_r50_model(name: str) -> None:
+    preset = load_preset(name)
+    x_min, y_min, _, x_max, y_max, _ = preset.point_range
+    # Equal to the last bit: results of models whose grid covers the range do not depend on the way it is computed.
+    covered = (-54.0, -54.0, 48.4, 48.4) if "voxel0100" in name else (x_min, y_min, x_max, y_max)
+    assert preset.bev_range == covered
+
+
+@given(
+    lower=st.integers(-10_000, 10_000).map(lambda millimetres: millimetres / 100),
+    size=st.integers(1, 2000).map(lambda millimetres: millimetres / 1000),
+    cells=st.integers(1, 250).map(lambda count: 8 * count),
+)
+def test_the_extent_of_the_grid_has_no_rounding_errors(lower: float, size: float, cells: int) -> None:
+    preset = load_preset("aqr_tiny")
+    assert preset.points is not None
+    points = dataclasses.replace(preset.points, voxel_size=(size, size, 0.2), grid=(cells, cells, 40))
+    preset = dataclasses.replace(preset, points=points, point_range=(lower, lower, -5.0, 100.0, 100.0, 3.0))
+    upper = float(Fraction(str(lower)) + cells * Fraction(str(size)))
+    assert preset.bev_range == (lower, lower, upper, upper)
 
 
 def test_a_preset_may_list_its_own_classes(tmp_path: Path) -> None:
