@@ -235,12 +235,13 @@ def test_routed_queries_are_the_routers_weights_and_need_a_router(detector: Dete
         without.routed_queries(without.extract(frame))
 
 
+@pytest.mark.parametrize("architecture", ["cmt", "mome", "aqr_cmt"])
 @pytest.mark.parametrize("source", ["router", "attention"])
 @pytest.mark.parametrize("position", [(45.0, 33.0), (-52.0, -38.0), (47.5, -20.0), (3.0, 36.0)])
 def test_the_weight_of_a_query_is_at_its_position_where_the_grid_ends_before_the_range(
-    tmp_path: Path, position: tuple[float, float], source: str
+    tmp_path: Path, position: tuple[float, float], source: str, architecture: str
 ) -> None:
-    detector = Detector(write_short_grid(tmp_path), "random", device="cpu", precision="fp32")
+    detector = Detector(write_short_grid(tmp_path, architecture), "random", device="cpu", precision="fp32")
     lower, upper = np.array(POINT_RANGE[:3]), np.array(POINT_RANGE[3:])
     share = (np.array([*position, -1.0]) - lower) / (upper - lower)
     with torch.no_grad():

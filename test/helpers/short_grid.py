@@ -25,14 +25,28 @@ points:
   backbone_layers: [1, 1]
   neck_channels: 8
 decoder: {channels: 32, queries: 60, layers: 2, heads: 4, feedforward: 32, depths: 8}
-aqr: {mode: both}
 """
+_ROUTERS = {
+    "cmt": "aqr: {mode: both}\n",
+    "mome": "architecture: mome\n",
+    "aqr_cmt": """\
+architecture: aqr_cmt
+aqr:
+  mode: bias
+  activation: tanh
+  router_attention: global
+  router_bev_window: 5
+  router_image_window: 5
+  bev_window: 8
+  image_window: 8
+""",
+}
 
 
-def write_short_grid(folder: Path) -> str:
-    """Write the preset; return its path."""
-    path = folder / "short_grid.yaml"
-    path.write_text(_PRESET)
+def write_short_grid(folder: Path, architecture: str = "cmt") -> str:
+    """Write the preset of an architecture; return its path."""
+    path = folder / f"short_grid_{architecture}.yaml"
+    path.write_text(_PRESET + _ROUTERS[architecture])
     return str(path)
 
 
