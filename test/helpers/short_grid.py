@@ -17,8 +17,8 @@ description: for tests
 point_range: [-54.0, -40.0, -5.0, 54.0, 40.0, 3.0]
 image: {size: [96, 64], backbone: resnet18}
 points:
-  voxel_size: [0.4, 0.4, 0.25]
-  grid: [256, 192, 32]
+  voxel_size: [0.4, 0.4, 0.2]
+  grid: [256, 192, 40]
   encoder_channels: [8, 8, 8, 8]
   encoder_output: 8
   backbone_channels: [8, 8]
