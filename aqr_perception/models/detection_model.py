@@ -30,6 +30,8 @@ class DetectionModel(nn.Module, ABC):
         proposals: the head that proposes queries; None in models without proposals.
         aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether the model has a trained query router; loading a checkpoint without one clears it.
+        router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
+            learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
         takes_queries: whether `decode` accepts denoising queries.
         branches: key prefixes of the branches that models share; see `weights.branches`.
@@ -38,6 +40,7 @@ class DetectionModel(nn.Module, ABC):
 
     branches: tuple[str, ...] = BRANCHES
     bev_of_cameras: bool = False
+    router_supervised: bool = True
     remembers: bool = False
     takes_queries: bool = True
 
