@@ -34,7 +34,6 @@ class DetectionModel(nn.Module, ABC):
         router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
             learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
-        router_supervised: whether the router loss suits the router's weights.
         takes_queries: whether `decode` accepts denoising queries.
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.
@@ -43,7 +42,6 @@ class DetectionModel(nn.Module, ABC):
 
     branches: tuple[str, ...] = BRANCHES
     bev_of_cameras: bool = False
-    router_supervised: bool = True
     remembers: bool = False
     optional_router: tuple[str, ...] = (ROUTER_PREFIX,)
     router_supervised: bool = True

@@ -1,4 +1,11 @@
-"""Preset entries of a small fusion model, for tests of whole commands."""
+"""Preset entries of a small fusion model, for tests of whole commands and of training."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from aqr_perception.models.config.presets import preset_directory
 
 SMALL: dict[str, object] = {
     "description": "aqr_tiny, made smaller",
@@ -26,3 +33,18 @@ SMALL: dict[str, object] = {
     },
     "aqr": {"mode": "both", "bev_window": 5, "image_window": 5, "router_image_window": 3},
 }
+
+
+def small_aqr_cmt(mode: Literal["bias", "modulation"] = "bias", **changed: object) -> dict[str, object]:
+    """Return the entries of a small AQR-CMT that is trained as the shipped preset of its mode."""
+    shipped = {"bias": "aqr_cmt_voxel0100_r50_800x320", "modulation": "aqr_cmt_modulation_voxel0100_r50_800x320"}[mode]
+    values = yaml.safe_load((preset_directory() / f"{shipped}.yaml").read_text())
+    decoder = {"channels": 64, "queries": 40, "layers": 2, "heads": 4, "feedforward": 64, "depths": 8}
+    return {**values, **{name: SMALL[name] for name in ("image", "points", "sweeps")}, "decoder": decoder, **changed}
+
+
+def write_preset(folder: Path, entries: dict[str, object], name: str = "small") -> str:
+    """Write a preset's file and return its path."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    return str(path)
