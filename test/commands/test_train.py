@@ -4,12 +4,14 @@ import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
+from helpers.small_fusion import small_aqr_cmt, write_preset
 
 from aqr_perception.cli import main
-from aqr_perception.models.cmt.model import CMT
+from aqr_perception.models import build_model
 from aqr_perception.training.loop import Outcome
 
 
@@ -69,17 +71,37 @@ def test_training_our_router_uses_the_weights_in_both_ways_with_its_own_loss(ask
     assert asked("--router-weight", "0.3").loss.router_weight == 0.3
 
 
-def test_a_router_without_supervision_keeps_its_presets_mode_and_has_no_loss(
-    asked: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("mode", ["bias", "modulation"])
+def test_the_research_codes_router_keeps_its_presets_mode_and_has_no_loss(
+    asked: Any, mode: Literal["bias", "modulation"], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(CMT, "router_supervised", False)
+    preset = write_preset(tmp_path, small_aqr_cmt(mode))
+    command = ("--preset", preset, "--train", "aqr")
     with caplog.at_level(logging.WARNING):
-        call = asked("--train", "aqr")
-        assert "--router-weight" not in caplog.text
-        assert call.model.aqr_options.mode == "both" == call.model.preset.aqr.mode
-        assert asked("--train", "aqr", "--aqr", "bias").model.aqr_options.mode == "bias"
+        call = asked(*command)
+        assert call.model.aqr_options.mode == mode and call.model.router_trained
         assert call.loss.router_weight == 0.0
-        assert asked("--train", "aqr", "--router-weight", "0").loss.router_weight == 0.0
+        assert asked(*command, "--router-weight", "0").loss.router_weight == 0.0
         assert "--router-weight" not in caplog.text
-        assert asked("--train", "aqr", "--router-weight", "2").loss.router_weight == 0.0
-    assert caplog.text.count("--router-weight 2 has no effect: the query weights of aqr_tiny") == 1
+        assert asked(*command, "--router-weight", "2").loss.router_weight == 0.0
+    assert caplog.text.count("--router-weight 2 has no effect: the query weights of small") == 1
+    other = asked(*command, "--aqr", "both").model
+    assert other.aqr_options.mode == "both" and other.router_trained
+    assert not asked("--preset", preset, "--train", "head", "--aqr", "off").model.router_trained
+
+
+def test_the_research_codes_training_starts_from_a_plain_cmt(asked: Any, tmp_path: Path) -> None:
+    entries = small_aqr_cmt()
+    plain = {name: entries[name] for name in entries.keys() - {"aqr", "aqr_cmt", "architecture"}}
+    cmt = build_model(write_preset(tmp_path, {**plain, "learning_rate_factors": {}, "aqr": {"mode": "off"}}, "cmt"))
+    published = {name: tensor + 1 for name, tensor in cmt.state_dict().items() if not name.startswith("aqr.")}
+    torch.save({"state_dict": published}, tmp_path / "cmt.pth")
+    model = asked("--preset", write_preset(tmp_path, entries), "--checkpoint", str(tmp_path / "cmt.pth")).model
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in published.items())
+    assert {name.split(".")[1] for name in loaded.keys() - published.keys()} == {
+        "aqr_weight_generator",
+        "attention_bias_generator",
+        "weight_renderer",
+    }
+    assert model.router_trained, "the router begins with random weights and is trained"
