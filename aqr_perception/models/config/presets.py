@@ -1,6 +1,7 @@
 """Model presets: one YAML file each in ``config/models/``, read strictly into typed dataclasses."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -158,6 +159,9 @@ class Preset:
         aqr: default use of the query weights.
         architecture: a name in `ARCHITECTURES`.
         classes: names of the model's classes; a label is an index into them.
+        learning_rate_factors: learning rates in training relative to the schedule, by part of the model; 0 freezes the
+            part, and parts without an entry have 1. A part is one or several components of its parameters' names, such
+            as ``img_neck`` or ``pts_bbox_head.transformer``; see `training.part_factors`.
         options: the architecture's own entries, under its name in the file; see `architecture_options`.
     """
 
@@ -171,6 +175,7 @@ class Preset:
     aqr: AqrOptions = field(default_factory=AqrOptions)
     architecture: str = "cmt"
     classes: tuple[str, ...] = CLASSES
+    learning_rate_factors: Mapping[str, float] = field(default_factory=dict, hash=False)
     options: object = field(default=None, metadata={"from_file": False})
 
     @property

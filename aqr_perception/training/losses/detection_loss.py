@@ -26,10 +26,11 @@ class DetectionLoss:
     """The `StepLoss` of detection models.
 
     The router learns in two ways: from the set loss, through modulation and window bias if the options use them,
-    and from the router loss, with the health of the sensors at each query's position as target.
+    and from the router loss, with the health of the sensors at each query's position as target. A model with
+    `router_supervised` false has no router loss.
 
     Attributes:
-        router_weight: weight of the router loss; 0 for none. A model without a router in use has none.
+        router_weight: weight of the router loss; 0 for none. A model without a supervised router in use has none.
         denoising: largest number of denoising queries; None for the number of learned ones. Some models take none.
         train: the trained parameters; if the decoder is not among them, only the proposal losses are computed.
         forgetting: share of the batches without their earlier frames, so that a model with memory learns the start of
@@ -69,7 +70,7 @@ class DetectionLoss:
         history = history_of(model, batch)
         with torch.set_grad_enabled(trains_branches(self.train)):
             features = features_of(model, batch)
-        trains_router = self.router_weight > 0 and model.router_trained
+        trains_router = self.router_weight > 0 and model.router_trained and model.router_supervised
         options = DecodeOptions(model.aqr_options, router_weights=trains_router)
         output = model.decode(features, options, queries, history)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)

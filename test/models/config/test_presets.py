@@ -68,6 +68,14 @@ def test_a_preset_may_list_its_own_classes(tmp_path: Path) -> None:
     assert load_preset(edited(tmp_path, classes=["car", "Forklift_2"])).classes == ("car", "Forklift_2")
 
 
+def test_a_preset_may_have_learning_rate_factors(tmp_path: Path) -> None:
+    assert load_preset("aqr_tiny").learning_rate_factors == {}
+    preset = load_preset(edited(tmp_path, learning_rate_factors={"img_backbone": 0, "pts_bbox_head.transformer": 0.5}))
+    assert preset.learning_rate_factors == {"img_backbone": 0.0, "pts_bbox_head.transformer": 0.5}
+    assert all(type(factor) is float for factor in preset.learning_rate_factors.values())
+    assert hash(preset) != hash(load_preset("aqr_tiny")), "presets stay hashable"
+
+
 def edited(tmp_path: Path, **changes: object) -> str:
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
     path = tmp_path / "mine.yaml"
@@ -91,6 +99,16 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),
         ({"image": None, "points": None}, "neither"),
+        ({"learning_rate_factors": [0.5]}, r"learning_rate_factors: found \[0.5\], needed a mapping"),
+        ({"learning_rate_factors": {"img_neck": "low"}}, "learning_rate_factors: img_neck: found 'low', needed float"),
+        ({"learning_rate_factors": {"img_neck": True}}, "learning_rate_factors: img_neck: found True, needed float"),
+        ({"learning_rate_factors": {"img_neck": None}}, "learning_rate_factors: img_neck: found None, needed float"),
+        ({"learning_rate_factors": {5: 1.0}}, "learning_rate_factors: key: found 5, needed str"),
+        ({"learning_rate_factors": {"img_neck": -0.1}}, r"learning_rate_factors\.img_neck is -0\.1"),
+        ({"learning_rate_factors": {"img_neck": float("nan")}}, r"learning_rate_factors\.img_neck is nan"),
+        ({"learning_rate_factors": {"img_neck": float("inf")}}, r"learning_rate_factors\.img_neck is inf"),
+        ({"learning_rate_factors": {"aqr.": 0.5}}, r"learning_rate_factors has the part 'aqr\.'"),
+        ({"learning_rate_factors": {"": 0.5}}, "learning_rate_factors has the part ''"),
         ({"classes": []}, "classes is empty"),
         ({"classes": "car"}, "classes: found 'car', needed a list"),
         ({"classes": ["car", False]}, r"classes\[1\]: found False, needed str"),
