@@ -124,11 +124,13 @@ class WeightMaps:
     Attributes:
         bev: (H, W) float32 in [0, 1.5], or in [-1.5, 1.5] if ``signed``; rows ascend with y and columns with x. None if
             the frame has no LiDAR data. Where the maps scale the features, `AqrOptions.map_limit` replaces 1.5.
-        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame.
+        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame; see `Preset.bev_range`.
         cameras: camera name -> weight map.
         source: ``router`` (adaptive query routing, AQR) or ``attention`` (attention mass by sensor).
         signed: whether weights and maps may be negative: then negative values suppress a sensor, 0 is neutral, and
             positive values trust it. Otherwise 0 means no evidence.
+        scene_range: as `bev_range`, the model's scene, which pictures show; the BEV grid may end before it. None: the
+            BEV grid is the scene.
     """
 
     bev: NDArray[np.float32] | None
@@ -136,6 +138,7 @@ class WeightMaps:
     cameras: Mapping[str, CameraWeightMap]
     source: Literal["router", "attention"]
     signed: bool = False
+    scene_range: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from visualization_msgs.msg import Marker
 
 from aqr_perception.frame import CLASSES, Detections, Result, WeightMaps
 from aqr_perception.geometry import rigid_transform, transform_points
+from aqr_perception.models.config.presets import load_preset
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 from aqr_perception.visualization.colours import CAMERA_COLOUR
@@ -124,7 +125,7 @@ MAPS = arrays(
 @given(MAPS, st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_grids_of_any_map_have_values_that_rviz_knows(values: np.ndarray, signed: bool) -> None:
-    grid = weight_messages.occupancy_grid(values, (-50.0, -50.0, 50.0, 50.0), np.eye(4), HEADER, signed)
+    grid = weight_messages.occupancy_grid(values, (-3.0, -2.0, 3.0, 2.0), np.eye(4), HEADER, signed)
     cells = np.array(grid.data).reshape(values.shape)
     assert (((cells >= 0) & (cells <= 100)) | (cells == -1)).all()
     unknown = ~(np.abs(values) > 0) if signed else ~(values > 0)
@@ -136,7 +137,7 @@ def test_grids_of_any_map_have_values_that_rviz_knows(values: np.ndarray, signed
 def test_signed_grids_are_symmetric_around_neutral_and_keep_the_order_of_the_weights(values: np.ndarray) -> None:
     values = np.nan_to_num(values, nan=0.0, posinf=1.5, neginf=-1.5)
     cells, opposite = (
-        np.array(weight_messages.occupancy_grid(array, (-1.0, -1.0, 1.0, 1.0), np.eye(4), HEADER, True).data)
+        np.array(weight_messages.occupancy_grid(array, (-3.0, -2.0, 3.0, 2.0), np.eye(4), HEADER, True).data)
         for array in (values, -values)
     )
     known = cells != -1
@@ -183,6 +184,33 @@ def test_signed_weights_reach_the_message_and_the_markers_label_with_their_sign(
     assert tuple(colour) == CAMERA_COLOUR, "a suppressed LiDAR supports nothing"
     unsigned = detection_messages.markers(plain, np.eye(4), HEADER).markers[3]
     assert unsigned.text == "car 0.90\nL 0.75 C 0.25"
+
+
+@given(x=st.floats(-53.9, 48.3), y=st.floats(-53.9, 48.3))
+@settings(max_examples=30, deadline=None)
+def test_the_grid_cell_of_a_weight_is_at_its_position_where_the_features_end_before_the_range(
+    x: float, y: float
+) -> None:
+    bev_range, edge = load_preset("cmt_voxel0100_r50_800x320").bev_range, 0.8
+    values = np.zeros((128, 128), np.float32)
+    values[int((y + 54) / edge), int((x + 54) / edge)] = 1.5
+    grid = weight_messages.occupancy_grid(values, bev_range, np.eye(4), HEADER)
+    assert grid.info.resolution == pytest.approx(edge)
+    row, column = np.unravel_index(np.array(grid.data).argmax(), (grid.info.height, grid.info.width))
+    centre = pose_matrix(grid.info.origin) @ [*((np.array([column, row]) + 0.5) * grid.info.resolution), 0, 1]
+    assert np.abs(centre[:2] - (x, y)).max() <= edge / 2 + 1e-4
+
+
+def test_cells_that_are_not_square_keep_their_area_in_the_grid() -> None:
+    values = np.array([[1.5, 0.0], [0.0, 0.75], [0.0, 0.0]], np.float32)
+    for turned in (False, True):
+        map_, extent = (values.T, (3.0, 4.0)) if turned else (values, (4.0, 3.0))
+        grid = weight_messages.occupancy_grid(map_, (-1.0, -2.0, extent[0] - 1, extent[1] - 2), np.eye(4), HEADER)
+        assert grid.info.resolution == pytest.approx(1.0)
+        assert (grid.info.width, grid.info.height) == extent
+        cells = np.array(grid.data).reshape(grid.info.height, grid.info.width)
+        expected = np.repeat([[100, -1], [-1, 50], [-1, -1]], 2, axis=1)
+        np.testing.assert_array_equal(cells, expected.T if turned else expected)
 
 
 def test_messages_and_markers_name_the_models_own_classes() -> None:
