@@ -32,7 +32,8 @@ class RobustnessRow:
 
     Attributes:
         share_of_clean: NDS divided by the clean NDS of the same mode; 0 if the clean NDS is 0.
-        lidar_weight, camera_weight: score-weighted means over all detections, in 0..1.
+        lidar_weight, camera_weight: score-weighted means over all detections, in 0..1; in -1..1 for a router with
+            signed weights.
     """
 
     scenario: str

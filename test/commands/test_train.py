@@ -105,3 +105,17 @@ def test_the_research_codes_training_starts_from_a_plain_cmt(asked: Any, tmp_pat
         "weight_renderer",
     }
     assert model.router_trained, "the router begins with random weights and is trained"
+
+
+def test_a_checkpoint_without_a_router_is_said_to_start_a_new_one(
+    asked: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("aqr_tiny")
+    torch.save(model.state_dict(), tmp_path / "with.pth")
+    torch.save({k: v for k, v in model.state_dict().items() if not k.startswith("aqr.")}, tmp_path / "without.pth")
+    with caplog.at_level(logging.INFO):
+        asked("--checkpoint", str(tmp_path / "with.pth"))
+        asked("--checkpoint", str(tmp_path / "without.pth"), "--aqr", "off")
+        assert "untrained query router" not in caplog.text
+        asked("--checkpoint", str(tmp_path / "without.pth"))
+    assert "the training starts with an untrained query router and AQR mode both" in caplog.text
