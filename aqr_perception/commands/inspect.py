@@ -71,6 +71,8 @@ def _rows(report: "Inspection") -> Iterator[tuple[str, str]]:
 def _weight_rows(weights: "WeightsReport") -> Iterator[tuple[str, str]]:
     if weights.presets:
         yield from _labelled("fits", weights.presets)
+        others = [name for name in weights.presets_without_router if name not in weights.presets]
+        yield from (("", f"{name}, without its query router (AQR off)") for name in others)
     elif weights.nearest is not None:
         yield "fits", f"no shipped preset; the nearest is {weights.nearest}:"
         yield from (("", f"  {line}") for line in weights.differences)

@@ -1,8 +1,7 @@
 """Loading and saving of model weights: files of this project and published files.
 
 Loading is strict: a file must hold every parameter and buffer of the model in its shape, and nothing else. The query
-router is the only exception, because published models have none: a file may lack all keys with `ROUTER_PREFIX`, but
-not some of them.
+router is the only exception, because published models have none: a file may lack all of its keys, but not some of them.
 
 Files of this project also hold the class names, in the metadata of safetensors. Published files do not.
 """
@@ -23,11 +22,12 @@ from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
     ROUTER_PREFIX,
     ClassModel,
+    VariantModel,
     class_problem,
     describe_misfit,
     differences,
-    expected_tensors,
-    require_classes,
+    misfit_message,
+    prepare,
     require_fit,
     to_model_layout,
 )
@@ -41,10 +41,10 @@ __all__ = [
     "CheckpointError",
     "ClassModel",
     "StoredWeights",
+    "VariantModel",
     "describe_misfit",
     "load_checkpoint",
     "read_weights",
-    "require_classes",
     "require_fit",
     "save_checkpoint",
     "to_model_layout",
@@ -69,24 +69,22 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
             keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
     stored = read_weights(source)
-    needed = model.state_dict()
-    weights = to_model_layout(stored.tensors, needed)
-    router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
-    has_router = not router or any(key in weights for key in router)
-    expected = expected_tensors(weights, needed)
-
-    remedy, other_preset = CHOOSE_PRESET, ""
     if isinstance(model, ClassModel):
-        if class_problem(stored, model) is not None:
-            fitting = fitting_presets(stored)
-            other_preset = f". {these_weights_fit(fitting)}" if fitting else ""
-        elif differences(weights, expected).count:
-            remedy = choose_preset(stored)
-        require_classes(stored, model, other_preset)
-    require_fit(stored.name, weights, expected, router, remedy)
-
-    model.load_state_dict(weights, strict=has_router)
-    return has_router
+        problem = class_problem(stored, model)
+        if problem is not None:
+            presets = fitting_presets(stored)
+            other = f". {these_weights_fit(presets)}" if presets else ""
+            raise CheckpointError(f"{stored.name}: {problem}{other}")
+    prepared = prepare(stored, model)
+    different = differences(prepared.weights, prepared.expected)
+    if different.count:
+        # Only detection models have presets.
+        remedy = choose_preset(stored) if isinstance(model, ClassModel) else CHOOSE_PRESET
+        raise CheckpointError(misfit_message(stored.name, prepared, different, remedy))
+    model.load_state_dict(prepared.weights, strict=prepared.has_router)
+    if isinstance(model, VariantModel):
+        model.adopt_variant(stored.name, stored.tensors)
+    return prepared.has_router
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> None:

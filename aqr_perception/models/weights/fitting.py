@@ -1,11 +1,11 @@
 """Comparison of weights with the keys, shapes and classes that a model needs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.stored_weights import StoredWeights
@@ -33,6 +33,15 @@ class ClassModel(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     def class_count(self, weights: Mapping[str, Tensor]) -> int | None: ...
+
+
+@runtime_checkable
+class VariantModel(Protocol):
+    """A model that accepts variants of its weights; see `DetectionModel`."""
+
+    def convert_weights(self, name: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
+
+    def adopt_variant(self, name: str, weights: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -82,50 +91,64 @@ def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     )
 
 
-def expected_tensors(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those of a model's tensors that weights must hold: without its query router if they have none of it."""
-    has_router = any(key.startswith(ROUTER_PREFIX) for key in found if key in needed)
-    return {key: tensor for key, tensor in needed.items() if has_router or not key.startswith(ROUTER_PREFIX)}
+class PreparedWeights(NamedTuple):
+    """Weights as a model takes them, before the comparison.
+
+    Attributes:
+        weights: by key, in the model's layout.
+        expected: the model's tensors by key that the weights must hold: all, or all but its query router's.
+        has_router: whether the weights have some of the model's query router; true for a model without one.
+        router_prefixes: key prefixes of the model's query router.
+    """
+
+    weights: dict[str, Tensor]
+    expected: dict[str, Tensor]
+    has_router: bool
+    router_prefixes: tuple[str, ...]
 
 
-def require_fit(
-    name: str,
-    found: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    router: Set[str] = frozenset(),
-    remedy: str = CHOOSE_PRESET,
-) -> None:
+def prepare(stored: StoredWeights, model: nn.Module) -> PreparedWeights:
+    """Convert weights to a model's layout and variant; the model may be on the meta device.
+
+    Raises:
+        CheckpointError: constants in the weights contradict the model's; see `DetectionModel.convert_weights`.
+    """
+    needed, found = model.state_dict(), stored.tensors
+    prefixes: tuple[str, ...] = getattr(model, "optional_router", (ROUTER_PREFIX,))
+    router = {key for key in needed if key.startswith(prefixes)}
+    has_router = not router or any(key in found for key in router)
+    converted = model.convert_weights(stored.name, found) if isinstance(model, VariantModel) else found
+    expected = {key: tensor for key, tensor in needed.items() if has_router or key not in router}
+    return PreparedWeights(to_model_layout(converted, needed), expected, has_router, prefixes)
+
+
+def require_fit(name: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Check that weights have the expected keys, shapes and kinds of numbers, and nothing else.
 
     Args:
         name: name of their source, for the message.
         found: weights by key.
         expected: the model's tensors by key.
-        router: the query router's keys, of which a file holds all or none.
-        remedy: last line of the message.
 
     Raises:
         CheckpointError: keys are missing, surplus or misshapen. They are listed, or counted by prefix if they are many.
     """
+    prepared = PreparedWeights(dict(found), dict(expected), True, ())
     different = differences(found, expected)
-    if not different.count:
-        return
-    lines = [f"{name}: does not fit the model ({len(expected)} keys needed, {len(found)} found)"]
-    lines += [f"  {line}" for line in different.lines()]
-    if router & set(different.missing):
-        lines.append(f"A file must hold all of the query router's keys ({ROUTER_PREFIX}*) or none: export it again.")
-    raise CheckpointError("\n".join([*lines, remedy]))
+    if different.count:
+        raise CheckpointError(misfit_message(name, prepared, different, CHOOSE_PRESET))
 
 
-def require_classes(stored: StoredWeights, model: ClassModel, remedy: str = "") -> None:
-    """Check that weights have the classes of a model, as far as is known.
-
-    Raises:
-        CheckpointError: the number of classes, their names or their order differ. The message ends with the remedy.
-    """
-    problem = class_problem(stored, model)
-    if problem is not None:
-        raise CheckpointError(f"{stored.name}: {problem}{remedy}")
+def misfit_message(name: str, prepared: PreparedWeights, different: Differences, remedy: str) -> str:
+    """Return the message for weights that do not fit a model; its last line is the remedy."""
+    lines = [
+        f"{name}: does not fit the model ({len(prepared.expected)} keys needed, {len(prepared.weights)} found)",
+        *(f"  {line}" for line in different.lines()),
+    ]
+    if any(key.startswith(prepared.router_prefixes) for key in different.missing):
+        prefixes = ", ".join(f"{prefix}*" for prefix in prepared.router_prefixes)
+        lines.append(f"A file must hold all of the query router's keys ({prefixes}) or none.")
+    return "\n".join([*lines, remedy])
 
 
 def class_problem(stored: StoredWeights, model: ClassModel) -> str | None:

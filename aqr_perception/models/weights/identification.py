@@ -9,13 +9,14 @@ import torch
 
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.presets import load_preset, preset_names
+from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
     Differences,
+    PreparedWeights,
     class_problem,
     differences,
-    expected_tensors,
-    to_model_layout,
+    prepare,
 )
 from aqr_perception.models.weights.stored_weights import StoredWeights
 
@@ -31,55 +32,70 @@ class Candidate:
         preset: its name.
         architecture: name of its architecture.
         differences: of the weights from the model's tensors.
+        has_router: whether the weights have the model's query router; true for a model without one. Without it, the
+            model runs with AQR off.
         class_count: number of classes of the weights; None if the architecture finds no class output in them.
-        class_problem: how the classes differ; None if no difference is known.
+        problem: why the model does not load them although keys and shapes fit: other classes or constants; else None.
     """
 
     preset: str
     architecture: str
     differences: Differences
+    has_router: bool
     class_count: int | None
-    class_problem: str | None
+    problem: str | None
 
     @property
     def fits(self) -> bool:
         """Whether the preset's model loads the weights."""
-        return not self.differences.count and self.class_problem is None
+        return not self.differences.count and self.problem is None
 
 
 def compare_with_presets(stored: StoredWeights) -> list[Candidate]:
-    """Return all shipped presets, those that differ least from the weights first.
+    """Return all shipped presets: those that load the weights, with their router first, then the others by difference.
 
-    A preset fits if its model loads the weights: this project's query router may be absent as a whole, and sparse
-    kernels may be in spconv 1's layout. The models are built without memory for their tensors, once in a process.
+    The models are built without memory for their tensors, once in a process, and prepare the weights as for loading.
     """
     candidates = [_compare(stored, name) for name in preset_names()]
-    return sorted(candidates, key=lambda candidate: (not candidate.fits, candidate.differences.count))
+    return sorted(candidates, key=lambda found: (not found.fits, not found.has_router, found.differences.count))
+
+
+def best_fits(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the names of the presets that load the weights; those that lack a router only if there are no others."""
+    fitting = [candidate for candidate in candidates if candidate.fits]
+    complete = [candidate for candidate in fitting if candidate.has_router]
+    return tuple(candidate.preset for candidate in complete or fitting)
 
 
 def fitting_presets(stored: StoredWeights) -> tuple[str, ...]:
-    """Return the names of the shipped presets whose models load the weights."""
-    return tuple(candidate.preset for candidate in compare_with_presets(stored) if candidate.fits)
+    """Return the names of the shipped presets that weights fit best; see `best_fits`."""
+    return best_fits(compare_with_presets(stored))
 
 
 def choose_preset(stored: StoredWeights) -> str:
     """Return the remedy for weights that do not fit a model: the presets that they fit, or the nearest one."""
     candidates = compare_with_presets(stored)
-    fitting = [candidate.preset for candidate in candidates if candidate.fits]
+    fitting = best_fits(candidates)
     if fitting:
         return f"{these_weights_fit(fitting)}: choose {'it' if len(fitting) == 1 else 'one'}, or other weights."
     prefix = describe_prefix(stored)
     if prefix is not None:
         return f"{prefix[0].upper()}{prefix[1:]}."
     nearest = candidates[0]
-    shared = len(stored.tensors) - len(nearest.differences.surplus) - len(nearest.differences.misfits)
-    if 2 * shared < len(stored.tensors):
+    if not related(nearest, stored):
         return f"These weights fit none of the shipped presets. {CHOOSE_PRESET}"
+    different = nearest.differences
     return (
         f"These weights fit none of the shipped presets; the nearest is {nearest.preset} (missing "
-        f"{len(nearest.differences.missing)}, surplus {len(nearest.differences.surplus)}, misfits "
-        f"{len(nearest.differences.misfits)} of {len(stored.tensors)} keys). {CHOOSE_PRESET}"
+        f"{len(different.missing)}, surplus {len(different.surplus)}, misfits {len(different.misfits)} of "
+        f"{len(stored.tensors)} keys). {CHOOSE_PRESET}"
     )
+
+
+def related(candidate: Candidate, stored: StoredWeights) -> bool:
+    """Return whether a preset has at least half of the weights' keys, in their shapes."""
+    strange = len(candidate.differences.surplus) + len(candidate.differences.misfits)
+    return bool(stored.tensors) and 2 * strange <= len(stored.tensors)
 
 
 def these_weights_fit(presets: Sequence[str]) -> str:
@@ -107,11 +123,15 @@ def describe_prefix(stored: StoredWeights) -> str | None:
 
 def _compare(stored: StoredWeights, preset: str) -> Candidate:
     model = _model(preset)
-    needed = model.state_dict()
-    found = to_model_layout(stored.tensors, needed)
-    different = differences(found, expected_tensors(found, needed))
+    problem = class_problem(stored, model)
+    try:
+        prepared = prepare(stored, model)
+    except CheckpointError as error:
+        problem = str(error).removeprefix(f"{stored.name}: ")
+        prepared = PreparedWeights(stored.tensors, model.state_dict(), True, ())
+    different = differences(prepared.weights, prepared.expected)
     count = model.class_count(stored.tensors)
-    return Candidate(preset, model.preset.architecture, different, count, class_problem(stored, model))
+    return Candidate(preset, model.preset.architecture, different, prepared.has_router, count, problem)
 
 
 @functools.cache

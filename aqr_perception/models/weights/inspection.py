@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
-from aqr_perception.models.weights.identification import Candidate, compare_with_presets, describe_prefix
+from aqr_perception.models.weights.identification import (
+    Candidate,
+    best_fits,
+    compare_with_presets,
+    describe_prefix,
+    related,
+)
 from aqr_perception.models.weights.odd_values import odd_values
 from aqr_perception.models.weights.router_variant import RouterVariant, router_variant
 from aqr_perception.models.weights.side_entries import (
@@ -30,7 +36,8 @@ class WeightsReport:
         prefix: of all keys, which loading removes.
         tensors, parameters: number of tensors and of values in them.
         precision: number of tensors by kind of numbers.
-        presets: shipped presets whose models load them.
+        presets: shipped presets that they fit best; see `identification.best_fits`.
+        presets_without_router: shipped presets that load them with AQR off, because they lack its query router.
         architecture: of these presets, or of the nearest.
         nearest: the nearest preset if none fits; None otherwise.
         differences: from the nearest preset, in lines.
@@ -46,6 +53,7 @@ class WeightsReport:
     parameters: int
     precision: dict[str, int]
     presets: tuple[str, ...]
+    presets_without_router: tuple[str, ...]
     architecture: str | None
     nearest: str | None
     differences: tuple[str, ...]
@@ -119,7 +127,7 @@ def _report(path: Path, file: FileContent, selection: Selection) -> WeightsRepor
     candidates = compare_with_presets(stored)
     unknown_prefix = None if candidates[0].fits else describe_prefix(stored)
     best = candidates[0]
-    related = bool(tensors) and 2 * len(best.differences.surplus) < len(tensors)
+    known = related(best, stored)
     precision = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return WeightsReport(
         entry=".".join(selection.entry),
@@ -127,11 +135,12 @@ def _report(path: Path, file: FileContent, selection: Selection) -> WeightsRepor
         tensors=len(tensors),
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         precision=dict(precision.most_common()),
-        presets=tuple(candidate.preset for candidate in candidates if candidate.fits),
-        architecture=best.architecture if related else None,
-        nearest=best.preset if related and not best.fits else None,
-        differences=_lines(best) if related and not best.fits else (),
-        class_count=best.class_count if related else None,
+        presets=best_fits(candidates),
+        presets_without_router=tuple(found.preset for found in candidates if found.fits and not found.has_router),
+        architecture=best.architecture if known else None,
+        nearest=best.preset if known and not best.fits else None,
+        differences=_lines(best) if known and not best.fits else (),
+        class_count=best.class_count if known else None,
         router=router_variant(tensors),
         odd_values=odd_values(tensors),
         notes=selection.notes if unknown_prefix is None else (*selection.notes, unknown_prefix),
@@ -140,4 +149,4 @@ def _report(path: Path, file: FileContent, selection: Selection) -> WeightsRepor
 
 def _lines(candidate: Candidate) -> tuple[str, ...]:
     lines = candidate.differences.lines()
-    return tuple(lines if candidate.class_problem is None else [*lines, candidate.class_problem])
+    return tuple(lines if candidate.problem is None else [*lines, candidate.problem])
