@@ -56,7 +56,7 @@ def _rows(report: "Inspection") -> Iterator[tuple[str, str]]:
     yield from _class_rows(report)
     if report.weights is not None:
         yield from _labelled("AQR", report.weights.router.description)
-        yield from _labelled("not in keys", report.weights.router.untold)
+        yield from _labelled("not in keys", _untold_lines(report.weights))
         yield from _odd_rows(report.weights.odd_values)
         yield from _labelled("note", report.weights.notes)
     yield from _labelled("also inside", _entry_lines(report))
@@ -70,9 +70,10 @@ def _rows(report: "Inspection") -> Iterator[tuple[str, str]]:
 
 def _weight_rows(weights: "WeightsReport") -> Iterator[tuple[str, str]]:
     if weights.presets:
-        yield from _labelled("fits", weights.presets)
-        others = [name for name in weights.presets_without_router if name not in weights.presets]
-        yield from (("", f"{name}, without its query router (AQR off)") for name in others)
+        names = [*weights.presets, *(name for name in weights.presets_without_router if name not in weights.presets)]
+        without = ", without its query router (AQR off)"
+        fits = [f"{name}{without if name in weights.presets_without_router else ''}" for name in names]
+        yield from _labelled("fits", fits)
     elif weights.nearest is not None:
         yield "fits", f"no shipped preset; the nearest is {weights.nearest}:"
         yield from (("", f"  {line}") for line in weights.differences)
@@ -95,6 +96,13 @@ def _class_rows(report: "Inspection") -> Iterator[tuple[str, str]]:
         yield "classes", f"{len(report.classes)}: {', '.join(report.classes)}{other}"
     elif count is not None:
         yield "classes", f"{count}, no names in the file"
+
+
+def _untold_lines(weights: "WeightsReport") -> list[str]:
+    """Return what the keys do not tell, and the files that say it."""
+    untold = weights.router.untold
+    places = [f"config/models/{name}.yaml" for name in weights.presets]
+    return [*untold, f"the preset says it: {', '.join(places)}"] if untold and places else list(untold)
 
 
 def _odd_rows(odd: dict[str, list[str]]) -> Iterator[tuple[str, str]]:

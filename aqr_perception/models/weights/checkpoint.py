@@ -7,6 +7,7 @@ Files of this project also hold the class names, in the metadata of safetensors.
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ __all__ = [
     "to_model_layout",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> bool:
     """Load weights into a model; on an error the model stays unchanged.
@@ -69,13 +72,13 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
             keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
     stored = read_weights(source)
-    if isinstance(model, ClassModel):
-        problem = class_problem(stored, model)
-        if problem is not None:
-            presets = fitting_presets(stored)
-            other = f". {these_weights_fit(presets)}" if presets else ""
-            raise CheckpointError(f"{stored.name}: {problem}{other}")
-    prepared = prepare(stored, model)
+    problem = class_problem(stored, model) if isinstance(model, ClassModel) else None
+    if problem is not None:
+        raise CheckpointError(f"{stored.name}: {problem}{_other_preset(stored)}")
+    try:
+        prepared = prepare(stored, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_other_preset(stored)}") from error
     different = differences(prepared.weights, prepared.expected)
     if different.count:
         # Only detection models have presets.
@@ -84,7 +87,15 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
     model.load_state_dict(prepared.weights, strict=prepared.has_router)
     if isinstance(model, VariantModel):
         model.adopt_variant(stored.name, stored.tensors)
+    if not prepared.has_router and prepared.router_prefixes != (ROUTER_PREFIX,):
+        _log.warning("%s: has nothing of this preset's query router%s", stored.name, _other_preset(stored))
     return prepared.has_router
+
+
+def _other_preset(stored: StoredWeights) -> str:
+    """Return a sentence on the shipped presets that weights fit; empty without one."""
+    presets = fitting_presets(stored)
+    return f". {these_weights_fit(presets)}" if presets else ""
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, half: bool = False) -> None:

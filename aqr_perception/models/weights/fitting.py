@@ -225,12 +225,16 @@ def _under(prefix: str, keys: Sequence[str]) -> str:
 
 
 def _groups(keys: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Divide keys by their first components, then the largest group by its next ones, until there are enough groups."""
+    """Divide keys by their first components, then the largest group by its next ones, until there are enough groups.
+
+    Layers with numbers stay together.
+    """
     groups = _divided(list(keys), "")
     while len(groups) < _GROUPS:
         for prefix, members in sorted(groups, key=lambda group: -len(group[1])):
             parts = _divided(members, prefix)
-            if 1 < len(parts) <= _GROUPS - len(groups) + 1:
+            numbered = all(part.removeprefix(prefix).split(".", 1)[0].isdigit() for part, _ in parts)
+            if 1 < len(parts) <= _GROUPS - len(groups) + 1 and not numbered:
                 place = groups.index((prefix, members))
                 groups[place : place + 1] = parts
                 break

@@ -12,6 +12,7 @@ from aqr_perception.models.config.presets import load_preset, preset_names
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
+    ROUTER_PREFIX,
     Differences,
     PreparedWeights,
     class_problem,
@@ -32,8 +33,8 @@ class Candidate:
         preset: its name.
         architecture: name of its architecture.
         differences: of the weights from the model's tensors.
-        has_router: whether the weights have the model's query router; true for a model without one. Without it, the
-            model runs with AQR off.
+        lacks: key prefixes of the model's query router if the weights have nothing of it; the model then runs with AQR
+            off. Empty for complete weights.
         class_count: number of classes of the weights; None if the architecture finds no class output in them.
         problem: why the model does not load them although keys and shapes fit: other classes or constants; else None.
     """
@@ -41,7 +42,7 @@ class Candidate:
     preset: str
     architecture: str
     differences: Differences
-    has_router: bool
+    lacks: tuple[str, ...]
     class_count: int | None
     problem: str | None
 
@@ -50,21 +51,26 @@ class Candidate:
         """Whether the preset's model loads the weights."""
         return not self.differences.count and self.problem is None
 
+    @property
+    def rank(self) -> int:
+        """0 for complete weights, 1 without this project's router, which no published model has, 2 without another."""
+        return 0 if not self.lacks else 1 if self.lacks == (ROUTER_PREFIX,) else 2
+
 
 def compare_with_presets(stored: StoredWeights) -> list[Candidate]:
-    """Return all shipped presets: those that load the weights, with their router first, then the others by difference.
+    """Return all shipped presets: those that load the weights, the most complete first, then the others by difference.
 
     The models are built without memory for their tensors, once in a process, and prepare the weights as for loading.
     """
     candidates = [_compare(stored, name) for name in preset_names()]
-    return sorted(candidates, key=lambda found: (not found.fits, not found.has_router, found.differences.count))
+    return sorted(candidates, key=lambda found: (not found.fits, found.differences.count, found.rank))
 
 
 def best_fits(candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Return the names of the presets that load the weights; those that lack a router only if there are no others."""
+    """Return the names of the presets that load the weights, of the smallest `Candidate.rank` only."""
     fitting = [candidate for candidate in candidates if candidate.fits]
-    complete = [candidate for candidate in fitting if candidate.has_router]
-    return tuple(candidate.preset for candidate in complete or fitting)
+    best = min((candidate.rank for candidate in fitting), default=0)
+    return tuple(candidate.preset for candidate in fitting if candidate.rank == best)
 
 
 def fitting_presets(stored: StoredWeights) -> tuple[str, ...]:
@@ -85,6 +91,8 @@ def choose_preset(stored: StoredWeights) -> str:
     if not related(nearest, stored):
         return f"These weights fit none of the shipped presets. {CHOOSE_PRESET}"
     different = nearest.differences
+    if nearest.problem is not None:
+        return f"These weights fit none of the shipped presets; the nearest is {nearest.preset}: {nearest.problem}."
     return (
         f"These weights fit none of the shipped presets; the nearest is {nearest.preset} (missing "
         f"{len(different.missing)}, surplus {len(different.surplus)}, misfits {len(different.misfits)} of "
@@ -131,7 +139,8 @@ def _compare(stored: StoredWeights, preset: str) -> Candidate:
         prepared = PreparedWeights(stored.tensors, model.state_dict(), True, ())
     different = differences(prepared.weights, prepared.expected)
     count = model.class_count(stored.tensors)
-    return Candidate(preset, model.preset.architecture, different, prepared.has_router, count, problem)
+    lacks = () if prepared.has_router else prepared.router_prefixes
+    return Candidate(preset, model.preset.architecture, different, lacks, count, problem)
 
 
 @functools.cache

@@ -136,7 +136,7 @@ def _report(path: Path, file: FileContent, selection: Selection) -> WeightsRepor
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         precision=dict(precision.most_common()),
         presets=best_fits(candidates),
-        presets_without_router=tuple(found.preset for found in candidates if found.fits and not found.has_router),
+        presets_without_router=tuple(found.preset for found in candidates if found.fits and found.lacks),
         architecture=best.architecture if known else None,
         nearest=best.preset if known and not best.fits else None,
         differences=_lines(best) if known and not best.fits else (),

@@ -23,14 +23,15 @@ LOWEST_SCALE, HIGHEST_SCALE = 0.5, 5.0
 """Range to which the research code clamps its learned `bias_scale`; the bias itself is clamped to +-5."""
 
 _UNTOLD_BIAS = (
-    "activation of the weights (files with a bias are of the tanh era)",
-    "whether the router attends to its windows or to all tokens",
+    "aqr.activation: tanh in all code with a bias",
+    "aqr.router_attention: global or windowed; and the windows of the router",
 )
 _UNTOLD_MODULATION = (
-    "activation of the weights (sigmoid in the logged runs)",
-    "whether the router attends to its windows or to all tokens",
-    "use of the weights: rendered maps, residual factor and clamp of the maps",
+    "aqr.activation: sigmoid in the logged runs, tanh later",
+    "aqr.router_attention: windowed in the logged runs, global later; and the windows of the router",
+    "aqr.residual, aqr.map_limit: 0.7 and 1.5, or 0.6 and 2.5 in the logged runs",
 )
+"""Preset entries that files do not tell."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RouterVariant:
         description: one line each about its parts.
         bias_scale: stored factor of the bias; None without one.
         used_scale: the factor after clamping.
-        untold: properties that a model needs and the file does not tell.
+        untold: preset entries that the file does not tell, with the values of the research code.
     """
 
     kind: Kind

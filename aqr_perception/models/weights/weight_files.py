@@ -60,7 +60,7 @@ def read_file(path: Path) -> FileContent:
         with path.open("rb") as file:
             start = file.read(512)
         # A safetensors file starts with the length of its header in 8 bytes, then the header, a JSON object.
-        if path.suffix == ".safetensors" or start[8:9] == b"{":
+        if start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith((_ZIP, _PICKLE))):
             with safe_open(path, framework="pt") as file:
                 metadata = dict(file.metadata() or {})
             tensors = safetensors.torch.load_file(path)
@@ -148,13 +148,16 @@ def _damaged(path: Path, start: bytes, error: Exception) -> str:
 def _damaged_zip(path: Path, error: Exception) -> str:
     if not zipfile.is_zipfile(path):
         return "is truncated: its zip archive has no end; download or copy it again"
-    if "torchscript" in str(error).lower():
-        return "is a TorchScript program, which cannot be read without running it; choose the checkpoint of its weights"
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+    if any("/code/" in name for name in names):
+        return "is a TorchScript program, which cannot be read without running it; choose the checkpoint of its weights"
     if not any(name.endswith("data.pkl") for name in names):
         return f"is a zip archive without a checkpoint (first entry {names[:1]}); unpack it first"
-    return f"is truncated or corrupt ({_first_line(error)}); download or export it again"
+    return (
+        f"is corrupt, or holds tensors of a class of its own ({_first_line(error)}); download it again, or save its "
+        "state_dict with plain tensors"
+    )
 
 
 def _first_line(error: Exception) -> str:
