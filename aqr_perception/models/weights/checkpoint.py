@@ -54,7 +54,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 
-def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> bool:
+def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor], entry: str = "") -> bool:
     """Load weights into a model; on an error the model stays unchanged.
 
     Args:
@@ -63,6 +63,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
             `stored_weights.WRAPPERS`; other entries on that level, such as an optimiser's state, are ignored. Keys may
             all have a prefix such as ``module.``. Sparse kernels may be (out, kD, kH, kW, in), as in the model, or
             (kD, kH, kW, in, out).
+        entry: name of the entry that holds the weights; see `stored_weights.read_weights`.
 
     Returns:
         Whether the weights include the query router's parameters; true for a model without a router.
@@ -71,7 +72,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
         CheckpointError: the file cannot be read, has other classes than the model, has values that are not finite, or
             keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
-    stored = read_weights(source)
+    stored = read_weights(source, entry)
     problem = class_problem(stored, model) if isinstance(model, ClassModel) else None
     if problem is not None:
         raise CheckpointError(f"{stored.name}: {problem}{_other_preset(stored)}")

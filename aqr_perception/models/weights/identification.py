@@ -1,6 +1,7 @@
 """Shipped presets whose models weights fit, by keys, shapes and classes."""
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ from aqr_perception.models.weights.stored_weights import StoredWeights
 
 if TYPE_CHECKING:
     from aqr_perception.models.detection_model import DetectionModel
+
+
+_DEEPEST_PREFIX = 3
+"""Largest number of components of a prefix before a model's keys."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def choose_preset(stored: StoredWeights) -> str:
         return f"{these_weights_fit(fitting)}: choose {'it' if len(fitting) == 1 else 'one'}, or other weights."
     prefix = describe_prefix(stored)
     if prefix is not None:
-        return f"{prefix[0].upper()}{prefix[1:]}."
+        return prefix
     nearest = candidates[0]
     if not related(nearest, stored):
         return f"These weights fit none of the shipped presets. {CHOOSE_PRESET}"
@@ -112,19 +117,23 @@ def these_weights_fit(presets: Sequence[str]) -> str:
 
 
 def describe_prefix(stored: StoredWeights) -> str | None:
-    """Return the prefix of all keys, and the presets that weights fit without it; None if there are none."""
-    prefix = ""
-    while stored.tensors:
-        first = next(iter(stored.tensors)).split(".", 1)[0] + "."
-        if not all(key.startswith(first) for key in stored.tensors):
+    """Return a part of the keys with one prefix that fits presets without it, as a sentence; None if there is none."""
+    prefix, tensors = "", stored.tensors
+    for _ in range(_DEEPEST_PREFIX):
+        firsts = Counter(key.split(".", 1)[0] for key in tensors if "." in key)
+        if not firsts:
             return None
+        first = firsts.most_common(1)[0][0] + "."
         prefix += first
-        stored = stored._replace(tensors={key.removeprefix(first): value for key, value in stored.tensors.items()})
-        fitting = fitting_presets(stored)
-        if fitting:
+        tensors = {key.removeprefix(first): value for key, value in tensors.items() if key.startswith(first)}
+        presets = fitting_presets(stored._replace(tensors=tensors))
+        if presets:
+            others = [key for key in stored.tensors if not key.startswith(prefix)]
+            count = f"{len(tensors)} of {len(stored.tensors)}" if others else "All"
+            rest = f", and leave out the others ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})"
             return (
-                f"all keys start with {prefix!r}; without it, they fit the preset{'s' if len(fitting) > 1 else ''} "
-                f"{' and '.join(fitting)}: save the weights of the part {prefix.rstrip('.')!r} only"
+                f"{count} keys start with {prefix!r} and fit the preset{'s' if len(presets) > 1 else ''} "
+                f"{' and '.join(presets)} without it: save these keys without the prefix{rest if others else ''}."
             )
     return None
 

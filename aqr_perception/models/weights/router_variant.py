@@ -41,7 +41,7 @@ class RouterVariant:
     Attributes:
         kind: which implementation wrote it; ``none`` without a router.
         description: one line each about its parts.
-        bias_scale: stored factor of the bias; None without one.
+        bias_scale: stored factor of the bias; None without a finite one.
         used_scale: the factor after clamping.
         untold: preset entries that the file does not tell, with the values of the research code.
     """
@@ -87,11 +87,12 @@ def _bias_variant(bias: Mapping[str, Tensor], kernel: Tensor | None) -> RouterVa
     used = None
     if scale is None:
         lines.append("no learned bias_scale")
+    elif not math.isfinite(scale):
+        lines.append(f"bias_scale {scale}: not usable")
+        scale = None
     else:
         used = min(max(scale, LOWEST_SCALE), HIGHEST_SCALE)
         change = "used as it is" if used == scale else f"used as {used:g}"
-        if math.isnan(scale):
-            used, change = None, "not usable"
         limits = f"limited to {LOWEST_SCALE}..{HIGHEST_SCALE}"
         lines.append(f"bias_scale {scale:.4g}, {limits}: {change}; the bias is limited to -5..5")
     if kernel is not None:

@@ -15,6 +15,9 @@ from aqr_perception.models.weights.weight_files import FileContent, read_file
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Entries that hold a state dict, in the order of preference."""
 
+_NESTING = (*WRAPPERS, "module", "average")
+"""Entries that hold weights inside an entry with an average."""
+
 _PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
 """Prefixes that programs put before every key: parallel, compiled, Lightning's and averaged models."""
 
@@ -65,15 +68,20 @@ class Selection(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_weights(source: str | Path | Mapping[str, Tensor]) -> StoredWeights:
+def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> StoredWeights:
     """Return the weights of a source as in `checkpoint.load_checkpoint`; the log says what was left aside.
+
+    Args:
+        source: a file, or its content.
+        entry: name of the entry that holds the weights, with dots between nested names; by default, see
+            `select_weights`.
 
     Raises:
         CheckpointError: the file cannot be read, holds no state dict, or has values that are not finite.
     """
     name = "state dict" if isinstance(source, Mapping) else str(source)
     file = FileContent("memory", source) if isinstance(source, Mapping) else read_file(Path(source))
-    selection = select_weights(name, file.content)
+    selection = select_weights(name, file.content if not entry else _entry_of(name, file.content, entry))
     for note in selection.notes:
         _log.info("%s: %s", name, note)
     require_finite(name, selection.tensors)
@@ -102,6 +110,17 @@ def select_weights(name: str, content: object) -> Selection:
     weights, prefix, more = _without_prefix(weights)
     weights, mmcv = _without_mmcv_averages(weights)
     return Selection(weights, entry, prefix, (*notes, *more, *mmcv))
+
+
+def _entry_of(name: str, content: object, entry: str) -> object:
+    """Return a nested entry of a checkpoint."""
+    for part in entry.split("."):
+        level = as_dict(content)
+        if not isinstance(level, dict) or part not in level:
+            names = ", ".join(map(repr, level)) if isinstance(level, dict) and len(level) <= _SHOWN else _kind(content)
+            raise CheckpointError(f"{name}: has no entry {part!r} (of {entry!r}), but {names}; give one of its entries")
+        content = level[part]
+    return content
 
 
 def require_finite(name: str, weights: Mapping[str, Tensor]) -> None:
@@ -140,18 +159,19 @@ def _unwrapped(content: object) -> tuple[object, tuple[str, ...], list[str]]:
         ema = as_dict(content.get("ema"))
         # A training state of this project.
         if isinstance(content.get("model"), Mapping) and isinstance(ema, dict) and _holds_weights(ema.get("average")):
-            note = "has trained weights and their average: the average is taken, as in final.safetensors; "
-            return as_dict(ema["average"]), (*entry, "ema", "average"), [*notes, note + _other_set("model")]
+            note = "has trained weights and their average: the average is taken, not 'model', as in final.safetensors"
+            notes.append(f"{note}; {_other_set((*entry, 'model'))}")
+            return as_dict(ema["average"]), (*entry, "ema", "average"), notes
         wrapper = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if wrapper is None:
             break
-        notes += _average_notes(content, wrapper)
+        notes += _average_notes(content, wrapper, entry)
         content, entry = as_dict(content[wrapper]), (*entry, wrapper)
     return content, entry, notes
 
 
-def _average_notes(content: Mapping[Any, Any], taken: str) -> list[str]:
-    """Return a note for each other set of weights next to the one that is taken."""
+def _average_notes(content: Mapping[Any, Any], taken: str, level: tuple[str, ...]) -> list[str]:
+    """Return a note for each other set of weights next to the one that is taken, on one level of entries."""
     notes = []
     for key, value in content.items():
         if not isinstance(key, str) or key == taken or not _holds_weights(value):
@@ -161,12 +181,26 @@ def _average_notes(content: Mapping[Any, Any], taken: str) -> list[str]:
             note += "; mmengine stores the average as 'state_dict', other programs as 'ema_state_dict'"
         elif key == "current_model_state":
             note += "; Lightning stores the average as 'state_dict'"
-        notes.append(f"{note}; {_other_set(key)}")
+        notes.append(f"{note}; {_other_set((*level, key, *_inner_entry(value)))}")
     return notes
 
 
-def _other_set(key: str) -> str:
-    return f"for the other set, save the entry {key!r} as a file of its own"
+def _other_set(entry: tuple[str, ...]) -> str:
+    return f"for the other set: {_convert(entry)}"
+
+
+def _convert(entry: tuple[str, ...]) -> str:
+    return f"aqr_perception convert checkpoint PRESET FILE TARGET --entry {'.'.join(entry)}"
+
+
+def _inner_entry(value: object) -> tuple[str, ...]:
+    """Return the names that lead to the weights in a mapping with weights; empty if they are not nested."""
+    value = as_dict(value)
+    if isinstance(value, dict):
+        for name in _NESTING:
+            if _holds_weights(value.get(name)):
+                return (name, *_inner_entry(value[name]))
+    return ()
 
 
 def _holds_weights(value: object, depth: int = 0) -> bool:
@@ -174,7 +208,7 @@ def _holds_weights(value: object, depth: int = 0) -> bool:
     value = as_dict(value)
     if not isinstance(value, dict) or not value or depth > _DEPTH:
         return False
-    if any(_holds_weights(value.get(name), depth + 1) for name in (*WRAPPERS, "module", "average")):
+    if any(_holds_weights(value.get(name), depth + 1) for name in _NESTING):
         return True
     tensors = [key for key, item in value.items() if isinstance(key, str) and isinstance(item, Tensor)]
     return 2 * len(tensors) > len(value) and any("." in key for key in tensors)
@@ -197,8 +231,8 @@ def _require_tensors(name: str, content: dict[Any, Any]) -> None:
     if not others:
         return
     shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
-    inside = [repr(key) for key, value in content.items() if _holds_weights(value)]
-    hint = f"; weights are under {', '.join(inside)}: save that entry as a file of its own" if inside else ""
+    inside = [(str(key), *_inner_entry(value)) for key, value in content.items() if _holds_weights(value)]
+    hint = f"; weights are under {'.'.join(inside[0])!r}: {_convert(inside[0])}" if inside else ""
     raise CheckpointError(
         f"{name}: holds entries that are not named tensors: {shown}; save the model's state_dict, at the top level or "
         f"under {_wrappers()}{hint}"

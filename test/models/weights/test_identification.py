@@ -140,10 +140,14 @@ def test_constants_of_another_grid_are_answered_with_the_preset_of_that_grid() -
 
 
 def test_an_unknown_prefix_is_named_with_the_preset() -> None:
-    message = refusal(PLAIN, {f"student.net.{key}": value for key, value in weights_of(PLAIN).items()})
-    assert message.splitlines()[-1] == (
-        f"All keys start with 'student.net.'; without it, they fit the preset {PLAIN}: save the weights of the part "
-        "'student.net' only."
+    student = {f"student.net.{key}": value for key, value in published(PLAIN).items()}
+    assert refusal(PLAIN, student).splitlines()[-1] == (
+        f"All keys start with 'student.net.' and fit the preset {PLAIN} without it: save these keys without the prefix."
+    )
+    more = {f"model.{key}": value for key, value in published(PLAIN).items()} | {"loss.weight": torch.ones(10)}
+    assert refusal(PLAIN, more).splitlines()[-1] == (
+        f"689 of 690 keys start with 'model.' and fit the preset {PLAIN} without it: save these keys without the "
+        "prefix, and leave out the others (loss.weight)."
     )
 
 

@@ -63,9 +63,9 @@ def test_counters_of_averaged_models_are_no_weights(tmp_path: Path) -> None:
         ({"state_dict": RAW, "ema_state_dict": prefixed("module.", AVERAGE)}, RAW, "ema_state_dict", "mmengine stores"),
         ({"state_dict": RAW, "current_model_state": AVERAGE}, RAW, "current_model_state", "Lightning stores"),
         ({"model": RAW, "model_ema": AVERAGE}, RAW, "model_ema", ""),
-        ({"model": RAW, "ema": {"module": AVERAGE}}, RAW, "ema", ""),
+        ({"model": RAW, "ema": {"module": AVERAGE}}, RAW, "ema", "--entry ema.module"),
         ({"state_dict": RAW, "state_dict_ema": AVERAGE}, RAW, "state_dict_ema", ""),
-        ({"step": 5, "model": RAW, "ema": {"average": AVERAGE, "updates": 5}}, AVERAGE, "model", "final.safe"),
+        ({"step": 5, "model": RAW, "ema": {"average": AVERAGE, "updates": 5}}, AVERAGE, "model", "final.safetensors"),
         ({**prefixed("model."), **prefixed("ema_model.", AVERAGE)}, RAW, "ema_model.", ""),
         ({**RAW, **prefixed("model_ema.", AVERAGE)}, RAW, "model_ema.", ""),
     ],
@@ -80,7 +80,22 @@ def test_the_log_says_which_of_two_sets_is_taken_and_how_to_get_the_other(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert_read(content, taken, tmp_path)
-    assert f"{left}'" in caplog.text and who in caplog.text and "as a file of its own" in caplog.text
+    how = f"{left!r} as a file of its own" if left.endswith(".") else f"--entry {left}"
+    assert repr(left) in caplog.text and who in caplog.text and how in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"), [("ema_state_dict", AVERAGE), ("state_dict", RAW), ("ema.average", AVERAGE)]
+)
+def test_either_set_can_be_chosen_by_its_entry(tmp_path: Path, entry: str, expected: dict[str, Tensor]) -> None:
+    content = {"state_dict": RAW, "ema_state_dict": prefixed("module.", AVERAGE), "ema": {"average": AVERAGE}}
+    torch.save(content, tmp_path / "epoch_1.pth")
+    found = read_weights(tmp_path / "epoch_1.pth", entry).tensors
+    assert all(torch.equal(found[key], expected[key]) for key in expected) and len(found) == len(expected)
+    with pytest.raises(CheckpointError, match=r"has no entry 'ema_model' .*'ema_state_dict'"):
+        read_weights(tmp_path / "epoch_1.pth", "ema_model")
+    with pytest.raises(CheckpointError, match=r"has no entry 'x' \(of 'state_dict.x'\)"):
+        read_weights(tmp_path / "epoch_1.pth", "state_dict.x")
 
 
 def test_mmcv_averages_inside_the_state_dict_are_left_out_with_a_note(
@@ -143,7 +158,7 @@ def test_tensors_that_no_model_takes_are_refused_by_key(tensor: Tensor, problem:
 
 def test_an_unknown_entry_with_weights_is_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "net": RAW}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="weights are under 'net': save that entry"):
+    with pytest.raises(CheckpointError, match=r"weights are under 'net': .*--entry net$"):
         read_weights(tmp_path / "other.pth")
 
 
