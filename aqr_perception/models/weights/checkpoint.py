@@ -9,6 +9,7 @@ Files of this project also hold the class names, in the metadata of safetensors.
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,12 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor],
     problem = class_problem(stored, model) if isinstance(model, ClassModel) else None
     if problem is not None:
         raise CheckpointError(f"{stored.name}: {problem}{_other_preset(stored)}")
+    if isinstance(model, ClassModel) and _names_differ(stored.described_classes, model.classes):
+        _log.warning(
+            "%s: its training describes the classes %s, the model's preset has %s; if they differ, detections get "
+            "wrong names: choose a preset whose entry 'classes' lists those of these weights in their order",
+            *(stored.name, ", ".join(stored.described_classes or ()), ", ".join(model.classes)),
+        )
     try:
         prepared = prepare(stored, model)
     except CheckpointError as error:
@@ -91,6 +98,12 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor],
     if not prepared.has_router and prepared.router_prefixes != (ROUTER_PREFIX,):
         _log.warning("%s: has nothing of this preset's query router%s", stored.name, _other_preset(stored))
     return prepared.has_router
+
+
+def _names_differ(described: tuple[str, ...] | None, needed: tuple[str, ...]) -> bool:
+    """Return whether described classes differ from a model's in more than their spelling."""
+    plain = [[re.sub(r"[\W_]+", "", name.lower()) for name in names] for names in (described or needed, needed)]
+    return plain[0] != plain[1]
 
 
 def _other_preset(stored: StoredWeights) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.weights.placeholders import Placeholder
-from aqr_perception.models.weights.stored_weights import as_dict
+from aqr_perception.models.weights.weight_files import as_dict
 
 _DEPTH = 12
 """Largest depth of nested entries that is read; a damaged file may nest an entry in itself."""
@@ -117,7 +117,6 @@ def describe_training(content: object) -> Description:
     progress: dict[str, int] = {}
     versions: dict[str, str] = {}
     config: tuple[str, str] | None = None
-    classes: tuple[str, ...] | None = None
     for prefix, place in places:
         progress |= {
             f"{prefix}{name}": place[name]
@@ -133,10 +132,25 @@ def describe_training(content: object) -> Description:
             text = _config_text(place.get(name))
             if config is None and text:
                 config = f"{prefix}{name}", text
-        classes = classes or _classes(place) or _classes(as_dict(place.get("dataset_meta")))
     lines = config[1].splitlines() if config else []
     first = tuple(_shortened(line) for line in lines if line.strip())[:_FIRST_LINES]
-    return Description(progress, versions, classes, config[0] if config else None, first, _aqr_lines(lines))
+    return Description(
+        progress, versions, described_classes(content), config[0] if config else None, first, _aqr_lines(lines)
+    )
+
+
+def described_classes(content: object) -> tuple[str, ...] | None:
+    """Return the names of the data set's classes in a training's description; None without one."""
+    top = as_dict(content)
+    if not isinstance(top, dict):
+        return None
+    meta = as_dict(top.get("meta"))
+    for place in (meta, top):
+        if isinstance(place, dict):
+            found = _classes(place) or _classes(as_dict(place.get("dataset_meta")))
+            if found is not None:
+                return found
+    return None
 
 
 def _entry(name: str, value: object) -> SideEntry:

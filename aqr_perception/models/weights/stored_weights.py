@@ -10,7 +10,8 @@ from torch import Tensor
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.placeholders import Placeholder
-from aqr_perception.models.weights.weight_files import FileContent, read_file
+from aqr_perception.models.weights.side_entries import described_classes
+from aqr_perception.models.weights.weight_files import FileContent, as_dict, read_file
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Entries that hold a state dict, in the order of preference."""
@@ -18,8 +19,11 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NESTING = (*WRAPPERS, "module", "average")
 """Entries that hold weights inside an entry with an average."""
 
-_PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
-"""Prefixes that programs put before every key: parallel, compiled, Lightning's and averaged models."""
+_PREFIXES = ("module.", "_forward_module.", "model.", "ema_model.")
+"""Prefixes that programs put before every key: parallel models, Lightning's and averaged models."""
+
+_INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Components of keys by which PyTorch marks compiled, sharded and recomputed modules, before any part of a model."""
 
 _AVERAGE_PREFIXES = ("ema_model.", "model_ema.", "ema.")
 """Prefixes of averaged weights next to the others in one state dict."""
@@ -45,11 +49,14 @@ class StoredWeights(NamedTuple):
         name: of the source, for messages.
         tensors: by key.
         classes: names of the classes in the order of the class outputs; None if unknown.
+        described_classes: names of the classes of the data set, in the description by another program's training; None
+            without one.
     """
 
     name: str
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
+    described_classes: tuple[str, ...] | None = None
 
 
 class Selection(NamedTuple):
@@ -85,7 +92,7 @@ def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> 
     for note in selection.notes:
         _log.info("%s: %s", name, note)
     require_finite(name, selection.tensors)
-    return StoredWeights(name, selection.tensors, file.classes)
+    return StoredWeights(name, selection.tensors, file.classes, described_classes(file.content))
 
 
 def select_weights(name: str, content: object) -> Selection:
@@ -107,9 +114,10 @@ def select_weights(name: str, content: object) -> Selection:
         )
     _require_tensors(name, found)
     weights: dict[str, Tensor] = found
+    weights, wrappers = _without_inner_wrappers(weights)
     weights, prefix, more = _without_prefix(weights)
     weights, mmcv = _without_mmcv_averages(weights)
-    return Selection(weights, entry, prefix, (*notes, *more, *mmcv))
+    return Selection(weights, entry, prefix, (*notes, *wrappers, *more, *mmcv))
 
 
 def _entry_of(name: str, content: object, entry: str) -> object:
@@ -214,16 +222,6 @@ def _holds_weights(value: object, depth: int = 0) -> bool:
     return 2 * len(tensors) > len(value) and any("." in key for key in tensors)
 
 
-def as_dict(value: object) -> object:
-    """Return a mapping as a plain dictionary, and any other object unchanged.
-
-    A file can give an OrderedDict attributes that hide its methods.
-    """
-    if isinstance(value, dict):
-        return dict(dict.items(value))
-    return dict(value.items()) if isinstance(value, Mapping) else value
-
-
 def _require_tensors(name: str, content: dict[Any, Any]) -> None:
     others = [
         f"{key!r} ({problem})" for key, value in content.items() if (problem := _no_weight(key, value)) is not None
@@ -256,6 +254,15 @@ def _kind(value: object) -> str:
 
 def _wrappers() -> str:
     return " or ".join(map(repr, WRAPPERS))
+
+
+def _without_inner_wrappers(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return weights without the components of `_INNER_WRAPPERS` in their keys, and a note if there are any."""
+    marked = [name for name in _INNER_WRAPPERS if any(name in key.split(".") for key in weights)]
+    plain = {".".join(part for part in key.split(".") if part not in marked): key for key in weights}
+    if not marked or len(plain) < len(weights):
+        return weights, []
+    return {key: weights[old] for key, old in plain.items()}, [f"{' and '.join(marked)} is removed from the keys"]
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:

@@ -78,6 +78,16 @@ def read_file(path: Path) -> FileContent:
     return FileContent(form, content, _class_names(names), {}, not_loaded)
 
 
+def as_dict(value: object) -> object:
+    """Return a mapping as a plain dictionary, and any other object unchanged.
+
+    A file can give an OrderedDict attributes that hide its methods.
+    """
+    if isinstance(value, dict):
+        return dict(dict.items(value))
+    return dict(value.items()) if isinstance(value, Mapping) else value
+
+
 def _class_names(stored: object) -> tuple[str, ...] | None:
     """Return class names from a list or a JSON list; None for anything else."""
     if isinstance(stored, str):
@@ -146,10 +156,14 @@ def _damaged(path: Path, start: bytes, error: Exception) -> str:
 
 
 def _damaged_zip(path: Path, error: Exception) -> str:
-    if not zipfile.is_zipfile(path):
-        return "is truncated: its zip archive has no end; download or copy it again"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        if not zipfile.is_zipfile(path):
+            return "is truncated: its zip archive has no end; download or copy it again"
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    # The standard library raises many kinds of errors on a damaged directory.
+    except Exception as broken:
+        return f"is truncated or corrupt ({_first_line(broken)}); download or copy it again"
     if any("/code/" in name for name in names):
         return "is a TorchScript program, which cannot be read without running it; choose the checkpoint of its weights"
     if not any(name.endswith("data.pkl") for name in names):

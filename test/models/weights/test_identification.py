@@ -179,6 +179,24 @@ def test_a_published_file_under_a_preset_with_the_research_router_is_answered_wi
     assert f"has nothing of this preset's query router. These weights fit the preset {PLAIN}" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["CLASSES", "dataset_meta"])
+def test_classes_in_the_training_s_description_are_compared(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("petr_tiny")
+
+    def load(classes: tuple[str, ...]) -> str:
+        meta = {"CLASSES": classes} if place == "CLASSES" else {"dataset_meta": {"classes": classes}}
+        torch.save({"meta": meta, "state_dict": model.state_dict()}, tmp_path / "epoch_1.pth")
+        caplog.clear()
+        load_checkpoint(model, tmp_path / "epoch_1.pth")
+        return caplog.text
+
+    spelled = tuple(name.replace("_", " ").title() for name in model.classes)
+    assert not load(model.classes) and not load(spelled)
+    assert "epoch_1.pth: its training describes the classes" in load(model.classes[::-1])
+
+
 def test_the_log_of_a_loaded_file_holds_no_preset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = build_model("aqr_tiny")
     save_checkpoint(model, tmp_path / "tiny.safetensors")

@@ -31,14 +31,37 @@ def assert_read(content: Any, expected: dict[str, Tensor], tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "_orig_mod.", "model.", "ema_model.", "module._orig_mod.", "model._orig_mod.module."],
-)  # fmt: skip
+    [
+        "module.",
+        "_orig_mod.",
+        "_forward_module.",
+        "model.",
+        "ema_model.",
+        "module._orig_mod.",
+        "model._orig_mod.module.",
+    ],
+)
 def test_prefixes_of_all_keys_are_removed_and_logged(
     tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     assert_read({"state_dict": prefixed(prefix)}, RAW, tmp_path)
-    assert f"epoch_1.pth: the prefix '{prefix}' is removed from all keys" in caplog.text
+    said = [record.getMessage() for record in caplog.records if "epoch_1.pth" in record.getMessage()]
+    assert all(any(part in text for text in said) for part in prefix.split("."))
+    assert all("removed" in text for text in said) and said
+
+
+def test_marks_of_compiled_and_sharded_parts_are_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    marked = {
+        "head._orig_mod.weight": RAW["head.weight"],
+        "_fsdp_wrapped_module.head.bias": RAW["head.bias"],
+        "norm.num_batches_tracked": RAW["norm.num_batches_tracked"],
+    }
+    assert_read({"state_dict": marked}, RAW, tmp_path)
+    assert "_orig_mod and _fsdp_wrapped_module is removed from the keys" in caplog.text
+    double = {"a._orig_mod.b": torch.ones(1), "a.b": torch.ones(1)}
+    assert_read(double, double, tmp_path)
 
 
 def test_a_prefix_of_some_keys_stays(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -113,3 +115,25 @@ def test_both_formats_of_torch_save_are_read(tmp_path: Path, zipped: bool) -> No
 def test_class_names_that_are_no_list_of_names_are_unknown(tmp_path: Path, names: str) -> None:
     safetensors.torch.save_file(STATE, tmp_path / "a.safetensors", metadata={CLASSES_ENTRY: names})
     assert read_file(tmp_path / "a.safetensors").classes is None
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "safetensors"])
+def test_damaged_bytes_give_a_checkpoint_error_or_content(tmp_path: Path, form: str) -> None:
+    content = {"meta": {"best": np.float64(1.0)}, "state_dict": STATE}
+    whole = safetensors.torch.save({"a": torch.ones(9)})
+    if form != "safetensors":
+        whole = torch_bytes(content, _use_new_zipfile_serialization=form == "zip")
+    random, path, refused = Random(0), tmp_path / "damaged.pth", 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(random.randint(1, 3)):
+            # Most errors are in the first and the last bytes: the pickle, the header, the directory of the archive.
+            place = random.choice([random.randrange(900), -random.randrange(1, 500)]) % len(damaged)
+            damaged[place] = random.randrange(256)
+        path.write_bytes(damaged[: random.choice([len(damaged), random.randrange(len(damaged))])])
+        try:
+            read_file(path)
+        except CheckpointError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+    assert refused > 20
