@@ -24,6 +24,8 @@ class AqrCmtOptions:
             ``distance_weighted``. The code has camera maps for ``gaussian`` and ``direct`` only.
         sigma: standard deviation in cells of the Gaussians in the maps that scale the features.
         min_weight: threshold below which values of these maps become 0.
+        limit_camera_maps: whether threshold and limit also hold for the cameras' maps; in the first logged run they did
+            not.
         modulation: how maps scale features: ``element_wise``, ``channel_wise`` or ``adaptive``.
     """
 
@@ -32,6 +34,7 @@ class AqrCmtOptions:
     render_method: Method = "gaussian"
     sigma: float = 1.0
     min_weight: float = 0.01
+    limit_camera_maps: bool = True
     modulation: Modulation = "element_wise"
 
 

@@ -3,6 +3,7 @@
 Attribute names follow the checkpoints' keys.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -84,14 +85,13 @@ class AqrCmtHead(CmtHead):
         """
         lidar, camera = weights[:, first:].unbind(-1)
         in_view = torch.cat((cells.view[..., None], cells.image), dim=-1)[:, first:]
-        kernel = self.weight_renderer.gaussian_kernel
-        method, least, limit = self.options.render_method, self.options.min_weight, aqr.map_limit
-        return FeatureMaps(
-            render_bev(lidar, cells.bev[:, first:], layout.bev, method, kernel=kernel, threshold=least, limit=limit),
-            render_cameras(
-                camera, in_view, layout.views, layout.image, method, kernel=kernel, threshold=least, limit=limit
-            ),
-        )
+        kernel, method = self.weight_renderer.gaussian_kernel, self.options.render_method
+        least, limit = self.options.min_weight, aqr.map_limit
+        bev = render_bev(lidar, cells.bev[:, first:], layout.bev, method, kernel=kernel, threshold=least, limit=limit)
+        if not self.options.limit_camera_maps:
+            least, limit = 0.0, math.inf
+        place = (in_view, layout.views, layout.image)
+        return FeatureMaps(bev, render_cameras(camera, *place, method, kernel=kernel, threshold=least, limit=limit))
 
     def modulated(self, tokens: Tokens, maps: FeatureMaps, aqr: AqrOptions) -> Tokens:
         """Return the tokens with features scaled by the maps; ``aqr.strength`` blends with the unscaled features."""
