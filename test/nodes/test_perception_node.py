@@ -219,7 +219,7 @@ def test_a_lidar_an_hour_ahead_is_named_in_diagnostics_and_the_cameras_go_on(veh
 
     vehicle.wait_for(lambda: bool(diagnostics) and "ahead of" in lidar_status(), "the LiDAR's clock in /diagnostics")
     drive_until(vehicle, EVERY_SENSOR)
-    frames = [status for status in diagnostics[-1].status if status.name.endswith(": frames")][0]
+    frames = next(status for status in diagnostics[-1].status if status.name.endswith(": frames"))
     assert {"age_p50", "age_p95", "age_max", "too_old"} <= {pair.key for pair in frames.values}
 
 
