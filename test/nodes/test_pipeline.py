@@ -55,7 +55,7 @@ class Stage:
                 raise ValueError("bad weights")
             return SimpleNamespace(seconds={"decoder": 0.002})
 
-        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES)
+        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES, placement=None)
 
     def process(self, submitted: FrameRequest) -> None:
         """Submit a request and wait until the pipeline has processed it."""
@@ -96,7 +96,9 @@ def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Sta
         given.append(options.class_score_thresholds)
         return SimpleNamespace(seconds={})
 
-    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=("car", "forklift"))
+    stage.model.detector = SimpleNamespace(
+        detect=detect, image_size=(0, 0), classes=("car", "forklift"), placement=None
+    )
     stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
     stage.process(request())
     assert given == [{"forklift": 0.25}]

@@ -1,6 +1,7 @@
 """Requests become frames; a sensor with bad data is left out."""
 
 import json
+import math
 import time
 from array import array
 from pathlib import Path
@@ -146,14 +147,16 @@ def test_a_point_cloud_without_x_leaves_the_cameras() -> None:
     assert built.warnings[0].startswith("/points: point cloud without x: found fields y, z, i")
 
 
-def test_an_empty_point_cloud_takes_part_and_is_named() -> None:
+@pytest.mark.parametrize("points", [[], [[math.nan] * 4] * 5, [[0.0] * 4] * 5], ids=["none", "NaN", "origin"])
+def test_a_point_cloud_without_returns_is_not_used_and_is_named(points: list[list[float]]) -> None:
     rig = Rig()
-    rig.sweep = sweep([])
+    rig.sweep = sweep(points)
     built = rig.build()
     assert built.frame is not None
     assert built.frame.points is not None
     assert built.frame.points.shape == (0, 5)
-    assert built.sensors[0].used
+    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "empty point cloud")
+    assert [use.used for use in built.sensors[1:]] == [True, True]
     assert built.warnings[0].startswith("/points: empty point cloud")
 
 
@@ -212,7 +215,9 @@ def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     original = frame_builder.points_from_message
     monkeypatch.setattr(
-        frame_builder, "points_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
+        frame_builder,
+        "points_from_message",
+        lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )
     rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
     rig.images, rig.infos = {}, {}
