@@ -110,7 +110,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     for wrong in ("yolo", None, ["cmt"]):
-        with pytest.raises(PresetError, match=r"architecture: found .*'cmt', 'mome', 'petr', 'bevformer'"):
+        with pytest.raises(PresetError, match=r"architecture: found .*'cmt', 'aqr_cmt', 'mome', 'petr', 'bevformer'"):
             load_preset(edited(tmp_path, architecture=wrong))
 
 
