@@ -234,6 +234,9 @@ def _undistortion_maps(
     """
     matrix, rotation = np.array(intrinsics).reshape(3, 3), np.array(lens.rotation).reshape(3, 3)
     make_maps = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
-    cells, weights = make_maps(matrix, np.array(lens.coefficients), rotation, matrix, size, cv2.CV_16SC2)
-    inside = (cells >= 0).all(axis=2) & (cells[..., 0] < size[0]) & (cells[..., 1] < size[1])
+    coefficients = np.array(lens.coefficients)
+    cells, weights = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_16SC2)
+    # Fixed-point maps hide numbers that are not finite.
+    columns, rows = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_32FC1)
+    inside = (columns > -1) & (columns < size[0]) & (rows > -1) & (rows < size[1])
     return np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean())

@@ -5,11 +5,11 @@ from array import array
 
 import numpy as np
 import pytest
-from aqr_perception.nodes.input.clouds import MAX_COORDINATE, MAX_INTENSITY, MAX_POINTS, points_from_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import PointCloud2, PointField
 
+from aqr_perception.nodes.input.clouds import MAX_COORDINATE, MAX_INTENSITY, MAX_POINTS, points_from_message
 from aqr_perception.nodes.input.message_error import MessageError
 
 NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -168,11 +168,11 @@ def test_a_field_of_many_numbers_costs_nothing(name: str, count: int) -> None:
 def test_two_fields_of_one_name_or_one_place_are_refused() -> None:
     message = plain()
     message.fields[3].name = "x"
-    with pytest.raises(MessageError, match="broken point layout: .*needed one field of each name"):
+    with pytest.raises(MessageError, match=r"broken point layout: .*needed one field of each name"):
         points_from_message(message, "/points")
     message = plain()
     message.fields[1].offset = 2
-    with pytest.raises(MessageError, match="broken point layout: .*needed fields that do not overlap"):
+    with pytest.raises(MessageError, match=r"broken point layout: .*needed fields that do not overlap"):
         points_from_message(message, "/points")
 
 
@@ -197,7 +197,7 @@ def test_sizes_that_contradict_the_data_are_refused(sizes: dict[str, int]) -> No
     message = plain()
     for name, value in sizes.items():
         setattr(message, name, value)
-    with pytest.raises(MessageError, match="incomplete point cloud|too many points|broken point layout"):
+    with pytest.raises(MessageError, match=r"incomplete point cloud|too many points|broken point layout"):
         points_from_message(message, "/points")
 
 

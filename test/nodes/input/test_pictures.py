@@ -191,13 +191,13 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_decoding")
 @pytest.mark.parametrize(("width", "height"), [(65500, 65500), (32000, 32000), (65535, 1), (1, 65535), (0, 0), (64, 0)])
 def test_a_jpeg_that_claims_too_many_pixels_is_refused_from_its_header(width: int, height: int) -> None:
-    with pytest.raises(MessageError, match="wrong image size|truncated JPEG"):
+    with pytest.raises(MessageError, match=r"wrong image size|truncated JPEG"):
         picture_from_message(claiming(width, height), "/image", 352)
 
 
 @pytest.mark.usefixtures("no_decoding")
 def test_a_jpeg_with_less_than_a_bit_for_each_block_is_refused() -> None:
-    with pytest.raises(MessageError, match="truncated JPEG: .*needed 65522 bytes for 5792 x 5792 pixels"):
+    with pytest.raises(MessageError, match=r"truncated JPEG: .*needed 65522 bytes for 5792 x 5792 pixels"):
         picture_from_message(claiming(5792, 5792), "/image")
 
 
@@ -207,7 +207,7 @@ def test_a_png_is_refused_from_its_header_where_it_has_too_many_pixels_or_too_fe
         picture_from_message(png_of_zeros(7000, 7000), "/image")
     message = png_of_zeros(100, 100)
     message.data[16:24] = array("B", struct.pack(">II", 5000, 5000))
-    with pytest.raises(MessageError, match="truncated PNG: .*for 5000 x 5000 pixels"):
+    with pytest.raises(MessageError, match=r"truncated PNG: .*for 5000 x 5000 pixels"):
         picture_from_message(message, "/image")
 
 
@@ -221,7 +221,7 @@ def test_an_image_that_its_calibration_does_not_describe_is_refused_from_its_hea
             with pytest.raises(AssertionError, match="decoded"):
                 picture_from_message(message, "/image", described=described)
         elif not fits:
-            with pytest.raises(MessageError, match="wrong image size: found .* needed the shape of the image, 64 x 32"):
+            with pytest.raises(MessageError, match=r"wrong image size: found .* the shape of the image, 64 x 32"):
                 picture_from_message(message, "/image", described=described)
 
 
@@ -246,7 +246,7 @@ def test_sizes_of_a_raw_image_that_contradict_its_data_are_refused(sizes: dict[s
     message = Image(width=8, height=4, step=24, encoding="bgr8", data=array("B", bytes(95)))
     for name, value in sizes.items():
         setattr(message, name, value)
-    with pytest.raises(MessageError, match="incomplete image|wrong image size"):
+    with pytest.raises(MessageError, match=r"incomplete image|wrong image size"):
         picture_from_message(message, "/image")
 
 
@@ -299,7 +299,7 @@ def test_semi_planar_images_are_decoded(encoding: str, order: tuple[int, int], p
     np.testing.assert_array_equal(found.pixels, expected)
     assert found.full_size == (64, 32)
     message.width = 63
-    with pytest.raises(MessageError, match="incomplete image: .*even width and height for nv12|nv21"):
+    with pytest.raises(MessageError, match=r"incomplete image: .*even width and height for nv12|nv21"):
         picture_from_message(message, "/image")
 
 
@@ -373,6 +373,6 @@ def test_an_unknown_mosaic_is_named() -> None:
     ],
 )
 def test_other_compressions_are_named_with_a_remedy(kind: str, data: bytes, remedy: str) -> None:
-    with pytest.raises(MessageError, match="wrong compressed format: .*needed a JPEG or a PNG") as caught:
+    with pytest.raises(MessageError, match=r"wrong compressed format: .*needed a JPEG or a PNG") as caught:
         picture_from_message(CompressedImage(format=kind, data=array("B", data)), "/image")
     assert remedy in str(caught.value)
