@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
+from aqr_perception.nodes.input.camera_images import MAX_SIDE, picture_from_message
 from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.pictures import MAX_SIDE, picture_from_message
 
 COLOUR = (30, 120, 210)  # blue, green, red
 
