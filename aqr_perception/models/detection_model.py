@@ -31,8 +31,9 @@ class DetectionModel(nn.Module, ABC):
         proposals: the head that proposes queries; None in models without proposals.
         aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether the model has a trained query router; loading a checkpoint without one clears it.
+        router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
+            learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
-        router_supervised: whether the router loss suits the router's weights.
         takes_queries: whether `decode` accepts denoising queries.
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.

@@ -89,6 +89,8 @@ class AqrCMT(FusionModel):
             memory, layout = tokens.memory, tokens.layout
             cells = head.published_cells(group_queries, group, layout)
             placed = cells.query_cells(layout)
+            # Windows keep the code's BEV cells of 54 and 108 m; pictures show a weight at its query's true place.
+            shown = head.cells(group_queries, group, layout)
             positions = head.query_positions(group_queries, group)
 
             # Adaptive query routing.
@@ -102,7 +104,7 @@ class AqrCMT(FusionModel):
                     memory = head.modulated(tokens, maps, aqr).memory
                     routed = QueryWeights(weights, cameras, *maps)
                 else:
-                    routed = render_weights(weights, cameras, placed, layout, group_queries, aqr)
+                    routed = render_weights(weights, cameras, shown, layout, group_queries, aqr)
                 if aqr.biases:
                     bias = head.bias(weights, cells, layout, aqr)
 
@@ -111,6 +113,6 @@ class AqrCMT(FusionModel):
                 positions, memory, bias, group_queries.mask, options.attention_weights, content=group_queries.content
             )
             predictions = head.predict(decoded.queries, group_queries, options.layers)
-            attention = render_attention(decoded.mass, placed, layout, group_queries, aqr)
+            attention = render_attention(decoded.mass, shown, layout, group_queries, aqr)
             outputs.append(ModelOutput(predictions, routed, attention))
         return merge_groups(outputs, groups)._replace(queries=queries)

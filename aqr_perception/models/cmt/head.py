@@ -76,7 +76,7 @@ class CmtHead(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         config = preset.decoder
-        self.point_range = preset.point_range
+        self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.channels = config.channels
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
@@ -129,7 +129,7 @@ class CmtHead(nn.Module):
 
     def cells(self, queries: Queries, features: Features, layout: TokenLayout) -> QueryCells:
         """Return the BEV cells and image cells that contain the queries' reference points."""
-        return project(self.points(queries), self.point_range, features.lidar_to_image, features.image_size, layout)
+        return project(self.points(queries), self.bev_range, features.lidar_to_image, features.image_size, layout)
 
     def query_positions(self, queries: Queries, features: Features) -> Tensor:
         """Return the (B, Q, C) position embeddings of the queries."""

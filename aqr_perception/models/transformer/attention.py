@@ -105,10 +105,12 @@ def _attend_directly(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, segments: Sequence[slice]
 ) -> tuple[Tensor, Tensor]:
     """Return output (heads, Q, d) and shares (heads, Q, S) of queries (heads, Q, d) with a dense bias (Q, K)."""
-    scores = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
-    attention = (scores + bias).softmax(-1)
-    share = torch.stack([attention[..., segment].sum(-1) for segment in segments], dim=-1)
-    return attention @ value.float(), share
+    # Autocast would compute the products in half precision.
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+        attention = (scores + bias).softmax(-1)
+        share = torch.stack([attention[..., segment].sum(-1) for segment in segments], dim=-1)
+        return attention @ value.float(), share
 
 
 def _correct(

@@ -210,3 +210,19 @@ def test_half_precision_stays_close(dtype: torch.dtype, weight: float | None) ->
     output, mass = attend(q.to(dtype), k.to(dtype), v.to(dtype), layout=layout, bias=bias, return_mass=True)
     assert output.dtype == dtype and mass is not None
     torch.testing.assert_close(output.float(), expected, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_a_suppressed_window_is_as_exact_under_autocast(dtype: torch.dtype) -> None:
+    layout = TokenLayout(bev=(6, 6), views=2, image=(3, 4))
+    q, k, v, bias = random_case(layout, 8, seed=0, window=5)
+    k = torch.where((bias.dense() != 0)[:, :1, :, None], 4 * q[:, :, :1], k)
+    suppressed = bias.with_weights(*(-5.0 * (weights != 0) for weights in (bias.lidar, bias.cameras)))
+    halves = [tensor.to(dtype) for tensor in (q, k, v)]
+    expected, expected_mass = attend(*halves, layout=layout, bias=suppressed, return_mass=True)
+    with torch.autocast("cpu", dtype):
+        output, mass = attend(*halves, layout=layout, bias=suppressed, return_mass=True)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, expected, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(mass, expected_mass, atol=1e-3, rtol=0)
