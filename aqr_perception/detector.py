@@ -56,6 +56,21 @@ class ModelOutputError(ValueError):
     """A model's output has numbers that are not finite; the message names the model and the inputs."""
 
 
+def _suspects(frame: Frame) -> str:
+    """Return which inputs of a frame may be the cause of an output that is not finite, or the remedy if none is."""
+    found = []
+    if frame.points is not None and not np.isfinite(frame.points).all():
+        found.append("points that are not finite")
+    elif frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
+        found.append(f"a point with the number {largest:g}")
+    found += [
+        f"camera {view.name} with calibration that is not finite"
+        for view in frame.cameras
+        if not (np.isfinite(view.intrinsics).all() and np.isfinite(view.extrinsics).all())
+    ]
+    return f"the frame has {', '.join(found)}" if found else "check the checkpoint, or set model.precision to fp32"
+
+
 class StageClock:
     """Wall time by stage; waits for the device at the end of each stage, whose time includes the device's work."""
 
@@ -91,9 +106,9 @@ class RoutedQueries(NamedTuple):
 
     Attributes:
         reference_points: (Q, 3) float32 in 0..1 of the model's point range.
-        camera_weight: (Q,) float32 in 0..1, weight of the camera modality.
-        camera_weights: (Q, V) float32 in 0..1, weight of each camera in the frame's order; 0 if the camera does not
-            see the query.
+        camera_weight: (Q,) float32 in 0..1, or in [-1, 1] for signed weights: weight of the camera modality.
+        camera_weights: (Q, V) float32 in the same range, weight of each camera in the frame's order; 0 if the camera
+            does not see the query.
     """
 
     reference_points: NDArray[np.float32]
@@ -224,7 +239,7 @@ class Detector:
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # requested by `decode_options`
             detections = self._detections(output, weights, options)
-            maps = self._weight_maps(weights, self._views(frame), source)
+            maps = self._weight_maps(weights, self._views(frame), source, options.aqr)
         return Result(detections, maps, {**features.seconds, **clock.seconds})
 
     @torch.inference_mode()
@@ -338,7 +353,11 @@ class Detector:
         )
 
     def _weight_maps(
-        self, weights: QueryWeights, views: tuple[CameraView, ...], source: Literal["router", "attention"]
+        self,
+        weights: QueryWeights,
+        views: tuple[CameraView, ...],
+        source: Literal["router", "attention"],
+        aqr: AqrOptions,
     ) -> WeightMaps:
         bev = weights.bev_map[0].float().cpu().numpy() if weights.bev_map.shape[1] else None
         maps = weights.camera_maps[0].float().cpu().numpy()
@@ -349,19 +368,5 @@ class Detector:
             cameras[view.name] = CameraWeightMap(values, to_cells @ self._image_to_model(view))
         x_min, y_min, _, x_max, y_max, _ = self.model.preset.point_range
         scene_range = (x_min, y_min, x_max, y_max)
-        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, scene_range=scene_range)
-
-
-def _suspects(frame: Frame) -> str:
-    """Return which inputs of a frame may be the cause of an output that is not finite, or the remedy if none is."""
-    found = []
-    if frame.points is not None and not np.isfinite(frame.points).all():
-        found.append("points that are not finite")
-    elif frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
-        found.append(f"a point with the number {largest:g}")
-    found += [
-        f"camera {view.name} with calibration that is not finite"
-        for view in frame.cameras
-        if not (np.isfinite(view.intrinsics).all() and np.isfinite(view.extrinsics).all())
-    ]
-    return f"the frame has {', '.join(found)}" if found else "check the checkpoint, or set model.precision to fp32"
+        signed = source == "router" and self.model.signed_weights(aqr)
+        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, signed, scene_range)

@@ -87,7 +87,7 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
     if frame in _HUFFMAN_FRAMES and blocks > 8 * (len(data) - position):
         raise _truncated("JPEG", data, f"{blocks // 8} bytes for {size[0]} x {size[1]} pixels", topic)
     # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
-    ended = data.find(b"\xff\xd9", position) >= 0
+    ended = data.rfind(b"\xff\xd9", position) >= 0
     one_scan = frame in _SEQUENTIAL_FRAMES and data[position + 4] == components
     return CompressedHeader("JPEG", *size, colours=components != 1, ended=ended, one_scan=one_scan)
 
