@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from aqr_perception.nodes.input.message_error import MessageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032
 """Largest ratio of data to compressed data (RFC 1951: 258 bytes in two bits)."""
@@ -13,6 +12,9 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
 _HUFFMAN_FRAMES = _SEQUENTIAL_FRAMES | {0xC2}
 _START_OF_SCAN = 0xDA
+_MOST_SCANS = 32
+"""Progressive JPEGs of libjpeg have ten scans."""
+_MOST_CHUNKS = 1 << 16
 _VIDEO_STARTS = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
 _VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp9", "ffmpeg", "theora", "avc")
 
@@ -89,12 +91,14 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
     # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
     ended = data.rfind(b"\xff\xd9", position) >= 0
     one_scan = frame in _SEQUENTIAL_FRAMES and data[position + 4] == components
+    if not one_scan and (scans := data.count(b"\xff\xda", position)) > _MOST_SCANS:
+        needed = f"at most {_MOST_SCANS}"  # each scan takes a pass over all pixels, also if it has a few bytes
+        raise MessageError(topic, "too many scans", f"a JPEG of {scans} scans", needed, "send baseline JPEGs")
     return CompressedHeader("JPEG", *size, colours=components != 1, ended=ended, one_scan=one_scan)
 
 
 def _read_png(data: bytes, topic: str) -> CompressedHeader:
-    if len(data) < 33 or data.rfind(_PNG_END) < 0:
-        raise _truncated("PNG", data, "the IEND chunk", topic)
+    _check_chunks(data, topic)
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     bits, colour = data[24], data[25]
     row_bytes = -(-width * bits * _PNG_CHANNELS.get(colour, 1) // 8)
@@ -103,6 +107,21 @@ def _read_png(data: bytes, topic: str) -> CompressedHeader:
             "PNG", data, f"{height * row_bytes // _DEFLATE_RATIO} bytes for {width} x {height} pixels", topic
         )
     return CompressedHeader("PNG", width, height, colours=colour not in (0, 4))
+
+
+def _check_chunks(data: bytes, topic: str) -> None:
+    """Check that a PNG's chunks are complete, up to IEND: OpenCV allocates what a chunk's length says."""
+    position = len(_PNG_SIGNATURE)
+    for index in range(_MOST_CHUNKS):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        position += 12 + length
+        if position > len(data) or (index == 0 and (kind, length) != (b"IHDR", 13)):
+            break
+        if kind == b"acTL":
+            raise MessageError(topic, "wrong compressed format", "an animated PNG", "one image", "publish one by one")
+        if kind == b"IEND":
+            return
+    raise _truncated("PNG", data, "complete chunks from IHDR to IEND", topic)
 
 
 def _truncated(name: str, data: bytes, needed: str, topic: str) -> MessageError:

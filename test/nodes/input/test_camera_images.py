@@ -212,6 +212,36 @@ def test_a_png_is_refused_from_its_header_where_it_has_too_many_pixels_or_too_fe
 
 
 @pytest.mark.usefixtures("no_decoding")
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"zzzz", b"IEND", b"IHDR"])
+@pytest.mark.parametrize("length", [2**31 - 1, 2**32 - 1, 1_200_000_000, 5000])
+def test_a_png_whose_chunk_is_longer_than_the_data_is_refused_from_its_header(kind: bytes, length: int) -> None:
+    message = compressed(".png", noise(32, 16))
+    data = bytes(message.data)
+    message.data = array("B", data[:33] + struct.pack(">I", length) + kind + data[33:])
+    with pytest.raises(MessageError, match=r"truncated PNG: .*needed complete chunks from IHDR to IEND"):
+        picture_from_message(message, "/image")
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_a_progressive_jpeg_of_countless_scans_is_refused_from_its_header() -> None:
+    jpeg = cv2.imencode(".jpg", noise(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+    message = CompressedImage(format="jpeg", data=array("B", jpeg[:-2] + 1000 * scan + jpeg[-2:]))
+    with pytest.raises(MessageError, match=r"too many scans: found a JPEG of 10\d\d scans, needed at most 32"):
+        picture_from_message(message, "/image")
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_an_animated_png_is_refused() -> None:
+    data = bytes(compressed(".png", noise(32, 16)).data)
+    control = b"acTL" + struct.pack(">II", 1000, 0)
+    chunk = struct.pack(">I", 8) + control + struct.pack(">I", zlib.crc32(control))
+    message = CompressedImage(format="png", data=array("B", data[:33] + chunk + data[33:]))
+    with pytest.raises(MessageError, match="wrong compressed format: found an animated PNG"):
+        picture_from_message(message, "/image")
+
+
+@pytest.mark.usefixtures("no_decoding")
 @pytest.mark.parametrize("described", [(640, 360), (63, 32), (8, 4), (640, 320), (64, 0), (0, 64)])
 def test_an_image_that_its_calibration_does_not_describe_is_refused_from_its_header(described: tuple[int, int]) -> None:
     raw = Image(width=64, height=32, step=192, encoding="bgr8", data=array("B", bytes(6144)))
