@@ -15,7 +15,12 @@ from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, C
 from aqr_perception.nodes.input.lens import described_size, pinhole_picture
 from aqr_perception.nodes.input.message_error import MessageError, printable
 from aqr_perception.nodes.input.placement import PlacementCheck
-from aqr_perception.nodes.input.plausibility import camera_doubt, check_distances, intensity_doubt
+from aqr_perception.nodes.input.plausibility import (
+    camera_doubt,
+    check_distances,
+    drop_absurd_intensities,
+    intensity_doubt,
+)
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
@@ -209,6 +214,9 @@ def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings, doubts: list
     if doubt is not None:
         doubts.append(doubt)
     points[:, 3] *= settings.intensity_scale
+    doubt = drop_absurd_intensities(points[:, 3], topic)
+    if doubt is not None:
+        doubts.append(doubt)
     return points
 
 

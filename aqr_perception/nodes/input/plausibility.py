@@ -10,6 +10,8 @@ from aqr_perception.nodes.input.message_error import MessageError
 _BRIGHTEST = 255.0
 """Largest intensity that models are trained with, after `intensity_scale`."""
 _TOLERANCE = 1.05
+_MOST_INTENSE = 65_535.0
+"""Largest scaled intensity that is passed on: that of 16-bit integers without a scale. Models bear a few of them."""
 _FEWEST_POINTS = 100
 _SAMPLE = 4000
 _FURTHEST_MEDIAN = 500.0
@@ -47,6 +49,19 @@ def intensity_doubt(
     largest = 1.0 if top <= 1.0 else top if top > _BRIGHTEST else _BRIGHTEST
     remedy = f"`intensity_scale` {_BRIGHTEST / largest:.4g} would fit{reflectivity}"
     return MessageError(topic, "intensity out of range", found, needed, remedy)
+
+
+def drop_absurd_intensities(intensities: NDArray[np.float32], topic: str) -> MessageError | None:
+    """Set scaled intensities (N,) of no LiDAR to 0 in place; return a doubt if there are any.
+
+    A single one can hide the objects in a whole sweep: normalisation layers spread it.
+    """
+    absurd = np.abs(intensities) > _MOST_INTENSE
+    if not absurd.any():
+        return None
+    found = f"{int(absurd.sum())} of {len(intensities)} beyond {_MOST_INTENSE:g} after scaling, taken as 0"
+    intensities[absurd] = 0.0
+    return MessageError(topic, "absurd intensities", found, "0..255 after `intensity_scale`", "check the driver")
 
 
 def check_distances(points: NDArray[np.float32], topic: str) -> None:

@@ -305,6 +305,15 @@ def test_a_doubt_is_said_once_and_stays_with_the_sensor() -> None:
     assert len(said) == 1 and re.search(r"`intensity_scale` 0\.051\d* would fit", said[0])
 
 
+def test_one_absurd_intensity_never_reaches_the_model() -> None:
+    rig = Rig(intensity_scale=255.0)
+    rig.sweep = sweep([[1, 2, 3, 0.5], [4, 5, 6, 9e5], [7, 8, 9, 1e38]])
+    built = rig.build()
+    assert built.frame is not None and built.frame.points is not None
+    np.testing.assert_array_equal(built.frame.points[:, 3], [127.5, 0, 0])
+    assert built.sensors[0].used and "absurd intensities" in built.sensors[0].doubt
+
+
 def test_points_in_millimetres_leave_the_lidar_out() -> None:
     rig = Rig()
     rig.sweep = uniform_sweep(200.0, unit=200.0)

@@ -60,14 +60,14 @@ def bounded_memory() -> Iterator[None]:
 
 def outcome(decode: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a decoder returns; None if it raises MessageError. Any other error fails the test."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         return decode(*arguments)
     except MessageError as error:
         assert len(str(error)) < 2500 and str(error).isprintable() and error.problem
         return None
     finally:
-        assert time.perf_counter() - start < 1.0
+        assert time.process_time() - start < 2.0
 
 
 fields = st.builds(

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from aqr_perception.geometry import invert, rigid_transform
 from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.plausibility import camera_doubt, check_distances, intensity_doubt
+from aqr_perception.nodes.input.plausibility import (
+    camera_doubt,
+    check_distances,
+    drop_absurd_intensities,
+    intensity_doubt,
+)
 
 OPTICAL = [-0.5, 0.5, -0.5, 0.5]  # x right, y down, z forward in a frame with x forward, y left, z up
 LEVEL = np.random.default_rng(0).uniform(0.01, 1.0, 3000).astype(np.float32)
@@ -51,6 +56,14 @@ def test_reflectivity_is_offered_where_the_point_cloud_has_it() -> None:
 def test_intensities_without_a_scale_are_named(intensities: np.ndarray, problem: str | None) -> None:
     doubt = intensity_doubt(intensities.astype(np.float32), 1.0, [], "/points")
     assert (None if doubt is None else doubt.problem) == problem
+
+
+def test_intensities_that_would_hide_objects_become_zero() -> None:
+    intensities = np.array([1.0, 65_535.0, 65_536.0, 9e5, -9e5, 255.0], np.float32)
+    doubt = drop_absurd_intensities(intensities, "/points")
+    np.testing.assert_array_equal(intensities, [1, 65_535, 0, 0, 0, 255])
+    assert str(doubt).startswith("/points: absurd intensities: found 3 of 6 beyond 65535 after scaling")
+    assert drop_absurd_intensities(intensities, "/points") is None
 
 
 def test_points_in_millimetres_are_refused() -> None:
