@@ -10,8 +10,8 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.input.frame_request import INTENDED, SensorUse
-from aqr_perception.nodes.input.sensor_clocks import ClockReport
 
 WINDOW = 2.0
 """Seconds over which rates are measured; a sensor without messages for longer is silent."""
@@ -252,7 +252,9 @@ class Diagnostics:
             return DiagnosticStatus.WARN, f"{clock.fault}: {use_of_it}"
         if use is None or now - self._frames.latest > WINDOW:
             return DiagnosticStatus.OK, "receiving data, but no frames"
-        return (DiagnosticStatus.OK, "used") if use.used else (DiagnosticStatus.WARN, use.reason)
+        if not use.used:
+            return DiagnosticStatus.WARN, use.reason
+        return (DiagnosticStatus.WARN, f"used, but {use.doubt}") if use.doubt else (DiagnosticStatus.OK, "used")
 
 
 def _seconds(value: float) -> str:

@@ -25,10 +25,11 @@ from tf2_ros import TransformListener
 
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
+from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
 from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
-from aqr_perception.nodes.input.stamp_sequence import LATE_NS
+from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
@@ -135,7 +136,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         qos = QoSProfile(depth=5, reliability=reliability)
 
         def subscriber(kind: type, topic: str) -> Subscriber:
-            messages = Subscriber(self, kind, topic, qos_profile=qos)
+            messages = GuardedSubscriber(self, kind, topic, qos_profile=qos, on_error=self._on_dropped_message)
             self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
@@ -152,6 +153,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
         self._diagnostics.add_message(sensor, time.monotonic())
         self._poll()
+
+    def _on_dropped_message(self, error: Exception) -> None:
+        self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_time_jump(self, seconds: float) -> None:
         self.get_logger().warning(f"time jumped back by {seconds:.1f} s: the node forgets all data and transforms")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from message_filters import Cache, SimpleFilter
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
+from aqr_perception.nodes.clocks.sensor_clocks import Accepted, ClockReport, SensorClocks
+from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS, TOLERANCE_NS, Arrival
 from aqr_perception.nodes.input.frame_request import (
     INTENDED,
     LIDAR,
@@ -18,8 +20,6 @@ from aqr_perception.nodes.input.frame_request import (
     SensorUse,
 )
 from aqr_perception.nodes.input.message_history import MessageHistory
-from aqr_perception.nodes.input.sensor_clocks import Accepted, ClockReport, SensorClocks
-from aqr_perception.nodes.input.stamp_sequence import LATE_NS, TOLERANCE_NS, Arrival
 from aqr_perception.nodes.stamps import stamp_to_ns, with_stamp
 
 _LONGEST_LAG = 1.0

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from rclpy.time import Time
 from tf_transformations import quaternion_matrix
 
+from aqr_perception.nodes.clocks.stamp_sequence import TOLERANCE_NS, Arrival, StampSequence, Step
 from aqr_perception.nodes.input.message_error import TransformError
-from aqr_perception.nodes.input.stamp_sequence import TOLERANCE_NS, Arrival, StampSequence, Step
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 _POLL_SECONDS = 0.005
+_FURTHEST = 1e8
+"""Metres; farther than any two places on Earth, in a map whose origin is far away."""
 
 LONGEST_TF_AGE = 0.2
 """Seconds by which a moving transform may be older than the data, without `fixed_frame`."""
@@ -60,7 +62,7 @@ class FrameTransforms:
         """Return the (4, 4) float64 matrix that moves points from the source frame, at its time, to the target frame.
 
         Raises:
-            TransformError: TF does not connect the frames at these times.
+            TransformError: TF does not connect the frames at these times, or has numbers that are not finite.
         """
         pair = (target_frame, source_frame)
         while True:
@@ -75,15 +77,18 @@ class FrameTransforms:
                     continue
                 self._unconnected.add(pair)
                 raise self._missing(pair, target_ns, source_ns, error) from error
+            except (OverflowError, ValueError) as error:  # rclpy has no times before 1970
+                raise self._missing(pair, target_ns, source_ns, error) from error
             self._unconnected.discard(pair)
-            return matrix_from_message(found)
+            matrix = matrix_from_message(found)
+            if not (np.isfinite(matrix).all() and np.abs(matrix[:3, 3]).max() <= _FURTHEST):
+                raise self._missing(pair, target_ns, source_ns, ValueError(f"translation {matrix[:3, 3].tolist()}"))
+            return matrix
 
     def _look_up_now(
         self, target_frame: str, target_ns: int, source_frame: str, source_ns: int, late: bool
     ) -> TransformStamped:
         """Return a transform at its time; without `fixed_frame` and when it is `late`, a slightly older one."""
-        if min(target_ns, source_ns) < 0:
-            raise tf2_ros.ExtrapolationException("TF has no time before 0")
         target_time, source_time = Time(nanoseconds=target_ns), Time(nanoseconds=source_ns)
         if self._fixed_frame:
             return self._buffer.lookup_transform_full(

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from aqr_perception.nodes.input.stamp_sequence import CONFIRMATIONS, LATE_NS, TOLERANCE_NS, Arrival, StampSequence, Step
+from aqr_perception.nodes.clocks.stamp_sequence import (
+    CONFIRMATIONS,
+    LATE_NS,
+    TOLERANCE_NS,
+    Arrival,
+    StampSequence,
+    Step,
+)
 
 MS = 1_000_000
 START = 1_500_000_000_000 * MS

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aqr_perception.nodes.input.stamp_sequence import TOLERANCE_NS, Arrival, StampSequence, Step
+from aqr_perception.nodes.clocks.stamp_sequence import TOLERANCE_NS, Arrival, StampSequence, Step
 
 WINDOW = 1.0
 """Seconds after its last message during which a sensor's clock is compared with the others'.
