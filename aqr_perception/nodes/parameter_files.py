@@ -1,5 +1,6 @@
 """Parameter files among the arguments of a process, checked before ROS 2 reads them."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,7 @@ def read(arguments: Sequence[str]) -> tuple[ParameterFile, ...]:
     Raises:
         YamlFileError: a file is missing or not YAML.
     """
-    following = zip(arguments, arguments[1:], strict=False)
-    return tuple(_read(Path(path)) for flag, path in following if flag == _FLAG)
+    return tuple(_read(Path(path)) for flag, path in itertools.pairwise(arguments) if flag == _FLAG)
 
 
 def one_line(error: Exception) -> str:

@@ -18,7 +18,6 @@ from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions, OptionError, WeightsSource
 
-
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
 _THRESHOLDS = "class_score_thresholds."
 _RESERVED = ("bev", LIDAR)

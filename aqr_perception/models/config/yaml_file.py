@@ -31,7 +31,7 @@ class _LimitedComposer:
         # An alias to the value in which it stands is not in the table yet: it would be endless.
         self._values += self._values_behind.get(event.anchor, _MOST_VALUES) if is_alias else 1
         if self._values > _MOST_VALUES:
-            raise yaml.YAMLError(f"more than {_MOST_VALUES} values, counting those behind aliases, or an alias to itself")
+            raise yaml.YAMLError(f"more than {_MOST_VALUES} values with those behind aliases, or an alias to itself")
         if self._depth > _DEEPEST:
             raise yaml.YAMLError(f"more than {_DEEPEST} nested values")
         node = super().compose_node(parent, index)  # type: ignore[misc]
