@@ -1,7 +1,7 @@
 """Declaration of a parameter, and the values that users give parameters when the node starts."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,8 @@ class Parameter:
         which has no type in ROS 2, for no texts, and YAML's truth values `off` and `on` for the texts.
         """
         if isinstance(self.default, list):
+            if not (value is None or isinstance(value, Sequence)):
+                return value
             texts = [value] if isinstance(value, str) else list(value or ())
             # ROS 2 cannot tell an empty list of texts from one of bytes: a single empty text stands for it.
             return texts or [""]

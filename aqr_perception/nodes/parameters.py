@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from aqr_perception.detector import preset_classes
@@ -298,6 +300,7 @@ def _check_topics(values: Mapping[str, Any]) -> None:
     for name, topic in (images | infos | lidar).items():
         try:
             validate_topic_name(topic)
+            validate_full_topic_name(expand_topic_name(topic, "aqr_perception", "/"))
         except InvalidTopicNameException as error:
             reason = str(error).partition(":")[2].split("\n")[0].strip()
             raise OptionError(f"{name} is {topic!r}, but must be a topic: {reason}") from error

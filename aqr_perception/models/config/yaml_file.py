@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-_MOST_BYTES = 1_000_000
-_MOST_VALUES = 100_000
+_MOST_BYTES = 200_000
+_MOST_VALUES = 10_000
 _DEEPEST = 50
 
 
