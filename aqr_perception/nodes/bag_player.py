@@ -4,6 +4,7 @@ import argparse
 import importlib
 import itertools
 import logging
+import os
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.reader import BagMessage, BagReader, BagTopic
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.stop_signals import StopSignals
+from aqr_perception.nodes.transport import transport_environment
 
 _CLOCK_PERIOD = 0.025
 _DISCOVERY_POLL = 0.02
@@ -200,6 +202,7 @@ def main(argv: Sequence[str] | None = None, stop_signals: StopSignals | None = N
     stop = threading.Event() if stop_signals is None else stop_signals.requested
     if stop_signals is not None:
         stop_signals.wait_for_clean_up()
+    os.environ.update(transport_environment())
     rclpy.init(args=["bag_player", *arguments], signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node("bag_player")
