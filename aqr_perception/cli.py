@@ -44,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
 def _print_presets(_: argparse.Namespace) -> int:
     from aqr_perception.models.config.presets import load_preset, preset_names
 
-    for name in preset_names():
-        print(f"{name:<28}{load_preset(name).description}")
+    names = preset_names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:<{width}}  {load_preset(name).description}")
     return 0
 
 

@@ -312,4 +312,5 @@ class Detector:
             to_cells = np.diag([values.shape[1] / width, values.shape[0] / height, 1.0])
             cameras[view.name] = CameraWeightMap(values, to_cells @ self._image_to_model(view))
         x_min, y_min, _, x_max, y_max, _ = self.model.preset.point_range
-        return WeightMaps(bev, (x_min, y_min, x_max, y_max), cameras, source)
+        scene_range = (x_min, y_min, x_max, y_max)
+        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, scene_range=scene_range)

@@ -120,15 +120,18 @@ class WeightMaps:
 
     Attributes:
         bev: (H, W) float32 in [0, 1.5]; rows ascend with y and columns with x. None if the frame has no LiDAR data.
-        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame.
+        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame; see `Preset.bev_range`.
         cameras: camera name -> weight map.
         source: ``router`` (adaptive query routing, AQR) or ``attention`` (attention mass by sensor).
+        scene_range: as `bev_range`, the model's scene, which pictures show; the BEV grid may end before it. None: the
+            BEV grid is the scene.
     """
 
     bev: NDArray[np.float32] | None
     bev_range: tuple[float, float, float, float]
     cameras: Mapping[str, CameraWeightMap]
     source: Literal["router", "attention"]
+    scene_range: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)

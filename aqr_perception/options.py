@@ -2,12 +2,23 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
+Activation = Literal["auto", "sigmoid", "tanh"]
+RouterAttention = Literal["auto", "windowed", "global"]
 WeightsSource = Literal["auto", "router", "attention"]
 
-_WINDOWS = ("bev_window", "image_window", "router_bev_window", "router_image_window")
+_BIAS_WINDOWS = ("bev_window", "image_window")
+_ROUTER_WINDOWS = ("router_bev_window", "router_image_window")
+_OF_MODEL: Mapping[str, Any] = {
+    **dict.fromkeys((*_BIAS_WINDOWS, *_ROUTER_WINDOWS), 0),
+    "router_attention": "auto",
+    "activation": "auto",
+    "residual": -1.0,
+    "map_limit": -1.0,
+}
+"""Values of `AqrOptions` that stand for the model's own."""
 
 
 class OptionError(ValueError):
@@ -29,10 +40,16 @@ class AqrOptions:
             query, ``both`` does both, ``off`` neither, and ``auto`` follows the model's preset. Without a trained
             router every mode is ``off``.
         strength: 0 (no effect) to 4; models are trained with 1.
-        bev_window, image_window: edge length in cells of the windows in which the bias acts: odd, or 0 for the size
-            that the model was trained with.
+        bev_window, image_window: edge length in cells of the windows in which the bias acts, or 0 for the size that the
+            model was trained with. Windows of even size extend one cell further to higher rows and columns.
         router_bev_window, router_image_window: edge length in cells of the windows that the router attends to: odd, or
             0 for the size that the model was trained with.
+        router_attention: whether the router attends to the tokens in its windows (``windowed``) or to all tokens
+            (``global``); ``auto`` follows the model. Only for weights trained with the research code (AQR-CMT), as are
+            the next three options.
+        activation: ``sigmoid`` for weights in 0..1, ``tanh`` for weights in -1..1; ``auto`` follows the model.
+        residual: share of the features that modulation keeps regardless of the weights, 0 to 2; -1 for the model's own.
+        map_limit: largest value of the maps that scale the features, above 0 and at most 1000; -1 for the model's own.
         sigma: standard deviation in cells of the Gaussians in the weight maps.
         min_weight: threshold below which values of the weight maps become 0.
         reduce: how overlapping Gaussians combine: ``max`` or ``sum``.
@@ -44,6 +61,10 @@ class AqrOptions:
     image_window: int = 15
     router_bev_window: int = 5
     router_image_window: int = 15
+    router_attention: RouterAttention = "windowed"
+    activation: Activation = "sigmoid"
+    residual: float = 0.7
+    map_limit: float = 1.5
     sigma: float = 2.0
     min_weight: float = 0.05
     reduce: Literal["max", "sum"] = "max"
@@ -51,23 +72,34 @@ class AqrOptions:
     def __post_init__(self) -> None:
         require(self.mode in get_args(AqrMode), "aqr.mode", self.mode, f"one of {', '.join(get_args(AqrMode))}")
         require(0.0 <= self.strength <= 4.0, "aqr.strength", self.strength, "in 0..4")
-        for name in _WINDOWS:
+        for name in _BIAS_WINDOWS:
+            require(
+                0 <= getattr(self, name) <= 31, f"aqr.{name}", getattr(self, name), "in 1..31, or 0 for the model's own"
+            )
+        for name in _ROUTER_WINDOWS:
             size = getattr(self, name)
             allowed = size == 0 or (1 <= size <= 31 and size % 2 == 1)
             require(allowed, f"aqr.{name}", size, "odd and in 1..31, or 0 for the model's own")
+        for name, kind in (("router_attention", RouterAttention), ("activation", Activation)):
+            values = get_args(kind)
+            require(getattr(self, name) in values, f"aqr.{name}", getattr(self, name), f"one of {', '.join(values)}")
+        own = "or -1 for the model's own"
+        require(self.residual == -1 or 0 <= self.residual <= 2, "aqr.residual", self.residual, f"in 0..2, {own}")
+        allowed = self.map_limit == -1 or 0 < self.map_limit <= 1000
+        require(allowed, "aqr.map_limit", self.map_limit, f"above 0 and at most 1000, {own}")
         require(0.3 <= self.sigma <= 5.0, "aqr.sigma", self.sigma, "in 0.3..5")
         require(0.0 <= self.min_weight < 1.5, "aqr.min_weight", self.min_weight, "in [0, 1.5)")
         require(self.reduce in ("max", "sum"), "aqr.reduce", self.reduce, "max or sum")
 
     @classmethod
     def of_model(cls, mode: AqrMode = "auto") -> "AqrOptions":
-        """Return options that take every window size from the model."""
-        return cls(mode, bev_window=0, image_window=0, router_bev_window=0, router_image_window=0)
+        """Return options that leave all that weights were trained with to the model."""
+        return replace(cls(mode), **_OF_MODEL)
 
     def resolved(self, trained: "AqrOptions") -> "AqrOptions":
-        """Return these options with mode ``auto`` and window size 0 replaced by the values used in training."""
-        windows = {name: getattr(trained, name) for name in _WINDOWS if getattr(self, name) == 0}
-        return replace(self, mode=trained.mode if self.mode == "auto" else self.mode, **windows)
+        """Return these options with values that stand for the model's own replaced by those used in training."""
+        own = {name: getattr(trained, name) for name, value in _OF_MODEL.items() if getattr(self, name) == value}
+        return replace(self, mode=trained.mode if self.mode == "auto" else self.mode, **own)
 
     @property
     def modulates(self) -> bool:

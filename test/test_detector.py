@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.nuscenes_keyframe import read_keyframe
 from helpers.own_classes import OWN, write_preset
+from helpers.short_grid import BEV_RANGE, CELL, GRID, POINT_RANGE, write_short_grid
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector, check_model, preset_classes
@@ -232,3 +233,36 @@ def test_routed_queries_are_the_routers_weights_and_need_a_router(detector: Dete
     without = Detector("petr_tiny", "random", device="cpu", precision="fp32")
     with pytest.raises(ValueError, match=r"petr_tiny .* no trained query router"):
         without.routed_queries(without.extract(frame))
+
+
+@pytest.mark.parametrize("architecture", ["cmt", "mome", "aqr_cmt"])
+@pytest.mark.parametrize("source", ["router", "attention"])
+@pytest.mark.parametrize("position", [(45.0, 33.0), (-52.0, -38.0), (47.5, -20.0), (3.0, 36.0)])
+def test_the_weight_of_a_query_is_at_its_position_where_the_grid_ends_before_the_range(
+    tmp_path: Path, position: tuple[float, float], source: str, architecture: str
+) -> None:
+    detector = Detector(write_short_grid(tmp_path, architecture), "random", device="cpu", precision="fp32")
+    lower, upper = np.array(POINT_RANGE[:3]), np.array(POINT_RANGE[3:])
+    share = (np.array([*position, -1.0]) - lower) / (upper - lower)
+    with torch.no_grad():
+        detector.model.get_parameter("pts_bbox_head.reference_points.weight").copy_(torch.from_numpy(share))
+    points = np.float32([[*position, -1.0, 0.0, 0.0]]).repeat(5, axis=0)
+    options = DetectionOptions(score_threshold=0.0, weights_source=source, aqr=AqrOptions(min_weight=0.0))
+    maps = detector.detect(Frame(0, points, ()), options).weight_maps
+    assert maps.bev is not None
+    assert maps.bev.shape == GRID
+    assert maps.bev_range == BEV_RANGE
+    assert maps.scene_range == (-54.0, -40.0, 54.0, 40.0)
+    row, column = np.unravel_index(maps.bev.argmax(), maps.bev.shape)
+    peak = np.array(BEV_RANGE[:2]) + (np.array([column, row]) + 0.5) * CELL
+    assert np.abs(peak - position).max() <= CELL / 2
+
+
+def test_a_query_outside_the_grid_has_no_lidar_weight(tmp_path: Path) -> None:
+    detector = Detector(write_short_grid(tmp_path), "random", device="cpu", precision="fp32")
+    with torch.no_grad():
+        detector.model.get_parameter("pts_bbox_head.reference_points.weight").fill_(0.97)  # x is 50.8 m
+    result = detector.detect(Frame(0, np.float32([[10.0, 0, -1, 0, 0]]), ()), EVERYTHING)
+    assert result.weight_maps.bev is not None
+    assert not result.weight_maps.bev.any()
+    assert not result.detections.lidar_weight.any()

@@ -10,7 +10,12 @@ from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
     [
         ({"mode": "loud"}, "aqr.mode.*'loud'.*modulation"),
         ({"strength": -0.1}, r"aqr\.strength is -0\.1"),
-        ({"bev_window": 4}, r"aqr\.bev_window is 4, but must be odd"),
+        ({"bev_window": 32}, r"aqr\.bev_window is 32, but must be in 1\.\.31"),
+        ({"router_bev_window": 4}, r"aqr\.router_bev_window is 4, but must be odd"),
+        ({"router_attention": "local"}, r"aqr\.router_attention is 'local', but must be one of auto, windowed, global"),
+        ({"activation": "relu"}, r"aqr\.activation is 'relu'"),
+        ({"residual": -0.5}, r"aqr\.residual is -0\.5, but must be in 0\.\.2"),
+        ({"map_limit": 0.0}, r"aqr\.map_limit is 0\.0, but must be above 0"),
         ({"router_image_window": 33}, "router_image_window"),
         ({"min_weight": 1.5}, "min_weight"),
         ({"reduce": "mean"}, "reduce"),

@@ -108,6 +108,7 @@ def _recorded_drive(recording: "Recording", bag: Path, drive: "DemoDrive", prese
     from aqr_perception.demo.recorded_drive import RecordedDrive
     from aqr_perception.demo.truth import read_truth
 
+    # The node's BEV pictures show the point range; the BEV features may cover less of it.
     x_min, y_min, _, x_max, y_max, _ = preset.point_range
     return RecordedDrive(recording, read_truth(bag), FAILURES, drive.seconds, (x_min, y_min, x_max, y_max))
 

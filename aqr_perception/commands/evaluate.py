@@ -1,6 +1,7 @@
 """Command ``aqr_perception evaluate``: nuScenes metrics under sensor failures."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from aqr_perception.commands.output import write_json
@@ -75,7 +76,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         history=0 if options.no_history else HISTORY_FRAMES,
         workers=options.workers,
     )
+    if "auto" in table.modes:
+        table = dataclasses.replace(table, auto_mode=detector.model.preset.aqr.mode)
     print(report.text(table))
+    if table.auto_mode is not None:
+        print(f"AQR on: mode {table.auto_mode}, as in preset {table.model}")
     for path in report.write(table, options.output):
         print(path)
     write_json(options.json, table.as_dict())

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from aqr_perception.training.training_options import TrainOptions
 
 _RUNS = Path("runs")
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -68,8 +72,8 @@ def _add_model(train: argparse.ArgumentParser) -> None:
         "--aqr",
         choices=("preset", "off", "modulation", "bias", "both"),
         default="preset",
-        help="how the model uses query weights; off trains no router (default: as in the preset; both with --train "
-        "aqr)",
+        help="how the model uses query weights; off trains no router (default: as in the preset; with --train aqr "
+        "both, except for the research code's AQR)",
     )
 
 
@@ -89,7 +93,17 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
         "--backbone-factor",
         type=float,
         default=1.0,
-        help="learning rate of the image backbone relative to the rest (default: 1)",
+        help="learning rate of the image backbone relative to the rest; multiplies the backbone's learning-rate "
+        "factors (default: 1)",
+    )
+    group.add_argument(
+        "--learning-rate-factor",
+        action="append",
+        type=_part_factor,
+        dest="learning_rate_factors",
+        metavar="PART=F",
+        help="learning rate of a part of the model relative to the schedule, in place of the preset's; 0 freezes the "
+        "part; repeatable, for example --learning-rate-factor img_neck=0.05",
     )
     group.add_argument(
         "--schedule",
@@ -105,7 +119,11 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
         type=int,
         help="largest number of denoising queries; 0 for none (default: number of learned queries)",
     )
-    group.add_argument("--router-weight", type=float, default=1.0, help="weight of the router loss (default: 1)")
+    group.add_argument(
+        "--router-weight",
+        type=float,
+        help="weight of the router loss (default: 1, and 0 for the research code's AQR, which has no such loss)",
+    )
     group.add_argument(
         "--ema-decay", type=float, default=0.999, help="decay of the averaged weights (default: %(default)s)"
     )
@@ -139,7 +157,7 @@ def _train(options: argparse.Namespace) -> int:
         model,
         TrainingSequences(_training_frames(options, data, model), options.history if model.remembers else 0),
         partial(collate_sequences, preset=model.preset),
-        DetectionLoss(options.router_weight, options.denoising_queries, options.train),
+        DetectionLoss(_router_weight(options, model), options.denoising_queries, options.train),
         _train_options(options),
         options.output or _RUNS / Path(options.preset).stem,
         resume=options.resume,
@@ -165,10 +183,27 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
         load_branches(model, options.branches)
     mode = options.aqr
     if mode == "preset":
-        mode = "both" if options.train == "aqr" else model.preset.aqr.mode
+        mode = model.preset.aqr.mode
+        # Published presets have no mode for a router. A model without supervised weights was trained in its own mode.
+        if options.train == "aqr" and model.router_supervised:
+            mode = "both"
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
     model.router_trained = mode != "off"
     return model
+
+
+def _router_weight(options: argparse.Namespace, model: "DetectionModel") -> float:
+    """Return the weight of the router loss; say once if the model has none although one is asked for."""
+    if model.router_supervised:
+        return 1.0 if options.router_weight is None else float(options.router_weight)
+    if options.router_weight:
+        _log.warning(
+            "--router-weight %g has no effect: the query weights of %s are not trained towards the health of the "
+            "sensors, but by the detections alone, as in the research code",
+            options.router_weight,
+            model.preset.name,
+        )
+    return 0.0
 
 
 def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", frames: int | None) -> "Data":
@@ -197,6 +232,28 @@ def _train_options(options: argparse.Namespace) -> "TrainOptions":
 
     names = {field.name for field in dataclasses.fields(TrainOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}
+    values["learning_rate_factors"] = _by_part(options.learning_rate_factors or ())
     if values["steps"] is None and values["minutes"] is None and values["epochs"] is None:
         values["epochs"] = 20.0
     return TrainOptions(**values)
+
+
+def _part_factor(text: str) -> tuple[str, float]:
+    """Return the part and the factor of ``PART=F``."""
+    part, separator, factor = text.partition("=")
+    try:
+        if not (part and separator):
+            raise ValueError
+        return part, float(factor)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, needed PART=F, as in img_neck=0.05") from None
+
+
+def _by_part(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    by_part = dict(pairs)
+    for part, factor in pairs:
+        if factor != by_part[part]:
+            raise ValueError(
+                f"--learning-rate-factor gives {part} the factors {factor:g} and {by_part[part]:g}: give one"
+            )
+    return by_part

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
         labels: B tensors (N,) int64.
         lidar_points: B tensors (N,) int64, as `GroundTruth.lidar_points`.
         visibility: B tensors (N, V) float32 in 0..1, as `GroundTruth.visibility`, for the batch's cameras.
-        lidar_health: (B, R, R) float32 in 0..1, LiDAR health over the preset's point range; rows y, columns x.
+        lidar_health: (B, R, R) float32 in 0..1, LiDAR health over `Preset.bev_range`; rows y, columns x.
         camera_health: (B, V, r, c) float32 in 0..1, camera health over the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
@@ -161,8 +161,8 @@ def _pixel_shift(step: float) -> NDArray[np.float64]:
 
 
 def _lidar_health(health: SensorHealth, preset: Preset) -> NDArray[np.float32]:
-    """Return the LiDAR's health on a square grid over the preset's point range."""
-    x_min, y_min, _, x_max, y_max, _ = preset.point_range
+    """Return the LiDAR's health on a square grid over the preset's BEV features, as the router's weight map."""
+    x_min, y_min, x_max, y_max = preset.bev_range
     cells = _LIDAR_HEALTH_CELLS
     scale = len(health.lidar) / (2 * health.reach)
     x = (np.linspace(x_min, x_max, cells, endpoint=False) + (x_max - x_min) / cells / 2 + health.reach) * scale - 0.5

@@ -16,7 +16,7 @@ class RecordedDrive:
 
     Attributes:
         seconds: length of the drive.
-        bev_range: x_min, y_min, x_max, y_max of the model's BEV in metres, LiDAR frame.
+        bev_range: x_min, y_min, x_max, y_max of the node's BEV pictures in metres, LiDAR frame.
     """
 
     recording: Recording

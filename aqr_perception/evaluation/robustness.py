@@ -55,6 +55,8 @@ class RobustnessTable:
         blackout: weights of black cameras; None without a router or without cameras.
         history: number of earlier frames given to the detector before each frame; None for a detector without memory.
         classes: names of the model's classes.
+        auto_mode: how the query weights acted in mode ``auto``, the mode that the model's preset names; None if this
+            mode was not evaluated.
     """
 
     model: str
@@ -64,6 +66,7 @@ class RobustnessTable:
     blackout: BlackoutWeights | None = None
     history: int | None = None
     classes: tuple[str, ...] = CLASSES
+    auto_mode: AqrMode | None = None
 
     @property
     def scenarios(self) -> tuple[str, ...]:

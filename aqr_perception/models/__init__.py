@@ -36,15 +36,15 @@ def build_model(preset: str) -> "DetectionModel":
 def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> None:
     """Load one of our checkpoints or a published one into a model, strictly; see `checkpoint.load_checkpoint`.
 
-    Only our own router (`checkpoint.ROUTER_PREFIX`) may be missing from a file: then AQR is off, and query weights come
-    from the attention mass. Models without this router load every key.
+    Only a whole query router (`DetectionModel.optional_router`) may be missing from a file: then AQR is off, and query
+    weights come from the attention mass.
 
     Raises:
         CheckpointError: the file cannot be read, has other classes than the model's preset, or keys are missing,
             surplus or misshapen; all are listed.
     """
     has_router = checkpoint.load_checkpoint(model, source)
-    if not any(name.startswith(checkpoint.ROUTER_PREFIX) for name, _ in model.named_parameters()):
+    if not any(name.startswith(model.optional_router) for name, _ in model.named_parameters()):
         return
     model.router_trained = has_router
     if not has_router:

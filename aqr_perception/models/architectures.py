@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from aqr_perception.models.aqr_cmt.aqr_cmt_options import AqrCmtOptions, check_aqr_cmt
 from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions, check_bevformer
 from aqr_perception.models.petr.petr_options import PetrOptions
 
@@ -43,6 +44,13 @@ class Architecture:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "cmt": Architecture("aqr_perception.models.cmt.model:CMT"),
+    "aqr_cmt": Architecture(
+        "aqr_perception.models.aqr_cmt.model:AqrCMT",
+        sensors="cameras and lidar",
+        proposals=(),
+        options=AqrCmtOptions,
+        check=check_aqr_cmt,
+    ),
     "mome": Architecture("aqr_perception.models.mome.model:MoME", sensors="cameras and lidar", proposals=()),
     "petr": Architecture(
         "aqr_perception.models.petr.model:PETR", sensors="cameras", proposals=("image",), options=PetrOptions

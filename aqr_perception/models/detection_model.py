@@ -19,6 +19,7 @@ from aqr_perception.models.model_io import (
 from aqr_perception.models.proposals.proposal_head import ProposalHead
 from aqr_perception.models.proposals.queries import propose
 from aqr_perception.models.weights.branches import BRANCHES
+from aqr_perception.models.weights.checkpoint import ROUTER_PREFIX
 from aqr_perception.options import AqrOptions
 
 
@@ -30,8 +31,11 @@ class DetectionModel(nn.Module, ABC):
         proposals: the head that proposes queries; None in models without proposals.
         aqr_options: how `forward` uses and draws the query weights.
         router_trained: whether the model has a trained query router; loading a checkpoint without one clears it.
+        router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
+            learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
         takes_queries: whether `decode` accepts denoising queries.
+        optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.
         bev_of_cameras: whether BEV proposals come from the cameras instead of the LiDAR.
     """
@@ -39,6 +43,8 @@ class DetectionModel(nn.Module, ABC):
     branches: tuple[str, ...] = BRANCHES
     bev_of_cameras: bool = False
     remembers: bool = False
+    optional_router: tuple[str, ...] = (ROUTER_PREFIX,)
+    router_supervised: bool = True
     takes_queries: bool = True
 
     def __init__(self, preset: Preset) -> None:
@@ -56,6 +62,21 @@ class DetectionModel(nn.Module, ABC):
     def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
         """Return the number of classes of this architecture's weights; None where they have no class output."""
         return None
+
+    def convert_weights(self, name: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a checkpoint's weights with variants of this architecture's tensors in the model's shapes.
+
+        Args:
+            name: name of the checkpoint, for messages.
+            weights: by key.
+
+        Raises:
+            CheckpointError: constants in the checkpoint contradict the model's.
+        """
+        return weights
+
+    def adopt_variant(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Take over what loaded weights tell about their training; `weights` are those before `convert_weights`."""
 
     def forward(
         self,
@@ -101,6 +122,10 @@ class DetectionModel(nn.Module, ABC):
     def propose(self, features: Features) -> ProposalMaps | None:
         """Return the proposals' heat maps; None for models without proposals."""
         return propose(self.proposals, features)
+
+    def signed_weights(self, aqr: AqrOptions) -> bool:
+        """Return whether the router's weights may be negative with these options."""
+        return False
 
     @abstractmethod
     def decode(

@@ -18,14 +18,24 @@ from aqr_perception.frame import CLASSES
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
-from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions, OptionError, WeightsSource
+from aqr_perception.options import (
+    Activation,
+    AqrMode,
+    AqrOptions,
+    DetectionOptions,
+    OptionError,
+    RouterAttention,
+    WeightsSource,
+)
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
 _THRESHOLDS = "class_score_thresholds."
 _RESERVED = ("bev", LIDAR)
 """Names in ~/weights/ and in the detections that are no cameras'."""
 
-_WINDOW = "edge length in cells, odd; 0: as the model was trained"
+_WINDOW = "edge length in cells; 0: as the model was trained"
+_ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
+_AQR_CMT = "only for weights trained with the research code (AQR-CMT)"
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
@@ -133,9 +143,46 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.image_window", 0, f"window of the attention bias in the camera images; {_WINDOW}", 0, 31, run_time=True
     ),
-    Parameter("aqr.router_bev_window", 0, f"window of the router in the BEV grid; {_WINDOW}", 0, 31, run_time=True),
     Parameter(
-        "aqr.router_image_window", 0, f"window of the router in the camera images; {_WINDOW}", 0, 31, run_time=True
+        "aqr.router_bev_window", 0, f"window of the router in the BEV grid; {_ROUTER_WINDOW}", 0, 31, run_time=True
+    ),
+    Parameter(
+        "aqr.router_image_window",
+        0,
+        f"window of the router in the camera images; {_ROUTER_WINDOW}",
+        0,
+        31,
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.router_attention",
+        "auto",
+        f"whether the router attends to its windows or to all tokens; {_AQR_CMT}",
+        choices=get_args(RouterAttention),
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.activation",
+        "auto",
+        f"range of the query weights: sigmoid 0..1, tanh -1..1; {_AQR_CMT}",
+        choices=get_args(Activation),
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.residual",
+        -1.0,
+        f"0..2; share of the features that modulation keeps regardless of the weights; -1: the model's own; {_AQR_CMT}",
+        -1.0,
+        2.0,
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.map_limit",
+        -1.0,
+        f"above 0, at most 1000; largest value of the maps that scale the features; -1: the model's own; {_AQR_CMT}",
+        -1.0,
+        1000.0,
+        run_time=True,
     ),
     Parameter("aqr.sigma", 2.0, "cells; sigma of the Gaussian splats in the weight maps", 0.3, 5.0, run_time=True),
     Parameter("aqr.min_weight", 0.05, "weight map values below this are set to 0", 0.0, 1.49, run_time=True),

@@ -15,7 +15,13 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.devices import choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
 from aqr_perception.training.ema import average_state, averaged_model, load_average_state
-from aqr_perception.training.trainable import freeze, parameter_groups, set_mode
+from aqr_perception.training.trainable import (
+    freeze,
+    parameter_groups,
+    set_mode,
+    trained_names,
+    trained_names_without_factors,
+)
 from aqr_perception.training.training_options import TrainOptions
 
 _log = logging.getLogger(__name__)
@@ -72,12 +78,13 @@ class Learner(Generic[ModelT]):
         self._model, self._options, self._processes, self._device = model, options, processes, device
         self._dtype = choose_precision(options.precision, device)
         model.to(device)
-        freeze(model, options.train)
-        set_mode(model, options.train)
+        freeze(model, options.train, options.learning_rate_factors)
+        set_mode(model, options.train, options.learning_rate_factors)
         self._loss = ParallelLoss(model, step_loss, processes, device)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(model, options), betas=_BETAS, weight_decay=options.weight_decay, fused=True
         )
+        self._trained_names = trained_names(model, self._optimizer.param_groups)
         self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._average = averaged_model(model, options.ema_decay)
@@ -187,16 +194,38 @@ class Learner(Generic[ModelT]):
             "model": dict(self._model.state_dict()),
             "ema": average_state(self._average),
             "optimizer": self._optimizer.state_dict()["state"],
+            "trained": self._trained_names,
             "scaler": self._scaler.state_dict(),
             "skipped_in_row": self._skipped_in_row,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model, with the current learning rate and weight decay."""
+        """Continue from a `state_dict` of the same model, with the current learning rates and weight decay.
+
+        Raises:
+            TrainingError: the state trained other parameters.
+        """
+        moments = self._moments_in_order(state)
         self._model.load_state_dict(state["model"])
         load_average_state(self._average, state["ema"])
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         self._skipped_in_row = state["skipped_in_row"]
+
+    def _moments_in_order(self, state: dict[str, Any]) -> dict[int, Any]:
+        """Return a state's optimiser moments by index of the parameter; other factors change the parameters' order."""
+        train = self._options.train
+        before: list[str] = state.get("trained") or trained_names_without_factors(self._model, train)
+        now = self._trained_names
+        different = sorted(set(before) ^ set(now))
+        if different:
+            verb = "trained" if different[0] in before else "frozen"
+            raise TrainingError(
+                f"other parameters were trained before ({len(different)} differ, such as {different[0]}, which was "
+                f"{verb}): resume with the learning-rate factors of this training, or start a new training from its "
+                "weights in another folder"
+            )
+        index = {name: number for number, name in enumerate(now)}
+        return {index[before[number]]: moments for number, moments in state["optimizer"].items()}

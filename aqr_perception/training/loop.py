@@ -20,7 +20,7 @@ from aqr_perception.models.weights.checkpoint import CLASSES_ENTRY, ClassModel, 
 from aqr_perception.training import training_state
 from aqr_perception.training.distributed import ModelT, Processes, StepLoss
 from aqr_perception.training.interruption import StopRequest
-from aqr_perception.training.learner import Learner
+from aqr_perception.training.learner import Learner, TrainingError
 from aqr_perception.training.progress import Progress
 from aqr_perception.training.progress_report import ProgressReport
 from aqr_perception.training.random_state import random_state, restore_random_state, seed_generators
@@ -239,7 +239,10 @@ class _Training(Generic[ModelT, SampleT]):
         state = training_state.read_state(path)
         training_state.require_same_model(path, state, self._model)
         changed = training_state.changed_options(path, state, self._options)
-        self._learner.load_state_dict(state)
+        try:
+            self._learner.load_state_dict(state)
+        except TrainingError as error:
+            raise StateError(f"{path}: {error}") from error
         progress = self._progress
         progress.step, progress.samples, progress.elapsed = state["step"], state["samples"], state["elapsed"]
         self._best_score = state["best"]

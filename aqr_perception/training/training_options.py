@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from aqr_perception.options import OptionError
@@ -23,7 +24,10 @@ class TrainOptions:
         batch_size: samples per forward pass and process.
         accumulate: forward passes per optimiser step.
         learning_rate: highest learning rate of the schedule.
-        backbone_factor: learning rate of the image backbone relative to the rest: 0.1 suits a pretrained backbone.
+        backbone_factor: learning rate of the image backbone relative to the rest: 0.1 suits a pretrained backbone. It
+            multiplies the learning-rate factors of the backbone.
+        learning_rate_factors: learning rates relative to the schedule, by part of the model, in place of those of the
+            preset; 0 freezes a part; see `part_factors`.
         schedule: schedule of the learning rate; see `schedule.learning_rate_factor`.
         warmup: share of the training in which the rate rises; None for the schedule's default.
         weight_decay: weight decay of AdamW.
@@ -49,6 +53,7 @@ class TrainOptions:
     accumulate: int = 1
     learning_rate: float = 4e-4
     backbone_factor: float = 1.0
+    learning_rate_factors: Mapping[str, float] = field(default_factory=dict)
     schedule: Schedule = "one_cycle"
     warmup: float | None = None
     weight_decay: float = 0.01
@@ -70,6 +75,9 @@ class TrainOptions:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("workers", "seed", "validate_every", "weight_decay", "backbone_factor"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        for part, factor in self.learning_rate_factors.items():
+            if not 0 <= factor < math.inf:
+                raise OptionError(f"train learning_rate_factors: {part!r} is {factor!r}, but must be 0 or more")
         for name in ("learning_rate", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < math.inf, "positive")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")

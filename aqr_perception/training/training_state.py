@@ -116,13 +116,19 @@ def changed_options(path: Path, state: Mapping[str, Any], options: TrainOptions)
     Raises:
         StateError: the state trained other parameters, so its optimiser state does not fit.
     """
-    before, now = state["options"], options.as_dict()
+    now = options.as_dict()
+    # A state of an earlier version lacks newer options; it was trained with their defaults.
+    before = {**_defaults(), **state["options"]}
     if before["train"] != now["train"]:
         raise StateError(
             f"{path}: was trained with train {before['train']!r}, but train is now {now['train']!r}: resume with "
             "the first, or start a new training from its weights in another folder"
         )
-    return [f"{name} {before.get(name)!r} -> {value!r}" for name, value in now.items() if before.get(name) != value]
+    return [f"{name} {before[name]!r} -> {value!r}" for name, value in now.items() if before[name] != value]
+
+
+def _defaults() -> dict[str, object]:
+    return TrainOptions(steps=1).as_dict()
 
 
 def _sync_folder(folder: Path) -> None:

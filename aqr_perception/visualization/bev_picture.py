@@ -16,21 +16,19 @@ _RING_STEP = 10.0
 def bev_picture(
     maps: WeightMaps, points: NDArray[np.float32] | None, detections: Detections, size: int = 800
 ) -> NDArray[np.uint8]:
-    """Return a BGR picture, `size` pixels wide, of the range of the maps.
+    """Return a BGR picture, `size` pixels wide, of the maps' scene.
 
     Args:
-        maps: weight maps; without a BEV map, the ground is black.
+        maps: weight maps; the ground without a BEV map, or outside it, is black.
         points: (N, >=2) in metres, model frame.
         detections: boxes are coloured by modality; the line from the centre shows the heading.
     """
-    x_min, y_min, x_max, y_max = maps.bev_range
+    x_min, y_min, x_max, y_max = maps.scene_range or maps.bev_range
     grid = _PixelGrid(x_min, y_max, scale=size / (x_max - x_min))
     height = round((y_max - y_min) * grid.scale)
-    if maps.bev is None:
-        picture = np.zeros((height, size, 3), dtype=np.uint8)
-    else:
-        # Rows of the map ascend with y, rows of a picture descend.
-        picture = heat_colours(cv2.resize(maps.bev[::-1], (size, height), interpolation=cv2.INTER_LINEAR))
+    picture = np.zeros((height, size, 3), dtype=np.uint8)
+    if maps.bev is not None:
+        _draw_map(picture, grid, maps.bev, maps.bev_range)
     if points is not None and len(points):
         _draw_points(picture, grid, points)
     _draw_rings(picture, grid, reach=max(x_max, y_max))
@@ -50,6 +48,20 @@ class _PixelGrid(NamedTuple):
         columns, rows = (np.asarray(x) - self.x_min) * self.scale, (self.y_max - np.asarray(y)) * self.scale
         pixels: NDArray[np.int32] = np.stack((columns, rows), axis=-1).round().astype(np.int32)
         return pixels
+
+
+def _draw_map(
+    picture: NDArray[np.uint8], grid: _PixelGrid, bev: NDArray[np.float32], bev_range: tuple[float, float, float, float]
+) -> None:
+    """Draw a map at its position; its part outside the picture is cut off."""
+    x_min, y_min, x_max, y_max = bev_range
+    (left, top), (right, bottom) = grid.pixels([x_min, x_max], [y_max, y_min]).tolist()
+    # Rows of the map ascend with y, rows of a picture descend.
+    scaled = cv2.resize(bev[::-1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    rows = slice(max(top, 0), min(bottom, picture.shape[0]))
+    columns = slice(max(left, 0), min(right, picture.shape[1]))
+    inside = scaled[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    picture[rows, columns] = heat_colours(inside)
 
 
 def _draw_points(picture: NDArray[np.uint8], grid: _PixelGrid, points: NDArray[np.float32]) -> None:

@@ -39,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "cmt_lidar_voxel0075": _LIDAR_0075,
     "cmt_camera_vov_1600x640": _CAMERAS,
     "mome_voxel0075_vov_1600x640": {**_CAMERAS, **_LIDAR_0075},
+    "aqr_cmt_voxel0100_r50_800x320": {**_CAMERAS, **_LIDAR_0100},
+    "aqr_cmt_modulation_voxel0100_r50_800x320": {**_CAMERAS, **_LIDAR_0100},
     "petr_vov_800x320": _CAMERAS,
     "petrv2_vov_800x320": _CAMERAS,
     "bevformer_tiny": _CAMERAS,
@@ -59,6 +61,10 @@ _STAGES = ("img_backbone", "img_neck", "pts_middle_encoder", "pts_backbone", "pt
 _ROUTER = "pts_bbox_head.transformer.selected_cls"
 """MoME's, which chooses an expert for each query."""
 _NORMALISATION = "router mean and deviation"
+
+_CONSTANTS = ("pts_bbox_head.attention_bias_generator.", "pts_bbox_head.weight_renderer.")
+_PARAMETERS = ("pts_bbox_head.attention_bias_generator.bias_scale",)
+"""Of the modules with constants."""
 
 Golden = dict[str, NDArray[np.float32]]
 
@@ -95,7 +101,8 @@ def compute(name: str, recorded: Golden | None = None) -> Golden:
         if detector.remembers:
             detector.detect(_frame(1, detector), _options("off"))
         if detector.has_router and not name.startswith("mome"):
-            detector.detect_in(features, _options("both"))
+            aqr = AqrOptions.of_model() if name.startswith("aqr_cmt") else AqrOptions("both")
+            detector.detect_in(features, DetectionOptions(score_threshold=0.0, aqr=aqr))
     for call, output in enumerate(outputs):
         logits, boxes = output.predictions
         golden[f"logits/{call}"] = _samples("logits", logits)
@@ -119,8 +126,9 @@ def _detector(name: str) -> Detector:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(yaml.safe_dump(preset))
         detector = Detector(str(path), "random", device="cpu", precision="fp32")
-    shapes = {key: tuple(tensor.shape) for key, tensor in detector.model.state_dict().items()}
-    load_checkpoint(detector.model, formula_state(shapes))
+    own = detector.model.state_dict()
+    constants = {key: tensor for key, tensor in own.items() if key.startswith(_CONSTANTS) and key not in _PARAMETERS}
+    load_checkpoint(detector.model, formula_state({key: tuple(own[key].shape) for key in own}) | constants)
     return detector
 
 

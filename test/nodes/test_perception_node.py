@@ -247,7 +247,7 @@ def test_run_time_parameters_take_effect_on_the_next_frame(vehicle: Vehicle) -> 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"aqr__bev_window": 4}, "odd"),
+        ({"aqr__router_bev_window": 4}, "odd"),
         ({"score_threshold": 1.5}, "score_threshold"),
         ({"aqr__mode": "loud"}, "aqr.mode"),
         ({"model__preset": "cmt_huge"}, "aqr_tiny"),

@@ -228,6 +228,76 @@ def test_the_backbone_learns_at_its_own_rate(tmp_path: Path) -> None:
     assert not torch.equal(model.head.weight, stand_in.model().head.weight)
 
 
+def test_a_part_with_factor_0_stays_unchanged_with_its_statistics(tmp_path: Path) -> None:
+    _, model = run(tmp_path, learning_rate_factors={"norm": 0.0, "aqr": 0.0})
+    before, after = dict(stand_in.model().state_dict()), dict(model.state_dict())
+    frozen = {name for name in before if name.startswith(("norm.", "aqr."))}
+    for name in before:
+        same = name in frozen or name.startswith("unused.")
+        assert torch.equal(before[name], after[name]) == same, name
+
+
+def test_the_first_step_is_as_long_as_a_parts_factor(tmp_path: Path) -> None:
+    """Adam's first step has the length of the learning rate."""
+    start = stand_in.model().state_dict()
+    factors = {"img_backbone": 0.1, "head": 0.5}
+    _, model = run(tmp_path, steps=1, schedule="constant", learning_rate_factors=factors, weight_decay=0.0)
+    steps = {name: (value - start[name]).abs().max().item() for name, value in model.state_dict().items()}
+    assert steps["img_backbone.weight"] == pytest.approx(0.1 * 0.01, rel=1e-3)
+    assert steps["head.weight"] == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert steps["norm.weight"] == pytest.approx(0.01, rel=1e-3)
+
+
+def moments(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the optimiser's first moments by name of the parameter."""
+    indexed = state["optimizer"]
+    return {name: indexed[index]["exp_avg"] for index, name in enumerate(state["trained"]) if index in indexed}
+
+
+def test_other_factors_keep_each_parameters_moments_on_resuming(tmp_path: Path) -> None:
+    def flat(model: stand_in.Model, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        """Return a loss whose gradient is 0 everywhere."""
+        return {"zero": torch.stack([0.0 * parameter.sum() for parameter in model.parameters()]).sum()}
+
+    run(tmp_path, learning_rate_factors={"head": 0.5})
+    before = stand_in.newest_state(tmp_path)
+    run(tmp_path, steps=7, resume=True, learning_rate_factors={"aqr.0": 0.25}, step_loss=flat)
+    after = stand_in.newest_state(tmp_path)
+    assert before["trained"] != after["trained"], "other groups change the order"
+    old, new = moments(before), moments(after)
+    assert {"norm.weight", "aqr.0.weight", "head.weight", "img_backbone.weight"} <= old.keys() <= new.keys()
+    for name, moment in old.items():
+        assert moment.abs().max() > 0 and torch.allclose(new[name], 0.9 * moment), name
+
+
+def test_a_state_from_before_the_factors_resumes_to_the_same_state(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "uninterrupted")
+    run(tmp_path / "resumed", step_loss=SignalAfter(3, signal.SIGTERM))
+    (path,) = (tmp_path / "resumed/checkpoints").iterdir()
+    state = torch.load(path, weights_only=True)
+    del state["trained"], state["options"]["learning_rate_factors"]
+    torch.save(state, path)
+    with caplog.at_level(logging.WARNING):
+        assert run(tmp_path / "resumed", resume=True)[0].finished
+    assert "other options" not in caplog.text
+    states = (stand_in.newest_state(tmp_path / name) for name in ("uninterrupted", "resumed"))
+    assert stand_in.differences(*states) == []
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_state_with_other_frozen_parts_is_refused(tmp_path: Path, earlier: bool) -> None:
+    run(tmp_path)
+    if earlier:
+        path = sorted((tmp_path / "checkpoints").iterdir())[-1]
+        state = torch.load(path, weights_only=True)
+        del state["trained"]
+        torch.save(state, path)
+    with pytest.raises(StateError, match=r"step_00000006\.pt.*norm\.bias.*learning-rate factors"):
+        run(tmp_path, steps=8, resume=True, learning_rate_factors={"norm": 0.0})
+
+
 def test_bf16_keeps_weights_in_fp32_and_learns(tmp_path: Path) -> None:
     formats = set()
 
@@ -289,6 +359,8 @@ def test_curves_hold_losses_rate_and_norm(tmp_path: Path) -> None:
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"schedule": "steps"}, "schedule"),
         ({"train": "router"}, "train"),
+        ({"learning_rate_factors": {"head": -1.0}}, "learning_rate_factors: 'head' is -1.0"),
+        ({"learning_rate_factors": {"head": math.nan}}, "learning_rate_factors: 'head' is nan"),
     ],
 )
 def test_an_invalid_option_is_refused_by_name(changed: dict[str, Any], named: str) -> None:

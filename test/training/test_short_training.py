@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.own_classes import OWN
+from helpers.small_fusion import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aqr_perception.benchmarks.inputs import made_up_frame
@@ -13,33 +14,6 @@ from aqr_perception.cli import main
 from aqr_perception.detector import Detector
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.options import DetectionOptions
-
-SMALL = {
-    "description": "aqr_tiny, made smaller",
-    "point_range": [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
-    "image": {"size": [160, 64], "backbone": "resnet18", "width": 8},
-    "points": {
-        "voxel_size": [0.4, 0.4, 0.25],
-        "grid": [256, 256, 32],
-        "max_voxels": 20000,
-        "encoder_channels": [8, 8, 16, 16],
-        "encoder_output": 16,
-        "backbone_channels": [32, 32],
-        "backbone_layers": [1, 1],
-        "neck_channels": 16,
-    },
-    "sweeps": 1,
-    "decoder": {
-        "channels": 64,
-        "queries": 60,
-        "layers": 2,
-        "heads": 4,
-        "feedforward": 64,
-        "depths": 8,
-        "proposals": {"bev": 30, "image": 20},
-    },
-    "aqr": {"mode": "both", "bev_window": 5, "image_window": 5, "router_image_window": 3},
-}
 
 
 def losses(folder: Path) -> list[float]:

@@ -67,6 +67,33 @@ def test_a_weight_and_a_point_are_drawn_at_their_position_in_the_bev_picture(x: 
         assert abs(pixels[1][0] - (x + 50) * 2) <= 1 and abs(pixels[0][0] - (50 - y) * 2) <= 1
 
 
+@given(
+    st.floats(-49.9, 49.9),
+    st.floats(-49.9, 49.9),
+    st.sampled_from([(-50.0, -50.0, 30.0, 40.0), (-60.0, -50.0, 62.0, 70.0)]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_picture_shows_the_whole_scene_with_the_map_in_its_place(
+    x: float, y: float, bev_range: tuple[float, float, float, float]
+) -> None:
+    x_min, y_min, x_max, y_max = bev_range
+    even = np.full((int(y_max - y_min) // 2, int(x_max - x_min) // 2), 0.3, np.float32)
+    maps = WeightMaps(even, bev_range, {}, "router", scene_range=RANGE)
+    picture = bev_picture(maps, None, detections(NOTHING), size=400)
+    assert picture.shape == (400, 400, 3)
+    assert (not picture[2, -3].any()) == (x_max < 50), "without a map, the ground is black"
+    if x < x_max and y < y_max:
+        peak = even.copy()
+        peak[int(y - y_min) // 2, int(x - x_min) // 2] = 1.5
+        with_peak = bev_picture(dataclasses.replace(maps, bev=peak), None, detections(NOTHING), size=400)
+        change = np.abs(with_peak.astype(int) - picture).sum(axis=-1)
+        row, column = np.unravel_index(change.argmax(), change.shape)
+        found = ((column + 0.5) / 4 - 50, 50 - (row + 0.5) / 4)
+        assert np.abs(np.subtract(found, (x, y))).max() <= 2.0 + 0.25, "a cell is 2 m, a pixel 0.25 m"
+    beyond = bev_picture(maps, np.float32([[45.0, 45.0]]), detections(NOTHING), size=400)
+    assert (beyond[20, 380] == 225).all(), "points outside the map are shown"
+
+
 def test_a_box_is_drawn_around_its_object_in_the_bev_picture() -> None:
     box = np.array([[20.0, 10.0, 0, 10, 4, 2, 0.0, 0, 0]])
     empty = WeightMaps(None, RANGE, {}, "router")

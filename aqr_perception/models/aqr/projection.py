@@ -29,7 +29,7 @@ class QueryCells(NamedTuple):
 
 def project(
     points: Tensor,
-    point_range: tuple[float, ...],
+    bev_range: tuple[float, float, float, float],
     lidar_to_image: Tensor,
     image_size: tuple[int, int],
     layout: TokenLayout,
@@ -40,14 +40,19 @@ def project(
     projects as ``(u d, v d, d) = lidar_to_image (x, y, z, 1)`` with pixels u, v and depth d.
 
     Args:
-        point_range: x, y, z minimum and maximum in metres.
+        bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres; see `Preset.bev_range`.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
         layout: sizes of the BEV grid and of the token grids.
+
+    Raises:
+        ValueError: ``bev_range`` has other than four numbers, for example a point range with heights.
     """
+    if len(bev_range) != 4:
+        raise ValueError(f"bev_range is {bev_range}, but must be x_min, y_min, x_max, y_max; use Preset.bev_range")
     points = points.detach().float()
-    lower = points.new_tensor(point_range[:2])
-    extent = points.new_tensor(point_range[3:5]) - lower
+    lower = points.new_tensor(bev_range[:2])
+    extent = points.new_tensor(bev_range[2:]) - lower
     bev, inside = _cells((points[..., :2] - lower) / extent, layout.bev)
 
     homogeneous = torch.nn.functional.pad(points, (0, 1), value=1.0)

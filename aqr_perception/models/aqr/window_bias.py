@@ -28,7 +28,7 @@ class Tiles(NamedTuple):
         queries: (T, N) int64, numbered over the batch; an empty slot repeats a query of its tile, with zero growth.
         segment: (T,) int64, index in `TokenLayout.segments`.
         row_tokens, column_tokens: (T, R) and (T, C) int64; a token's number is the sum of its row's and its column's.
-        row_growth: (T, N, R) float32, exp(bias) - 1 in the rows of each query's window; 0 elsewhere.
+        row_growth: (T, N, R) float32, exp(bias) - 1 (at least -1) in the rows of each query's window; 0 elsewhere.
         column_inside: (T, N, C) float32, 1 in the columns of each query's window; 0 elsewhere.
     """
 
@@ -59,7 +59,7 @@ class WindowBias:
         lidar: (B, Q), bias inside the BEV window of each query; 0 for queries outside the BEV grid.
         cameras: (B, Q, V), bias inside the window of each query in each camera; 0 if the camera does not see the query.
         layout: layout of the tokens.
-        bev_window, image_window: edge length of the windows in cells, odd; the grid's borders clip windows.
+        bev_window, image_window: edge length of the windows in cells; see `reach`. The grid's borders clip windows.
     """
 
     cells: QueryCells
@@ -78,18 +78,15 @@ class WindowBias:
 
     def dense(self, queries: slice = slice(None)) -> Tensor:
         """Return the bias of a slice of the queries as (B, Q, K), differentiable in the weights."""
-        return torch.stack(
-            [
-                torch.cat(
-                    [
-                        _dense(cell[queries], weight[queries], grid, window)
-                        for cell, weight, grid, window in self._segments(sample)
-                    ],
-                    dim=-1,
-                )
-                for sample in range(len(self.lidar))
-            ]
-        )
+        return torch.stack([self.rows(sample, queries) for sample in range(len(self.lidar))])
+
+    def rows(self, sample: int, queries: slice | Tensor) -> Tensor:
+        """Return the bias of some queries (slice or indices) of a sample as (Q, K), differentiable in the weights."""
+        segments = [
+            _dense(cell[queries], weight[queries], grid, window)
+            for cell, weight, grid, window in self._segments(sample)
+        ]
+        return torch.cat(segments, dim=-1)
 
     def with_weights(self, lidar: Tensor, cameras: Tensor) -> "WindowBias":
         """Return the same windows with other weights."""
@@ -105,8 +102,13 @@ class WindowBias:
         return [bev, *cameras]
 
 
+def reach(window: int) -> tuple[int, int]:
+    """Return how many cells a window extends before and after its centre: -3..4 for an even window of 8 cells."""
+    return (window - 1) // 2, window // 2
+
+
 def build(cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout, options: AqrOptions) -> WindowBias:
-    """Return the bias of LiDAR weights (B, Q) and camera weights (B, Q, V) in 0..1, scaled by ``options.strength``.
+    """Return the bias of LiDAR weights (B, Q) and camera weights (B, Q, V), scaled by ``options.strength``.
 
     Args:
         cells: cells of the queries, the centres of the windows.
@@ -125,10 +127,16 @@ def build(cells: QueryCells, lidar: Tensor, cameras: Tensor, layout: TokenLayout
 
 def _dense(cell: Tensor, weight: Tensor, grid: tuple[int, int], window: int) -> Tensor:
     """Return (Q, rows * columns): the weight inside each query's window, 0 outside."""
-    near_row = (torch.arange(grid[0], device=cell.device) - cell[:, :1]).abs() <= window // 2
-    near_column = (torch.arange(grid[1], device=cell.device) - cell[:, 1:]).abs() <= window // 2
+    near_row = _near(torch.arange(grid[0], device=cell.device) - cell[:, :1], window)
+    near_column = _near(torch.arange(grid[1], device=cell.device) - cell[:, 1:], window)
     inside = near_row[:, :, None] & near_column[:, None, :]
     return torch.where(inside.flatten(1), weight[:, None], 0.0)
+
+
+def _near(offset: Tensor, window: int) -> Tensor:
+    """Return whether offsets from a window's centre, in cells, are inside the window."""
+    before, after = reach(window)
+    return (offset >= -before) & (offset <= after)
 
 
 def _tiles(
@@ -137,12 +145,13 @@ def _tiles(
     """Group windows with weights (B, Q, V) and cells (B, Q, V, 2) by their position in the grid."""
     sample, query, view = weights.nonzero(as_tuple=True)
     weight, cell = weights[sample, query, view], cells[sample, query, view]
-    half, edge = window // 2, max(window, 8)
-    size = [min(edge + 2 * half, length) for length in grid]
+    (before, after), edge = reach(window), max(window, 8)
+    size = [min(edge + before + after, length) for length in grid]
 
-    place = torch.div(cell, edge, rounding_mode="floor")
     across = -(-grid[1] // edge)
     down = -(-grid[0] // edge)
+    # A window whose centre is outside the grid may still have cells inside.
+    place = torch.div(cell, edge, rounding_mode="floor").clamp(min=0).minimum(cell.new_tensor((down - 1, across - 1)))
     key = ((sample * weights.shape[2] + view) * down + place[:, 0]) * across + place[:, 1]
     order = key.argsort(stable=True)
     _, counts = torch.unique_consecutive(key[order], return_counts=True)
@@ -153,7 +162,7 @@ def _tiles(
     tile_count = int(tile[-1]) + 1 if len(tile) else 0
     firsts = order[rank % _GROUP == 0]
     limit = cell.new_tensor([length - extent for length, extent in zip(grid, size, strict=True)])
-    corner = (place[firsts] * edge - half).clamp(min=0).minimum(limit)
+    corner = (place[firsts] * edge - before).clamp(min=0).minimum(limit)
     row = corner[:, :1] + torch.arange(size[0], device=key.device)
     column = corner[:, 1:] + torch.arange(size[1], device=key.device)
 
@@ -165,8 +174,8 @@ def _tiles(
     centre[tile, slot] = cell[order]
     value = weight.new_zeros(tile_count, _GROUP)
     value[tile, slot] = weight[order]
-    near_row = (row[:, None] - centre[..., :1]).abs() <= half
-    near_column = (column[:, None] - centre[..., 1:]).abs() <= half
+    near_row = _near(row[:, None] - centre[..., :1], window)
+    near_column = _near(column[:, None] - centre[..., 1:], window)
 
     start = sample[firsts] * total + first_token + view[firsts] * (grid[0] * grid[1])
     return Tiles(

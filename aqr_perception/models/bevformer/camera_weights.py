@@ -32,7 +32,7 @@ def camera_shares(samples: SamplingPoints, visibility: Visibility, grid: tuple[i
 def query_weights(
     cameras: Tensor,
     centres: Tensor,
-    point_range: tuple[float, ...],
+    bev_range: tuple[float, float, float, float],
     lidar_to_image: Tensor,
     image_size: tuple[int, int],
     cells: tuple[int, int],
@@ -43,14 +43,14 @@ def query_weights(
     Args:
         cameras: (B, Q, V) in 0..1.
         centres: (B, Q, 3) centres of the queries' boxes in metres, model frame, where the weights are drawn.
-        point_range: x, y, z minimum and maximum in metres.
+        bev_range: x_min, y_min, x_max, y_max of the BEV features in metres.
         lidar_to_image: (B, V, 4, 4), model frame -> pixels.
         image_size: height and width of the images in pixels.
         cells: rows and columns of the maps.
         aqr: options of the maps.
     """
     layout = TokenLayout((0, 0), cameras.shape[2], cells if cameras.shape[2] else (0, 0))
-    places = project(centres, point_range, lidar_to_image, image_size, layout)
+    places = project(centres, bev_range, lidar_to_image, image_size, layout)
     camera = cameras.sum(-1).clamp(max=1.0)
     lidar = torch.zeros_like(camera)
     return QueryWeights(

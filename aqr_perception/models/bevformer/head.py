@@ -115,7 +115,7 @@ class BevFormerHead(nn.Module):
         config, options = preset.decoder, preset.architecture_options(BevFormerOptions)
         channels = config.channels
         columns, rows = options.grid
-        self.point_range = preset.point_range
+        self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.grid = (rows, columns)
         x_min, y_min, _, x_max, y_max, _ = preset.point_range
         self._extent = (x_max - x_min, y_max - y_min)
@@ -204,7 +204,7 @@ class BevFormerHead(nn.Module):
         return query_weights(
             camera_shares(decoded.samples, bev.visibility, self.grid),
             predictions.boxes[-1][..., (0, 1, 4)],
-            self.point_range,
+            self.bev_range,
             cameras.lidar_to_image,
             cameras.image_size,
             cameras.shapes[0],

@@ -19,6 +19,8 @@ from aqr_perception.models.transformer.decoder import Memory, Transformer, Trans
 from aqr_perception.models.transformer.position_embedding import BevEmbedding, FrustumEmbedding
 from aqr_perception.options import AqrOptions
 
+_REFERENCE_EPS = 1e-5
+
 _FIRST_GUESS_CODES = (3, 4, 5, 6, 7, 8, 9)
 """Entries of the box codes that the heads predict without the reference point."""
 
@@ -74,7 +76,7 @@ class CmtHead(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         config = preset.decoder
-        self.point_range = preset.point_range
+        self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.channels = config.channels
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
@@ -127,13 +129,14 @@ class CmtHead(nn.Module):
 
     def cells(self, queries: Queries, features: Features, layout: TokenLayout) -> QueryCells:
         """Return the BEV cells and image cells that contain the queries' reference points."""
-        return project(self.points(queries), self.point_range, features.lidar_to_image, features.image_size, layout)
+        return project(self.points(queries), self.bev_range, features.lidar_to_image, features.image_size, layout)
 
     def query_positions(self, queries: Queries, features: Features) -> Tensor:
         """Return the (B, Q, C) position embeddings of the queries."""
-        position: Tensor = self.bev_embedding(queries.reference_points)
+        inside = embedded_points(queries)
+        position: Tensor = self.bev_embedding(inside)
         if hasattr(self, "rv_embedding"):
-            points = self.points(queries)
+            points = inside * self._extent + self._lower
             position = position + self.rv_embedding.queries(points, features.lidar_to_image, features.image_size)
         return position
 
@@ -153,6 +156,11 @@ class CmtHead(nn.Module):
             pairs = zip(denoising, predictions, strict=True)
             predictions = Predictions(*(torch.cat(pair, dim=2) for pair in pairs))
         return queries.add_first_guess(predictions, _FIRST_GUESS_CODES)
+
+
+def embedded_points(queries: Queries) -> Tensor:
+    """Return the queries' reference points (B, Q, 3) as the position embeddings were trained: inside 0..1."""
+    return queries.reference_points.clamp(_REFERENCE_EPS, 1 - _REFERENCE_EPS)
 
 
 def render_weights(

@@ -1,5 +1,6 @@
 """Consistency checks of a preset's values with each other and with its architecture."""
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def preset_problem(preset: "Preset") -> str | None:
         or (architecture.check(preset) if architecture.check is not None else None)
         or _proposal_problem(preset, architecture)
         or _decoder_problem(preset.decoder)
+        or _factor_problem(preset)
     )
 
 
@@ -98,4 +100,16 @@ def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | Non
 def _decoder_problem(decoder: "Decoder") -> str | None:
     if decoder.channels % decoder.heads:
         return f"decoder.channels is {decoder.channels}, but must be a multiple of decoder.heads ({decoder.heads})"
+    return None
+
+
+def _factor_problem(preset: "Preset") -> str | None:
+    for part, factor in preset.learning_rate_factors.items():
+        if not all(part.split(".")):
+            return (
+                f"learning_rate_factors has the part {part!r}, but a part is one or several components of parameters' "
+                "names with dots between them, as in pts_bbox_head.transformer"
+            )
+        if not 0 <= factor < math.inf:
+            return f"learning_rate_factors.{part} is {factor}, but must be 0 (frozen) or more, and finite"
     return None

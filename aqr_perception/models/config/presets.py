@@ -1,7 +1,9 @@
 """Model presets: one YAML file each in ``config/models/``, read strictly into typed dataclasses."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -82,7 +84,7 @@ class PointBranch:
 
     Attributes:
         voxel_size: x, y, z in metres.
-        grid: cells along x, y, z; the published 0.1 m model uses 1024 of 1080.
+        grid: cells along x, y, z from the lower corner of the point range; the published 0.1 m model uses 1024 of 1080.
         max_points, max_voxels: maximum number of points averaged in a voxel, and of voxels in a sweep.
         encoder_channels: channels of the sparse encoder's four stages.
         encoder_output: channels after its last convolution, before height is folded into channels.
@@ -156,6 +158,9 @@ class Preset:
         aqr: default use of the query weights.
         architecture: a name in `ARCHITECTURES`.
         classes: names of the model's classes; a label is an index into them.
+        learning_rate_factors: learning rates in training relative to the schedule, by part of the model; 0 freezes the
+            part, and parts without an entry have 1. A part is one or several components of its parameters' names, such
+            as ``img_neck`` or ``pts_bbox_head.transformer``; see `training.part_factors`.
         options: the architecture's own entries, under its name in the file; see `architecture_options`.
     """
 
@@ -169,7 +174,25 @@ class Preset:
     aqr: AqrOptions = field(default_factory=AqrOptions)
     architecture: str = "cmt"
     classes: tuple[str, ...] = CLASSES
+    learning_rate_factors: Mapping[str, float] = field(default_factory=dict, hash=False)
     options: object = field(default=None, metadata={"from_file": False})
+
+    @property
+    def bev_range(self) -> tuple[float, float, float, float]:
+        """x_min, y_min, x_max, y_max of the BEV features in metres, model frame.
+
+        With a LiDAR branch, this is the extent of its voxel grid, which starts at the lower corner of the point range
+        and may end before or beyond the upper one. BEV features from cameras cover the point range.
+        """
+        x_min, y_min, _, x_max, y_max, _ = self.point_range
+        if self.points is None:
+            return x_min, y_min, x_max, y_max
+        # Decimal, because in floats 1024 voxels of 0.1 m from -54 m end at 48.400000000000006 m.
+        x_end, y_end = (
+            float(Decimal(str(low)) + cells * Decimal(str(size)))
+            for low, cells, size in zip((x_min, y_min), self.points.grid, self.points.voxel_size, strict=False)
+        )
+        return x_min, y_min, x_end, y_end
 
     def architecture_options(self, kind: type[OptionsT]) -> OptionsT:
         """Return the architecture's own options; their defaults if the preset has none."""

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from aqr_perception.options import OptionError
@@ -13,7 +14,7 @@ class WrongValueError(ValueError):
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as ``kind``: a dataclass, tuple, literal, optional or scalar type.
+    """Return ``value`` as ``kind``: a dataclass, tuple, mapping, literal, optional or scalar type.
 
     Dataclass fields with ``metadata={"from_file": False}`` are not read and keep their defaults.
 
@@ -37,6 +38,14 @@ def read(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list) or len(value) != len(arguments):
             raise WrongValueError(f"{where}: found {value!r}, needed a list of {len(arguments)}")
         return tuple(read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(arguments, value, strict=True)))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise WrongValueError(f"{where}: found {value!r}, needed a mapping")
+        key_kind, value_kind = arguments
+        return {
+            read(key_kind, key, f"{where}: key"): read(value_kind, item, f"{where}: {key}")
+            for key, item in value.items()
+        }
     if origin is Literal:
         if value not in arguments:
             raise WrongValueError(f"{where}: found {value!r}, needed one of {', '.join(map(repr, arguments))}")

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.mome.window_encoder import WindowEncoder
-from aqr_perception.models.mome.windows import Windows
+from aqr_perception.models.aqr.published_windows import Windows
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Decoded, Memory, Transformer, TransformerDecoder
+from aqr_perception.models.transformer.window_encoder import WindowEncoder
 
 
 class Expert(IntEnum):

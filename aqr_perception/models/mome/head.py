@@ -5,14 +5,15 @@ Attribute names follow the published checkpoints' keys.
 
 from torch import Tensor
 
-from aqr_perception.models.cmt.head import CmtHead
+from aqr_perception.models.aqr.published_windows import Windows, published_cells, router_windows
+from aqr_perception.models.cmt.head import CmtHead, embedded_points
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, Queries
 from aqr_perception.models.mome.experts import MixtureOfExperts
-from aqr_perception.models.mome.windows import Windows, router_windows
 from aqr_perception.models.tokens import TokenLayout
 
-_REFERENCE_EPS = 1e-5
+_BEV_WINDOW, _IMAGE_WINDOW = 5, 15
+"""Edge lengths in cells of the router's windows."""
 
 
 class MoMEHead(CmtHead):
@@ -28,8 +29,7 @@ class MoMEHead(CmtHead):
 
     def sensor_positions(self, queries: Queries, features: Features) -> tuple[Tensor, Tensor]:
         """Return the BEV part and the image part of the queries' position embeddings, (B, Q, C) each."""
-        # Learned points may be outside 0..1, for which the embeddings are not trained.
-        inside = queries.reference_points.clamp(_REFERENCE_EPS, 1 - _REFERENCE_EPS)
+        inside = embedded_points(queries)
         bev: Tensor = self.bev_embedding(inside)
         points = inside * self._extent + self._lower
         image = self.rv_embedding.queries(points, features.lidar_to_image, features.image_size)
@@ -38,4 +38,5 @@ class MoMEHead(CmtHead):
     def windows(self, queries: Queries, features: Features, layout: TokenLayout) -> Windows:
         """Return the tokens around each query, which the router attends to."""
         points = self.points(queries)
-        return router_windows(points, self.point_range, features.lidar_to_image, features.image_size, layout)
+        cells = published_cells(points, self.point_range, features.lidar_to_image, features.image_size, layout)
+        return router_windows(cells, layout, _BEV_WINDOW, _IMAGE_WINDOW)

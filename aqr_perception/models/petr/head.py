@@ -34,7 +34,7 @@ class PetrHead(nn.Module):
         super().__init__()
         config, petr = preset.decoder, preset.architecture_options(PetrOptions)
         channels, layers = config.channels, config.layers
-        self.point_range = preset.point_range
+        self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.frame_count = petr.frames
         self.frame_gap = petr.frame_gap
         self.ring = len(petr.camera_azimuths)
@@ -152,7 +152,7 @@ class PetrHead(nn.Module):
                 cameras = cameras + mass[..., views:] @ (same / same.sum(-1, keepdim=True).clamp(min=1))
         # The maps leave out denoising queries, which start at the true objects and would reveal them.
         shown = slice(queries.denoising, None)
-        cells = project(points[:, shown] * (upper - lower) + lower, self.point_range, projection, image_size, layout)
+        cells = project(points[:, shown] * (upper - lower) + lower, self.bev_range, projection, image_size, layout)
         camera = mass.sum(-1)
         return QueryWeights(
             torch.stack((torch.zeros_like(camera), camera), dim=-1),

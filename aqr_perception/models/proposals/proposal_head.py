@@ -98,12 +98,15 @@ class ProposalHead(nn.Module):
         bev_channels, image_channels: channels of the branches' features.
         channels: channels of the queries.
         classes: number of classes.
-        point_range: x, y, z minimum and maximum in metres.
+        point_range: x, y, z minimum and maximum in metres, the range of reference points in 0..1.
+        bev_range: x_min, y_min, x_max, y_max of the BEV features in metres; see `Preset.bev_range`.
         bev, image: number of proposals of each branch; a branch with 0 has no layers.
     """
 
     _lower: Tensor
     _extent: Tensor
+    _bev_lower: Tensor
+    _bev_extent: Tensor
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class ProposalHead(nn.Module):
         channels: int,
         classes: int,
         point_range: tuple[float, ...],
+        bev_range: tuple[float, float, float, float],
         bev: int,
         image: int,
     ) -> None:
@@ -127,6 +131,10 @@ class ProposalHead(nn.Module):
         lower, upper = torch.tensor(point_range[:3]), torch.tensor(point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
+        bev_lower, bev_upper = torch.tensor(bev_range[:2]), torch.tensor(bev_range[2:])
+        # The BEV map's corner and size in units of the point range.
+        self.register_buffer("_bev_lower", (bev_lower - lower[:2]) / self._extent[:2], persistent=False)
+        self.register_buffer("_bev_extent", (bev_upper - bev_lower) / self._extent[:2], persistent=False)
 
     def forward(
         self,
@@ -204,7 +212,8 @@ class ProposalHead(nn.Module):
         logits, box, index = _best(maps.flatten(2), peaks, self._classes, self.bev_count)
         row, column = torch.div(index, columns, rounding_mode="floor"), index % columns
         x, y = (column + 0.5 + box[..., 0]) / columns, (row + 0.5 + box[..., 1]) / rows
-        points = torch.stack((x, y, box[..., 2] + 0.5), dim=-1).clamp(_INSIDE, 1 - _INSIDE)
+        ground = torch.stack((x, y), dim=-1) * self._bev_extent + self._bev_lower
+        points = torch.cat((ground, box[..., 2:3] + 0.5), dim=-1).clamp(_INSIDE, 1 - _INSIDE)
         return Proposals(points, logits, self._codes(points, box[..., PLACE_CHANNELS:])), _feature_cell(row, column)
 
     def _image_proposals(

@@ -19,6 +19,7 @@ def proposal_head(preset: Preset) -> ProposalHead | None:
         decoder.channels,
         len(preset.classes),
         preset.point_range,
+        preset.bev_range,
         decoder.proposals.bev,
         decoder.proposals.image,
     )

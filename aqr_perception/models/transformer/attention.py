@@ -5,9 +5,13 @@ softmax(s + b) differs from softmax(s) only where the bias b is not zero. With t
     numerator   = o + sum_window (e^b - 1) e^(s - L) v
     denominator = 1 + sum_window (e^b - 1) e^(s - L)
 
-Therefore plain fused attention runs over all keys, and small dense products correct its output inside the windows. The
-attention mass by segment follows from the log-sum-exp of each segment of the keys, with one run per segment.
+Therefore plain fused attention runs over all keys, and small dense products correct its output inside the windows.
+Where a negative bias suppresses nearly all of a query's attention, the denominator is the small difference of nearly
+equal numbers; such queries are computed directly. The attention mass by segment follows from the log-sum-exp of each
+segment of the keys, with one run per segment.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +23,11 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.flex import flex_attend
 
 _QUERY_BLOCK = 128
+_DIRECT_BLOCK = 32
+"""Queries per block that are computed directly: 32 x 8 heads x 56,400 keys take 58 MB."""
+_LEAST_DENOMINATOR = {torch.float32: 0.01}
+_LEAST_REDUCED_DENOMINATOR = 0.3
+"""Denominators below which rounding errors, which grow with its inverse, would show; the latter in half precision."""
 _MAX_STORED_SCORES = 40_000_000
 """Largest number of scores (samples x heads x queries x keys) stored for the backward pass instead of recomputed."""
 
@@ -81,14 +90,35 @@ def _attend_by_segment(
     share[..., filled] = (torch.stack(by_segment, dim=-1) - total[..., None]).exp()
     if bias is not None:
         output, share = _correct(output, share, total, query, key, value, bias)
-        share = share / share.sum(-1, keepdim=True)
+        denominator = share.sum(-1, keepdim=True)
+        output, share = output / denominator, share / denominator
+        limit = _LEAST_DENOMINATOR.get(query.dtype, _LEAST_REDUCED_DENOMINATOR)
+        for sample, cancelled in enumerate((denominator[..., 0] < limit).any(1)):
+            for index in cancelled.nonzero()[:, 0].split(_DIRECT_BLOCK):
+                output[sample, :, index], share[sample, :, index] = _attend_directly(
+                    query[sample, :, index], key[sample], value[sample], bias.rows(sample, index), segments
+                )
     return output.to(query.dtype), None if layout is None else share.mean(dim=1)
+
+
+def _attend_directly(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, segments: Sequence[slice]
+) -> tuple[Tensor, Tensor]:
+    """Return output (heads, Q, d) and shares (heads, Q, S) of queries (heads, Q, d) with a dense bias (Q, K)."""
+    # Autocast would compute the products in half precision.
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+        attention = (scores + bias).softmax(-1)
+        share = torch.stack([attention[..., segment].sum(-1) for segment in segments], dim=-1)
+        return attention @ value.float(), share
 
 
 def _correct(
     output: Tensor, share: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: WindowBias
 ) -> tuple[Tensor, Tensor]:
-    """Return the biased output (B, heads, Q, d) and the unnormalised shares of the segments (B, heads, Q, S).
+    """Return the unnormalised output (B, heads, Q, d) and shares of the segments (B, heads, Q, S) with the bias.
+
+    The sum of a query's shares is the denominator of both.
 
     Args:
         output, share, total: output, shares of the segments and log-sum-exp (B, heads, Q) of attention without bias.
@@ -112,7 +142,7 @@ def _correct(
             correction = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
             numerator[sample].index_add_(1, queries, correction.float())
             share[sample, ..., segment if segments > 1 else 0].index_add_(1, queries, extra.sum(-1))
-    return numerator / share.sum(-1, keepdim=True), share
+    return numerator, share
 
 
 def _attend_differentiably(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, flex_attention
 
-from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.aqr.window_bias import WindowBias, reach
 from aqr_perception.models.tokens import TokenLayout
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -63,7 +63,7 @@ def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
     layout = bias.layout
     bev_columns, image_columns = max(layout.bev[1], 1), max(layout.image[1], 1)
     per_view, start = max(layout.tokens_per_view, 1), layout.bev_tokens
-    bev_half, image_half = bias.bev_window // 2, bias.image_window // 2
+    (bev_before, bev_after), (image_before, image_after) = reach(bias.bev_window), reach(bias.image_window)
     bev_row, bev_column = (part.contiguous() for part in bias.cells.bev.unbind(-1))
     if layout.views:
         image_row, image_column = (part.contiguous() for part in bias.cells.image.unbind(-1))
@@ -76,15 +76,16 @@ def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         token = kv + first
-        in_row = (token // bev_columns - bev_row[b, q]).abs() <= bev_half
-        in_column = (token % bev_columns - bev_column[b, q]).abs() <= bev_half
+        row, column = token // bev_columns - bev_row[b, q], token % bev_columns - bev_column[b, q]
+        in_row, in_column = (row >= -bev_before) & (row <= bev_after), (column >= -bev_before) & (column <= bev_after)
         in_bev = in_row & in_column & (token < start)
 
         image_token = (token - start).clamp(min=0)
         view = (image_token // per_view).clamp(max=last_view)
         cell = image_token % per_view
-        near_row = (cell // image_columns - image_row[b, q, view]).abs() <= image_half
-        near_column = (cell % image_columns - image_column[b, q, view]).abs() <= image_half
+        row, column = cell // image_columns - image_row[b, q, view], cell % image_columns - image_column[b, q, view]
+        near_row = (row >= -image_before) & (row <= image_after)
+        near_column = (column >= -image_before) & (column <= image_after)
         in_image = near_row & near_column & (token >= start)
         return score + torch.where(in_bev, lidar[b, q], 0.0) + torch.where(in_image, cameras[b, q, view], 0.0)
 

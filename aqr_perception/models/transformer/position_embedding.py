@@ -68,6 +68,7 @@ class BevEmbedding(nn.Sequential):
 
     def grid(self, rows: int, columns: int) -> Tensor:
         """Return (rows * columns, C) embeddings of all cells of a BEV grid, cached during inference."""
+        # Quirk of the published weights: the grid counts as the whole point range, even if its voxels cover less of it.
         device = _linear(self, 0).weight.device
 
         def compute() -> tuple[Tensor]:

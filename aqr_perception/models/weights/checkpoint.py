@@ -43,6 +43,15 @@ class ClassModel(Protocol):
     def class_count(self, weights: Mapping[str, Tensor]) -> int | None: ...
 
 
+@runtime_checkable
+class VariantModel(Protocol):
+    """A model that accepts variants of its weights; see `DetectionModel`."""
+
+    def convert_weights(self, name: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
+
+    def adopt_variant(self, name: str, weights: Mapping[str, Tensor]) -> None: ...
+
+
 class StoredWeights(NamedTuple):
     """Content of a checkpoint.
 
@@ -79,13 +88,16 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor])
         require_classes(stored, model)
     needed = model.state_dict()
 
-    router = {key for key in needed if key.startswith(ROUTER_PREFIX)}
+    router = {key for key in needed if key.startswith(getattr(model, "optional_router", (ROUTER_PREFIX,)))}
     has_router = not router or any(key in found for key in router)
     expected = needed.keys() if has_router else needed.keys() - router
-    weights = to_model_layout(found, needed)
+    converted = model.convert_weights(name, found) if isinstance(model, VariantModel) else found
+    weights = to_model_layout(converted, needed)
     require_fit(name, weights, {key: needed[key] for key in needed if key in expected}, router)
 
     model.load_state_dict(weights, strict=has_router)
+    if isinstance(model, VariantModel):
+        model.adopt_variant(name, found)
     return has_router
 
 
@@ -283,7 +295,7 @@ def require_fit(
     lines += [f"  surplus: {key}" for key in surplus]
     lines += [f"  misfit: {misfit}" for misfit in misfits]
     if router & set(missing):
-        lines.append(f"A file must hold all of the query router's keys ({ROUTER_PREFIX}*) or none: export it again.")
+        lines.append("A file must hold all of the query router's keys or none: export it again.")
     lines.append("Choose the model preset that these weights were trained with, or the weights of this preset.")
     raise CheckpointError("\n".join(lines))
 

@@ -42,13 +42,15 @@ def occupancy_grid(
         bev_range: x_min, y_min, x_max, y_max of the map in metres, model frame.
         to_output: (4, 4), model frame -> the header's frame.
     """
-    rows, columns = values.shape
-    x_min, y_min, x_max, _ = bev_range
+    x_min, y_min, x_max, y_max = bev_range
     message = OccupancyGrid(header=header)
     message.info.map_load_time = header.stamp
-    # OccupancyGrid has one resolution for both axes; the presets' cells are square.
-    message.info.resolution = (x_max - x_min) / columns
-    message.info.width, message.info.height = columns, rows
+    # OccupancyGrid has one resolution for both axes: the shorter edge, if a preset's cells are not square.
+    extents = list(zip((y_max - y_min, x_max - x_min), values.shape, strict=True))
+    resolution = min(extent / cells for extent, cells in extents)
+    values = values[np.ix_(*(_cells_by_step(extent, cells, resolution) for extent, cells in extents))]
+    message.info.resolution = resolution
+    message.info.height, message.info.width = values.shape
     corner = transform_points(to_output, np.array([[x_min, y_min, 0.0]]))[0]
     x, y, z, w = quaternion_from_matrix(to_output)
     message.info.origin = Pose(
@@ -57,6 +59,13 @@ def occupancy_grid(
     percent = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
     message.data = array.array("b", np.where(values > 0, percent, -1).astype(np.int8).tobytes())
     return message
+
+
+def _cells_by_step(extent: float, cells: int, resolution: float) -> NDArray[np.int64]:
+    """Return, for each step of a resolution along an extent in metres, which of its cells is at the step's middle."""
+    middles = np.arange(round(extent / resolution)) + 0.5
+    index: NDArray[np.int64] = (middles * (resolution * cells / extent)).astype(np.int64).clip(max=cells - 1)
+    return index
 
 
 def _image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:

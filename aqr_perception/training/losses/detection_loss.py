@@ -7,6 +7,7 @@ from torch import Tensor
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import DecodeOptions, ProposalMaps, Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
@@ -25,10 +26,11 @@ class DetectionLoss:
     """The `StepLoss` of detection models.
 
     The router learns in two ways: from the set loss, through modulation and window bias if the options use them,
-    and from the router loss, with the health of the sensors at each query's position as target.
+    and from the router loss, with the health of the sensors at each query's position as target. A model with
+    `router_supervised` false has no router loss.
 
     Attributes:
-        router_weight: weight of the router loss; 0 for none. A model without a router in use has none.
+        router_weight: weight of the router loss; 0 for none. A model without a supervised router in use has none.
         denoising: largest number of denoising queries; None for the number of learned ones. Some models take none.
         train: the trained parameters; if the decoder is not among them, only the proposal losses are computed.
         forgetting: share of the batches without their earlier frames, so that a model with memory learns the start of
@@ -68,7 +70,7 @@ class DetectionLoss:
         history = history_of(model, batch)
         with torch.set_grad_enabled(trains_branches(self.train)):
             features = features_of(model, batch)
-        trains_router = self.router_weight > 0 and model.router_trained
+        trains_router = self.router_weight > 0 and model.router_trained and model.router_supervised
         options = DecodeOptions(model.aqr_options, router_weights=trains_router)
         output = model.decode(features, options, queries, history)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
@@ -77,9 +79,7 @@ class DetectionLoss:
         if trains_router:
             # Proposals change the reference points of the queries.
             assert output.router is not None and output.queries is not None  # models with a router return both
-            cells = _query_cells(
-                output.queries, output.router, batch.lidar_to_image, model.preset.point_range, features.image_size
-            )
+            cells = _query_cells(output.queries, output.router, batch.lidar_to_image, model.preset, features.image_size)
             losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
         return losses
 
@@ -115,23 +115,24 @@ class DetectionLoss:
             if self.train == "aqr" or not model.bev_of_cameras:
                 return {}
             maps = maps._replace(image=None)
-        return proposal_losses(maps, batch, None if model.bev_of_cameras else has_points, model.preset.point_range)
+        counted = None if model.bev_of_cameras else has_points
+        return proposal_losses(maps, batch, counted, model.preset.point_range, model.preset.bev_range)
 
 
 def _query_cells(
     queries: Queries,
     weights: QueryWeights,
     projections: Tensor | None,
-    point_range: tuple[float, ...],
+    preset: Preset,
     image_size: tuple[int, int],
 ) -> QueryCells:
     """Return the cells of the queries on the grids of the router's weight maps."""
     rows, columns = weights.bev_map.shape[1:]
     views, image_rows, image_columns = weights.camera_maps.shape[1:]
     layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
-    lower = weights.modality.new_tensor(point_range[:3])
-    upper = weights.modality.new_tensor(point_range[3:])
+    lower = queries.reference_points.new_tensor(preset.point_range[:3])
+    upper = queries.reference_points.new_tensor(preset.point_range[3:])
     points = lower + queries.reference_points * (upper - lower)
     if projections is None or views == 0:
         projections = points.new_zeros(len(points), 0, 4, 4)
-    return project(points, point_range, projections, image_size, layout)
+    return project(points, preset.bev_range, projections, image_size, layout)

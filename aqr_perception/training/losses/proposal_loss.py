@@ -52,25 +52,31 @@ class Centres(NamedTuple):
 
 
 def proposal_losses(
-    maps: ProposalMaps, batch: Batch, has_points: tuple[bool, ...] | None, point_range: tuple[float, ...]
+    maps: ProposalMaps,
+    batch: Batch,
+    has_points: tuple[bool, ...] | None,
+    point_range: tuple[float, ...],
+    bev_range: tuple[float, float, float, float],
 ) -> dict[str, Tensor]:
     """Return ``proposal_class`` and ``proposal_box``, weighted, each summed over BEV and images.
 
-    The targets of each sensor are the objects that it detects: for the LiDAR, objects with points; for a camera,
-    objects with their centre and a share of at least `LEAST_VISIBLE` in a healthy part of its image. For BEV
-    features from cameras, all objects are targets, as in the decoder: memory may contain objects that no camera sees.
+    The targets of each sensor are the objects that it detects: for the LiDAR, objects with points and with their centre
+    on the BEV map, which may end before the point range; for a camera, objects with their centre and a share of at
+    least `LEAST_VISIBLE` in a healthy part of its image. For BEV features from cameras, all objects are targets, as in
+    the decoder: memory may contain objects that no camera sees.
 
     Args:
         maps: heat maps of the batch.
         batch: the objects, and the cameras' projections.
         has_points: whether each sample has points; other samples' maps do not count. None for BEV features from
             cameras.
-        point_range: x, y, z minimum and maximum in metres.
+        point_range: x, y, z minimum and maximum in metres, for heights.
+        bev_range: x_min, y_min, x_max, y_max of the BEV maps in metres; see `Preset.bev_range`.
     """
     parts = []
     if maps.bev is not None:
         counts = torch.tensor(has_points or (True,) * len(maps.bev), device=maps.bev.device)
-        centres = _bev_centres(batch, has_points, maps.bev.shape[2:], point_range)
+        centres = _bev_centres(batch, has_points, maps.bev.shape[2:], point_range, bev_range)
         parts.append(_map_losses(maps.bev, centres, counts))
     if maps.image is not None and batch.lidar_to_image is not None and batch.images is not None:
         images = maps.image.flatten(0, 1)
@@ -119,20 +125,26 @@ def _heat(centres: Centres, maps: int, classes: int, size: torch.Size) -> Tensor
 
 
 def _bev_centres(
-    batch: Batch, has_points: tuple[bool, ...] | None, size: torch.Size, point_range: tuple[float, ...]
+    batch: Batch,
+    has_points: tuple[bool, ...] | None,
+    size: torch.Size,
+    point_range: tuple[float, ...],
+    bev_range: tuple[float, float, float, float],
 ) -> Centres:
-    """Return the targets on the BEV maps, one map per sample."""
+    """Return the targets on the BEV maps, one map per sample; arguments as in `proposal_losses`."""
     rows, columns = size
     samples = []
     for sample, (boxes, labels, points) in enumerate(zip(batch.boxes, batch.labels, batch.lidar_points, strict=True)):
-        lower, upper = boxes.new_tensor(point_range[:3]), boxes.new_tensor(point_range[3:])
-        place = (boxes[:, :3] - lower) / (upper - lower)
-        cell = place[:, :2] * boxes.new_tensor([columns, rows])
-        cell = cell.clamp(min=0).minimum(cell.new_tensor([columns - 0.01, rows - 0.01]))
+        lower, upper = boxes.new_tensor(bev_range[:2]), boxes.new_tensor(bev_range[2:])
+        cell = (boxes[:, :2] - lower) / (upper - lower) * boxes.new_tensor([columns, rows])
+        on_map = ((cell >= 0) & (cell <= cell.new_tensor([columns, rows]))).all(-1)
+        # A centre on the upper border has no cell of its own.
+        cell = cell.minimum(cell.new_tensor([columns - 0.01, rows - 0.01]))
+        height = (boxes[:, 2] - point_range[2]) / (point_range[5] - point_range[2]) - 0.5
         edge = (boxes[:, 3] * boxes[:, 4]).sqrt() * columns / (upper[0] - lower[0])
         sigma = (edge / _SIGMAS_PER_EDGE).clamp(min=_MIN_SIGMA)
-        shown = torch.ones_like(points, dtype=torch.bool) if has_points is None else (points > 0) & has_points[sample]
-        centres = Centres(torch.full_like(labels, sample), labels, cell, place[:, 2] - 0.5, _shape(boxes), sigma)
+        shown = on_map if has_points is None else on_map & (points > 0) & has_points[sample]
+        centres = Centres(torch.full_like(labels, sample), labels, cell, height, _shape(boxes), sigma)
         samples.append(Centres(*(values[shown] for values in centres)))
     return Centres(*map(torch.cat, zip(*samples, strict=True)))
 

@@ -23,7 +23,7 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
     Args:
         weights: router weights of B samples, Q queries and V cameras.
         cells: cells of the same queries on the grids of the weight maps.
-        batch: health of the sensors, and the samples' points.
+        batch: health of the sensors on the areas of these grids, and the samples' points.
     """
     # Autocast does not support the cross entropy of probabilities, and half precision has too few values near 1.
     with torch.autocast(weights.modality.device.type, enabled=False):
@@ -41,7 +41,10 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
 
 
 def _health_at(health: Tensor, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Return (B, Q, V) bilinear samples of health maps (B, V, r, c) at the centres of cells (B, Q, V, 2) of a grid."""
+    """Return (B, Q, V) bilinear samples of health maps (B, V, r, c) at the centres of cells (B, Q, V, 2) of a grid.
+
+    Map and grid cover the same area.
+    """
     batch, queries, views = cells.shape[:3]
     size = cells.new_tensor([max(size, 1) for size in grid])
     place = (2 * (cells + 0.5) / size - 1).flip(-1).float()  # (x, y) in -1..1

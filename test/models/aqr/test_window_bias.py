@@ -41,18 +41,33 @@ def test_windows_end_at_the_borders_of_their_grid() -> None:
     assert not second.any()
 
 
+def test_an_even_window_has_one_more_cell_after_its_centre_than_before() -> None:
+    dense = one_query((10, 15), (6, 8), (True, True, False), bev_window=8, image_window=2).dense()[0, 0]
+    lidar, first, _ = (dense[segment] for segment in LAYOUT.segments)
+    assert lidar.view(20, 30)[7:15, 12:20].all() and lidar.count_nonzero() == 64
+    assert first.view(12, 16)[6:8, 8:10].all() and first.count_nonzero() == 4
+
+
+def test_a_window_with_its_centre_outside_the_grid_has_its_cells_inside() -> None:
+    dense = one_query((-2, 31), (13, -1), (True, True, False), bev_window=8, image_window=7).dense()[0, 0]
+    lidar, first, _ = (dense[segment] for segment in LAYOUT.segments)
+    assert lidar.view(20, 30)[:3, 28:].all() and lidar.count_nonzero() == 6
+    assert first.view(12, 16)[10:, :3].all() and first.count_nonzero() == 6
+
+
 def test_queries_outside_all_sensors_have_no_bias_and_no_tiles() -> None:
     bias = one_query((3, 3), (3, 3), (False, False, False))
     assert not bias.dense().any() and all(len(tiles.queries) == 0 for tiles in bias.tiles)
 
 
-@given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([1, 5, 15]))
+@given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([1, 2, 5, 8, 15]))
 @settings(max_examples=30, deadline=None)
 def test_tiles_equal_the_dense_bias(queries: int, seed: int, window: int) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def random_cells(grid: tuple[int, int], *shape: int) -> torch.Tensor:
-        return torch.stack([torch.randint(size, shape, generator=generator) for size in grid], dim=-1)
+        # Some centres are outside the grid.
+        return torch.stack([torch.randint(-4, size + 4, shape, generator=generator) for size in grid], dim=-1)
 
     cells = QueryCells(
         random_cells(LAYOUT.bev, 2, queries),
@@ -60,7 +75,7 @@ def test_tiles_equal_the_dense_bias(queries: int, seed: int, window: int) -> Non
         random_cells(LAYOUT.image, 2, queries, 2),
         torch.rand(2, queries, 2, generator=generator) < 0.5,
     )
-    weights = torch.rand(2, queries, 3, generator=generator)
+    weights = 2 * torch.rand(2, queries, 3, generator=generator) - 1
     options = AqrOptions(mode="bias", bev_window=window, image_window=window)
     bias = build(cells, weights[..., 0], weights[..., 1:], LAYOUT, options)
     rebuilt = torch.zeros(2 * queries, 2 * LAYOUT.total)

@@ -1,9 +1,13 @@
 """Presets are read strictly, and every shipped one is valid."""
 
+import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.architectures import ARCHITECTURES
@@ -36,9 +40,40 @@ def test_published_presets_leave_the_router_off() -> None:
     assert load_preset("aqr_tiny").aqr.mode == "both"
 
 
+@pytest.mark.parametrize("name", preset_names())
+def test_the_bev_features_cover_the_point_range_except_in_the_published_r50_model(name: str) -> None:
+    preset = load_preset(name)
+    x_min, y_min, _, x_max, y_max, _ = preset.point_range
+    # Equal to the last bit: results of models whose grid covers the range do not depend on the way it is computed.
+    covered = (-54.0, -54.0, 48.4, 48.4) if "voxel0100" in name else (x_min, y_min, x_max, y_max)
+    assert preset.bev_range == covered
+
+
+@given(
+    lower=st.integers(-10_000, 10_000).map(lambda millimetres: millimetres / 100),
+    size=st.integers(1, 2000).map(lambda millimetres: millimetres / 1000),
+    cells=st.integers(1, 250).map(lambda count: 8 * count),
+)
+def test_the_extent_of_the_grid_has_no_rounding_errors(lower: float, size: float, cells: int) -> None:
+    preset = load_preset("aqr_tiny")
+    assert preset.points is not None
+    points = dataclasses.replace(preset.points, voxel_size=(size, size, 0.2), grid=(cells, cells, 40))
+    preset = dataclasses.replace(preset, points=points, point_range=(lower, lower, -5.0, 100.0, 100.0, 3.0))
+    upper = float(Fraction(str(lower)) + cells * Fraction(str(size)))
+    assert preset.bev_range == (lower, lower, upper, upper)
+
+
 def test_a_preset_may_list_its_own_classes(tmp_path: Path) -> None:
     assert load_preset("aqr_tiny").classes == CLASSES
     assert load_preset(edited(tmp_path, classes=["car", "Forklift_2"])).classes == ("car", "Forklift_2")
+
+
+def test_a_preset_may_have_learning_rate_factors(tmp_path: Path) -> None:
+    assert load_preset("aqr_tiny").learning_rate_factors == {}
+    preset = load_preset(edited(tmp_path, learning_rate_factors={"img_backbone": 0, "pts_bbox_head.transformer": 0.5}))
+    assert preset.learning_rate_factors == {"img_backbone": 0.0, "pts_bbox_head.transformer": 0.5}
+    assert all(type(factor) is float for factor in preset.learning_rate_factors.values())
+    assert hash(preset) != hash(load_preset("aqr_tiny")), "presets stay hashable"
 
 
 def edited(tmp_path: Path, **changes: object) -> str:
@@ -64,6 +99,16 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),
         ({"image": None, "points": None}, "neither"),
+        ({"learning_rate_factors": [0.5]}, r"learning_rate_factors: found \[0.5\], needed a mapping"),
+        ({"learning_rate_factors": {"img_neck": "low"}}, "learning_rate_factors: img_neck: found 'low', needed float"),
+        ({"learning_rate_factors": {"img_neck": True}}, "learning_rate_factors: img_neck: found True, needed float"),
+        ({"learning_rate_factors": {"img_neck": None}}, "learning_rate_factors: img_neck: found None, needed float"),
+        ({"learning_rate_factors": {5: 1.0}}, "learning_rate_factors: key: found 5, needed str"),
+        ({"learning_rate_factors": {"img_neck": -0.1}}, r"learning_rate_factors\.img_neck is -0\.1"),
+        ({"learning_rate_factors": {"img_neck": float("nan")}}, r"learning_rate_factors\.img_neck is nan"),
+        ({"learning_rate_factors": {"img_neck": float("inf")}}, r"learning_rate_factors\.img_neck is inf"),
+        ({"learning_rate_factors": {"aqr.": 0.5}}, r"learning_rate_factors has the part 'aqr\.'"),
+        ({"learning_rate_factors": {"": 0.5}}, "learning_rate_factors has the part ''"),
         ({"classes": []}, "classes is empty"),
         ({"classes": "car"}, "classes: found 'car', needed a list"),
         ({"classes": ["car", False]}, r"classes\[1\]: found False, needed str"),
@@ -110,7 +155,7 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     for wrong in ("yolo", None, ["cmt"]):
-        with pytest.raises(PresetError, match=r"architecture: found .*'cmt', 'mome', 'petr', 'bevformer'"):
+        with pytest.raises(PresetError, match=r"architecture: found .*'cmt', 'aqr_cmt', 'mome', 'petr', 'bevformer'"):
             load_preset(edited(tmp_path, architecture=wrong))
 
 

@@ -41,8 +41,8 @@ def random_case(
         cells(layout.image, batch, queries, layout.views),
         flags(layout.views > 0, batch, queries, layout.views),
     )
-    lidar = torch.rand(batch, queries, generator=generator)
-    cameras = torch.rand(batch, queries, layout.views, generator=generator)
+    lidar = 2 * torch.rand(batch, queries, generator=generator) - 1
+    cameras = 2 * torch.rand(batch, queries, layout.views, generator=generator) - 1
     options = AqrOptions(mode="bias", strength=strength, bev_window=window, image_window=window)
     q = torch.randn(batch, HEADS, queries, DEPTH, generator=generator)
     k, v = (torch.randn(batch, HEADS, layout.total, DEPTH, generator=generator) for _ in range(2))
@@ -61,7 +61,7 @@ def dense_attention(
 
 
 @given(
-    layouts, st.integers(1, 12), st.integers(0, 99), st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([1, 3, 5, 31])
+    layouts, st.integers(1, 12), st.integers(0, 99), st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([1, 3, 4, 8, 31])
 )
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
@@ -74,6 +74,23 @@ def test_biased_attention_and_its_mass_equal_the_dense_softmax(layout, queries, 
     without_mass, nothing = attend(q, k, v, layout=layout, bias=bias)
     torch.testing.assert_close(without_mass, expected, atol=1e-4, rtol=1e-4)
     assert nothing is None
+
+
+@given(layouts, st.integers(1, 60), st.integers(0, 99), st.sampled_from([-5.0, -20.0, -80.0]))
+@settings(max_examples=30, deadline=None)
+@torch.inference_mode()
+def test_a_suppressed_window_with_all_of_the_attention_stays_exact(layout, queries, seed, weight) -> None:
+    q, k, v, bias = random_case(layout, queries, seed, window=5)
+    near = bias.dense() != 0
+    # Keys in the first query's windows are its best ones: only a difference of nearly equal numbers remains.
+    k = torch.where(near[:, :1, :, None], 4 * q[:, :, :1], k)
+    suppressed = bias.with_weights(*(weight * (weights != 0) for weights in (bias.lidar, bias.cameras)))
+    expected, expected_mass = dense_attention(q, k, v, suppressed, layout)
+    output, mass = attend(q, k, v, layout=layout, bias=suppressed, return_mass=True)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mass, expected_mass, atol=1e-4, rtol=0)
+    without_mass, _ = attend(q, k, v, layout=layout, bias=suppressed)
+    torch.testing.assert_close(without_mass, expected, atol=1e-4, rtol=1e-4)
 
 
 @given(layouts, st.integers(1, 12), st.integers(0, 99))
@@ -148,9 +165,10 @@ def test_without_tokens_the_output_and_the_mass_are_zero() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_cuda_path_computes_the_same_function(bias: bool) -> None:
+@pytest.mark.parametrize("window", [5, 4])
+def test_the_cuda_path_computes_the_same_function(bias: bool, window: int) -> None:
     layout = TokenLayout(bev=(5, 7), views=2, image=(3, 6))
-    q, k, v, windows = random_case(layout, 9, seed=5)
+    q, k, v, windows = random_case(layout, 9, seed=5, window=window)
     used = windows if bias else None
     expected, expected_mass = dense_attention(q, k, v, used, layout)
     output, mass = flex_attend(q, k, v, layout, used, attention=flex_attention)
@@ -182,10 +200,29 @@ def test_a_mask_excludes_bias_and_mass() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("weight", [None, -5.0])
+def test_half_precision_stays_close(dtype: torch.dtype, weight: float | None) -> None:
     layout = TokenLayout(bev=(6, 6), views=2, image=(4, 4))
     q, k, v, bias = random_case(layout, 8, seed=2)
+    if weight is not None:
+        bias = bias.with_weights(weight * (bias.lidar != 0), weight * (bias.cameras != 0))
     expected, _ = dense_attention(q, k, v, bias, layout)
     output, mass = attend(q.to(dtype), k.to(dtype), v.to(dtype), layout=layout, bias=bias, return_mass=True)
     assert output.dtype == dtype and mass is not None
     torch.testing.assert_close(output.float(), expected, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_a_suppressed_window_is_as_exact_under_autocast(dtype: torch.dtype) -> None:
+    layout = TokenLayout(bev=(6, 6), views=2, image=(3, 4))
+    q, k, v, bias = random_case(layout, 8, seed=0, window=5)
+    k = torch.where((bias.dense() != 0)[:, :1, :, None], 4 * q[:, :, :1], k)
+    suppressed = bias.with_weights(*(-5.0 * (weights != 0) for weights in (bias.lidar, bias.cameras)))
+    halves = [tensor.to(dtype) for tensor in (q, k, v)]
+    expected, expected_mass = attend(*halves, layout=layout, bias=suppressed, return_mass=True)
+    with torch.autocast("cpu", dtype):
+        output, mass = attend(*halves, layout=layout, bias=suppressed, return_mass=True)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, expected, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(mass, expected_mass, atol=1e-3, rtol=0)

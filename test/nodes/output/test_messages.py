@@ -18,6 +18,7 @@ from visualization_msgs.msg import Marker
 
 from aqr_perception.frame import CLASSES, Detections, Result, WeightMaps
 from aqr_perception.geometry import rigid_transform, transform_points
+from aqr_perception.models.config.presets import load_preset
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 
@@ -110,6 +111,33 @@ def test_grid_cells_are_placed_in_metres_and_cells_without_weight_are_unknown() 
     assert grid.info.resolution == pytest.approx(10.0)
     centre = pose_matrix(grid.info.origin) @ [7.5 * 10, 2.5 * 10, 0, 1]
     np.testing.assert_allclose(centre[:3], transform_points(to_output, np.array([[25.0, -25.0, 0.0]]))[0], atol=1e-6)
+
+
+@given(x=st.floats(-53.9, 48.3), y=st.floats(-53.9, 48.3))
+@settings(max_examples=30, deadline=None)
+def test_the_grid_cell_of_a_weight_is_at_its_position_where_the_features_end_before_the_range(
+    x: float, y: float
+) -> None:
+    bev_range, edge = load_preset("cmt_voxel0100_r50_800x320").bev_range, 0.8
+    values = np.zeros((128, 128), np.float32)
+    values[int((y + 54) / edge), int((x + 54) / edge)] = 1.5
+    grid = weight_messages.occupancy_grid(values, bev_range, np.eye(4), HEADER)
+    assert grid.info.resolution == pytest.approx(edge)
+    row, column = np.unravel_index(np.array(grid.data).argmax(), (grid.info.height, grid.info.width))
+    centre = pose_matrix(grid.info.origin) @ [*((np.array([column, row]) + 0.5) * grid.info.resolution), 0, 1]
+    assert np.abs(centre[:2] - (x, y)).max() <= edge / 2 + 1e-4
+
+
+def test_cells_that_are_not_square_keep_their_area_in_the_grid() -> None:
+    values = np.array([[1.5, 0.0], [0.0, 0.75], [0.0, 0.0]], np.float32)
+    for turned in (False, True):
+        map_, extent = (values.T, (3.0, 4.0)) if turned else (values, (4.0, 3.0))
+        grid = weight_messages.occupancy_grid(map_, (-1.0, -2.0, extent[0] - 1, extent[1] - 2), np.eye(4), HEADER)
+        assert grid.info.resolution == pytest.approx(1.0)
+        assert (grid.info.width, grid.info.height) == extent
+        cells = np.array(grid.data).reshape(grid.info.height, grid.info.width)
+        expected = np.repeat([[100, -1], [-1, 50], [-1, -1]], 2, axis=1)
+        np.testing.assert_array_equal(cells, expected.T if turned else expected)
 
 
 def test_messages_and_markers_name_the_models_own_classes() -> None:

@@ -1,20 +1,24 @@
 """Router loss: least where the weights of every query equal the sensors' health at its place."""
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers import short_grid
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.data.batch import Batch
-from aqr_perception.data.health import HEALTH_GRID
+from aqr_perception.data.batch import Batch, collate
+from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
+from aqr_perception.frame import Frame, GroundTruth, LabelledFrame
 from aqr_perception.models.aqr.projection import QueryCells, project
-from aqr_perception.models.model_io import QueryWeights
+from aqr_perception.models.model_io import Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.training.losses.detection_loss import _query_cells
 from aqr_perception.training.losses.router_loss import router_loss
 
 LAYOUT = TokenLayout(bev=(16, 16), views=3, image=(8, 14))
-RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+BEV_RANGE = (-51.2, -51.2, 51.2, 51.2)
 SAMPLES, QUERIES = 2, 30
 
 
@@ -138,7 +142,7 @@ def test_batches_without_cameras_or_without_visible_queries_have_finite_losses()
 
     layout = TokenLayout(bev=LAYOUT.bev)
     points = torch.rand(SAMPLES, QUERIES, 3) * 100 - 50
-    bev_cells = project(points, RANGE, torch.zeros(SAMPLES, 0, 4, 4), (0, 0), layout)
+    bev_cells = project(points, BEV_RANGE, torch.zeros(SAMPLES, 0, 4, 4), (0, 0), layout)
     lidar_only = QueryWeights(
         torch.full((SAMPLES, QUERIES, 2), 0.5),
         torch.zeros(SAMPLES, QUERIES, 0),
@@ -161,3 +165,33 @@ def test_weights_of_0_and_1_in_half_precision_have_finite_gradients() -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=st.floats(-53.0, 53.0), y=st.floats(-39.0, 39.0))
+@example(x=45.0, y=33.0)
+@example(x=50.0, y=0.0)
+@example(x=0.0, y=38.0)
+def test_the_lidar_weight_learns_the_health_at_the_querys_position(
+    tmp_path_factory: pytest.TempPathFactory, x: float, y: float
+) -> None:
+    preset = short_grid.short_grid(tmp_path_factory.getbasetemp())
+    nothing, none = np.zeros((0, 9), np.float32), np.zeros(0, np.int64)
+    truth = GroundTruth(nothing, none, none, none, np.zeros((0, 0), np.float32))
+    labelled = LabelledFrame(Frame(0, np.zeros((1, 5), np.float32), ()), truth)
+    # The LiDAR fails within 4 m of the position: more than a cell of the router and of the health map.
+    steps = np.arange(240) * 0.5 + 0.25 - 60.0
+    near = (np.abs(steps[:, None] - y) < 4.0) & (np.abs(steps[None] - x) < 4.0)
+    health = SensorHealth(np.where(near, 0.0, 1.0).astype(np.float32), 60.0)
+    batch = collate([FrameWithHealth(labelled, health)], preset)
+    lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
+    queries = Queries(((torch.tensor([[[x, y, -1.0]]]) - lower) / (upper - lower)), 0, None)
+    modality = torch.full((1, 1, 2), 0.5, requires_grad=True)
+    weights = QueryWeights(modality, torch.zeros(1, 1, 0), torch.zeros(1, *short_grid.GRID), torch.zeros(1, 0, 0, 0))
+    cells = _query_cells(queries, weights, None, preset, (0, 0))
+    router_loss(weights, cells, batch).backward()
+    assert modality.grad is not None
+    inside = x < short_grid.BEV_RANGE[2] - 1e-3 and y < short_grid.BEV_RANGE[3] - 1e-3
+    assume(inside or x > short_grid.BEV_RANGE[2] + 1e-3 or y > short_grid.BEV_RANGE[3] + 1e-3)
+    # The slope of the cross entropy at a weight of 0.5 is 2 for a health of 0, and there is none outside the grid.
+    assert modality.grad[0, 0, 0].item() == pytest.approx(2.0 if inside else 0.0, abs=0.05)

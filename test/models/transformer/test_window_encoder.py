@@ -2,9 +2,9 @@
 
 import torch
 
-from aqr_perception.models.mome.window_encoder import WindowEncoder, _attend
-from aqr_perception.models.mome.windows import Windows
+from aqr_perception.models.aqr.published_windows import Windows
 from aqr_perception.models.transformer.attention import MultiHeadAttention
+from aqr_perception.models.transformer.window_encoder import WindowEncoder, _attend
 
 CHANNELS, TOKENS = 16, 50
 

@@ -1,4 +1,4 @@
-"""Attention layer of MoME's router over the windows around the queries.
+"""Attention layer of the published routers (MoME and AQR-CMT) over the tokens around the queries.
 
 Attribute names follow the published checkpoints' keys.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aqr_perception.models.mome.windows import Windows
+from aqr_perception.models.aqr.published_windows import Windows
 from aqr_perception.models.transformer.attention import MultiHeadAttention
 
 _HEADS = 4
@@ -25,13 +25,13 @@ class WindowEncoder(nn.Module):
         self.layers = nn.ModuleList((_Layer(channels, feedforward),))
         self.post_norm = nn.LayerNorm(channels)
 
-    def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
-        """Return (B, Q, C) window features of the queries.
+    def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows | None) -> Tensor:
+        """Return (B, Q, C) features of the queries.
 
         Args:
             position: (B, Q, C) position embeddings; the queries have no content yet.
             keys, values: (B, K, C) tokens, with and without position.
-            windows: windows of the queries.
+            windows: windows of the queries; None for attention to all tokens.
         """
         encoded: Tensor = self.post_norm(self.layers[0](position, keys, values, windows))
         return encoded
@@ -46,9 +46,13 @@ class _Layer(nn.Module):
         self.ffns = nn.ModuleList((nn.ModuleDict({"layers": layers}),))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
 
-    def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows) -> Tensor:
+    def forward(self, position: Tensor, keys: Tensor, values: Tensor, windows: Windows | None) -> Tensor:
         attention = cast(MultiHeadAttention, cast(nn.ModuleDict, self.attentions[0])["attn"])
-        state = self.norms[0](_attend(attention, position, keys, values, windows))
+        if windows is None:
+            attended, _ = attention(position, keys, values)
+        else:
+            attended = _attend(attention, position, keys, values, windows)
+        state = self.norms[0](attended)
         encoded: Tensor = self.norms[1](state + cast(nn.ModuleDict, self.ffns[0])["layers"](state))
         return encoded
 

@@ -1,4 +1,4 @@
-"""Windows of MoME's router as its published weights were trained."""
+"""Windows of the published routers as their weights were trained."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aqr_perception.models.mome.windows import router_windows
+from aqr_perception.models.aqr.published_windows import Windows, published_cells, router_windows
 from aqr_perception.models.tokens import TokenLayout
 
 RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
@@ -26,8 +26,12 @@ def camera(forward: tuple[float, float], focal: float = 240.0) -> Tensor:
 FRONT, LEFT = camera((1.0, 0.0)), camera((0.0, 1.0))
 
 
+def windows_at(points: Tensor, cameras: Tensor, layout: TokenLayout) -> Windows:
+    return router_windows(published_cells(points, RANGE, cameras, IMAGE_SIZE, layout), layout, 5, 15)
+
+
 def looked_at(point: tuple[float, float, float], layout: TokenLayout = LAYOUT, cameras: tuple = (FRONT, LEFT)) -> set:
-    windows = router_windows(torch.tensor([[point]]), RANGE, torch.stack(cameras)[None], IMAGE_SIZE, layout)
+    windows = windows_at(torch.tensor([[point]]), torch.stack(cameras)[None], layout)
     return set(windows.tokens[windows.inside].tolist())
 
 
@@ -43,7 +47,7 @@ def image_window(view: int, row: int, column: int) -> set[int]:
 @given(x=st.floats(-53.9, 53.9), y=st.floats(-53.9, 53.9))
 def test_the_bev_window_is_five_cells_wide_and_cut_at_the_border(x: float, y: float) -> None:
     layout = TokenLayout(bev=LAYOUT.bev)
-    windows = router_windows(torch.tensor([[[x, y, 0.0]]]), RANGE, torch.zeros(1, 0, 4, 4), IMAGE_SIZE, layout)
+    windows = windows_at(torch.tensor([[[x, y, 0.0]]]), torch.zeros(1, 0, 4, 4), layout)
     column, row = (int((torch.tensor(value) + 54) * (36 / 108)) for value in (x, y))
     expected = cells(range(max(row - 2, 0), min(row + 3, 36)), range(max(column - 2, 0), min(column + 3, 36)), 0, 36)
     assert set(windows.tokens[windows.inside].tolist()) == expected
@@ -75,6 +79,6 @@ def test_a_point_behind_a_camera_counts_only_near_its_axis() -> None:
 
 @pytest.mark.parametrize("layout", [TokenLayout(), TokenLayout(bev=(36, 36)), TokenLayout(views=2, image=(20, 30))])
 def test_a_missing_sensor_has_no_window(layout: TokenLayout) -> None:
-    windows = router_windows(torch.zeros(1, 4, 3), RANGE, torch.stack((FRONT, LEFT))[None], IMAGE_SIZE, layout)
+    windows = windows_at(torch.zeros(1, 4, 3), torch.stack((FRONT, LEFT))[None], layout)
     assert windows.tokens.shape == (1, 4, (25 if layout.bev_tokens else 0) + (225 if layout.views else 0))
     assert (windows.tokens < max(layout.total, 1)).all()

@@ -1,0 +1,107 @@
+"""Command ``aqr_perception train``: from its options to the call of the training loop."""
+
+import logging
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+import torch
+from helpers.small_fusion import small_aqr_cmt, write_preset
+
+from aqr_perception.cli import main
+from aqr_perception.models import build_model
+from aqr_perception.training.loop import Outcome
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return a function that runs the command without training, and returns the loop's arguments."""
+    recorded: list[tuple[Any, ...]] = []
+
+    def record(*arguments: Any, **_: Any) -> Outcome:
+        recorded.append(arguments)
+        return Outcome(1, True, None, "trained")
+
+    def run(*options: str) -> SimpleNamespace:
+        monkeypatch.setattr("aqr_perception.training.loop.train", record)
+        command = ["train", "--data-root", str(tmp_path), "--frames", "2", "--steps", "1", "--output", str(tmp_path)]
+        assert main([*command, *options]) == 0
+        model, _, _, loss, train_options, _ = recorded[-1]
+        return SimpleNamespace(model=model, loss=loss, options=train_options)
+
+    return run
+
+
+def test_learning_rate_factors_reach_the_training(asked: Any) -> None:
+    factors = ("--learning-rate-factor", "img_backbone=0", "--learning-rate-factor", "pts_bbox_head.transformer=0.5")
+    assert asked(*factors).options.learning_rate_factors == {"img_backbone": 0.0, "pts_bbox_head.transformer": 0.5}
+    assert asked().options.learning_rate_factors == {}
+
+
+@pytest.mark.parametrize("factor", ["img_backbone", "=0.5", "img_backbone=", "img_backbone=slow"])
+def test_a_factor_that_cannot_be_read_is_refused(factor: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--learning-rate-factor", factor])
+    assert f"found '{factor}', needed PART=F" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("factors", "named"),
+    [
+        (("img_neck=0.5", "img_neck=0.1"), "gives img_neck the factors 0.5 and 0.1"),
+        (("img_neck=-1",), "'img_neck' is -1.0"),
+        (("img_nek=0.5",), "has the part 'img_nek'.*did you mean 'img_neck'"),
+    ],
+)
+def test_a_wrong_factor_is_named(
+    factors: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [word for factor in factors for word in ("--learning-rate-factor", factor)]
+    assert main(["train", "--data-root", str(tmp_path), "--output", str(tmp_path), "--steps", "1", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert re.search(named, line)
+
+
+def test_training_our_router_uses_the_weights_in_both_ways_with_its_own_loss(asked: Any) -> None:
+    call = asked("--preset", "cmt_vit_small", "--train", "aqr")
+    assert call.model.aqr_options.mode == "both" and call.model.router_trained
+    assert call.loss.router_weight == 1.0
+    assert asked("--router-weight", "0.3").loss.router_weight == 0.3
+
+
+@pytest.mark.parametrize("mode", ["bias", "modulation"])
+def test_the_research_codes_router_keeps_its_presets_mode_and_has_no_loss(
+    asked: Any, mode: Literal["bias", "modulation"], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    preset = write_preset(tmp_path, small_aqr_cmt(mode))
+    command = ("--preset", preset, "--train", "aqr")
+    with caplog.at_level(logging.WARNING):
+        call = asked(*command)
+        assert call.model.aqr_options.mode == mode and call.model.router_trained
+        assert call.loss.router_weight == 0.0
+        assert asked(*command, "--router-weight", "0").loss.router_weight == 0.0
+        assert "--router-weight" not in caplog.text
+        assert asked(*command, "--router-weight", "2").loss.router_weight == 0.0
+    assert caplog.text.count("--router-weight 2 has no effect: the query weights of small") == 1
+    other = asked(*command, "--aqr", "both").model
+    assert other.aqr_options.mode == "both" and other.router_trained
+    assert not asked("--preset", preset, "--train", "head", "--aqr", "off").model.router_trained
+
+
+def test_the_research_codes_training_starts_from_a_plain_cmt(asked: Any, tmp_path: Path) -> None:
+    entries = small_aqr_cmt()
+    plain = {name: entries[name] for name in entries.keys() - {"aqr", "aqr_cmt", "architecture"}}
+    cmt = build_model(write_preset(tmp_path, {**plain, "learning_rate_factors": {}, "aqr": {"mode": "off"}}, "cmt"))
+    published = {name: tensor + 1 for name, tensor in cmt.state_dict().items() if not name.startswith("aqr.")}
+    torch.save({"state_dict": published}, tmp_path / "cmt.pth")
+    model = asked("--preset", write_preset(tmp_path, entries), "--checkpoint", str(tmp_path / "cmt.pth")).model
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in published.items())
+    assert {name.split(".")[1] for name in loaded.keys() - published.keys()} == {
+        "aqr_weight_generator",
+        "attention_bias_generator",
+        "weight_renderer",
+    }
+    assert model.router_trained, "the router begins with random weights and is trained"
