@@ -2,10 +2,10 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -73,7 +73,7 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
         play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen", additional_env=environment)
         active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
         actions.insert(0, RegisterEventHandler(active))
-    if argument("rviz").lower() in _TRUE and _is_installed("rviz2"):
+    if argument("rviz").lower() in _TRUE and _has_rviz():
         actions.append(
             Node(
                 package="rviz2",
@@ -109,15 +109,14 @@ def _camera_overrides(argument: Callable[[str], str]) -> dict[str, object]:
     return overrides
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        get_package_prefix(package)
-    except PackageNotFoundError:
-        logging.getLogger("perception.launch").warning(
-            "rviz:=true, but found no package %s: the node runs without RViz; install ros-<distro>-%s", package, package
-        )
-        return False
-    return True
+def _has_rviz() -> bool:
+    """Return whether RViz is installed; warn if it is not."""
+    if shutil.which("rviz2"):
+        return True
+    logging.getLogger("perception.launch").warning(
+        "rviz:=true, but found no rviz2 on the path: the node runs without RViz; install ros-<distro>-rviz2"
+    )
+    return False
 
 
 def _view_remappings(context: LaunchContext, namespace: str, lidar_topic: str) -> list[tuple[str, str]]:
