@@ -87,9 +87,9 @@ class RoutedQueries(NamedTuple):
 
     Attributes:
         reference_points: (Q, 3) float32 in 0..1 of the model's point range.
-        camera_weight: (Q,) float32 in 0..1, weight of the camera modality.
-        camera_weights: (Q, V) float32 in 0..1, weight of each camera in the frame's order; 0 if the camera does not
-            see the query.
+        camera_weight: (Q,) float32 in 0..1, or in [-1, 1] for signed weights: weight of the camera modality.
+        camera_weights: (Q, V) float32 in the same range, weight of each camera in the frame's order; 0 if the camera
+            does not see the query.
     """
 
     reference_points: NDArray[np.float32]
@@ -216,7 +216,7 @@ class Detector:
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # requested by `decode_options`
             detections = self._detections(output, weights, options)
-            maps = self._weight_maps(weights, self._views(frame), source)
+            maps = self._weight_maps(weights, self._views(frame), source, options.aqr)
         return Result(detections, maps, {**features.seconds, **clock.seconds})
 
     @torch.inference_mode()
@@ -302,7 +302,11 @@ class Detector:
         )
 
     def _weight_maps(
-        self, weights: QueryWeights, views: tuple[CameraView, ...], source: Literal["router", "attention"]
+        self,
+        weights: QueryWeights,
+        views: tuple[CameraView, ...],
+        source: Literal["router", "attention"],
+        aqr: AqrOptions,
     ) -> WeightMaps:
         bev = weights.bev_map[0].float().cpu().numpy() if weights.bev_map.shape[1] else None
         maps = weights.camera_maps[0].float().cpu().numpy()
@@ -313,4 +317,5 @@ class Detector:
             cameras[view.name] = CameraWeightMap(values, to_cells @ self._image_to_model(view))
         x_min, y_min, _, x_max, y_max, _ = self.model.preset.point_range
         scene_range = (x_min, y_min, x_max, y_max)
-        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, scene_range=scene_range)
+        signed = source == "router" and self.model.signed_weights(aqr)
+        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, signed, scene_range)

@@ -83,8 +83,11 @@ class Detections:
             yaw about +z (0 along +x, counter-clockwise), and velocity x, y in m/s.
         scores: (N,) float32 in 0..1.
         labels: (N,) int64, indices into ``classes``.
-        lidar_weight, camera_weight: (N,) float32 in 0..1, weight of the LiDAR and of the cameras for each object.
-        camera_weights: (N, V) float32, weight of each camera for each object, in the order of `Frame.cameras`.
+        lidar_weight, camera_weight: (N,) float32, weight of the LiDAR and of the cameras for each object: in 0..1, or
+            in [-1, 1] for models with signed weights (negative: the sensor is suppressed; 0: neutral; positive:
+            trusted).
+        camera_weights: (N, V) float32 in the same range, weight of each camera for each object, in the order of
+            `Frame.cameras`.
         classes: the model's class names.
     """
 
@@ -105,7 +108,7 @@ class CameraWeightMap:
     """Weight map of one camera and its position in the camera image.
 
     Attributes:
-        values: (h, w) float32 in [0, 1.5].
+        values: (h, w) float32 as `WeightMaps.bev`.
         image_to_map: (3, 3) float64, affine: homogeneous pixel of `CameraView.image` -> map cell (column, row). Cell
             centres are at half-integers.
     """
@@ -119,10 +122,13 @@ class WeightMaps:
     """Sensor weights of one frame as maps over the bird's-eye view (BEV) and over each camera image.
 
     Attributes:
-        bev: (H, W) float32 in [0, 1.5]; rows ascend with y and columns with x. None if the frame has no LiDAR data.
+        bev: (H, W) float32 in [0, 1.5], or in [-1.5, 1.5] if ``signed``; rows ascend with y and columns with x. None if
+            the frame has no LiDAR data. Where the maps scale the features, `AqrOptions.map_limit` replaces 1.5.
         bev_range: x_min, y_min, x_max, y_max of the BEV grid in metres, model frame; see `Preset.bev_range`.
         cameras: camera name -> weight map.
         source: ``router`` (adaptive query routing, AQR) or ``attention`` (attention mass by sensor).
+        signed: whether weights and maps may be negative: then negative values suppress a sensor, 0 is neutral, and
+            positive values trust it. Otherwise 0 means no evidence.
         scene_range: as `bev_range`, the model's scene, which pictures show; the BEV grid may end before it. None: the
             BEV grid is the scene.
     """
@@ -131,6 +137,7 @@ class WeightMaps:
     bev_range: tuple[float, float, float, float]
     cameras: Mapping[str, CameraWeightMap]
     source: Literal["router", "attention"]
+    signed: bool = False
     scene_range: tuple[float, float, float, float] | None = None
 
 

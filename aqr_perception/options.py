@@ -51,8 +51,8 @@ class AqrOptions:
         residual: share of the features that modulation keeps regardless of the weights, 0 to 2; -1 for the model's own.
         map_limit: largest value of the maps that scale the features, above 0 and at most 1000; -1 for the model's own.
         sigma: standard deviation in cells of the Gaussians in the weight maps.
-        min_weight: threshold below which values of the weight maps become 0.
-        reduce: how overlapping Gaussians combine: ``max`` or ``sum``.
+        min_weight: magnitude below which values of the weight maps become 0.
+        reduce: how overlapping Gaussians combine: ``max`` (the largest magnitude, with its sign) or ``sum``.
     """
 
     mode: AqrMode = "auto"

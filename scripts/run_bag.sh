@@ -11,6 +11,6 @@ perception_node --ros-args --params-file "$config" -p use_sim_time:=true ${model
 node=$!
 bag_player --clock --wait 30 -- "$bag" &
 player=$!
-trap 'kill -INT $node $player 2>/dev/null; wait || true' EXIT
+trap 'kill -TERM $node $player 2>/dev/null || true; wait || true' EXIT
 # The first of the two to end: a node that cannot start must not let the bag play to nobody.
 wait -n

@@ -3,12 +3,15 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from helpers.nuscenes_keyframe import read_keyframe
 from helpers.own_classes import OWN, write_preset
+from helpers.sensed_batch import SENSORS
 from helpers.short_grid import BEV_RANGE, CELL, GRID, POINT_RANGE, write_short_grid
 
 from aqr_perception.benchmarks.inputs import made_up_frame
@@ -16,10 +19,12 @@ from aqr_perception.detector import Detector, check_model, preset_classes
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.models import build_model
+from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
+from aqr_perception.visualization.bev_picture import bev_picture
 
 EVERYTHING = DetectionOptions(score_threshold=0.0)
 
@@ -79,6 +84,93 @@ def test_thresholds_and_the_number_of_detections_are_respected(detector: Detecto
 def test_weights_come_from_the_requested_source(detector: Detector, frame: Frame, source: str) -> None:
     options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=AqrOptions(mode="off"))
     assert detector.detect(frame, options).weight_maps.source == source
+
+
+def test_only_router_weights_of_a_model_that_says_so_are_signed(
+    detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not detector.detect(frame, EVERYTHING).weight_maps.signed
+    asked: list[AqrOptions] = []
+    monkeypatch.setattr(detector.model, "signed_weights", lambda aqr: asked.append(aqr) or aqr.mode == "bias")
+    for source, mode, signed in (("router", "bias", True), ("router", "off", False), ("attention", "bias", False)):
+        aqr = AqrOptions(mode=mode)  # type: ignore[arg-type]
+        options = dataclasses.replace(EVERYTHING, weights_source=source, aqr=aqr)  # type: ignore[arg-type]
+        assert detector.detect(frame, options).weight_maps.signed is signed
+    assert [aqr.mode for aqr in asked] == ["bias", "off"]
+
+
+def test_signed_weights_of_the_router_reach_detections_and_maps_with_their_sign(
+    detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dataclasses.replace(EVERYTHING, aqr=AqrOptions(mode="off", min_weight=0.0))
+    plain = detector.detect(frame, options)
+    route = detector.model.aqr.forward
+
+    def negative(*args: Any, **named: Any) -> RouterWeights:
+        weights: RouterWeights = route(*args, **named)
+        return RouterWeights(-weights.modality, -weights.cameras)
+
+    monkeypatch.setattr(detector.model.aqr, "forward", negative)
+    monkeypatch.setattr(detector.model, "signed_weights", lambda aqr: True)
+    signed = detector.detect(frame, options)
+    assert signed.weight_maps.signed and signed.detections.lidar_weight.min() < -0.5
+    for name in ("lidar_weight", "camera_weight", "camera_weights"):
+        np.testing.assert_allclose(getattr(signed.detections, name), -getattr(plain.detections, name), atol=1e-5)
+    assert signed.weight_maps.bev is not None and plain.weight_maps.bev is not None
+    np.testing.assert_allclose(signed.weight_maps.bev, -plain.weight_maps.bev, atol=1e-5)
+    for name, weights in plain.weight_maps.cameras.items():
+        np.testing.assert_allclose(signed.weight_maps.cameras[name].values, -weights.values, atol=1e-5)
+
+
+@pytest.fixture
+def tanh_detector(tmp_path: Path, frame: Frame) -> Detector:
+    """Return a small detector whose signed weights spread over both signs."""
+    (tmp_path / "small.yaml").write_text(f"""\
+description: for tests
+architecture: aqr_cmt
+{SENSORS}
+aqr: {{mode: bias, activation: tanh, router_attention: global, router_bev_window: 3, router_image_window: 3,
+      bev_window: 4, image_window: 4}}
+""")
+    detector = Detector(str(tmp_path / "small.yaml"), "random", device="cpu", precision="fp32")
+    predictor = detector.model.get_submodule("pts_bbox_head.aqr_weight_generator.weight_predictor")
+    assert isinstance(predictor, torch.nn.Linear)
+    logits: list[torch.Tensor] = []
+    with predictor.register_forward_hook(lambda *call: logits.append(call[-1].flatten(0, -2))):
+        detector.detect(frame)
+    with torch.no_grad():
+        predictor.weight /= logits[0].std(0)[:, None]
+        predictor.bias.copy_((predictor.bias - logits[0].mean(0)) / logits[0].std(0))
+    return detector
+
+
+@pytest.mark.parametrize("reduce", ["max", "sum"])
+def test_a_model_with_signed_weights_has_signed_maps_and_pictures(
+    tanh_detector: Detector, frame: Frame, reduce: str
+) -> None:
+    aqr = dataclasses.replace(AqrOptions.of_model(), reduce=reduce, sigma=1.0)
+    result = tanh_detector.detect(frame, dataclasses.replace(EVERYTHING, aqr=aqr))
+    found, maps = result.detections, result.weight_maps
+    assert maps.signed and maps.bev is not None
+    for values in (found.lidar_weight, found.camera_weight, found.camera_weights):
+        assert -1 <= values.min() < 0 < values.max() <= 1
+    limit = 1.0 if reduce == "max" else 1.5
+    for values in (maps.bev, *(weights.values for weights in maps.cameras.values())):
+        assert values.any() and np.abs(values).max() <= limit
+    assert maps.bev.min() < 0 < maps.bev.max()
+    nothing = dataclasses.replace(
+        found, **{name: getattr(found, name)[:0] for name in ("boxes", "scores", "labels", "lidar_weight")}
+    )
+    picture = bev_picture(maps, None, nothing, size=400)
+    cells = cv2.resize(maps.bev[::-1], (400, 400), interpolation=cv2.INTER_LINEAR)
+    redness = picture[..., 2].astype(int) - picture[..., 0]
+    clear = np.abs(cells[:300]) > 0.3
+    assert ((np.sign(redness[:300]) == np.sign(cells[:300]))[clear]).mean() > 0.9  # rings hide some cells
+    sigmoid = dataclasses.replace(EVERYTHING, aqr=dataclasses.replace(aqr, activation="sigmoid"))
+    unsigned = tanh_detector.detect(frame, sigmoid)
+    assert not unsigned.weight_maps.signed and unsigned.detections.lidar_weight.min() >= 0
+    attention = dataclasses.replace(EVERYTHING, weights_source="attention")
+    assert not tanh_detector.detect(frame, attention).weight_maps.signed
 
 
 @pytest.mark.slow

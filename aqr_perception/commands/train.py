@@ -187,6 +187,9 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
         # Published presets have no mode for a router. A model without supervised weights was trained in its own mode.
         if options.train == "aqr" and model.router_supervised:
             mode = "both"
+    has_router = any(name.startswith(model.optional_router) for name, _ in model.named_parameters())
+    if options.checkpoint is not None and has_router and not model.router_trained and mode != "off":
+        _log.info("the training starts with an untrained query router and AQR mode %s", mode)
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
     model.router_trained = mode != "off"
     return model

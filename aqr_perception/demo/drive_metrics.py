@@ -61,6 +61,7 @@ class Timeline:
         objects, objects_detected: (N,) number of evaluated objects, and of those detected.
         milliseconds: (N,) latency.
         map_means: (N,) mean of the weight map of each camera and of the BEV, by name.
+        signed: whether weights and maps may be negative.
     """
 
     seconds: NDArray[np.float64]
@@ -72,6 +73,7 @@ class Timeline:
     objects_detected: NDArray[np.int64]
     milliseconds: NDArray[np.float64]
     map_means: Mapping[str, NDArray[np.float64]]
+    signed: bool = False
 
     @property
     def recall(self) -> NDArray[np.float64]:
@@ -106,6 +108,7 @@ def timeline(recording: Recording, truth: DriveTruth, failures: Sequence[Failure
         map_means={
             name: _column(frame.map_means.get(name, math.nan) for frame in frames) for name in (BEV, *truth.cameras)
         },
+        signed=recording.signed,
     )
 
 

@@ -20,11 +20,18 @@ RANDOM_WEIGHTS_WARNING = "Random weights: these detections and weights are meani
 
 _PLOT_NOTES = (
     "Weight of detections: mean over a frame's detections, weighted by score; a camera's weight is the mean over the "
-    "detections in its view. Mean of the maps: one row per sensor; dark means little trust, grey means no map. "
+    "detections in its view. Mean of the maps: one row per sensor; {maps}, grey means no map. "
     "Recall: share of the true objects with a detection of the same class within 2 m. Only objects within nuScenes' "
     "range of their class that the intact LiDAR hits are evaluated."
 )
+_MAPS = "dark means little trust"
+_SIGNED_MAPS = "blue means a suppressed sensor, black a neutral one, red a trusted one"
+
 _HEAT_MAP_NOTE = "Heat maps show the weight of the evidence at each position: black is 0, yellow is 1.5."
+_SIGNED_HEAT_MAP_NOTE = (
+    "Heat maps show the weight of the evidence at each position: blue is -1.5 (the sensor is suppressed), red is +1.5 "
+    "(the sensor is trusted), and 0 (neutral) is black from above and transparent in camera images."
+)
 
 
 def write_report(path: Path, drive: RecordedDrive, notes: Sequence[str] = ()) -> None:
@@ -33,15 +40,16 @@ def write_report(path: Path, drive: RecordedDrive, notes: Sequence[str] = ()) ->
     Args:
         notes: sentences about the playback.
     """
+    signed = drive.recording.signed
     body = [
         html.element("h1", "A drive with failing sensors"),
         *_introduction(drive),
         html.tiles(drive.summary.lines()),
         html.element("h2", "Timeline"),
         html.element("div", svg(_plots(drive)), class_="card"),
-        html.element("p", html.text(_PLOT_NOTES), class_="soft"),
+        html.element("p", html.text(_PLOT_NOTES.format(maps=_SIGNED_MAPS if signed else _MAPS)), class_="soft"),
         html.element("h2", "Selected frames"),
-        _legend(),
+        _legend(signed),
         *(_frame_card(drive, drive.truth.sweeps[index], frame) for index, frame in selected_frames(drive).items()),
         html.element("h2", "How this report was made"),
         *(html.element("p", html.text(note)) for note in notes),
@@ -125,14 +133,15 @@ def _bev_figure(drive: RecordedDrive, truth: TrueObjects, frame: FrameRecord) ->
     return html.figure(jpeg, caption, failed=failed)
 
 
-def _legend() -> str:
+def _legend(signed: bool) -> str:
     boxes = {
         _css(LIDAR_COLOUR): "detection supported by the LiDAR",
         _css(CAMERA_COLOUR): "detection supported by cameras",
         _css(DETECTED_COLOUR): "true object, detected",
         _css(MISSED_COLOUR): "true object, missed",
     }
-    return html.legend(boxes) + html.element("p", html.text(_HEAT_MAP_NOTE), class_="soft")
+    note = _SIGNED_HEAT_MAP_NOTE if signed else _HEAT_MAP_NOTE
+    return html.legend(boxes) + html.element("p", html.text(note), class_="soft")
 
 
 def _css(colour: tuple[int, int, int]) -> str:

@@ -8,13 +8,14 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from aqr_perception.demo.drive_metrics import Timeline
 from aqr_perception.demo.failures import Failure
 from aqr_perception.demo.recording import BEV, CAMERA_GRID
-from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
+from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, MAP_LIMIT, heat_colours
 
 _LIDAR, _CAMERA = (np.array(colour) / 255 for colour in (LIDAR_COLOUR, CAMERA_COLOUR))
 _FAILING_CAMERA, _RECALL, _LATENCY, _FAILURE = "#6a2c91", "#1b7f5c", "#4a5361", "#b3261e"
@@ -90,20 +91,24 @@ def _plot_weights(axes: Axes, timeline: Timeline) -> None:
     for name, values, colour, style in curves:
         points = _with_gaps(timeline.seconds, values)
         axes.plot(*points, style, marker=".", markersize=4, linewidth=1.4, color=colour, label=name)
-    axes.set_ylim(-0.03, 1.05)
+    if timeline.signed:
+        axes.set_ylim(-1.05, 1.05)
+        axes.axhline(0, color=_LATENCY, linewidth=0.8)
+    else:
+        axes.set_ylim(-0.03, 1.05)
     axes.set_ylabel("weight of\ndetections")
     axes.legend(loc="lower left", ncols=3, frameon=False, fontsize=8)
 
 
 def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
-    """Plot one row per sensor: the brightness is the mean of its weight map; grey means no map."""
+    """Plot one row per sensor: the colour is the mean of its weight map; grey means no map."""
     order = (BEV, *CAMERA_GRID)
     names = sorted(timeline.map_means, key=lambda name: order.index(name) if name in order else len(order))
     axes.set_facecolor(_NO_MAP)
     axes.imshow(
         _map_strip(timeline, names, seconds),
-        cmap="inferno",
-        vmin=0,
+        cmap=_signed_colours() if timeline.signed else "inferno",
+        vmin=-1.0 if timeline.signed else 0,
         vmax=1.0,
         aspect="auto",
         extent=(0, seconds, len(names), 0),
@@ -111,6 +116,11 @@ def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
     )
     axes.set_yticks(np.arange(len(names)) + 0.5, ["LiDAR" if name == BEV else name for name in names], fontsize=7)
     axes.set_ylabel("mean of\nthe maps")
+
+
+def _signed_colours() -> ListedColormap:
+    """Return the colours of signed weight maps."""
+    return ListedColormap(heat_colours(np.linspace(-MAP_LIMIT, MAP_LIMIT, 255), signed=True)[:, ::-1] / 255.0)
 
 
 def _map_strip(timeline: Timeline, names: Sequence[str], seconds: float) -> NDArray[np.float64]:

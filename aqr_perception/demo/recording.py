@@ -28,6 +28,7 @@ class FrameRecord:
         milliseconds: latency from the trigger to the published detections; None if it is unknown.
         pictures: JPEG files of the published pictures, by camera name and `BEV`.
         map_means: mean of the published weight maps, by the same names.
+        negative_maps: whether a published weight map has a negative value, as only those of signed weights have.
     """
 
     stamp_ns: int
@@ -37,6 +38,14 @@ class FrameRecord:
     milliseconds: float | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     map_means: Mapping[str, float] = field(default_factory=dict)
+    negative_maps: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether a weight of this frame is negative, as only signed weights are."""
+        found = self.detections
+        weights = (found.lidar_weight, found.camera_weight, found.camera_weights)
+        return self.negative_maps or any(bool((array < 0).any()) for array in weights)
 
     def picture(self, name: str) -> NDArray[np.uint8] | None:
         """Return a published picture, (H, W, 3) BGR, or None."""
@@ -61,3 +70,8 @@ class Recording:
     model: str
     trained: bool
     frames_dropped: int = 0
+
+    @property
+    def signed(self) -> bool:
+        """Whether the model has signed weights: at least one is negative."""
+        return any(frame.signed for frame in self.frames)

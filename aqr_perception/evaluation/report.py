@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aqr_perception.evaluation.blackout import BlackoutWeights
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
 from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
@@ -84,7 +85,11 @@ def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
     for label, values, colour, offset in sensors:
         bars = axes.barh(places + offset, values, 0.38, color=np.array(colour) / 255, label=label)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.set_xlim(0, 1.15)
+    if min(*sensors[0][1], *sensors[1][1]) < 0:
+        axes.set_xlim(-1.25, 1.25)
+        axes.axvline(0, color="black", linewidth=0.8)
+    else:
+        axes.set_xlim(0, 1.15)
     axes.set_xlabel(f"mean weight of detections, {_mode_name(table.modes[-1])}")
     _tidy(axes)
 
@@ -148,14 +153,23 @@ def _notes(table: RobustnessTable) -> list[str]:
     if absent:
         notes.append(f"Classes absent from the truth, excluded from all means: {', '.join(absent)}")
     if table.blackout is not None:
-        blackout = table.blackout
-        notes.append(
-            f"One black camera: its mean weight for the {blackout.queries} queries in its view falls from "
-            f"{blackout.intact:.3f} to {blackout.black:.3f} (ratio {blackout.ratio:.2f}); the weight of the camera "
-            f"modality for the same queries, from {blackout.modality_intact:.3f} to {blackout.modality_black:.3f} "
-            f"(ratio {blackout.modality_ratio:.2f})"
-        )
+        notes.append(_blackout_note(table.blackout))
     return notes
+
+
+def _blackout_note(blackout: BlackoutWeights) -> str:
+    number = "+.3f" if blackout.signed else ".3f"
+
+    def change(intact: float, black: float, ratio: float | None) -> str:
+        compared = f"difference {black - intact:+.3f}" if ratio is None else f"ratio {ratio:.2f}"
+        return f"from {intact:{number}} to {black:{number}} ({compared})"
+
+    own = change(blackout.intact, blackout.black, blackout.ratio)
+    modality = change(blackout.modality_intact, blackout.modality_black, blackout.modality_ratio)
+    return (
+        f"One black camera: its mean weight for the {blackout.queries} queries in its view changes {own}; "
+        f"the weight of the camera modality for the same queries, {modality}"
+    )
 
 
 def _mode_name(mode: AqrMode) -> str:

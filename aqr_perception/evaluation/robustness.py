@@ -12,7 +12,7 @@ from tqdm import tqdm
 from aqr_perception.data.frames import LabelledFrames
 from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import BlackoutWeights, mean_weights
+from aqr_perception.evaluation.blackout import BlackoutWeights, has_signed_weights, mean_weights
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
 from aqr_perception.evaluation.scenarios import Scenario
@@ -32,7 +32,8 @@ class RobustnessRow:
 
     Attributes:
         share_of_clean: NDS divided by the clean NDS of the same mode; 0 if the clean NDS is 0.
-        lidar_weight, camera_weight: score-weighted means over all detections, in 0..1.
+        lidar_weight, camera_weight: score-weighted means over all detections, in 0..1, or in [-1, 1] for models with
+            signed weights.
     """
 
     scenario: str
@@ -151,7 +152,7 @@ def run(
         frames=len(frames),
         seed=seed,
         rows=tuple(rows),
-        blackout=mean_weights([result.blackout for result in results]),
+        blackout=mean_weights([result.blackout for result in results], has_signed_weights(detector)),
         history=history if detector.remembers else None,
         classes=truths[0].classes,
     )

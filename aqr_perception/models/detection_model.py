@@ -124,7 +124,11 @@ class DetectionModel(nn.Module, ABC):
         return propose(self.proposals, features)
 
     def signed_weights(self, aqr: AqrOptions) -> bool:
-        """Return whether the router's weights may be negative with these options."""
+        """Return whether the router's weights may be negative with these options, as given to `decode`.
+
+        A negative weight suppresses a sensor, 0 is neutral, and a positive one trusts it. The attention mass is never
+        negative.
+        """
         return False
 
     @abstractmethod

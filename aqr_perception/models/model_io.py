@@ -103,10 +103,11 @@ class QueryWeights(NamedTuple):
     """Weights of the sensors' evidence for each query, and the maps rendered from them.
 
     Attributes:
-        modality: (B, Q, 2) in 0..1: LiDAR, camera.
-        cameras: (B, Q, V) in 0..1.
-        bev_map: (B, H, W) in [0, 1.5]; (B, 0, 0) without LiDAR.
-        camera_maps: (B, V, h, w) in [0, 1.5].
+        modality: (B, Q, 2): LiDAR, camera; in 0..1, or in [-1, 1] for signed weights (see
+            `DetectionModel.signed_weights`).
+        cameras: (B, Q, V) in the same range; 0 if the camera does not see the query.
+        bev_map: (B, H, W) in [0, 1.5], or in [-1.5, 1.5] for signed weights; (B, 0, 0) without LiDAR.
+        camera_maps: (B, V, h, w) in the same range.
     """
 
     modality: Tensor

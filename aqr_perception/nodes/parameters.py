@@ -185,7 +185,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         run_time=True,
     ),
     Parameter("aqr.sigma", 2.0, "cells; sigma of the Gaussian splats in the weight maps", 0.3, 5.0, run_time=True),
-    Parameter("aqr.min_weight", 0.05, "weight map values below this are set to 0", 0.0, 1.49, run_time=True),
+    Parameter("aqr.min_weight", 0.05, "weight map values of smaller magnitude are set to 0", 0.0, 1.49, run_time=True),
     Parameter(
         "aqr.reduce",
         "max",

@@ -43,13 +43,14 @@ def part_factors(model: nn.Module, replaced: Mapping[str, float] | None = None) 
     Raises:
         OptionError: a part has no parameter of the model.
     """
-    of_preset: Mapping[str, float] = getattr(getattr(model, "preset", None), "learning_rate_factors", {})
-    by_part = {**of_preset, **(replaced or {})}
+    preset, replaced = getattr(model, "preset", None), replaced or {}
+    by_part: dict[str, float] = {**getattr(preset, "learning_rate_factors", {}), **replaced}
     names = [name for name, _ in model.named_parameters()]
     for part in by_part:
         if all(_reach(name, part) < 0 for name in names):
+            source = "train" if part in replaced else f"preset {getattr(preset, 'name', None)}"
             raise OptionError(
-                f"learning_rate_factors has the part {part!r}, but no parameter of the model belongs to it: "
+                f"{source}: learning_rate_factors has the part {part!r}, but no parameter of the model belongs to it: "
                 f"{_alternatives(part, names)}"
             )
     return PartFactors(by_part)

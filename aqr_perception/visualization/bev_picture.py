@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from aqr_perception.frame import Detections, WeightMaps
 from aqr_perception.geometry import box_corners
 from aqr_perception.visualization.colours import heat_colours, modality_colour
+from aqr_perception.visualization.legend import draw_signed_legend
 
 _RING_STEP = 10.0
 
@@ -19,7 +20,8 @@ def bev_picture(
     """Return a BGR picture, `size` pixels wide, of the maps' scene.
 
     Args:
-        maps: weight maps; the ground without a BEV map, or outside it, is black.
+        maps: weight maps; the ground without a BEV map, or outside it, is black. A signed map has diverging colours,
+            and a legend if the picture is large enough.
         points: (N, >=2) in metres, model frame.
         detections: boxes are coloured by modality; the line from the centre shows the heading.
     """
@@ -28,11 +30,13 @@ def bev_picture(
     height = round((y_max - y_min) * grid.scale)
     picture = np.zeros((height, size, 3), dtype=np.uint8)
     if maps.bev is not None:
-        _draw_map(picture, grid, maps.bev, maps.bev_range)
+        _draw_map(picture, grid, maps.bev, maps.bev_range, maps.signed)
     if points is not None and len(points):
         _draw_points(picture, grid, points)
     _draw_rings(picture, grid, reach=max(x_max, y_max))
     _draw_boxes(picture, grid, detections)
+    if maps.signed and maps.bev is not None:
+        draw_signed_legend(picture)
     return picture
 
 
@@ -51,7 +55,11 @@ class _PixelGrid(NamedTuple):
 
 
 def _draw_map(
-    picture: NDArray[np.uint8], grid: _PixelGrid, bev: NDArray[np.float32], bev_range: tuple[float, float, float, float]
+    picture: NDArray[np.uint8],
+    grid: _PixelGrid,
+    bev: NDArray[np.float32],
+    bev_range: tuple[float, float, float, float],
+    signed: bool,
 ) -> None:
     """Draw a map at its position; its part outside the picture is cut off."""
     x_min, y_min, x_max, y_max = bev_range
@@ -61,7 +69,7 @@ def _draw_map(
     rows = slice(max(top, 0), min(bottom, picture.shape[0]))
     columns = slice(max(left, 0), min(right, picture.shape[1]))
     inside = scaled[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    picture[rows, columns] = heat_colours(inside)
+    picture[rows, columns] = heat_colours(inside, signed)
 
 
 def _draw_points(picture: NDArray[np.uint8], grid: _PixelGrid, points: NDArray[np.float32]) -> None:

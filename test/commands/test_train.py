@@ -1,5 +1,6 @@
 """Command ``aqr_perception train``: from its options to the call of the training loop."""
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from helpers.nuscenes_tables import SCENE, VERSION, write_drive
 from helpers.small_fusion import small_aqr_cmt, write_preset
+from safetensors.torch import load_file
 
 from aqr_perception.cli import main
 from aqr_perception.models import build_model
@@ -105,3 +108,52 @@ def test_the_research_codes_training_starts_from_a_plain_cmt(asked: Any, tmp_pat
         "weight_renderer",
     }
     assert model.router_trained, "the router begins with random weights and is trained"
+
+
+def test_a_checkpoint_without_a_router_is_said_to_start_a_new_one(
+    asked: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("aqr_tiny")
+    torch.save(model.state_dict(), tmp_path / "with.pth")
+    torch.save({k: v for k, v in model.state_dict().items() if not k.startswith("aqr.")}, tmp_path / "without.pth")
+    with caplog.at_level(logging.INFO):
+        asked("--checkpoint", str(tmp_path / "with.pth"))
+        asked("--checkpoint", str(tmp_path / "without.pth"), "--aqr", "off")
+        assert "untrained query router" not in caplog.text
+        asked("--checkpoint", str(tmp_path / "without.pth"))
+    assert "the training starts with an untrained query router and AQR mode both" in caplog.text
+
+
+def exchange_splits(root: Path) -> None:
+    """Move the tables' drive from the validation split to the training split, or back."""
+    tables = root / VERSION / "scene.json"
+    scenes = json.loads(tables.read_text())
+    for scene in scenes:
+        scene["name"] = {SCENE: "scene-0061", "scene-0061": SCENE}[scene["name"]]
+    tables.write_text(json.dumps(scenes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["bias", "modulation"])
+def test_the_router_is_trained_on_nuscenes_tables_and_its_weights_evaluated(
+    tmp_path: Path, mode: Literal["bias", "modulation"], precision: str
+) -> None:
+    root, run = tmp_path / "nuscenes", tmp_path / "run"
+    root.mkdir()
+    write_drive(root)
+    exchange_splits(root)
+    preset = write_preset(tmp_path, small_aqr_cmt(mode))
+    data = ["--data", "nuscenes", "--data-root", str(root), "--data-version", VERSION]
+    data += ["--device", "cpu", "--precision", precision]
+    evaluation = ["evaluate", "--model", preset, "--checkpoint", str(run / "final.safetensors"), *data]
+    training = ["train", "--preset", preset, "--train", "aqr", "--steps", "2", "--workers", "0", "--output", str(run)]
+    assert main([*training, "--ema-decay", "0", *data]) == 0
+    exchange_splits(root)
+    options = ["--scenarios", "LiDAR gone", "--frames", "1", "--output", str(tmp_path)]
+    assert main([*evaluation, *options]) == 0
+    table = json.loads((tmp_path / "robustness.json").read_text())
+    assert {row["mode"] for row in table["rows"]} == {"off", "auto"} and table["auto_mode"] == mode
+    before, after = build_model(preset).state_dict(), load_file(run / "final.safetensors")
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"aqr_weight_generator"} | ({"attention_bias_generator"} if mode == "bias" else set())

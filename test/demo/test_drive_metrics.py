@@ -74,6 +74,25 @@ def test_the_summary_has_the_failing_cameras_weight_before_and_during_its_failur
     assert figures.failing_camera == "front"
 
 
+def test_signed_weights_are_summarised_like_others() -> None:
+    drive = recorded_drive(black_weight=-0.6)
+    np.testing.assert_allclose((drive.summary.weight_before, drive.summary.weight_during), (0.8, -0.6), atol=1e-6)
+    assert "0.80 before its failure, -0.60 during it" in dict(drive.summary.lines())["Weight of camera front"]
+
+
+def test_one_negative_weight_or_map_shows_that_weights_are_signed() -> None:
+    drive = recorded_drive()
+    assert not drive.recording.signed and not drive.timeline.signed
+    assert recorded_drive(black_weight=-0.6).timeline.signed
+    frame, *others = drive.recording.frames
+    map_only = dataclasses.replace(frame, negative_maps=True)
+    lidar_only = dataclasses.replace(
+        frame, detections=dataclasses.replace(frame.detections, lidar_weight=-frame.detections.lidar_weight)
+    )
+    for changed in (map_only, lidar_only):
+        assert timeline(Recording([*others, changed], "", True), drive.truth, drive.failures).signed
+
+
 def test_the_weight_of_a_camera_is_the_mean_over_detections_in_its_view() -> None:
     drive = recorded_drive()
     frames = []

@@ -6,6 +6,28 @@ from helpers.recorded_drives import BLACK, recorded_drive
 from aqr_perception.demo.plots import pixels, timeline_figure
 
 
+def test_the_plots_of_signed_weights_contain_them_and_colour_maps_by_sign() -> None:
+    for black_weight, lowest in ((0.2, -0.03), (-0.6, -1.05)):
+        drive = recorded_drive(black_weight=black_weight)
+        figure = timeline_figure(drive.timeline, (BLACK,), drive.seconds, (9, 4))
+        weights, maps = figure.axes[:2]
+        drawn = np.concatenate(
+            [np.asarray(line.get_ydata(), float) for line in weights.lines if line.get_label()[0] != "_"]
+        )
+        low, high = weights.get_ylim()
+        assert low == lowest and low <= np.nanmin(drawn) and np.nanmax(drawn) <= high
+        (strip,) = maps.images
+        assert strip.get_clim() == ((-1, 1) if drive.timeline.signed else (0, 1))
+        red, _, blue, _ = strip.cmap(strip.norm(black_weight))
+        if drive.timeline.signed:
+            assert blue > red + 0.1, "a suppressed camera is blue"
+            red, _, blue, _ = strip.cmap(strip.norm(0.8))
+            assert red > blue + 0.1, "a trusted one red"
+            assert max(strip.cmap(strip.norm(0.0))[:3]) < 0.15, "a neutral one black"
+        else:
+            assert strip.get_cmap().name == "inferno"
+
+
 def test_the_plots_shade_the_failures() -> None:
     drive = recorded_drive()
     picture, (first, last) = pixels(timeline_figure(drive.timeline, (BLACK,), drive.seconds, (9, 4)), 900, 400)

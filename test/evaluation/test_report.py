@@ -1,10 +1,12 @@
 """Robustness table as text, Markdown, JSON and a plot."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from aqr_perception.evaluation import report
 from aqr_perception.evaluation.blackout import BlackoutWeights
@@ -44,6 +46,38 @@ def test_notes_have_the_figures_without_a_column(table: RobustnessTable) -> None
     assert "ATE 0.400 m, ASE 0.200" in text and "car 0.250" in text
     assert "Classes absent from the truth, excluded from all means: truck" in text
     assert "900 queries" in text and "0.150 (ratio 0.25)" in text and "(ratio 0.75)" in text
+
+
+def signed_table(table: RobustnessTable, lidar: float, camera: float) -> RobustnessTable:
+    rows = tuple(dataclasses.replace(row, lidar_weight=lidar, camera_weight=camera) for row in table.rows)
+    return dataclasses.replace(table, rows=rows, blackout=BlackoutWeights(900, 0.31, -0.12, 0.0, -0.6, signed=True))
+
+
+def test_signed_weights_of_a_black_camera_are_compared_by_their_difference(
+    table: RobustnessTable, tmp_path: Path
+) -> None:
+    signed = signed_table(table, -0.25, 0.4)
+    text = report.text(signed)
+    assert "from +0.310 to -0.120 (difference -0.430)" in text and "from +0.000 to -0.600 (difference -0.600)" in text
+    assert "ratio" not in text and "-0.25" in text
+    read = json.loads(report.write(signed, tmp_path)[0].read_text())["blackout"]
+    assert read["signed"] is True and read["difference"] == pytest.approx(-0.43) and "ratio" not in read
+
+
+def test_a_black_camera_whose_weight_was_zero_is_reported_without_a_ratio(table: RobustnessTable) -> None:
+    text = report.text(dataclasses.replace(table, blackout=BlackoutWeights(9, 0.0, 0.1, 0.5, 0.5)))
+    assert "from 0.000 to 0.100 (difference +0.100)" in text and "(ratio 1.00)" in text
+
+
+@pytest.mark.parametrize(("lidar", "camera"), [(-0.9, 0.4), (0.3, -1.0), (-1.0, -1.0), (0.8, 0.3)])
+def test_the_plot_of_weights_contains_every_bar(table: RobustnessTable, lidar: float, camera: float) -> None:
+    axes = Figure().subplots()
+    report._plot_weights(axes, signed_table(table, lidar, camera))
+    low, high = axes.get_xlim()
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert len(bars) == 4 and all(low < min(bar) - 0.1 or min(bar) == 0 for bar in bars)
+    assert all(max(bar) < high - 0.1 for bar in bars)
+    assert (low, high) == ((0, 1.15) if min(lidar, camera) >= 0 else (-high, high))
 
 
 def test_markdown_has_all_columns_for_every_scenario(table: RobustnessTable) -> None:

@@ -49,20 +49,20 @@ def jpeg(level: int, size: tuple[int, int] = (96, 48)) -> bytes:
     return cv2.imencode(".jpg", np.full((size[1], size[0], 3), level, np.uint8))[1].tobytes()
 
 
-def recorded_drive(sweeps: int = 20, trained: bool = True) -> RecordedDrive:
-    """Return a drive with every object detected; the front camera's weight falls to a quarter while it is black."""
+def recorded_drive(sweeps: int = 20, trained: bool = True, black_weight: float = 0.2) -> RecordedDrive:
+    """Return a drive with every object detected; the cameras' weight falls from 0.8 while the front camera is black."""
     objects = [truth_at(sweep, boxes_at((10.0, 0.0), (5.0, 20.0))) for sweep in range(sweeps)]
     truth = DriveTruth(START_NS, objects, dict.fromkeys(CAMERA_GRID, camera()))
-    frames = [_frame(truth, sweep) for sweep in objects]
+    frames = [_frame(truth, sweep, black_weight) for sweep in objects]
     recording = Recording(frames, "a model <for tests>", trained)
     return RecordedDrive(recording, truth, (BLACK, GONE), sweeps * PERIOD, (-51.2, -51.2, 51.2, 51.2))
 
 
-def _frame(truth: DriveTruth, sweep: TrueObjects) -> FrameRecord:
+def _frame(truth: DriveTruth, sweep: TrueObjects, black_weight: float) -> FrameRecord:
     with_lidar = not GONE.is_active(truth.seconds(sweep.stamp_ns))
     # Without LiDAR, frames have the stamp of the newest image.
     stamp_ns = sweep.stamp_ns if with_lidar else sweep.stamp_ns - 10_000_000
-    weight = 0.2 if BLACK.is_active(truth.seconds(stamp_ns)) else 0.8
+    weight = black_weight if BLACK.is_active(truth.seconds(stamp_ns)) else 0.8
     names = (*CAMERA_GRID, BEV) if with_lidar else CAMERA_GRID
     return FrameRecord(
         stamp_ns=stamp_ns,

@@ -48,7 +48,7 @@ def test_the_defaults_are_valid_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"aqr.image_window": 8}, "aqr.image_window"),
+        ({"aqr.router_image_window": 8}, "aqr.router_image_window"),
         ({"aqr.mode": "loud"}, "aqr.mode.*both"),
         ({"weights.source": "magic"}, "weights.source.*attention"),
         ({"sensor_reliability": "perhaps"}, "sensor_reliability"),

@@ -175,8 +175,15 @@ def test_a_part_without_a_parameter_is_refused_by_name(tiny: CMT) -> None:
         ("transform", "'transformer'"),
         ("wheels", "begin with img_backbone"),
     ):
-        with pytest.raises(OptionError, match=rf"learning_rate_factors has the part '{part}'.*{hint}"):
+        with pytest.raises(OptionError, match=rf"train: learning_rate_factors has the part '{part}'.*{hint}"):
             freeze(tiny, "all", {part: 0.5})
+    preset = tiny.preset
+    tiny.preset = dataclasses.replace(preset, learning_rate_factors={"neck": 0.5})
+    try:
+        with pytest.raises(OptionError, match="preset aqr_tiny: learning_rate_factors has the part 'neck'"):
+            freeze(tiny, "all", {"img_neck": 0.5})
+    finally:
+        tiny.preset = preset
 
 
 def test_factors_that_freeze_everything_trained_are_refused(tiny: CMT) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +51,102 @@ def test_the_supporting_modality_determines_the_colour() -> None:
     assert modality_colour(0.0, 0.0) == (128, 128, 128)
     mixed = modality_colour(0.5, 0.5)
     assert all(min(a, b) <= m <= max(a, b) for m, a, b in zip(mixed, LIDAR_COLOUR, CAMERA_COLOUR, strict=True))
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_a_suppressed_sensor_counts_as_one_without_weight(lidar: float, camera: float) -> None:
+    colour = modality_colour(lidar, camera)
+    assert colour == modality_colour(max(lidar, 0.0), max(camera, 0.0))
+    assert all(0 <= level <= 255 for level in colour)
+    if lidar <= 0 or camera <= 0:
+        alone = LIDAR_COLOUR if lidar > 0 else CAMERA_COLOUR if camera > 0 else (128, 128, 128)
+        assert colour == alone
+
+
+def test_a_weight_that_is_not_a_number_gives_grey() -> None:
+    assert modality_colour(np.nan, 0.5) == modality_colour(0.5, np.nan) == (128, 128, 128)
+
+
+def hues(picture: np.ndarray) -> np.ndarray:
+    """Return where a picture is bluish (-1), reddish (1) or neither (0)."""
+    return np.sign(picture[..., 2].astype(int) - picture[..., 0])
+
+
+@pytest.mark.parametrize("weight", [-1.5, -0.4, 0.4, 1.5])
+def test_the_sign_of_a_weight_decides_the_hue_of_its_cell_in_both_pictures(weight: float) -> None:
+    values = np.zeros((10, 20), np.float32)
+    values[4, 6:9] = weight
+    ground = bev_picture(WeightMaps(values, RANGE, {}, "router", True), None, detections(NOTHING), size=400)
+    assert hues(ground)[400 - 180, 150] == np.sign(weight)
+    weights = CameraWeightMap(values, np.diag([20 / 400, 10 / 200, 1.0]))
+    view = looking_along_y()
+    grey = dataclasses.replace(view, image=np.full_like(view.image, 128))
+    picture = camera_picture(grey, weights, detections(NOTHING), signed=True)
+    assert hues(picture)[90, 150] == np.sign(weight)
+    np.testing.assert_array_equal(picture[:60], 128, "where the weight is neutral, the image is unchanged")
+
+
+@pytest.mark.parametrize(("weight", "signed"), [(60.0, False), (60.0, True), (-60.0, True)])
+def test_weights_beyond_the_limit_look_like_the_limit(weight: float, signed: bool) -> None:
+    view = looking_along_y()
+    grey = dataclasses.replace(view, image=np.full_like(view.image, 128))
+    beyond, limit = (
+        camera_picture(
+            grey,
+            CameraWeightMap(np.full((10, 20), value, np.float32), np.diag([20 / 400, 10 / 200, 1.0])),
+            detections(NOTHING),
+            signed,
+        )[20:180, 20:380]
+        for value in (weight, np.copysign(1.5, weight))
+    )
+    np.testing.assert_array_equal(beyond, limit)
+
+
+def test_opposite_weights_tint_a_camera_image_alike() -> None:
+    view = looking_along_y()
+    grey = dataclasses.replace(view, image=np.full_like(view.image, 128))
+    changes = []
+    for weight in (-1.0, 1.0):
+        weights = CameraWeightMap(np.full((10, 20), weight, np.float32), np.diag([20 / 400, 10 / 200, 1.0]))
+        picture = camera_picture(grey, weights, detections(NOTHING), signed=True)
+        changes.append(np.abs(picture[50, 100].astype(int) - 128).max())
+    assert min(changes) > 20 and abs(changes[0] - changes[1]) < 15
+
+
+@given(arrays(np.float32, (10, 20), elements=st.floats(0, 1.5, width=32)))
+@settings(max_examples=20, deadline=None)
+def test_unsigned_maps_have_inferno_colours_and_no_legend(values: np.ndarray) -> None:
+    picture = bev_picture(WeightMaps(values, RANGE, {}, "router"), None, detections(NOTHING), size=400)
+    heat = cv2.resize(values[::-1], (400, 400), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.applyColorMap(np.rint(heat * (255 / 1.5)).clip(0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    np.testing.assert_array_equal(picture[-30:, -150:], expected[-30:, -150:])
+
+
+def test_a_signed_picture_has_a_legend_and_box_labels_leave_it_free() -> None:
+    view = looking_along_y()
+    weights = CameraWeightMap(np.zeros((10, 20), np.float32), np.diag([20 / 400, 10 / 200, 1.0]))
+    without_boxes = camera_picture(view, weights, detections(NOTHING), signed=True)
+    assert not camera_picture(view, weights, detections(NOTHING)).any()
+    assert not camera_picture(view, None, detections(NOTHING), signed=True).any(), "no map, no legend"
+    rows, columns = without_boxes.any(axis=-1).nonzero()
+    assert rows.min() > 100 and columns.min() > 150
+    label_on_legend = detections(np.array([[2.5, 10, -2.5, 0.5, 0.5, 0.5, 0, 0, 0]]))
+    with_boxes = camera_picture(view, weights, label_on_legend, signed=True)
+    legend = (slice(rows.min(), rows.max()), slice(columns.min(), columns.max()))
+    orange = np.abs(with_boxes[legend].astype(int) - LIDAR_COLOUR[::-1]).sum(axis=-1) < 5
+    assert (with_boxes != without_boxes).any() and orange.mean() < 0.01
+
+
+def test_the_ground_has_a_legend_only_with_a_signed_map() -> None:
+    values = np.zeros((20, 20), np.float32)
+    plain, signed, missing = (
+        bev_picture(WeightMaps(bev, RANGE, {}, "router", flag), None, detections(NOTHING), size=400)
+        for bev, flag in ((values, False), (values, True), (None, True))
+    )
+    assert set(np.unique(hues(signed))) == {-1, 0, 1}
+    corner = (slice(-30, None), slice(-150, None))  # no ring of the ground gets there
+    np.testing.assert_array_equal(missing[corner], 0)
+    assert plain[corner].max() < 20 and signed[corner].max() > 200
 
 
 @given(st.floats(-45, 45), st.floats(-45, 45))

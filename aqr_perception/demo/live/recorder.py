@@ -37,6 +37,7 @@ class OutputRecorder:
         self._milliseconds: dict[int, float] = {}
         self._pictures: dict[int, dict[str, bytes]] = {}
         self._map_means: dict[int, dict[str, float]] = {}
+        self._negative_maps: set[int] = set()
         self._model = ""
         self._dropped = 0
         self._last_output = time.monotonic()
@@ -84,6 +85,7 @@ class OutputRecorder:
             milliseconds=self._milliseconds.get(stamp_ns),
             pictures=self._pictures.get(stamp_ns, {}),
             map_means=self._map_means.get(stamp_ns, {}),
+            negative_maps=stamp_ns in self._negative_maps,
         )
 
     def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
@@ -106,9 +108,11 @@ class OutputRecorder:
             self._pictures.setdefault(stamp_to_ns(message.header.stamp), {})[name] = jpeg
 
     def _on_map(self, name: str, message: Image) -> None:
-        mean = float(np.frombuffer(message.data, np.float32).mean())
+        values, stamp_ns = np.frombuffer(message.data, np.float32), stamp_to_ns(message.header.stamp)
         with self._lock:
-            self._map_means.setdefault(stamp_to_ns(message.header.stamp), {})[name] = mean
+            self._map_means.setdefault(stamp_ns, {})[name] = float(values.mean())
+            if (values < 0).any():
+                self._negative_maps.add(stamp_ns)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = {status.name: status for status in message.status}

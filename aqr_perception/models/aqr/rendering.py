@@ -8,20 +8,22 @@ from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 MAP_LIMIT = 1.5
-"""Largest value of a map, for any number of queries in a cell."""
+"""Largest magnitude of a map's values, for any number of queries in a cell."""
 
 
 def render_bev(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, H, W) maps in [0, 1.5] of the queries' LiDAR weights (B, Q).
+    """Return (B, H, W) maps of the queries' LiDAR weights (B, Q).
 
     Each query inside the grid contributes a Gaussian with its weight as peak; ``options`` gives sigma, threshold and
-    reduction.
+    reduction. ``max`` takes the contribution of the largest magnitude with its sign, and 0 where the largest positive
+    and negative ones are equal; ``sum`` adds all of them. Weights in 0..1 give maps in [0, 1.5], signed weights in
+    [-1, 1] maps in [-1.5, 1.5]; opposite weights give opposite maps.
     """
     return _render(weights, cells.bev, cells.bev_inside, layout.bev, options)
 
 
 def render_cameras(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
-    """Return (B, V, h, w) maps in [0, 1.5] of the queries' weights by camera (B, Q, V).
+    """Return (B, V, h, w) maps of the queries' weights by camera (B, Q, V).
 
     Each query contributes a Gaussian to the map of each camera that sees it; see `render_bev`.
     """
@@ -34,8 +36,8 @@ def render_cameras(weights: Tensor, cells: QueryCells, layout: TokenLayout, opti
 
 
 def clip(maps: Tensor, min_weight: float) -> Tensor:
-    """Return maps with values below ``min_weight`` set to 0 and values above `MAP_LIMIT` set to it."""
-    return torch.where(maps < min_weight, 0.0, maps).clamp(max=MAP_LIMIT)
+    """Return maps with magnitudes below ``min_weight`` set to 0, and limited to `MAP_LIMIT` of either sign."""
+    return torch.where(maps.abs() < min_weight, 0.0, maps).clamp(-MAP_LIMIT, MAP_LIMIT)
 
 
 def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, int], options: AqrOptions) -> Tensor:
@@ -54,6 +56,18 @@ def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, in
     inside = visible[..., None] & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     index = torch.where(inside, row * columns + column, 0).flatten(1)
     values = torch.where(inside, weights.float()[..., None] * falloff, 0.0).flatten(1)
-    reduce = "amax" if options.reduce == "max" else "sum"
-    maps = maps.scatter_reduce(1, index, values, reduce)
+    maps = _largest(maps, index, values) if options.reduce == "max" else maps.scatter_add(1, index, values)
     return clip(maps, options.min_weight).view(weights.shape[0], rows, columns)
+
+
+def _largest(zeros: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Return for each cell (N, cells) the value (N, S) with the largest magnitude; 0 where opposite ones are equal."""
+    cells = zeros.shape[1]
+    negative = values < 0
+    # One reduction for both signs: magnitudes of negative values go to the second half.
+    magnitudes = torch.cat((zeros, zeros), dim=1).scatter_reduce(
+        1, torch.where(negative, index + cells, index), torch.where(negative, -values, values), "amax"
+    )
+    above, below = magnitudes.split(cells, dim=1)
+    # The difference is 0 for equal magnitudes, and NaN for weights that are not numbers.
+    return torch.where(above > below, above, torch.where(above < below, -below, above - below))

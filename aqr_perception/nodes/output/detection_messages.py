@@ -75,9 +75,11 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
     """Return a box, a heading arrow and a label for each detection.
 
     The first marker deletes the markers of the previous frame. The colour shows which modality supports the detection;
-    see `visualization.colours.modality_colour`.
+    see `visualization.colours.modality_colour`. The label has class, score and both weights, with a sign if weights may
+    be negative.
     """
     detections = result.detections
+    number = "+.2f" if result.weight_maps.signed else ".2f"
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
     for index, pose in enumerate(_poses(detections, to_output)):
         length, width, height = detections.boxes[index, 3:6].astype(float)
@@ -89,7 +91,7 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
         text_pose = Pose(position=Point(x=pose.position.x, y=pose.position.y, z=pose.position.z + height / 2 + 0.5))
         label = marker("labels", Marker.TEXT_VIEW_FACING, 1.0, Vector3(z=0.6), text_pose)
         name, score = detections.classes[detections.labels[index]], detections.scores[index]
-        label.text = f"{name} {score:.2f}\nL {lidar_weight:.2f} C {camera_weight:.2f}"
+        label.text = f"{name} {score:.2f}\nL {lidar_weight:{number}} C {camera_weight:{number}}"
         message.markers += [box, arrow, label]
     return message
 

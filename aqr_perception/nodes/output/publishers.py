@@ -92,7 +92,8 @@ class Publishers:
         if _has_subscribers(self._bev_raw):
             self._bev_raw.publish(weight_messages.raw_image(maps.bev, model_header))
         if _has_subscribers(self._bev_grid):
-            self._bev_grid.publish(weight_messages.occupancy_grid(maps.bev, maps.bev_range, to_output, header))
+            grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, to_output, header, maps.signed)
+            self._bev_grid.publish(grid)
         if _has_subscribers(self._bev_image):
             picture = bev_picture(maps, frame.points, result.detections)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
@@ -104,7 +105,7 @@ class Publishers:
             if weights is not None and _has_subscribers(self._camera_raw[view.name]):
                 self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
             if _has_subscribers(self._camera_image[view.name]):
-                picture = camera_picture(view, weights, result.detections)
+                picture = camera_picture(view, weights, result.detections, result.weight_maps.signed)
                 self._camera_image[view.name].publish(weight_messages.colour_image(picture, header))
 
 

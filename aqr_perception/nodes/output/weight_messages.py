@@ -14,7 +14,9 @@ from tf_transformations import quaternion_from_matrix
 from aqr_perception.geometry import transform_points
 from aqr_perception.visualization.colours import MAP_LIMIT
 
-_GRID_MAXIMUM = 100
+_GRID_MAXIMUM, _GRID_NEUTRAL, _UNKNOWN = 100, 50, -1
+_SIGNED_ENDS = (1, 98)
+"""RViz's colour scheme `costmap` draws 0 as nothing, and 99 and 100 in colours outside its scale from blue to red."""
 
 
 def raw_image(values: NDArray[np.float32], header: Header) -> Image:
@@ -32,15 +34,19 @@ def occupancy_grid(
     bev_range: tuple[float, float, float, float],
     to_output: NDArray[np.float64],
     header: Header,
+    signed: bool = False,
 ) -> OccupancyGrid:
     """Return the BEV weight map as a ground grid for RViz.
 
-    Weights of 0..1.5 become 0..100; cells of weight 0 become -1 (unknown).
+    Weights of 0..1.5 become 0..100. Signed weights of -1.5..1.5 become 0..100 with 50 for neutral, limited to 1..98,
+    the values that RViz draws from blue (suppressed) to red (trusted). Cells of weight 0 have no evidence and become -1
+    (unknown).
 
     Args:
-        values: (H, W) in [0, 1.5]; row = y, column = x of the model frame.
+        values: (H, W) in [0, 1.5], or in [-1.5, 1.5] if `signed`; row = y, column = x of the model frame.
         bev_range: x_min, y_min, x_max, y_max of the map in metres, model frame.
         to_output: (4, 4), model frame -> the header's frame.
+        signed: whether values may be negative.
     """
     x_min, y_min, x_max, y_max = bev_range
     message = OccupancyGrid(header=header)
@@ -56,8 +62,12 @@ def occupancy_grid(
     message.info.origin = Pose(
         position=Point(x=corner[0], y=corner[1], z=corner[2]), orientation=Quaternion(x=x, y=y, z=z, w=w)
     )
-    percent = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
-    message.data = array.array("b", np.where(values > 0, percent, -1).astype(np.int8).tobytes())
+    if signed:
+        levels = np.rint(_GRID_NEUTRAL + values * (_GRID_NEUTRAL / MAP_LIMIT)).clip(*_SIGNED_ENDS)
+    else:
+        levels = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
+    evidence = np.abs(values) > 0 if signed else values > 0  # false for NaN, too
+    message.data = array.array("b", np.where(evidence, levels, _UNKNOWN).astype(np.int8).tobytes())
     return message
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
@@ -21,6 +22,7 @@ from aqr_perception.geometry import rigid_transform, transform_points
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
+from aqr_perception.visualization.colours import CAMERA_COLOUR
 
 HEADER = Header(frame_id="base_link")
 
@@ -111,6 +113,77 @@ def test_grid_cells_are_placed_in_metres_and_cells_without_weight_are_unknown() 
     assert grid.info.resolution == pytest.approx(10.0)
     centre = pose_matrix(grid.info.origin) @ [7.5 * 10, 2.5 * 10, 0, 1]
     np.testing.assert_allclose(centre[:3], transform_points(to_output, np.array([[25.0, -25.0, 0.0]]))[0], atol=1e-6)
+
+
+MAPS = arrays(
+    np.float32,
+    (4, 6),
+    elements=st.floats(-1.5, 1.5, width=32) | st.sampled_from([0.0, -1.5, 1.5, 70.0, -70.0, math.nan, math.inf]),
+)
+
+
+@given(MAPS, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_grids_of_any_map_have_values_that_rviz_knows(values: np.ndarray, signed: bool) -> None:
+    grid = weight_messages.occupancy_grid(values, (-3.0, -2.0, 3.0, 2.0), np.eye(4), HEADER, signed)
+    cells = np.array(grid.data).reshape(values.shape)
+    assert (((cells >= 0) & (cells <= 100)) | (cells == -1)).all()
+    unknown = ~(np.abs(values) > 0) if signed else ~(values > 0)
+    np.testing.assert_array_equal(cells == -1, unknown)
+
+
+@given(MAPS)
+@settings(max_examples=60, deadline=None)
+def test_signed_grids_are_symmetric_around_neutral_and_keep_the_order_of_the_weights(values: np.ndarray) -> None:
+    values = np.nan_to_num(values, nan=0.0, posinf=1.5, neginf=-1.5)
+    cells, opposite = (
+        np.array(weight_messages.occupancy_grid(array, (-3.0, -2.0, 3.0, 2.0), np.eye(4), HEADER, True).data)
+        for array in (values, -values)
+    )
+    known = cells != -1
+    weights = values.ravel()[known]
+    assert (np.sign(cells[known] - 50) * np.sign(weights) >= 0).all()
+    order = np.argsort(weights, kind="stable")
+    assert (np.diff(cells[known][order]) >= 0).all()
+    inner = np.abs(weights) < 1.4
+    np.testing.assert_array_equal((cells + opposite)[known][inner], 100)
+
+
+def test_signed_grids_run_from_blue_to_red_in_rviz() -> None:
+    """RViz's costmap colours: 1 to 98 run from blue to red; 0 is invisible, 99 is cyan and 100 purple."""
+    values = np.float32([[-1.5, -0.75, 0.0, 0.003, 0.75, 1.5]])
+    grid = weight_messages.occupancy_grid(values, (-3.0, -0.5, 3.0, 0.5), np.eye(4), HEADER, True)
+    assert list(grid.data) == [1, 25, -1, 50, 75, 98]
+
+
+def test_raw_images_hold_signed_values_unchanged() -> None:
+    values = np.random.default_rng(0).uniform(-1.5, 1.5, (5, 7)).astype(np.float32)
+    message = weight_messages.raw_image(values, HEADER)
+    np.testing.assert_array_equal(np.frombuffer(message.data, "<f4").reshape(5, 7), values)
+    assert message.encoding == "32FC1" and (values < 0).any()
+
+
+def test_signed_weights_reach_the_message_and_the_markers_label_with_their_sign() -> None:
+    plain = result(np.ones((1, 9)))
+    weights = {
+        "lidar_weight": np.float32([-0.314]),
+        "camera_weight": np.float32([0.82]),
+        "camera_weights": np.float32([[-0.5, 0.82]]),
+    }
+    signed = dataclasses.replace(
+        plain,
+        detections=dataclasses.replace(plain.detections, **weights),
+        weight_maps=dataclasses.replace(plain.weight_maps, signed=True),
+    )
+    found = detection_messages.fused_detections(signed, [], np.eye(4), HEADER).detections[0]
+    np.testing.assert_allclose((found.lidar_weight, found.camera_weight), (-0.314, 0.82), atol=1e-6)
+    np.testing.assert_allclose(found.camera_weights, [-0.5, 0.82], atol=1e-6)
+    cube, _, label = detection_messages.markers(signed, np.eye(4), HEADER).markers[1:4]
+    assert label.text == "car 0.90\nL -0.31 C +0.82"
+    colour = np.rint([cube.color.r * 255, cube.color.g * 255, cube.color.b * 255]).astype(int)
+    assert tuple(colour) == CAMERA_COLOUR, "a suppressed LiDAR supports nothing"
+    unsigned = detection_messages.markers(plain, np.eye(4), HEADER).markers[3]
+    assert unsigned.text == "car 0.90\nL 0.75 C 0.25"
 
 
 @given(x=st.floats(-53.9, 48.3), y=st.floats(-53.9, 48.3))

@@ -1,5 +1,6 @@
 """Detections are always published; other outputs are made only for subscribers."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -129,6 +130,34 @@ def test_only_the_subscribed_topic_is_made(topic: str, monkeypatch: pytest.Monke
     publish(node, *scene())
     assert node.published() == {DETECTIONS: 1, topic: 1}
     assert made == [MAKERS[topic]]
+
+
+def test_signed_maps_are_published_as_signed() -> None:
+    frame, result = scene()
+    maps = {
+        name: dataclasses.replace(weights, values=-weights.values)
+        for name, weights in result.weight_maps.cameras.items()
+    }
+    assert result.weight_maps.bev is not None
+    outputs = {}
+    for signed in (False, True):
+        node = StandInNode(OPTIONAL)
+        signed_maps = dataclasses.replace(result.weight_maps, bev=-result.weight_maps.bev, cameras=maps, signed=signed)
+        publish(node, frame, dataclasses.replace(result, weight_maps=signed_maps))
+        outputs[signed] = node
+    assert set(outputs[True].last("~/weights/bev/grid").data) == {17}
+    assert set(outputs[False].last("~/weights/bev/grid").data) == {-1}
+    assert "L +0.70 C +0.30" in outputs[True].last("~/markers").markers[3].text
+    for name in ("bev", "front"):
+        raw = np.frombuffer(outputs[True].last(f"~/weights/{name}/raw").data, "<f4")
+        assert (raw == -1).all()
+        images = [node.last(f"~/weights/{name}/image") for node in outputs.values()]
+        # The bottom left corner has neither boxes nor the legend.
+        unsigned, signed_corner = (
+            np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)[-1, 0].astype(int)
+            for image in images
+        )
+        assert signed_corner[0] > signed_corner[2] + 20 and unsigned[0] < unsigned[2] + 20
 
 
 def test_without_lidar_only_camera_maps_are_published() -> None:
