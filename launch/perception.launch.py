@@ -22,7 +22,7 @@ _VIEW_LIDAR = "/LIDAR_TOP"
 """Topic of the LiDAR in RViz's file."""
 
 _NONE = "none"
-_TRUE = ("true", "1")
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 _OVERRIDES = {
     "model": ("model.preset", "model preset"),
@@ -55,7 +55,7 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
     config = argument("config")
     if not Path(config).is_file():
         raise RuntimeError(f"config:={config}: found no such file, needed a parameter file of the node")
-    use_sim_time = {"use_sim_time": argument("use_sim_time").lower() in _TRUE}
+    use_sim_time = {"use_sim_time": _flag("use_sim_time", argument("use_sim_time"))}
     environment = transport_environment()
     node = LifecycleNode(
         package="aqr_perception",
@@ -73,7 +73,7 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
         play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen", additional_env=environment)
         active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
         actions.insert(0, RegisterEventHandler(active))
-    if argument("rviz").lower() in _TRUE and _has_rviz():
+    if _flag("rviz", argument("rviz")) and _has_rviz():
         actions.append(
             Node(
                 package="rviz2",
@@ -85,6 +85,12 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
             )
         )
     return actions
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in _FLAGS:
+        raise RuntimeError(f"{name}:={value}: needed true or false")
+    return _FLAGS[value.lower()]
 
 
 def _overrides(argument: Callable[[str], str]) -> dict[str, str]:
@@ -103,9 +109,8 @@ def _camera_overrides(argument: Callable[[str], str]) -> dict[str, object]:
             raise RuntimeError(f"{name}:={value} needs the cameras' names, for example cameras:=front,back")
         for camera in cameras:
             is_topic = name.endswith("_topic")
-            overrides[f"camera.{camera}.{name}"] = (
-                value.replace("{camera}", camera) if is_topic else value.lower() in _TRUE
-            )
+            given = value.replace("{camera}", camera) if is_topic else _flag(name, value)
+            overrides[f"camera.{camera}.{name}"] = given
     return overrides
 
 

@@ -184,6 +184,9 @@ def test_the_topics_of_all_cameras_follow_a_pattern(recorder: None) -> None:
         ({"config": "/nowhere/my.yaml"}, "config:=/nowhere/my.yaml: found no such file"),
         ({"image_topic": "/x/{camera}"}, "image_topic:=/x/{camera} needs the cameras' names"),
         ({"cameras": "none", "compressed": "true"}, "compressed:=true needs the cameras' names"),
+        ({"cameras": "front", "rectified": "perhaps"}, "rectified:=perhaps: needed true or false"),
+        ({"use_sim_time": "yes please"}, "use_sim_time:=yes please: needed true or false"),
+        ({"rviz": "on"}, "rviz:=on: needed true or false"),
     ],
 )
 def test_arguments_without_a_meaning_stop_the_launch_with_a_sentence(
@@ -197,7 +200,7 @@ def test_overridden_parameters_are_parameters_of_the_node(recorder: None) -> Non
     pytest.importorskip("rclpy", reason="the node's parameters are declared with rclpy's types")
     from aqr_perception.nodes.parameters import PARAMETERS, camera_parameters
 
-    given = {name: "x" for name in (*OF_ONE_PARAMETER, *OF_CAMERAS)}
+    given = {name: "x" for name in (*OF_ONE_PARAMETER, *OF_CAMERAS)} | {"compressed": "1", "rectified": "0"}
     (node,) = started(description_of(PERCEPTION), **given)
     known = {parameter.name for parameter in (*PARAMETERS, *camera_parameters("x"))}
     assert set(parameters(node)) - {"use_sim_time"} <= known

@@ -16,6 +16,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from helpers.vehicle import RunningNode, Vehicle, configuration  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
@@ -117,6 +118,33 @@ def test_a_wrong_parameter_leaves_the_node_alive_and_unconfigured_with_the_reaso
     assert "scor_threshold is not a parameter of this node and has no effect; did you mean score_threshold?" in text
     assert process.process.poll() is None
     assert process.ends_well(signal.SIGINT)
+
+
+def test_wrong_values_that_are_corrected_at_run_time_let_the_node_configure(tmp_path: Path) -> None:
+    given = {"score_threshold": 3.0, "max_detections": "many", "model.checkpoint": str(tmp_path / "outside.pth")}
+    given["model.directories"] = ["/opt/models"]
+    context = rclpy.Context()
+    context.init()
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = perception_node.PerceptionNode(context=context, parameter_overrides=overrides)
+
+    def corrected(name: str, value: object) -> bool:
+        return node.set_parameters([Parameter(name, value=value)])[0].successful
+
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert corrected("score_threshold", 0)  # an integer for a double
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert corrected("max_detections", 100)
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert corrected("model.checkpoint", "random")
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert not corrected("model.checkpoint", str(tmp_path / "outside.pth"))
+        assert not corrected("model.directories", [""])
+    finally:
+        node.close()
+        node.destroy_node()
+        context.shutdown()
 
 
 @pytest.mark.parametrize(
