@@ -53,6 +53,7 @@ class RunningModel:
         self._loader = ThreadPoolExecutor(1, "aqr_perception loader")
         self._loading: Future[Detector] | None = None
         self.requested = settings
+        logger.info(f"loading {settings.preset}")
         self._run(self._first_model())
 
     @property

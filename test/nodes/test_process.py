@@ -184,20 +184,9 @@ def test_a_signal_while_the_process_starts_ends_it_without_a_traceback(
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
 def test_a_signal_while_the_first_model_is_loaded_ends_the_process(tmp_path: Path, signals: tuple[int, ...]) -> None:
-    context = rclpy.Context()
-    context.init()
-    listener = rclpy.create_node("listener", context=context)
     process = Process(tmp_path, "--ros-args", "-p", f"model.preset:={SLOW_PRESET}", "-p", "model.checkpoint:=random")
-    try:
-        deadline = time.monotonic() + 60.0
-        while "aqr_perception" not in listener.get_node_names():
-            assert time.monotonic() < deadline, process.log.read_text()
-            time.sleep(0.01)
-        assert process.ends_well(*signals), process.log.read_text()
-    finally:
-        process.process.kill()
-        listener.destroy_node()
-        context.shutdown()
+    process.wait_for("loading")
+    assert process.ends_well(*signals), process.log.read_text()
     assert "running" not in process.log.read_text(), "the model was loaded before the signal"
 
 

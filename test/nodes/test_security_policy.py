@@ -71,7 +71,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str
 
     try:
         deadline = time.monotonic() + 60.0
-        while not observer.count_subscribers("/lidar/points"):
+        while not observer.count_subscribers("/lidar/points") or "aqr_perception" not in observer.get_node_names():
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         # The entities of one participant become known within a moment.
