@@ -16,6 +16,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from helpers.vehicle import RunningNode, Vehicle, configuration  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.time import Time  # noqa: E402
@@ -250,11 +251,21 @@ def test_cycles_of_configure_and_cleanup_leave_no_entity_behind(ros: None, tmp_p
     try:
         vehicle.wait_for(lambda: "aqr_perception" in vehicle.node.get_node_names(), "the node", 40.0)
 
+        # One client for all: the answer to a client that is not yet discovered can be lost.
+        client = vehicle.node.create_client(ChangeState, "/aqr_perception/change_state")
+        vehicle.wait_for(client.service_is_ready, "the service", 40.0)
+        time.sleep(0.5)
+
         def cycle() -> None:
-            assert vehicle.change_state(Transition.TRANSITION_CONFIGURE)
-            assert vehicle.change_state(Transition.TRANSITION_ACTIVATE)
-            assert vehicle.change_state(Transition.TRANSITION_DEACTIVATE)
-            assert vehicle.change_state(Transition.TRANSITION_CLEANUP)
+            for transition in (
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+            ):
+                answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                vehicle.wait_for(answer.done, f"an answer to transition {transition}", 40.0)
+                assert answer.result().success
 
         cycle()
         time.sleep(0.5)
