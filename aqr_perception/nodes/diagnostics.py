@@ -156,7 +156,9 @@ class Diagnostics:
             return DiagnosticStatus.STALE, f"silent for {silence:.0f} s"
         if use is None or now - self._frames.latest > WINDOW:
             return DiagnosticStatus.OK, "receiving data, but no frames"
-        return (DiagnosticStatus.OK, "used") if use.used else (DiagnosticStatus.WARN, use.reason)
+        if not use.used:
+            return DiagnosticStatus.WARN, use.reason
+        return (DiagnosticStatus.WARN, f"used, but {use.doubt}") if use.doubt else (DiagnosticStatus.OK, "used")
 
 
 def _status(name: str, level: bytes, message: str, **values: object) -> DiagnosticStatus:

@@ -29,6 +29,7 @@ from aqr_perception.nodes.declaration import Overrides
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
@@ -149,7 +150,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         qos = QoSProfile(depth=5, reliability=reliability)
 
         def subscriber(kind: type, topic: str) -> Subscriber:
-            messages = Subscriber(self, kind, topic, qos_profile=qos)
+            messages = GuardedSubscriber(self, kind, topic, qos_profile=qos, on_error=self._on_dropped_message)
             self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
@@ -166,6 +167,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
         self._diagnostics.add_message(sensor, time.monotonic())
         self._poll()
+
+    def _on_dropped_message(self, error: Exception) -> None:
+        self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_time_jump(self, seconds: float) -> None:
         self._pipeline.forget()

@@ -36,6 +36,7 @@ class RunningModel:
 
     Raises:
         PresetError, CheckpointError, DeviceError: the first model cannot be loaded.
+        ModelOutputError: the first model's output is not finite.
         LoadingStoppedError: `stop` was set before the first model was loaded.
     """
 
@@ -105,7 +106,9 @@ class RunningModel:
         return loading.result()
 
     def _load(self, model: ModelSettings) -> Detector:
-        return self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector.try_out()
+        return detector
 
     def _run(self, detector: Detector) -> None:
         self.detector, self.running = detector, self.requested

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
+from aqr_perception.detector import ModelOutputError
 from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings
@@ -35,6 +36,7 @@ class StandInFactory:
         self.diagnostics, self.log = Diagnostics(), Log()
         self.may_finish = threading.Event()
         self.restored: list[ModelSettings] = []
+        self.finite = True
 
     def make(self, preset: str, checkpoint: str | None, device: str, precision: str) -> SimpleNamespace:
         if "slow" in preset:
@@ -44,8 +46,19 @@ class StandInFactory:
         sensors = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
         weights = choose_weights(preset, checkpoint)
         return SimpleNamespace(
-            preset=preset, weights=weights, device=device, dtype="fp32", has_router=False, sweeps=2, **sensors
+            preset=preset,
+            weights=weights,
+            device=device,
+            dtype="fp32",
+            has_router=False,
+            sweeps=2,
+            try_out=self.try_out,
+            **sensors,
         )
+
+    def try_out(self) -> None:
+        if not self.finite:
+            raise ModelOutputError("second: found 7 of 10 output numbers that are not finite")
 
     def running(self, preset: str, stop: threading.Event | None = None) -> RunningModel:
         return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append, stop)
@@ -163,3 +176,15 @@ def test_a_request_to_stop_ends_the_wait_for_another_model_at_the_end() -> None:
     model.close()
     assert time.monotonic() - start < 1.0 and not model.is_loading
     factory.may_finish.set()
+
+
+def test_a_model_whose_output_is_not_finite_does_not_replace_the_running_one() -> None:
+    factory = StandInFactory()
+    model = factory.running("first")
+    factory.finite = False
+    model.start_loading(settings("second"))
+    assert not finish_loading(model)
+    assert (model.detector.preset, model.running.preset) == ("first", "first")
+    assert "7 of 10 output numbers that are not finite" in factory.diagnostics.model_error
+    assert factory.restored == [settings("first")]
+    model.close()

@@ -30,6 +30,7 @@ class CameraSettings:
         compressed: whether the images are sensor_msgs/CompressedImage.
         rectified: whether the images are rectified. Then CameraInfo's P holds, otherwise K and D.
         offset: delay of the stamps after the exposure in seconds; subtracted from every stamp.
+        baseline_in_tf: whether TF places this camera itself, so that P's baseline does not apply.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CameraSettings:
     compressed: bool = False
     rectified: bool = False
     offset: float = 0.0
+    baseline_in_tf: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,17 @@ class AssemblerSettings:
 
 @dataclass(frozen=True)
 class SensorUse:
-    """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState."""
+    """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState.
+
+    Attributes:
+        doubt: what is odd about the data of a used sensor, in a few words.
+    """
 
     name: str
     used: bool
     age: float = math.nan
     reason: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
