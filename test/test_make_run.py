@@ -88,7 +88,7 @@ def test_the_node_is_stopped_when_the_bag_has_been_played(tmp_path: Path, files:
 
 
 def test_a_node_that_cannot_start_ends_the_run_with_its_status(tmp_path: Path, files: tuple[str, str]) -> None:
-    done = run_bag(tmp_path, *files, node="exit 3", player=f'printf "<%s>" "$@"; {FOREVER}')
+    done = run_bag(tmp_path, *files, node="sleep 0.5; exit 3", player=f'printf "<%s>" "$@"; {FOREVER}')
     assert done.returncode == 3
     assert "<--clock><--wait><30><--><my drive.mcap>" in done.stdout
 
