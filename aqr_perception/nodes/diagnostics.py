@@ -1,60 +1,21 @@
-"""State of the sensors, the model and the frames, for /diagnostics."""
+"""State of the sensors, the model, the frames and the node, for /diagnostics."""
 
-import math
+import socket
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from aqr_perception.nodes.input.frame_request import INTENDED, SensorUse
-
-WINDOW = 2.0
-"""Seconds over which rates are measured; a sensor without messages for longer is silent."""
-
-
-class _EventRate:
-    """Rate of an event over the last `WINDOW` seconds.
-
-    Attributes:
-        latest: time of the last event in seconds; -inf before the first one.
-    """
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque()
-        self.latest = -math.inf
-
-    def add(self, now: float) -> None:
-        self._times.append(now)
-        self.latest = now
-        self._drop_old(now)
-
-    def per_second(self, now: float) -> float:
-        self._drop_old(now)
-        return len(self._times) / WINDOW
-
-    def _drop_old(self, now: float) -> None:
-        while self._times and now - self._times[0] > WINDOW:
-            self._times.popleft()
-
-
-@dataclass
-class _SensorHistory:
-    """Recent history of one sensor.
-
-    Attributes:
-        messages: rate of the received messages.
-        frames: rate of the frames that used the sensor.
-        last_use: use of the sensor in the latest frame.
-        last_problem: the latest reason why an enabled sensor was not used.
-    """
-
-    messages: _EventRate = field(default_factory=_EventRate)
-    frames: _EventRate = field(default_factory=_EventRate)
-    last_use: SensorUse | None = None
-    last_problem: str = "none"
+from aqr_perception.frame import Frame
+from aqr_perception.nodes.health.event_rate import EventRate
+from aqr_perception.nodes.health.picture_content import picture_fault
+from aqr_perception.nodes.health.sensor_health import SensorHealth, State
+from aqr_perception.nodes.health.topic_links import LinkState
+from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.stamps import stamp_to_ns
 
 
 class Diagnostics:
@@ -64,32 +25,78 @@ class Diagnostics:
 
     Args:
         sensors: names of all configured sensors, in the order of the report.
+        node_name: full name of the node, with its namespace.
+        topics: topic of each sensor's data.
 
     Attributes:
+        state: lifecycle state of the node, in a word or two.
+        state_error: why the node could not be configured; empty if it could.
+        callbacks_stuck: seconds for which the node's callbacks have not run; 0 if they run.
         model: description of the running model.
         model_error: why the latest requested model failed to load; empty if it is loaded.
+        device: the model's device.
         frame_error: error of the latest frame; empty after a frame without error.
+        frame_stuck: what the frame in progress does if it takes far too long; empty if it does not.
     """
 
-    def __init__(self, sensors: Sequence[str] = ()) -> None:
-        self.model = ""
-        self.model_error = ""
-        self.frame_error = ""
+    def __init__(
+        self, sensors: Sequence[str] = (), node_name: str = "/aqr_perception", topics: Mapping[str, str] | None = None
+    ) -> None:
+        self.state, self.state_error = "unconfigured", ""
+        self.callbacks_stuck = 0.0
+        self.model, self.model_error, self.device = "", "", ""
+        self.frame_error, self.frame_stuck = "", ""
+        self._node_name = node_name.lstrip("/")
+        self._host = socket.gethostname()
         self._lock = threading.Lock()
-        self._sensors = {name: _SensorHistory() for name in sensors}
-        self._frames = _EventRate()
+        self._sensors = {name: SensorHealth((topics or {}).get(name, "")) for name in sensors}
+        self._frames, self._outputs = EventRate(), EventRate()
 
-    def add_message(self, sensor: str, now: float) -> None:
-        """Count a message from a sensor."""
+    def add_message(self, sensor: str, now: float, message: Any = None) -> None:
+        """Count a message from a sensor; a message given is compared with the one before."""
         with self._lock:
-            self._sensors[sensor].messages.add(now)
+            health = self._sensors[sensor]
+            health.messages.add(now)
+            if message is not None:
+                data = np.frombuffer(message.data, np.uint8)
+                health.message_data.add(data, stamp_to_ns(message.header.stamp), now)
+
+    def add_lost(self, sensor: str, count: int) -> None:
+        """Count messages that the middleware lost."""
+        with self._lock:
+            self._sensors[sensor].lost += count
+
+    def set_link(self, sensor: str, data: LinkState, calibration: LinkState) -> None:
+        """Set why the topics of a sensor's data and calibration bring no messages."""
+        with self._lock:
+            self._sensors[sensor].data, self._sensors[sensor].calibration = data, calibration
 
     def add_frame(self, sensors: Sequence[SensorUse], now: float) -> None:
         """Count a frame and record which sensors it used."""
         with self._lock:
             self._frames.add(now)
             for use in sensors:
-                self._add_use(self._sensors[use.name], use, now)
+                self._sensors[use.name].add_use(use, now)
+
+    def inspect(self, frame: Frame, now: float) -> None:
+        """Check what the cameras of a frame show."""
+        faults = {view.name: picture_fault(view.image) for view in frame.cameras}
+        with self._lock:
+            for view in frame.cameras:
+                health = self._sensors[view.name]
+                health.picture_fault = faults[view.name]
+                health.decoded_data.add(view.image, frame.stamp_ns - round(view.age * 1e9), now)
+
+    def add_output(self, now: float) -> None:
+        """Count a published result."""
+        with self._lock:
+            self._outputs.add(now)
+
+    def forget_rates(self) -> None:
+        """Forget the usual rates, because the node starts or time jumped back."""
+        with self._lock:
+            for rate in (self._frames, self._outputs, *(sensor.messages for sensor in self._sensors.values())):
+                rate.forget_usual()
 
     def report(self, stamp: Time, now: float, processed: int, dropped: int, active: bool = True) -> DiagnosticArray:
         """Return the current state.
@@ -103,64 +110,53 @@ class Diagnostics:
         with self._lock:
             frames = self._frame_status(now, processed, dropped, active)
             sensors = [self._sensor_status(name, sensor, now) for name, sensor in self._sensors.items()]
-        message.status = [frames, self._model_status(), *sensors]
+        message.status = [frames, self._model_status(), *sensors, self._node_status()]
         return message
 
-    def _add_use(self, sensor: _SensorHistory, use: SensorUse, now: float) -> None:
-        sensor.last_use = use
-        if use.used:
-            sensor.frames.add(now)
-        elif use.reason not in INTENDED:
-            sensor.last_problem = use.reason
-
     def _frame_status(self, now: float, processed: int, dropped: int, active: bool) -> DiagnosticStatus:
-        rate = self._frames.per_second(now)
-        level, text = self._frame_state(rate, active)
-        return _status("frames", level, text, processed=processed, dropped=dropped, rate=f"{rate:.2f}")
+        rate = self._outputs.per_second(now)
+        state = self._frame_state(rate, now, active)
+        counts = {"processed": processed, "dropped": dropped}
+        return self._status("frames", state, self._host, **counts, rate=f"{rate:.2f}")
 
-    def _frame_state(self, rate: float, active: bool) -> tuple[bytes, str]:
+    def _frame_state(self, rate: float, now: float, active: bool) -> State:
+        if self.state_error:
+            return DiagnosticStatus.ERROR, self.state_error
         if not active:
             return DiagnosticStatus.OK, "not active"
+        if self.frame_stuck:
+            return DiagnosticStatus.ERROR, self.frame_stuck
         if self.frame_error:
             return DiagnosticStatus.ERROR, self.frame_error
-        if rate == 0:
+        if self._outputs.overdue(now):
             return DiagnosticStatus.STALE, "no frames"
+        slow = self._outputs.slow(now)
+        if slow == slow:
+            return DiagnosticStatus.WARN, f"slow: {slow:.1f} frames/s, usually {self._outputs.usual:.1f}"
         return DiagnosticStatus.OK, f"{rate:.1f} frames/s"
 
     def _model_status(self) -> DiagnosticStatus:
         level = DiagnosticStatus.WARN if self.model_error else DiagnosticStatus.OK
-        return _status("model", level, self.model_error or self.model, running=self.model)
+        text = self.model_error or self.model or "no model is loaded"
+        return self._status("model", (level, text), self.device or self._host, running=self.model)
 
-    def _sensor_status(self, name: str, sensor: _SensorHistory, now: float) -> DiagnosticStatus:
-        level, text = self._sensor_state(sensor, now)
-        silence = now - sensor.messages.latest
-        age = math.nan if sensor.last_use is None else sensor.last_use.age
-        return _status(
-            f"sensor {name}",
-            level,
-            text,
-            rate=f"{sensor.messages.per_second(now):.2f}",
-            used_rate=f"{sensor.frames.per_second(now):.2f}",
-            last_heard="never" if math.isinf(silence) else f"{silence:.1f} s ago",
-            age="unknown" if math.isnan(age) else f"{age:.3f} s",
-            last_problem=sensor.last_problem,
+    def _node_status(self) -> DiagnosticStatus:
+        return self._status("node", self._node_state(), self._host, state=self.state)
+
+    def _node_state(self) -> State:
+        if self.state_error:
+            return DiagnosticStatus.ERROR, f"{self.state}: {self.state_error}"
+        if self.callbacks_stuck:
+            return DiagnosticStatus.ERROR, f"stuck: callbacks have not run for {self.callbacks_stuck:.1f} s"
+        return DiagnosticStatus.OK, self.state
+
+    def _sensor_status(self, name: str, sensor: SensorHealth, now: float) -> DiagnosticStatus:
+        state = sensor.state(now, self._frames.overdue(now))
+        return self._status(f"sensor {name}", state, sensor.topic or self._host, **sensor.values(now))
+
+    def _status(self, name: str, health: State, hardware_id: str, **values: object) -> DiagnosticStatus:
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        level, text = health
+        return DiagnosticStatus(
+            level=level, name=f"{self._node_name}: {name}", message=text, hardware_id=hardware_id, values=pairs
         )
-
-    def _sensor_state(self, sensor: _SensorHistory, now: float) -> tuple[bytes, str]:
-        use, silence = sensor.last_use, now - sensor.messages.latest
-        if use is not None and use.reason in INTENDED:
-            return DiagnosticStatus.OK, use.reason
-        if math.isinf(silence):
-            return DiagnosticStatus.STALE, "no data"
-        if silence > WINDOW:
-            return DiagnosticStatus.STALE, f"silent for {silence:.0f} s"
-        if use is None or now - self._frames.latest > WINDOW:
-            return DiagnosticStatus.OK, "receiving data, but no frames"
-        return (DiagnosticStatus.OK, "used") if use.used else (DiagnosticStatus.WARN, use.reason)
-
-
-def _status(name: str, level: bytes, message: str, **values: object) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(
-        level=level, name=f"aqr_perception: {name}", message=message, hardware_id="aqr_perception", values=pairs
-    )

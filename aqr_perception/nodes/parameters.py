@@ -86,6 +86,19 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("output_frame", "", "TF frame of the published detections; empty: the model frame"),
     Parameter(
+        "base_frame",
+        "",
+        "TF frame of the vehicle with z = 0 on the ground, e.g. base_link or base_footprint: the plane of "
+        "~/weights/bev/grid; empty: output_frame",
+    ),
+    Parameter(
+        "marker_lifetime",
+        0.8,
+        "s; markers vanish after this time without a newer frame; set it above the time between two frames",
+        0.05,
+        60.0,
+    ),
+    Parameter(
         "max_camera_age",
         0.2,
         "s; largest time difference between an image and the sweep; other images are not used",
@@ -359,6 +372,7 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 
 _ASSEMBLER_PARAMETERS = (
     "lidar_topic", "fixed_frame", "model_frame", "output_frame", "max_camera_age", "camera_wait", "lidar_timeout",
-    "camera_only_period", "transform_wait", "max_sweeps", "intensity_scale",
+    "camera_only_period", "transform_wait", "max_sweeps", "intensity_scale", "base_frame",
+    "marker_lifetime",
 )  # fmt: skip
 _CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset")

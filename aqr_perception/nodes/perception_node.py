@@ -1,6 +1,7 @@
 """ROS node: wiring of topics, parameters and lifecycle."""
 
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -10,21 +11,25 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from message_filters import Subscriber
+from message_filters import SimpleFilter, Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_ros import Buffer, TransformListener
 
 from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
 from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.health.health_publisher import HealthPublisher
+from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.output.publishers import Publishers
@@ -34,7 +39,10 @@ from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
-_HEALTH_PERIOD = 1.0
+_LINK_PERIOD = 0.5
+_STUCK_SECONDS = 0.8
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""QoS of a second subscription to CameraInfo, for calibration that was sent once."""
 _LONGEST_TF_MEMORY = 10.0
 
 
@@ -47,30 +55,43 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def __init__(self, detector_factory: DetectorFactory = Detector, **node_arguments: Any) -> None:
         super().__init__("aqr_perception", **node_arguments)
-        self._detector_factory = detector_factory
-        self._values = parameters.declare(self)
         self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+        self._links: dict[str, tuple[Link, Link | None]] = {}
+        self._last_link_check = self._last_tick = -math.inf
+        # First of all, so that /diagnostics exists while the rest is made.
+        self._health = HealthPublisher(self, self._report)
+        self._detector_factory = detector_factory
+        self._values = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
     # --- Lifecycle -------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+        self._diagnostics.state = "configuring: loading the model"
         try:
             self._connect(parameters.read(self._values))
         except Exception as error:  # rclpy would hide it
             self.get_logger().error(f"cannot configure: {error}")
             self.close()
+            self._diagnostics.state, self._diagnostics.state_error = "unconfigured", f"cannot configure: {error}"
             return TransitionCallbackReturn.FAILURE
+        self._diagnostics.state = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._diagnostics.forget_rates()
         self._pipeline.start()
+        self._diagnostics.state = "active"
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pipeline.stop()
+        self._outputs.delete_markers()
+        self._diagnostics.state = "inactive"
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -79,24 +100,35 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
+        self._diagnostics.state = "finalized"
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Finish the frame in progress and release all resources."""
+        """Finish the frame in progress and release all resources; /diagnostics goes on until the node is destroyed."""
         self._settings = None
         while self._resources:
             self._resources.pop()()
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+
+    def destroy_node(self) -> None:
+        self._health.close()
+        super().destroy_node()
 
     def _connect(self, settings: Settings) -> None:
         """Load the model and create publishers, subscribers and timers."""
         logger = self.get_logger()
-        self._diagnostics = Diagnostics(settings.assembler.sensors)
+        topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
+        topics[LIDAR] = settings.assembler.lidar_topic
+        state = self._diagnostics.state
+        self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
+        self._diagnostics.state = state
         self._model = RunningModel(
             settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model
         )
         self._resources.append(self._model.close)
         settings = self._with_class_thresholds()
-        outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
+        cameras = [camera.name for camera in settings.assembler.cameras]
+        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
         self._resources.append(outputs.destroy)
         self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
         self._buffer = Buffer(node=self)
@@ -104,13 +136,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(listener.unregister)
         self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
         self._subscribe(settings)
-        health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._resources.append(partial(self.destroy_publisher, health))
         # With use_sim_time, the node's own clock stops when a bag has ended.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
-            timer = self.create_timer(period, callback, clock=steady)
-            self._resources.append(partial(self.destroy_timer, timer))
+        timer = self.create_timer(_POLL_PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._resources.append(partial(self.destroy_timer, timer))
         self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
 
@@ -120,33 +148,50 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Connect the sensors' topics with the assembler."""
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=reliability)
+        self._links = {}
 
-        def subscriber(kind: type, topic: str) -> Subscriber:
-            messages = Subscriber(self, kind, topic, qos_profile=qos)
+        def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
+            events = self._events(sensor, warn=profile is qos)
+            messages = Subscriber(self, kind, topic, qos_profile=profile, event_callbacks=events)
             self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
         # Callbacks run in the order of registration: the assembler stores a message before `_on_message` polls it.
         for camera in settings.assembler.cameras:
-            images = subscriber(CompressedImage if camera.compressed else Image, camera.image_topic)
-            self._assembler.connect_camera(camera.name, images, subscriber(CameraInfo, camera.info_topic))
+            kind = CompressedImage if camera.compressed else Image
+            images = subscriber(kind, camera.image_topic, camera.name)
+            # A calibration that was sent once reaches only subscriptions that ask for it, and those reach no others.
+            infos = [subscriber(CameraInfo, camera.info_topic, camera.name, profile) for profile in (qos, _LATCHED)]
+            self._assembler.connect_camera(camera.name, images, _joined(infos))
             images.registerCallback(self._on_message, camera.name)
+            self._links[camera.name] = (_link(images.sub, [qos]), _link(infos[0].sub, [qos, _LATCHED]))
         if settings.assembler.lidar_topic:
-            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic)
+            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic, LIDAR)
             self._assembler.connect_lidar(sweeps)
             sweeps.registerCallback(self._on_message, LIDAR)
+            self._links[LIDAR] = (_link(sweeps.sub, [qos]), None)
+
+    def _events(self, sensor: str, warn: bool) -> SubscriptionEventCallbacks:
+        """Return callbacks that count lost messages; `warn`: and log publishers of an incompatible QoS or type."""
+        diagnostics = self._diagnostics
+        return SubscriptionEventCallbacks(
+            message_lost=lambda lost: diagnostics.add_lost(sensor, lost.total_count_change), use_default_callbacks=warn
+        )
 
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
-        self._diagnostics.add_message(sensor, time.monotonic())
+        self._diagnostics.add_message(sensor, time.monotonic(), message)
         self._poll()
 
     def _on_time_jump(self, seconds: float) -> None:
         self._pipeline.forget()
+        self._diagnostics.forget_rates()
         if seconds > _LONGEST_TF_MEMORY:
             self.get_logger().info(f"time jumped back by {seconds:.1f} s: the node forgets its transforms")
             self._buffer.clear()
 
     def _tick(self) -> None:
+        self._last_tick = time.monotonic()
+        self._outputs.delete_old_markers()
         if self._model.swap_if_loaded() and self._settings is not None:
             self._settings = self._with_class_thresholds()
             self._pipeline.options = self._settings.detection
@@ -157,9 +202,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         if (request := self._assembler.poll()) is not None:
             self._pipeline.submit(request)
 
-    def _health(self) -> DiagnosticArray:
-        stamp, now = self.get_clock().now().to_msg(), time.monotonic()
-        return self._diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
+    # --- Health, in the thread of its publisher ----------------------------------------------------------------------
+
+    def _report(self, now: float) -> DiagnosticArray:
+        diagnostics, stamp = self._diagnostics, self.get_clock().now().to_msg()
+        if self._settings is None:
+            return diagnostics.report(stamp, now, 0, 0, active=False)
+        if now - self._last_link_check > _LINK_PERIOD:
+            self._last_link_check = now
+            for sensor, (data, calibration) in self._links.items():
+                calibration_state = NO_FAULT if calibration is None else link_state(self, calibration)
+                diagnostics.set_link(sensor, link_state(self, data), calibration_state)
+        idle = now - self._last_tick
+        diagnostics.callbacks_stuck = idle if idle > _STUCK_SECONDS else 0.0
+        diagnostics.frame_stuck = self._pipeline.stuck
+        return diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
 
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings limited to what the running model uses; warn if no sensor is left."""
@@ -224,6 +281,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Reset the model parameters to the running model's values."""
         restored = dataclasses.asdict(running)
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
+
+
+def _joined(filters: Sequence[SimpleFilter]) -> SimpleFilter:
+    """Return a filter that passes on the messages of several filters."""
+    joined = SimpleFilter()
+    for one in filters:
+        one.registerCallback(joined.signalMessage)
+    return joined
+
+
+def _link(subscription: Subscription[Any], profiles: Sequence[QoSProfile]) -> Link:
+    kind = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
+    return Link(subscription.topic_name, kind, tuple(profiles))
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:

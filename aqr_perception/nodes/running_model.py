@@ -94,6 +94,7 @@ class RunningModel:
         self._diagnostics.model = (
             f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {detector.weights}"
         )
+        self._diagnostics.device = str(detector.device)
         self._diagnostics.model_error = ""
         self._logger.info(f"running {self._diagnostics.model}")
 

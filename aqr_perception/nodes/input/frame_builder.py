@@ -55,7 +55,7 @@ class FrameBuilder:
                 uses[LIDAR] = SensorUse(LIDAR, True, 0.0)
             except MessageError as error:
                 warnings.append(str(error))
-                uses[LIDAR] = SensorUse(LIDAR, False, 0.0, error.problem)
+                uses[LIDAR] = SensorUse(LIDAR, False, 0.0, error.problem, str(error))
 
         views: list[CameraView] = []
         for camera in request.cameras:
@@ -65,7 +65,7 @@ class FrameBuilder:
                 uses[name] = SensorUse(name, True, age)
             except MessageError as error:
                 warnings.append(str(error))
-                uses[name] = SensorUse(name, False, age, error.problem)
+                uses[name] = SensorUse(name, False, age, error.problem, str(error))
 
         sensors = tuple(uses[name] for name in request.settings.sensors)
         if points is None and not views:

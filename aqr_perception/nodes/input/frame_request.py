@@ -57,6 +57,8 @@ class AssemblerSettings:
             accumulated.
         model_frame: TF frame of points and boxes; empty: the sweep's frame.
         output_frame: TF frame of the published boxes; the model frame if no LiDAR message has arrived yet.
+        base_frame: TF frame of the vehicle on the ground, in which the BEV grid lies; empty: `output_frame`.
+        marker_lifetime: time after which RViz markers vanish unless a newer frame replaces them.
         transform_wait: longest wait of one frame for late transforms.
         enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
         unsupported: names of the sensors that the model does not use. Their messages are ignored.
@@ -73,6 +75,8 @@ class AssemblerSettings:
     fixed_frame: str = ""
     model_frame: str = ""
     output_frame: str = ""
+    base_frame: str = ""
+    marker_lifetime: float = 0.8
     transform_wait: float = 0.1
     enabled: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
@@ -82,7 +86,7 @@ class AssemblerSettings:
         require(len(set(names)) == len(names), "cameras", names, "distinct names")
         require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
         require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
-        for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale"):
+        for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "marker_lifetime"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a positive number")
         for name in ("camera_wait", "transform_wait"):
@@ -96,6 +100,11 @@ class AssemblerSettings:
     def sensors(self) -> tuple[str, ...]:
         """Names of all configured sensors, the LiDAR first."""
         return ((LIDAR,) if self.lidar_topic else ()) + tuple(camera.name for camera in self.cameras)
+
+    @property
+    def ground_frame(self) -> str:
+        """TF frame whose plane z = 0 is the ground; empty if unknown."""
+        return self.base_frame or self.output_frame
 
     @property
     def image_history(self) -> float:
@@ -128,12 +137,17 @@ class AssemblerSettings:
 
 @dataclass(frozen=True)
 class SensorUse:
-    """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState."""
+    """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState.
+
+    Attributes:
+        detail: the reason in a sentence, with the value found, the value needed and the remedy; may be empty.
+    """
 
     name: str
     used: bool
     age: float = math.nan
     reason: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
