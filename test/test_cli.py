@@ -15,7 +15,7 @@ from aqr_perception.models import build_model, load_checkpoint, preset_names
     "command",
     [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["convert"],
      ["convert", "checkpoint"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
-     ["simulate", "frames"], ["train"], ["evaluate"]],
+     ["simulate", "frames"], ["train"], ["evaluate"], ["inspect"], ["inspect", "checkpoint"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -16,6 +16,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     checkpoint.add_argument("source", type=Path, help="checkpoint to read (.pth or .safetensors)")
     checkpoint.add_argument("target", type=Path, help=".safetensors file to write")
     checkpoint.add_argument("--half", action="store_true", help="write matrices and kernels in fp16: half the size")
+    checkpoint.add_argument(
+        "--entry",
+        default="",
+        help="entry of the file that holds the weights, such as ema_state_dict (default: the usual ones; "
+        "'inspect checkpoint' lists entries)",
+    )
     checkpoint.set_defaults(run=_convert_checkpoint)
 
 
@@ -24,7 +30,7 @@ def _convert_checkpoint(options: argparse.Namespace) -> int:
     from aqr_perception.models.weights.checkpoint import save_checkpoint
 
     model = build_model(options.model)
-    load_checkpoint(model, options.source)
+    load_checkpoint(model, options.source, options.entry)
     save_checkpoint(model, options.target, options.half)
     print(options.target)
     return 0

@@ -33,17 +33,17 @@ def build_model(preset: str) -> "DetectionModel":
         return model_class(config).eval()
 
 
-def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor]) -> None:
+def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor], entry: str = "") -> None:
     """Load one of our checkpoints or a published one into a model, strictly; see `checkpoint.load_checkpoint`.
 
     Only a whole query router (`DetectionModel.optional_router`) may be missing from a file: then AQR is off, and query
     weights come from the attention mass.
 
     Raises:
-        CheckpointError: the file cannot be read, has other classes than the model's preset, or keys are missing,
-            surplus or misshapen; all are listed.
+        CheckpointError: the file cannot be read, has other classes than the model's preset, has values that are not
+            finite, or keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
-    has_router = checkpoint.load_checkpoint(model, source)
+    has_router = checkpoint.load_checkpoint(model, source, entry)
     if not any(name.startswith(model.optional_router) for name, _ in model.named_parameters()):
         return
     model.router_trained = has_router

@@ -41,7 +41,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
     Raises:
         CheckpointError: the file cannot be read, keys are missing, surplus or misshapen, or the model has no cameras.
     """
-    name, found, _ = read_weights(source)
+    stored = read_weights(source)
+    name, found = stored.name, stored.tensors
     backbone = getattr(model, "img_backbone", None)
     if not isinstance(backbone, nn.Module):
         raise CheckpointError(

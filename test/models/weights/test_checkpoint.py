@@ -1,9 +1,11 @@
 """Reading and writing of checkpoints, and the errors for files that do not fit."""
 
+import argparse
 import os
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -82,6 +84,41 @@ def test_wrapped_state_dicts_load(tmp_path: Path, wrapper: str | None, parallel:
     model = Model()
     load_checkpoint(model, str(path))
     assert_equal(model, expected)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "model."])
+def test_compiled_parallel_and_lightning_models_load(tmp_path: Path, prefix: str) -> None:
+    expected, model = state_of(Model(router=True)), Model(router=True)
+    state = {f"{prefix}{key}": tensor for key, tensor in expected.items()}
+    torch.save({"epoch": 1, "pytorch-lightning_version": "2.1", "state_dict": state}, tmp_path / "last.ckpt")
+    assert load_checkpoint(model, tmp_path / "last.ckpt")
+    assert_equal(model, expected)
+
+
+def test_numpy_values_and_namespaces_beside_the_weights_do_not_hinder_loading(tmp_path: Path) -> None:
+    expected, model = state_of(Model()), Model()
+    meta = {"hook_msgs": {"best_score": np.float64(0.4)}}
+    torch.save({"meta": meta, "args": argparse.Namespace(lr=1), "state_dict": expected}, tmp_path / "best.pth")
+    load_checkpoint(model, tmp_path / "best.pth")
+    assert_equal(model, expected)
+
+
+def test_a_training_state_gives_its_average(tmp_path: Path) -> None:
+    expected, other, model = state_of(Model()), state_of(Model()), Model()
+    torch.save({"model": other, "ema": {"average": expected, "updates": 5}}, tmp_path / "step_5.pt")
+    load_checkpoint(model, tmp_path / "step_5.pt")
+    assert_equal(model, expected)
+    load_checkpoint(model, tmp_path / "step_5.pt", "model")
+    assert_equal(model, other)
+
+
+def test_weights_of_a_diverged_training_are_refused_and_the_model_stays_unchanged() -> None:
+    model, state = Model(), state_of(Model())
+    before = state_of(model)
+    state["head.weight"][0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"1 of 11 tensors[\s\S]*head\.weight[\s\S]*diverged"):
+        load_checkpoint(model, state)
+    assert_equal(model, before)
 
 
 def test_safetensors_are_recognised_by_content_under_any_file_name(tmp_path: Path) -> None:
