@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.devices import choose_device, choose_precision
-from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
+from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, FramePlacement, Result, WeightMaps
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.config.presets import load_preset
@@ -50,6 +50,25 @@ def preset_classes(preset: str) -> tuple[str, ...]:
         PresetError.
     """
     return load_preset(preset).classes
+
+
+class ModelOutputError(ValueError):
+    """A model's output has numbers that are not finite; the message names the model and the inputs."""
+
+
+def _suspects(frame: Frame) -> str:
+    """Return which inputs of a frame may be the cause of an output that is not finite, or the remedy if none is."""
+    found = []
+    if frame.points is not None and not np.isfinite(frame.points).all():
+        found.append("points that are not finite")
+    elif frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
+        found.append(f"a point with the number {largest:g}")
+    found += [
+        f"camera {view.name} with calibration that is not finite"
+        for view in frame.cameras
+        if not (np.isfinite(view.intrinsics).all() and np.isfinite(view.extrinsics).all())
+    ]
+    return f"the frame has {', '.join(found)}" if found else "check the checkpoint, or set model.precision to fp32"
 
 
 class StageClock:
@@ -108,6 +127,7 @@ class Detector:
         uses_cameras, uses_lidar: which sensors the model uses.
         image_size: width and height of the model's images; (0, 0) without cameras.
         sweeps: number of LiDAR sweeps that the model was trained with.
+        placement: where the model frame of the training data lies on the vehicle; None if unknown.
         has_router: whether the model has a trained query router.
         remembers: whether the model has memory, so that detections depend on earlier frames; see `forget`.
     """
@@ -150,6 +170,7 @@ class Detector:
         image = self.model.preset.image
         self.uses_cameras = image is not None
         self.sweeps = self.model.preset.sweeps
+        self.placement: FramePlacement | None = self.model.preset.model_frame
         self.uses_lidar = self.model.preset.points is not None
         self.remembers = self.model.remembers
         self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
@@ -167,6 +188,7 @@ class Detector:
 
         Raises:
             OptionError: a class score threshold is for a class that the model does not have.
+            ModelOutputError: the model's output is not finite; the memory of earlier frames is cleared.
         """
         return self.detect_in(self.extract(frame), options)
 
@@ -211,6 +233,7 @@ class Detector:
         clock = StageClock(self.device)
         with clock.stage("decoder"):
             output = self._decode(features.maps, decode_options, history)
+            self._check_output(output, frame)
         self._memory.update(moment, output.state)
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
@@ -234,6 +257,22 @@ class Detector:
         tensors = (output.queries.reference_points, output.router.modality[..., 1], output.router.cameras)
         return RoutedQueries(*(tensor[0].float().cpu().numpy() for tensor in tensors))
 
+    def try_out(self) -> None:
+        """Detect in a made-up frame, so that a model with broken weights is found before it runs.
+
+        Raises:
+            ModelOutputError: the model's output is not finite.
+        """
+        rng = np.random.default_rng(0)
+        points = np.c_[rng.uniform(-20, 20, (2000, 2)), rng.uniform(-2, 0, 2000), rng.uniform(0, 255, 2000)]
+        width, height = (side or 32 for side in self.image_size)
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        intrinsics = np.array([[width, 0.0, width / 2], [0.0, width, height / 2], [0.0, 0.0, 1.0]])
+        extrinsics = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # looks along x
+        view = CameraView("front", image, intrinsics, extrinsics)
+        self.detect(Frame(0, np.c_[points, np.zeros(2000)].astype(np.float32), (view,)), DetectionOptions())
+        self.forget()
+
     def forget(self) -> None:
         """Clear the memory of earlier frames."""
         self._memory.clear()
@@ -243,6 +282,18 @@ class Detector:
             history = history.to(self.device)
         with self._autocast():
             return self.model.decode(features, options, history=history)
+
+    def _check_output(self, output: ModelOutput, frame: Frame) -> None:
+        """Refuse an output that is not finite: its objects would vanish as if nothing were there."""
+        logits, boxes = (predicted[-1] for predicted in output.predictions)
+        if bool(logits.isfinite().all() & boxes.isfinite().all()):
+            return
+        self.forget()
+        bad = int((~logits.isfinite()).sum()) + int((~boxes.isfinite()).sum())
+        raise ModelOutputError(
+            f"{self.preset_name} with {self.weights}: found {bad} of {logits.numel() + boxes.numel()} output numbers "
+            f"that are not finite (computed in {self.dtype}), needed none; {_suspects(frame)}"
+        )
 
     @staticmethod
     def _moment(frame: Frame) -> Moment | None:

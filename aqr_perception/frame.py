@@ -33,6 +33,19 @@ CLASSES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
+class FramePlacement:
+    """Where a model frame lies on the vehicle; z is up.
+
+    Attributes:
+        height: metres from the ground up to the origin.
+        forward: the axis along which the vehicle drives.
+    """
+
+    height: float
+    forward: Literal["x", "y"]
+
+
+@dataclass(frozen=True)
 class CameraView:
     """One camera image with its calibration.
 

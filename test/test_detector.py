@@ -15,7 +15,7 @@ from helpers.sensed_batch import SENSORS
 from helpers.short_grid import BEV_RANGE, CELL, GRID, POINT_RANGE, write_short_grid
 
 from aqr_perception.benchmarks.inputs import made_up_frame
-from aqr_perception.detector import Detector, check_model, preset_classes
+from aqr_perception.detector import Detector, ModelOutputError, check_model, preset_classes
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.geometry import project
 from aqr_perception.models import build_model
@@ -325,6 +325,47 @@ def test_routed_queries_are_the_routers_weights_and_need_a_router(detector: Dete
     without = Detector("petr_tiny", "random", device="cpu", precision="fp32")
     with pytest.raises(ValueError, match=r"petr_tiny .* no trained query router"):
         without.routed_queries(without.extract(frame))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_an_output_that_is_not_finite_is_an_error_that_names_the_model_and_the_input(
+    detector: Detector, frame: Frame
+) -> None:
+    assert frame.points is not None
+    hot = frame.points.copy()
+    hot[np.hypot(hot[:, 0], hot[:, 1]).argsort()[:200], 3] = 1e38
+    with pytest.raises(ModelOutputError, match=r"^aqr_tiny with .*not finite .*a point with the number 1e\+38"):
+        detector.detect(dataclasses.replace(frame, points=hot), EVERYTHING)
+    first = frame.cameras[0]
+    extrinsics = first.extrinsics.copy()
+    extrinsics[0, 3] = np.inf
+    cameras = (dataclasses.replace(first, extrinsics=extrinsics), *frame.cameras[1:])
+    with pytest.raises(ModelOutputError, match=rf"the frame has camera {first.name} with calibration that is not"):
+        detector.detect(dataclasses.replace(frame, cameras=cameras), EVERYTHING)
+    assert len(detector.detect(frame, EVERYTHING).detections) > 0, "the next frame is not affected"
+
+
+@pytest.mark.parametrize("preset", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
+def test_a_model_with_broken_weights_is_found_before_it_runs(preset: str) -> None:
+    detector = Detector(preset, "random", device="cpu", precision="fp32")
+    detector.try_out()
+    with torch.no_grad():
+        list(detector.model.parameters())[-1].fill_(np.nan)
+    with pytest.raises(ModelOutputError, match=rf"^{preset} with random weights.*: found \d+ of \d+ output numbers"):
+        detector.try_out()
+
+
+def test_a_frame_with_an_output_that_is_not_finite_leaves_no_memory(frame: Frame) -> None:
+    detector = Detector("petrv2_tiny", "random", device="cpu", precision="fp32")
+    moving = dataclasses.replace(frame, to_fixed=np.eye(4))
+    expected = detector.detect(moving, EVERYTHING).detections
+    detector.forget()
+    extrinsics = np.full((4, 4), np.nan)
+    broken = tuple(dataclasses.replace(view, extrinsics=extrinsics) for view in frame.cameras)
+    with pytest.raises(ModelOutputError):
+        detector.detect(dataclasses.replace(moving, cameras=broken), EVERYTHING)
+    found = detector.detect(dataclasses.replace(moving, stamp_ns=moving.stamp_ns + 100_000_000), EVERYTHING).detections
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
 
 
 @pytest.mark.parametrize("architecture", ["cmt", "mome", "aqr_cmt"])

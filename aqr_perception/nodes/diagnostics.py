@@ -61,6 +61,11 @@ class Diagnostics:
                 data = np.frombuffer(message.data, np.uint8)
                 health.message_data.add(data, stamp_to_ns(message.header.stamp), now)
 
+    def add_dropped(self, sensor: str, reason: str, now: float) -> None:
+        """Count a message that is dropped at its arrival, with the reason."""
+        with self._lock:
+            self._sensors[sensor].add_dropped(reason, now)
+
     def add_lost(self, sensor: str, count: int) -> None:
         """Count messages that the middleware lost."""
         with self._lock:

@@ -244,6 +244,11 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
         Parameter(
             f"{prefix}.offset", 0.0, "s; delay of the image stamps, subtracted to get the exposure time", -10.0, 10.0
         ),
+        Parameter(
+            f"{prefix}.baseline_in_tf",
+            False,
+            "true: TF places this camera itself, and P's baseline (right stereo camera) does not apply",
+        ),
         Parameter(f"{prefix}.enabled", True, "whether to use the camera", run_time=True),
     )
 
@@ -375,4 +380,4 @@ _ASSEMBLER_PARAMETERS = (
     "camera_only_period", "transform_wait", "max_sweeps", "intensity_scale", "base_frame",
     "marker_lifetime",
 )  # fmt: skip
-_CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset")
+_CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

@@ -32,6 +32,7 @@ from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
@@ -152,7 +153,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
         def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
             events = self._events(sensor, warn=profile is qos)
-            messages = Subscriber(self, kind, topic, qos_profile=profile, event_callbacks=events)
+            messages = GuardedSubscriber(
+                self,
+                kind,
+                topic,
+                qos_profile=profile,
+                event_callbacks=events,
+                on_error=partial(self._on_dropped_message, sensor),
+            )
             self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
@@ -181,6 +189,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
         self._diagnostics.add_message(sensor, time.monotonic(), message)
         self._poll()
+
+    def _on_dropped_message(self, sensor: str, error: Exception) -> None:
+        self._diagnostics.add_dropped(sensor, str(error), time.monotonic())
+        self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_time_jump(self, seconds: float) -> None:
         self._pipeline.forget()

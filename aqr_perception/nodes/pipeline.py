@@ -87,6 +87,7 @@ class Pipeline:
         self._worker: Worker[_Job] | None = None
         self._stages = _Stages()
         self._last_warned: dict[str, float] = {}
+        self._traced: set[tuple[str, str, int]] = set()
 
     def start(self) -> None:
         """Accept requests."""
@@ -138,7 +139,7 @@ class Pipeline:
         with stages.run("assemble"):
             settings = request.settings
             transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._unconnected)
-            assembled = self._builder.build(request, transforms, detector.image_size[0])
+            assembled = self._builder.build(request, transforms, detector.image_size[0], detector.placement)
         self._report_sensors(assembled)
         frame = assembled.frame
         if frame is None:
@@ -158,6 +159,8 @@ class Pipeline:
     def _report_sensors(self, assembled: AssembledFrame) -> None:
         for warning in assembled.warnings:
             self._warn(warning)
+        for error in assembled.unexpected:
+            self._trace_once(error)
         self._diagnostics.add_frame(assembled.sensors, time.monotonic())
         if assembled.frame is not None:
             self._diagnostics.inspect(assembled.frame, time.monotonic())
@@ -206,7 +209,15 @@ class Pipeline:
     def _report_failure(self, error: Exception) -> None:
         self._diagnostics.frame_error = f"{self._stages.current}: {type(error).__name__}: {error}"
         self._warn(f"a frame failed and is dropped: {self._diagnostics.frame_error}")
-        self._logger.debug("".join(traceback.format_exception(error)))
+        self._trace_once(error)
+
+    def _trace_once(self, error: Exception) -> None:
+        """Log the traceback of an error at debug level; errors of one type from one line are of one kind."""
+        *_, (origin, line) = traceback.walk_tb(error.__traceback__)
+        kind = (type(error).__name__, origin.f_code.co_filename, line)
+        if kind not in self._traced:
+            self._traced.add(kind)
+            self._logger.debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
         """Log a warning; one that differs only in numbers is repeated every few seconds at most."""

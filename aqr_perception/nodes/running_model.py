@@ -29,6 +29,7 @@ class RunningModel:
 
     Raises:
         PresetError, CheckpointError, DeviceError: the first model cannot be loaded.
+        ModelOutputError: the first model's output is not finite.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class RunningModel:
         return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
 
     def _load(self, model: ModelSettings) -> Detector:
-        return self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector.try_out()
+        return detector
 
     def _run(self, detector: Detector) -> None:
         self.detector, self.running = detector, self.requested

@@ -94,6 +94,13 @@ def test_errors_of_frames_and_models_are_reported_but_an_inactive_node_is_health
     assert report(diagnostics, 1.0, active=False)["frames"][:2] == ("ok", "not active")
 
 
+def test_a_used_sensor_with_odd_data_is_a_warning() -> None:
+    diagnostics = Diagnostics(["front"])
+    diagnostics.add_message("front", 0.9)
+    diagnostics.add_frame([SensorUse("front", True, 0.0, doubt="JPEG without an end")], 0.9)
+    assert report(diagnostics, 1.0)["sensor front"][:2] == ("warn", "used, but JPEG without an end")
+
+
 def test_frames_may_be_added_while_another_thread_reports() -> None:
     diagnostics, stop, failures = Diagnostics(["front"]), threading.Event(), []
 

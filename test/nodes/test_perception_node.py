@@ -170,6 +170,21 @@ def empty_cloud(vehicle: Vehicle) -> dict:
     return {"cloud": point_cloud2.create_cloud_xyz32(vehicle.header("lidar"), np.zeros((0, 3), np.float32))}
 
 
+def field_far_outside(vehicle: Vehicle) -> dict:
+    cloud = vehicle.cloud()
+    cloud.fields[0].offset = 2**31 - 1
+    return {"cloud": cloud}
+
+
+def decompression_bomb(vehicle: Vehicle) -> dict:
+    image = vehicle.image(COMPRESSED)
+    data = bytearray(image.data)
+    start = data.find(b"\xff\xc0")
+    data[start + 5 : start + 9] = (65500).to_bytes(2, "big") * 2
+    image.data = array.array("B", bytes(data))
+    return {"images": {COMPRESSED: image}}
+
+
 @pytest.mark.parametrize(
     ("fault", "victim", "named"),
     [
@@ -178,7 +193,9 @@ def empty_cloud(vehicle: Vehicle) -> dict:
         (missing_transform, "back_left", ("nowhere",)),
         (zero_intrinsics, "front_left", ("/front_left/camera_info", "fx = 0")),
         (cloud_without_x, "lidar", ("/lidar/points", "x")),
-        (empty_cloud, None, ("/lidar/points", "empty point cloud")),
+        (empty_cloud, "lidar", ("/lidar/points", "empty point cloud")),
+        (field_far_outside, "lidar", ("/lidar/points", "broken point layout", "offset 2147483647")),
+        (decompression_bomb, COMPRESSED, (f"/{COMPRESSED}/image_raw", "truncated JPEG", "65500 x 65500")),
     ],
 )
 def test_bad_input_is_named_and_the_next_good_frame_is_processed(vehicle, fault, victim, named) -> None:

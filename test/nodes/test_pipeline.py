@@ -13,12 +13,14 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 import tf2_ros
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.sensor_messages import START, image, info, sweep, transform
 from helpers.waiting import wait_for
 
+from aqr_perception.detector import ModelOutputError
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input import transforms
+from aqr_perception.nodes.input import frame_builder, transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
 from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.options import DetectionOptions
@@ -39,14 +41,19 @@ class Stage:
         self.published: list[tuple] = []
         self.timings: list[Any] = []
         self.warnings: list[str] = []
+        self.debug: list[str] = []
         self.detected: list[tuple[str, int]] = []
         self.buffer = tf2_ros.Buffer()
         self.diagnostics = Diagnostics(["lidar", "front"])
         self.model = SimpleNamespace(detector=self.detector("first"))
-        logger = SimpleNamespace(debug=lambda text: None, warning=self.warnings.append)
+        logger = SimpleNamespace(debug=self._debug, warning=self.warnings.append)
         outputs = SimpleNamespace(publish=lambda *what: self.published.append(what), publish_timing=self.timings.append)
         self.pipeline = Pipeline(self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions())
         self.pipeline.start()
+
+    def _debug(self, text: str) -> None:
+        if "Traceback" in text:
+            self.debug.append(text)
 
     def detector(self, name: str) -> SimpleNamespace:
         def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
@@ -55,7 +62,7 @@ class Stage:
                 raise ValueError("bad weights")
             return SimpleNamespace(seconds={"decoder": 0.002})
 
-        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES)
+        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES, placement=None)
 
     def process(self, submitted: FrameRequest) -> None:
         """Submit a request and wait until the pipeline has processed it."""
@@ -96,7 +103,9 @@ def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Sta
         given.append(options.class_score_thresholds)
         return SimpleNamespace(seconds={})
 
-    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=("car", "forklift"))
+    stage.model.detector = SimpleNamespace(
+        detect=detect, image_size=(0, 0), classes=("car", "forklift"), placement=None
+    )
     stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
     stage.process(request())
     assert given == [{"forklift": 0.25}]
@@ -128,6 +137,31 @@ def test_a_failure_names_its_stage_until_a_frame_succeeds(stage: Stage) -> None:
     stage.model.detector = stage.detector("mended")
     stage.process(request())
     assert "bad weights" not in stage.frames()[1] and len(stage.published) == 1
+
+
+def test_the_traceback_of_an_unexpected_error_is_logged_once_at_debug_level(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ZeroDivisionError("odd cloud")
+
+    monkeypatch.setattr(frame_builder, "points_from_message", fail)
+    for _ in range(3):
+        stage.process(request())
+    assert len(stage.debug) == 1 and stage.debug[0].rstrip().endswith("ZeroDivisionError: odd cloud")
+    assert "in fail" in stage.debug[0] and "/points: unexpected error: found ZeroDivisionError" in stage.warnings[0]
+    assert not stage.published
+
+
+def test_an_output_that_is_not_finite_is_an_error_and_nothing_is_published(stage: Stage) -> None:
+    def detect(frame: Frame, options: DetectionOptions) -> None:
+        raise ModelOutputError("aqr_tiny with torn weights: found 7 of 10 output numbers that are not finite")
+
+    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES, placement=None)
+    stage.process(request())
+    level, text = stage.frames()
+    assert level == DiagnosticStatus.ERROR and "aqr_tiny with torn weights: found 7 of 10" in text
+    assert not stage.published
 
 
 def test_detections_are_published_in_the_output_frame(stage: Stage) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
+from aqr_perception.detector import ModelOutputError
 from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings
@@ -34,6 +35,7 @@ class StandInFactory:
         self.diagnostics, self.log = Diagnostics(), Log()
         self.may_finish = threading.Event()
         self.restored: list[ModelSettings] = []
+        self.finite = True
 
     def make(self, preset: str, checkpoint: str | None, device: str, precision: str) -> SimpleNamespace:
         if "slow" in preset:
@@ -43,8 +45,19 @@ class StandInFactory:
         sensors = {"uses_lidar": "camera" not in preset, "uses_cameras": "lidar" not in preset}
         weights = choose_weights(preset, checkpoint)
         return SimpleNamespace(
-            preset=preset, weights=weights, device=device, dtype="fp32", has_router=False, sweeps=2, **sensors
+            preset=preset,
+            weights=weights,
+            device=device,
+            dtype="fp32",
+            has_router=False,
+            sweeps=2,
+            try_out=self.try_out,
+            **sensors,
         )
+
+    def try_out(self) -> None:
+        if not self.finite:
+            raise ModelOutputError("second: found 7 of 10 output numbers that are not finite")
 
     def running(self, preset: str) -> RunningModel:
         return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append)
@@ -140,4 +153,16 @@ def test_settings_have_no_more_sweeps_than_the_model_was_trained_with() -> None:
     model = StandInFactory().running("first")
     for wanted, given in ((10, 2), (1, 1)):
         assert model.supported_settings(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
+    model.close()
+
+
+def test_a_model_whose_output_is_not_finite_does_not_replace_the_running_one() -> None:
+    factory = StandInFactory()
+    model = factory.running("first")
+    factory.finite = False
+    model.start_loading(settings("second"))
+    assert not finish_loading(model)
+    assert (model.detector.preset, model.running.preset) == ("first", "first")
+    assert "7 of 10 output numbers that are not finite" in factory.diagnostics.model_error
+    assert factory.restored == [settings("first")]
     model.close()

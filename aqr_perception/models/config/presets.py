@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from aqr_perception.frame import CLASSES
+from aqr_perception.frame import CLASSES, FramePlacement
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.preset_checks import preset_problem
 from aqr_perception.models.config.typed_values import WrongValueError, read
@@ -157,6 +157,7 @@ class Preset:
         points: None for a camera-only model.
         sweeps: number of LiDAR sweeps that the model was trained with.
         aqr: default use of the query weights.
+        model_frame: where the model frame of the training data lies on the vehicle; None if unknown.
         architecture: a name in `ARCHITECTURES`.
         classes: names of the model's classes; a label is an index into them.
         learning_rate_factors: learning rates in training relative to the schedule, by part of the model; 0 freezes the
@@ -173,6 +174,7 @@ class Preset:
     decoder: Decoder = field(default_factory=Decoder)
     sweeps: int = 10
     aqr: AqrOptions = field(default_factory=AqrOptions)
+    model_frame: FramePlacement | None = None
     architecture: str = "cmt"
     classes: tuple[str, ...] = CLASSES
     learning_rate_factors: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -24,7 +24,7 @@ class SensorHealth:
         frames: rate of the frames that used the sensor.
         last_use: use of the sensor in the latest frame.
         last_problem: the latest reason why an enabled sensor was not used.
-        drops: number of frames that left the enabled sensor out.
+        drops: number of frames that left the enabled sensor out, and of messages dropped at their arrival.
         lost: number of messages that the middleware lost.
         data, calibration: why the topics of data and of calibration bring no messages, from the ROS graph.
         message_data, decoded_data: repetition in messages, and in decoded pictures.
@@ -44,6 +44,7 @@ class SensorHealth:
     decoded_data: Repetition = field(default_factory=Repetition)
     picture_fault: str = ""
     _unused_since: float = math.inf
+    _dropped: tuple[float, str] = (-math.inf, "")
 
     def add_use(self, use: SensorUse, now: float) -> None:
         """Record the use of the sensor in a frame."""
@@ -57,6 +58,12 @@ class SensorHealth:
         if use.used or use.reason in INTENDED:
             self._unused_since = math.inf
 
+    def add_dropped(self, reason: str, now: float) -> None:
+        """Record a message that is dropped at its arrival."""
+        self.drops += 1
+        self.last_problem = reason
+        self._dropped = (now, reason)
+
     def state(self, now: float, frames_stopped: bool) -> State:
         """Return the sensor's state.
 
@@ -66,6 +73,9 @@ class SensorHealth:
         use = self.last_use
         if use is not None and use.reason in INTENDED:
             return DiagnosticStatus.OK, use.reason
+        dropped_at, drop_reason = self._dropped
+        if now - dropped_at <= WINDOW and dropped_at > self.messages.latest:
+            return DiagnosticStatus.ERROR, f"messages are dropped: {drop_reason}"
         if math.isinf(self.messages.latest):
             level = DiagnosticStatus.ERROR if self.data.mismatch else DiagnosticStatus.STALE
             return level, _because("no data", self.data.reason)
@@ -99,7 +109,8 @@ class SensorHealth:
 
     def _doubts(self, now: float) -> list[str]:
         """Return what is odd about the data of a used sensor."""
-        doubts = [self.picture_fault] if self.picture_fault else []
+        said = self.last_use.doubt if self.last_use is not None else ""
+        doubts = [doubt for doubt in (said, self.picture_fault) if doubt]
         frozen = max(self.message_data.seconds(now), self.decoded_data.seconds(now))
         if frozen:
             doubts.append(f"frozen: the same data under new stamps for {frozen:.1f} s")

@@ -5,25 +5,49 @@ from dataclasses import dataclass
 from aqr_perception.nodes.input.message_error import MessageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_DEFLATE_RATIO = 1032
+"""Largest ratio of data to compressed data (RFC 1951: 258 bytes in two bits)."""
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
+_HUFFMAN_FRAMES = _SEQUENTIAL_FRAMES | {0xC2}
 _START_OF_SCAN = 0xDA
+_MOST_SCANS = 32
+"""Progressive JPEGs of libjpeg have ten scans."""
+_MOST_CHUNKS = 1 << 16
+_VIDEO_STARTS = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
+_VIDEO_FORMATS = ("h264", "h265", "hevc", "av1", "vp9", "ffmpeg", "theora", "avc")
 
 
 @dataclass(frozen=True)
 class CompressedHeader:
-    """Format (``JPEG`` or ``PNG``), and width and height in pixels."""
+    """Description of a compressed image.
+
+    Attributes:
+        format: ``JPEG`` or ``PNG``.
+        width, height: in pixels.
+        colours: whether it has colours, not only grey levels.
+        ended: whether the data has an end marker. Without one, the last rows may be missing.
+        one_scan: whether each row comes once. Otherwise the data has the image several times, each time finer, or each
+            colour component on its own.
+    """
 
     format: str
     width: int
     height: int
+    colours: bool = True
+    ended: bool = True
+    one_scan: bool = True
 
 
-def read_header(data: bytes, topic: str) -> CompressedHeader:
-    """Return the format and size of a compressed image; check that the data is complete.
+def read_header(data: bytes, topic: str, format: str = "") -> CompressedHeader:
+    """Return the format and size of a compressed image; check that there is enough data for the size.
 
-    OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so this function checks the end
+    OpenCV decodes a truncated JPEG without an error and fills the rest with grey, so this function looks for the end
     marker (ITU-T T.81, annex B; PNG: ISO/IEC 15948, clause 5).
+
+    Args:
+        format: the message's `format`, only for the error's text.
 
     Raises:
         MessageError: the data is truncated, or not a JPEG or PNG.
@@ -32,12 +56,21 @@ def read_header(data: bytes, topic: str) -> CompressedHeader:
         return _read_jpeg(data, topic)
     if data.startswith(_PNG_SIGNATURE):
         return _read_png(data, topic)
-    found = f"{len(data)} bytes that start with {data[:4].hex(' ') or 'nothing'}"
-    raise MessageError(topic, "wrong compressed format", found, "a JPEG or a PNG", "publish jpeg or png compression")
+    found = f"{len(data)} bytes that start with {data[:4].hex(' ') or 'nothing'}, format {format!r}"
+    needed, remedy = "a JPEG or a PNG", "publish jpeg or png compression"
+    if data.startswith(_VIDEO_STARTS) or any(name in format[:100].lower() for name in _VIDEO_FORMATS):
+        needed += ", not packets of a video"
+        remedy = (
+            "decode the video to raw images (ros2 run image_transport republish ffmpeg raw), and set the camera's "
+            "`compressed` to false"
+        )
+    elif "compresseddepth" in format[:100].lower():
+        remedy = "give the topic of a colour image; this one has depths"
+    raise MessageError(topic, "wrong compressed format", found, needed, remedy)
 
 
 def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
-    position, size = 2, None
+    position, size, frame, components = 2, None, 0, 0
     while position + 9 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte before a marker
@@ -45,22 +78,52 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
             continue
         if marker in _START_OF_FRAME:
             height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
-            size = CompressedHeader("JPEG", width, height)
+            size, frame, components = (width, height), marker, int.from_bytes(data[position + 9 : position + 10], "big")
         if marker == _START_OF_SCAN:
             break
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
-    if size is None or data.find(b"\xff\xd9", position) < 0:
+        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    if size is None or position + 9 > len(data) or data[position] != 0xFF:
         raise _truncated("JPEG", data, "the end-of-image marker FF D9", topic)
-    return size
+    # A block of 8 x 8 pixels has at least one bit.
+    blocks = -(-size[0] // 8) * -(-size[1] // 8)
+    if frame in _HUFFMAN_FRAMES and blocks > 8 * (len(data) - position):
+        raise _truncated("JPEG", data, f"{blocks // 8} bytes for {size[0]} x {size[1]} pixels", topic)
+    # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
+    ended = data.rfind(b"\xff\xd9", position) >= 0
+    one_scan = frame in _SEQUENTIAL_FRAMES and data[position + 4] == components
+    if not one_scan and (scans := data.count(b"\xff\xda", position)) > _MOST_SCANS:
+        needed = f"at most {_MOST_SCANS}"  # each scan takes a pass over all pixels, also if it has a few bytes
+        raise MessageError(topic, "too many scans", f"a JPEG of {scans} scans", needed, "send baseline JPEGs")
+    return CompressedHeader("JPEG", *size, colours=components != 1, ended=ended, one_scan=one_scan)
 
 
 def _read_png(data: bytes, topic: str) -> CompressedHeader:
-    if data.rfind(_PNG_END) < 0:
-        raise _truncated("PNG", data, "the IEND chunk", topic)
-    return CompressedHeader("PNG", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+    _check_chunks(data, topic)
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    bits, colour = data[24], data[25]
+    row_bytes = -(-width * bits * _PNG_CHANNELS.get(colour, 1) // 8)
+    if height * row_bytes > _DEFLATE_RATIO * len(data):
+        raise _truncated(
+            "PNG", data, f"{height * row_bytes // _DEFLATE_RATIO} bytes for {width} x {height} pixels", topic
+        )
+    return CompressedHeader("PNG", width, height, colours=colour not in (0, 4))
 
 
-def _truncated(name: str, data: bytes, end: str, topic: str) -> MessageError:
+def _check_chunks(data: bytes, topic: str) -> None:
+    """Check that a PNG's chunks are complete, up to IEND: OpenCV allocates what a chunk's length says."""
+    position = len(_PNG_SIGNATURE)
+    for index in range(_MOST_CHUNKS):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        position += 12 + length
+        if position > len(data) or (index == 0 and (kind, length) != (b"IHDR", 13)):
+            break
+        if kind == b"acTL":
+            raise MessageError(topic, "wrong compressed format", "an animated PNG", "one image", "publish one by one")
+        if kind == b"IEND":
+            return
+    raise _truncated("PNG", data, "complete chunks from IHDR to IEND", topic)
+
+
+def _truncated(name: str, data: bytes, needed: str, topic: str) -> MessageError:
     remedy = "check the driver and the network's message size"
-    return MessageError(topic, f"truncated {name}", f"{len(data)} bytes without an end", end, remedy)
+    return MessageError(topic, f"truncated {name}", f"{len(data)} bytes without an end", needed, remedy)

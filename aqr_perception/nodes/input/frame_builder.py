@@ -1,20 +1,31 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.frame import CameraView, Frame
-from aqr_perception.nodes.input.conversions import picture_from_message, points_from_message
+from aqr_perception.frame import CameraView, Frame, FramePlacement
+from aqr_perception.nodes.input.camera_images import picture_from_message
+from aqr_perception.nodes.input.clouds import points_from_message
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
-from aqr_perception.nodes.input.lens import pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.nodes.input.lens import described_size, pinhole_picture
+from aqr_perception.nodes.input.message_error import MessageError, printable
+from aqr_perception.nodes.input.placement import PlacementCheck
+from aqr_perception.nodes.input.plausibility import (
+    camera_doubt,
+    check_distances,
+    drop_absurd_intensities,
+    intensity_doubt,
+)
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
+
+DecodedT = TypeVar("DecodedT")
 
 
 class AssembledFrame(NamedTuple):
@@ -23,12 +34,60 @@ class AssembledFrame(NamedTuple):
     Attributes:
         frame: the frame; None if no sensor has usable data.
         sensors: use of every configured sensor, the LiDAR first.
-        warnings: one line for each fault, naming topic or frame.
+        warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
+        unexpected: errors other than `MessageError`; each is also in the warnings.
     """
 
     frame: Frame | None
     sensors: tuple[SensorUse, ...]
     warnings: list[str]
+    unexpected: list[Exception]
+
+
+class _Report:
+    """What one frame reports: the use of its sensors, warnings and unexpected errors."""
+
+    def __init__(self, request: FrameRequest, said: set[tuple[str, str]]) -> None:
+        self.uses = dict(request.left_out)
+        self.warnings: list[str] = []
+        self.unexpected: list[Exception] = []
+        self._said = said
+
+    def guard(
+        self, name: str, topic: str, age: float, decode: Callable[[list[MessageError]], DecodedT]
+    ) -> DecodedT | None:
+        """Return what a sensor's decoding returns; None if it fails in any way. The other sensors are not affected."""
+        doubts: list[MessageError] = []
+        try:
+            decoded = decode(doubts)
+        except Exception as error:
+            self.leave_out(name, age, topic, error)
+            return None
+        self.uses[name] = SensorUse(name, True, age, doubt=", ".join(doubt.problem for doubt in doubts))
+        self.say_once(name, doubts)
+        return decoded
+
+    def leave_out(self, name: str, age: float, topic: str, error: Exception) -> None:
+        reason = self.failure(topic, error)
+        self.uses[name] = SensorUse(name, False, age, reason, detail=self.warnings[-1])
+
+    def failure(self, topic: str, error: Exception) -> str:
+        """Warn of an error; return its reason in a few words."""
+        if isinstance(error, MessageError):
+            self.warnings.append(str(error))
+            return error.problem
+        reason = printable(f"{type(error).__name__}: {error}")
+        self.warnings.append(
+            f"{topic}: unexpected error: found {reason}, needed a usable message; report this as a bug"
+        )
+        self.unexpected.append(error)
+        return reason
+
+    def say_once(self, subject: str, doubts: list[MessageError]) -> None:
+        for doubt in doubts:
+            if (subject, doubt.problem) not in self._said:
+                self._said.add((subject, doubt.problem))
+                self.warnings.append(str(doubt))
 
 
 class FrameBuilder:
@@ -36,81 +95,100 @@ class FrameBuilder:
 
     def __init__(self) -> None:
         self._sweeps = SweepBuffer()
+        self._placement = PlacementCheck()
+        self._said: set[tuple[str, str]] = set()
 
-    def build(self, request: FrameRequest, transforms: FrameTransforms, image_width: int = 0) -> AssembledFrame:
+    def build(
+        self,
+        request: FrameRequest,
+        transforms: FrameTransforms,
+        image_width: int = 0,
+        placement: FramePlacement | None = None,
+    ) -> AssembledFrame:
         """Decode a request. A sensor with bad data is left out and named in the warnings.
 
         Args:
             transforms: transform lookups of this frame.
             image_width: width in pixels that the model needs; see `picture_from_message`.
+            placement: where the model's frame lies; None if unknown.
         """
+        report = _Report(request, self._said)
         if not request.model_frame:
-            return _without_model_frame(request)
-        uses, warnings = dict(request.left_out), list[str]()
+            return _without_model_frame(request, report)
+        topic = request.settings.lidar_topic
 
         points: NDArray[np.float32] | None = None
         if request.sweeps:
-            try:
-                points = self._points(request, transforms, warnings)
-                uses[LIDAR] = SensorUse(LIDAR, True, 0.0)
-            except MessageError as error:
-                warnings.append(str(error))
-                uses[LIDAR] = SensorUse(LIDAR, False, 0.0, error.problem, str(error))
-
+            points = report.guard(LIDAR, topic, 0.0, lambda doubts: self._points(request, transforms, report, doubts))
+            if points is not None and len(points) == 0:
+                report.leave_out(LIDAR, 0.0, topic, _no_returns(request.sweeps[0], topic))
         views: list[CameraView] = []
         for camera in request.cameras:
-            name, age = camera.settings.name, (request.stamp_ns - camera.stamp_ns) / 1e9
-            try:
-                views.append(_view(camera, request, transforms, image_width))
-                uses[name] = SensorUse(name, True, age)
-            except MessageError as error:
-                warnings.append(str(error))
-                uses[name] = SensorUse(name, False, age, error.problem, str(error))
+            view = _guarded_view(camera, request, transforms, image_width, report)
+            if view is not None:
+                views.append(view)
 
-        sensors = tuple(uses[name] for name in request.settings.sensors)
+        sensors = tuple(report.uses[name] for name in request.settings.sensors)
         if points is None and not views:
             reasons = ", ".join(f"{use.name}: {use.reason}" for use in sensors)
-            warnings.append(f"no sensor is left for the frame at {request.stamp_ns / 1e9:.6f} s ({reasons})")
-            return AssembledFrame(None, sensors, warnings)
+            report.warnings.append(f"no sensor is left for the frame at {request.stamp_ns / 1e9:.6f} s ({reasons})")
+            return AssembledFrame(None, sensors, report.warnings, report.unexpected)
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
-        return AssembledFrame(frame, sensors, warnings)
+        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topic))
+        return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
 
-    def _points(self, request: FrameRequest, transforms: FrameTransforms, warnings: list[str]) -> NDArray[np.float32]:
-        """Decode the new sweeps and accumulate them; raise MessageError if the newest one is unusable."""
+    def _points(
+        self, request: FrameRequest, transforms: FrameTransforms, report: _Report, doubts: list[MessageError]
+    ) -> NDArray[np.float32]:
+        """Decode the new sweeps and accumulate them; raise an error if the newest one is unusable.
+
+        Past sweeps are left out if the newest one has no returns: the LiDAR is blind, and they would hide it.
+        """
         settings = request.settings
         if self._sweeps.max_sweeps != settings.max_sweeps:
             self._sweeps = SweepBuffer(settings.max_sweeps)
         self._sweeps.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in request.sweeps[1:]})
-        for index, sweep in enumerate(request.sweeps):
-            stamp_ns = stamp_to_ns(sweep.header.stamp)
-            if stamp_ns in self._sweeps:
-                continue
+        newest, *past = request.sweeps
+        for sweep in past:
             try:
-                points = _scaled_points(sweep, settings)
-            except MessageError as error:
-                if index == 0:
-                    raise
-                warnings.append(str(error))
-                continue
-            self._sweeps.add(stamp_ns, sweep.header.frame_id, points)
-            if len(points) == 0:
-                warnings.append(
-                    f"{settings.lidar_topic}: empty point cloud: found no finite point, needed one; check the sensor"
-                )
+                self._add(sweep, settings, [])
+            except Exception as error:
+                report.failure(settings.lidar_topic, error)
+        self._add(newest, settings, doubts)
+        if self._sweeps.is_empty(stamp_to_ns(newest.header.stamp)):
+            return np.zeros((0, 5), np.float32)
         accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
-        warnings.extend(left_out)
+        report.warnings.extend(left_out)
+        check_distances(accumulated, settings.lidar_topic)
         return accumulated
 
+    def _add(self, sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> None:
+        """Decode a sweep, unless it is in the buffer."""
+        stamp_ns = stamp_to_ns(sweep.header.stamp)
+        if stamp_ns not in self._sweeps:
+            self._sweeps.add(stamp_ns, sweep.header.frame_id, _scaled_points(sweep, settings, doubts))
 
-def _without_model_frame(request: FrameRequest) -> AssembledFrame:
+
+def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFrame:
     """Return no frame, with a warning that names the remedy."""
-    warning = (
-        "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
-        "set the parameter `model_frame` or `output_frame`"
-    )
+    if request.sweeps:
+        report.failure(
+            "", _no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras")
+        )
+    else:
+        report.warnings.append(
+            "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
+            "set the parameter `model_frame` or `output_frame`"
+        )
     unused = (SensorUse(name, False, math.nan, "no model frame") for name in request.settings.sensors)
-    return AssembledFrame(None, tuple(request.left_out.get(use.name, use) for use in unused), [warning])
+    sensors = tuple(request.left_out.get(use.name, use) for use in unused)
+    return AssembledFrame(None, sensors, report.warnings, report.unexpected)
+
+
+def _no_frame_id(topic: str, also: str = "") -> MessageError:
+    remedy = "set header.frame_id in the driver" + (f", and set {also}" if also else "")
+    return MessageError(topic, "empty frame_id", "header.frame_id ''", "the TF frame of the data", remedy)
 
 
 def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.float64] | None:
@@ -124,18 +202,60 @@ def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.
         return None  # only models with memory need it; TF failures of the sensors are already reported
 
 
-def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings) -> NDArray[np.float32]:
-    points = points_from_message(sweep, settings.lidar_topic)
+def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> NDArray[np.float32]:
+    """Return (N, 4) points with scaled intensities, (0, 4) if none is a return."""
+    topic = settings.lidar_topic
+    if not sweep.header.frame_id:
+        raise _no_frame_id(topic)
+    points = points_from_message(sweep, topic, doubts)
+    if not points[:, :3].any():  # many drivers send zeros where no return came back
+        return np.zeros((0, 4), np.float32)
+    fields = [field.name for field in sweep.fields]
+    doubt = intensity_doubt(points[:, 3], settings.intensity_scale, fields, topic)
+    if doubt is not None:
+        doubts.append(doubt)
     points[:, 3] *= settings.intensity_scale
+    doubt = drop_absurd_intensities(points[:, 3], topic)
+    if doubt is not None:
+        doubts.append(doubt)
     return points
 
 
-def _view(camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int) -> CameraView:
-    settings = camera.settings
-    picture = picture_from_message(camera.image, settings.image_topic, image_width)
-    pinhole = pinhole_picture(picture, camera.info, settings.rectified, settings.info_topic)
-    optical_frame = camera.image.header.frame_id or camera.info.header.frame_id
+def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
+    found = f"{sweep.width} x {sweep.height} points, none finite and away from the origin"
+    return MessageError(topic, "empty point cloud", found, "one or more returns", "check the sensor")
+
+
+def _guarded_view(
+    camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int, report: _Report
+) -> CameraView | None:
+    """Return a camera's view; None, with a report, if its data is unusable."""
+    age = (request.stamp_ns - camera.stamp_ns) / 1e9
+
+    def decode(doubts: list[MessageError]) -> CameraView:
+        return _view(camera, request, transforms, image_width, doubts)
+
+    return report.guard(camera.settings.name, camera.settings.image_topic, age, decode)
+
+
+def _view(
+    camera: CameraInput,
+    request: FrameRequest,
+    transforms: FrameTransforms,
+    image_width: int,
+    doubts: list[MessageError],
+) -> CameraView:
+    settings, info = camera.settings, camera.info
+    optical_frame = camera.image.header.frame_id or info.header.frame_id
+    if not optical_frame:
+        raise _no_frame_id(settings.image_topic)
+    described = described_size(info, settings.info_topic)
+    picture = picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    pinhole = pinhole_picture(picture, info, settings.rectified, settings.info_topic, settings.baseline_in_tf, doubts)
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
+    doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)
+    if doubt is not None:
+        doubts.append(doubt)
     extrinsics[:3, 3] += pinhole.baseline
     age = (request.stamp_ns - camera.stamp_ns) / 1e9
     return CameraView(settings.name, pinhole.pixels, pinhole.intrinsics, extrinsics, age)

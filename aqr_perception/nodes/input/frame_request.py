@@ -30,6 +30,7 @@ class CameraSettings:
         compressed: whether the images are sensor_msgs/CompressedImage.
         rectified: whether the images are rectified. Then CameraInfo's P holds, otherwise K and D.
         offset: delay of the stamps after the exposure in seconds; subtracted from every stamp.
+        baseline_in_tf: whether TF places this camera itself, so that P's baseline does not apply.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CameraSettings:
     compressed: bool = False
     rectified: bool = False
     offset: float = 0.0
+    baseline_in_tf: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class SensorUse:
 
     Attributes:
         detail: the reason in a sentence, with the value found, the value needed and the remedy; may be empty.
+        doubt: what is odd about the data of a used sensor, in a few words.
     """
 
     name: str
@@ -148,6 +151,7 @@ class SensorUse:
     age: float = math.nan
     reason: str = ""
     detail: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from message_filters import Cache, SimpleFilter
+from message_filters import Cache, SimpleFilter, Subscriber
 from rclpy.clock import ClockType
 from rclpy.time import Time
 
+from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 LATE_NS = 200_000_000
@@ -91,3 +92,27 @@ class MessageHistory(Cache):  # type: ignore[misc]  # ROS 2 is untyped here
         kept = [(time, message) for time, message in entries if keeps(self.stamp_ns(message))]
         self.cache_times = [time for time, _ in kept]
         self.cache_msgs = [message for _, message in kept]
+
+
+class GuardedSubscriber(Subscriber):  # type: ignore[misc]  # ROS 2 is untyped here
+    """A message_filters.Subscriber from which no message ends the node: rclpy ends with an error in a callback.
+
+    Args:
+        arguments: of Subscriber: node, type, topic and keyword arguments.
+        on_error: called with the error when a message is dropped.
+    """
+
+    def __init__(self, *arguments: Any, on_error: Callable[[Exception], object], **keywords: Any) -> None:
+        self._on_error = on_error
+        super().__init__(*arguments, **keywords)
+
+    def signalMessage(self, *messages: Any) -> None:  # noqa: N802  # the original's name
+        """Pass on a message; drop it if its stamp is negative, which rclpy has no time for."""
+        stamp = messages[0].header.stamp
+        try:
+            if stamp.sec < 0:
+                found = f"{stamp_to_ns(stamp) / 1e9:.3f} s"
+                raise MessageError(self.topic, "negative stamp", found, "a time since 1970", "check the driver's clock")
+            super().signalMessage(*messages)
+        except Exception as error:
+            self._on_error(error)

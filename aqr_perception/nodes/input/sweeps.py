@@ -33,6 +33,10 @@ class SweepBuffer:
         for surplus in sorted(self._sweeps)[: -self.max_sweeps]:
             del self._sweeps[surplus]
 
+    def is_empty(self, stamp_ns: int) -> bool:
+        """Whether the sweep of a stamp has no point."""
+        return len(self._sweeps[stamp_ns][1]) == 0
+
     def keep_only(self, stamps_ns: set[int]) -> None:
         """Drop the sweeps with other stamps."""
         self._sweeps = {stamp: sweep for stamp, sweep in self._sweeps.items() if stamp in stamps_ns}

@@ -12,6 +12,8 @@ from tf_transformations import quaternion_matrix
 from aqr_perception.nodes.input.message_error import TransformError
 
 _POLL_SECONDS = 0.005
+_FURTHEST = 1e8
+"""Metres; farther than any two places on Earth, in a map whose origin is far away."""
 
 FramePair = tuple[str, str]
 """Target frame and source frame of a lookup."""
@@ -47,7 +49,7 @@ class FrameTransforms:
         """Return the (4, 4) float64 matrix that moves points from the source frame, at its time, to the target frame.
 
         Raises:
-            TransformError: TF does not connect the frames at these times.
+            TransformError: TF does not connect the frames at these times, or has numbers that are not finite.
         """
         pair = (target_frame, source_frame)
         while True:
@@ -61,8 +63,13 @@ class FrameTransforms:
                     continue
                 self._unconnected.add(pair)
                 raise self._missing(pair, target_ns, source_ns, error) from error
+            except (OverflowError, ValueError) as error:  # rclpy has no times before 1970
+                raise self._missing(pair, target_ns, source_ns, error) from error
             self._unconnected.discard(pair)
-            return matrix_from_message(found)
+            matrix = matrix_from_message(found)
+            if not (np.isfinite(matrix).all() and np.abs(matrix[:3, 3]).max() <= _FURTHEST):
+                raise self._missing(pair, target_ns, source_ns, ValueError(f"translation {matrix[:3, 3].tolist()}"))
+            return matrix
 
     def _look_up_now(self, target_frame: str, target_ns: int, source_frame: str, source_ns: int) -> TransformStamped:
         if not self._fixed_frame:

@@ -1,11 +1,14 @@
 """Requests become frames; a sensor with bad data is left out."""
 
 import json
+import math
+import re
 import time
 from array import array
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tf2_ros
@@ -18,6 +21,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
+from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
 from aqr_perception.nodes.input.assembler import Assembler
@@ -146,14 +150,16 @@ def test_a_point_cloud_without_x_leaves_the_cameras() -> None:
     assert built.warnings[0].startswith("/points: point cloud without x: found fields y, z, i")
 
 
-def test_an_empty_point_cloud_takes_part_and_is_named() -> None:
+@pytest.mark.parametrize("points", [[], [[math.nan] * 4] * 5, [[0.0] * 4] * 5], ids=["none", "NaN", "origin"])
+def test_a_point_cloud_without_returns_is_not_used_and_is_named(points: list[list[float]]) -> None:
     rig = Rig()
-    rig.sweep = sweep([])
+    rig.sweep = sweep(points)
     built = rig.build()
     assert built.frame is not None
     assert built.frame.points is not None
     assert built.frame.points.shape == (0, 5)
-    assert built.sensors[0].used
+    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "empty point cloud")
+    assert [use.used for use in built.sensors[1:]] == [True, True]
     assert built.warnings[0].startswith("/points: empty point cloud")
 
 
@@ -185,6 +191,200 @@ def test_a_camera_only_frame_without_any_frame_id_is_refused_with_the_remedy() -
     assert [use.reason for use in built.sensors] == ["no model frame"] * 2
 
 
+# --- One sensor's fault is that sensor's alone -----------------------------------------------------------------
+
+
+class UnexpectedError(Exception):
+    """An error that no decoder should raise."""
+
+
+@pytest.mark.parametrize("error", [UnexpectedError, ZeroDivisionError, MemoryError, np.linalg.LinAlgError])
+@pytest.mark.parametrize("place", ["picture_from_message", "pinhole_picture", "described_size", "camera_doubt"])
+def test_an_unexpected_error_of_one_camera_leaves_the_others(
+    place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig()
+    original, calls = getattr(frame_builder, place), []
+
+    def fails_first(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise error("odd\nvalue")
+        return original(*arguments)
+
+    monkeypatch.setattr(frame_builder, place, fails_first)
+    built = rig.build()
+    assert built.frame is not None and built.frame.points is not None
+    assert [view.name for view in built.frame.cameras] == ["back"]
+    assert built.sensors[1].reason == f"{error.__name__}: odd\\nvalue"
+    assert built.warnings == [
+        f"/front/image: unexpected error: found {error.__name__}: odd\\nvalue, needed a usable message; report this "
+        "as a bug"
+    ]
+    assert [type(found) for found in built.unexpected] == [error]
+
+
+@pytest.mark.parametrize("place", ["points_from_message", "intensity_doubt", "check_distances"])
+def test_an_unexpected_error_of_the_lidar_leaves_the_cameras(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise UnexpectedError
+
+    rig = Rig()
+    monkeypatch.setattr(frame_builder, place, fail)
+    built = rig.build()
+    assert built.frame is not None
+    assert (built.frame.points, len(built.frame.cameras), built.sensors[0].used) == (None, 2, False)
+    assert built.sensors[0].reason == "UnexpectedError: " and len(built.unexpected) == 1
+
+
+def no_pixels_left(rig: Rig) -> None:
+    rig.infos["front"].binning_x = rig.infos["front"].binning_y = 100
+
+
+def unknown_mosaic(rig: Rig) -> None:
+    rig.images["front"].format = "bayer_nonsense; jpeg"
+    grey = cv2.imencode(".jpg", np.zeros((24, 40), np.uint8))[1].tobytes()
+    rig.images["front"].data = array("B", grey)
+
+
+def decompression_bomb(rig: Rig) -> None:
+    data = bytearray(rig.images["front"].data)
+    start = data.find(b"\xff\xc0")
+    data[start + 5 : start + 9] = b"\xff\xdc\xff\xdc"
+    rig.images["front"].data = array("B", bytes(data))
+
+
+def infinite_transform(rig: Rig) -> None:
+    mount = MOUNT.copy()
+    mount[0, 3] = np.inf
+    rig.buffer.set_transform_static(transform("lidar", "front", mount), "test")
+
+
+def no_frame_id(rig: Rig) -> None:
+    rig.images["front"].header.frame_id = rig.infos["front"].header.frame_id = ""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (no_pixels_left, "wrong image size"),
+        (unknown_mosaic, "wrong encoding"),
+        (decompression_bomb, "truncated JPEG"),
+        (infinite_transform, "no transform"),
+        (no_frame_id, "empty frame_id"),
+    ],
+)
+def test_what_one_camera_sends_costs_no_other_sensor(spoil: Any, reason: str) -> None:
+    rig = Rig()
+    spoil(rig)
+    built = rig.build()
+    assert built.frame is not None and built.frame.points is not None
+    assert [use.used for use in built.sensors] == [True, False, True]
+    assert built.sensors[1].reason == reason and built.unexpected == []
+    assert any("/front" in warning or "front" in warning for warning in built.warnings)
+
+
+# --- Plausibility ------------------------------------------------------------------------------------------------
+
+
+def uniform_sweep(intensity: float, unit: float = 1.0, stamp_ns: int = START) -> PointCloud2:
+    rng = np.random.default_rng(0)
+    points = np.c_[rng.uniform(-40, 40, (2000, 2)) * unit, rng.normal(0, 0.02, 2000), rng.uniform(0, intensity, 2000)]
+    return sweep(points.tolist(), stamp_ns)
+
+
+def test_a_doubt_is_said_once_and_stays_with_the_sensor() -> None:
+    rig = Rig()
+    rig.images, rig.infos = {}, {}
+    said = []
+    for index in range(5):
+        rig.sweep = uniform_sweep(5000.0, stamp_ns=START + index * 50 * MS)
+        built = rig.build()
+        said += built.warnings
+        assert built.sensors[0].used and built.sensors[0].doubt == "intensity out of range"
+    assert len(said) == 1 and re.search(r"`intensity_scale` 0\.051\d* would fit", said[0])
+
+
+def test_one_absurd_intensity_never_reaches_the_model() -> None:
+    rig = Rig(intensity_scale=255.0)
+    rig.sweep = sweep([[1, 2, 3, 0.5], [4, 5, 6, 9e5], [7, 8, 9, 1e38]])
+    built = rig.build()
+    assert built.frame is not None and built.frame.points is not None
+    np.testing.assert_array_equal(built.frame.points[:, 3], [127.5, 0, 0])
+    assert built.sensors[0].used and "absurd intensities" in built.sensors[0].doubt
+
+
+def test_points_in_millimetres_leave_the_lidar_out() -> None:
+    rig = Rig()
+    rig.sweep = uniform_sweep(200.0, unit=200.0)
+    built = rig.build()
+    assert (built.sensors[0].used, built.sensors[0].reason) == (False, "implausible distances")
+    assert built.frame is not None and len(built.frame.cameras) == 2
+    rig.sweep = uniform_sweep(200.0, unit=10_000.0, stamp_ns=START + 50 * MS)
+    later = rig.build()
+    assert not later.sensors[0].used
+
+
+def test_a_camera_frame_that_is_a_body_frame_is_said_once() -> None:
+    rig = Rig()
+    rig.buffer.set_transform_static(transform("lidar", "front", rigid_transform([1, 0, 0], [0, 0, 0, 1])), "test")
+    built = rig.build()
+    assert [use.doubt for use in built.sensors] == ["", "camera frame is not optical", ""]
+    assert len(built.warnings) == 1 and "'front'" in built.warnings[0]
+
+
+def test_a_baseline_that_tf_holds_is_not_applied_again() -> None:
+    camera = CameraSettings("front", "/front/image", "/front/info", True, rectified=True, baseline_in_tf=True)
+    rig = Rig(cameras=(camera,))
+    rig.infos, rig.images = {"front": info("front")}, {"front": image("front")}
+    rig.infos["front"].p = np.c_[INTRINSICS, [-30 * 0.12, 0, 0]].reshape(-1)
+    built = rig.build()
+    assert built.frame is not None and built.warnings == []
+    np.testing.assert_allclose(built.frame.cameras[0].extrinsics, invert(MOUNT), atol=1e-12)
+
+
+def test_a_model_frame_at_another_height_than_the_models_is_said_once() -> None:
+    rig = Rig()
+    rig.images, rig.infos = {}, {}
+    said = []
+    for index in range(6):
+        rig.sweep = uniform_sweep(200.0, stamp_ns=START + index * 50 * MS)
+        transforms = FrameTransforms(rig.buffer, "", 0.0)
+        said += rig.builder.build(rig.request(), transforms, 0, FramePlacement(1.84, "x")).warnings
+    assert len(said) == 1
+    assert said[0].startswith("/points: model frame at another height: found 'lidar' 0.00 m above the ground")
+
+
+def test_a_lidar_without_frame_id_is_named_and_the_cameras_go_on_in_the_output_frame() -> None:
+    rig = Rig(output_frame="lidar")
+    assert rig.sweep is not None
+    rig.sweep.header.frame_id = ""
+    built = rig.build()
+    assert built.frame is not None and (built.frame.points, len(built.frame.cameras)) == (None, 2)
+    assert [(use.used, use.reason) for use in built.sensors] == [(False, "empty frame_id"), (True, ""), (True, "")]
+    assert built.warnings[0].startswith("/points: empty frame_id: found header.frame_id ''")
+    nowhere = Rig()
+    assert nowhere.sweep is not None
+    nowhere.sweep.header.frame_id = ""
+    built = nowhere.build()
+    assert built.frame is None and built.warnings[0].startswith("/points: empty frame_id")
+    assert "`output_frame`" in built.warnings[0]
+
+
+def test_an_empty_sweep_hides_the_past_ones() -> None:
+    rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
+    rig.images, rig.infos = {}, {}
+    used = []
+    for index, points in enumerate([[[1, 0, 0, 1]], [], [[3, 0, 0, 1]]]):
+        stamp_ns = START + index * 50 * MS
+        rig.buffer.set_transform(transform("odom", "lidar", np.eye(4), stamp_ns), "test")
+        rig.sweep = sweep(points, stamp_ns)
+        built = rig.build()
+        assert built.frame is not None and built.frame.points is not None
+        used.append((built.sensors[0].used, len(built.frame.points)))
+    assert used == [(True, 1), (False, 0), (True, 2)]
+
+
 def test_points_move_to_the_model_frame() -> None:
     rig = Rig(model_frame="base_link")
     lidar_mount = rigid_transform([0, 0, 2], [0, 0, np.sqrt(0.5), np.sqrt(0.5)])
@@ -212,7 +412,9 @@ def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     original = frame_builder.points_from_message
     monkeypatch.setattr(
-        frame_builder, "points_from_message", lambda m, t: decoded.append(m.header.stamp.nanosec) or original(m, t)
+        frame_builder,
+        "points_from_message",
+        lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )
     rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
     rig.images, rig.infos = {}, {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from aqr_perception.geometry import project
-from aqr_perception.nodes.input.conversions import Picture
+from aqr_perception.nodes.input.camera_images import Picture
 from aqr_perception.nodes.input.lens import pinhole_picture
 from aqr_perception.nodes.input.message_error import MessageError
 
@@ -109,6 +109,141 @@ def test_intrinsics_of_zero_or_nan_are_named(value: float, rectified: bool) -> N
     with pytest.raises(MessageError, match=rf"^/info: zero intrinsics: found {name} with fx = {value:g}") as caught:
         pinhole_picture(picture(), info(np.full((3, 3), value)), rectified, "/info")
     assert f"`rectified` to {str(not rectified).lower()}" in str(caught.value)
+
+
+@pytest.mark.parametrize("coefficients", [[], [0.0] * 4])
+def test_a_fisheye_without_coefficients_is_still_a_fisheye(coefficients: list[float]) -> None:
+    point = np.array([[0.6, -0.3, 1.0]])
+    pixel = cv2.fisheye.projectPoints(point[None], np.zeros(3), np.zeros(3), INTRINSICS, np.zeros(4))[0].reshape(2)
+    expected, _ = project(INTRINSICS, point)
+    assert np.abs(pixel - expected).max() > 10, "the point is where the two models differ"
+    raw = np.zeros((480, 640, 3), np.uint8)
+    cv2.circle(raw, tuple(np.round(pixel * 16).astype(int).tolist()), 5 * 16, (255, 255, 255), -1, shift=4)
+    described = info(distortion_model="equidistant", d=coefficients)
+    rows, columns = np.nonzero(pinhole_picture(Picture(raw, (640, 480)), described, False, "/info").pixels[..., 0])
+    assert np.abs([columns.mean(), rows.mean()] - expected[0]).max() < 1.5
+
+
+@pytest.mark.parametrize("turn", [[0.0, 0.1, 0.0], [0.05, -0.08, 0.03]])
+def test_a_raw_stereo_image_is_turned_to_the_rectified_camera(turn: list[float]) -> None:
+    rotation, _ = cv2.Rodrigues(np.array(turn))
+    point = np.array([[0.2, -0.1, 1.0]])  # in the rectified camera, which TF places
+    (pixel,), _ = project(INTRINSICS, point @ rotation)
+    raw = np.zeros((480, 640, 3), np.uint8)
+    cv2.circle(raw, tuple(np.round(pixel * 16).astype(int).tolist()), 5 * 16, (255, 255, 255), -1, shift=4)
+    view = pinhole_picture(Picture(raw, (640, 480)), info(r=rotation.reshape(-1)), False, "/info")
+    rows, columns = np.nonzero(view.pixels[..., 0])
+    expected, _ = project(view.intrinsics, point)
+    assert np.abs([columns.mean(), rows.mean()] - expected[0]).max() < 1.5
+    assert pinhole_picture(picture(), info(r=rotation.reshape(-1)), True, "/info").pixels.max() == 0
+
+
+@pytest.mark.parametrize("rotation", [np.full(9, np.nan), np.diag([1.0, 2, 1]), np.diag([-1.0, 1, -1])], ids=str)
+def test_a_rotation_that_is_none_is_named(rotation: np.ndarray) -> None:
+    with pytest.raises(MessageError, match="implausible rectification: found R = "):
+        pinhole_picture(picture(), info(r=rotation.reshape(-1)), False, "/info")
+
+
+@pytest.mark.parametrize("model", ["thin_prism", "none", "PLUMB_BOB", "x" * 100_000])
+def test_an_unknown_model_is_refused_even_without_coefficients(model: str) -> None:
+    with pytest.raises(MessageError, match="unknown distortion") as caught:
+        pinhole_picture(picture(), info(distortion_model=model, d=[0.0] * 5), False, "/info")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients"),
+    [
+        ("plumb_bob", [1e300] * 5),
+        ("plumb_bob", [-1e5, 1e9, 0.0, 0.0, 0.0]),
+        ("plumb_bob", [0.0, 0.0, 500.0, 500.0, 0.0]),
+        ("equidistant", [1e300] * 4),
+        ("rational_polynomial", [0.0] * 12 + [1.5707963, 1.5707963]),
+    ],
+)
+def test_absurd_coefficients_are_named(model: str, coefficients: list[float]) -> None:
+    with pytest.raises(MessageError, match="implausible distortion: found D = "):
+        pinhole_picture(picture(), info(distortion_model=model, d=coefficients), False, "/info")
+
+
+def with_entry(row: int, column: int, value: float) -> np.ndarray:
+    matrix = INTRINSICS.copy()
+    matrix[row, column] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.array([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]]),
+        np.diag([0.5, 0.6, 1.0]),
+        np.diag([1e308, 1e308, 1.0]),
+        np.diag([300.0, 300.0, 1e-308]),
+        with_entry(0, 2, 1e7),
+        with_entry(1, 2, -1e7),
+        with_entry(0, 1, 1e5),
+        with_entry(1, 0, 5.0),
+        with_entry(2, 0, 0.5),
+        with_entry(0, 0, 1.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_matrix_that_no_camera_has_is_named(matrix: np.ndarray, rectified: bool) -> None:
+    with pytest.raises(MessageError, match=rf"implausible intrinsics: found {'P' if rectified else 'K'} = \[\["):
+        pinhole_picture(picture(), info(matrix), rectified, "/info")
+
+
+def stereo(column: list[float]) -> CameraInfo:
+    described = info()
+    described.header.frame_id = "right_optical"
+    described.p = np.c_[INTRINSICS, column].reshape(-1)
+    return described
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e30])
+def test_a_baseline_that_is_none_is_named(value: float) -> None:
+    with pytest.raises(MessageError, match="implausible baseline"):
+        pinhole_picture(picture(), stereo([value, 0, 0]), True, "/info")
+
+
+def test_a_baseline_is_applied_with_a_doubt_that_says_how_far_or_left_to_tf() -> None:
+    doubts: list[MessageError] = []
+    described = stereo([-300 * 0.12, 0, 0])
+    found = pinhole_picture(picture(), described, True, "/info", doubts=doubts)
+    np.testing.assert_allclose(found.baseline, [-0.12, 0, 0])
+    assert [doubt.problem for doubt in doubts] == ["baseline in camera_info"]
+    assert "0.120 m from its TF frame 'right_optical'" in str(doubts[0]) and "`baseline_in_tf`" in str(doubts[0])
+    doubts.clear()
+    found = pinhole_picture(picture(), described, True, "/info", baseline_in_tf=True, doubts=doubts)
+    assert not found.baseline.any() and not doubts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"binning_x": 700, "binning_y": 700},
+        {"roi": RegionOfInterest(width=2**32 - 1, height=2**32 - 1)},
+        {"roi": RegionOfInterest(x_offset=600, width=100, height=480)},
+        {"roi": RegionOfInterest(width=1, height=1), "binning_x": 2, "binning_y": 2},
+        {"binning_x": 2**32 - 1},
+    ],
+    ids=str,
+)
+def test_regions_and_binning_that_leave_no_pixel_are_named(changes: dict[str, object]) -> None:
+    described = info()
+    for name, value in changes.items():
+        setattr(described, name, value)
+    with pytest.raises(MessageError, match=r"wrong image size: found 640 x 480, ROI .*needed a region inside"):
+        pinhole_picture(picture(), described, False, "/info")
+
+
+def test_a_calibration_of_another_size_is_a_doubt_and_one_of_a_much_larger_size_is_refused() -> None:
+    doubts: list[MessageError] = []
+    pinhole_picture(picture((320, 240)), info(), False, "/info", doubts=doubts)
+    assert [doubt.problem for doubt in doubts] == ["camera_info of another size"]
+    with pytest.raises(MessageError, match="wrong image size"):
+        pinhole_picture(picture((64, 48)), info(), False, "/info")
 
 
 def test_an_unknown_distortion_model_is_named() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from message_filters import SimpleFilter
+from message_filters import Cache, SimpleFilter
 
-from aqr_perception.nodes.input.message_history import LATE_NS, MessageHistory
+from aqr_perception.nodes.input.message_history import LATE_NS, GuardedSubscriber, MessageHistory
 from aqr_perception.nodes.stamps import ns_to_stamp
 
 MS = 1_000_000
@@ -117,3 +117,26 @@ def test_stamps_at_the_start_of_simulated_time_are_found() -> None:
     assert sensor.history.newest_ns == -400 * MS
     assert sensor.history.nearest(-1000 * MS) is not None
     assert len(sensor.history.until(0)) == 1
+
+
+class FakeNode:
+    """A node that hands over its subscription's callback."""
+
+    def create_subscription(self, kind: type, topic: str, callback: Any, **qos: Any) -> None:
+        self.callback = callback
+
+
+def test_a_message_with_a_negative_stamp_or_a_failing_callback_does_not_end_the_node() -> None:
+    node, errors, arrived = FakeNode(), [], []
+    source = GuardedSubscriber(node, object, "/points", on_error=errors.append)
+    Cache(source, cache_size=1)
+    source.registerCallback(lambda message: arrived.append(1 // message.divisor))
+
+    def send(sec: int, divisor: int) -> None:
+        stamp = ns_to_stamp(sec * 1_000_000_000)
+        node.callback(SimpleNamespace(header=SimpleNamespace(stamp=stamp), divisor=divisor))
+
+    for sec, divisor in ((-5, 1), (5, 0), (5, 1)):
+        send(sec, divisor)
+    assert arrived == [1]
+    assert str(errors[0]).startswith("/points: negative stamp: found -5.000 s") and len(errors) == 2

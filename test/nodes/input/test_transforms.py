@@ -103,3 +103,31 @@ def test_lookups_wait_only_once_for_frames_that_tf_does_not_know(monkeypatch: py
     buffer.set_transform_static(stamped("lidar", "camera", np.eye(4)), "test")
     FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     assert unconnected == set(), "a pair that was found is waited for again"
+
+
+@pytest.mark.parametrize("stamp_ns", [-5 * SECOND, 2**63, 2**70])
+def test_times_that_rclpy_does_not_have_are_named(stamp_ns: int) -> None:
+    with pytest.raises(TransformError, match="no transform"):
+        FrameTransforms(tf2_ros.Buffer(), "odom").lookup("camera", stamp_ns, "lidar", stamp_ns)
+
+
+@pytest.mark.parametrize("place", [np.inf, 1e9])
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_transform_to_nowhere_is_named(place: float) -> None:
+    pose = np.eye(4)
+    pose[0, 3] = place
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform_static(stamped("lidar", "camera", pose), "test")
+    with pytest.raises(TransformError, match=r"no transform: found translation \["):
+        FrameTransforms(buffer).lookup("lidar", START, "camera", START)
+
+
+@pytest.mark.parametrize("rotation", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 2.0), (np.nan, 0.0, 0.0, 1.0)])
+def test_tf_takes_no_rotation_that_is_none(rotation: tuple[float, float, float, float]) -> None:
+    message = stamped("lidar", "camera", np.eye(4))
+    turn = message.transform.rotation
+    turn.x, turn.y, turn.z, turn.w = rotation
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform_static(message, "test")
+    with pytest.raises(TransformError, match="no transform"):
+        FrameTransforms(buffer).lookup("lidar", START, "camera", START)

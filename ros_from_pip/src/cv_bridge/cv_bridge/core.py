@@ -77,7 +77,8 @@ class CvBridge:
                 f"the message has rows (step) of {step} bytes and {len(data)} bytes in all"
             )
         shape: tuple[int, ...] = (height, width)
-        strides: tuple[int, ...] = (step, pixel_bytes)
+        # The original drops the rest of a step that is not a whole number of pixels, which shifts the rows.
+        strides: tuple[int, ...] = (step // pixel_bytes * pixel_bytes, pixel_bytes)
         if channels > 1:
             shape, strides = (*shape, channels), (*strides, dtype.itemsize)
         image = np.ndarray(shape, dtype=dtype, buffer=data, strides=strides)
