@@ -7,7 +7,6 @@ from typing import Any, get_args
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from aqr_perception.detector import preset_classes
 from aqr_perception.frame import CLASSES
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.options import (
@@ -299,6 +298,8 @@ def declare(node: Node) -> dict[str, Any]:
 
 
 def _start_classes(preset: str) -> tuple[str, ...]:
+    from aqr_perception.detector import preset_classes  # imports PyTorch, which takes seconds
+
     try:
         return preset_classes(preset)
     except (ValueError, OSError):  # the node reports an invalid preset when it is configured

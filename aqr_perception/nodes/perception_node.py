@@ -25,7 +25,6 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_ros import Buffer, TransformListener
 
-from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameters
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
@@ -36,7 +35,7 @@ from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
-from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
+from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
@@ -54,7 +53,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         detector_factory: returns the detector for a preset, checkpoint, device and precision.
     """
 
-    def __init__(self, detector_factory: DetectorFactory = Detector, **node_arguments: Any) -> None:
+    def __init__(self, detector_factory: DetectorFactory = load_detector, **node_arguments: Any) -> None:
         super().__init__("aqr_perception", **node_arguments)
         self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
@@ -62,9 +61,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._links: dict[str, tuple[Link, Link | None]] = {}
         self._last_link_check = self._last_tick = -math.inf
         # First of all, so that /diagnostics exists while the rest is made.
+        self._diagnostics.state = "starting"
         self._health = HealthPublisher(self, self._report)
         self._detector_factory = detector_factory
         self._values = parameters.declare(self)
+        self._diagnostics.state = "unconfigured"
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 

@@ -5,14 +5,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from aqr_perception.detector import Detector
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes.diagnostics import Diagnostics
@@ -27,6 +26,9 @@ from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
 
+if TYPE_CHECKING:
+    from aqr_perception.detector import Detector
+
 _SAME_WARNING_PERIOD = 5.0
 _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
 
@@ -35,7 +37,7 @@ class _Job(NamedTuple):
     """A request with its detector; another detector may use other sensors."""
 
     request: FrameRequest
-    detector: Detector
+    detector: "Detector"
 
 
 class _Stages:

@@ -3,14 +3,30 @@
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aqr_perception.detector import Detector
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
-DetectorFactory = Callable[[str, str | None, str, str], Detector]
+if TYPE_CHECKING:
+    from aqr_perception.detector import Detector
+
+DetectorFactory = Callable[[str, str | None, str, str], "Detector"]
+
+
+def load_detector(preset: str, checkpoint: str | None, device: str, precision: str) -> "Detector":
+    """Return a detector. PyTorch is imported here, because this takes seconds in which the node already reports."""
+    from aqr_perception.detector import Detector
+
+    return Detector(preset, checkpoint, device, precision)
+
+
+def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
+    """Check the choice of a model as `detector.check_model` does; imports PyTorch."""
+    from aqr_perception import detector
+
+    detector.check_model(preset, checkpoint, device, precision)
 
 
 class RunningModel:
@@ -86,12 +102,12 @@ class RunningModel:
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
         return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
 
-    def _load(self, model: ModelSettings) -> Detector:
+    def _load(self, model: ModelSettings) -> "Detector":
         detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
         detector.try_out()
         return detector
 
-    def _run(self, detector: Detector) -> None:
+    def _run(self, detector: "Detector") -> None:
         self.detector, self.running = detector, self.requested
         source = "weights from its router" if detector.has_router else "weights from attention mass"
         self._diagnostics.model = (

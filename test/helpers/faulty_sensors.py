@@ -13,7 +13,7 @@ from aqr_perception.msg import FusedDetectionArray
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_ros.static_transform_broadcaster import StaticTransformBroadcaster
@@ -40,6 +40,9 @@ class CheapDetector:
     """Time that a frame takes, and the text of the error that it ends with."""
 
     def __init__(self, *_: object) -> None:
+        pass
+
+    def try_out(self) -> None:
         pass
 
     def detect(self, frame: Frame, options: object) -> Result:
@@ -81,14 +84,21 @@ class FaultySensors:
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         self.node = PerceptionNode(CheapDetector, parameter_overrides=overrides)
         self._own = rclpy.create_node("faulty_sensors")
+        # A DDS participant has one type for each topic, so publishers of a wrong type belong to another one.
+        self._other_context = rclpy.Context()
+        self._other_context.init()
+        self._other = rclpy.create_node("wrong_type", context=self._other_context)
         self._executor, self._node_executor = SingleThreadedExecutor(), SingleThreadedExecutor()
         self._executor.add_node(self._own)
         self._node_executor.add_node(self.node)
         self._broadcaster = StaticTransformBroadcaster(self._own)
         mounts = [transform("base_link", "lidar", np.eye(4))]
-        self._broadcaster.sendTransform([*mounts, *(transform("lidar", name, np.eye(4)) for name in (RAW, JPEG))])
+        optical = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # looks along x
+        self._broadcaster.sendTransform([*mounts, *(transform("lidar", name, optical) for name in (RAW, JPEG))])
         self.publishers = {name: self.publisher(name) for name in KINDS}
-        self._infos = {name: self._own.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in (RAW, JPEG)}
+        self._latched: list[Any] = []
+        self.restore_infos()
+        self.send_no_infos = False
         self._own.create_subscription(FusedDetectionArray, "/aqr_perception/detections", self._on_array, 10)
         self._own.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 10)
         self._spinning = threading.Thread(target=self._node_executor.spin, daemon=True)
@@ -105,15 +115,50 @@ class FaultySensors:
         self.node.destroy_node()
         self._executor.shutdown()
         self._own.destroy_node()
+        self._other.destroy_node()
+        self._other_context.shutdown()
+
+    def restart_node(self) -> None:
+        """Configure and activate the node anew, so that it has received nothing yet."""
+        self.node.trigger_deactivate()
+        self.node.trigger_cleanup()
+        self.health.clear()
+        self.start()
+
+    def latch_infos(self) -> None:
+        """Send each calibration once, latched, as a publisher of stored calibration does."""
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._latched = [
+            self._own.create_publisher(CameraInfo, f"/{name}/camera_info", latched) for name in (RAW, JPEG)
+        ]
+        for name, publisher in zip((RAW, JPEG), self._latched, strict=True):
+            publisher.publish(_info(Header(frame_id=name)))
+
+    def remove_infos(self) -> None:
+        """Remove all publishers of calibration."""
+        for publisher in (*self._infos.values(), *self._latched):
+            self._own.destroy_publisher(publisher)
+        self._infos, self._latched = {}, []
+
+    def restore_infos(self) -> None:
+        self._infos = {name: self._own.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in (RAW, JPEG)}
+
+    def listen(self, kind: type, topic: str) -> list[Any]:
+        """Return a list to which a topic's messages are appended."""
+        messages: list[Any] = []
+        self._own.create_subscription(kind, topic, messages.append, 10)
+        return messages
 
     def publisher(self, sensor: str, kind: type | None = None, reliable: bool = True) -> Any:
         """Return a publisher on a sensor's topic."""
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         profile = QoSProfile(depth=5, reliability=reliability)
-        return self._own.create_publisher(kind or KINDS[sensor], TOPICS[sensor], profile)
+        node = self._own if kind is None else self._other
+        return node.create_publisher(kind or KINDS[sensor], TOPICS[sensor], profile)
 
     def remove_publisher(self, sensor: str) -> None:
-        self._own.destroy_publisher(self.publishers.pop(sensor))
+        publisher = self.publishers.pop(sensor)
+        (self._own if publisher.msg_type is KINDS[sensor] else self._other).destroy_publisher(publisher)
 
     def repair(self) -> None:
         """End all faults."""
@@ -143,7 +188,11 @@ class FaultySensors:
 
     def status(self, name: str) -> DiagnosticStatus:
         """Return the latest status of a subject, e.g. ``sensor lidar``."""
-        return self.health[-1][1][name] if self.health else DiagnosticStatus(level=DiagnosticStatus.STALE)
+        unknown = DiagnosticStatus(level=DiagnosticStatus.STALE)
+        return self.health[-1][1].get(name, unknown) if self.health else unknown
+
+    def status_names(self) -> set[str]:
+        return set(self.health[-1][1]) if self.health else set()
 
     def is_healthy(self) -> bool:
         used = [self.status(f"sensor {name}").message == "used" for name in KINDS]
@@ -155,9 +204,8 @@ class FaultySensors:
         message = self._cloud(header) if sensor == "lidar" else self._image(sensor, header)
         message = self.changes.get(sensor, lambda same: same)(message)
         if sensor != "lidar":
-            info = CameraInfo(header=header, width=WIDTH, height=HEIGHT, k=[90.0, 0, 48, 0, 90.0, 32, 0, 0, 1.0])
-            info = self.info_changes.get(sensor, lambda same: same)(info)
-            if info is not None:
+            info = self.info_changes.get(sensor, lambda same: same)(_info(header))
+            if sensor in self._infos and not self.send_no_infos:
                 self._infos[sensor].publish(info)
         if message is not None and sensor in self.publishers and self.publishers[sensor].msg_type is type(message):
             self.publishers[sensor].publish(message)
@@ -179,6 +227,10 @@ class FaultySensors:
     def _on_health(self, message: DiagnosticArray) -> None:
         statuses = {status.name.removeprefix("aqr_perception: "): status for status in message.status}
         self.health.append((time.monotonic(), statuses))
+
+
+def _info(header: Header) -> CameraInfo:
+    return CameraInfo(header=header, width=WIDTH, height=HEIGHT, k=[90.0, 0, 48, 0, 90.0, 32, 0, 0, 1.0])
 
 
 def image_message(sensor: str, picture: np.ndarray, header: Header) -> Image | CompressedImage:

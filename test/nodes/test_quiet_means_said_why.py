@@ -3,10 +3,12 @@
 import array
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
@@ -23,7 +25,9 @@ from helpers.faulty_sensors import (  # noqa: E402
     FaultySensors,
     image_message,
 )
+from helpers.vehicle import RunningNode  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 TOLD_WITHIN = 1.0
 """Seconds from the fault to the message of /diagnostics that names it."""
@@ -251,3 +255,71 @@ def test_arrays_go_on_without_a_sensor(sensors: FaultySensors, sensor: str) -> N
     times = [when for when in sensors.arrays if when > time.monotonic() - 1.0]
     assert len(times) >= 3, "camera-only frames, or frames without the camera"
     sensors.repair()
+
+
+def test_a_latched_calibration_is_received(sensors: FaultySensors) -> None:
+    sensors.repair()
+    assert sensors.run(20, sensors.is_healthy)
+    sensors.send_no_infos = True
+    sensors.restart_node()
+    assert sensors.run(10, lambda: sensors.status(f"sensor {RAW}").message == "no camera_info")
+    sensors.latch_infos()
+    assert sensors.run(10, sensors.is_healthy)
+    sensors.send_no_infos = False
+
+
+def test_a_camera_without_calibration_is_named_with_its_topic(sensors: FaultySensors) -> None:
+    sensors.repair()
+    sensors.remove_infos()
+    sensors.restart_node()
+    words = ("no camera_info", f"/{RAW}/camera_info has no publisher")
+    assert sensors.run(5, lambda: all(word in sensors.status(f"sensor {RAW}").message for word in words))
+
+
+def test_boxes_vanish_from_rviz_when_all_sensors_die_and_when_the_node_stops(sensors: FaultySensors) -> None:
+    sensors.restore_infos()
+    sensors.repair()
+    assert sensors.run(20, sensors.is_healthy)
+    markers = sensors.listen(MarkerArray, "/aqr_perception/markers")
+    assert sensors.run(10, lambda: bool(markers) and len(markers[-1].markers) > 1)
+    assert all(0 < marker.lifetime.sec + 1e-9 * marker.lifetime.nanosec < 1 for marker in markers[-1].markers[1:])
+    silence_all(sensors)
+    assert sensors.run(3, lambda: [marker.action for marker in markers[-1].markers] == [Marker.DELETEALL])
+    sensors.repair()
+    assert sensors.run(20, lambda: len(markers[-1].markers) > 1)
+    sensors.node.trigger_deactivate()
+    assert sensors.run(2, lambda: [marker.action for marker in markers[-1].markers] == [Marker.DELETEALL])
+    assert sensors.run(2, lambda: sensors.status("frames").message == "not active")
+    assert sensors.status("node").message == "inactive"
+
+
+def test_stuck_callbacks_are_named_within_a_second(sensors: FaultySensors) -> None:
+    sensors.node.trigger_activate()
+    assert sensors.run(20, sensors.is_healthy)
+    stuck = sensors.node.create_timer(0.01, lambda: (stuck.cancel(), time.sleep(2.0)))
+    assert sensors.run(1.5, lambda: "callbacks have not run" in sensors.status("node").message)
+    assert sensors.run(5, lambda: sensors.status("node").level == DiagnosticStatus.OK)
+    sensors.node.destroy_timer(stuck)
+
+
+def test_a_process_reports_from_its_start_and_says_why_it_is_not_configured(
+    sensors: FaultySensors, tmp_path: Path
+) -> None:
+    sensors.health.clear()
+    config = tmp_path / "node.yaml"
+    values = {"cameras": [""], "model.checkpoint": "/nowhere.safetensors"}
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    started = time.monotonic()
+    node = RunningNode(config, "-r", "__ns:=/robot", log=tmp_path / "node.log")
+    try:
+        assert sensors.run(30, lambda: "robot/aqr_perception: node" in sensors.status_names())
+        print(f"first message {sensors.health[-1][0] - started:.2f} s after the start of the process")
+        assert sensors.status("robot/aqr_perception: node").message in ("starting", "configuring: loading the model")
+        frames = "robot/aqr_perception: frames"
+        assert sensors.run(60, lambda: frames in sensors.status_names() and sensors.status(frames).level != b"\x00")
+        status = sensors.status(frames)
+        assert status.level == DiagnosticStatus.ERROR and "/nowhere.safetensors" in status.message
+        sensors.health.clear()
+        assert sensors.run(5, lambda: frames in sensors.status_names()), "goes on once a second"
+    finally:
+        assert node.stop() == 0, node.log.read_text()

@@ -34,8 +34,8 @@ class EventRate:
         self.latest = now
         self._drop_old(now)
         if len(self._intervals) == _MANY:
-            # The median of many intervals withstands the bursts in which a busy machine delivers messages.
-            self._usual = min(self._usual, statistics.median(self._intervals))
+            # The mean of many intervals withstands the bursts in which a busy machine delivers messages.
+            self._usual = min(self._usual, statistics.fmean(self._intervals))
 
     def forget_usual(self) -> None:
         """Forget the usual rate, because another one may be usual from now on."""
