@@ -3,8 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-MODEL ?=
 CONFIG ?= config/nuscenes.yaml
+# The shells of the recipes take these values from the environment, exactly as given: neither make nor a shell expands them.
+override BAG := $(value BAG)
+override CONFIG := $(value CONFIG)
+override MODEL := $(value MODEL)
+override RATE := $(value RATE)
+override RVIZ := $(value RVIZ)
+export BAG CONFIG MODEL RATE RVIZ
 # One ROS domain for each run, so that no other node takes part.
 DOMAIN := $(shell echo $$(( $$$$ % 100 + 1 )))
 ENV := . .ros/env.sh && export ROS_DOMAIN_ID=$(DOMAIN) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST &&
@@ -30,14 +36,14 @@ unit: setup  ## run the quick tests, which need no ROS
 	@$(ENV) OMP_NUM_THREADS=1 pytest -m "not slow" $(WITHOUT_ROS)
 
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
-	@[[ -n "$(BAG)" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
-	@$(ENV) bash scripts/run_bag.sh "$(BAG)" "$(CONFIG)" "$(MODEL)"
+	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
+	@$(ENV) bash scripts/run_bag.sh "$$BAG" "$$CONFIG" "$$MODEL"
 
 demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=0.25]: play a simulated drive with failing sensors; write demo/report.html
-	@$(ENV) aqr_perception demo demo --model $(or $(MODEL),aqr_tiny) --rate $(or $(RATE),0.25) $(if $(filter 1,$(RVIZ)),--rviz)
+	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-0.25}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
 
 benchmark: setup  ## measure a frame and the cross-attention on this machine
-	@$(ENV) aqr_perception benchmark frame --model $(or $(MODEL),aqr_tiny) && aqr_perception benchmark attention
+	@$(ENV) aqr_perception benchmark frame --model "$${MODEL:-aqr_tiny}" && aqr_perception benchmark attention
 
 clean:  ## remove everything that the set-up made
 	rm -rf .ros

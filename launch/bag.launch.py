@@ -8,15 +8,19 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
+_AS_IN_FILE = (
+    "model", "checkpoint", "device", "lidar_topic", "fixed_frame", "model_frame", "output_frame", "sensor_reliability",
+    "cameras", "image_topic", "info_topic", "compressed", "rectified",
+)  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the launch description: perception.launch.py with other defaults, and a required bag."""
     defaults = {
         "config": PathJoinSubstitution([_SHARE, "config", "nuscenes.yaml"]),
-        "model": "",
-        "checkpoint": "",
-        "device": "",
+        **dict.fromkeys(_AS_IN_FILE, ""),
+        "namespace": "",
+        "log_level": "info",
         "rviz": "true",
         "use_sim_time": "true",
     }

@@ -1,73 +1,165 @@
 """Start the perception node, and optionally play a bag and open RViz."""
 
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from aqr_perception.nodes.transport import transport_environment
 from launch import LaunchContext, LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
-_OVERRIDES = {"model": "model.preset", "checkpoint": "model.checkpoint", "device": "model.device"}
+_VIEW = PathJoinSubstitution([_SHARE, "config", "aqr_perception.rviz"])
+_VIEW_LIDAR = "/LIDAR_TOP"
+"""Topic of the LiDAR in RViz's file."""
+
+_NONE = "none"
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+_OVERRIDES = {
+    "model": ("model.preset", "model preset"),
+    "checkpoint": ("model.checkpoint", "path of the weights, or random"),
+    "device": ("model.device", "auto, cpu, cuda or cuda:N"),
+    "lidar_topic": ("lidar_topic", "topic of the LiDAR; none: no LiDAR"),
+    "fixed_frame": ("fixed_frame", "TF frame fixed to the world; none: the vehicle's motion is ignored"),
+    "model_frame": ("model_frame", "TF frame of the model's points; none: the LiDAR's frame"),
+    "output_frame": ("output_frame", "TF frame of the detections; none: the model frame"),
+    "sensor_reliability": ("sensor_reliability", "best_effort or reliable"),
+}
+"""Launch arguments that override one parameter each, with their descriptions; empty: as in the parameter file."""
+
+_BY_CAMERA = {
+    "image_topic": "topic of each camera's images, with {camera} for its name",
+    "info_topic": "topic of each camera's CameraInfo, with {camera} for its name",
+    "compressed": "true: the images are sensor_msgs/CompressedImage",
+    "rectified": "true: the images are rectified",
+}
+"""Launch arguments that override a parameter of every camera; they need the argument `cameras`."""
 
 
-def _node_and_bag(context: LaunchContext, *_args: object, **_kwargs: object) -> list[Action]:
-    """Return the actions that start the node, and play the bag once the node is active.
+def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[Action]:
+    """Return the actions that start the node, play the bag once the node is active, and open RViz."""
 
-    Empty arguments do not override the parameter file.
-    """
-    arguments = {name: LaunchConfiguration(name).perform(context) for name in _OVERRIDES}
-    overrides = {_OVERRIDES[name]: value for name, value in arguments.items() if value}
-    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    def argument(name: str) -> str:
+        value: str = LaunchConfiguration(name).perform(context)
+        return value
+
+    config = argument("config")
+    if not Path(config).is_file():
+        raise RuntimeError(f"config:={config}: found no such file, needed a parameter file of the node")
+    use_sim_time = {"use_sim_time": _flag("use_sim_time", argument("use_sim_time"))}
+    environment = transport_environment()
     node = LifecycleNode(
         package="aqr_perception",
         executable="perception_node",
         name="aqr_perception",
-        namespace="",
+        namespace=argument("namespace"),
         output="screen",
-        parameters=[LaunchConfiguration("config"), {**overrides, "use_sim_time": use_sim_time}],
+        parameters=[config, {**_overrides(argument), **_camera_overrides(argument), **use_sim_time}],
+        ros_arguments=["--log-level", argument("log_level")],
+        additional_env=environment,
     )
-    bag = LaunchConfiguration("bag").perform(context)
-    if not bag:
-        return [node]
-    # Wait until the node is active: a short bag could end before a large model is loaded.
-    play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen")
-    active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
-    return [RegisterEventHandler(active), node]
+    actions = [node]
+    if bag := argument("bag"):
+        # Wait until the node is active: a short bag could end before a large model is loaded.
+        play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen", additional_env=environment)
+        active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
+        actions.insert(0, RegisterEventHandler(active))
+    if _flag("rviz", argument("rviz")) and _has_rviz():
+        actions.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", _VIEW],
+                parameters=[use_sim_time],
+                remappings=_view_remappings(context, argument("namespace"), argument("lidar_topic")),
+                additional_env=environment,
+            )
+        )
+    return actions
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in _FLAGS:
+        raise RuntimeError(f"{name}:={value}: needed true or false")
+    return _FLAGS[value.lower()]
+
+
+def _overrides(argument: Callable[[str], str]) -> dict[str, str]:
+    given = {parameter: argument(name) for name, (parameter, _) in _OVERRIDES.items()}
+    return {parameter: "" if value == _NONE else value for parameter, value in given.items() if value}
+
+
+def _camera_overrides(argument: Callable[[str], str]) -> dict[str, object]:
+    names = "" if argument("cameras") == _NONE else argument("cameras")
+    cameras = [name.strip() for name in names.split(",") if name.strip()]
+    overrides: dict[str, object] = {"cameras": cameras or [""]} if argument("cameras") else {}
+    for name in _BY_CAMERA:
+        if not (value := argument(name)):
+            continue
+        if not cameras:
+            raise RuntimeError(f"{name}:={value} needs the cameras' names, for example cameras:=front,back")
+        for camera in cameras:
+            is_topic = name.endswith("_topic")
+            given = value.replace("{camera}", camera) if is_topic else _flag(name, value)
+            overrides[f"camera.{camera}.{name}"] = given
+    return overrides
+
+
+def _has_rviz() -> bool:
+    """Return whether RViz is installed; warn if it is not."""
+    if shutil.which("rviz2"):
+        return True
+    logging.getLogger("perception.launch").warning(
+        "rviz:=true, but found no rviz2 on the path: the node runs without RViz; install ros-<distro>-rviz2"
+    )
+    return False
+
+
+def _view_remappings(context: LaunchContext, namespace: str, lidar_topic: str) -> list[tuple[str, str]]:
+    """Return the remappings of the topics in RViz's file, which are those of a node without namespace."""
+    topics = re.findall(r"Value: (/aqr_perception/\S+)", Path(_VIEW.perform(context)).read_text())
+    namespace = namespace.strip("/")
+    moved = [(topic, f"/{namespace}{topic}") for topic in topics] if namespace else []
+    return moved + ([(_VIEW_LIDAR, lidar_topic)] if lidar_topic not in ("", _NONE) else [])
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the launch description; `ros2 launch --show-args` lists the arguments."""
-    arguments = [
-        DeclareLaunchArgument(
-            "config",
-            default_value=PathJoinSubstitution([_SHARE, "config", "perception.yaml"]),
-            description="path of the node's parameter file",
-        ),
-        DeclareLaunchArgument("model", default_value="", description="model preset; empty: as in the parameter file"),
-        DeclareLaunchArgument(
-            "checkpoint",
-            default_value="",
-            description="path of the weights, or random; empty: as in the parameter file",
-        ),
-        DeclareLaunchArgument(
-            "device", default_value="", description="auto, cpu, cuda or cuda:N; empty: as in the parameter file"
-        ),
-        DeclareLaunchArgument(
-            "bag", default_value="", description="path of a rosbag2 to play once the node is active; empty: none"
-        ),
-        DeclareLaunchArgument("rviz", default_value="false", description="true: open RViz"),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="true: use the time of /clock"),
-    ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", PathJoinSubstitution([_SHARE, "config", "aqr_perception.rviz"])],
-        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+    as_in_file = "; empty: as in the parameter file"
+    overrides = {name: description for name, (_, description) in _OVERRIDES.items()}
+    overrides["cameras"] = "names of the cameras, separated by commas; none: no cameras"
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "config",
+                default_value=PathJoinSubstitution([_SHARE, "config", "perception.yaml"]),
+                description="path of the node's parameter file",
+            ),
+            *(
+                DeclareLaunchArgument(name, default_value="", description=description + as_in_file)
+                for name, description in {**overrides, **_BY_CAMERA}.items()
+            ),
+            DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                choices=["debug", "info", "warn", "error", "fatal"],
+                description="lowest severity of the node's log lines",
+            ),
+            DeclareLaunchArgument(
+                "bag", default_value="", description="path of a rosbag2 to play once the node is active; empty: none"
+            ),
+            DeclareLaunchArgument("rviz", default_value="false", description="true: open RViz, if it is installed"),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="true: use the time of /clock"),
+            OpaqueFunction(function=_actions),
+        ]
     )
-    return LaunchDescription([*arguments, OpaqueFunction(function=_node_and_bag), rviz])

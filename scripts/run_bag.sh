@@ -3,7 +3,14 @@
 set -euo pipefail
 bag=$1 config=$2 model=${3:-}
 
+fail() { echo "run_bag.sh: $*" >&2; exit 2; }
+[[ -e $bag ]] || fail "$bag: found no such bag, needed a rosbag2 folder, or a single .mcap or .db3 file"
+[[ -f $config ]] || fail "$config: found no such file, needed a parameter file of the node, for example config/nuscenes.yaml"
+
 perception_node --ros-args --params-file "$config" -p use_sim_time:=true ${model:+-p model.preset:="$model"} &
 node=$!
-trap 'kill -INT $node 2>/dev/null; wait $node 2>/dev/null || true' EXIT
-bag_player "$bag" --clock --wait 30
+bag_player --clock --wait 30 -- "$bag" &
+player=$!
+trap 'kill -TERM $node $player 2>/dev/null || true; wait || true' EXIT
+# The first of the two to end: a node that cannot start must not let the bag play to nobody.
+wait -n

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -10,11 +12,22 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 from helpers.places import ROOT
 
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
-ARGUMENTS = {"config", "model", "checkpoint", "device", "bag", "rviz", "use_sim_time"}
+PERCEPTION = ROOT / "launch" / "perception.launch.py"
+OF_ONE_PARAMETER = {
+    "model": "model.preset",
+    "checkpoint": "model.checkpoint",
+    "device": "model.device",
+    "lidar_topic": "lidar_topic",
+    "fixed_frame": "fixed_frame",
+    "model_frame": "model_frame",
+    "output_frame": "output_frame",
+    "sensor_reliability": "sensor_reliability",
+}
+OF_CAMERAS = {"cameras", "image_topic", "info_topic", "compressed", "rectified"}
+ARGUMENTS = {*OF_ONE_PARAMETER, *OF_CAMERAS, "config", "namespace", "log_level", "bag", "rviz", "use_sim_time"}
 
 
 class Recorded:
@@ -29,8 +42,6 @@ class Recorded:
             return context[self.positional[0]]
         if self.kind == "FindPackageShare":
             return str(ROOT)
-        if self.kind == "ParameterValue":
-            return str(self.named["value_type"](yaml.safe_load(text(self.positional[0], context))))
         assert self.kind == "PathJoinSubstitution"
         return "/".join(text(part, context) for part in self.positional[0])
 
@@ -106,11 +117,11 @@ def started(description: Recorded, **given: str) -> list[Recorded]:
     ]
 
 
-def parameters(node: Recorded, context: dict[str, str]) -> dict[str, str]:
+def parameters(node: Recorded, config: str = str(ROOT / "config" / "perception.yaml")) -> dict[str, Any]:
     """Return the overrides that follow the parameter file."""
-    file, *overrides = node.named["parameters"]
-    assert text(file, context) == context["config"]
-    return {name: text(value, context) for given in overrides for name, value in given.items()}
+    file, overrides = node.named["parameters"]
+    assert file == config
+    return overrides
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
@@ -128,37 +139,81 @@ def test_the_default_configuration_is_a_file_that_is_installed(path: Path, recor
 
 
 def test_the_node_starts_as_configured_without_arguments(recorder: None) -> None:
-    description = description_of(ROOT / "launch" / "perception.launch.py")
-    (node,) = started(description)
+    (node,) = started(description_of(PERCEPTION))
     assert node.kind == "LifecycleNode"
     assert (node.named["package"], node.named["executable"]) == ("aqr_perception", "perception_node")
     assert "scripts/perception_node" in (ROOT / "CMakeLists.txt").read_text()
-    assert parameters(node, arguments(description)) == {"use_sim_time": "False"}
+    assert parameters(node) == {"use_sim_time": False}
+    assert (node.named["namespace"], node.named["ros_arguments"]) == ("", ["--log-level", "info"])
 
 
-def test_arguments_override_the_configuration_file(recorder: None) -> None:
-    description = description_of(ROOT / "launch" / "perception.launch.py")
-    given = {"config": "my.yaml", "model": "aqr_tiny", "checkpoint": "w.pth", "device": "cpu", "use_sim_time": "true"}
-    (node,) = started(description, **given)
-    assert parameters(node, arguments(description, **given)) == {
-        "model.preset": "aqr_tiny",
-        "model.checkpoint": "w.pth",
-        "model.device": "cpu",
-        "use_sim_time": "True",
+def test_arguments_override_the_configuration_file(recorder: None, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.touch()
+    given = {name: f"my_{name}" for name in OF_ONE_PARAMETER}
+    (node,) = started(description_of(PERCEPTION), config=str(config), use_sim_time="true", **given)
+    expected = {parameter: f"my_{name}" for name, parameter in OF_ONE_PARAMETER.items()}
+    assert parameters(node, str(config)) == {**expected, "use_sim_time": True}
+
+
+def test_none_empties_a_topic_or_a_frame_of_the_configuration_file(recorder: None) -> None:
+    (node,) = started(description_of(PERCEPTION), lidar_topic="none", output_frame="none", cameras="none")
+    assert parameters(node) == {"lidar_topic": "", "output_frame": "", "cameras": [""], "use_sim_time": False}
+
+
+def test_the_topics_of_all_cameras_follow_a_pattern(recorder: None) -> None:
+    given = {"image_topic": "/cam/{camera}/jpeg", "info_topic": "/cam/{camera}/info", "compressed": "True"}
+    (node,) = started(description_of(PERCEPTION), cameras="left, right", rectified="false", **given)
+    assert parameters(node) == {
+        "cameras": ["left", "right"],
+        "camera.left.image_topic": "/cam/left/jpeg",
+        "camera.right.image_topic": "/cam/right/jpeg",
+        "camera.left.info_topic": "/cam/left/info",
+        "camera.right.info_topic": "/cam/right/info",
+        "camera.left.compressed": True,
+        "camera.right.compressed": True,
+        "camera.left.rectified": False,
+        "camera.right.rectified": False,
+        "use_sim_time": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"config": "/nowhere/my.yaml"}, "config:=/nowhere/my.yaml: found no such file"),
+        ({"image_topic": "/x/{camera}"}, "image_topic:=/x/{camera} needs the cameras' names"),
+        ({"cameras": "none", "compressed": "true"}, "compressed:=true needs the cameras' names"),
+        ({"cameras": "front", "rectified": "perhaps"}, "rectified:=perhaps: needed true or false"),
+        ({"use_sim_time": "yes please"}, "use_sim_time:=yes please: needed true or false"),
+        ({"rviz": "on"}, "rviz:=on: needed true or false"),
+    ],
+)
+def test_arguments_without_a_meaning_stop_the_launch_with_a_sentence(
+    recorder: None, given: dict[str, str], named: str
+) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(named)):
+        started(description_of(PERCEPTION), **given)
 
 
 def test_overridden_parameters_are_parameters_of_the_node(recorder: None) -> None:
     pytest.importorskip("rclpy", reason="the node's parameters are declared with rclpy's types")
-    from aqr_perception.nodes.parameters import PARAMETERS
+    from aqr_perception.nodes.parameters import PARAMETERS, camera_parameters
 
-    (node,) = started(description_of(ROOT / "launch" / "perception.launch.py"), model="a", checkpoint="b", device="c")
-    overridden = {name for given in node.named["parameters"][1:] for name in given}
-    assert overridden - {"use_sim_time"} <= {parameter.name for parameter in PARAMETERS}
+    given = {name: "x" for name in (*OF_ONE_PARAMETER, *OF_CAMERAS)} | {"compressed": "1", "rectified": "0"}
+    (node,) = started(description_of(PERCEPTION), **given)
+    known = {parameter.name for parameter in (*PARAMETERS, *camera_parameters("x"))}
+    assert set(parameters(node)) - {"use_sim_time"} <= known
+    assert len(parameters(node)) == len(given) + 1
+
+
+def test_namespace_and_log_level_reach_the_node(recorder: None) -> None:
+    (node,) = started(description_of(PERCEPTION), namespace="robot1", log_level="debug")
+    assert (node.named["namespace"], node.named["ros_arguments"]) == ("robot1", ["--log-level", "debug"])
 
 
 def test_a_bag_waits_for_the_node_to_be_active(recorder: None) -> None:
-    handler, node = started(description_of(ROOT / "launch" / "perception.launch.py"), bag="drive.mcap")
+    handler, node = started(description_of(PERCEPTION), bag="drive.mcap")
     (active,) = handler.positional
     assert active.kind == "OnStateTransition"
     assert active.named["target_lifecycle_node"] is node and active.named["goal_state"] == "active"
@@ -166,14 +221,56 @@ def test_a_bag_waits_for_the_node_to_be_active(recorder: None) -> None:
     assert play.named["cmd"] == ["ros2", "bag", "play", "drive.mcap", "--clock"]
 
 
-def test_rviz_opens_the_installed_view_on_request(recorder: None) -> None:
-    description = description_of(ROOT / "launch" / "perception.launch.py")
-    (rviz,) = entities(description, "Node")
-    condition = rviz.named["condition"]
-    assert condition.kind == "IfCondition"
-    assert text(condition.positional[0], arguments(description)) == "false"
+def rviz_is(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/ros/bin/{name}" if installed else None)
+
+
+def test_rviz_opens_the_installed_view_on_request(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rviz_is(monkeypatch, installed=True)
+    (_node,) = started(description_of(PERCEPTION))
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", use_sim_time="1")
+    assert (rviz.kind, rviz.named["package"], rviz.named["remappings"]) == ("Node", "rviz2", [])
     option, view = rviz.named["arguments"]
     assert option == "-d" and Path(text(view, {})).is_file()
+    assert rviz.named["parameters"] == [{"use_sim_time": True}]
+
+
+def test_rviz_shows_the_topics_of_a_node_in_a_namespace(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rviz_is(monkeypatch, installed=True)
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", namespace="/robot1", lidar_topic="/top/points")
+    remappings = dict(rviz.named["remappings"])
+    shown = re.findall(r"Value: (/[A-Za-z_/]+)", (ROOT / "config" / "aqr_perception.rviz").read_text())
+    assert set(remappings) == set(shown)
+    assert remappings["/aqr_perception/markers"] == "/robot1/aqr_perception/markers"
+    assert remappings["/LIDAR_TOP"] == "/top/points"
+
+
+def test_without_rviz_the_node_starts_with_a_warning(
+    recorder: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rviz_is(monkeypatch, installed=False)
+    (node,) = started(description_of(PERCEPTION), rviz="true")
+    assert node.kind == "LifecycleNode"
+    assert "found no rviz2 on the path" in caplog.text and caplog.records[0].levelname == "WARNING"
+
+
+def test_every_process_uses_the_profile_of_fast_dds_unless_the_user_has_one(
+    recorder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rviz_is(monkeypatch, installed=True)
+
+    def environments() -> list[dict[str, str]]:
+        handler, node, rviz = started(description_of(PERCEPTION), rviz="true", bag="drive.mcap")
+        (play,) = handler.positional[0].named["entities"]
+        return [process.named["additional_env"] for process in (node, rviz, play)]
+
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "my.xml")
+    assert environments() == [{}] * 3
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+    for environment in environments():
+        (profile,) = environment.values()
+        assert Path(profile).name == "fastdds.xml" and Path(profile).is_file()
 
 
 def test_the_bag_launch_file_passes_on_every_argument(recorder: None) -> None:
@@ -195,3 +292,34 @@ def test_ros_own_launch_reads_the_launch_files(path: Path) -> None:
     declared = {argument.name: argument.default_value for argument in description_of(path).get_launch_arguments()}
     assert set(declared) == ARGUMENTS
     assert Path("".join(part.perform(context) for part in declared["config"])).is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (
+            {"namespace": "robot1", "lidar_topic": "none", "cameras": "front"},
+            "robot1.aqr_perception]: running aqr_tiny",
+        ),
+        ({"config": "/nowhere.yaml"}, "config:=/nowhere.yaml: found no such file"),
+        ({"log_level": "loud"}, '"loud" is not valid'),
+    ],
+)
+def test_ros_own_launch_starts_the_node(given: dict[str, str], found: str) -> None:
+    pytest.importorskip("launch", reason="no wheel of ROS 2's launch exists; runs where ROS 2 is installed")
+    pytest.importorskip("launch_ros", reason="no wheel of ROS 2's launch_ros exists; runs where ROS 2 is installed")
+    arguments = [(name, value) for name, value in given.items()]
+    program = f"""
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+included = IncludeLaunchDescription(PythonLaunchDescriptionSource({str(PERCEPTION)!r}), launch_arguments={arguments!r})
+service = LaunchService()
+service.include_launch_description(LaunchDescription([included, TimerAction(period=20.0, actions=[Shutdown()])]))
+service.run()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    output = done.stdout + done.stderr
+    assert found in output
+    assert "Traceback" not in output

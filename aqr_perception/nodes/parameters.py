@@ -1,13 +1,21 @@
 """Table of the node's parameters, and their validation and conversion to settings."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, get_args
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
+from rclpy.validate_topic_name import validate_topic_name
 
 from aqr_perception.frame import CLASSES
+from aqr_perception.models.weights.shipped import RANDOM
+from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.options import (
     Activation,
@@ -19,40 +27,11 @@ from aqr_perception.options import (
     WeightsSource,
 )
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """Declaration of one parameter.
-
-    Attributes:
-        low, high: inclusive range of a number.
-        choices: allowed values; empty: any value.
-        run_time: whether the parameter may change while the node runs; the others are fixed when the node starts.
-    """
-
-    name: str
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    run_time: bool = False
-
-    def descriptor(self) -> ParameterDescriptor:
-        """Return the descriptor that `ros2 param describe` shows."""
-        described = ParameterDescriptor(name=self.name, description=self.description, read_only=not self.run_time)
-        if self.choices:
-            described.additional_constraints = f"one of {', '.join(self.choices)}"
-        if self.low is not None and self.high is not None:
-            if isinstance(self.default, int):
-                described.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)]
-            else:
-                described.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
-        return described
-
-
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
 _THRESHOLDS = "class_score_thresholds."
+_RESERVED = ("bev", LIDAR)
+"""Names in ~/weights/ and in the detections that are no cameras'."""
+
 _WINDOW = "edge length in cells; 0: as the model was trained"
 _ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
 _AQR_CMT = "only for weights trained with the research code (AQR-CMT)"
@@ -63,7 +42,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         True,
         "true: configure and activate the node when it starts; false: wait for lifecycle transitions",
     ),
-    Parameter("cameras", _DEFAULT_CAMERAS, "camera names; [''] for no cameras"),
+    Parameter("cameras", _DEFAULT_CAMERAS, "camera names, which are also parts of topics; [] or [''] for no cameras"),
     Parameter("lidar_topic", "/lidar/points", "topic of the LiDAR's sensor_msgs/PointCloud2; empty: no LiDAR"),
     Parameter(
         "sensor_reliability",
@@ -130,6 +109,11 @@ PARAMETERS: tuple[Parameter, ...] = (
         "path of the weights, .pth or .safetensors; empty: the weights shipped for the preset, or random weights if "
         "there are none; random: random weights",
         run_time=True,
+    ),
+    Parameter(
+        "model.directories",
+        [""],
+        "folders in which model.checkpoint, and model.preset if it is a path, must lie; [] or ['']: any folder",
     ),
     Parameter("model.device", "auto", "auto, cpu, cuda or cuda:N", run_time=True),
     Parameter(
@@ -278,44 +262,66 @@ class Settings:
     reliable: bool
 
 
-def declare(node: Node) -> dict[str, Any]:
-    """Declare every parameter on a node and return their values, including the user's overrides.
+def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
+    """Declare every parameter on a node and return their values.
 
     Classes are those of `model.preset`.
+
+    Args:
+        overrides: the user's values; those that cannot be used are noted there, and the defaults are declared.
     """
-    values: dict[str, Any] = {}
-
-    def add(parameters: Sequence[Parameter]) -> None:
-        for parameter in parameters:
-            declared = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
-            values[parameter.name] = declared.value
-
-    add(PARAMETERS)
-    for camera in _camera_names(values):
-        add(camera_parameters(camera))
-    add(class_parameters(_start_classes(values["model.preset"])))
+    given = Overrides(node) if overrides is None else overrides
+    values = {parameter.name: given.declare(node, parameter) for parameter in PARAMETERS}
+    for camera in dict.fromkeys(_camera_names(values)):
+        values |= {parameter.name: given.declare(node, parameter) for parameter in camera_parameters(camera)}
+    declare_classes(node, _start_classes(values), values, given)
     return values
 
 
-def _start_classes(preset: str) -> tuple[str, ...]:
+def _start_classes(values: Mapping[str, Any]) -> tuple[str, ...]:
     from aqr_perception.detector import preset_classes  # imports PyTorch, which takes seconds
 
     try:
-        return preset_classes(preset)
+        _check_directories(values)
+        return preset_classes(values["model.preset"])
     except (ValueError, OSError):  # the node reports an invalid preset when it is configured
         return CLASSES
 
 
-def declare_classes(node: Node, classes: Sequence[str], values: dict[str, Any]) -> None:
-    """Declare the score thresholds of a model's classes that are not in `values` yet, and add their values.
+def declare_classes(node: Node, classes: Sequence[str], values: dict[str, Any], overrides: Overrides) -> None:
+    """Declare the score thresholds of a model's classes that are not in `values` yet, and add their values."""
+    new = [parameter for parameter in class_parameters(classes) if parameter.name not in values]
+    values |= {parameter.name: overrides.declare(node, parameter) for parameter in new}
 
-    Raises:
-        ParameterException: the user's override has a wrong type or is out of range.
-    """
-    for parameter in class_parameters(classes):
-        if parameter.name not in values:
-            declared = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
-            values[parameter.name] = declared.value
+
+def ignored(overrides: Overrides, values: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each value that the user gave a name that is not a parameter."""
+    return [_ignored(name, values) for name in overrides.unknown(values)]
+
+
+def _ignored(name: str, values: Mapping[str, Any]) -> str:
+    kind, _, rest = name.partition(".")
+    camera = rest.partition(".")[0]
+    if f"{kind}." == _THRESHOLDS:
+        similar = nearest(name, values)
+        return f"{name} has no effect: model.preset {values['model.preset']} has no class {rest}{similar}"
+    if kind == "camera" and camera not in values["cameras"]:
+        return f"{name} has no effect: cameras has no {camera!r}{nearest(camera, _camera_names(values))}"
+    return f"{name} is not a parameter of this node and has no effect{nearest(name, values)}"
+
+
+def converted(changes: Sequence[RosParameter]) -> list[RosParameter]:
+    """Return changes of parameters in the parameters' types, where their meaning is clear."""
+    return [_converted(change) for change in changes]
+
+
+def _converted(change: RosParameter) -> RosParameter:
+    for parameter in PARAMETERS:
+        if change.name == parameter.name and change.value is not None:
+            return RosParameter(change.name, value=parameter.converted(change.value))
+    if change.name.startswith(_THRESHOLDS) and type(change.value) is int:
+        return RosParameter(change.name, value=float(change.value))
+    return change
 
 
 def read(values: Mapping[str, Any]) -> Settings:
@@ -325,6 +331,9 @@ def read(values: Mapping[str, Any]) -> Settings:
         OptionError: a value or a combination of values is invalid; the text names the parameter and the value needed.
     """
     _check_choices(values)
+    _check_cameras(values)
+    _check_topics(values)
+    _check_directories(values)
     return Settings(
         assembler=_assembler_settings(values),
         detection=_detection_options(values),
@@ -338,6 +347,48 @@ def _check_choices(values: Mapping[str, Any]) -> None:
         value = values[parameter.name]
         if parameter.choices and value not in parameter.choices:
             raise OptionError(f"{parameter.name} is {value!r}, but must be one of {', '.join(parameter.choices)}")
+
+
+def _check_cameras(values: Mapping[str, Any]) -> None:
+    for name in _camera_names(values):
+        if name in _RESERVED:
+            raise OptionError(f"cameras has {name!r}, but the node has topics of this name; choose another name")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            needed = "letters, digits and underscores, with a letter first, because topics contain the names"
+            raise OptionError(f"cameras has {name!r}, but names must be {needed}")
+
+
+def _check_topics(values: Mapping[str, Any]) -> None:
+    cameras = dict.fromkeys(_camera_names(values))
+    images = {f"camera.{camera}.image_topic": values[f"camera.{camera}.image_topic"] for camera in cameras}
+    infos = {f"camera.{camera}.info_topic": values[f"camera.{camera}.info_topic"] for camera in cameras}
+    lidar = {"lidar_topic": values["lidar_topic"]} if values["lidar_topic"] else {}
+    for name, topic in (images | infos | lidar).items():
+        try:
+            validate_topic_name(topic)
+            validate_full_topic_name(expand_topic_name(topic, "aqr_perception", "/"))
+        except InvalidTopicNameException as error:
+            reason = str(error).partition(":")[2].split("\n")[0].strip()
+            raise OptionError(f"{name} is {topic!r}, but must be a topic: {reason}") from error
+    owners: dict[str, str] = {}
+    for name, topic in (images | lidar).items():
+        if topic in owners:
+            raise OptionError(f"{owners[topic]} and {name} are both {topic!r}, but each sensor needs its own topic")
+        owners[topic] = name
+
+
+def _check_directories(values: Mapping[str, Any]) -> None:
+    """Check that the model's files lie in the allowed folders, links followed."""
+    folders = [folder for folder in values["model.directories"] if folder]
+    if not folders:
+        return
+    preset, checkpoint = values["model.preset"], values["model.checkpoint"]
+    files = {"model.preset": preset} if preset.endswith(".yaml") else {}
+    if checkpoint not in ("", RANDOM):
+        files["model.checkpoint"] = checkpoint
+    for name, file in files.items():
+        if not any(Path(file).resolve().is_relative_to(Path(folder).resolve()) for folder in folders):
+            raise OptionError(f"{name} is {file!r}, but must lie in one of model.directories: {', '.join(folders)}")
 
 
 def _assembler_settings(values: Mapping[str, Any]) -> AssemblerSettings:

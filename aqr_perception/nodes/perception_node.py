@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,19 +13,21 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from message_filters import SimpleFilter, Subscriber
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_ros import Buffer, TransformListener
 
-from aqr_perception.nodes import parameters
+from aqr_perception.nodes import parameter_files, parameters
+from aqr_perception.nodes.declaration import Overrides
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
@@ -33,9 +35,11 @@ from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.output.publishers import Publishers
+from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
+from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
@@ -43,6 +47,7 @@ _LINK_PERIOD = 0.5
 _STUCK_SECONDS = 0.8
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """QoS of a second subscription to CameraInfo, for calibration that was sent once."""
+_STOP_POLL = 0.1
 _LONGEST_TF_MEMORY = 10.0
 
 
@@ -51,9 +56,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     Args:
         detector_factory: returns the detector for a preset, checkpoint, device and precision.
+        stop: ends the wait for a model that is being loaded.
     """
 
-    def __init__(self, detector_factory: DetectorFactory = load_detector, **node_arguments: Any) -> None:
+    def __init__(
+        self,
+        detector_factory: DetectorFactory = load_detector,
+        stop: threading.Event | None = None,
+        **node_arguments: Any,
+    ) -> None:
         super().__init__("aqr_perception", **node_arguments)
         self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
@@ -64,10 +75,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._diagnostics.state = "starting"
         self._health = HealthPublisher(self, self._report)
         self._detector_factory = detector_factory
-        self._values = parameters.declare(self)
+        self._stop = threading.Event() if stop is None else stop
+        self._overrides = Overrides(self)
+        self._values = parameters.declare(self, self._overrides)
+        for sentence in parameters.ignored(self._overrides, self._values):
+            self.get_logger().warning(sentence)
         self._diagnostics.state = "unconfigured"
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        add_parameter_callbacks(self, parameters.converted, self._check_parameters, self._apply_parameters)
 
     # --- Lifecycle -------------------------------------------------------------------------------------------------
 
@@ -75,6 +89,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
         self._diagnostics.state = "configuring: loading the model"
         try:
+            if self._overrides.problems:
+                raise OptionError("; ".join(self._overrides.problems.values()))
             self._connect(parameters.read(self._values))
         except Exception as error:  # rclpy would hide it
             self.get_logger().error(f"cannot configure: {error}")
@@ -125,7 +141,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
         self._diagnostics.state = state
         self._model = RunningModel(
-            settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model
+            settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model, self._stop
         )
         self._resources.append(self._model.close)
         settings = self._with_class_thresholds()
@@ -133,7 +149,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
         self._resources.append(outputs.destroy)
         self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
-        self._buffer = Buffer(node=self)
+        self._buffer = self._transform_buffer()
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
         self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
@@ -143,6 +159,17 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(partial(self.destroy_timer, timer))
         self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
+
+    def _transform_buffer(self) -> Buffer:
+        """Return a TF buffer that is cleared when the node's clock jumps back.
+
+        tf2's own buffer of a node leaves a service and a callback at the node for ever.
+        """
+        buffer = Buffer()
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
+        jumps = self.get_clock().create_jump_callback(backwards, post_callback=lambda _jump: buffer.clear())
+        self._resources.append(jumps.unregister)
+        return buffer
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
 
@@ -272,7 +299,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             raise OptionError("weights.source is 'router', but the running model has no trained router; use 'auto'")
 
     def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
-        self._values.update(_known(changes, self._values))
+        known = _known(changes, self._values)
+        self._values.update(known)
+        for name in known:
+            self._overrides.problems.pop(name, None)
         if self._settings is None:
             return
         before, self._settings = self._settings, parameters.read(self._values)
@@ -284,10 +314,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _with_class_thresholds(self) -> Settings:
         """Declare the score thresholds of the running model's classes, and return all settings."""
-        try:
-            parameters.declare_classes(self, self._model.detector.classes, self._values)
-        except ParameterException as error:  # a wrong override must not stop the node
-            self.get_logger().error(f"{error}; score_threshold applies to the classes without a threshold")
+        parameters.declare_classes(self, self._model.detector.classes, self._values, self._overrides)
+        while self._overrides.problems:  # a wrong override of another model's class must not stop the node
+            _, problem = self._overrides.problems.popitem()
+            self.get_logger().error(f"{problem}; score_threshold applies to this class")
         return parameters.read(self._values)
 
     def _restore_model(self, running: ModelSettings) -> None:
@@ -314,21 +344,30 @@ def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, An
     return {parameter.name: parameter.value for parameter in changes if parameter.name in values}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted; return the process's exit status."""
-    # rclpy's own handlers would shut down the context while a frame is being published.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.default_int_handler)
-    node = PerceptionNode()
+def main(arguments: Sequence[str] | None = None, stop_signals: StopSignals | None = None) -> int:
+    """Run the node until it is asked to stop; return the process's exit status."""
+    stop = threading.Event() if stop_signals is None else stop_signals.requested
+    try:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        files = parameter_files.read(given)
+        if surplus := remove_ros_args(["perception_node", *given])[1:]:
+            raise ValueError(f"found arguments {surplus}, needed --ros-args -p NAME:=VALUE or --params-file FILE")
+        if stop_signals is not None:
+            stop_signals.wait_for_clean_up()
+        # rclpy's own handlers would shut down the context while a frame is being published.
+        rclpy.init(args=["perception_node", *given], signal_handler_options=SignalHandlerOptions.NO)
+        node = PerceptionNode(stop=stop)
+    except Exception as error:  # rclpy's errors in arguments have no common type
+        print(f"perception_node: cannot start: {parameter_files.one_line(error)}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    for file in files:
+        if not file.addresses(node.get_fully_qualified_name()):
+            node.get_logger().warning(file.ignored_by(node.get_fully_qualified_name()))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        autostart = node.get_parameter("autostart").value
-        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=0.5)
+        _run(node, executor, stop)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -339,5 +378,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(node: PerceptionNode, executor: SingleThreadedExecutor, stop: threading.Event) -> None:
+    autostart = node.get_parameter("autostart").value
+    if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        node.trigger_activate()
+    while rclpy.ok() and not stop.is_set():
+        executor.spin_once(timeout_sec=_STOP_POLL)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    signals = StopSignals()
+    signals.exit(main(stop_signals=signals))

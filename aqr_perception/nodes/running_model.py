@@ -1,8 +1,9 @@
 """The running model, and its replacement by a model that loads in the background."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from aqr_perception.nodes.diagnostics import Diagnostics
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
 DetectorFactory = Callable[[str, str | None, str, str], "Detector"]
+_STOP_POLL = 0.05
 
 
 def load_detector(preset: str, checkpoint: str | None, device: str, precision: str) -> "Detector":
@@ -29,6 +31,10 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
     detector.check_model(preset, checkpoint, device, precision)
 
 
+class LoadingStoppedError(RuntimeError):
+    """The process is to stop while its first model is being loaded."""
+
+
 class RunningModel:
     """Owner of the detector. Models load in a background thread; all else runs in the caller's thread.
 
@@ -37,6 +43,7 @@ class RunningModel:
         factory: returns a detector for a preset, checkpoint, device and precision.
         logger: the node's logger.
         restore: called with the running model's settings after another model failed to load.
+        stop: once set, nobody waits for a model that is being loaded.
 
     Attributes:
         detector: the running model.
@@ -46,6 +53,7 @@ class RunningModel:
     Raises:
         PresetError, CheckpointError, DeviceError: the first model cannot be loaded.
         ModelOutputError: the first model's output is not finite.
+        LoadingStoppedError: `stop` was set before the first model was loaded.
     """
 
     def __init__(
@@ -55,12 +63,15 @@ class RunningModel:
         diagnostics: Diagnostics,
         logger: Any,
         restore: Callable[[ModelSettings], object],
+        stop: threading.Event | None = None,
     ) -> None:
         self._factory, self._diagnostics, self._logger, self._restore = factory, diagnostics, logger, restore
+        self._stop = threading.Event() if stop is None else stop
         self._loader = ThreadPoolExecutor(1, "aqr_perception loader")
         self._loading: Future[Detector] | None = None
         self.requested = settings
-        self._run(self._load(settings))
+        logger.info(f"loading {settings.preset}")
+        self._run(self._first_model())
 
     @property
     def is_loading(self) -> bool:
@@ -87,8 +98,8 @@ class RunningModel:
         return error is None
 
     def close(self) -> None:
-        """Wait until loading has finished, and discard the loaded model."""
-        self._loader.shutdown()
+        """Wait until loading has finished, unless the process is to stop, and discard the loaded model."""
+        self._loader.shutdown(wait=not self._stop.is_set(), cancel_futures=True)
         self._loading = None
 
     def supported_settings(self, settings: AssemblerSettings) -> AssemblerSettings:
@@ -101,6 +112,14 @@ class RunningModel:
         lidar = {LIDAR} if settings.lidar_topic and not self.detector.uses_lidar else set()
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
         return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
+
+    def _first_model(self) -> "Detector":
+        loading = self._loader.submit(self._load, self.requested)
+        while not wait([loading], _STOP_POLL).done:
+            if self._stop.is_set():
+                self.close()
+                raise LoadingStoppedError("the process was asked to stop while the model was being loaded")
+        return loading.result()
 
     def _load(self, model: ModelSettings) -> "Detector":
         detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)

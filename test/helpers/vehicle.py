@@ -29,6 +29,10 @@ from tf2_ros.static_transform_broadcaster import StaticTransformBroadcaster
 
 from aqr_perception.geometry import invert, quaternion_xyzw
 from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
+from aqr_perception.nodes.transport import transport_environment
+
+# Images are sent in bursts: without the profile, a busy machine loses some (docs/transport.md).
+os.environ.update(transport_environment())
 
 CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_right")
 COMPRESSED = "back"

@@ -4,8 +4,8 @@ import importlib
 import logging
 import signal
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from aqr_perception.bags import messages
@@ -55,6 +55,7 @@ class Listener:
         rclpy.init(context=self.context, domain_id=DOMAIN)
         self.node = Node("listener", context=self.context)
         self.received: dict[str, list[Any]] = {}
+        self.order: list[str] = []
         self._arrived = threading.Condition()
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
@@ -68,6 +69,7 @@ class Listener:
     def _keep(self, topic: str, message: Any) -> None:
         with self._arrived:
             self.received[topic].append(message)
+            self.order.append(topic)
             self._arrived.notify_all()
 
     def wait_for(self, topic: str, count: int) -> list[Any]:
@@ -147,7 +149,7 @@ def test_a_loop_plays_until_interrupted(bag: Path, listener: Listener, monkeypat
         return rounds[-1]
 
     monkeypatch.setattr(BagPlayer, "play", play_and_interrupt)
-    assert main([str(bag), "--loop", "--rate", "50", "--wait", "0"]) == 130
+    assert main([str(bag), "--loop", "--rate", "50", "--wait", "0"]) == 0
     assert rounds == [5, 5, 5]
     assert not rclpy.ok(), "the context is shut down after an interrupt, too"
 
@@ -203,24 +205,106 @@ def test_options_out_of_range_are_refused(bag: Path, arguments: list[str]) -> No
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_process_stops_cleanly_on_a_signal(bag: Path, listener: Listener, end: signal.Signals) -> None:
-    listener.listen(Image, "/image")
-    command = [sys.executable, "-m", "aqr_perception.nodes.bag_player", str(bag), "--loop", "--clock", "--wait", "5"]
-    player = subprocess.Popen(
-        [*command, "--topics", "/image"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A background job of a shell script inherits an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def write_drive(path: Path, statics: int, *, latched: bool = True, calibration_ms: int = 0) -> Path:
+    """Write static transforms, a CameraInfo and ten clouds, one every 100 ms."""
+    with BagWriter(path) as writer:
+        for index in range(statics):
+            transform = messages.transform(START, "base_link", f"sensor_{index}", np.eye(4))
+            writer.write("/tf_static", messages.tf([transform]), START + index, latched=latched)
+        info = messages.camera_info(START, "camera", (4, 2), np.eye(3))
+        points = np.zeros(3, [(name, "<f4") for name in ("x", "y", "z", "intensity")])
+        entries = [(START + calibration_ms * MS, "/camera_info", info)]
+        entries += [
+            (START + index * 100 * MS, "/points", messages.cloud(START + index * 100 * MS, "sensor_0", points))
+            for index in range(10)
+        ]
+        for stamp_ns, topic, message in sorted(entries, key=lambda entry: entry[0]):
+            writer.write(topic, message, stamp_ns)
+    return path
+
+
+LATE = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def children(received: list[Any]) -> set[str]:
+    return {transform.child_frame_id for message in received for transform in message.transforms}
+
+
+@pytest.mark.parametrize("latched", [True, False], ids=["recorded as latched", "recorded as volatile"])
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_late_subscribers_receive_all_static_transforms_and_the_calibration_from_any_start(
+    tmp_path: Path, listener: Listener, latched: bool, start: float
+) -> None:
+    path = write_drive(tmp_path / "drive.mcap", statics=20, latched=latched)
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = Node("player", context=context)
     try:
-        listener.wait_for("/image", 6)
+        with BagReader(path) as reader, BagPlayer(node, reader) as player:
+            player.play(rate=50.0, start=start, progress=False)
+            listener.listen(TFMessage, "/tf_static", LATE)
+            listener.listen(CameraInfo, "/camera_info", LATE)
+            listener.wait_for("/tf_static", 1)
+            listener.wait_for("/camera_info", 1)
+            assert children(listener.received["/tf_static"]) == {f"sensor_{index}" for index in range(20)}
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("calibration_ms", [0, 150, 900])
+def test_latched_messages_come_before_the_first_sweep(tmp_path: Path, listener: Listener, calibration_ms: int) -> None:
+    path = write_drive(tmp_path / "drive.mcap", statics=3, calibration_ms=calibration_ms)
+    for kind, topic in ((TFMessage, "/tf_static"), (CameraInfo, "/camera_info")):
+        listener.listen(kind, topic, LATE)
+    listener.listen(PointCloud2, "/points")
+    assert main([str(path), "--start", "0.35", "--wait", "5"]) == 0
+    listener.wait_for("/points", 6)
+    first_sweep = listener.order.index("/points")
+    assert {"/tf_static", "/camera_info"} <= set(listener.order[:first_sweep])
+
+
+def test_a_static_transform_that_changes_keeps_the_value_of_its_time(tmp_path: Path, listener: Listener) -> None:
+    path = tmp_path / "drive.mcap"
+    with BagWriter(path) as writer:
+        for index, height in enumerate((1.0, 2.0, 3.0)):
+            at_height = np.eye(4)
+            at_height[2, 3] = height
+            transform = messages.transform(START, "base_link", "lidar", at_height)
+            writer.write("/tf_static", messages.tf([transform]), START + index * 100 * MS, latched=True)
+    listener.listen(TFMessage, "/tf_static", LATE)
+    assert main([str(path), "--start", "0.15", "--rate", "5", "--wait", "5"]) == 0
+    heights = [message.transforms[0].transform.translation.z for message in listener.wait_for("/tf_static", 2)]
+    assert heights == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["import", "waiting", "playing"])
+def test_the_process_ends_in_time_on_signals_at_any_moment(
+    bag: Path, listener: Listener, end: signal.Signals, moment: str
+) -> None:
+    topic = {"import": "/image", "waiting": "/tf_static", "playing": "/image"}[moment]
+    listener.listen(Image, "/image")
+    command = ["bag_player", str(bag), "--loop", "--clock", "--wait", "60", "--topics", topic]
+    player = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        if moment == "import":
+            time.sleep(0.3)  # longer than Python's start, shorter than the imports
+        elif moment == "waiting":
+            deadline = time.monotonic() + 20.0
+            while "bag_player" not in listener.node.get_node_names():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        else:
+            listener.wait_for("/image", 6)
         player.send_signal(end)
+        asked = time.monotonic()
+        player.send_signal(signal.SIGINT)
         _, errors = player.communicate(timeout=20)
     finally:
         player.kill()
-    assert (player.returncode, errors) == (130, "")
+    assert (player.returncode, errors) == (0, "")
+    assert time.monotonic() - asked < 2.0
 
 
 def test_a_bag_without_any_playable_topic_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,9 @@ from helpers.places import ROOT
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from rclpy.exceptions import ParameterException  # noqa: E402
-
 from aqr_perception.frame import CLASSES  # noqa: E402
 from aqr_perception.nodes import parameters  # noqa: E402
+from aqr_perception.nodes.declaration import Overrides  # noqa: E402
 from aqr_perception.options import OptionError  # noqa: E402
 
 CONFIG = ROOT / "config"
@@ -69,9 +68,73 @@ def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
     assert not parameters.read(defaults() | {"lidar_topic": ""}).assembler.is_enabled("lidar")
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"cameras": ["front", "bev"]}, "cameras.*'bev'.*topics"),
+        ({"cameras": ["front", "lidar"]}, "cameras.*'lidar'"),
+        ({"cameras": ["my camera"]}, "cameras.*'my camera'.*letters"),
+        ({"cameras": ["2nd"]}, "cameras.*'2nd'"),
+        ({"cameras": ["front.left"]}, r"cameras.*'front\.left'"),
+        ({"cameras": ["front", "front"]}, "cameras.*distinct"),
+        ({"lidar_topic": "the points"}, "lidar_topic.*'the points'.*topic"),
+        ({"camera.front.image_topic": ""}, r"camera\.front\.image_topic"),
+        ({"camera.front.info_topic": "/a//b"}, r"camera\.front\.info_topic"),
+        ({"camera.front.image_topic": "/back/image_raw"}, r"camera\.front\.image_topic.*camera\.back\.image_topic"),
+        ({"lidar_topic": "/back/image_raw"}, "camera.back.image_topic and lidar_topic"),
+    ],
+)
+def test_names_of_cameras_and_topics_are_checked(changes: dict[str, Any], named: str) -> None:
+    values = defaults(changes.get("cameras")) | changes
+    with pytest.raises(OptionError, match=named):
+        parameters.read(values)
+
+
+def test_files_of_models_lie_in_the_allowed_folders(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "models", tmp_path / "models_of_others"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "link.pth").symlink_to(outside / "stolen.pth")
+    confined = defaults() | {"model.directories": [str(inside)]}
+    for allowed in (
+        {"model.checkpoint": ""},
+        {"model.checkpoint": "random"},
+        {"model.preset": "petr_tiny"},
+        {"model.preset": str(inside / "mine.yaml"), "model.checkpoint": str(inside / "deeper" / "mine.pth")},
+    ):
+        parameters.read(confined | allowed)
+    for name, file in (
+        ("model.checkpoint", outside / "mine.pth"),
+        ("model.checkpoint", inside / ".." / "mine.pth"),
+        ("model.checkpoint", inside / "link.pth"),
+        ("model.checkpoint", "./random"),
+        ("model.preset", outside / "mine.yaml"),
+    ):
+        with pytest.raises(OptionError, match=f"{name} is .* but must lie in one of model.directories: {inside}"):
+            parameters.read(confined | {name: str(file)})
+        parameters.read(defaults() | {name: str(file)})
+
+
+def test_the_allowed_folders_are_fixed_at_the_start() -> None:
+    (directories,) = (parameter for parameter in parameters.PARAMETERS if parameter.name == "model.directories")
+    assert directories.descriptor().read_only
+
+
+def test_changes_of_parameters_are_taken_in_the_parameters_types() -> None:
+    given = {"score_threshold": 1, "class_score_thresholds.car": 0, "max_detections": 7.0, "aqr.mode": False}
+    changes = parameters.converted([rclpy.Parameter(name, value=value) for name, value in given.items()])
+    assert {change.name: change.value for change in changes} == {
+        "score_threshold": 1.0,
+        "class_score_thresholds.car": 0.0,
+        "max_detections": 7,
+        "aqr.mode": "off",
+    }
+    assert [type(change.value) for change in changes] == [float, float, int, str]
+
+
 @pytest.mark.parametrize("name", ["nuscenes.yaml", "perception.yaml"])
 def test_shipped_configurations_are_valid_and_name_only_known_parameters(name: str) -> None:
-    values = yaml.safe_load((CONFIG / name).read_text())["aqr_perception"]["ros__parameters"]
+    values = yaml.safe_load((CONFIG / name).read_text())["/**"]["ros__parameters"]
 
     def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         leaves: dict[str, Any] = {}
@@ -125,13 +188,40 @@ def test_an_invalid_preset_declares_the_default_classes(new_node: Callable[..., 
 
 def test_thresholds_of_another_models_classes_are_declared_later(new_node: Callable[..., Any]) -> None:
     node = new_node(class_score_thresholds__forklift=0.25, class_score_thresholds__crane=7.0)
-    values = parameters.declare(node)
+    overrides = Overrides(node)
+    values = parameters.declare(node, overrides)
     assert "forklift" not in thresholds_of(values)
-    parameters.declare_classes(node, ("car", "forklift"), values)
+    parameters.declare_classes(node, ("car", "forklift"), values, overrides)
     assert tuple(thresholds_of(values)) == (*CLASSES, "forklift")
     assert parameters.read(values).detection.class_score_thresholds == {"forklift": 0.25}
-    with pytest.raises(ParameterException, match=r"class_score_thresholds\.crane"):
-        parameters.declare_classes(node, ("crane",), values)
+    assert not overrides.problems
+    parameters.declare_classes(node, ("crane",), values, overrides)
+    assert "class_score_thresholds.crane is 7.0" in overrides.problems["class_score_thresholds.crane"]
+
+
+def test_ignored_values_are_named_with_the_nearest_name(new_node: Callable[..., Any]) -> None:
+    node = new_node(
+        cameras=["front"],
+        scor_threshold=0.4,
+        camera__front__image_topik="/x",
+        camera__frnt__image_topic="/x",
+        class_score_thresholds__pedestrain=0.2,
+        entirely_different=1,
+        use_sim_time=False,
+        score_threshold=0.5,
+    )
+    overrides = Overrides(node)
+    sentences = parameters.ignored(overrides, parameters.declare(node, overrides))
+    assert len(sentences) == 5
+    assert "camera.frnt.image_topic has no effect: cameras has no 'frnt'; did you mean front?" in sentences
+    for name, nearest in (
+        ("camera.front.image_topik", "; did you mean camera.front.image_topic?"),
+        ("class_score_thresholds.pedestrain", "; did you mean class_score_thresholds.pedestrian?"),
+        ("entirely_different", "has no effect"),
+        ("scor_threshold", "; did you mean score_threshold?"),
+    ):
+        (sentence,) = (sentence for sentence in sentences if sentence.startswith(name))
+        assert sentence.endswith(nearest)
 
 
 def test_a_node_refuses_read_only_changes_and_values_out_of_range() -> None:

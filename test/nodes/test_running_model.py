@@ -1,6 +1,7 @@
 """A model is replaced without interrupting the running one; a broken model changes nothing."""
 
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings
 from aqr_perception.nodes.parameters import ModelSettings
-from aqr_perception.nodes.running_model import RunningModel
+from aqr_perception.nodes.running_model import LoadingStoppedError, RunningModel
 
 
 class Log:
@@ -59,8 +60,8 @@ class StandInFactory:
         if not self.finite:
             raise ModelOutputError("second: found 7 of 10 output numbers that are not finite")
 
-    def running(self, preset: str) -> RunningModel:
-        return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append)
+    def running(self, preset: str, stop: threading.Event | None = None) -> RunningModel:
+        return RunningModel(settings(preset), self.make, self.diagnostics, self.log, self.restored.append, stop)
 
 
 def settings(preset: str, checkpoint: str = "") -> ModelSettings:
@@ -154,6 +155,27 @@ def test_settings_have_no_more_sweeps_than_the_model_was_trained_with() -> None:
     for wanted, given in ((10, 2), (1, 1)):
         assert model.supported_settings(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
     model.close()
+
+
+def test_a_request_to_stop_ends_the_wait_for_the_first_model_at_once() -> None:
+    factory, stop = StandInFactory(), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(LoadingStoppedError, match="asked to stop"):
+        factory.running("slow_first", stop)
+    assert time.monotonic() - start < 2.0
+    factory.may_finish.set()
+
+
+def test_a_request_to_stop_ends_the_wait_for_another_model_at_the_end() -> None:
+    factory, stop = StandInFactory(), threading.Event()
+    model = factory.running("first", stop)
+    model.start_loading(settings("slow_second"))
+    stop.set()
+    start = time.monotonic()
+    model.close()
+    assert time.monotonic() - start < 1.0 and not model.is_loading
+    factory.may_finish.set()
 
 
 def test_a_model_whose_output_is_not_finite_does_not_replace_the_running_one() -> None:

@@ -21,6 +21,7 @@ from aqr_perception.demo.live.recorder import OutputRecorder
 from aqr_perception.demo.recording import Recording
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.bag_player import BagPlayer
+from aqr_perception.nodes.transport import transport_environment
 from aqr_perception.simulator.bag import TRUTH_TOPIC
 
 _START_SECONDS = 120.0
@@ -83,7 +84,7 @@ class Session:
         command = ["perception_node", "--ros-args", "--params-file", str(self.config)]
         command += [word for parameter in parameters for word in ("-p", parameter)]
         # Passive, because idle OpenMP threads must not spin on cores that the player needs.
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, **transport_environment(), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         if shutil.which(command[0]) is None:
             raise DemoError(f"found no {command[0]} on the path; build the package and source its setup file")
         with self.log.open("w") as log:
@@ -118,6 +119,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def _rclpy_context() -> Iterator[None]:
+    os.environ.update(transport_environment())
     # Without rclpy's signal handlers, which would shut the context down during playback.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:

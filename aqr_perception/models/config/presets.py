@@ -7,12 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from aqr_perception.frame import CLASSES, FramePlacement
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.preset_checks import preset_problem
 from aqr_perception.models.config.typed_values import WrongValueError, read
+from aqr_perception.models.config.yaml_file import YamlFileError, read_yaml
 from aqr_perception.options import AqrOptions
 
 OptionsT = TypeVar("OptionsT")
@@ -224,15 +223,15 @@ def load_preset(name: str) -> Preset:
         PresetError: the preset does not exist, or an entry is unknown, missing or of the wrong type.
     """
     path = Path(name) if name.endswith(".yaml") else preset_directory() / f"{name}.yaml"
-    if not path.is_file():
+    if not path.is_file() or (not name.endswith(".yaml") and name not in preset_names()):
         raise PresetError(
             f"model preset {name!r} does not exist; choose one of {', '.join(preset_names())}, "
             "or give the path of a .yaml file"
         )
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise PresetError(f"{path}: found invalid YAML, needed preset entries: {error}") from error
+        values = read_yaml(path)
+    except YamlFileError as error:
+        raise PresetError(str(error)) from error
     if not isinstance(values, dict):
         raise PresetError(f"{path}: found {type(values).__name__}, needed a mapping of preset entries")
     try:

@@ -1,0 +1,72 @@
+"""Parameter files among the arguments of a process, checked before ROS 2 reads them."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqr_perception.models.config.yaml_file import YamlFileError, read_yaml_texts
+
+_FLAG = "--params-file"
+_PARAMETERS = "ros__parameters"
+
+
+@dataclass(frozen=True)
+class ParameterFile:
+    """A parameter file of ROS 2.
+
+    Attributes:
+        sections: names of the nodes that the file gives parameters to; they may contain wildcards.
+    """
+
+    path: Path
+    sections: tuple[str, ...]
+
+    def addresses(self, node: str) -> bool:
+        """Return whether a section is for a node, given with its namespace, such as ``/robot/aqr_perception``."""
+        return any(re.fullmatch(_pattern(section), node) for section in self.sections)
+
+    def ignored_by(self, node: str) -> str:
+        """Return a sentence for a node that no section is for."""
+        found = ", ".join(self.sections) or "none"
+        return f"{self.path} has no effect: found sections {found}, needed one for {node}; `/**:` is for every node"
+
+
+def read(arguments: Sequence[str]) -> tuple[ParameterFile, ...]:
+    """Return the parameter files among the arguments of a process.
+
+    Raises:
+        YamlFileError: a file is missing or not YAML.
+    """
+    return tuple(_read(Path(path)) for flag, path in itertools.pairwise(arguments) if flag == _FLAG)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text in one line, with its type if it has no text; rcl's source locations are left out."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r",? at /\S+:\d+", "", text)
+
+
+def _read(path: Path) -> ParameterFile:
+    try:
+        documents = read_yaml_texts(path)
+    except YamlFileError as error:
+        raise YamlFileError(f"{_FLAG} {error}") from error
+    return ParameterFile(path, tuple(section for document in documents for section in _sections(document, "")))
+
+
+def _sections(tree: Any, prefix: str) -> Iterator[str]:
+    if not isinstance(tree, dict):
+        return
+    for key, value in tree.items():
+        if key == _PARAMETERS:
+            yield prefix
+        else:
+            yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
+
+
+def _pattern(section: str) -> str:
+    wildcards = {"*": "/[^/]+", "**": "(/[^/]+)*"}
+    return "".join(wildcards.get(part, "/" + re.escape(part)) for part in section.split("/")[1:])
