@@ -1,8 +1,11 @@
 """State of the sensors, the model, the frames and the node, for /diagnostics."""
 
+import math
 import socket
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,37 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from aqr_perception.frame import Frame
-from aqr_perception.nodes.health.event_rate import EventRate
+from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
+from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
 from aqr_perception.nodes.health.picture_content import picture_fault
-from aqr_perception.nodes.health.sensor_health import SensorHealth, State
+from aqr_perception.nodes.health.sensor_health import SensorHealth, State, seconds_text
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.stamps import stamp_to_ns
+
+AGES_WINDOW = 10.0
+"""Seconds over which the ages of the outputs are reported."""
+
+
+@dataclass(frozen=True)
+class TimeReport:
+    """State of the time of sensors and transforms.
+
+    Attributes:
+        sensors: state of each sensor's stamps.
+        stamps_to_clock: seconds from the node's clock to the time of the sensors, latency included; NaN if unknown.
+        in_clock_time: whether the node's clock shows the time of the stamps.
+        clock_runs: whether the node's clock shows a time; without /clock, simulated time is 0.
+        late_sweeps: number of sweeps that arrived after a later frame.
+        transforms: what is wrong with transforms.
+    """
+
+    sensors: Mapping[str, ClockReport] = field(default_factory=dict)
+    stamps_to_clock: float = math.nan
+    in_clock_time: bool = False
+    clock_runs: bool = True
+    late_sweeps: int = 0
+    transforms: Sequence[str] = ()
 
 
 class Diagnostics:
@@ -37,6 +65,7 @@ class Diagnostics:
         device: the model's device.
         frame_error: error of the latest frame; empty after a frame without error.
         frame_stuck: what the frame in progress does if it takes far too long; empty if it does not.
+        time: state of the stamps, for the next report.
     """
 
     def __init__(
@@ -48,6 +77,10 @@ class Diagnostics:
         self.frame_error, self.frame_stuck = "", ""
         self._node_name = node_name.lstrip("/")
         self._host = socket.gethostname()
+        self.time = TimeReport()
+        self._ages: deque[tuple[float, float]] = deque()
+        self._late, self._latest_late, self._late_error = 0, -math.inf, ""
+        self._out_of_order = 0
         self._lock = threading.Lock()
         self._sensors = {name: SensorHealth((topics or {}).get(name, "")) for name in sensors}
         self._frames, self._outputs = EventRate(), EventRate()
@@ -103,6 +136,24 @@ class Diagnostics:
             for rate in (self._frames, self._outputs, *(sensor.messages for sensor in self._sensors.values())):
                 rate.forget_usual()
 
+    def add_age(self, age: float, now: float) -> None:
+        """Add the age of a published result in seconds: from the measurement to the publication."""
+        with self._lock:
+            self._ages.append((now, age))
+            self._late_error = ""
+
+    def add_late(self, age: float, max_latency: float, now: float) -> None:
+        """Count a result that is dropped for its age."""
+        with self._lock:
+            self._late += 1
+            self._latest_late = now
+            self._late_error = f"results are dropped: {age:.2f} s old, at most max_latency = {max_latency:g} s allowed"
+
+    def count_out_of_order(self) -> None:
+        """Count a result that is dropped because a newer one was published, or because time jumped back."""
+        with self._lock:
+            self._out_of_order += 1
+
     def report(self, stamp: Time, now: float, processed: int, dropped: int, active: bool = True) -> DiagnosticArray:
         """Return the current state.
 
@@ -115,14 +166,24 @@ class Diagnostics:
         with self._lock:
             frames = self._frame_status(now, processed, dropped, active)
             sensors = [self._sensor_status(name, sensor, now) for name, sensor in self._sensors.items()]
-        message.status = [frames, self._model_status(), *sensors, self._node_status()]
+        message.status = [frames, self._model_status(), *sensors, self._time_status(), self._node_status()]
         return message
 
     def _frame_status(self, now: float, processed: int, dropped: int, active: bool) -> DiagnosticStatus:
         rate = self._outputs.per_second(now)
         state = self._frame_state(rate, now, active)
-        counts = {"processed": processed, "dropped": dropped}
-        return self._status("frames", state, self._host, **counts, rate=f"{rate:.2f}")
+        counts = {"processed": processed, "dropped": dropped, "too_old": self._late, "out_of_order": self._out_of_order}
+        return self._status("frames", state, self._host, **counts, rate=f"{rate:.2f}", **self._age_values(now))
+
+    def _age_values(self, now: float) -> dict[str, str]:
+        """Return the ages of the outputs of the last seconds, from the measurement to the publication."""
+        while self._ages and now - self._ages[0][0] > AGES_WINDOW:
+            self._ages.popleft()
+        ages = [age for _, age in self._ages if not math.isnan(age)]
+        if not ages:
+            return dict.fromkeys(("age_p50", "age_p95", "age_max"), "unknown")
+        p50, p95 = np.percentile(ages, (50, 95))
+        return {"age_p50": f"{p50:.3f} s", "age_p95": f"{p95:.3f} s", "age_max": f"{max(ages):.3f} s"}
 
     def _frame_state(self, rate: float, now: float, active: bool) -> State:
         if self.state_error:
@@ -131,6 +192,8 @@ class Diagnostics:
             return DiagnosticStatus.OK, "not active"
         if self.frame_stuck:
             return DiagnosticStatus.ERROR, self.frame_stuck
+        if self._late_error and now - self._latest_late <= WINDOW:
+            return DiagnosticStatus.ERROR, self._late_error
         if self.frame_error:
             return DiagnosticStatus.ERROR, self.frame_error
         if self._outputs.overdue(now):
@@ -155,9 +218,36 @@ class Diagnostics:
             return DiagnosticStatus.ERROR, f"stuck: callbacks have not run for {self.callbacks_stuck:.1f} s"
         return DiagnosticStatus.OK, self.state
 
+    def _time_status(self) -> DiagnosticStatus:
+        time = self.time
+        offset = seconds_text(time.stamps_to_clock)
+        return self._status(
+            "time", self._time_state(), self._host, stamps_to_clock=offset, late_sweeps=time.late_sweeps
+        )
+
+    def _time_state(self) -> State:
+        time = self.time
+        faults = [f"{name}: {report.fault}" for name, report in time.sensors.items() if report.fault]
+        faults += time.transforms
+        if faults:
+            return DiagnosticStatus.WARN, "; ".join(faults)
+        if not time.clock_runs:
+            return DiagnosticStatus.WARN, (
+                "use_sim_time is true, but /clock shows no time; publish /clock or set use_sim_time to false. "
+                "Ages are measured from the arrival of the data"
+            )
+        if math.isnan(time.stamps_to_clock) or time.in_clock_time:
+            return DiagnosticStatus.OK, "stamps and clock agree" if time.in_clock_time else "no stamps"
+        direction = "ahead of" if time.stamps_to_clock > 0 else "behind"
+        return DiagnosticStatus.WARN, (
+            f"all stamps are {abs(time.stamps_to_clock):.0f} s {direction} the node's clock; play a recording with "
+            "/clock and use_sim_time, or synchronise the clocks. Ages are measured from the arrival of the data"
+        )
+
     def _sensor_status(self, name: str, sensor: SensorHealth, now: float) -> DiagnosticStatus:
-        state = sensor.state(now, self._frames.overdue(now))
-        return self._status(f"sensor {name}", state, sensor.topic or self._host, **sensor.values(now))
+        clock = self.time.sensors.get(name, ClockReport())
+        state = sensor.state(now, self._frames.overdue(now), clock)
+        return self._status(f"sensor {name}", state, sensor.topic or self._host, **sensor.values(now, clock))
 
     def _status(self, name: str, health: State, hardware_id: str, **values: object) -> DiagnosticStatus:
         pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]

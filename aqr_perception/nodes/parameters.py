@@ -16,7 +16,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings, ClockPolicy
 from aqr_perception.options import (
     Activation,
     AqrMode,
@@ -93,6 +93,21 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("camera_only_period", 0.1, "s; shortest time between two camera-only frames", 0.001, 60.0),
     Parameter("transform_wait", 0.1, "s; longest wait for late transforms, per frame", 0.0, 10.0),
+    Parameter(
+        "clock_policy",
+        "auto",
+        "use of a sensor whose stamps are missing, constant, or far from the other sensors' and the clock; leave_out: "
+        "not used; arrival: stamped with its time of arrival; auto: left out while another sensor has right stamps, "
+        "stamped with its time of arrival otherwise",
+        choices=get_args(ClockPolicy),
+    ),
+    Parameter(
+        "max_latency",
+        1.0,
+        "s; results older than this, from the measurement to the publication, are dropped and counted in /diagnostics",
+        0.01,
+        3600.0,
+    ),
     Parameter(
         "max_sweeps",
         10,
@@ -429,7 +444,7 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 
 _ASSEMBLER_PARAMETERS = (
     "lidar_topic", "fixed_frame", "model_frame", "output_frame", "max_camera_age", "camera_wait", "lidar_timeout",
-    "camera_only_period", "transform_wait", "max_sweeps", "intensity_scale", "base_frame",
-    "marker_lifetime",
+    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "max_sweeps", "intensity_scale",
+    "base_frame", "marker_lifetime",
 )  # fmt: skip
 _CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

@@ -13,27 +13,28 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from message_filters import SimpleFilter, Subscriber
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from tf2_ros import Buffer, TransformListener
+from tf2_ros import TransformListener
 
 from aqr_perception.nodes import parameter_files, parameters
+from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
 from aqr_perception.nodes.declaration import Overrides
-from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
+from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
@@ -44,11 +45,11 @@ from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
 _LINK_PERIOD = 0.5
+_TIME_PERIOD = 0.1
 _STUCK_SECONDS = 0.8
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """QoS of a second subscription to CameraInfo, for calibration that was sent once."""
 _STOP_POLL = 0.1
-_LONGEST_TF_MEMORY = 10.0
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped here
@@ -70,7 +71,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources: list[Callable[[], object]] = []
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
         self._links: dict[str, tuple[Link, Link | None]] = {}
-        self._last_link_check = self._last_tick = -math.inf
+        self._last_link_check = self._last_tick = self._last_time_report = -math.inf
         # First of all, so that /diagnostics exists while the rest is made.
         self._diagnostics.state = "starting"
         self._health = HealthPublisher(self, self._report)
@@ -148,11 +149,18 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         cameras = [camera.name for camera in settings.assembler.cameras]
         outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
         self._resources.append(outputs.destroy)
-        self._assembler = Assembler(self._supported(settings.assembler), self._on_time_jump)
+        self._assembler = Assembler(
+            self._supported(settings.assembler),
+            self._on_time_jump,
+            clock_ns=self._clock_ns,
+            simulated=lambda: self.get_clock().ros_time_is_active,
+        )
         self._buffer = self._transform_buffer()
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
-        self._pipeline = Pipeline(self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection)
+        self._pipeline = Pipeline(
+            self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection, self._clock_ns
+        )
         self._subscribe(settings)
         # With use_sim_time, the node's own clock stops when a bag has ended.
         timer = self.create_timer(_POLL_PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -160,14 +168,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
 
-    def _transform_buffer(self) -> Buffer:
-        """Return a TF buffer that is cleared when the node's clock jumps back.
-
-        tf2's own buffer of a node leaves a service and a callback at the node for ever.
-        """
-        buffer = Buffer()
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
-        jumps = self.get_clock().create_jump_callback(backwards, post_callback=lambda _jump: buffer.clear())
+    def _transform_buffer(self) -> TransformBuffer:
+        """Return a buffer that is emptied when the clock jumps back, until the resources are released."""
+        # tf2's own buffer of a node leaves a service and a callback at the node for ever; `_on_clock_jump` clears it.
+        buffer = TransformBuffer()
+        buffer.now_ns = self._assembler.now_ns
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-LATE_NS), on_clock_change=True)
+        jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
         self._resources.append(jumps.unregister)
         return buffer
 
@@ -223,11 +230,17 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_time_jump(self, seconds: float) -> None:
+        self.get_logger().warning(f"time jumped back by {seconds:.1f} s: the node forgets all data and transforms")
         self._pipeline.forget()
         self._diagnostics.forget_rates()
-        if seconds > _LONGEST_TF_MEMORY:
-            self.get_logger().info(f"time jumped back by {seconds:.1f} s: the node forgets its transforms")
-            self._buffer.clear()
+        self._buffer.clear()
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._assembler.forget(max(0.0, -jump.delta.nanoseconds / 1e9))
+
+    def _clock_ns(self) -> int:
+        nanoseconds: int = self.get_clock().now().nanoseconds
+        return nanoseconds
 
     def _tick(self) -> None:
         self._last_tick = time.monotonic()
@@ -237,10 +250,25 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._pipeline.options = self._settings.detection
             self._assembler.settings = self._supported(self._settings.assembler)
         self._poll()
+        # Here, because assembler and TF buffer must not be read from the thread of /diagnostics.
+        if self._last_tick - self._last_time_report > _TIME_PERIOD:
+            self._last_time_report = self._last_tick
+            self._diagnostics.time = self._time_report()
 
     def _poll(self) -> None:
         if (request := self._assembler.poll()) is not None:
             self._pipeline.submit(request)
+
+    def _time_report(self) -> TimeReport:
+        assembler = self._assembler
+        return TimeReport(
+            assembler.clock_reports(),
+            assembler.stamps_to_clock,
+            assembler.in_clock_time,
+            self._clock_ns() > 0,
+            assembler.late_sweeps,
+            self._buffer.faults(),
+        )
 
     # --- Health, in the thread of its publisher ----------------------------------------------------------------------
 

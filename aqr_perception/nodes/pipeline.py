@@ -3,7 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,10 +34,15 @@ _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
 
 
 class _Job(NamedTuple):
-    """A request with its detector; another detector may use other sensors."""
+    """A request with its detector; another detector may use other sensors.
+
+    Attributes:
+        epoch: number of time jumps before the request.
+    """
 
     request: FrameRequest
     detector: "Detector"
+    epoch: int
 
 
 class _Stages:
@@ -67,6 +72,7 @@ class Pipeline:
     Args:
         buffer: TF buffer of the node.
         logger: logger of the node.
+        clock_ns: the node's clock, in nanoseconds.
 
     Attributes:
         options: detection options of the next frame; may be replaced at any time.
@@ -80,9 +86,12 @@ class Pipeline:
         diagnostics: Diagnostics,
         logger: Any,
         options: DetectionOptions,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._buffer, self._model, self._outputs = buffer, model, outputs
-        self._diagnostics, self._logger = diagnostics, logger
+        self._diagnostics, self._logger, self._clock_ns = diagnostics, logger, clock_ns
+        self._epoch = 0
+        self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
         self._builder = FrameBuilder()
         self._unconnected: set[FramePair] = set()
@@ -127,16 +136,19 @@ class Pipeline:
     def submit(self, request: FrameRequest) -> None:
         """Queue a request and return at once. While stopped, drop it, to avoid stale frames after the start."""
         if self._worker is not None:
-            self._worker.submit(_Job(request, self._model.detector))
+            self._worker.submit(_Job(request, self._model.detector, self._epoch))
 
     def forget(self) -> None:
-        """Drop the waiting requests, because time jumped back."""
+        """Drop the waiting requests and the frame in progress, because time jumped back."""
+        self._epoch += 1
         if self._worker is not None:
             self._worker.forget()
 
     def _process(self, job: _Job) -> None:
         """Build, detect and publish one frame."""
-        request, detector = job
+        request, detector, _ = job
+        if self._is_outdated(job):
+            return
         stages = self._stages = _Stages()
         with stages.run("assemble"):
             settings = request.settings
@@ -150,13 +162,37 @@ class Pipeline:
             # Parameters of classes that only an earlier model had stay declared.
             result = detector.detect(frame, self.options.for_classes(detector.classes))
         with stages.run("publish"):
-            to_output, output_frame = self._to_output(frame, settings.output_frame, transforms)
+            output_frame = settings.output_frame or frame.frame_id
+            to_output = self._to_output(frame, output_frame, transforms)
+            if to_output is None or self._is_outdated(job):
+                return
             headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
             ground = self._ground(frame, settings.ground_frame, transforms) if self._outputs.wants_grid else None
             self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
-        self._diagnostics.add_output(time.monotonic())
+            self._last_output = (job.epoch, frame.stamp_ns)
+        now = time.monotonic()
+        self._diagnostics.add_output(now)
+        self._diagnostics.add_age(self._age(request), now)
         self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
         self._diagnostics.frame_error = ""
+
+    def _age(self, request: FrameRequest) -> float:
+        return request.age(time.monotonic(), self._clock_ns())
+
+    def _is_outdated(self, job: _Job) -> bool:
+        """Return whether a frame is too old to be published, or not newer than the last output."""
+        request, age = job.request, self._age(job.request)
+        if job.epoch != self._epoch or (job.epoch, request.stamp_ns) <= self._last_output:
+            self._diagnostics.count_out_of_order()
+            return True
+        if age > request.settings.max_latency:
+            self._diagnostics.add_late(age, request.settings.max_latency, time.monotonic())
+            self._warn(
+                f"a frame is dropped: found an age of {age:.2f} s, needed at most max_latency = "
+                f"{request.settings.max_latency:g} s; use a faster model or device, or raise max_latency"
+            )
+            return True
+        return False
 
     def _report_sensors(self, assembled: AssembledFrame) -> None:
         for warning in assembled.warnings:
@@ -167,16 +203,16 @@ class Pipeline:
         if assembled.frame is not None:
             self._diagnostics.inspect(assembled.frame, time.monotonic())
 
-    def _to_output(
-        self, frame: Frame, output_frame: str, transforms: FrameTransforms
-    ) -> tuple[NDArray[np.float64], str]:
-        """Return (4, 4) model frame -> output frame, and the output frame; if TF lacks it, the model frame instead."""
-        if output_frame and output_frame != frame.frame_id:
-            try:
-                return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns), output_frame
-            except MessageError as error:
-                self._warn(f"detections are published in {frame.frame_id}, not in output_frame {output_frame}: {error}")
-        return np.eye(4), frame.frame_id
+    def _to_output(self, frame: Frame, output_frame: str, transforms: FrameTransforms) -> NDArray[np.float64] | None:
+        """Return (4, 4) model frame -> output frame; None if TF lacks it at the frame's time."""
+        if output_frame == frame.frame_id:
+            return np.eye(4)
+        try:
+            return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
+        except MessageError as error:
+            self._diagnostics.frame_error = f"no detections in output_frame {output_frame}: {error}"
+            self._warn(self._diagnostics.frame_error)
+        return None
 
     def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
         """Return where the ground is; None, with a warning, if that is unknown."""

@@ -9,6 +9,8 @@ from aqr_perception.nodes.stamps import ns_to_stamp
 
 MS = 1_000_000
 START = 1_500_000_000_000 * MS
+UNSTAMPED = -START // MS
+"""Milliseconds for a header without a stamp."""
 
 
 def settings(**changes: object) -> AssemblerSettings:
@@ -29,13 +31,24 @@ class Drive:
 
     Args:
         calibrated: cameras that have sent their CameraInfo; None: all.
+        with_clock: whether stamps are compared with the node's clock, which shows the time of arrival plus
+            `clock_error` milliseconds, and 0 while `clock_error` is None.
     """
 
-    def __init__(self, chosen: AssemblerSettings | None = None, calibrated: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        chosen: AssemblerSettings | None = None,
+        calibrated: tuple[str, ...] | None = None,
+        with_clock: bool = False,
+    ) -> None:
         self._now = 0
         self._jump = 0.0
+        self.jumps: list[float] = []
+        self.clock_error: int | None = 0
         chosen = chosen or settings()
-        self.assembler = Assembler(chosen, on_time_jump=self._on_time_jump, clock=lambda: self._now / 1e3)
+        self.assembler = Assembler(
+            chosen, self._on_time_jump, lambda: self._now / 1e3, self._clock_ns if with_clock else None
+        )
         self._sweeps, self._images = SimpleFilter(), {camera.name: SimpleFilter() for camera in chosen.cameras}
         self.assembler.connect_lidar(self._sweeps)
         for name, images in self._images.items():
@@ -58,14 +71,25 @@ class Drive:
         self._now = now
         return self.assembler.poll()
 
+    def frames(self, now: int) -> list[FrameRequest]:
+        """Poll from `now` for as long as frames come; return them."""
+        found = []
+        while (request := self.poll(now)) is not None:
+            found.append(request)
+        return found
+
+    def _clock_ns(self) -> int:
+        return 0 if self.clock_error is None else START + (self._now + self.clock_error) * MS
+
     def _send(self, sensor: SimpleFilter, message: CompressedImage | PointCloud2, now: int, stamp: int | None) -> float:
-        message.header.stamp = ns_to_stamp(START + (now if stamp is None else stamp) * MS)
+        message.header.stamp = ns_to_stamp(max(START + (now if stamp is None else stamp) * MS, 0))
         self._now, self._jump = now, 0.0
         sensor.signalMessage(message)
         return self._jump
 
     def _on_time_jump(self, seconds: float) -> None:
         self._jump = seconds
+        self.jumps.append(seconds)
 
 
 def used(request: FrameRequest) -> dict[str, int]:

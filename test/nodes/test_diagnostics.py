@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.waiting import PATIENCE
 
 from aqr_perception.frame import CameraView, Frame
-from aqr_perception.nodes.diagnostics import Diagnostics
+from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
+from aqr_perception.nodes.diagnostics import AGES_WINDOW, Diagnostics, TimeReport
 from aqr_perception.nodes.health.event_rate import WINDOW
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
@@ -220,7 +221,7 @@ def test_names_hold_the_namespace_and_hardware_ids_the_topics() -> None:
     diagnostics = Diagnostics(["front"], "/robot/perception", {"front": "/front/image_raw"})
     statuses = diagnostics.report(Time(), 1.0, 0, 0).status
     assert [status.name for status in statuses] == [
-        f"robot/perception: {subject}" for subject in ("frames", "model", "sensor front", "node")
+        f"robot/perception: {subject}" for subject in ("frames", "model", "sensor front", "time", "node")
     ]
     assert statuses[2].hardware_id == "/front/image_raw" and all(status.hardware_id for status in statuses)
 
@@ -245,3 +246,76 @@ def test_frames_may_be_added_while_another_thread_reports() -> None:
         stop.set()
         adding.join(PATIENCE)
     assert not failures and not adding.is_alive()
+
+
+def test_the_ages_of_the_last_seconds_are_in_every_report() -> None:
+    diagnostics = Diagnostics()
+    assert report(diagnostics, 0.0)["frames"][2]["age_max"] == "unknown"
+    diagnostics.add_age(9.0, 0.0)
+    for index in range(100):
+        diagnostics.add_age(0.01 * (index + 1), AGES_WINDOW + 1 + index / 100)
+    values = report(diagnostics, AGES_WINDOW + 2)["frames"][2]
+    found = [float(values[key].removesuffix(" s")) for key in ("age_p50", "age_p95", "age_max")]
+    assert found == pytest.approx([0.505, 0.95, 1.0], abs=0.01)
+
+
+def test_results_that_are_dropped_for_their_age_are_an_error_until_one_is_in_time() -> None:
+    diagnostics = Diagnostics()
+    diagnostics.add_late(1.5, 1.0, 10.0)
+    level, text, values = report(diagnostics, 10.1)["frames"]
+    assert level == "error" and "1.50 s old, at most max_latency = 1 s" in text and values["too_old"] == "1"
+    diagnostics.add_age(0.1, 10.2)
+    assert "max_latency" not in report(diagnostics, 10.3)["frames"][1]
+
+
+@pytest.mark.parametrize(
+    ("by_arrival", "use"), [(False, "left out (clock_policy)"), (True, "used by its time of arrival")]
+)
+def test_wrong_stamps_are_a_warning_of_their_sensor_and_of_the_time(by_arrival: bool, use: str) -> None:
+    diagnostics = Diagnostics(["lidar", "front"])
+    for name in ("lidar", "front"):
+        diagnostics.add_message(name, 1.0)
+    wrong = ClockReport("stamps 37.0 s ahead of the other sensors", 36.95, 37.0, 4, by_arrival)
+    diagnostics.time = TimeReport({"lidar": wrong, "front": ClockReport("", -0.05, 0.0)}, -0.05, True)
+    statuses = report(diagnostics, 1.1)
+    level, text, values = statuses["sensor lidar"]
+    assert (level, text) == ("warn", f"stamps 37.0 s ahead of the other sensors: {use}")
+    assert (values["stamps_to_clock"], values["stamps_to_others"], values["odd_stamps"]) == (
+        "36.950 s",
+        "37.000 s",
+        "4",
+    )
+    assert statuses["sensor front"][0] == "ok" and statuses["sensor front"][2]["stamps"] == "right"
+    assert statuses["time"][:2] == ("warn", "lidar: stamps 37.0 s ahead of the other sensors")
+
+
+def test_a_sensor_used_by_its_arrival_still_shows_what_is_odd_about_its_data() -> None:
+    diagnostics = Diagnostics(["front"])
+    diagnostics.add_message("front", 1.0)
+    diagnostics.add_frame([SensorUse("front", True, doubt="odd pixels")], 1.0)
+    diagnostics.time = TimeReport({"front": ClockReport("no stamps", by_arrival=True)})
+    assert report(diagnostics, 1.1)["sensor front"][:2] == (
+        "warn",
+        "no stamps: used by its time of arrival, odd pixels",
+    )
+    diagnostics.time = TimeReport({"front": ClockReport("no stamps")})
+    assert report(diagnostics, 1.1)["sensor front"][:2] == ("warn", "no stamps: left out (clock_policy)")
+    assert report(diagnostics, 9.0)["sensor front"][1].startswith("silent"), "silence comes before wrong stamps"
+
+
+@pytest.mark.parametrize(
+    ("time", "level", "named"),
+    [
+        (TimeReport(stamps_to_clock=-0.05, in_clock_time=True), "ok", "agree"),
+        (TimeReport(), "ok", "no stamps"),
+        (TimeReport(stamps_to_clock=-9e7), "warn", "90000000 s behind the node's clock; play a recording with /clock"),
+        (TimeReport(stamps_to_clock=3600.0), "warn", "3600 s ahead of the node's clock"),
+        (TimeReport(clock_runs=False), "warn", "use_sim_time is true, but /clock shows no time"),
+        (TimeReport(transforms=["transforms of odom are refused"]), "warn", "transforms of odom are refused"),
+    ],
+)
+def test_the_time_of_stamps_clock_and_transforms_is_reported(time: TimeReport, level: str, named: str) -> None:
+    diagnostics = Diagnostics()
+    diagnostics.time = time
+    found = report(diagnostics, 1.0)["time"]
+    assert found[0] == level and named in found[1]

@@ -27,7 +27,7 @@ from vision_msgs.msg import Detection3DArray  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from aqr_perception.models.config.presets import load_preset, preset_directory  # noqa: E402
-from aqr_perception.nodes.stamps import stamp_to_ns  # noqa: E402
+from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_the_keyframe_bag_played_over_dds_gives_one_array_with_the_sweeps_stamp(
     bag = write_keyframe_bag(shared_reference / "nuscenes_keyframe", tmp_path / "keyframe.mcap")
     config = ROOT / "config" / "nuscenes.yaml"
     # A loaded machine delivers late: late messages must neither miss the frame nor make another one.
-    patient = ("-p", "camera_wait:=5.0", "-p", "lidar_timeout:=30.0", "-p", "transform_wait:=5.0")
+    waits = {"camera_wait": 5.0, "lidar_timeout": 30.0, "transform_wait": 5.0, "max_latency": 60.0}
+    patient = [argument for name, seconds in waits.items() for argument in ("-p", f"{name}:={seconds}")]
     node = RunningNode(config, "-p", "score_threshold:=0.0", *patient, log=tmp_path / "node.log")
     listener = Vehicle()
     try:
@@ -215,6 +216,30 @@ def test_bad_input_is_named_and_the_next_good_frame_is_processed(vehicle, fault,
     drive_until(vehicle, EVERY_SENSOR)
 
 
+def test_a_lidar_an_hour_ahead_is_named_in_diagnostics_and_the_cameras_go_on(vehicle: Vehicle) -> None:
+    diagnostics = vehicle.listen(DiagnosticArray, "/diagnostics")
+    hour_ns = 3_600_000_000_000
+    cameras_only = {name: name != "lidar" for name in EVERY_SENSOR}
+    for _ in range(6):
+        vehicle.next_frame()
+        cloud = vehicle.cloud()
+        cloud.header.stamp = ns_to_stamp(vehicle.stamp_ns + hour_ns)
+        if used(found := vehicle.drive(cloud=cloud)) == cameras_only:
+            break
+    assert used(found) == cameras_only, "the others are not shut out"
+    reason = {sensor.name: sensor.reason for sensor in found.sensors}["lidar"]
+    assert "ahead of the other sensors" in reason
+
+    def lidar_status() -> str:
+        statuses = [status for status in diagnostics[-1].status if status.name.endswith("sensor lidar")]
+        return statuses[0].message
+
+    vehicle.wait_for(lambda: bool(diagnostics) and "ahead of" in lidar_status(), "the LiDAR's clock in /diagnostics")
+    drive_until(vehicle, EVERY_SENSOR)
+    frames = next(status for status in diagnostics[-1].status if status.name.endswith(": frames"))
+    assert {"age_p50", "age_p95", "age_max", "too_old"} <= {pair.key for pair in frames.values}
+
+
 def test_pictures_markers_and_grids_are_published_to_listeners(vehicle: Vehicle) -> None:
     topics = {
         "/aqr_perception/markers": MarkerArray,
@@ -281,15 +306,19 @@ def test_wrong_values_are_refused_with_a_reason_and_change_nothing(vehicle: Vehi
     assert len(vehicle.drive().detections) > 3
 
 
-def test_a_model_is_replaced_while_frames_continue_and_a_broken_one_changes_nothing(vehicle: Vehicle, tmp_path) -> None:
+def listen_to_model_status(vehicle: Vehicle) -> Callable[[], str]:
+    """Return a function that gives the latest message of the model's status in /diagnostics."""
     diagnostics = vehicle.listen(DiagnosticArray, "/diagnostics")
 
-    def model_status() -> str:
-        statuses = (
-            [status for status in diagnostics[-1].status if status.name.endswith(": model")] if diagnostics else []
-        )
-        return statuses[0].message if statuses else ""
+    def latest() -> str:
+        statuses = diagnostics[-1].status if diagnostics else []
+        return next((status.message for status in statuses if status.name.endswith(": model")), "")
 
+    return latest
+
+
+def test_a_model_is_replaced_while_frames_continue_and_a_broken_one_changes_nothing(vehicle: Vehicle, tmp_path) -> None:
+    model_status = listen_to_model_status(vehicle)
     own = tmp_path / "my_model.yaml"
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
     values["decoder"] |= {"queries": 40, "proposals": {"bev": 20, "image": 10}}
@@ -332,14 +361,16 @@ def test_a_model_of_own_classes_brings_its_score_thresholds(vehicle: Vehicle, tm
 
 
 def test_fusion_and_camera_only_models_replace_each_other_while_frames_continue(vehicle: Vehicle) -> None:
-    raw = vehicle.listen(Image, "/aqr_perception/weights/front/raw")
+    raw, model_status = vehicle.listen(Image, "/aqr_perception/weights/front/raw"), listen_to_model_status(vehicle)
     for preset in ("petr_tiny", "bevformer_mini", "aqr_tiny"):
         fused = preset == "aqr_tiny"
         assert vehicle.set_parameters(model__preset=preset).successful
         for _ in range(100):
             vehicle.next_frame()
             found = vehicle.drive()
-            if used(found)["lidar"] == fused and found.weights_source == ("router" if fused else "attention"):
+            source = "router" if fused else "attention"
+            # Two presets have the same sensors and source.
+            if (used(found)["lidar"], found.weights_source) == (fused, source) and model_status().startswith(preset):
                 break
         else:
             raise AssertionError(f"{preset} never ran; warnings: {vehicle.warnings[-3:]}")

@@ -1,7 +1,9 @@
 """The pipeline from a frame request to published messages: results, timing, warnings and diagnostics."""
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,10 +31,17 @@ from aqr_perception.options import DetectionOptions
 POINTS = [[1.0, 2.0, 3.0, 4.0]]
 
 
-def request(points: list[list[float]] = POINTS, names: str = "xyzi", **changes: Any) -> FrameRequest:
+def request(
+    points: list[list[float]] = POINTS, names: str = "xyzi", stamp_ns: int = START, **changes: Any
+) -> FrameRequest:
     """Return a request of one sweep."""
     settings = AssemblerSettings(**({"lidar_topic": "/points", "transform_wait": 0.0} | changes))
-    return FrameRequest(START, "lidar", (sweep(points, names=names),), (), settings)
+    return FrameRequest(stamp_ns, "lidar", (sweep(points, stamp_ns, names),), (), settings)
+
+
+def live(stamp_ns: int, max_latency: float = 1.0) -> FrameRequest:
+    """Return a request whose stamp is a time of the node's clock."""
+    return replace(request(stamp_ns=stamp_ns, max_latency=max_latency), in_clock_time=True)
 
 
 class Stage:
@@ -51,7 +60,10 @@ class Stage:
         self.outputs = outputs = SimpleNamespace(
             publish=lambda *what: self.published.append(what), publish_timing=self.timings.append, wants_grid=False
         )
-        self.pipeline = Pipeline(self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions())
+        self.clock_ns = START
+        self.pipeline = Pipeline(
+            self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions(), lambda: self.clock_ns
+        )
         self.pipeline.start()
 
     def _debug(self, text: str) -> None:
@@ -74,8 +86,25 @@ class Stage:
         wait_for(lambda: not self.pipeline.running or sum(self.pipeline.counts) > before)
 
     def frames(self) -> tuple[bytes, str]:
-        status = self.diagnostics.report(Time(), 0.0, 0, 0).status[0]
+        status = self.diagnostics.report(Time(), time.monotonic(), 0, 0).status[0]
         return status.level, status.message
+
+    def values(self) -> dict[str, str]:
+        status = self.diagnostics.report(Time(), time.monotonic(), 0, 0).status[0]
+        return {pair.key: pair.value for pair in status.values}
+
+    def detector_that_waits(self) -> tuple[threading.Event, threading.Event]:
+        """Let the next detections wait; return the events of their start, and of their permission to go on."""
+        started, go_on = threading.Event(), threading.Event()
+        plain = self.model.detector.detect
+
+        def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+            started.set()
+            assert go_on.wait(5)
+            return plain(frame, options)
+
+        self.model.detector.detect = detect
+        return started, go_on
 
 
 @pytest.fixture
@@ -127,8 +156,8 @@ def test_warnings_that_differ_only_in_numbers_are_logged_once_in_a_while(stage: 
     for unknown in ("camera 1", "camera 2", "mast"):
         stage.process(request(output_frame=unknown))
     assert [warning.split(":")[0] for warning in stage.warnings] == [
-        "detections are published in lidar, not in output_frame camera 1",
-        "detections are published in lidar, not in output_frame mast",
+        "no detections in output_frame camera 1",
+        "no detections in output_frame mast",
     ]
 
 
@@ -176,9 +205,74 @@ def test_detections_are_published_in_the_output_frame(stage: Stage) -> None:
     assert stage.published[0][4] == "base_link" and not stage.warnings
 
 
-def test_detections_stay_in_the_model_frame_where_the_output_frame_is_unknown(stage: Stage) -> None:
+def test_nothing_is_published_in_another_frame_than_the_output_frame(stage: Stage) -> None:
     stage.process(request(output_frame="nowhere"))
-    assert stage.published[0][4] == "lidar" and "output_frame nowhere" in stage.warnings[0]
+    assert not stage.published and not stage.timings
+    assert stage.frames()[1].startswith("no detections in output_frame nowhere: /tf: no transform")
+    assert "output_frame nowhere" in stage.warnings[0]
+
+
+def at_x(x: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[0, 3] = x
+    return pose
+
+
+def test_a_moving_output_frame_is_that_of_the_frames_time_and_never_much_older(stage: Stage) -> None:
+    for age, x in ((1000, 1.0), (300, 2.0), (100, 3.0)):
+        stage.buffer.set_transform(transform("odom", "lidar", at_x(x), START - age * MS), "test")
+    stage.process(request(stamp_ns=START - 200 * MS, output_frame="odom"))
+    stage.process(request(stamp_ns=START, output_frame="odom"))
+    assert [to_output[0, 3] for _, _, _, to_output, *_ in stage.published] == pytest.approx([2.5, 3.0])
+    stage.process(request(stamp_ns=START + 400 * MS, output_frame="odom"))
+    assert len(stage.published) == 2, "TF is 0.5 s old"
+    assert "at most 0.2 s before" in stage.frames()[1]
+
+
+def test_each_stamp_is_published_once_and_never_after_a_later_one(stage: Stage) -> None:
+    for stamp_ns in (START, START, START - 50 * MS, START + 50 * MS):
+        stage.process(request(stamp_ns=stamp_ns))
+    assert [published[0].stamp_ns for published in stage.published] == [START, START + 50 * MS]
+    assert stage.values()["out_of_order"] == "2"
+
+
+def test_after_a_time_jump_stamps_start_over_and_the_frame_in_progress_is_dropped(stage: Stage) -> None:
+    stage.process(request())
+    started, go_on = stage.detector_that_waits()
+    stage.pipeline.submit(request(stamp_ns=START + 50 * MS))
+    assert started.wait(5)
+    stage.pipeline.forget()
+    stage.pipeline.submit(request(stamp_ns=START - 5000 * MS))
+    go_on.set()
+    wait_for(lambda: len(stage.published) == 2)
+    assert [published[0].stamp_ns for published in stage.published] == [START, START - 5000 * MS]
+
+
+def test_results_older_than_the_largest_latency_are_dropped_counted_and_named(stage: Stage) -> None:
+    stage.clock_ns = START + 1200 * MS
+    stage.process(live(START))
+    assert not stage.detected, "no time is spent on a frame that is too old"
+    started, go_on = stage.detector_that_waits()
+    stage.pipeline.submit(live(START + 1100 * MS))
+    assert started.wait(5)
+    stage.clock_ns = START + 2200 * MS
+    go_on.set()
+    wait_for(lambda: stage.values()["too_old"] == "2")
+    assert not stage.published
+    assert "1.10 s old, at most max_latency = 1 s" in stage.frames()[1]
+    assert "max_latency" in stage.warnings[0]
+    stage.process(live(START + 2100 * MS))
+    assert len(stage.published) == 1 and "max_latency" not in stage.frames()[1]
+
+
+def test_the_age_of_the_results_is_reported(stage: Stage) -> None:
+    assert stage.values()["age_p50"] == "unknown"
+    for index in range(10):
+        stage.clock_ns = START + index * 100 * MS + (400 if index == 9 else 100) * MS
+        stage.process(live(START + index * 100 * MS))
+    values = stage.values()
+    assert (values["age_p50"], values["age_max"]) == ("0.100 s", "0.400 s")
+    assert 0.2 < float(values["age_p95"].removesuffix(" s")) < 0.4
 
 
 class SleepingClock:
@@ -204,7 +298,7 @@ def test_all_lookups_of_a_frame_share_one_wait_and_the_next_frame_does_not_wait_
     inputs = (CameraInput(camera, image("nowhere"), info("nowhere"), START),)
     submitted = FrameRequest(START, "lidar", (sweep(POINTS),), inputs, settings)
     stage.process(submitted)
-    assert len(stage.published) == 1 and len(stage.warnings) == 2, "neither the camera nor the output frame is known"
+    assert not stage.published and len(stage.warnings) == 2, "neither the camera nor the output frame is known"
     assert clock.slept == pytest.approx(0.5, abs=0.01)
     stage.process(submitted)
     assert clock.slept == pytest.approx(0.5, abs=0.01)
@@ -220,18 +314,10 @@ def test_requests_are_dropped_while_stopped(stage: Stage) -> None:
 
 
 def test_a_request_is_processed_by_the_model_that_ran_when_it_was_submitted(stage: Stage) -> None:
-    started, go_on = threading.Event(), threading.Event()
-    plain = stage.model.detector.detect
-
-    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-        started.set()
-        assert go_on.wait(5)
-        return plain(frame, options)
-
-    stage.model.detector.detect = detect
+    started, go_on = stage.detector_that_waits()
     stage.pipeline.submit(request())
     assert started.wait(5)
-    stage.pipeline.submit(request())
+    stage.pipeline.submit(request(stamp_ns=START + MS))
     stage.model.detector = stage.detector("second")
     go_on.set()
     wait_for(lambda: len(stage.published) == 2)
@@ -257,8 +343,8 @@ def test_the_grid_lies_in_the_base_frame_and_is_left_out_where_tf_lacks_it(stage
     ground = stage.published[0][6]
     assert ground.frame_id == "base_link" and stage.published[0][4] == "lidar"
     np.testing.assert_allclose(ground.placement()[:3, 3], (1.0, 0.0, 0.0), atol=1e-9)
-    for changes, named in (({}, "base_frame"), ({"base_frame": "nowhere"}, "nowhere")):
-        stage.process(request(**changes))
+    for later, changes, named in ((1, {}, "base_frame"), (2, {"base_frame": "nowhere"}, "nowhere")):
+        stage.process(request(stamp_ns=START + later * MS, **changes))
         assert stage.published[-1][6] is None and named in stage.warnings[-1]
     assert len(stage.published) == 3, "the detections are published all the same"
 

@@ -10,12 +10,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
 _CHECK_PERIOD = 0.1
-_PERIOD = 1.0
+_PERIOD = 0.5
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class HealthPublisher:
-    """Publisher of /diagnostics, once a second and as soon as a state changes.
+    """Publisher of /diagnostics, twice a second and as soon as a state changes.
 
     It has a thread of its own, so that it also reports while a model loads or a callback is stuck.
 

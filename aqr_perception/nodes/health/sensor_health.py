@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
 from aqr_perception.nodes.health.repetition import Repetition
 from aqr_perception.nodes.health.topic_links import NO_FAULT, LinkState
@@ -64,11 +65,12 @@ class SensorHealth:
         self.last_problem = reason
         self._dropped = (now, reason)
 
-    def state(self, now: float, frames_stopped: bool) -> State:
+    def state(self, now: float, frames_stopped: bool, clock: ClockReport) -> State:
         """Return the sensor's state.
 
         Args:
             frames_stopped: whether no frames are made, so that the latest use says nothing.
+            clock: state of the sensor's stamps.
         """
         use = self.last_use
         if use is not None and use.reason in INTENDED:
@@ -82,6 +84,12 @@ class SensorHealth:
         if self.messages.overdue(now):
             silence = f"silent for {now - self.messages.latest:.1f} s"
             return DiagnosticStatus.STALE, _because(silence, self.data.reason)
+        if clock.fault:
+            use_of_it = "used by its time of arrival" if clock.by_arrival else "left out (clock_policy)"
+            in_use = clock.by_arrival and use is not None and use.used and not frames_stopped
+            return DiagnosticStatus.WARN, ", ".join(
+                [f"{clock.fault}: {use_of_it}", *(self._doubts(now) if in_use else ())]
+            )
         if use is None or frames_stopped:
             return DiagnosticStatus.OK, "receiving data, but no frames"
         if not use.used:
@@ -91,7 +99,7 @@ class SensorHealth:
         doubts = self._doubts(now)
         return (DiagnosticStatus.WARN, f"used, but {', '.join(doubts)}") if doubts else (DiagnosticStatus.OK, "used")
 
-    def values(self, now: float) -> dict[str, str]:
+    def values(self, now: float, clock: ClockReport) -> dict[str, str]:
         """Return the values of the sensor's status."""
         silence = now - self.messages.latest
         age = math.nan if self.last_use is None else self.last_use.age
@@ -101,10 +109,14 @@ class SensorHealth:
             "usual_rate": "unknown" if math.isnan(self.messages.usual) else f"{self.messages.usual:.2f}",
             "used_rate": f"{self.frames.per_second(now):.2f}",
             "last_heard": "never" if math.isinf(silence) else f"{silence:.1f} s ago",
-            "age": "unknown" if math.isnan(age) else f"{age:.3f} s",
+            "age": seconds_text(age),
             "drops": str(self.drops),
             "lost": str(self.lost),
             "last_problem": self.last_problem,
+            "stamps": clock.fault or "right",
+            "stamps_to_clock": seconds_text(clock.to_clock),
+            "stamps_to_others": seconds_text(clock.to_others),
+            "odd_stamps": str(clock.odd),
         }
 
     def _doubts(self, now: float) -> list[str]:
@@ -122,3 +134,8 @@ class SensorHealth:
 
 def _because(text: str, reason: str) -> str:
     return f"{text}: {reason}" if reason else text
+
+
+def seconds_text(value: float) -> str:
+    """Return seconds as text; ``unknown`` for NaN."""
+    return "unknown" if math.isnan(value) else f"{value:.3f} s"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
@@ -15,6 +16,9 @@ DISABLED = "disabled"
 UNSUPPORTED = "not used by the model"
 INTENDED = (DISABLED, UNSUPPORTED)
 """Reasons for leaving out a working sensor."""
+
+ClockPolicy = Literal["auto", "leave_out", "arrival"]
+"""What to do with a sensor whose stamps are wrong; see `AssemblerSettings.clock_policy`."""
 
 _SLOWEST_SWEEP = 0.2
 """Seconds between two sweeps of a LiDAR at 5 Hz, the slowest rate in use."""
@@ -62,6 +66,10 @@ class AssemblerSettings:
         base_frame: TF frame of the vehicle on the ground, in which the BEV grid lies; empty: `output_frame`.
         marker_lifetime: time after which RViz markers vanish unless a newer frame replaces them.
         transform_wait: longest wait of one frame for late transforms.
+        clock_policy: use of a sensor whose stamps are missing, constant, or far from the other sensors' and the clock:
+            ``leave_out`` drops its messages, ``arrival`` stamps them with their time of arrival, and ``auto`` leaves
+            the sensor out while another one has right stamps, and goes on by arrival otherwise.
+        max_latency: results older than this are dropped.
         enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
         unsupported: names of the sensors that the model does not use. Their messages are ignored.
     """
@@ -80,6 +88,8 @@ class AssemblerSettings:
     base_frame: str = ""
     marker_lifetime: float = 0.8
     transform_wait: float = 0.1
+    clock_policy: ClockPolicy = "auto"
+    max_latency: float = 1.0
     enabled: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
 
@@ -88,12 +98,15 @@ class AssemblerSettings:
         require(len(set(names)) == len(names), "cameras", names, "distinct names")
         require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
         require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
-        for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "marker_lifetime"):
+        positive = ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "marker_lifetime")
+        for name in (*positive, "max_latency"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a positive number")
         for name in ("camera_wait", "transform_wait"):
             value = getattr(self, name)
             require(0 <= value <= 10, name, value, "in 0..10 s")
+        policies = get_args(ClockPolicy)
+        require(self.clock_policy in policies, "clock_policy", self.clock_policy, f"one of {', '.join(policies)}")
         require(1 <= self.max_sweeps <= 10, "max_sweeps", self.max_sweeps, "in 1..10")
         unknown = sorted((self.enabled or frozenset()) - set(self.sensors))
         require(not unknown, "enabled", unknown, f"among {', '.join(self.sensors)}")
@@ -173,12 +186,15 @@ class FrameRequest:
     """The messages of one frame, still encoded.
 
     Attributes:
-        stamp_ns: stamp of the newest sweep, or of the newest image in a camera-only frame.
+        stamp_ns: stamp of the newest sweep, or of the newest image in a camera-only frame. The stamps of an assembler's
+            requests increase.
         model_frame: TF frame of the frame's points and boxes; empty if none is known.
         sweeps: point clouds, newest first; empty in a camera-only frame.
         cameras: in configured order.
         settings: the settings at the time of the request.
         left_out: use of the sensors that the frame leaves out, by name.
+        received: time in seconds of a monotonic clock at which the newest data arrived; NaN if unknown.
+        in_clock_time: whether the node's clock shows the time of the stamps, so that it shows the frame's age, too.
     """
 
     stamp_ns: int
@@ -187,6 +203,17 @@ class FrameRequest:
     cameras: tuple[CameraInput, ...]
     settings: AssemblerSettings
     left_out: Mapping[str, SensorUse] = field(default_factory=dict)
+    received: float = math.nan
+    in_clock_time: bool = False
+
+    def age(self, now: float, clock_ns: int) -> float:
+        """Return the seconds since the measurement, or since the arrival if the clock shows another time.
+
+        Args:
+            now: time of the monotonic clock.
+            clock_ns: time of the node's clock.
+        """
+        return (clock_ns - self.stamp_ns) / 1e9 if self.in_clock_time else now - self.received
 
     def supersedes(self, other: "FrameRequest") -> bool:
         """Whether this request makes the other one unnecessary.

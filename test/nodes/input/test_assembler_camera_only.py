@@ -75,7 +75,7 @@ def test_after_a_pause_the_first_images_wait_for_their_sweep() -> None:
         assert len(request.sweeps) == 1
 
 
-def test_a_sweep_that_arrives_after_its_camera_only_frame_makes_a_frame_too() -> None:
+def test_a_sweep_that_arrives_after_a_camera_only_frame_of_its_time_makes_none_and_is_counted() -> None:
     drive = Drive()
     drive.sweep(0)
     drive.poll(50)
@@ -84,7 +84,10 @@ def test_a_sweep_that_arrives_after_its_camera_only_frame_makes_a_frame_too() ->
         drive.image("back", now)
     assert frames_of(drive, 600, 640) == [(600, False)], "the LiDAR counts as dead"
     drive.sweep(640, stamp=600)
-    assert frames_of(drive, 640, 700) == [(600, True)]
+    assert frames_of(drive, 640, 700) == [], "outputs never go back in time"
+    assert drive.assembler.late_sweeps == 1
+    drive.sweep(740, stamp=700)
+    assert frames_of(drive, 740, 800) == [(700, True)]
 
 
 def test_images_newer_than_a_late_sweep_still_trigger_their_own_frame() -> None:

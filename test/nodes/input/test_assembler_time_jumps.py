@@ -1,7 +1,7 @@
 """Messages older than their sensor's last one: late messages, and bags that start over."""
 
 import pytest
-from helpers.assembler_drive import Drive, frames_of, reasons, settings, used
+from helpers.assembler_drive import MS, START, Drive, frames_of, reasons, settings, used
 
 from aqr_perception.nodes.input.frame_request import CameraSettings
 
@@ -36,8 +36,8 @@ def test_a_bag_that_starts_over_clears_all_older_messages() -> None:
         drive.image("back", now)
         drive.sweep(now)
         drive.poll(now)
-    assert drive.image("front", 2100, stamp=0) == pytest.approx(2.0)
-    assert drive.sweep(2110, stamp=10) == 0.0, "a jump is reported once"
+    assert drive.image("front", 2100, stamp=0) == 0.0, "one sensor's odd stamp is no jump"
+    assert drive.sweep(2110, stamp=10) == pytest.approx(2.0), "most sensors went back"
     request = drive.poll(2200)
     assert request is not None
     assert used(request) == {"front": 0}
@@ -52,20 +52,40 @@ def test_the_first_sweep_of_a_bag_that_starts_over_survives_the_cameras_jumps() 
         drive.image("back", now)
         drive.sweep(now)
         drive.poll(now)
-    assert drive.sweep(2100, stamp=0) == pytest.approx(2.0)
+    assert drive.sweep(2100, stamp=0) == 0.0
     assert drive.poll(2100) is None
-    drive.image("front", 2110, stamp=10)
-    drive.image("back", 2110, stamp=10)
+    assert drive.image("front", 2110, stamp=10) == pytest.approx(2.0)
+    assert drive.image("back", 2110, stamp=10) == 0.0, "a jump is reported once"
     assert frames_of(drive, 2110, 2200) == [(0, True)]
 
 
-def test_a_bag_of_one_frame_can_be_played_repeatedly() -> None:
-    drive = Drive()
-    for now in range(0, 1000, 100):
+def play_one_frame(drive: Drive, begin: int, end: int) -> list[int]:
+    """Play a bag of one frame every 100 ms; return the frames' stamps in milliseconds."""
+    found = []
+    for now in range(begin, end, 100):
         drive.image("front", now, stamp=0)
         drive.image("back", now, stamp=10)
         drive.sweep(now, stamp=20)
-        request = drive.poll(now)
-        assert request is not None
-        assert used(request) == {"front": 0, "back": 10}
-        assert len(request.sweeps) == 1
+        found += [(request.stamp_ns - START) // MS for request in drive.frames(now)]
+    return found
+
+
+def test_a_bag_of_one_frame_played_in_a_loop_gives_one_frame_and_then_goes_on_by_arrival() -> None:
+    drive = Drive(with_clock=True)
+    found = play_one_frame(drive, 0, 400)
+    assert found == [20], "repetitions are duplicates"
+    found = play_one_frame(drive, 400, 1000)
+    assert found and found == sorted(set(found)) and set(found) <= set(range(400, 1000)), "times of arrival"
+    reports = drive.assembler.clock_reports()
+    assert {report.fault for report in reports.values()} == {"constant stamp"}
+    assert all(report.by_arrival for report in reports.values())
+
+
+def test_a_clock_that_goes_back_lets_a_bag_of_one_frame_make_its_frame_again() -> None:
+    drive = Drive(with_clock=True)
+    for begin in (0, 3000, 6000):
+        drive.clock_error = -begin
+        if begin:
+            drive.assembler.forget(3.0)
+        assert play_one_frame(drive, begin, begin + 100) == [20]
+    assert drive.jumps == [3.0, 3.0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform
 from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.message_error import TransformError
-from aqr_perception.nodes.input.transforms import FrameTransforms, matrix_from_message
+from aqr_perception.nodes.input.transforms import FrameTransforms, TransformBuffer, matrix_from_message
 from aqr_perception.nodes.stamps import ns_to_stamp
 
 SECOND = 1_000_000_000
@@ -103,6 +103,92 @@ def test_lookups_wait_only_once_for_frames_that_tf_does_not_know(monkeypatch: py
     buffer.set_transform_static(stamped("lidar", "camera", np.eye(4)), "test")
     FrameTransforms(buffer, wait=2.0, unconnected=unconnected).lookup("camera", START, "lidar", START)
     assert unconnected == set(), "a pair that was found is waited for again"
+
+
+def moving(seconds: float, x: float = 0.0, child: str = "base_link") -> TransformStamped:
+    return stamped("odom", child, rigid_transform([x, 0, 0], [0, 0, 0, 1]), START + round(seconds * SECOND))
+
+
+def x_at(buffer: tf2_ros.Buffer, seconds: float) -> float:
+    at_ns = START + round(seconds * SECOND)
+    return float(FrameTransforms(buffer).lookup("odom", at_ns, "base_link", at_ns)[0, 3])
+
+
+def test_without_a_fixed_frame_a_moving_transform_is_that_of_the_datas_time() -> None:
+    buffer = tf2_ros.Buffer()
+    for tenth in range(11):
+        buffer.set_transform(moving(tenth / 10, x=tenth), "test")
+    assert x_at(buffer, 0.55) == pytest.approx(5.5)
+    assert x_at(buffer, 1.15) == pytest.approx(10.0), "a little older than the data"
+    with pytest.raises(TransformError, match=r"base_link -> odom at 1500000001.250000 s or at most 0.2 s before"):
+        x_at(buffer, 1.25)
+    with pytest.raises(TransformError, match="extrapolation into the past"):
+        x_at(buffer, -0.05)
+
+
+def test_a_time_before_the_epoch_is_a_missing_transform_and_no_crash() -> None:
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform(stamped("map", "lidar", np.eye(4)), "test")
+    for fixed_frame in ("", "map"):
+        with pytest.raises(TransformError, match="no transform"):
+            FrameTransforms(buffer, fixed_frame).lookup("map", -1, "lidar", -1)
+
+
+class PresentBuffer(TransformBuffer):
+    """A buffer whose present is set; in seconds."""
+
+    def __init__(self, present: float = 0.0) -> None:
+        super().__init__()
+        self.present = present
+        self.now_ns = lambda: START + round(self.present * SECOND)
+
+
+def test_a_transform_from_the_future_is_refused_by_name_and_blocks_no_later_one() -> None:
+    buffer = PresentBuffer()
+    buffer.set_transform(moving(3600.0, x=99.0), "test")
+    assert buffer.faults() == ["transforms of base_link are 3600.0 s ahead of the sensors and refused"]
+    for tenth in range(5):
+        buffer.present = tenth / 10
+        buffer.set_transform(moving(tenth / 10, x=tenth), "test")
+        buffer.set_transform(moving(3600.0 + tenth / 10, x=99.0), "wrong publisher")
+        assert x_at(buffer, tenth / 10) == pytest.approx(tenth)
+
+
+def test_transforms_dated_a_little_ahead_are_stored() -> None:
+    buffer = PresentBuffer()
+    buffer.set_transform(moving(1.0, x=7.0), "localisation")
+    assert x_at(buffer, 1.0) == pytest.approx(7.0) and not buffer.faults()
+
+
+@given(st.floats(1.5, 5000.0))
+@settings(max_examples=20, deadline=None)
+def test_without_a_known_present_transforms_that_stay_behind_replace_those_ahead(ahead: float) -> None:
+    buffer = TransformBuffer()
+    buffer.set_transform(moving(ahead, x=99.0), "test")
+    for tenth in range(5):
+        buffer.set_transform(moving(tenth / 10, x=tenth), "test")
+    assert x_at(buffer, 0.35) == pytest.approx(3.5)
+    assert buffer.faults() == ["the time of base_link went back: all moving transforms are forgotten"]
+
+
+def test_one_transform_from_the_past_changes_nothing() -> None:
+    buffer = PresentBuffer(10.0)
+    for tenth in range(100, 105):
+        buffer.set_transform(moving(tenth / 10, x=tenth), "test")
+    buffer.set_transform(moving(8.0, x=99.0), "test")
+    buffer.set_transform(moving(10.5, x=105.0), "test")
+    assert x_at(buffer, 10.25) == pytest.approx(102.5) and not buffer.faults()
+
+
+def test_after_clear_transforms_of_an_earlier_time_are_stored_at_once_and_static_ones_stay() -> None:
+    buffer = PresentBuffer(10.0)
+    buffer.set_transform_static(stamped("base_link", "lidar", np.eye(4)), "test")
+    buffer.set_transform(moving(10.0, x=99.0), "test")
+    buffer.clear()
+    buffer.present = 7.0
+    buffer.set_transform(moving(7.0, x=1.0), "test")
+    at_ns = START + 7 * SECOND
+    assert FrameTransforms(buffer).lookup("odom", at_ns, "lidar", at_ns)[0, 3] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("stamp_ns", [-5 * SECOND, 2**63, 2**70])
