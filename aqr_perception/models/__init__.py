@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.config.presets import load_preset, preset_names
-from aqr_perception.models.weights import checkpoint
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aqr_perception.models.detection_model import DetectionModel
 
 __all__ = ["build_model", "load_checkpoint", "preset_names"]
@@ -26,6 +24,8 @@ def build_model(preset: str) -> "DetectionModel":
     Raises:
         PresetError: the preset is unknown or its file is invalid.
     """
+    import torch  # takes seconds, which a reader of presets need not wait
+
     config = load_preset(preset)
     model_class = ARCHITECTURES[config.architecture].model_class()
     with torch.random.fork_rng(devices=[]):
@@ -33,7 +33,7 @@ def build_model(preset: str) -> "DetectionModel":
         return model_class(config).eval()
 
 
-def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, Tensor], entry: str = "") -> None:
+def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, "Tensor"], entry: str = "") -> None:
     """Load one of our checkpoints or a published one into a model, strictly; see `checkpoint.load_checkpoint`.
 
     Only a whole query router (`DetectionModel.optional_router`) may be missing from a file: then AQR is off, and query
@@ -43,6 +43,8 @@ def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, T
         CheckpointError: the file cannot be read, has other classes than the model's preset, has values that are not
             finite, or keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
+    from aqr_perception.models.weights import checkpoint
+
     has_router = checkpoint.load_checkpoint(model, source, entry)
     if not any(name.startswith(model.optional_router) for name, _ in model.named_parameters()):
         return

@@ -1,21 +1,25 @@
-"""State of the sensors, the model and the frames, for /diagnostics."""
+"""State of the sensors, the model, the frames and the node, for /diagnostics."""
 
 import math
+import socket
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from aqr_perception.frame import Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
-from aqr_perception.nodes.input.frame_request import INTENDED, SensorUse
-
-WINDOW = 2.0
-"""Seconds over which rates are measured; a sensor without messages for longer is silent."""
-
+from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
+from aqr_perception.nodes.health.picture_content import picture_fault
+from aqr_perception.nodes.health.sensor_health import SensorHealth, State, seconds_text
+from aqr_perception.nodes.health.topic_links import LinkState
+from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.stamps import stamp_to_ns
 
 AGES_WINDOW = 10.0
 """Seconds over which the ages of the outputs are reported."""
@@ -42,48 +46,6 @@ class TimeReport:
     transforms: Sequence[str] = ()
 
 
-class _EventRate:
-    """Rate of an event over the last `WINDOW` seconds.
-
-    Attributes:
-        latest: time of the last event in seconds; -inf before the first one.
-    """
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque()
-        self.latest = -math.inf
-
-    def add(self, now: float) -> None:
-        self._times.append(now)
-        self.latest = now
-        self._drop_old(now)
-
-    def per_second(self, now: float) -> float:
-        self._drop_old(now)
-        return len(self._times) / WINDOW
-
-    def _drop_old(self, now: float) -> None:
-        while self._times and now - self._times[0] > WINDOW:
-            self._times.popleft()
-
-
-@dataclass
-class _SensorHistory:
-    """Recent history of one sensor.
-
-    Attributes:
-        messages: rate of the received messages.
-        frames: rate of the frames that used the sensor.
-        last_use: use of the sensor in the latest frame.
-        last_problem: the latest reason why an enabled sensor was not used.
-    """
-
-    messages: _EventRate = field(default_factory=_EventRate)
-    frames: _EventRate = field(default_factory=_EventRate)
-    last_use: SensorUse | None = None
-    last_problem: str = "none"
-
-
 class Diagnostics:
     """Collector of events, reported as diagnostic_msgs/DiagnosticArray. Thread-safe.
 
@@ -91,37 +53,88 @@ class Diagnostics:
 
     Args:
         sensors: names of all configured sensors, in the order of the report.
+        node_name: full name of the node, with its namespace.
+        topics: topic of each sensor's data.
 
     Attributes:
+        state: lifecycle state of the node, in a word or two.
+        state_error: why the node could not be configured; empty if it could.
+        callbacks_stuck: seconds for which the node's callbacks have not run; 0 if they run.
         model: description of the running model.
         model_error: why the latest requested model failed to load; empty if it is loaded.
+        device: the model's device.
         frame_error: error of the latest frame; empty after a frame without error.
+        frame_stuck: what the frame in progress does if it takes far too long; empty if it does not.
         time: state of the stamps, for the next report.
     """
 
-    def __init__(self, sensors: Sequence[str] = ()) -> None:
-        self.model = ""
-        self.model_error = ""
-        self.frame_error = ""
+    def __init__(
+        self, sensors: Sequence[str] = (), node_name: str = "/aqr_perception", topics: Mapping[str, str] | None = None
+    ) -> None:
+        self.state, self.state_error = "unconfigured", ""
+        self.callbacks_stuck = 0.0
+        self.model, self.model_error, self.device = "", "", ""
+        self.frame_error, self.frame_stuck = "", ""
+        self._node_name = node_name.lstrip("/")
+        self._host = socket.gethostname()
         self.time = TimeReport()
         self._ages: deque[tuple[float, float]] = deque()
         self._late, self._latest_late, self._late_error = 0, -math.inf, ""
         self._out_of_order = 0
         self._lock = threading.Lock()
-        self._sensors = {name: _SensorHistory() for name in sensors}
-        self._frames = _EventRate()
+        self._sensors = {name: SensorHealth((topics or {}).get(name, "")) for name in sensors}
+        self._frames, self._outputs = EventRate(), EventRate()
 
-    def add_message(self, sensor: str, now: float) -> None:
-        """Count a message from a sensor."""
+    def add_message(self, sensor: str, now: float, message: Any = None) -> None:
+        """Count a message from a sensor; a message given is compared with the one before."""
         with self._lock:
-            self._sensors[sensor].messages.add(now)
+            health = self._sensors[sensor]
+            health.messages.add(now)
+            if message is not None:
+                data = np.frombuffer(message.data, np.uint8)
+                health.message_data.add(data, stamp_to_ns(message.header.stamp), now)
+
+    def add_dropped(self, sensor: str, reason: str, now: float) -> None:
+        """Count a message that is dropped at its arrival, with the reason."""
+        with self._lock:
+            self._sensors[sensor].add_dropped(reason, now)
+
+    def add_lost(self, sensor: str, count: int) -> None:
+        """Count messages that the middleware lost."""
+        with self._lock:
+            self._sensors[sensor].lost += count
+
+    def set_link(self, sensor: str, data: LinkState, calibration: LinkState) -> None:
+        """Set why the topics of a sensor's data and calibration bring no messages."""
+        with self._lock:
+            self._sensors[sensor].data, self._sensors[sensor].calibration = data, calibration
 
     def add_frame(self, sensors: Sequence[SensorUse], now: float) -> None:
         """Count a frame and record which sensors it used."""
         with self._lock:
             self._frames.add(now)
             for use in sensors:
-                self._add_use(self._sensors[use.name], use, now)
+                self._sensors[use.name].add_use(use, now)
+
+    def inspect(self, frame: Frame, now: float) -> None:
+        """Check what the cameras of a frame show."""
+        faults = {view.name: picture_fault(view.image) for view in frame.cameras}
+        with self._lock:
+            for view in frame.cameras:
+                health = self._sensors[view.name]
+                health.picture_fault = faults[view.name]
+                health.decoded_data.add(view.image, frame.stamp_ns - round(view.age * 1e9), now)
+
+    def add_output(self, now: float) -> None:
+        """Count a published result."""
+        with self._lock:
+            self._outputs.add(now)
+
+    def forget_rates(self) -> None:
+        """Forget the usual rates, because the node starts or time jumped back."""
+        with self._lock:
+            for rate in (self._frames, self._outputs, *(sensor.messages for sensor in self._sensors.values())):
+                rate.forget_usual()
 
     def add_age(self, age: float, now: float) -> None:
         """Add the age of a published result in seconds: from the measurement to the publication."""
@@ -153,21 +166,14 @@ class Diagnostics:
         with self._lock:
             frames = self._frame_status(now, processed, dropped, active)
             sensors = [self._sensor_status(name, sensor, now) for name, sensor in self._sensors.items()]
-        message.status = [frames, self._model_status(), *sensors, self._time_status()]
+        message.status = [frames, self._model_status(), *sensors, self._time_status(), self._node_status()]
         return message
 
-    def _add_use(self, sensor: _SensorHistory, use: SensorUse, now: float) -> None:
-        sensor.last_use = use
-        if use.used:
-            sensor.frames.add(now)
-        elif use.reason not in INTENDED:
-            sensor.last_problem = use.reason
-
     def _frame_status(self, now: float, processed: int, dropped: int, active: bool) -> DiagnosticStatus:
-        rate = self._frames.per_second(now)
-        level, text = self._frame_state(rate, now, active)
+        rate = self._outputs.per_second(now)
+        state = self._frame_state(rate, now, active)
         counts = {"processed": processed, "dropped": dropped, "too_old": self._late, "out_of_order": self._out_of_order}
-        return _status("frames", level, text, **counts, rate=f"{rate:.2f}", **self._age_values(now))
+        return self._status("frames", state, self._host, **counts, rate=f"{rate:.2f}", **self._age_values(now))
 
     def _age_values(self, now: float) -> dict[str, str]:
         """Return the ages of the outputs of the last seconds, from the measurement to the publication."""
@@ -179,28 +185,47 @@ class Diagnostics:
         p50, p95 = np.percentile(ages, (50, 95))
         return {"age_p50": f"{p50:.3f} s", "age_p95": f"{p95:.3f} s", "age_max": f"{max(ages):.3f} s"}
 
-    def _frame_state(self, rate: float, now: float, active: bool) -> tuple[bytes, str]:
+    def _frame_state(self, rate: float, now: float, active: bool) -> State:
+        if self.state_error:
+            return DiagnosticStatus.ERROR, self.state_error
         if not active:
             return DiagnosticStatus.OK, "not active"
+        if self.frame_stuck:
+            return DiagnosticStatus.ERROR, self.frame_stuck
         if self._late_error and now - self._latest_late <= WINDOW:
             return DiagnosticStatus.ERROR, self._late_error
         if self.frame_error:
             return DiagnosticStatus.ERROR, self.frame_error
-        if rate == 0:
+        if self._outputs.overdue(now):
             return DiagnosticStatus.STALE, "no frames"
+        slow = self._outputs.slow(now)
+        if slow == slow:
+            return DiagnosticStatus.WARN, f"slow: {slow:.1f} frames/s, usually {self._outputs.usual:.1f}"
         return DiagnosticStatus.OK, f"{rate:.1f} frames/s"
 
     def _model_status(self) -> DiagnosticStatus:
         level = DiagnosticStatus.WARN if self.model_error else DiagnosticStatus.OK
-        return _status("model", level, self.model_error or self.model, running=self.model)
+        text = self.model_error or self.model or "no model is loaded"
+        return self._status("model", (level, text), self.device or self._host, running=self.model)
+
+    def _node_status(self) -> DiagnosticStatus:
+        return self._status("node", self._node_state(), self._host, state=self.state)
+
+    def _node_state(self) -> State:
+        if self.state_error:
+            return DiagnosticStatus.ERROR, f"{self.state}: {self.state_error}"
+        if self.callbacks_stuck:
+            return DiagnosticStatus.ERROR, f"stuck: callbacks have not run for {self.callbacks_stuck:.1f} s"
+        return DiagnosticStatus.OK, self.state
 
     def _time_status(self) -> DiagnosticStatus:
         time = self.time
-        level, text = self._time_state()
-        offset = _seconds(time.stamps_to_clock)
-        return _status("time", level, text, stamps_to_clock=offset, late_sweeps=time.late_sweeps)
+        offset = seconds_text(time.stamps_to_clock)
+        return self._status(
+            "time", self._time_state(), self._host, stamps_to_clock=offset, late_sweeps=time.late_sweeps
+        )
 
-    def _time_state(self) -> tuple[bytes, str]:
+    def _time_state(self) -> State:
         time = self.time
         faults = [f"{name}: {report.fault}" for name, report in time.sensors.items() if report.fault]
         faults += time.transforms
@@ -219,50 +244,14 @@ class Diagnostics:
             "/clock and use_sim_time, or synchronise the clocks. Ages are measured from the arrival of the data"
         )
 
-    def _sensor_status(self, name: str, sensor: _SensorHistory, now: float) -> DiagnosticStatus:
+    def _sensor_status(self, name: str, sensor: SensorHealth, now: float) -> DiagnosticStatus:
         clock = self.time.sensors.get(name, ClockReport())
-        level, text = self._sensor_state(sensor, clock, now)
-        silence = now - sensor.messages.latest
-        age = math.nan if sensor.last_use is None else sensor.last_use.age
-        return _status(
-            f"sensor {name}",
-            level,
-            text,
-            rate=f"{sensor.messages.per_second(now):.2f}",
-            used_rate=f"{sensor.frames.per_second(now):.2f}",
-            last_heard="never" if math.isinf(silence) else f"{silence:.1f} s ago",
-            age="unknown" if math.isnan(age) else f"{age:.3f} s",
-            last_problem=sensor.last_problem,
-            stamps=clock.fault or "right",
-            stamps_to_clock=_seconds(clock.to_clock),
-            stamps_to_others=_seconds(clock.to_others),
-            odd_stamps=clock.odd,
+        state = sensor.state(now, self._frames.overdue(now), clock)
+        return self._status(f"sensor {name}", state, sensor.topic or self._host, **sensor.values(now, clock))
+
+    def _status(self, name: str, health: State, hardware_id: str, **values: object) -> DiagnosticStatus:
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        level, text = health
+        return DiagnosticStatus(
+            level=level, name=f"{self._node_name}: {name}", message=text, hardware_id=hardware_id, values=pairs
         )
-
-    def _sensor_state(self, sensor: _SensorHistory, clock: ClockReport, now: float) -> tuple[bytes, str]:
-        use, silence = sensor.last_use, now - sensor.messages.latest
-        if use is not None and use.reason in INTENDED:
-            return DiagnosticStatus.OK, use.reason
-        if math.isinf(silence):
-            return DiagnosticStatus.STALE, "no data"
-        if silence > WINDOW:
-            return DiagnosticStatus.STALE, f"silent for {silence:.0f} s"
-        if clock.fault:
-            use_of_it = "used by its time of arrival" if clock.by_arrival else "left out (clock_policy)"
-            return DiagnosticStatus.WARN, f"{clock.fault}: {use_of_it}"
-        if use is None or now - self._frames.latest > WINDOW:
-            return DiagnosticStatus.OK, "receiving data, but no frames"
-        if not use.used:
-            return DiagnosticStatus.WARN, use.reason
-        return (DiagnosticStatus.WARN, f"used, but {use.doubt}") if use.doubt else (DiagnosticStatus.OK, "used")
-
-
-def _seconds(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.3f} s"
-
-
-def _status(name: str, level: bytes, message: str, **values: object) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(
-        level=level, name=f"aqr_perception: {name}", message=message, hardware_id="aqr_perception", values=pairs
-    )

@@ -13,7 +13,6 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
-from aqr_perception.detector import preset_classes
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
@@ -64,6 +63,19 @@ PARAMETERS: tuple[Parameter, ...] = (
         "of nuScenes' LiDAR: x right, y forward, z up",
     ),
     Parameter("output_frame", "", "TF frame of the published detections; empty: the model frame"),
+    Parameter(
+        "base_frame",
+        "",
+        "TF frame of the vehicle with z = 0 on the ground, e.g. base_link or base_footprint: the plane of "
+        "~/weights/bev/grid; empty: output_frame",
+    ),
+    Parameter(
+        "marker_lifetime",
+        0.8,
+        "s; markers vanish after this time without a newer frame; set it above the time between two frames",
+        0.05,
+        60.0,
+    ),
     Parameter(
         "max_camera_age",
         0.2,
@@ -282,6 +294,8 @@ def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
 
 
 def _start_classes(values: Mapping[str, Any]) -> tuple[str, ...]:
+    from aqr_perception.detector import preset_classes  # imports PyTorch, which takes seconds
+
     try:
         _check_directories(values)
         return preset_classes(values["model.preset"])
@@ -431,5 +445,6 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 _ASSEMBLER_PARAMETERS = (
     "lidar_topic", "fixed_frame", "model_frame", "output_frame", "max_camera_age", "camera_wait", "lidar_timeout",
     "camera_only_period", "transform_wait", "clock_policy", "max_latency", "max_sweeps", "intensity_scale",
+    "base_frame", "marker_lifetime",
 )  # fmt: skip
 _CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

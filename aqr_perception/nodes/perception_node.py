@@ -1,6 +1,7 @@
 """ROS node: wiring of topics, parameters and lifecycle."""
 
 import dataclasses
+import math
 import sys
 import threading
 import time
@@ -10,24 +11,26 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from message_filters import Subscriber
+from message_filters import SimpleFilter, Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_ros import TransformListener
 
-from aqr_perception.detector import Detector, check_model
 from aqr_perception.nodes import parameter_files, parameters
 from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
 from aqr_perception.nodes.declaration import Overrides
 from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
+from aqr_perception.nodes.health.health_publisher import HealthPublisher
+from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
@@ -36,12 +39,16 @@ from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
-from aqr_perception.nodes.running_model import DetectorFactory, RunningModel
+from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
 from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
 
 _POLL_PERIOD = 0.01
-_HEALTH_PERIOD = 0.5
+_LINK_PERIOD = 0.5
+_TIME_PERIOD = 0.1
+_STUCK_SECONDS = 0.8
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""QoS of a second subscription to CameraInfo, for calibration that was sent once."""
 _STOP_POLL = 0.1
 
 
@@ -55,24 +62,33 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def __init__(
         self,
-        detector_factory: DetectorFactory = Detector,
+        detector_factory: DetectorFactory = load_detector,
         stop: threading.Event | None = None,
         **node_arguments: Any,
     ) -> None:
         super().__init__("aqr_perception", **node_arguments)
+        self._settings: Settings | None = None  # None: not configured
+        self._resources: list[Callable[[], object]] = []
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+        self._links: dict[str, tuple[Link, Link | None]] = {}
+        self._last_link_check = self._last_tick = self._last_time_report = -math.inf
+        # First of all, so that /diagnostics exists while the rest is made.
+        self._diagnostics.state = "starting"
+        self._health = HealthPublisher(self, self._report)
         self._detector_factory = detector_factory
         self._stop = threading.Event() if stop is None else stop
         self._overrides = Overrides(self)
         self._values = parameters.declare(self, self._overrides)
         for sentence in parameters.ignored(self._overrides, self._values):
             self.get_logger().warning(sentence)
-        self._settings: Settings | None = None  # None: not configured
-        self._resources: list[Callable[[], object]] = []
+        self._diagnostics.state = "unconfigured"
         add_parameter_callbacks(self, parameters.converted, self._check_parameters, self._apply_parameters)
 
     # --- Lifecycle -------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+        self._diagnostics.state = "configuring: loading the model"
         try:
             if self._overrides.problems:
                 raise OptionError("; ".join(self._overrides.problems.values()))
@@ -80,15 +96,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         except Exception as error:  # rclpy would hide it
             self.get_logger().error(f"cannot configure: {error}")
             self.close()
+            self._diagnostics.state, self._diagnostics.state_error = "unconfigured", f"cannot configure: {error}"
             return TransitionCallbackReturn.FAILURE
+        self._diagnostics.state = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._diagnostics.forget_rates()
         self._pipeline.start()
+        self._diagnostics.state = "active"
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pipeline.stop()
+        self._outputs.delete_markers()
+        self._diagnostics.state = "inactive"
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -97,24 +119,35 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
+        self._diagnostics.state = "finalized"
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Finish the frame in progress and release all resources."""
+        """Finish the frame in progress and release all resources; /diagnostics goes on until the node is destroyed."""
         self._settings = None
         while self._resources:
             self._resources.pop()()
+        self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
+
+    def destroy_node(self) -> None:
+        self._health.close()
+        super().destroy_node()
 
     def _connect(self, settings: Settings) -> None:
         """Load the model and create publishers, subscribers and timers."""
         logger = self.get_logger()
-        self._diagnostics = Diagnostics(settings.assembler.sensors)
+        topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
+        topics[LIDAR] = settings.assembler.lidar_topic
+        state = self._diagnostics.state
+        self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
+        self._diagnostics.state = state
         self._model = RunningModel(
             settings.model, self._detector_factory, self._diagnostics, logger, self._restore_model, self._stop
         )
         self._resources.append(self._model.close)
         settings = self._with_class_thresholds()
-        outputs = Publishers(self, [camera.name for camera in settings.assembler.cameras])
+        cameras = [camera.name for camera in settings.assembler.cameras]
+        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
         self._resources.append(outputs.destroy)
         self._assembler = Assembler(
             self._supported(settings.assembler),
@@ -122,27 +155,28 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             clock_ns=self._clock_ns,
             simulated=lambda: self.get_clock().ros_time_is_active,
         )
-        # tf2's own buffer of a node leaves a service and a callback at the node for ever; `_on_clock_jump` clears it.
-        self._buffer = TransformBuffer()
-        self._buffer.now_ns = self._assembler.now_ns
+        self._buffer = self._transform_buffer()
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
         self._pipeline = Pipeline(
             self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection, self._clock_ns
         )
         self._subscribe(settings)
-        health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._resources.append(partial(self.destroy_publisher, health))
         # With use_sim_time, the node's own clock stops when a bag has ended.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        for period, callback in ((_POLL_PERIOD, self._tick), (_HEALTH_PERIOD, lambda: health.publish(self._health()))):
-            timer = self.create_timer(period, callback, clock=steady)
-            self._resources.append(partial(self.destroy_timer, timer))
+        timer = self.create_timer(_POLL_PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._resources.append(partial(self.destroy_timer, timer))
+        self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
+        self._settings = settings
+
+    def _transform_buffer(self) -> TransformBuffer:
+        """Return a buffer that is emptied when the clock jumps back, until the resources are released."""
+        # tf2's own buffer of a node leaves a service and a callback at the node for ever; `_on_clock_jump` clears it.
+        buffer = TransformBuffer()
+        buffer.now_ns = self._assembler.now_ns
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-LATE_NS), on_clock_change=True)
         jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
         self._resources.append(jumps.unregister)
-        self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
-        self._settings = settings
+        return buffer
 
     # --- Sensors ---------------------------------------------------------------------------------------------------
 
@@ -150,32 +184,55 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Connect the sensors' topics with the assembler."""
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=reliability)
+        self._links = {}
 
-        def subscriber(kind: type, topic: str) -> Subscriber:
-            messages = GuardedSubscriber(self, kind, topic, qos_profile=qos, on_error=self._on_dropped_message)
+        def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
+            events = self._events(sensor, warn=profile is qos)
+            messages = GuardedSubscriber(
+                self,
+                kind,
+                topic,
+                qos_profile=profile,
+                event_callbacks=events,
+                on_error=partial(self._on_dropped_message, sensor),
+            )
             self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
         # Callbacks run in the order of registration: the assembler stores a message before `_on_message` polls it.
         for camera in settings.assembler.cameras:
-            images = subscriber(CompressedImage if camera.compressed else Image, camera.image_topic)
-            self._assembler.connect_camera(camera.name, images, subscriber(CameraInfo, camera.info_topic))
+            kind = CompressedImage if camera.compressed else Image
+            images = subscriber(kind, camera.image_topic, camera.name)
+            # A calibration that was sent once reaches only subscriptions that ask for it, and those reach no others.
+            infos = [subscriber(CameraInfo, camera.info_topic, camera.name, profile) for profile in (qos, _LATCHED)]
+            self._assembler.connect_camera(camera.name, images, _joined(infos))
             images.registerCallback(self._on_message, camera.name)
+            self._links[camera.name] = (_link(images.sub, [qos]), _link(infos[0].sub, [qos, _LATCHED]))
         if settings.assembler.lidar_topic:
-            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic)
+            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic, LIDAR)
             self._assembler.connect_lidar(sweeps)
             sweeps.registerCallback(self._on_message, LIDAR)
+            self._links[LIDAR] = (_link(sweeps.sub, [qos]), None)
+
+    def _events(self, sensor: str, warn: bool) -> SubscriptionEventCallbacks:
+        """Return callbacks that count lost messages; `warn`: and log publishers of an incompatible QoS or type."""
+        diagnostics = self._diagnostics
+        return SubscriptionEventCallbacks(
+            message_lost=lambda lost: diagnostics.add_lost(sensor, lost.total_count_change), use_default_callbacks=warn
+        )
 
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
-        self._diagnostics.add_message(sensor, time.monotonic())
+        self._diagnostics.add_message(sensor, time.monotonic(), message)
         self._poll()
 
-    def _on_dropped_message(self, error: Exception) -> None:
+    def _on_dropped_message(self, sensor: str, error: Exception) -> None:
+        self._diagnostics.add_dropped(sensor, str(error), time.monotonic())
         self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_time_jump(self, seconds: float) -> None:
         self.get_logger().warning(f"time jumped back by {seconds:.1f} s: the node forgets all data and transforms")
         self._pipeline.forget()
+        self._diagnostics.forget_rates()
         self._buffer.clear()
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -186,20 +243,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         return nanoseconds
 
     def _tick(self) -> None:
+        self._last_tick = time.monotonic()
+        self._outputs.delete_old_markers()
         if self._model.swap_if_loaded() and self._settings is not None:
             self._settings = self._with_class_thresholds()
             self._pipeline.options = self._settings.detection
             self._assembler.settings = self._supported(self._settings.assembler)
         self._poll()
+        # Here, because assembler and TF buffer must not be read from the thread of /diagnostics.
+        if self._last_tick - self._last_time_report > _TIME_PERIOD:
+            self._last_time_report = self._last_tick
+            self._diagnostics.time = self._time_report()
 
     def _poll(self) -> None:
         if (request := self._assembler.poll()) is not None:
             self._pipeline.submit(request)
-
-    def _health(self) -> DiagnosticArray:
-        stamp, now = self.get_clock().now().to_msg(), time.monotonic()
-        self._diagnostics.time = self._time_report()
-        return self._diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
 
     def _time_report(self) -> TimeReport:
         assembler = self._assembler
@@ -211,6 +269,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             assembler.late_sweeps,
             self._buffer.faults(),
         )
+
+    # --- Health, in the thread of its publisher ----------------------------------------------------------------------
+
+    def _report(self, now: float) -> DiagnosticArray:
+        diagnostics, stamp = self._diagnostics, self.get_clock().now().to_msg()
+        if self._settings is None:
+            return diagnostics.report(stamp, now, 0, 0, active=False)
+        if now - self._last_link_check > _LINK_PERIOD:
+            self._last_link_check = now
+            for sensor, (data, calibration) in self._links.items():
+                calibration_state = NO_FAULT if calibration is None else link_state(self, calibration)
+                diagnostics.set_link(sensor, link_state(self, data), calibration_state)
+        idle = now - self._last_tick
+        diagnostics.callbacks_stuck = idle if idle > _STUCK_SECONDS else 0.0
+        diagnostics.frame_stuck = self._pipeline.stuck
+        return diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
 
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
         """Return the settings limited to what the running model uses; warn if no sensor is left."""
@@ -278,6 +352,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Reset the model parameters to the running model's values."""
         restored = dataclasses.asdict(running)
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
+
+
+def _joined(filters: Sequence[SimpleFilter]) -> SimpleFilter:
+    """Return a filter that passes on the messages of several filters."""
+    joined = SimpleFilter()
+    for one in filters:
+        one.registerCallback(joined.signalMessage)
+    return joined
+
+
+def _link(subscription: Subscription[Any], profiles: Sequence[QoSProfile]) -> Link:
+    kind = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
+    return Link(subscription.topic_name, kind, tuple(profiles))
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:

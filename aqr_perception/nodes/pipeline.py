@@ -5,28 +5,32 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from aqr_perception.detector import Detector
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
-from aqr_perception.nodes.input.frame_request import FrameRequest
+from aqr_perception.nodes.input.frame_request import CameraInput, FrameRequest
 from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
+from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
 
+if TYPE_CHECKING:
+    from aqr_perception.detector import Detector
+
 _SAME_WARNING_PERIOD = 5.0
+_STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
 
 
 class _Job(NamedTuple):
@@ -37,7 +41,7 @@ class _Job(NamedTuple):
     """
 
     request: FrameRequest
-    detector: Detector
+    detector: "Detector"
     epoch: int
 
 
@@ -54,6 +58,12 @@ class _Stages:
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
+
+
+def _camera_header(camera: CameraInput) -> Header:
+    """Return the header of a camera's own image."""
+    header = camera.image.header
+    return Header(stamp=header.stamp, frame_id=header.frame_id or camera.info.header.frame_id)
 
 
 class Pipeline:
@@ -111,6 +121,18 @@ class Pipeline:
         """Frames processed and frames dropped since the start; zeros while stopped."""
         return (0, 0) if self._worker is None else (self._worker.processed, self._worker.dropped)
 
+    @property
+    def stuck(self) -> str:
+        """What the frame in progress does if it takes far longer than usual; empty if it does not."""
+        worker = self._worker
+        if worker is None:
+            return ""
+        busy, usual = worker.busy_seconds, worker.usual_seconds
+        if busy <= max(_STUCK_SECONDS, _STUCK_TIMES * usual):
+            return ""
+        usually = f"; a frame usually takes {usual:.2f} s" if usual else ""
+        return f"stuck: a frame has been in stage {self._stages.current} for {busy:.1f} s{usually}"
+
     def submit(self, request: FrameRequest) -> None:
         """Queue a request and return at once. While stopped, drop it, to avoid stale frames after the start."""
         if self._worker is not None:
@@ -144,9 +166,13 @@ class Pipeline:
             to_output = self._to_output(frame, output_frame, transforms)
             if to_output is None or self._is_outdated(job):
                 return
-            self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame)
+            headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
+            ground = self._ground(frame, settings.ground_frame, transforms) if self._outputs.wants_grid else None
+            self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
             self._last_output = (job.epoch, frame.stamp_ns)
-        self._diagnostics.add_age(self._age(request), time.monotonic())
+        now = time.monotonic()
+        self._diagnostics.add_output(now)
+        self._diagnostics.add_age(self._age(request), now)
         self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
         self._diagnostics.frame_error = ""
 
@@ -174,6 +200,8 @@ class Pipeline:
         for error in assembled.unexpected:
             self._trace_once(error)
         self._diagnostics.add_frame(assembled.sensors, time.monotonic())
+        if assembled.frame is not None:
+            self._diagnostics.inspect(assembled.frame, time.monotonic())
 
     def _to_output(self, frame: Frame, output_frame: str, transforms: FrameTransforms) -> NDArray[np.float64] | None:
         """Return (4, 4) model frame -> output frame; None if TF lacks it at the frame's time."""
@@ -185,6 +213,21 @@ class Pipeline:
             self._diagnostics.frame_error = f"no detections in output_frame {output_frame}: {error}"
             self._warn(self._diagnostics.frame_error)
         return None
+
+    def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
+        """Return where the ground is; None, with a warning, if that is unknown."""
+        problem = "no ~/weights/bev/grid"
+        if not ground_frame:
+            self._warn(f"{problem}: found no base_frame and no output_frame, needed a TF frame on the ground")
+            return None
+        try:
+            to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
+            ground = GroundPlane(ground_frame, to_ground)
+            ground.placement()
+        except ValueError as error:
+            self._warn(f"{problem} in {ground_frame} (base_frame, or else output_frame): {error}")
+            return None
+        return ground
 
     def _publish_timing(
         self, stamp_ns: int, frame_id: str, stages: dict[str, float], detector_stages: Mapping[str, float]

@@ -4,15 +4,31 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aqr_perception.detector import Detector
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
-DetectorFactory = Callable[[str, str | None, str, str], Detector]
+if TYPE_CHECKING:
+    from aqr_perception.detector import Detector
+
+DetectorFactory = Callable[[str, str | None, str, str], "Detector"]
 _STOP_POLL = 0.05
+
+
+def load_detector(preset: str, checkpoint: str | None, device: str, precision: str) -> "Detector":
+    """Return a detector. PyTorch is imported here, because this takes seconds in which the node already reports."""
+    from aqr_perception.detector import Detector
+
+    return Detector(preset, checkpoint, device, precision)
+
+
+def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
+    """Check the choice of a model as `detector.check_model` does; imports PyTorch."""
+    from aqr_perception import detector
+
+    detector.check_model(preset, checkpoint, device, precision)
 
 
 class LoadingStoppedError(RuntimeError):
@@ -97,7 +113,7 @@ class RunningModel:
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
         return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
 
-    def _first_model(self) -> Detector:
+    def _first_model(self) -> "Detector":
         loading = self._loader.submit(self._load, self.requested)
         while not wait([loading], _STOP_POLL).done:
             if self._stop.is_set():
@@ -105,17 +121,18 @@ class RunningModel:
                 raise LoadingStoppedError("the process was asked to stop while the model was being loaded")
         return loading.result()
 
-    def _load(self, model: ModelSettings) -> Detector:
+    def _load(self, model: ModelSettings) -> "Detector":
         detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
         detector.try_out()
         return detector
 
-    def _run(self, detector: Detector) -> None:
+    def _run(self, detector: "Detector") -> None:
         self.detector, self.running = detector, self.requested
         source = "weights from its router" if detector.has_router else "weights from attention mass"
         self._diagnostics.model = (
             f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {detector.weights}"
         )
+        self._diagnostics.device = str(detector.device)
         self._diagnostics.model_error = ""
         self._logger.info(f"running {self._diagnostics.model}")
 

@@ -1,8 +1,10 @@
-"""Reports of sensors, frames and the model in /diagnostics."""
+"""Reports of sensors, frames, the model and the node in /diagnostics."""
 
 import math
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
@@ -11,11 +13,16 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.waiting import PATIENCE
 
+from aqr_perception.frame import CameraView, Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
-from aqr_perception.nodes.diagnostics import AGES_WINDOW, WINDOW, Diagnostics, TimeReport
+from aqr_perception.nodes.diagnostics import AGES_WINDOW, Diagnostics, TimeReport
+from aqr_perception.nodes.health.event_rate import WINDOW
+from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.stamps import ns_to_stamp
 
 LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticStatus.ERROR: "error"}
+PERIOD = 0.1
 
 
 def report(diagnostics: Diagnostics, now: float, active: bool = True) -> dict[str, tuple[str, str, dict[str, str]]]:
@@ -31,12 +38,34 @@ def report(diagnostics: Diagnostics, now: float, active: bool = True) -> dict[st
     }
 
 
-def test_a_sensor_without_messages_is_reported() -> None:
+def state(diagnostics: Diagnostics, name: str, now: float) -> tuple[str, str]:
+    level, text, _ = report(diagnostics, now)[name]
+    return level, text
+
+
+def drive(
+    diagnostics: Diagnostics, start: float, end: float, period: float = PERIOD, data: bytes | None = None
+) -> None:
+    """Add messages of the front camera, and frames that use it; without data, each message has its own."""
+    for index in range(round((end - start) / period)):
+        now = start + index * period
+        content = index.to_bytes(4, "little") if data is None else data
+        header = SimpleNamespace(stamp=ns_to_stamp(round(now * 1e9)))
+        diagnostics.add_message("front", now, SimpleNamespace(data=content, header=header))
+        diagnostics.add_frame([SensorUse("front", True, 0.0)], now)
+        diagnostics.add_output(now)
+
+
+def test_a_sensor_without_messages_is_reported_with_the_cause() -> None:
     diagnostics = Diagnostics(["lidar", "front"])
     statuses = report(diagnostics, 10.0)
     assert statuses["sensor lidar"][:2] == statuses["sensor front"][:2] == ("stale", "no data")
     assert statuses["sensor front"][2]["last_heard"] == "never"
     assert statuses["frames"][:2] == ("stale", "no frames")
+    diagnostics.set_link("lidar", LinkState("/points has no publisher"), LinkState())
+    diagnostics.set_link("front", LinkState("/front: wrong type", mismatch=True), LinkState())
+    assert state(diagnostics, "sensor lidar", 10.0) == ("stale", "no data: /points has no publisher")
+    assert state(diagnostics, "sensor front", 10.0) == ("error", "no data: /front: wrong type")
 
 
 def test_rates_count_messages_and_the_frames_that_used_them() -> None:
@@ -46,6 +75,7 @@ def test_rates_count_messages_and_the_frames_that_used_them() -> None:
         diagnostics.add_message("front", now)
         if index % 2:
             diagnostics.add_frame([SensorUse("front", True, 0.02)], now)
+            diagnostics.add_output(now)
     level, text, values = report(diagnostics, 9.95)["sensor front"]
     assert (level, text, values["age"], values["last_problem"]) == ("ok", "used", "0.020 s", "none")
     assert float(values["rate"]) == pytest.approx(10, abs=0.5) and float(values["used_rate"]) == pytest.approx(
@@ -54,12 +84,75 @@ def test_rates_count_messages_and_the_frames_that_used_them() -> None:
     assert report(diagnostics, 9.95)["frames"][1] == "5.0 frames/s"
 
 
-def test_a_silent_sensor_is_reported_without_further_frames() -> None:
+def test_a_silent_sensor_is_stale_within_a_second_without_further_frames() -> None:
     diagnostics = Diagnostics(["front"])
-    diagnostics.add_message("front", 1.0)
-    diagnostics.add_frame([SensorUse("front", True, 0.0)], 1.0)
-    level, text, values = report(diagnostics, 1.0 + WINDOW + 4)["sensor front"]
-    assert (level, text, float(values["rate"])) == ("stale", "silent for 6 s", 0)
+    drive(diagnostics, 0.0, 3.0)
+    assert state(diagnostics, "sensor front", 2.95) == ("ok", "used")
+    level, text = state(diagnostics, "sensor front", 2.9 + 0.6)
+    assert (level, text) == ("stale", "silent for 0.6 s")
+    assert state(diagnostics, "frames", 2.9 + 0.6) == ("stale", "no frames")
+
+
+def test_a_slow_sensor_is_not_silent_between_its_messages() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 20.0, period=0.9)
+    assert state(diagnostics, "sensor front", 18.9 + 0.89) == ("ok", "used")
+    assert state(diagnostics, "sensor front", 18.9 + WINDOW + 0.1)[0] == "stale"
+
+
+def test_a_sensor_at_half_its_usual_rate_is_slow_until_it_recovers() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 4.0)
+    drive(diagnostics, 4.0, 4.8, period=2 * PERIOD)
+    assert state(diagnostics, "sensor front", 4.7) == ("warn", "used, but slow: 5.0 Hz, usually 10.0 Hz")
+    drive(diagnostics, 4.8, 5.5)
+    assert state(diagnostics, "sensor front", 5.5) == ("ok", "used")
+    drive(diagnostics, 5.5, 5.7, period=2 * PERIOD)
+    diagnostics.forget_rates()
+    drive(diagnostics, 5.7, 12.0, period=2 * PERIOD)
+    assert state(diagnostics, "sensor front", 12.0) == ("ok", "used")
+
+
+def test_messages_in_bursts_are_not_slow() -> None:
+    diagnostics = Diagnostics(["front"])
+    for burst in range(20):
+        for _ in range(3):
+            now = burst * 3 * PERIOD
+            diagnostics.add_message("front", now)
+            diagnostics.add_frame([SensorUse("front", True)], now)
+        assert "slow" not in state(diagnostics, "sensor front", now)[1]
+
+
+def test_the_same_data_under_new_stamps_is_frozen() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 2.0)
+    drive(diagnostics, 2.0, 3.0, data=b"abcd")
+    level, text = state(diagnostics, "sensor front", 3.0)
+    assert level == "warn" and "frozen: the same data under new stamps for 1.0 s" in text
+    drive(diagnostics, 3.0, 3.2)
+    assert state(diagnostics, "sensor front", 3.2) == ("ok", "used")
+
+
+def test_a_message_that_comes_twice_is_not_frozen() -> None:
+    diagnostics = Diagnostics(["front"])
+    for index in range(20):
+        header = SimpleNamespace(stamp=ns_to_stamp(index // 5 * 500_000_000))
+        diagnostics.add_message("front", index * PERIOD, SimpleNamespace(data=bytes([index // 5]), header=header))
+        diagnostics.add_frame([SensorUse("front", True)], index * PERIOD)
+    assert state(diagnostics, "sensor front", 1.95) == ("ok", "used")
+
+
+@pytest.mark.parametrize(("grey", "fault"), [(0, "black picture"), (255, "blown-out picture"), (None, "")])
+def test_pictures_are_checked(grey: int | None, fault: str) -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 1.0)
+    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    if grey is not None:
+        picture[:] = grey
+    view = CameraView("front", picture, np.eye(3), np.eye(4))
+    diagnostics.inspect(Frame(1, None, (view,)), 1.0)
+    expected = ("warn", f"used, but {fault}") if fault else ("ok", "used")
+    assert state(diagnostics, "sensor front", 1.0) == expected
 
 
 def test_the_last_problem_is_reported_after_it_is_over() -> None:
@@ -69,7 +162,23 @@ def test_the_last_problem_is_reported_after_it_is_over() -> None:
     assert report(diagnostics, 1.1)["sensor front"][:2] == ("warn", "truncated image")
     diagnostics.add_frame([SensorUse("front", True, 0.0)], 1.2)
     level, text, values = report(diagnostics, 1.3)["sensor front"]
-    assert (level, text, values["last_problem"]) == ("ok", "used", "truncated image")
+    assert (level, text, values["last_problem"], values["drops"]) == ("ok", "used", "truncated image", "1")
+
+
+def test_a_sensor_that_stays_unusable_is_an_error_with_the_detail() -> None:
+    diagnostics = Diagnostics(["front"])
+    unused = SensorUse("front", False, 0.0, "no transform", detail="/tf: no transform: needed mast -> lidar")
+    for index in range(30):
+        diagnostics.add_message("front", index * PERIOD)
+        diagnostics.add_frame([unused], index * PERIOD)
+    assert state(diagnostics, "sensor front", 2.9) == ("error", unused.detail)
+
+
+def test_a_message_dropped_at_its_arrival_is_an_error() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 1.0)
+    diagnostics.add_dropped("front", "/front: negative stamp", 1.05)
+    assert state(diagnostics, "sensor front", 1.1) == ("error", "messages are dropped: /front: negative stamp")
 
 
 @pytest.mark.parametrize("reason", ["disabled", "not used by the model"])
@@ -93,13 +202,28 @@ def test_errors_of_frames_and_models_are_reported_but_an_inactive_node_is_health
     assert statuses["frames"][:2] == ("error", "detect: ValueError: bad")
     assert statuses["frames"][2] | {"processed": "5", "dropped": "1"} == statuses["frames"][2]
     assert report(diagnostics, 1.0, active=False)["frames"][:2] == ("ok", "not active")
+    diagnostics.frame_stuck = "stuck: a frame has been in stage detect for 2.0 s"
+    assert state(diagnostics, "frames", 1.0) == ("error", diagnostics.frame_stuck)
 
 
-def test_a_used_sensor_with_odd_data_is_a_warning() -> None:
-    diagnostics = Diagnostics(["front"])
-    diagnostics.add_message("front", 0.9)
-    diagnostics.add_frame([SensorUse("front", True, 0.0, doubt="JPEG without an end")], 0.9)
-    assert report(diagnostics, 1.0)["sensor front"][:2] == ("warn", "used, but JPEG without an end")
+def test_a_node_that_cannot_be_configured_or_does_not_run_its_callbacks_is_an_error() -> None:
+    diagnostics = Diagnostics()
+    assert report(diagnostics, 1.0, active=False)["node"][:2] == ("ok", "unconfigured")
+    diagnostics.callbacks_stuck = 1.5
+    assert state(diagnostics, "node", 1.0) == ("error", "stuck: callbacks have not run for 1.5 s")
+    diagnostics.state_error = "cannot configure: no such file"
+    statuses = report(diagnostics, 1.0, active=False)
+    assert statuses["frames"][:2] == ("error", "cannot configure: no such file")
+    assert statuses["node"][:2] == ("error", "unconfigured: cannot configure: no such file")
+
+
+def test_names_hold_the_namespace_and_hardware_ids_the_topics() -> None:
+    diagnostics = Diagnostics(["front"], "/robot/perception", {"front": "/front/image_raw"})
+    statuses = diagnostics.report(Time(), 1.0, 0, 0).status
+    assert [status.name for status in statuses] == [
+        f"robot/perception: {subject}" for subject in ("frames", "model", "sensor front", "time", "node")
+    ]
+    assert statuses[2].hardware_id == "/front/image_raw" and all(status.hardware_id for status in statuses)
 
 
 def test_frames_may_be_added_while_another_thread_reports() -> None:
@@ -163,6 +287,20 @@ def test_wrong_stamps_are_a_warning_of_their_sensor_and_of_the_time(by_arrival: 
     )
     assert statuses["sensor front"][0] == "ok" and statuses["sensor front"][2]["stamps"] == "right"
     assert statuses["time"][:2] == ("warn", "lidar: stamps 37.0 s ahead of the other sensors")
+
+
+def test_a_sensor_used_by_its_arrival_still_shows_what_is_odd_about_its_data() -> None:
+    diagnostics = Diagnostics(["front"])
+    diagnostics.add_message("front", 1.0)
+    diagnostics.add_frame([SensorUse("front", True, doubt="odd pixels")], 1.0)
+    diagnostics.time = TimeReport({"front": ClockReport("no stamps", by_arrival=True)})
+    assert report(diagnostics, 1.1)["sensor front"][:2] == (
+        "warn",
+        "no stamps: used by its time of arrival, odd pixels",
+    )
+    diagnostics.time = TimeReport({"front": ClockReport("no stamps")})
+    assert report(diagnostics, 1.1)["sensor front"][:2] == ("warn", "no stamps: left out (clock_policy)")
+    assert report(diagnostics, 9.0)["sensor front"][1].startswith("silent"), "silence comes before wrong stamps"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input import frame_builder, transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
 from aqr_perception.nodes.pipeline import Pipeline
+from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.options import DetectionOptions
 
 POINTS = [[1.0, 2.0, 3.0, 4.0]]
@@ -56,7 +57,9 @@ class Stage:
         self.diagnostics = Diagnostics(["lidar", "front"])
         self.model = SimpleNamespace(detector=self.detector("first"))
         logger = SimpleNamespace(debug=self._debug, warning=self.warnings.append)
-        outputs = SimpleNamespace(publish=lambda *what: self.published.append(what), publish_timing=self.timings.append)
+        self.outputs = outputs = SimpleNamespace(
+            publish=lambda *what: self.published.append(what), publish_timing=self.timings.append, wants_grid=False
+        )
         self.clock_ns = START
         self.pipeline = Pipeline(
             self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions(), lambda: self.clock_ns
@@ -115,7 +118,7 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     stage.pipeline.options = DetectionOptions(max_detections=5)
     stage.process(request())
     assert stage.detected == [("first", 5)]
-    (frame, _, sensors, to_output, output_frame), timing = stage.published[0], stage.timings[0]
+    (frame, _, sensors, to_output, output_frame, _, _), timing = stage.published[0], stage.timings[0]
     assert (frame.stamp_ns, output_frame) == (START, "lidar")
     assert [(use.name, use.used) for use in sensors] == [("lidar", True)]
     np.testing.assert_array_equal(frame.points, [[*POINTS[0], 0.0]])
@@ -220,7 +223,7 @@ def test_a_moving_output_frame_is_that_of_the_frames_time_and_never_much_older(s
         stage.buffer.set_transform(transform("odom", "lidar", at_x(x), START - age * MS), "test")
     stage.process(request(stamp_ns=START - 200 * MS, output_frame="odom"))
     stage.process(request(stamp_ns=START, output_frame="odom"))
-    assert [to_output[0, 3] for _, _, _, to_output, _ in stage.published] == pytest.approx([2.5, 3.0])
+    assert [to_output[0, 3] for _, _, _, to_output, *_ in stage.published] == pytest.approx([2.5, 3.0])
     stage.process(request(stamp_ns=START + 400 * MS, output_frame="odom"))
     assert len(stage.published) == 2, "TF is 0.5 s old"
     assert "at most 0.2 s before" in stage.frames()[1]
@@ -319,3 +322,39 @@ def test_a_request_is_processed_by_the_model_that_ran_when_it_was_submitted(stag
     go_on.set()
     wait_for(lambda: len(stage.published) == 2)
     assert [name for name, _ in stage.detected] == ["first", "first"]
+
+
+def test_weight_maps_get_the_header_of_their_cameras_own_image(stage: Stage) -> None:
+    camera = CameraSettings("front", "/front/image", "/front/info", compressed=True, offset=0.02)
+    optical, taken = "front_optical", START - 30 * MS
+    settings = AssemblerSettings((camera,), "/points", transform_wait=0.0)
+    inputs = (CameraInput(camera, image(optical, taken), info("other"), taken - 20 * MS),)
+    stage.process(FrameRequest(START, "lidar", (sweep(POINTS),), inputs, settings))
+    header = stage.published[0][5]["front"]
+    assert (header.frame_id, stamp_to_ns(header.stamp)) == (optical, taken)
+
+
+def test_the_grid_lies_in_the_base_frame_and_is_left_out_where_tf_lacks_it(stage: Stage) -> None:
+    stage.outputs.wants_grid = True
+    mount = np.eye(4)
+    mount[:3, 3] = (1.0, 0.0, 1.8)
+    stage.buffer.set_transform_static(transform("base_link", "lidar", mount), "test")
+    stage.process(request(base_frame="base_link"))
+    ground = stage.published[0][6]
+    assert ground.frame_id == "base_link" and stage.published[0][4] == "lidar"
+    np.testing.assert_allclose(ground.placement()[:3, 3], (1.0, 0.0, 0.0), atol=1e-9)
+    for later, changes, named in ((1, {}, "base_frame"), (2, {"base_frame": "nowhere"}, "nowhere")):
+        stage.process(request(stamp_ns=START + later * MS, **changes))
+        assert stage.published[-1][6] is None and named in stage.warnings[-1]
+    assert len(stage.published) == 3, "the detections are published all the same"
+
+
+def test_a_stuck_frame_is_named_with_its_stage_and_time(stage: Stage) -> None:
+    go_on = threading.Event()
+    stage.model.detector.detect = lambda frame, options: (go_on.wait(5), SimpleNamespace(seconds={}))[1]
+    stage.pipeline.submit(request())
+    wait_for(lambda: bool(stage.pipeline.stuck))
+    assert "stage detect for 0." in stage.pipeline.stuck or "stage detect for 1." in stage.pipeline.stuck
+    go_on.set()
+    wait_for(lambda: stage.pipeline.counts[0] == 1)
+    assert not stage.pipeline.stuck

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
 from aqr_perception.nodes import perception_node  # noqa: E402
+from aqr_perception.nodes.input.assembler import Assembler  # noqa: E402
+from aqr_perception.nodes.input.frame_request import AssemblerSettings  # noqa: E402
 
 IN_TIME = 2.0
 SLOW_PRESET = "cmt_voxel0075_vov_1600x640"
@@ -286,7 +289,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
 ) -> None:
     made: list[Any] = []
 
-    class OfOneConfiguration(perception_node.Buffer):
+    class OfOneConfiguration(perception_node.TransformBuffer):
         def __init__(self, *arguments: object, **named: object) -> None:
             assert not arguments and not named, "tf2's buffer of a node leaves a service at it"
             super().__init__()
@@ -296,7 +299,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
         def clear(self) -> None:
             self.cleared += 1
 
-    monkeypatch.setattr(perception_node, "Buffer", OfOneConfiguration)
+    monkeypatch.setattr(perception_node, "TransformBuffer", OfOneConfiguration)
     context = rclpy.Context()
     context.init()
     node = perception_node.PerceptionNode(context=context)
@@ -304,7 +307,10 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
     node.set_parameters([Parameter("use_sim_time", value=True)])
     try:
         for number in range(1, 4):
-            node._transform_buffer()
+            settings = AssemblerSettings(lidar_topic="/points")
+            node._assembler = Assembler(settings, node._on_time_jump, clock_ns=node._clock_ns)
+            node._pipeline = SimpleNamespace(forget=lambda: None)
+            node._buffer = node._transform_buffer()
             clock.set_ros_time_override(Time(seconds=10, clock_type=clock.clock_type))
             clock.set_ros_time_override(Time(seconds=5, clock_type=clock.clock_type))
             node.close()

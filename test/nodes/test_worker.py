@@ -156,3 +156,24 @@ def test_the_newest_sweep_and_the_newest_data_are_always_processed(stamps: list[
     assert max(request.stamp_ns for request in done) == max(stamp for stamp, _ in stamps)
     sweeps = [stamp for stamp, with_sweep in stamps if with_sweep]
     assert [request.stamp_ns for request in done if request.sweeps] == ([max(sweeps)] if sweeps else [])
+
+
+def test_a_worker_tells_for_how_long_it_is_busy_and_how_long_it_usually_is() -> None:
+    now, started, go_on = [0.0], threading.Event(), threading.Event()
+
+    def process(seconds: float) -> None:
+        now[0] += seconds
+        started.set()
+        assert go_on.wait(PATIENCE)
+
+    worker: Worker[float] = Worker(process, lambda error: None, lambda one, other: False, lambda: now[0])
+    try:
+        assert worker.busy_seconds == worker.usual_seconds == 0.0
+        worker.submit(2.0)
+        assert started.wait(PATIENCE) and worker.busy_seconds == 2.0
+        go_on.set()
+        wait_for(lambda: worker.processed == 1)
+        assert worker.busy_seconds == 0.0 and worker.usual_seconds == 2.0
+    finally:
+        go_on.set()
+        worker.stop()

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from aqr_perception.models.aqr_cmt.weight_maps import Method
-
 if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Preset
 
 
 Modulation = Literal["element_wise", "channel_wise", "adaptive"]
+
+
+Method = Literal["gaussian", "bilinear", "direct", "distance_weighted"]
+"""Methods to render weights into maps; see `weight_maps`."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Method = Literal["gaussian", "bilinear", "direct", "distance_weighted"]
+from aqr_perception.models.aqr_cmt.aqr_cmt_options import Method
+
 Size = tuple[int, int, int]
 Window = tuple[Tensor, Tensor, Tensor]
 """A square of n x n cells for each query: views (B, Q, 1, 1), rows (B, Q, n, 1) and columns (B, Q, 1, n)."""

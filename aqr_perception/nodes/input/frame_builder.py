@@ -68,7 +68,8 @@ class _Report:
         return decoded
 
     def leave_out(self, name: str, age: float, topic: str, error: Exception) -> None:
-        self.uses[name] = SensorUse(name, False, age, self.failure(topic, error))
+        reason = self.failure(topic, error)
+        self.uses[name] = SensorUse(name, False, age, reason, detail=self.warnings[-1])
 
     def failure(self, topic: str, error: Exception) -> str:
         """Warn of an error; return its reason in a few words."""

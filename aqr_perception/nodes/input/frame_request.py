@@ -63,6 +63,8 @@ class AssemblerSettings:
             accumulated.
         model_frame: TF frame of points and boxes; empty: the sweep's frame.
         output_frame: TF frame of the published boxes; the model frame if no LiDAR message has arrived yet.
+        base_frame: TF frame of the vehicle on the ground, in which the BEV grid lies; empty: `output_frame`.
+        marker_lifetime: time after which RViz markers vanish unless a newer frame replaces them.
         transform_wait: longest wait of one frame for late transforms.
         clock_policy: use of a sensor whose stamps are missing, constant, or far from the other sensors' and the clock:
             ``leave_out`` drops its messages, ``arrival`` stamps them with their time of arrival, and ``auto`` leaves
@@ -83,6 +85,8 @@ class AssemblerSettings:
     fixed_frame: str = ""
     model_frame: str = ""
     output_frame: str = ""
+    base_frame: str = ""
+    marker_lifetime: float = 0.8
     transform_wait: float = 0.1
     clock_policy: ClockPolicy = "auto"
     max_latency: float = 1.0
@@ -94,7 +98,8 @@ class AssemblerSettings:
         require(len(set(names)) == len(names), "cameras", names, "distinct names")
         require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
         require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
-        for name in ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "max_latency"):
+        positive = ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "marker_lifetime")
+        for name in (*positive, "max_latency"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a positive number")
         for name in ("camera_wait", "transform_wait"):
@@ -110,6 +115,11 @@ class AssemblerSettings:
     def sensors(self) -> tuple[str, ...]:
         """Names of all configured sensors, the LiDAR first."""
         return ((LIDAR,) if self.lidar_topic else ()) + tuple(camera.name for camera in self.cameras)
+
+    @property
+    def ground_frame(self) -> str:
+        """TF frame whose plane z = 0 is the ground; empty if unknown."""
+        return self.base_frame or self.output_frame
 
     @property
     def image_history(self) -> float:
@@ -145,6 +155,7 @@ class SensorUse:
     """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState.
 
     Attributes:
+        detail: the reason in a sentence, with the value found, the value needed and the remedy; may be empty.
         doubt: what is odd about the data of a used sensor, in a few words.
     """
 
@@ -152,6 +163,7 @@ class SensorUse:
     used: bool
     age: float = math.nan
     reason: str = ""
+    detail: str = ""
     doubt: str = ""
 
 

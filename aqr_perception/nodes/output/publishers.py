@@ -1,6 +1,6 @@
 """Publishers of the node's output topics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
-from visualization_msgs.msg import MarkerArray
 
 from aqr_perception.frame import Frame, Result
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
+from aqr_perception.nodes.output.ground_plane import GroundPlane
+from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
@@ -30,13 +31,14 @@ class Publishers:
     Args:
         node: node of the publishers; the topics are private to it.
         camera_names: names of all configured cameras.
+        marker_lifetime: seconds after which markers vanish.
     """
 
-    def __init__(self, node: Node, camera_names: Sequence[str]) -> None:
+    def __init__(self, node: Node, camera_names: Sequence[str], marker_lifetime: float) -> None:
         self._node = node
         self._detections = node.create_publisher(FusedDetectionArray, "~/detections", _DEPTH)
         self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
-        self._markers = node.create_publisher(MarkerArray, "~/markers", _DEPTH)
+        self._markers = MarkerPublisher(node, _DEPTH, marker_lifetime)
         self._timing = node.create_publisher(FrameTiming, "~/timing", _DEPTH)
         self._bev_image = node.create_publisher(Image, "~/weights/bev/image", _DEPTH)
         self._bev_raw = node.create_publisher(Image, "~/weights/bev/raw", _DEPTH)
@@ -51,6 +53,8 @@ class Publishers:
         sensors: Sequence[SensorUse],
         to_output: NDArray[np.float64],
         output_frame: str,
+        camera_headers: Mapping[str, Header],
+        ground: GroundPlane | None,
     ) -> None:
         """Publish the detections, and the other outputs that have subscribers.
 
@@ -59,49 +63,68 @@ class Publishers:
         Args:
             sensors: every configured sensor, used or not.
             to_output: (4, 4), model frame -> output frame.
-            output_frame: TF frame of the messages. Headers of BEV images have the model frame instead, and headers of
-                camera images the camera's name.
+            output_frame: TF frame of detections and markers. Headers of BEV images have the model frame instead.
+            camera_headers: headers of the cameras' images, which their weight maps share.
+            ground: where the BEV grid lies; None: there is no grid.
         """
         stamp = ns_to_stamp(frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=output_frame)
         self._detections.publish(detection_messages.fused_detections(result, sensors, to_output, header))
         if _has_subscribers(self._detections_3d):
             self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
-        if _has_subscribers(self._markers):
+        if _has_subscribers(self._markers.topic):
             self._markers.publish(detection_messages.markers(result, to_output, header))
-        self._publish_bev(frame, result, to_output, header)
-        self._publish_cameras(frame, result)
+        self._publish_bev(frame, result, ground)
+        self._publish_cameras(frame, result, camera_headers)
+
+    @property
+    def wants_grid(self) -> bool:
+        """Whether the BEV grid has subscribers."""
+        return _has_subscribers(self._bev_grid)
 
     def publish_timing(self, timing: FrameTiming) -> None:
         self._timing.publish(timing)
 
+    def delete_old_markers(self) -> None:
+        """Delete markers in RViz that no newer frame has replaced in time."""
+        self._markers.delete_old()
+
+    def delete_markers(self) -> None:
+        """Delete all markers in RViz, because the node stops."""
+        self._markers.delete()
+
     def destroy(self) -> None:
         """Destroy all publishers."""
-        single = (self._detections, self._detections_3d, self._markers, self._timing, self._bev_image, self._bev_raw)
-        for publisher in (*single, self._bev_grid, *self._camera_image.values(), *self._camera_raw.values()):
+        self._markers.delete()
+        boxes = (self._detections, self._detections_3d, self._markers.topic)
+        bev = (self._bev_image, self._bev_raw, self._bev_grid)
+        for publisher in (*boxes, self._timing, *bev, *self._camera_image.values(), *self._camera_raw.values()):
             self._node.destroy_publisher(publisher)
 
     def _camera_publisher(self, camera: str, kind: str) -> "Publisher[Image]":
         return self._node.create_publisher(Image, f"~/weights/{camera}/{kind}", _DEPTH)
 
-    def _publish_bev(self, frame: Frame, result: Result, to_output: NDArray[np.float64], header: Header) -> None:
+    def _publish_bev(self, frame: Frame, result: Result, ground: GroundPlane | None) -> None:
         maps = result.weight_maps
         if maps.bev is None:
             return
-        model_header = Header(stamp=header.stamp, frame_id=frame.frame_id)
+        stamp = ns_to_stamp(frame.stamp_ns)
+        model_header = Header(stamp=stamp, frame_id=frame.frame_id)
         if _has_subscribers(self._bev_raw):
             self._bev_raw.publish(weight_messages.raw_image(maps.bev, model_header))
-        if _has_subscribers(self._bev_grid):
-            grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, to_output, header, maps.signed)
+        if ground is not None and self.wants_grid:
+            header = Header(stamp=stamp, frame_id=ground.frame_id)
+            placement = ground.placement()
+            grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, placement, header, maps.signed)
             self._bev_grid.publish(grid)
         if _has_subscribers(self._bev_image):
             picture = bev_picture(maps, frame.points, result.detections)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
 
-    def _publish_cameras(self, frame: Frame, result: Result) -> None:
+    def _publish_cameras(self, frame: Frame, result: Result, headers: Mapping[str, Header]) -> None:
         for view in frame.cameras:
             weights = result.weight_maps.cameras.get(view.name)
-            header = Header(stamp=ns_to_stamp(frame.stamp_ns), frame_id=view.name)
+            header = headers[view.name]
             if weights is not None and _has_subscribers(self._camera_raw[view.name]):
                 self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
             if _has_subscribers(self._camera_image[view.name]):

@@ -11,11 +11,16 @@ pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
 from aqr_perception.msg import FrameTiming
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
 
 from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, Result, WeightMaps
 from aqr_perception.geometry import rigid_transform
 from aqr_perception.nodes.input.frame_request import SensorUse
-from aqr_perception.nodes.output import publishers
+from aqr_perception.nodes.output import detection_messages, publishers
+from aqr_perception.nodes.output.ground_plane import GroundPlane
+from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.output.publishers import Publishers
 
 CAMERAS = ("front", "back")
@@ -95,7 +100,9 @@ def scene(cameras: Sequence[str] = CAMERAS, with_lidar: bool = True) -> tuple[Fr
 def publish(node: StandInNode, frame: Frame, result: Result) -> None:
     sensors = [SensorUse("lidar", frame.points is not None)]
     to_output = rigid_transform([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0])
-    Publishers(node, CAMERAS).publish(frame, result, sensors, to_output, "base_link")
+    headers = {name: Header(frame_id=f"{name}_optical", stamp=Time(sec=1, nanosec=480_000_000)) for name in CAMERAS}
+    outputs = Publishers(node, CAMERAS, 0.8)
+    outputs.publish(frame, result, sensors, to_output, "map", headers, GroundPlane("base_link", to_output))
 
 
 def test_only_detections_are_made_without_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,23 +194,75 @@ def test_messages_have_the_stamp_of_the_frame_and_their_own_frame_id() -> None:
     publish(node, *scene())
     headers = {name: node.last(name).header for name in node.published() if name != "~/markers"}
     headers["~/markers"] = node.last("~/markers").markers[0].header
-    assert {(header.stamp.sec, header.stamp.nanosec) for header in headers.values()} == {(1, 500_000_000)}
+    stamps = {name: (header.stamp.sec, header.stamp.nanosec) for name, header in headers.items()}
+    of_cameras = {f"~/weights/{camera}/{kind}" for camera in CAMERAS for kind in ("image", "raw")}
+    assert {name for name, stamp in stamps.items() if stamp == (1, 480_000_000)} == of_cameras
+    assert {name for name, stamp in stamps.items() if stamp == (1, 500_000_000)} == set(stamps) - of_cameras
     frames = {name: header.frame_id for name, header in headers.items()}
-    assert {name for name, frame in frames.items() if frame == "base_link"} == {
-        DETECTIONS,
-        "~/detections_3d",
-        "~/markers",
-        "~/weights/bev/grid",
-    }
+    assert {name for name, frame in frames.items() if frame == "map"} == {DETECTIONS, "~/detections_3d", "~/markers"}
+    assert frames["~/weights/bev/grid"] == "base_link"
     assert frames["~/weights/bev/raw"] == frames["~/weights/bev/image"] == "lidar"
-    assert frames["~/weights/front/raw"] == frames["~/weights/front/image"] == "front"
+    assert frames["~/weights/front/raw"] == frames["~/weights/front/image"] == "front_optical"
     assert node.last(DETECTIONS).detections[0].pose.position.x == pytest.approx(11.0)
 
 
 def test_destroy_removes_every_publisher() -> None:
     node = StandInNode([])
-    outputs = Publishers(node, CAMERAS)
+    outputs = Publishers(node, CAMERAS, 0.8)
     outputs.publish_timing(FrameTiming())
     assert node.published() == {"~/timing": 1}
     outputs.destroy()
     assert sorted(node.destroyed) == sorted(node.topics)
+
+
+def test_a_grid_of_unknown_ground_is_left_out() -> None:
+    node = StandInNode(OPTIONAL)
+    frame, result = scene()
+    headers = dict.fromkeys(CAMERAS, Header())
+    Publishers(node, CAMERAS, 0.8).publish(frame, result, [], np.eye(4), "lidar", headers, None)
+    assert set(node.published()) == {DETECTIONS, *OPTIONAL} - {"~/weights/bev/grid"}
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.1])
+def test_the_grid_lies_flat_on_the_ground_below_the_vehicle(tilt: float) -> None:
+    to_base = rigid_transform([1.0, 2.0, 1.8], [0.0, np.sin(tilt / 2), 0.0, np.cos(tilt / 2)])
+    placement = GroundPlane("base_link", to_base).placement()
+    corners = placement[:3] @ np.array([[-50.0, -50, 0, 1], [50, -50, 0, 1], [50, 50, 0, 1]]).T
+    np.testing.assert_allclose(corners[2], 0.0, atol=1e-12)
+    below = placement[:3, 3]
+    np.testing.assert_allclose(np.cross(below - to_base[:3, 3], to_base[:3, 2]), 0.0, atol=1e-9)
+
+
+def test_a_model_frame_upside_down_has_no_ground_below() -> None:
+    with pytest.raises(ValueError, match="z axis"):
+        GroundPlane("base_link", np.diag([1.0, -1.0, -1.0, 1.0])).placement()
+
+
+class Markers:
+    """The marker topic, with a clock that moves by hand."""
+
+    def __init__(self) -> None:
+        self.now, self.node = 0.0, StandInNode(OPTIONAL)
+        self.publisher = MarkerPublisher(self.node, 5, 0.8, lambda: self.now)
+
+    def actions(self) -> list[list[int]]:
+        return [[marker.action for marker in found.markers] for found in self.node.topics["~/markers"].messages]
+
+    def publish(self) -> None:
+        _, result = scene()
+        self.publisher.publish(detection_messages.markers(result, np.eye(4), Header(frame_id="lidar")))
+
+
+def test_markers_have_a_lifetime_and_are_deleted_once_when_it_is_over() -> None:
+    markers = Markers()
+    markers.publish()
+    boxes = markers.node.last("~/markers").markers[1:]
+    assert {(marker.lifetime.sec, round(marker.lifetime.nanosec, -3)) for marker in boxes} == {(0, 800_000_000)}
+    for now in (0.7, 0.9, 2.0):
+        markers.now = now
+        markers.publisher.delete_old()
+    assert markers.actions()[1:] == [[Marker.DELETEALL]] and markers.node.last("~/markers").markers[0].header.frame_id
+    markers.publish()
+    markers.publisher.delete()
+    markers.publisher.delete()
+    assert markers.actions()[3:] == [[Marker.DELETEALL]]

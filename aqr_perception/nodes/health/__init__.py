@@ -1,0 +1,1 @@
+"""Health of sensors and topics, and its publication."""
