@@ -31,6 +31,10 @@ SLOW_PRESET = "cmt_voxel0075_vov_1600x640"
 """A model whose construction takes seconds."""
 
 
+OTHER_NAME = ["--ros-args", "-r", "__node:=in_this_process"]
+"""Name of nodes in this process: rclpy destroys their services late, and other tests must not find them."""
+
+
 class Process:
     """The node's process with its output in a file."""
 
@@ -130,7 +134,7 @@ def test_wrong_values_that_are_corrected_at_run_time_let_the_node_configure(tmp_
     context = rclpy.Context()
     context.init()
     overrides = [Parameter(name, value=value) for name, value in given.items()]
-    node = perception_node.PerceptionNode(context=context, parameter_overrides=overrides)
+    node = perception_node.PerceptionNode(context=context, parameter_overrides=overrides, cli_args=OTHER_NAME)
 
     def corrected(name: str, value: object) -> bool:
         return node.set_parameters([Parameter(name, value=value)])[0].successful
@@ -277,7 +281,8 @@ def test_cycles_of_configure_and_cleanup_leave_no_entity_behind(ros: None, tmp_p
         for _ in range(9):
             cycle()
         vehicle.wait_for(lambda: entities() == before, f"the entities {before}; now {entities()}")
-        assert threads() <= threads_before + 1
+        # Threads of PyTorch come and go; one left by each cycle would add nine.
+        assert threads() <= threads_before + 4
         assert not vehicle.node.count_services("/tf2_frames")
     finally:
         vehicle.close()
@@ -302,7 +307,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
     monkeypatch.setattr(perception_node, "TransformBuffer", OfOneConfiguration)
     context = rclpy.Context()
     context.init()
-    node = perception_node.PerceptionNode(context=context)
+    node = perception_node.PerceptionNode(context=context, cli_args=OTHER_NAME)
     clock = node.get_clock()
     node.set_parameters([Parameter("use_sim_time", value=True)])
     try:
