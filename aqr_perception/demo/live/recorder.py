@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,19 @@ _NODE = "/aqr_perception"
 _DEPTH = 20
 
 
+_AGE_ERROR_NS = 1000
+"""Rounding of a sensor's age, a float32 in seconds, is smaller."""
+
+ValueT = TypeVar("ValueT")
+
+
+class _MapValues(NamedTuple):
+    """Mean of a weight map, and whether it has negative values."""
+
+    mean: float
+    negative: bool
+
+
 class OutputRecorder:
     """Subscriber that records the outputs of the perception node; pictures are stored as JPEG files.
 
@@ -35,9 +48,8 @@ class OutputRecorder:
         self._lock = threading.Lock()
         self._arrays: dict[int, FusedDetectionArray] = {}
         self._milliseconds: dict[int, float] = {}
-        self._pictures: dict[int, dict[str, bytes]] = {}
-        self._map_means: dict[int, dict[str, float]] = {}
-        self._negative_maps: set[int] = set()
+        self._pictures: dict[str, dict[int, bytes]] = {}
+        self._maps: dict[str, dict[int, _MapValues]] = {}
         self._model = ""
         self._dropped = 0
         self._last_output = time.monotonic()
@@ -77,15 +89,19 @@ class OutputRecorder:
             self._node.destroy_subscription(subscription)
 
     def _frame_record(self, stamp_ns: int, message: FusedDetectionArray) -> FrameRecord:
+        # Weight images of a camera have the stamp of its own image.
+        used = {sensor.name: stamp_ns - round(sensor.age * 1e9) for sensor in message.sensors if sensor.used}
+        stamps = {**used, BEV: stamp_ns}
+        maps = _at_stamps(self._maps, stamps)
         return FrameRecord(
             stamp_ns=stamp_ns,
             detections=detections_from_message(message),
             camera_names=tuple(message.camera_names),
             unused={sensor.name: sensor.reason for sensor in message.sensors if not sensor.used},
             milliseconds=self._milliseconds.get(stamp_ns),
-            pictures=self._pictures.get(stamp_ns, {}),
-            map_means=self._map_means.get(stamp_ns, {}),
-            negative_maps=stamp_ns in self._negative_maps,
+            pictures=_at_stamps(self._pictures, stamps),
+            map_means={name: values.mean for name, values in maps.items()},
+            negative_maps=any(values.negative for values in maps.values()),
         )
 
     def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
@@ -105,17 +121,26 @@ class OutputRecorder:
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         jpeg = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 88))[1].tobytes()
         with self._lock:
-            self._pictures.setdefault(stamp_to_ns(message.header.stamp), {})[name] = jpeg
+            self._pictures.setdefault(name, {})[stamp_to_ns(message.header.stamp)] = jpeg
 
     def _on_map(self, name: str, message: Image) -> None:
-        values, stamp_ns = np.frombuffer(message.data, np.float32), stamp_to_ns(message.header.stamp)
+        values = np.frombuffer(message.data, np.float32)
         with self._lock:
-            self._map_means.setdefault(stamp_ns, {})[name] = float(values.mean())
-            if (values < 0).any():
-                self._negative_maps.add(stamp_ns)
+            stored = self._maps.setdefault(name, {})
+            stored[stamp_to_ns(message.header.stamp)] = _MapValues(float(values.mean()), bool((values < 0).any()))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = {status.name: status for status in message.status}
         frames, model = statuses.get("aqr_perception: frames"), statuses.get("aqr_perception: model")
         if frames is not None and model is not None and frames.message != "not active":
             self._model = next((pair.value for pair in model.values if pair.key == "running"), "")
+
+
+def _at_stamps(stored: Mapping[str, Mapping[int, ValueT]], stamps: Mapping[str, int]) -> dict[str, ValueT]:
+    """Return what is stored by name at the stamp of each name; names without such a stamp are left out."""
+    found = {}
+    for name, by_stamp in stored.items():
+        nearest = min(by_stamp, key=lambda stamp_ns: abs(stamp_ns - stamps.get(name, 0)))
+        if abs(nearest - stamps.get(name, 0)) <= _AGE_ERROR_NS:
+            found[name] = by_stamp[nearest]
+    return found

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from aqr_perception.msg import FusedDetection, FusedDetectionArray
+from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from geometry_msgs.msg import Pose, Vector3
 from rclpy.node import Node
 from std_msgs.msg import Header
@@ -40,10 +40,17 @@ def recorded(weight: float, lidar_map: np.ndarray, camera_map: np.ndarray) -> Fr
         camera_weight=0.5, camera_weights=[weight],
     )  # fmt: skip
     node.receive["/aqr_perception/detections"](
-        FusedDetectionArray(header=header, camera_names=["front"], detections=[found])
+        FusedDetectionArray(
+            header=header,
+            sensors=[SensorState(name="lidar", used=True), SensorState(name="front", used=True, age=0.02)],
+            camera_names=["front"],
+            detections=[found],
+        )
     )
-    for name, values in ((BEV, lidar_map), ("front", camera_map)):
-        node.receive[f"/aqr_perception/weights/{name}/raw"](raw_image(values, header))
+    # A camera's map has the stamp of its image.
+    of_image = Header(stamp=ns_to_stamp(1_480_000_000))
+    for name, values, stamped in ((BEV, lidar_map, header), ("front", camera_map, of_image)):
+        node.receive[f"/aqr_perception/weights/{name}/raw"](raw_image(values, stamped))
     (frame,) = recorder.recording(trained=True).frames
     return frame
 
