@@ -314,12 +314,8 @@ def test_a_process_reports_from_its_start_and_says_why_it_is_not_configured(
     try:
         assert sensors.run(30, lambda: "robot/aqr_perception: node" in sensors.status_names())
         print(f"first message {sensors.health[-1][0] - started:.2f} s after the start of the process")
-        first = next(
-            status.message
-            for _, message in sensors.health
-            for status in message.status
-            if status.name == "robot/aqr_perception: node"
-        )
+        name = "robot/aqr_perception: node"
+        first = next(statuses[name].message for _, statuses in sensors.health if name in statuses)
         assert first in ("starting", "configuring: loading the model")
         frames = "robot/aqr_perception: frames"
         assert sensors.run(60, lambda: frames in sensors.status_names() and sensors.status(frames).level != b"\x00")
