@@ -25,8 +25,7 @@ from aqr_perception.models.transformer.flex import flex_attend
 _QUERY_BLOCK = 128
 _DIRECT_BLOCK = 32
 """Queries per block that are computed directly: 32 x 8 heads x 56,400 keys take 58 MB."""
-_LEAST_DENOMINATOR = {torch.float32: 0.01}
-_LEAST_REDUCED_DENOMINATOR = 0.3
+_LEAST_DENOMINATOR, _LEAST_REDUCED_DENOMINATOR = 0.01, 0.3
 """Denominators below which rounding errors, which grow with its inverse, would show; the latter in half precision."""
 _MAX_STORED_SCORES = 40_000_000
 """Largest number of scores (samples x heads x queries x keys) stored for the backward pass instead of recomputed."""
@@ -92,7 +91,7 @@ def _attend_by_segment(
         output, share = _correct(output, share, total, query, key, value, bias)
         denominator = share.sum(-1, keepdim=True)
         output, share = output / denominator, share / denominator
-        limit = _LEAST_DENOMINATOR.get(query.dtype, _LEAST_REDUCED_DENOMINATOR)
+        limit = _LEAST_DENOMINATOR if query.dtype == torch.float32 else _LEAST_REDUCED_DENOMINATOR
         for sample, cancelled in enumerate((denominator[..., 0] < limit).any(1)):
             for index in cancelled.nonzero()[:, 0].split(_DIRECT_BLOCK):
                 output[sample, :, index], share[sample, :, index] = _attend_directly(

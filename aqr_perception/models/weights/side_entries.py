@@ -1,4 +1,4 @@
-"""What a checkpoint holds next to its weights: states of a training, and the description of it."""
+"""Entries of a checkpoint next to its weights: training states, and the description of the training."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
