@@ -161,7 +161,10 @@ class FaultySensors:
         (self._own if publisher.msg_type is KINDS[sensor] else self._other).destroy_publisher(publisher)
 
     def repair(self) -> None:
-        """End all faults."""
+        """End all faults, so that a test that failed leaves none to the next one."""
+        self.send_no_infos = False
+        if not self._infos:
+            self.restore_infos()
         self.changes, self.info_changes = {}, {}
         self.period = dict.fromkeys(KINDS, PERIOD)
         CheapDetector.seconds, CheapDetector.failure = 0.0, ""

@@ -262,10 +262,9 @@ def test_a_latched_calibration_is_received(sensors: FaultySensors) -> None:
     assert sensors.run(20, sensors.is_healthy)
     sensors.send_no_infos = True
     sensors.restart_node()
-    assert sensors.run(10, lambda: sensors.status(f"sensor {RAW}").message == "no camera_info")
+    assert sensors.run(10, lambda: sensors.status(f"sensor {RAW}").message.startswith("no camera_info"))
     sensors.latch_infos()
     assert sensors.run(10, sensors.is_healthy)
-    sensors.send_no_infos = False
 
 
 def test_a_camera_without_calibration_is_named_with_its_topic(sensors: FaultySensors) -> None:
@@ -277,7 +276,6 @@ def test_a_camera_without_calibration_is_named_with_its_topic(sensors: FaultySen
 
 
 def test_boxes_vanish_from_rviz_when_all_sensors_die_and_when_the_node_stops(sensors: FaultySensors) -> None:
-    sensors.restore_infos()
     sensors.repair()
     assert sensors.run(20, sensors.is_healthy)
     markers = sensors.listen(MarkerArray, "/aqr_perception/markers")
@@ -294,7 +292,8 @@ def test_boxes_vanish_from_rviz_when_all_sensors_die_and_when_the_node_stops(sen
 
 
 def test_stuck_callbacks_are_named_within_a_second(sensors: FaultySensors) -> None:
-    sensors.node.trigger_activate()
+    sensors.repair()
+    sensors.restart_node()
     assert sensors.run(20, sensors.is_healthy)
     stuck = sensors.node.create_timer(0.01, lambda: (stuck.cancel(), time.sleep(2.0)))
     assert sensors.run(1.5, lambda: "callbacks have not run" in sensors.status("node").message)
