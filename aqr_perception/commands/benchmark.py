@@ -50,6 +50,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     deformable.add_argument("--image", type=int, nargs=2, default=(928, 1600), metavar=("HEIGHT", "WIDTH"))
     _add_measuring(deformable, repeats=5)
     deformable.set_defaults(run=_benchmark_deformable)
+    _add_tracking(benchmark)
+
+
+def _add_tracking(benchmark: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tracking = benchmark.add_parser("tracking", help="the tracker", description="Measure the tracker frame by frame.")
+    tracking.add_argument("--objects", type=int, default=100, help="objects in a frame (default: %(default)s)")
+    tracking.add_argument("--repeats", type=int, default=300, help="number of frames (default: %(default)s)")
+    tracking.add_argument("--json", type=Path, help="also write the figures to this file")
+    tracking.set_defaults(run=_benchmark_tracking)
+
+
+def _benchmark_tracking(options: argparse.Namespace) -> int:
+    from aqr_perception.benchmarks import tracking_time
+
+    measured = tracking_time.run(options.objects, options.repeats)
+    print(measured)
+    write_json(options.json, measured.as_dict())
+    return 0
 
 
 def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:

@@ -36,6 +36,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument(
         "--scenario-seed", type=int, default=0, help="random seed of the failures (default: %(default)s)"
     )
+    evaluate.add_argument(
+        "--tracking",
+        type=int,
+        metavar="DRIVES",
+        help="instead: track this many simulated drives of 20 s, and print AMOTA, AMOTP, switches and fragmentations",
+    )
     evaluate.add_argument("--no-history", action="store_true", help="evaluate models with memory on single frames")
     evaluate.add_argument(
         "--workers",
@@ -51,7 +57,39 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.set_defaults(run=_evaluate)
 
 
+def _evaluate_tracking(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from aqr_perception.data.sources.simulated import VALIDATION_SEEDS
+    from aqr_perception.detector import Detector
+    from aqr_perception.evaluation import tracked_drives
+    from aqr_perception.options import DetectionOptions
+    from aqr_perception.tracking.track_options import TrackingOptions
+
+    if options.data != "synthetic" or not 1 <= options.tracking <= len(VALIDATION_SEEDS):
+        raise ValueError(
+            f"--tracking {options.tracking} with --data {options.data}: needed 1 to {len(VALIDATION_SEEDS)} drives of "
+            "--data synthetic"
+        )
+    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    preset = detector.model.preset
+    picture = (352, 128) if preset.image is None else preset.image.size
+    sweeps = 2 if preset.points is None else preset.sweeps
+    drives = {
+        str(seed): partial(tracked_drives.simulated_drive, seed, 20.0, picture, sweeps)
+        for seed in VALIDATION_SEEDS[: options.tracking]
+    }
+    results = tracked_drives.run(detector, drives, TrackingOptions(), DetectionOptions())
+    print(tracked_drives.table(results))
+    write_json(
+        options.json, {f"{condition}, {method}": scores.as_dict() for (condition, method), scores in results.items()}
+    )
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.tracking is not None:
+        return _evaluate_tracking(options)
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector

@@ -26,6 +26,7 @@ from aqr_perception.options import (
     RouterAttention,
     WeightsSource,
 )
+from aqr_perception.tracking.track_options import TrackingOptions
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
 _THRESHOLDS = "class_score_thresholds."
@@ -220,6 +221,40 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("max", "sum"),
         run_time=True,
     ),
+    Parameter("tracking.enabled", False, "whether to follow objects and publish ~/tracks", run_time=True),
+    Parameter(
+        "tracking.max_age",
+        1.5,
+        "s; a track without a detection is predicted for this long, then it ends",
+        0.0,
+        60.0,
+        run_time=True,
+    ),
+    Parameter(
+        "tracking.birth_score",
+        0.3,
+        "lowest score of a detection that begins a track; others of the published detections only continue tracks",
+        0.0,
+        1.0,
+        run_time=True,
+    ),
+    Parameter(
+        "tracking.death_score",
+        0.05,
+        "a track without a detection ends when its falling score is below this",
+        0.0,
+        1.0,
+        run_time=True,
+    ),
+    Parameter("tracking.min_hits", 1, "detections of a track before it is published", 1, 100, run_time=True),
+    Parameter(
+        "tracking.max_distance",
+        4.0,
+        "m; largest distance between a detection and the predicted position of its track",
+        0.1,
+        100.0,
+        run_time=True,
+    ),
 )
 
 
@@ -275,6 +310,7 @@ class Settings:
     detection: DetectionOptions
     model: ModelSettings
     reliable: bool
+    tracking: TrackingOptions
 
 
 def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -354,6 +390,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         detection=_detection_options(values),
         model=ModelSettings(**{field.name: values[f"model.{field.name}"] for field in fields(ModelSettings)}),
         reliable=values["sensor_reliability"] == "reliable",
+        tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
     )
 
 

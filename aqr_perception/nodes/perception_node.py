@@ -1,6 +1,7 @@
 """ROS node: wiring of topics, parameters and lifecycle."""
 
 import dataclasses
+import itertools
 import math
 import sys
 import threading
@@ -36,6 +37,7 @@ from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers
+from aqr_perception.nodes.output.track_publisher import TrackPublisher
 from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.pipeline import Pipeline
@@ -69,6 +71,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         super().__init__("aqr_perception", **node_arguments)
         self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
+        self._track_ids = itertools.count(1)  # for the node's whole life, so that no id comes twice
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
         self._links: dict[str, tuple[Link, Link | None]] = {}
         self._last_link_check = self._last_tick = self._last_time_report = -math.inf
@@ -103,6 +106,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._diagnostics.forget_rates()
+        self._tracks.clear()
         self._pipeline.start()
         self._diagnostics.state = "active"
         return super().on_activate(state)
@@ -110,6 +114,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pipeline.stop()
         self._outputs.delete_markers()
+        self._tracks.delete_markers()
         self._diagnostics.state = "inactive"
         return super().on_deactivate(state)
 
@@ -149,6 +154,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         cameras = [camera.name for camera in settings.assembler.cameras]
         outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
         self._resources.append(outputs.destroy)
+        self._tracks = TrackPublisher(
+            self,
+            settings.tracking,
+            self._track_ids,
+            settings.assembler.fixed_frame,
+            settings.assembler.marker_lifetime,
+            logger.warning,
+        )
+        self._resources.append(self._tracks.destroy)
         self._assembler = Assembler(
             self._supported(settings.assembler),
             self._on_time_jump,
@@ -159,7 +173,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         listener = TransformListener(self._buffer, self)
         self._resources.append(listener.unregister)
         self._pipeline = Pipeline(
-            self._buffer, self._model, outputs, self._diagnostics, logger, settings.detection, self._clock_ns
+            self._buffer,
+            self._model,
+            outputs,
+            self._diagnostics,
+            logger,
+            settings.detection,
+            self._clock_ns,
+            self._tracks,
         )
         self._subscribe(settings)
         # With use_sim_time, the node's own clock stops when a bag has ended.
@@ -245,6 +266,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _tick(self) -> None:
         self._last_tick = time.monotonic()
         self._outputs.delete_old_markers()
+        self._tracks.delete_old_markers()
         if self._model.swap_if_loaded() and self._settings is not None:
             self._settings = self._with_class_thresholds()
             self._pipeline.options = self._settings.detection
@@ -335,6 +357,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             return
         before, self._settings = self._settings, parameters.read(self._values)
         self._pipeline.options = self._settings.detection
+        self._tracks.options = self._settings.tracking
         if self._settings.assembler != before.assembler:
             self._assembler.settings = self._supported(self._settings.assembler)
         if self._settings.model != self._model.requested:

@@ -21,6 +21,7 @@ from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.publishers import Publishers
+from aqr_perception.nodes.output.track_publisher import TrackPublisher
 from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
@@ -73,6 +74,7 @@ class Pipeline:
         buffer: TF buffer of the node.
         logger: logger of the node.
         clock_ns: the node's clock, in nanoseconds.
+        tracks: follows and publishes the objects of the published frames; None: nobody does.
 
     Attributes:
         options: detection options of the next frame; may be replaced at any time.
@@ -87,9 +89,11 @@ class Pipeline:
         logger: Any,
         options: DetectionOptions,
         clock_ns: Callable[[], int] = time.time_ns,
+        tracks: TrackPublisher | None = None,
     ) -> None:
         self._buffer, self._model, self._outputs = buffer, model, outputs
         self._diagnostics, self._logger, self._clock_ns = diagnostics, logger, clock_ns
+        self._tracks = tracks
         self._epoch = 0
         self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
@@ -169,6 +173,8 @@ class Pipeline:
             headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
             ground = self._ground(frame, settings.ground_frame, transforms) if self._outputs.wants_grid else None
             self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
+            if self._tracks is not None:
+                self._tracks.publish(frame, result, to_output, output_frame, job.epoch)
             self._last_output = (job.epoch, frame.stamp_ns)
         now = time.monotonic()
         self._diagnostics.add_output(now)

@@ -11,7 +11,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 
 class MarkerPublisher:
-    """The topic ~/markers. Thread-safe.
+    """A topic of markers. Thread-safe.
 
     Markers have a lifetime. RViz counts it by its own clock, which stops with a paused bag, so the node also deletes
     the markers itself.
@@ -19,10 +19,18 @@ class MarkerPublisher:
     Args:
         lifetime: seconds after which markers vanish.
         clock: a monotonic clock, in seconds.
+        topic: the topic's name.
     """
 
-    def __init__(self, node: Node, depth: int, lifetime: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.topic = node.create_publisher(MarkerArray, "~/markers", depth)
+    def __init__(
+        self,
+        node: Node,
+        depth: int,
+        lifetime: float,
+        clock: Callable[[], float] = time.monotonic,
+        topic: str = "~/markers",
+    ) -> None:
+        self.topic = node.create_publisher(MarkerArray, topic, depth)
         self._lifetime, self._clock = lifetime, clock
         self._lock = threading.Lock()
         self._shown: tuple[float, Header] | None = None

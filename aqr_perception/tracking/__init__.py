@@ -1,0 +1,1 @@
+"""Tracks: the identity of detected objects across frames. Free of ROS and PyTorch."""
