@@ -1,7 +1,7 @@
-"""nuScenes tracking metrics (AMOTA, AMOTP, identity switches, fragmentations), computed with nuscenes-devkit's functions.
+"""nuScenes tracking metrics (AMOTA, AMOTP, switches, fragmentations), computed with nuscenes-devkit's functions.
 
-The devkit does interpolation, matching, thresholds and averages, with its configuration ``tracking_nips_2019``: seven classes,
-matches within 2 m. Two things differ from its submission script, which needs nuScenes' tables:
+The devkit does interpolation, matching, thresholds and averages, with its configuration ``tracking_nips_2019``: seven
+classes, matches within 2 m. Two things differ from its submission script, which needs nuScenes' tables:
 
 - Boxes come from memory, and their range is measured from the model frame's origin, as in `evaluation.metrics`.
 - Only classes with an object in the truth count.
@@ -47,7 +47,7 @@ class TrackingScores:
     Attributes:
         amota: average multi-object tracking accuracy over 40 recalls, averaged over `classes`; 1 is best.
         amotp: average position error in metres over the same; 2 where a recall is not reached.
-        switches, fragmentations: identity switches, and interruptions of true tracks, at each class's best MOTA, summed.
+        switches, fragmentations: of identities and of true tracks, at each class's best MOTA, summed.
         recall: at each class's best MOTA, averaged.
         classes: those of the truth that nuScenes tracks.
         drives, frames: their numbers.
@@ -73,8 +73,8 @@ def evaluate_tracks(drives: Mapping[str, Sequence[TrackedFrame]], *, need_lidar_
 
     Args:
         drives: frames of each drive, in order of time.
-        need_lidar_points: whether to ignore true objects without a LiDAR point in the frame, as the devkit does. The truth
-            is that of the frame with all sensors.
+        need_lidar_points: whether to ignore true objects without a LiDAR point in the frame, as the devkit does. The
+            truth is that of the frame with all sensors.
 
     Raises:
         EvaluationError: pandas or motmetrics is missing, or the truth has no tracked object.

@@ -1,9 +1,10 @@
 """Constant-velocity Kalman filter of many objects at once.
 
-The state of an object is its position and velocity on the ground. Noise is the same in all directions, so both axes share one
-(2, 2) covariance of position and velocity along an axis, and the filter does not depend on the orientation of the
-frame. Source: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960, with the
-white-acceleration model of Bar-Shalom et al., "Estimation with Applications to Tracking and Navigation", 2001, section 6.3.2.
+The state of an object is its position and velocity on the ground. Noise is the same in all directions, so both axes
+share one (2, 2) covariance of position and velocity along an axis, and the filter does not depend on the orientation of
+the frame. Source: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960, with the
+white-acceleration model of Bar-Shalom et al., "Estimation with Applications to Tracking and Navigation", 2001, section
+6.3.2.
 """
 
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def begin(position: Floats, velocity: Floats, noise: MotionNoise) -> Motion:
         position: (N, 2) detected positions in metres.
         velocity: (N, 2) detected velocities in m/s; NaN: not detected.
     """
-    known = np.isfinite(velocity).all(axis=1)
+    known = _finite(velocity)
     covariance = np.zeros((len(position), 2, 2))
     covariance[:, 0, 0] = noise.position**2
     covariance[:, 1, 1] = np.where(known, noise.velocity, noise.unknown_velocity) ** 2
@@ -86,9 +87,15 @@ def update(motion: Motion, position: Floats, velocity: Floats, noise: MotionNois
     state = np.stack([motion.position, motion.velocity], axis=1)
     covariance = motion.covariance.copy()
     for row, measured, deviation in ((0, position, noise.position), (1, velocity, noise.velocity)):
-        known = np.isfinite(measured).all(axis=1)
+        known = _finite(measured)
         gain = covariance[:, :, row] / (covariance[:, row, row] + deviation**2)[:, None] * known[:, None]
         residual = np.where(known[:, None], measured, 0.0) - state[:, row]
         state = state + gain[:, :, None] * residual[:, None, :]
         covariance = covariance - gain[:, :, None] * covariance[:, row, None, :]
     return Motion(state[:, 0], state[:, 1], covariance)
+
+
+def _finite(values: Floats) -> NDArray[np.bool_]:
+    """Return (N,) whether the rows of (N, 2) values are finite."""
+    finite: NDArray[np.bool_] = np.isfinite(values[:, 0]) & np.isfinite(values[:, 1])
+    return finite

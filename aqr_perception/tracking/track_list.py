@@ -1,6 +1,6 @@
 """The tracks of one frame, and the detections they come from, in a fixed frame."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def observed(detections: Detections, to_fixed: Floats) -> Observations:
 def moved(boxes: Floats, transform: Floats) -> Floats:
     """Return (N, 9) boxes after a rigid (4, 4) transform; their headings and velocities stay in the x, y plane."""
     rotation = transform[:3, :3]
-    result = boxes.copy()
+    result: Floats = boxes.copy()
     result[:, :3] = transform_points(transform, boxes)
     heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) @ rotation[:2, :2].T
     result[:, 6] = np.arctan2(heading[:, 1], heading[:, 0])
@@ -91,5 +91,5 @@ class Tracks:
 
     def keep(self, selection: NDArray[np.bool_] | NDArray[np.intp]) -> "Tracks":
         """Return the tracks that a mask or an array of indices selects."""
-        arrays = [getattr(self, field.name)[selection] for field in fields(self) if field.name != "classes"]
-        return Tracks(*arrays, self.classes)
+        names = [field.name for field in fields(self) if field.name != "classes"]
+        return replace(self, **{name: getattr(self, name)[selection] for name in names})

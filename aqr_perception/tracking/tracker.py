@@ -28,8 +28,8 @@ class Tracker:
     Deterministic: equal frames give equal tracks, whatever the order of the detections in a frame. Frames may have any
     distance in time. Cleared by `clear`, by a stamp that is not newer than the last, and by other classes.
 
-    Source: constant-velocity Kalman filter and Hungarian method as AB3DMOT (arXiv:1907.03961), with detected velocities as
-    CenterPoint (arXiv:2006.11275).
+    Source: constant-velocity Kalman filter and Hungarian method as AB3DMOT (arXiv:1907.03961), with detected velocities
+    as CenterPoint (arXiv:2006.11275).
 
     Args:
         ids: new identities; those of several trackers may come from one iterator.

@@ -71,8 +71,8 @@ def track_markers(
 ) -> MarkerArray:
     """Return a box, a label and a trail for each track; the first marker deletes those of the previous frame.
 
-    Colours as in `detection_messages.markers`, by the smoothed weights. Predicted boxes are faint, and their label ends in
-    ``predicted``.
+    Colours as in `detection_messages.markers`, by the smoothed weights. Predicted boxes are faint, and their label ends
+    in ``predicted``.
 
     Args:
         trails: id -> past (3,) positions in the tracks' frame, oldest first.
