@@ -144,7 +144,9 @@ class AssemblerSettings:
         require(bool(self.lidar_topic) or not self.further_lidars, "lidar_topic", self.lidar_topic, "the first LiDAR's")
         names, topics = [lidar.name for lidar in self.lidars], [lidar.topic for lidar in self.lidars]
         require(len(set(names)) == len(names), "further_lidars", names, "distinct names")
-        require(len(set(topics)) == len(topics) and all(topics), "further_lidars", topics, "distinct topics, none empty")
+        require(
+            len(set(topics)) == len(topics) and all(topics), "further_lidars", topics, "distinct topics, none empty"
+        )
         for scale in (self.intensity_scale, *(lidar.intensity_scale for lidar in self.further_lidars)):
             require(math.isfinite(scale) and scale > 0, "intensity_scale", scale, "a positive number")
 

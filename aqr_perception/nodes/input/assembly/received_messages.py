@@ -7,7 +7,7 @@ from message_filters import Cache, SimpleFilter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from aqr_perception.nodes.clocks.sensor_clocks import Accepted, ClockReport, SensorClocks
-from aqr_perception.nodes.clocks.stamp_sequence import TOLERANCE_NS, Arrival
+from aqr_perception.nodes.clocks.stamp_sequence import Arrival
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings
 from aqr_perception.nodes.input.message_history import MessageHistory
 from aqr_perception.nodes.stamps import stamp_to_ns, with_stamp
