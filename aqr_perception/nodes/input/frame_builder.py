@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -147,13 +148,8 @@ class FrameBuilder:
             if not sweeps:
                 continue
             age = (request.stamp_ns - stamp_to_ns(sweeps[0].header.stamp)) / 1e9
-            # The lambda is called at once, so the loop's variables are those of this LiDAR.
-            found = report.guard(
-                lidar.name,
-                lidar.topic,
-                age,
-                lambda doubts: self._points(lidar, sweeps, request, transforms, report, doubts),  # noqa: B023
-            )
+            decode = partial(self._points, lidar, sweeps, request, transforms, report)
+            found = report.guard(lidar.name, lidar.topic, age, decode)
             if found is None:
                 continue
             if not found:

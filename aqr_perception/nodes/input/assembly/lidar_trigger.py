@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
+from aqr_perception.nodes.input.frame_request import LidarSettings
+
 
 class LidarTrigger:
     """The first LiDAR in use that is not silent triggers frames; without one, the cameras do.
@@ -37,3 +39,16 @@ class LidarTrigger:
         """
         living = (name for name, since in self._silent_since.items() if now - since <= timeout and is_used(name))
         return next(living, "")
+
+
+def trigger_text(lidars: Sequence[LidarSettings], trigger: str) -> str:
+    """Return a sentence that names the triggering LiDAR, and those that should trigger but cannot be used."""
+    names = [f"{lidar.name} ({lidar.topic})" for lidar in lidars]
+    index = [lidar.name for lidar in lidars].index(trigger)
+    before = names[:index]
+    if not before:
+        return f"{names[index]} triggers the frames"
+    verb = "is" if len(before) == 1 else "are"
+    return (
+        f"{names[index]} triggers the frames, because {', '.join(before)} {verb} silent or left out; see /diagnostics"
+    )

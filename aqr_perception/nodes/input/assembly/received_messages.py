@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from message_filters import Cache, SimpleFilter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -12,7 +13,7 @@ from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, C
 from aqr_perception.nodes.input.message_history import MessageHistory
 from aqr_perception.nodes.stamps import stamp_to_ns, with_stamp
 
-SensorMessage = Image | CompressedImage | PointCloud2
+SensorMessage: TypeAlias = Image | CompressedImage | PointCloud2
 
 _LONGEST_LAG = 1.0
 """Seconds by which the triggering sweeps may lag behind other sensors; their messages are kept for so much longer."""
