@@ -420,12 +420,11 @@ def _check_choices(values: Mapping[str, Any]) -> None:
 def _check_lidars(values: Mapping[str, Any]) -> None:
     one, several = values[_LIDAR_TOPIC], _several_topics(values)
     if several and one:
-        remedy = "leave lidar_topic out or set it to ''"
-        raise OptionError(f"lidar_topic is {one!r} and lidar_topics is {several}, but one excludes the other: {remedy}")
+        found = f"{_LIDAR_TOPIC} is {one!r} and {_LIDAR_TOPICS} is {several}"
+        raise OptionError(f"{found}, but only one of them may be set; leave {_LIDAR_TOPIC} out or set it to ''")
     if "" in several:
-        raise OptionError(
-            f"lidar_topics is {several}, but each LiDAR must have a topic; topic {several.index('') + 1} is empty"
-        )
+        empty = several.index("") + 1
+        raise OptionError(f"{_LIDAR_TOPICS} is {several}, but must have no empty text; topic {empty} is empty")
 
 
 def _check_cameras(values: Mapping[str, Any]) -> None:
