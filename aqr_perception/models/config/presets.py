@@ -67,6 +67,7 @@ class ImageBranch:
         "resnet50",
         "resnet101_deformable",
         "vovnet99",
+        "efficientnet_lite0",
         "vit_tiny",
         "vit_small",
         "vit_base",

@@ -12,7 +12,7 @@ from aqr_perception.models.image.vit_weights import convert_vit_weights
 from aqr_perception.models.weights.checkpoint import CheckpointError, read_weights, require_fit
 
 _PREFIX = "img_backbone."
-_CLASSIFIER = ("fc.", "head.")
+_CLASSIFIER = ("fc.", "head.", "_fc.", "_conv_head.", "_bn1.")
 
 
 class _HasPreset(Protocol):
@@ -29,7 +29,7 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
     Such backbones are trained on RGB images, but most models of this package use BGR; then the channels of the first
     convolution's kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to the
     values of the backbone's training. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
-    "augreg" Vision Transformers use 127.5 for all.
+    "augreg" Vision Transformers use 127.5 for all, EfficientNet-Lite a mean of 127 and a deviation of 128.
 
     Args:
         model: a model with cameras.
