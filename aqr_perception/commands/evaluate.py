@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
 
@@ -16,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Score a model with the nuScenes metrics: without failures and in every failure scenario, with AQR "
         "off and on. Writes robustness.json, .md and .png.",
     )
-    evaluate.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    add_model(evaluate)
     evaluate.add_argument(
         "--checkpoint",
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",
