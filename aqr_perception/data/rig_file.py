@@ -19,8 +19,8 @@ only the node are passed over. A second section, ``data:``, has what only record
         labels: /ground_truth/objects   # topic of a bag, or the end of a JSON's name beside it, such as .labels.json
         classes: {Van: car, Tram: ''}   # data's name -> class of the model; '' leaves the objects out
 
-API: `read_rig(path)` returns a `Rig`; `Rig.cameras` are `RigCamera`s with the node's names; `Rig.class_of(name, classes)`
-maps a name of the data to a class of the model.
+API: `read_rig(path)` returns a `Rig`; `Rig.cameras` are `RigCamera`s with the node's names; `Rig.class_of(name,
+classes)` maps a name of the data to a class of the model.
 """
 
 import difflib
@@ -240,4 +240,4 @@ def _refuse_unknown(entries: Mapping[str, Any], known: Collection[str], where: s
         if name not in known:
             similar = difflib.get_close_matches(str(name), known, 1)
             question = f"; did you mean {similar[0]}?" if similar else ""
-            raise RigError(f"{where}: found the entry {name!r}, {has} {', '.join(sorted(known))}{question}")
+            raise RigError(f"{where}: found the entry {name!r}, {has} {', '.join(sorted(known)) or 'none'}{question}")

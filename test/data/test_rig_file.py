@@ -51,7 +51,7 @@ def test_several_lidars_replace_the_one_topic(tmp_path: Path) -> None:
 
 
 def test_a_name_of_the_data_becomes_a_class_of_the_model(tmp_path: Path) -> None:
-    rig = read_rig(written(tmp_path, {"data": DATA}))
+    rig = read_rig(written(tmp_path, {"data": {"classes": DATA["classes"]}}))
     names = ("Van", "Tram", "car", "bus", "Car")
     assert [rig.class_of(name, ("car", "bus")) for name in names] == ["car", None, "car", "bus", None]
 
