@@ -32,8 +32,8 @@ from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
-from aqr_perception.nodes.input.assembly.lidar_trigger import trigger_text
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, FrameRequest
+from aqr_perception.nodes.input.lidar_trigger import trigger_text
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers

@@ -10,9 +10,6 @@ from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS, TOLERANCE_NS
-from aqr_perception.nodes.input.assembly.lidar_trigger import LidarTrigger
-from aqr_perception.nodes.input.assembly.message_choice import MessageChoice
-from aqr_perception.nodes.input.assembly.received_messages import Listener, ReceivedMessages, SensorMessage
 from aqr_perception.nodes.input.frame_request import (
     INTENDED,
     LIDAR,
@@ -21,6 +18,9 @@ from aqr_perception.nodes.input.frame_request import (
     FrameRequest,
     SensorUse,
 )
+from aqr_perception.nodes.input.lidar_trigger import LidarTrigger
+from aqr_perception.nodes.input.message_choice import MessageChoice
+from aqr_perception.nodes.input.received_messages import Listener, ReceivedMessages, SensorMessage
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 _BEHIND_SECONDS = 1.0

@@ -4,7 +4,6 @@ import math
 
 from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.nodes.input.assembly.received_messages import ReceivedMessages
 from aqr_perception.nodes.input.frame_request import (
     INTENDED,
     AssemblerSettings,
@@ -13,6 +12,7 @@ from aqr_perception.nodes.input.frame_request import (
     LidarSettings,
     SensorUse,
 )
+from aqr_perception.nodes.input.received_messages import ReceivedMessages
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 Sweeps = tuple[PointCloud2, ...]
