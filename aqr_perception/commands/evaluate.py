@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
 
@@ -17,7 +18,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "off and on. Writes robustness.json, .md and .png, and for nuScenes its result file, results_nusc.json; for "
         "tables without annotations (the test split) the result file alone.",
     )
-    evaluate.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    add_model(evaluate)
     evaluate.add_argument(
         "--checkpoint",
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",

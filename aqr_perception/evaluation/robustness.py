@@ -18,7 +18,7 @@ from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResul
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
 from aqr_perception.evaluation.nuscenes_results import write_results
 from aqr_perception.evaluation.scenarios import Scenario
-from aqr_perception.evaluation.workers import evaluate_frames, process_pool
+from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 from aqr_perception.options import AqrMode
 
@@ -182,8 +182,7 @@ def _score_all(
     if workers == 1:
         yield from map(score, cases)
         return
-    with process_pool(workers) as pool:
-        yield from pool.map(score, cases)
+    yield from in_processes(score, cases, workers)
 
 
 def _score(case: _Case, truths: Sequence[GroundTruth], has_lidar: bool, rules: Rules | None) -> RobustnessRow:
