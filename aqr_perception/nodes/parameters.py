@@ -35,6 +35,9 @@ from aqr_perception.options import (
 )
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
+MOST_SWEEPS = 10
+"""Largest number of sweeps that `AssemblerSettings` takes."""
+
 _THRESHOLDS = "class_score_thresholds."
 _RESERVED = ("bev", LIDAR)
 """Names in ~/weights/ and in the detections that are no cameras'."""
@@ -135,11 +138,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "max_sweeps",
-        10,
-        "largest number of LiDAR sweeps to accumulate; limited to the number the model was trained with; more than "
-        "one sweep needs fixed_frame",
-        1,
-        10,
+        0,
+        "largest number of LiDAR sweeps to accumulate, limited to the number the model was trained with; 0: that "
+        "number, as the preset says; more than one sweep needs fixed_frame",
+        0,
+        MOST_SWEEPS,
     ),
     Parameter("intensity_scale", 1.0, "factor that scales LiDAR intensities to 0..255", 1e-6, 1e6),
     Parameter("model.preset", "aqr_tiny", "name of a model preset, or path of a preset's .yaml file", run_time=True),
@@ -488,6 +491,8 @@ def _assembler_settings(values: Mapping[str, Any]) -> AssemblerSettings:
         intensity_scale=lidars[0].intensity_scale if lidars else values["intensity_scale"],
         further_lidars=lidars[1:],
         enabled=frozenset(enabled),
+        # `RunningModel.supported_settings` limits it to the model's number.
+        max_sweeps=values["max_sweeps"] or MOST_SWEEPS,
         **{name: values[name] for name in _ASSEMBLER_PARAMETERS},
     )
 
@@ -539,7 +544,6 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 
 _ASSEMBLER_PARAMETERS = (
     "fixed_frame", "model_frame", "output_frame", "max_camera_age", "max_lidar_age", "camera_wait", "lidar_timeout",
-    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "max_sweeps", "base_frame",
-    "marker_lifetime",
+    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "base_frame", "marker_lifetime",
 )  # fmt: skip
 _CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

@@ -65,7 +65,8 @@ def test_the_defaults_are_valid_settings() -> None:
         ({"aqr.mode": "loud"}, "aqr.mode.*both"),
         ({"weights.source": "magic"}, "weights.source.*attention"),
         ({"sensor_reliability": "perhaps"}, "sensor_reliability"),
-        ({"max_sweeps": 11}, "max_sweeps"),
+        ({"max_sweeps": parameters.MOST_SWEEPS + 1}, "max_sweeps"),
+        ({"max_sweeps": -1}, "max_sweeps"),
         ({"class_score_thresholds.car": 1.5}, "class_score_thresholds.car"),
         ({"camera_wait": -1.0}, "camera_wait"),
         ({"use_lidar": False} | {f"camera.{name}.enabled": False for name in defaults()["cameras"]}, "no sensor"),
@@ -74,6 +75,12 @@ def test_the_defaults_are_valid_settings() -> None:
 def test_an_invalid_value_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         parameters.read(defaults() | changes)
+
+
+@pytest.mark.parametrize(("given", "most"), [(0, parameters.MOST_SWEEPS), (1, 1), (3, 3), (10, 10)])
+def test_sweeps_are_limited_on_request_only(given: int, most: int) -> None:
+    assert defaults()["max_sweeps"] == 0
+    assert parameters.read(defaults() | {"max_sweeps": given}).assembler.max_sweeps == most
 
 
 def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
