@@ -1,7 +1,8 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.frame import CameraView, Frame, FramePlacement
-from aqr_perception.nodes.input.camera_images import picture_from_message
+from aqr_perception.nodes.input import camera_images, lens
+from aqr_perception.nodes.input.camera_images import Picture, picture_from_message
 from aqr_perception.nodes.input.clouds import points_from_message
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
 from aqr_perception.nodes.input.lens import described_size, pinhole_picture
@@ -23,7 +25,9 @@ from aqr_perception.nodes.input.plausibility import (
 )
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
+from aqr_perception.nodes.stage_clock import in_this_frame, measured
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.nodes.worker import WorkerPool
 
 DecodedT = TypeVar("DecodedT")
 
@@ -95,6 +99,7 @@ class FrameBuilder:
 
     def __init__(self) -> None:
         self._sweeps = SweepBuffer()
+        self._decoders = WorkerPool("aqr_decode")
         self._placement = PlacementCheck()
         self._said: set[tuple[str, str]] = set()
 
@@ -122,9 +127,10 @@ class FrameBuilder:
             points = report.guard(LIDAR, topic, 0.0, lambda doubts: self._points(request, transforms, report, doubts))
             if points is not None and len(points) == 0:
                 report.leave_out(LIDAR, 0.0, topic, _no_returns(request.sweeps[0], topic))
+        ahead = self._decode_ahead(request.cameras, image_width)
         views: list[CameraView] = []
         for camera in request.cameras:
-            view = _guarded_view(camera, request, transforms, image_width, report)
+            view = _guarded_view(camera, request, transforms, image_width, report, ahead)
             if view is not None:
                 views.append(view)
 
@@ -137,6 +143,13 @@ class FrameBuilder:
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
         report.say_once(request.model_frame, self._placement.doubts(frame, placement, topic))
         return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+
+    def _decode_ahead(self, cameras: Sequence[CameraInput], image_width: int) -> dict[int, Picture]:
+        """Return the pictures that decode without error or doubt, by the `id` of their message."""
+        work = [in_this_frame(partial(_sound_picture, camera, image_width), "decode") for camera in cameras]
+        with measured("wait"):
+            pictures = self._decoders.run(work)
+        return {id(camera.image): picture for camera, picture in zip(cameras, pictures, strict=True) if picture}
 
     def _points(
         self, request: FrameRequest, transforms: FrameTransforms, report: _Report, doubts: list[MessageError]
@@ -226,14 +239,30 @@ def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
     return MessageError(topic, "empty point cloud", found, "one or more returns", "check the sensor")
 
 
+def _sound_picture(camera: CameraInput, image_width: int) -> Picture | None:
+    """Return a camera's picture; None if it has a fault, which its view then reports in turn."""
+    settings, doubts = camera.settings, list[MessageError]()
+    try:
+        described = lens.described_size(camera.info, settings.info_topic)
+        picture = camera_images.picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    except Exception:
+        return None
+    return None if doubts else picture
+
+
 def _guarded_view(
-    camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int, report: _Report
+    camera: CameraInput,
+    request: FrameRequest,
+    transforms: FrameTransforms,
+    image_width: int,
+    report: _Report,
+    ahead: Mapping[int, Picture],
 ) -> CameraView | None:
     """Return a camera's view; None, with a report, if its data is unusable."""
     age = (request.stamp_ns - camera.stamp_ns) / 1e9
 
     def decode(doubts: list[MessageError]) -> CameraView:
-        return _view(camera, request, transforms, image_width, doubts)
+        return _view(camera, request, transforms, image_width, doubts, ahead)
 
     return report.guard(camera.settings.name, camera.settings.image_topic, age, decode)
 
@@ -244,13 +273,15 @@ def _view(
     transforms: FrameTransforms,
     image_width: int,
     doubts: list[MessageError],
+    ahead: Mapping[int, Picture],
 ) -> CameraView:
     settings, info = camera.settings, camera.info
     optical_frame = camera.image.header.frame_id or info.header.frame_id
     if not optical_frame:
         raise _no_frame_id(settings.image_topic)
     described = described_size(info, settings.info_topic)
-    picture = picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    sound = ahead.get(id(camera.image))
+    picture = picture_from_message(camera.image, settings.image_topic, image_width, described, doubts, sound)
     pinhole = pinhole_picture(picture, info, settings.rectified, settings.info_topic, settings.baseline_in_tf, doubts)
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
     doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo
 
 from aqr_perception.nodes.input.camera_images import Picture, check_shape
 from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.nodes.stage_clock import measured
 
 _FISHEYE = ("equidistant", "fisheye")
 _BROWN_CONRADY = ("", "plumb_bob", "rational_polynomial")
@@ -68,6 +69,7 @@ def described_size(info: CameraInfo, topic: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+@measured("rectify")
 def pinhole_picture(
     picture: Picture,
     info: CameraInfo,

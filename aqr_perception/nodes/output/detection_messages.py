@@ -15,11 +15,13 @@ from aqr_perception.frame import Detections, Result
 from aqr_perception.geometry import transform_points
 from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.stage_clock import measured
 from aqr_perception.visualization.colours import modality_colour
 
 _ARROW_SHAFT, _ARROW_HEAD, _ARROW_LENGTH = 0.08, 0.2, 0.3
 
 
+@measured("messages")
 def fused_detections(
     result: Result,
     sensors: Sequence[SensorUse],
@@ -55,6 +57,7 @@ def fused_detections(
     return message
 
 
+@measured("messages")
 def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header) -> Detection3DArray:
     """Return the detections as vision_msgs/Detection3DArray."""
     detections = result.detections
@@ -71,6 +74,7 @@ def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header
     return message
 
 
+@measured("messages")
 def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> MarkerArray:
     """Return a box, a heading arrow and a label for each detection.
 

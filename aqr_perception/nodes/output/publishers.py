@@ -18,6 +18,7 @@ from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
+from aqr_perception.nodes.stage_clock import measured
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
@@ -118,7 +119,8 @@ class Publishers:
             grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, placement, header, maps.signed)
             self._bev_grid.publish(grid)
         if _has_subscribers(self._bev_image):
-            picture = bev_picture(maps, frame.points, result.detections)
+            with measured("pictures"):
+                picture = bev_picture(maps, frame.points, result.detections)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
 
     def _publish_cameras(self, frame: Frame, result: Result, headers: Mapping[str, Header]) -> None:
@@ -128,7 +130,8 @@ class Publishers:
             if weights is not None and _has_subscribers(self._camera_raw[view.name]):
                 self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
             if _has_subscribers(self._camera_image[view.name]):
-                picture = camera_picture(view, weights, result.detections, result.weight_maps.signed)
+                with measured("pictures"):
+                    picture = camera_picture(view, weights, result.detections, result.weight_maps.signed)
                 self._camera_image[view.name].publish(weight_messages.colour_image(picture, header))
 
 

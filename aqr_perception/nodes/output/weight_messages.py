@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from tf_transformations import quaternion_from_matrix
 
 from aqr_perception.geometry import transform_points
+from aqr_perception.nodes.stage_clock import measured
 from aqr_perception.visualization.colours import MAP_LIMIT
 
 _GRID_MAXIMUM, _GRID_NEUTRAL, _UNKNOWN = 100, 50, -1
@@ -19,16 +20,19 @@ _SIGNED_ENDS = (1, 98)
 """RViz's colour scheme `costmap` draws 0 as nothing, and 99 and 100 in colours outside its scale from blue to red."""
 
 
+@measured("messages")
 def raw_image(values: NDArray[np.float32], header: Header) -> Image:
     """Return a (H, W) weight map as a 32FC1 image with the same values."""
     return _image(np.ascontiguousarray(values, dtype="<f4"), "32FC1", header)
 
 
+@measured("messages")
 def colour_image(picture: NDArray[np.uint8], header: Header) -> Image:
     """Return an (H, W, 3) BGR picture as a bgr8 image."""
     return _image(np.ascontiguousarray(picture), "bgr8", header)
 
 
+@measured("messages")
 def occupancy_grid(
     values: NDArray[np.float32],
     bev_range: tuple[float, float, float, float],
