@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STOP_SECONDS = 20.0
-_GROUPS = {"aqr_health": "health", "aqr_worker": "worker", "aqr_decode": "decoding"}
+_GROUPS = {"aqr_health": "health", "aqr_worker": "worker", "aqr_decode": "decoding", "aqr_pictures": "pictures"}
 _DDS = "dds."
 
 

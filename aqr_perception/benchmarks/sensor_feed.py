@@ -197,5 +197,5 @@ def _mounts(drive: Drive, case: FeedCase) -> Any:
 def _bytes(values: NDArray[Any]) -> "array.array[int]":
     """Return the values' bytes as rclpy takes them without a check of each."""
     content = array.array("B")
-    content.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    content.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return content

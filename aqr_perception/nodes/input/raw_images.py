@@ -60,7 +60,7 @@ def decode_mosaic(grey: NDArray[np.uint8], encoding: str, topic: str) -> NDArray
     height, width = grey.shape
     name = encoding[:-2] + "8" if encoding.endswith("16") else encoding
     message = Image(height=height, width=width, step=width, encoding=name)
-    message.data.frombytes(grey.tobytes())
+    message.data.frombytes(np.ascontiguousarray(grey).reshape(-1).data)
     return decode_raw(message, topic, [])
 
 
@@ -104,7 +104,7 @@ def _repacked(message: Image, layout: _Layout) -> Image:
         is_bigendian=message.is_bigendian,
         step=layout.row_bytes,
     )
-    packed.data.frombytes(_packed_rows(message, layout).tobytes())
+    packed.data.frombytes(_packed_rows(message, layout).reshape(-1).data)
     return packed
 
 

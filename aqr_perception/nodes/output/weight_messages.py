@@ -71,7 +71,7 @@ def occupancy_grid(
     else:
         levels = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
     evidence = np.abs(values) > 0 if signed else values > 0  # false for NaN, too
-    message.data = array.array("b", np.where(evidence, levels, _UNKNOWN).astype(np.int8).tobytes())
+    message.data = _data("b", np.where(evidence, levels, _UNKNOWN).astype(np.int8))
     return message
 
 
@@ -85,6 +85,12 @@ def _cells_by_step(extent: float, cells: int, resolution: float) -> NDArray[np.i
 def _image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     height, width = pixels.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding, step=pixels.strides[0])
-    # rclpy checks a list element by element, but takes an array as it is.
-    message.data = array.array("B", pixels.tobytes())
+    message.data = _data("B", pixels)
     return message
+
+
+def _data(kind: str, values: NDArray[Any]) -> "array.array[int]":
+    """Return the bytes of contiguous values; rclpy takes such an array as it is, but checks a list by element."""
+    data = array.array(kind)
+    data.frombytes(values.reshape(-1).view(np.uint8).data)
+    return data
