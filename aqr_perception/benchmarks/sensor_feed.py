@@ -81,6 +81,7 @@ class SensorFeed:
     """
 
     def __init__(self, node: Any, case: FeedCase) -> None:
+        from rclpy.publisher import PublisherEventCallbacks
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rclpy.serialization import serialize_message
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -90,7 +91,12 @@ class SensorFeed:
         drive = draw_drive(_SEED, 20.0, nuscenes_rig(_rendered_size(case)))
         suffix, kind = ("image_raw", Image) if case.raw else ("image_raw/compressed", CompressedImage)
         images = [node.create_publisher(kind, f"{name}/{suffix}", 10) for name in case.camera_names]
-        infos = [node.create_publisher(CameraInfo, f"{name}/camera_info", 10) for name in case.camera_names]
+        # The node also asks for latched calibration, which these publishers need not warn about.
+        quiet = PublisherEventCallbacks(use_default_callbacks=False)
+        infos = [
+            node.create_publisher(CameraInfo, f"{name}/camera_info", 10, event_callbacks=quiet)
+            for name in case.camera_names
+        ]
         lidar = node.create_publisher(PointCloud2, "lidar/points", 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._static = node.create_publisher(TFMessage, "/tf_static", latched)

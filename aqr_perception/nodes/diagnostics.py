@@ -14,13 +14,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from aqr_perception.frame import Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
+from aqr_perception.nodes.clocks.stage_clock import StageClock
 from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
 from aqr_perception.nodes.health.frame_times import FrameTimes
 from aqr_perception.nodes.health.picture_content import picture_fault
 from aqr_perception.nodes.health.sensor_health import SensorHealth, State, seconds_text
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
-from aqr_perception.nodes.stage_clock import StageClock
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 AGES_WINDOW = 10.0

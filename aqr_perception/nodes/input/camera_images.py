@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
+from aqr_perception.nodes.clocks.stage_clock import measured
 from aqr_perception.nodes.input.compressed_header import CompressedHeader, read_header
 from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.raw_images import decode_mosaic, decode_raw
-from aqr_perception.nodes.stage_clock import measured
 
 MAX_PIXELS = 1 << 25
 """Largest number of pixels, 33.5 million: 8K video (7680 x 4320). Decoded, they take 96 MiB."""

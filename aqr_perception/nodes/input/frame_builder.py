@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.frame import CameraView, Frame, FramePlacement
+from aqr_perception.nodes.clocks.stage_clock import in_this_frame, measured
 from aqr_perception.nodes.input import camera_images, lens
 from aqr_perception.nodes.input.camera_images import Picture, picture_from_message
 from aqr_perception.nodes.input.clouds import points_from_message
@@ -25,7 +26,6 @@ from aqr_perception.nodes.input.plausibility import (
 )
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
-from aqr_perception.nodes.stage_clock import in_this_frame, measured
 from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.nodes.worker import WorkerPool
 

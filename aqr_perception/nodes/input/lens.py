@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 
+from aqr_perception.nodes.clocks.stage_clock import measured
 from aqr_perception.nodes.input.camera_images import Picture, check_shape
 from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.stage_clock import measured
 
 _FISHEYE = ("equidistant", "fisheye")
 _BROWN_CONRADY = ("", "plumb_bob", "rational_polynomial")
