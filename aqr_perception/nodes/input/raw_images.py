@@ -39,7 +39,7 @@ class _Layout(NamedTuple):
 
 
 def decode_raw(message: Image, topic: str, doubts: list[MessageError]) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 BGR pixels.
+    """Return (H, W, 3) uint8 BGR pixels; those of a bgr8 image share the memory of its data.
 
     Raises:
         MessageError: the encoding has no colours, or the data is too short for the header.
@@ -48,6 +48,8 @@ def decode_raw(message: Image, topic: str, doubts: list[MessageError]) -> NDArra
     try:
         if message.encoding in _SEMI_PLANAR:
             pixels = cv2.cvtColor(_packed_rows(message, layout), _SEMI_PLANAR[message.encoding])
+        elif message.encoding == "bgr8":
+            pixels = _packed_rows(message, layout).reshape(message.height, message.width, 3)  # cv_bridge would copy
         else:
             pixels = _BRIDGE.imgmsg_to_cv2(_repacked(message, layout), desired_encoding="bgr8")
     except (CvBridgeError, cv2.error, TypeError, ValueError, KeyError, RuntimeError) as error:
