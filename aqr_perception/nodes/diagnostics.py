@@ -14,7 +14,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from aqr_perception.frame import Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
-from aqr_perception.nodes.clocks.stage_clock import StageClock
 from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
 from aqr_perception.nodes.health.frame_times import FrameTimes
 from aqr_perception.nodes.health.picture_content import picture_fault
@@ -22,6 +21,7 @@ from aqr_perception.nodes.health.sensor_health import SensorHealth, State, secon
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.stage_clock import StageClock
 
 AGES_WINDOW = 10.0
 """Seconds over which the ages of the outputs are reported."""

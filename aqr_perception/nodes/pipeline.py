@@ -11,13 +11,12 @@ import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
-from aqr_perception.nodes.clocks.stage_clock import StageClock
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.input.frame_request import CameraInput, FrameRequest
-from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.publishers import Publishers
@@ -25,6 +24,7 @@ from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
+from aqr_perception.stage_clock import StageClock
 
 if TYPE_CHECKING:
     from aqr_perception.detector import Detector

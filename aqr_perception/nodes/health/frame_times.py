@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 
-from aqr_perception.nodes.clocks.stage_clock import PARTS, Spent, StageClock
+from aqr_perception.stage_clock import PARTS, Spent, StageClock
 
 TIMES_WINDOW = 10.0
 """Seconds over which the medians are taken."""

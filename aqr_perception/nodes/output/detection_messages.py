@@ -19,8 +19,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from aqr_perception.frame import Detections, Result
 from aqr_perception.geometry import transform_points
 from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
-from aqr_perception.nodes.clocks.stage_clock import measured
 from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.stage_clock import measured
 from aqr_perception.visualization.colours import modality_colour
 
 _ARROW_SHAFT, _ARROW_HEAD, _ARROW_LENGTH = 0.08, 0.2, 0.3

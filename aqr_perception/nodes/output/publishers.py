@@ -15,13 +15,13 @@ from vision_msgs.msg import Detection3DArray
 
 from aqr_perception.frame import Frame, Result
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
-from aqr_perception.nodes.clocks.stage_clock import in_this_frame, measured
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import WorkerPool
+from aqr_perception.stage_clock import in_this_frame, measured
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
 

@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from tf_transformations import quaternion_from_matrix
 
 from aqr_perception.geometry import transform_points
-from aqr_perception.nodes.clocks.stage_clock import measured
+from aqr_perception.stage_clock import measured
 from aqr_perception.visualization.colours import MAP_LIMIT
 
 _GRID_MAXIMUM, _GRID_NEUTRAL, _UNKNOWN = 100, 50, -1

@@ -1,7 +1,7 @@
 """Medians of the stages' times in /diagnostics."""
 
-from aqr_perception.nodes.clocks.stage_clock import PARTS, Spent, StageClock
 from aqr_perception.nodes.health.frame_times import TIMES_WINDOW, FrameTimes
+from aqr_perception.stage_clock import PARTS, Spent, StageClock
 
 
 def frame(decode: float, model: float) -> StageClock:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from aqr_perception.nodes.clocks.stage_clock import StageClock, in_this_frame, measured
+from aqr_perception.stage_clock import StageClock, in_this_frame, measured
 
 
 def work(seconds: float) -> None:
