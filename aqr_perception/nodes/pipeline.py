@@ -174,7 +174,7 @@ class Pipeline:
         self._diagnostics.add_output(now)
         self._diagnostics.add_age(self._age(request), now)
         self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
-        self._diagnostics.frame_error = ""
+        self._diagnostics.frames.error = ""
 
     def _age(self, request: FrameRequest) -> float:
         return request.age(time.monotonic(), self._clock_ns())
@@ -210,8 +210,8 @@ class Pipeline:
         try:
             return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
         except MessageError as error:
-            self._diagnostics.frame_error = f"no detections in output_frame {output_frame}: {error}"
-            self._warn(self._diagnostics.frame_error)
+            self._diagnostics.frames.error = f"no detections in output_frame {output_frame}: {error}"
+            self._warn(self._diagnostics.frames.error)
         return None
 
     def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
@@ -245,8 +245,8 @@ class Pipeline:
         self._logger.debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({by_stage})")
 
     def _report_failure(self, error: Exception) -> None:
-        self._diagnostics.frame_error = f"{self._stages.current}: {type(error).__name__}: {error}"
-        self._warn(f"a frame failed and is dropped: {self._diagnostics.frame_error}")
+        self._diagnostics.frames.error = f"{self._stages.current}: {type(error).__name__}: {error}"
+        self._warn(f"a frame failed and is dropped: {self._diagnostics.frames.error}")
         self._trace_once(error)
 
     def _trace_once(self, error: Exception) -> None:
