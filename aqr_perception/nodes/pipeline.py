@@ -1,5 +1,6 @@
 """Pipeline of the node: frame request, frame, result, messages."""
 
+import math
 import re
 import time
 import traceback
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 _SAME_WARNING_PERIOD = 5.0
 _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
+_SPARE_LATENCY = 1.5
+"""Latency to allow for, in units of the one found: frames differ."""
+
+_FAST_PLAYBACK = 1.5
+"""Ages in simulated time that are longer than the time that passed by this factor are due to fast playback."""
 
 
 class _Job(NamedTuple):
@@ -167,7 +173,7 @@ class Pipeline:
             if to_output is None or self._is_outdated(job):
                 return
             headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
-            ground = self._ground(frame, settings.ground_frame, transforms) if self._outputs.wants_grid else None
+            ground = self._ground(frame, settings.ground_frame, transforms)
             self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
             self._last_output = (job.epoch, frame.stamp_ns)
         now = time.monotonic()
@@ -184,22 +190,35 @@ class Pipeline:
         request, age = job.request, self._age(job.request)
         if job.epoch != self._epoch or (job.epoch, request.stamp_ns) <= self._last_output:
             self._diagnostics.count_out_of_order()
+            if 0 < job.epoch < self._epoch and job.epoch > self._last_output[0]:
+                self._warn(
+                    "no frame was finished between two jumps of time: found a part of a recording that takes less time "
+                    "than a frame, needed one that takes longer; play it more slowly, or a longer part of it"
+                )
             return True
         if age > request.settings.max_latency:
             self._diagnostics.add_late(age, request.settings.max_latency, time.monotonic())
-            self._warn(
-                f"a frame is dropped: found an age of {age:.2f} s, needed at most max_latency = "
-                f"{request.settings.max_latency:g} s; use a faster model or device, or raise max_latency"
-            )
+            self._warn_late(request, age)
             return True
         return False
+
+    def _warn_late(self, request: FrameRequest, age: float) -> None:
+        """Warn that a frame is too old, with the value of max_latency that would fit."""
+        waited = time.monotonic() - request.received
+        remedy = f"set max_latency to {_at_least(_SPARE_LATENCY * age):g}, or use a faster model or device"
+        if request.in_clock_time and age > _FAST_PLAYBACK * waited:
+            remedy += f", or play the recording more slowly: {age:.2f} s of it took {waited:.2f} s"
+        self._warn(
+            f"a frame is dropped: found an age of {age:.2f} s, needed at most max_latency = "
+            f"{request.settings.max_latency:g} s; {remedy}"
+        )
 
     def _report_sensors(self, assembled: AssembledFrame) -> None:
         for warning in assembled.warnings:
             self._warn(warning)
         for error in assembled.unexpected:
             self._trace_once(error)
-        self._diagnostics.add_frame(assembled.sensors, time.monotonic())
+        self._diagnostics.add_frame(assembled.sensors, time.monotonic(), assembled.doubts)
         if assembled.frame is not None:
             self._diagnostics.inspect(assembled.frame, time.monotonic())
 
@@ -215,18 +234,15 @@ class Pipeline:
         return None
 
     def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
-        """Return where the ground is; None, with a warning, if that is unknown."""
-        problem = "no ~/weights/bev/grid"
-        if not ground_frame:
-            self._warn(f"{problem}: found no base_frame and no output_frame, needed a TF frame on the ground")
-            return None
-        try:
-            to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
-            ground = GroundPlane(ground_frame, to_ground)
-            ground.placement()
-        except ValueError as error:
-            self._warn(f"{problem} in {ground_frame} (base_frame, or else output_frame): {error}")
-            return None
+        """Return where the ground is; None if nobody needs it, and with a warning if it is unknown."""
+        ground, problem = None, ""
+        if self._outputs.wants_grid:
+            try:
+                ground = _ground_plane(frame, ground_frame, transforms)
+            except ValueError as error:
+                problem = f"no ~/weights/bev/grid: {error}"
+                self._warn(problem)
+        self._diagnostics.set_frame_doubt("grid", problem)
         return ground
 
     def _publish_timing(
@@ -263,3 +279,26 @@ class Pipeline:
         if now - self._last_warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
             self._last_warned[kind] = now
             self._logger.warning(text)
+
+
+def _at_least(value: float) -> float:
+    """Return a round number that is not smaller than a value, with two digits."""
+    step = 10 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / step) * step
+
+
+def _ground_plane(frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane:
+    """Return where the ground is at a frame's time.
+
+    Raises:
+        ValueError: that is unknown.
+    """
+    if not ground_frame:
+        raise ValueError("found no base_frame and no output_frame, needed a TF frame on the ground")
+    try:
+        to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
+        ground = GroundPlane(ground_frame, to_ground)
+        ground.placement()
+    except ValueError as error:
+        raise ValueError(f"{ground_frame} (base_frame, or else output_frame): {error}") from error
+    return ground

@@ -1,7 +1,7 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -36,12 +36,14 @@ class AssembledFrame(NamedTuple):
         sensors: use of every configured sensor, the LiDAR first.
         warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
         unexpected: errors other than `MessageError`; each is also in the warnings.
+        doubts: what is odd about the model frame, as long as it is.
     """
 
     frame: Frame | None
     sensors: tuple[SensorUse, ...]
     warnings: list[str]
     unexpected: list[Exception]
+    doubts: Sequence[MessageError] = ()
 
 
 class _Report:
@@ -63,7 +65,8 @@ class _Report:
         except Exception as error:
             self.leave_out(name, age, topic, error)
             return None
-        self.uses[name] = SensorUse(name, True, age, doubt=", ".join(doubt.problem for doubt in doubts))
+        sentences, problems = "; ".join(map(str, doubts)), ", ".join(doubt.problem for doubt in doubts)
+        self.uses[name] = SensorUse(name, True, age, detail=sentences, doubt=problems)
         self.say_once(name, doubts)
         return decoded
 
@@ -135,8 +138,9 @@ class FrameBuilder:
             return AssembledFrame(None, sensors, report.warnings, report.unexpected)
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
-        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topic))
-        return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+        doubts = self._placement.doubts(frame, placement, topic)
+        report.say_once(request.model_frame, doubts)
+        return AssembledFrame(frame, sensors, report.warnings, report.unexpected, doubts)
 
     def _points(
         self, request: FrameRequest, transforms: FrameTransforms, report: _Report, doubts: list[MessageError]
