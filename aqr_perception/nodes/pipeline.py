@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
+from aqr_perception.nodes.byte_cache import ByteCache, ByteSet, text_bytes
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.input.frame_request import CameraInput, FrameRequest
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
 _SAME_WARNING_PERIOD = 5.0
+_MOST_TEXT_BYTES = 2**20
+"""Bytes of the texts kept to recognise what was said or missed before; messages bring new ones without end."""
+
 _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
 _SPARE_LATENCY = 1.5
 """Latency to allow for, in units of the one found: frames differ."""
@@ -100,10 +104,10 @@ class Pipeline:
         self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
         self._builder = FrameBuilder()
-        self._unconnected: set[FramePair] = set()
+        self._unconnected: ByteSet[FramePair] = ByteSet(_MOST_TEXT_BYTES, lambda pair: text_bytes(*pair))
         self._worker: Worker[_Job] | None = None
         self._stages = _Stages()
-        self._last_warned: dict[str, float] = {}
+        self._last_warned: ByteCache[str, float] = ByteCache(_MOST_TEXT_BYTES, lambda kind, _: text_bytes(kind))
         self._traced: set[tuple[str, str, int]] = set()
 
     def start(self) -> None:
@@ -276,14 +280,15 @@ class Pipeline:
     def _warn(self, text: str) -> None:
         """Log a warning; one that differs only in numbers is repeated every few seconds at most."""
         kind, now = re.sub(r"\d+", "#", text), time.monotonic()
-        if now - self._last_warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
-            self._last_warned[kind] = now
+        last = self._last_warned.get(kind)
+        if last is None or now - last >= _SAME_WARNING_PERIOD:
+            self._last_warned.put(kind, now)
             self._logger.warning(text)
 
 
 def _at_least(value: float) -> float:
     """Return a round number that is not smaller than a value, with two digits."""
-    step = 10 ** (math.floor(math.log10(value)) - 1)
+    step: float = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / step) * step
 
 

@@ -1,7 +1,7 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSet, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.frame import CameraView, Frame, FramePlacement
+from aqr_perception.nodes.byte_cache import ByteSet, text_bytes
 from aqr_perception.nodes.input.camera_images import picture_from_message
 from aqr_perception.nodes.input.clouds import points_from_message
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
@@ -26,6 +27,7 @@ from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 DecodedT = TypeVar("DecodedT")
+_MOST_SAID_BYTES = 2**20
 
 
 class AssembledFrame(NamedTuple):
@@ -49,7 +51,7 @@ class AssembledFrame(NamedTuple):
 class _Report:
     """What one frame reports: the use of its sensors, warnings and unexpected errors."""
 
-    def __init__(self, request: FrameRequest, said: set[tuple[str, str]]) -> None:
+    def __init__(self, request: FrameRequest, said: MutableSet[tuple[str, str]]) -> None:
         self.uses = dict(request.left_out)
         self.warnings: list[str] = []
         self.unexpected: list[Exception] = []
@@ -99,7 +101,7 @@ class FrameBuilder:
     def __init__(self) -> None:
         self._sweeps = SweepBuffer()
         self._placement = PlacementCheck()
-        self._said: set[tuple[str, str]] = set()
+        self._said: ByteSet[tuple[str, str]] = ByteSet(_MOST_SAID_BYTES, lambda said: text_bytes(*said))
 
     def build(
         self,

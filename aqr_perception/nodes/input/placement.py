@@ -11,8 +11,8 @@ _SWEEPS = 3
 """Sweeps with clear ground from which the height is taken."""
 _TRIALS = 20
 """Sweeps after which the search for clear ground pauses."""
-_PAUSE_NS = 5_000_000_000
-"""Time between two searches: the transform of the model frame may be corrected at run time."""
+_PAUSE_NS, _LONG_PAUSE_NS = 5_000_000_000, 60_000_000_000
+"""Time between two searches, with and without a doubt: the model frame's transform may be corrected at run time."""
 _MOST_POINTS = 60_000
 _HEIGHT_TOLERANCE = 0.4
 _PATH = 5.0
@@ -62,7 +62,7 @@ class PlacementCheck:
         return [doubt for doubt in (self._height_doubt, self._direction_doubt) if doubt is not None]
 
     def _judge_height(self, frame: Frame, expected: FramePlacement, topic: str) -> None:
-        if frame.points is None or 0 < self._search_from - frame.stamp_ns < _PAUSE_NS:
+        if frame.points is None or 0 < self._search_from - frame.stamp_ns < _LONG_PAUSE_NS:
             return
         self._trials += 1
         height = ground_height(frame.points[:: max(1, len(frame.points) // _MOST_POINTS)])
@@ -71,20 +71,9 @@ class PlacementCheck:
         if len(self._heights) < _SWEEPS and self._trials < _TRIALS:
             return
         heights, self._heights, self._trials = self._heights, [], 0
-        self._search_from = frame.stamp_ns + _PAUSE_NS
-        if len(heights) < _SWEEPS:
-            return
-        found, needed = float(np.median(heights)), expected.height
-        self._height_doubt = None
-        if abs(found - needed) > _HEIGHT_TOLERANCE:
-            self._height_doubt = MessageError(
-                topic,
-                "model frame at another height",
-                f"{frame.frame_id!r} {found:.2f} m above the ground",
-                f"about {needed:.2f} m, as in the model's training",
-                f"publish a static transform from {frame.frame_id} to a frame {needed - found:+.2f} m along z, and "
-                "name that frame in `model_frame`",
-            )
+        if len(heights) >= _SWEEPS:
+            self._height_doubt = _other_height(frame, float(np.median(heights)), expected, topic)
+        self._search_from = frame.stamp_ns + (_LONG_PAUSE_NS if self._height_doubt is None else _PAUSE_NS)
 
     def _judge_direction(self, frame: Frame, expected: FramePlacement) -> None:
         last, self._last = self._last, frame
@@ -110,6 +99,20 @@ class PlacementCheck:
         self._has_driven_ahead, self._direction_doubt = ahead > 0.5, None
         if not self._has_driven_ahead:
             self._direction_doubt = _other_axes(frame, direction, expected)
+
+
+def _other_height(frame: Frame, found: float, expected: FramePlacement, topic: str) -> MessageError | None:
+    needed = expected.height
+    if abs(found - needed) <= _HEIGHT_TOLERANCE:
+        return None
+    return MessageError(
+        topic,
+        "model frame at another height",
+        f"{frame.frame_id!r} {found:.2f} m above the ground",
+        f"about {needed:.2f} m, as in the model's training",
+        f"publish a static transform from {frame.frame_id} to a frame {needed - found:+.2f} m along z, and name that "
+        "frame in `model_frame`",
+    )
 
 
 def _other_axes(frame: Frame, direction: NDArray[np.float64], expected: FramePlacement) -> MessageError:
