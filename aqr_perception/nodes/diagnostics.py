@@ -9,6 +9,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.health.frame_health import FrameHealth
@@ -17,7 +18,6 @@ from aqr_perception.nodes.health.sensor_health import SensorHealth, State, secon
 from aqr_perception.nodes.health.time_report import TimeReport
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
-from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 

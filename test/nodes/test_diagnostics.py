@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.waiting import PATIENCE
 
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.diagnostics import Diagnostics
@@ -21,7 +22,6 @@ from aqr_perception.nodes.health.frame_health import AGES_WINDOW
 from aqr_perception.nodes.health.time_report import TimeReport
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
-from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.stamps import ns_to_stamp
 
 LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticStatus.ERROR: "error"}

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqr_perception.nodes.byte_cache import ByteCache, ByteSet, text_bytes
+from aqr_perception.byte_cache import ByteCache, ByteSet, text_bytes
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=30))))
