@@ -101,6 +101,7 @@ class Pipeline:
         self._buffer, self._model, self._outputs = buffer, model, outputs
         self._diagnostics, self._logger, self._clock_ns = diagnostics, logger, clock_ns
         self._epoch = 0
+        self._last_jump, self._between_jumps = -math.inf, math.inf
         self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
         self._builder = FrameBuilder()
@@ -151,6 +152,8 @@ class Pipeline:
     def forget(self) -> None:
         """Drop the waiting requests and the frame in progress, because time jumped back."""
         self._epoch += 1
+        now = time.monotonic()
+        self._between_jumps, self._last_jump = now - self._last_jump, now
         if self._worker is not None:
             self._worker.forget()
 
@@ -193,12 +196,13 @@ class Pipeline:
         """Return whether a frame is too old to be published, or not newer than the last output."""
         request, age = job.request, self._age(job.request)
         if job.epoch != self._epoch or (job.epoch, request.stamp_ns) <= self._last_output:
-            self._diagnostics.count_out_of_order()
             if 0 < job.epoch < self._epoch and job.epoch > self._last_output[0]:
-                self._warn(
-                    "no frame was finished between two jumps of time: found a part of a recording that takes less time "
-                    "than a frame, needed one that takes longer; play it more slowly, or a longer part of it"
+                self._diagnostics.frames.error = (
+                    f"no frame was finished between two jumps of time: found {self._between_jumps:.1f} s between them, "
+                    "needed more than a frame takes; play the recording at a lower rate, or a longer part of it"
                 )
+                self._warn(self._diagnostics.frames.error)
+            self._diagnostics.count_out_of_order()
             return True
         if age > request.settings.max_latency:
             self._diagnostics.add_late(age, request.settings.max_latency, time.monotonic())

@@ -291,7 +291,7 @@ def test_a_latched_calibration_is_received_alone_and_holds_when_its_publisher_is
     sensors.run(1.5)
     sensors.remove_infos()
     sensors.run(2.5)
-    assert sensors.is_healthy(), sensors.status(f"sensor {RAW}").message
+    assert sensors.run(5, sensors.is_healthy), {n: s.message for n, s in sensors.health[-1][1].items()}
 
 
 def test_publishers_of_calibration_that_go_on_hear_no_request_that_they_cannot_serve(sensors: FaultySensors) -> None:
@@ -301,7 +301,7 @@ def test_publishers_of_calibration_that_go_on_hear_no_request_that_they_cannot_s
     assert sensors.run(20, sensors.is_healthy)
     sensors.latch_infos()
     sensors.run(2.5)
-    assert sensors.is_healthy()
+    assert sensors.run(5, sensors.is_healthy)
     assert sensors.refused == 0
 
 
