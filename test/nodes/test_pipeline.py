@@ -282,7 +282,7 @@ def test_a_recording_that_loops_faster_than_a_frame_takes_is_named(stage: Stage)
         go_on.set()
         wait_for(lambda count=loop + 1: stage.values()["out_of_order"] == str(count))
         stage.model.detector = stage.detector("first")
-        assert any("play it more slowly" in warning for warning in stage.warnings) is (loop > 0)
+        assert any("play the recording at a lower rate" in warning for warning in stage.warnings) is (loop > 0)
     level, text = stage.frames()
     assert level == DiagnosticStatus.ERROR and "s between them" in text and not stage.published
     stage.process(request())
