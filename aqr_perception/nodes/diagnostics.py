@@ -98,7 +98,7 @@ class Diagnostics:
             for use in sensors:
                 self._sensors[use.name].add_use(use, now)
             for sensor in self._sensors.values():
-                own = (doubt for doubt in model_frame_doubts if doubt.topic == sensor.topic)
+                own = (doubt for doubt in model_frame_doubts if sensor.topic in doubt.topic.split(", "))
                 sensor.model_frame_doubts = tuple(doubt.summary for doubt in own)
 
     def set_frame_doubt(self, subject: str, text: str) -> None:
