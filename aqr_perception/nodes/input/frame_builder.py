@@ -1,7 +1,7 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSet, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
+from aqr_perception.byte_cache import ByteSet, text_bytes
 from aqr_perception.decoding import camera_images, lens
 from aqr_perception.decoding.camera_images import Picture
 from aqr_perception.decoding.message_error import MessageError, printable
@@ -27,6 +28,7 @@ _CHECKED_EACH = 8
 """Of so many points, the distance of one is checked."""
 
 DecodedT = TypeVar("DecodedT")
+_MOST_SAID_BYTES = 2**20
 
 
 class AssembledFrame(NamedTuple):
@@ -37,18 +39,20 @@ class AssembledFrame(NamedTuple):
         sensors: use of every configured sensor, the LiDARs first.
         warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
         unexpected: errors other than `MessageError`; each is also in the warnings.
+        doubts: what is odd about the model frame, as long as it is.
     """
 
     frame: Frame | None
     sensors: tuple[SensorUse, ...]
     warnings: list[str]
     unexpected: list[Exception]
+    doubts: Sequence[MessageError] = ()
 
 
 class _Report:
     """What one frame reports: the use of its sensors, warnings and unexpected errors."""
 
-    def __init__(self, request: FrameRequest, said: set[tuple[str, str]]) -> None:
+    def __init__(self, request: FrameRequest, said: MutableSet[tuple[str, str]]) -> None:
         self.uses = dict(request.left_out)
         self.warnings: list[str] = []
         self.unexpected: list[Exception] = []
@@ -64,7 +68,8 @@ class _Report:
         except Exception as error:
             self.leave_out(name, age, topic, error)
             return None
-        self.uses[name] = SensorUse(name, True, age, doubt=", ".join(doubt.problem for doubt in doubts))
+        sentences, problems = "; ".join(map(str, doubts)), ", ".join(doubt.problem for doubt in doubts)
+        self.uses[name] = SensorUse(name, True, age, detail=sentences, doubt=problems)
         self.say_once(name, doubts)
         return decoded
 
@@ -98,7 +103,7 @@ class FrameBuilder:
         self._sweeps: dict[str, SweepBuffer] = {}
         self._decoders = WorkerPool("aqr_decode")
         self._placement = PlacementCheck()
-        self._said: set[tuple[str, str]] = set()
+        self._said: ByteSet[tuple[str, str]] = ByteSet(_MOST_SAID_BYTES, lambda said: text_bytes(*said))
 
     def build(
         self,
@@ -133,8 +138,9 @@ class FrameBuilder:
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
         topics = ", ".join(lidar.topic for lidar in request.settings.lidars)
-        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topics))
-        return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+        doubts = self._placement.doubts(frame, placement, topics)
+        report.say_once(request.model_frame, doubts)
+        return AssembledFrame(frame, sensors, report.warnings, report.unexpected, doubts)
 
     def _decode_ahead(self, cameras: Sequence[CameraInput], image_width: int) -> dict[int, Picture]:
         """Return the pictures that decode without error or doubt, by the `id` of their message."""

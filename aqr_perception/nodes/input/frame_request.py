@@ -210,7 +210,7 @@ class SensorUse:
     """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState.
 
     Attributes:
-        detail: the reason in a sentence, with the value found, the value needed and the remedy; may be empty.
+        detail: the reason or doubt in a sentence, with the value found, the value needed and the remedy; may be empty.
         doubt: what is odd about the data of a used sensor, in a few words.
     """
 
