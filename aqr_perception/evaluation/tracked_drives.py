@@ -83,7 +83,9 @@ def run(
                 detections = detector.detect(failing.frame, detection).detections
                 for method, tracker in trackers.items():
                     tracks = tracker.update(stamp, detections, to_world)
-                    tracked = TrackedFrame(stamp, to_world, labelled.truth, tracks)
+                    # The devkit fills gaps itself, and counts a prediction of a hidden object as a false positive.
+                    seen = tracks.keep(~tracks.predicted)
+                    tracked = TrackedFrame(stamp, to_world, labelled.truth, seen)
                     results.setdefault((condition, method), {}).setdefault(name, []).append(tracked)
     return {key: evaluate_tracks(frames) for key, frames in results.items()}
 

@@ -104,8 +104,11 @@ def evaluate_tracks(drives: Mapping[str, Sequence[TrackedFrame]], *, need_lidar_
     mean = {key: float(np.nanmean([row[key] for row in by_class.values()])) for key in ("amota", "amotp", "recall")}
     total = {key: int(np.nansum([row[key] for row in by_class.values()])) for key in ("switches", "fragmentations")}
     return TrackingScores(
-        **mean,
-        **total,
+        amota=mean["amota"],
+        amotp=mean["amotp"],
+        switches=total["switches"],
+        fragmentations=total["fragmentations"],
+        recall=mean["recall"],
         classes=tuple(by_class),
         drives=len(drives),
         frames=sum(map(len, drives.values())),

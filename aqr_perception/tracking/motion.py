@@ -26,8 +26,8 @@ class MotionNoise:
         unknown_velocity: velocity of a new object whose velocity is not detected, in m/s.
     """
 
-    acceleration: float = 1.5
-    position: float = 0.5
+    acceleration: float = 2.0
+    position: float = 1.0
     velocity: float = 1.5
     unknown_velocity: float = 8.0
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.placeholders import Placeholder
-from aqr_perception.models.weights.side_entries import described_classes
+from aqr_perception.models.weights.side_entries import described_box_convention, described_classes
 from aqr_perception.models.weights.weight_files import FileContent, as_dict, read_file
+from aqr_perception.options import BoxConvention
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Entries that hold a state dict, in the order of preference."""
@@ -19,8 +20,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NESTING = (*WRAPPERS, "module", "average")
 """Entries that hold weights inside an entry with an average."""
 
-_PREFIXES = ("module.", "_forward_module.", "model.", "ema_model.")
-"""Prefixes that programs put before every key: parallel models, Lightning's and averaged models."""
+_PREFIXES = ("module.", "_forward_module.", "model.", "ema_model.", "backbone.")
+"""Prefixes that programs put before every key: of parallel, Lightning's and averaged models, and of backbones."""
 
 _INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Components of keys by which PyTorch marks compiled, sharded and recomputed modules, before any part of a model."""
@@ -51,12 +52,17 @@ class StoredWeights(NamedTuple):
         classes: names of the classes in the order of the class outputs; None if unknown.
         described_classes: names of the classes of the data set, in the description by another program's training; None
             without one.
+        box_convention: convention of box codes that the version of the training's program tells; see
+            `side_entries.described_box_convention`.
+        trained_with: that program and its version; empty without one.
     """
 
     name: str
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
     described_classes: tuple[str, ...] | None = None
+    box_convention: BoxConvention | None = None
+    trained_with: str = ""
 
 
 class Selection(NamedTuple):
@@ -66,13 +72,20 @@ class Selection(NamedTuple):
         tensors: by key, without prefix.
         entry: names of the nested entries that hold them; empty for the top level.
         prefix: removed from every key.
-        notes: what was left aside, and how to get it; one sentence each.
+        choices: which of several sets of weights was taken, and how to get the others; one sentence each.
+        removed: what was removed from the keys.
     """
 
     tensors: dict[str, Tensor]
     entry: tuple[str, ...]
     prefix: str
-    notes: tuple[str, ...]
+    choices: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All notes on the choice."""
+        return (*self.choices, *self.removed)
 
 
 def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> StoredWeights:
@@ -89,10 +102,19 @@ def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> 
     name = "state dict" if isinstance(source, Mapping) else str(source)
     file = FileContent("memory", source) if isinstance(source, Mapping) else read_file(Path(source))
     selection = select_weights(name, file.content if not entry else _entry_of(name, file.content, entry))
-    for note in selection.notes:
+    # A warning, because programs show it unless asked not to: another set would be another model.
+    for note in selection.choices:
+        _log.warning("%s: %s", name, note)
+    for note in selection.removed:
         _log.info("%s: %s", name, note)
     require_finite(name, selection.tensors)
-    return StoredWeights(name, selection.tensors, file.classes, described_classes(file.content))
+    return stored_weights(name, selection.tensors, file)
+
+
+def stored_weights(name: str, tensors: dict[str, Tensor], file: FileContent) -> StoredWeights:
+    """Return weights with what their file tells about classes and boxes."""
+    convention, program = described_box_convention(file.content)
+    return StoredWeights(name, tensors, file.classes, described_classes(file.content), convention, program)
 
 
 def select_weights(name: str, content: object) -> Selection:
@@ -106,7 +128,7 @@ def select_weights(name: str, content: object) -> Selection:
     Raises:
         CheckpointError: there is no state dict, or it has entries that are not tensors with values.
     """
-    found, entry, notes = _unwrapped(content)
+    found, entry, beside = _unwrapped(content)
     if not isinstance(found, dict):
         raise CheckpointError(
             f"{name}: holds {_kind(found)}, needed a state dict (key -> tensor), at the top level or under "
@@ -115,9 +137,10 @@ def select_weights(name: str, content: object) -> Selection:
     _require_tensors(name, found)
     weights: dict[str, Tensor] = found
     weights, wrappers = _without_inner_wrappers(weights)
-    weights, prefix, more = _without_prefix(weights)
+    weights, prefix, among = _without_prefix(weights)
     weights, mmcv = _without_mmcv_averages(weights)
-    return Selection(weights, entry, prefix, (*notes, *wrappers, *more, *mmcv))
+    removed = [f"the prefix {prefix!r} is removed from all keys"] if prefix else []
+    return Selection(weights, entry, prefix, (*beside, *among, *mmcv), (*wrappers, *removed))
 
 
 def _entry_of(name: str, content: object, entry: str) -> object:
@@ -266,7 +289,7 @@ def _without_inner_wrappers(weights: dict[str, Tensor]) -> tuple[dict[str, Tenso
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Return weights without the prefixes that all keys share, the prefixes, and notes."""
+    """Return weights without the prefixes that all keys share, the prefixes, and notes on averages among them."""
     prefix, notes = "", []
     while weights:
         shared = _shared_prefix(weights)
@@ -287,8 +310,6 @@ def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str,
         if not counters or _shared_prefix(others) is None:
             break
         weights = others
-    if prefix:
-        notes.insert(0, f"the prefix {prefix!r} is removed from all keys")
     return weights, prefix, notes
 
 

@@ -1,31 +1,34 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableSet, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
+from aqr_perception.byte_cache import ByteSet, text_bytes
+from aqr_perception.decoding import camera_images, lens
+from aqr_perception.decoding.camera_images import Picture
+from aqr_perception.decoding.message_error import MessageError, printable
+from aqr_perception.decoding.plausibility import camera_doubt, check_distances
+from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame, FramePlacement
-from aqr_perception.nodes.input.camera_images import picture_from_message
-from aqr_perception.nodes.input.clouds import points_from_message
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
-from aqr_perception.nodes.input.lens import described_size, pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError, printable
+from aqr_perception.nodes.input.frame_request import LIDAR, CameraInput, FrameRequest, LidarSettings, SensorUse
 from aqr_perception.nodes.input.placement import PlacementCheck
-from aqr_perception.nodes.input.plausibility import (
-    camera_doubt,
-    check_distances,
-    drop_absurd_intensities,
-    intensity_doubt,
-)
-from aqr_perception.nodes.input.sweeps import SweepBuffer
+from aqr_perception.nodes.input.sweeps import SweepBuffer, joined
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.nodes.worker import WorkerPool
+from aqr_perception.stage_clock import in_this_frame, measured
+
+_CHECKED_EACH = 8
+"""Of so many points, the distance of one is checked."""
 
 DecodedT = TypeVar("DecodedT")
+_MOST_SAID_BYTES = 2**20
 
 
 class AssembledFrame(NamedTuple):
@@ -33,21 +36,23 @@ class AssembledFrame(NamedTuple):
 
     Attributes:
         frame: the frame; None if no sensor has usable data.
-        sensors: use of every configured sensor, the LiDAR first.
+        sensors: use of every configured sensor, the LiDARs first.
         warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
         unexpected: errors other than `MessageError`; each is also in the warnings.
+        doubts: what is odd about the model frame, as long as it is.
     """
 
     frame: Frame | None
     sensors: tuple[SensorUse, ...]
     warnings: list[str]
     unexpected: list[Exception]
+    doubts: Sequence[MessageError] = ()
 
 
 class _Report:
     """What one frame reports: the use of its sensors, warnings and unexpected errors."""
 
-    def __init__(self, request: FrameRequest, said: set[tuple[str, str]]) -> None:
+    def __init__(self, request: FrameRequest, said: MutableSet[tuple[str, str]]) -> None:
         self.uses = dict(request.left_out)
         self.warnings: list[str] = []
         self.unexpected: list[Exception] = []
@@ -63,7 +68,8 @@ class _Report:
         except Exception as error:
             self.leave_out(name, age, topic, error)
             return None
-        self.uses[name] = SensorUse(name, True, age, doubt=", ".join(doubt.problem for doubt in doubts))
+        sentences, problems = "; ".join(map(str, doubts)), ", ".join(doubt.problem for doubt in doubts)
+        self.uses[name] = SensorUse(name, True, age, detail=sentences, doubt=problems)
         self.say_once(name, doubts)
         return decoded
 
@@ -94,9 +100,10 @@ class FrameBuilder:
     """Decoder of requests, which decodes each sweep only once. Use it from one thread."""
 
     def __init__(self) -> None:
-        self._sweeps = SweepBuffer()
+        self._sweeps: dict[str, SweepBuffer] = {}
+        self._decoders = WorkerPool("aqr_decode")
         self._placement = PlacementCheck()
-        self._said: set[tuple[str, str]] = set()
+        self._said: ByteSet[tuple[str, str]] = ByteSet(_MOST_SAID_BYTES, lambda said: text_bytes(*said))
 
     def build(
         self,
@@ -115,16 +122,11 @@ class FrameBuilder:
         report = _Report(request, self._said)
         if not request.model_frame:
             return _without_model_frame(request, report)
-        topic = request.settings.lidar_topic
-
-        points: NDArray[np.float32] | None = None
-        if request.sweeps:
-            points = report.guard(LIDAR, topic, 0.0, lambda doubts: self._points(request, transforms, report, doubts))
-            if points is not None and len(points) == 0:
-                report.leave_out(LIDAR, 0.0, topic, _no_returns(request.sweeps[0], topic))
+        points = self._joined_points(request, transforms, report)
+        ahead = self._decode_ahead(request.cameras, image_width)
         views: list[CameraView] = []
         for camera in request.cameras:
-            view = _guarded_view(camera, request, transforms, image_width, report)
+            view = _guarded_view(camera, request, transforms, image_width, report, ahead)
             if view is not None:
                 views.append(view)
 
@@ -135,47 +137,93 @@ class FrameBuilder:
             return AssembledFrame(None, sensors, report.warnings, report.unexpected)
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
-        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topic))
-        return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+        topics = ", ".join(lidar.topic for lidar in request.settings.lidars)
+        doubts = self._placement.doubts(frame, placement, topics)
+        report.say_once(request.model_frame, doubts)
+        return AssembledFrame(frame, sensors, report.warnings, report.unexpected, doubts)
+
+    def _decode_ahead(self, cameras: Sequence[CameraInput], image_width: int) -> dict[int, Picture]:
+        """Return the pictures that decode without error or doubt, by the `id` of their message."""
+        work = [in_this_frame(partial(_sound_picture, camera, image_width), "decode") for camera in cameras]
+        with measured("wait"):
+            pictures = self._decoders.run(work)
+        return {id(camera.image): picture for camera, picture in zip(cameras, pictures, strict=True) if picture}
+
+    def _joined_points(
+        self, request: FrameRequest, transforms: FrameTransforms, report: _Report
+    ) -> NDArray[np.float32] | None:
+        """Return the points (N, 5) of all LiDARs in the model frame; None if no LiDAR has a usable message."""
+        report.say_once(request.model_frame, _model_frame_doubts(request))
+        clouds: list[NDArray[np.float32]] | None = None
+        for lidar in request.settings.lidars:
+            sweeps = request.sweeps_of(lidar.name)
+            if not sweeps:
+                continue
+            age = (request.stamp_ns - stamp_to_ns(sweeps[0].header.stamp)) / 1e9
+            decode = partial(self._points, lidar, sweeps, request, transforms, report)
+            found = report.guard(lidar.name, lidar.topic, age, decode)
+            if found is None:
+                continue
+            if not found:
+                report.leave_out(lidar.name, age, lidar.topic, _no_returns(sweeps[0], lidar.topic))
+            clouds = [*(clouds or ()), *found]
+        return None if clouds is None else joined(clouds)
 
     def _points(
-        self, request: FrameRequest, transforms: FrameTransforms, report: _Report, doubts: list[MessageError]
-    ) -> NDArray[np.float32]:
-        """Decode the new sweeps and accumulate them; raise an error if the newest one is unusable.
+        self,
+        lidar: LidarSettings,
+        sweeps: tuple[PointCloud2, ...],
+        request: FrameRequest,
+        transforms: FrameTransforms,
+        report: _Report,
+        doubts: list[MessageError],
+    ) -> list[NDArray[np.float32]]:
+        """Return a LiDAR's sweeps in the model frame, newest first; raise an error if the newest one is unusable.
 
         Past sweeps are left out if the newest one has no returns: the LiDAR is blind, and they would hide it.
         """
-        settings = request.settings
-        if self._sweeps.max_sweeps != settings.max_sweeps:
-            self._sweeps = SweepBuffer(settings.max_sweeps)
-        self._sweeps.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in request.sweeps[1:]})
-        newest, *past = request.sweeps
+        buffer = self._sweeps.get(lidar.name)
+        if buffer is None or buffer.max_sweeps != request.settings.max_sweeps:
+            buffer = self._sweeps[lidar.name] = SweepBuffer(request.settings.max_sweeps)
+        buffer.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in sweeps[1:]})
+        newest, *past = sweeps
         for sweep in past:
             try:
-                self._add(sweep, settings, [])
+                _add(sweep, lidar, buffer, [])
             except Exception as error:
-                report.failure(settings.lidar_topic, error)
-        self._add(newest, settings, doubts)
-        if self._sweeps.is_empty(stamp_to_ns(newest.header.stamp)):
-            return np.zeros((0, 5), np.float32)
-        accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
+                report.failure(lidar.topic, error)
+        _add(newest, lidar, buffer, doubts)
+        if buffer.is_empty(stamp_to_ns(newest.header.stamp)):
+            return []
+        moved, left_out = buffer.moved(request.model_frame, request.stamp_ns, transforms)
         report.warnings.extend(left_out)
-        check_distances(accumulated, settings.lidar_topic)
-        return accumulated
+        check_distances(np.concatenate([cloud[::_CHECKED_EACH] for cloud in moved]), lidar.topic)
+        return moved
 
-    def _add(self, sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> None:
-        """Decode a sweep, unless it is in the buffer."""
-        stamp_ns = stamp_to_ns(sweep.header.stamp)
-        if stamp_ns not in self._sweeps:
-            self._sweeps.add(stamp_ns, sweep.header.frame_id, _scaled_points(sweep, settings, doubts))
+
+def _add(sweep: PointCloud2, lidar: LidarSettings, buffer: SweepBuffer, doubts: list[MessageError]) -> None:
+    """Decode a sweep, unless it is in the buffer."""
+    stamp_ns = stamp_to_ns(sweep.header.stamp)
+    if stamp_ns not in buffer:
+        points = scaled_points(sweep, lidar.topic, lidar.intensity_scale, doubts, lidar.scale_parameter)
+        buffer.add(stamp_ns, sweep.header.frame_id, points)
+
+
+def _model_frame_doubts(request: FrameRequest) -> list[MessageError]:
+    """Return a doubt if the model frame will change as soon as the first of several LiDARs sends its first sweep."""
+    settings = request.settings
+    first = request.left_out.get(LIDAR)
+    if settings.model_frame or not request.has_sweeps or first is None or not math.isnan(first.age):
+        return []
+    topic, found = settings.lidar_topic, f"{request.model_frame!r}, because no sweep of the first LiDAR has arrived"
+    remedy = "set `model_frame`"
+    return [MessageError(topic, "model frame may change", found, "one frame for all sweeps", remedy)]
 
 
 def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFrame:
     """Return no frame, with a warning that names the remedy."""
-    if request.sweeps:
-        report.failure(
-            "", _no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras")
-        )
+    if request.has_sweeps:
+        report.failure("", no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras"))
     else:
         report.warnings.append(
             "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
@@ -184,11 +232,6 @@ def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFra
     unused = (SensorUse(name, False, math.nan, "no model frame") for name in request.settings.sensors)
     sensors = tuple(request.left_out.get(use.name, use) for use in unused)
     return AssembledFrame(None, sensors, report.warnings, report.unexpected)
-
-
-def _no_frame_id(topic: str, also: str = "") -> MessageError:
-    remedy = "set header.frame_id in the driver" + (f", and set {also}" if also else "")
-    return MessageError(topic, "empty frame_id", "header.frame_id ''", "the TF frame of the data", remedy)
 
 
 def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.float64] | None:
@@ -202,38 +245,35 @@ def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.
         return None  # only models with memory need it; TF failures of the sensors are already reported
 
 
-def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> NDArray[np.float32]:
-    """Return (N, 4) points with scaled intensities, (0, 4) if none is a return."""
-    topic = settings.lidar_topic
-    if not sweep.header.frame_id:
-        raise _no_frame_id(topic)
-    points = points_from_message(sweep, topic, doubts)
-    if not points[:, :3].any():  # many drivers send zeros where no return came back
-        return np.zeros((0, 4), np.float32)
-    fields = [field.name for field in sweep.fields]
-    doubt = intensity_doubt(points[:, 3], settings.intensity_scale, fields, topic)
-    if doubt is not None:
-        doubts.append(doubt)
-    points[:, 3] *= settings.intensity_scale
-    doubt = drop_absurd_intensities(points[:, 3], topic)
-    if doubt is not None:
-        doubts.append(doubt)
-    return points
-
-
 def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
     found = f"{sweep.width} x {sweep.height} points, none finite and away from the origin"
     return MessageError(topic, "empty point cloud", found, "one or more returns", "check the sensor")
 
 
+def _sound_picture(camera: CameraInput, image_width: int) -> Picture | None:
+    """Return a camera's picture; None if it has a fault, which its view then reports in turn."""
+    settings, doubts = camera.settings, list[MessageError]()
+    try:
+        described = lens.described_size(camera.info, settings.info_topic)
+        picture = camera_images.picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    except Exception:
+        return None
+    return None if doubts else picture
+
+
 def _guarded_view(
-    camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int, report: _Report
+    camera: CameraInput,
+    request: FrameRequest,
+    transforms: FrameTransforms,
+    image_width: int,
+    report: _Report,
+    ahead: Mapping[int, Picture],
 ) -> CameraView | None:
     """Return a camera's view; None, with a report, if its data is unusable."""
     age = (request.stamp_ns - camera.stamp_ns) / 1e9
 
     def decode(doubts: list[MessageError]) -> CameraView:
-        return _view(camera, request, transforms, image_width, doubts)
+        return _view(camera, request, transforms, image_width, doubts, ahead)
 
     return report.guard(camera.settings.name, camera.settings.image_topic, age, decode)
 
@@ -244,14 +284,23 @@ def _view(
     transforms: FrameTransforms,
     image_width: int,
     doubts: list[MessageError],
+    ahead: Mapping[int, Picture],
 ) -> CameraView:
     settings, info = camera.settings, camera.info
     optical_frame = camera.image.header.frame_id or info.header.frame_id
     if not optical_frame:
-        raise _no_frame_id(settings.image_topic)
-    described = described_size(info, settings.info_topic)
-    picture = picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
-    pinhole = pinhole_picture(picture, info, settings.rectified, settings.info_topic, settings.baseline_in_tf, doubts)
+        raise no_frame_id(settings.image_topic)
+    pinhole = pinhole_image(
+        camera.image,
+        info,
+        settings.image_topic,
+        settings.info_topic,
+        settings.rectified,
+        settings.baseline_in_tf,
+        image_width,
+        doubts,
+        ahead.get(id(camera.image)),
+    )
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
     doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)
     if doubt is not None:

@@ -1,23 +1,26 @@
 """Accumulation of LiDAR sweeps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import transform_points
-from aqr_perception.nodes.input.message_error import TransformError
+from aqr_perception.nodes.input.frame_request import MOST_SWEEPS
 from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
 class SweepBuffer:
-    """Past sweeps, moved to the time of the newest one.
+    """Sweeps of one LiDAR, moved to the time of a frame.
 
     Args:
-        max_sweeps: number of sweeps, 1 to 10, including the newest.
+        max_sweeps: number of sweeps, 1 to `MOST_SWEEPS`, including the newest.
     """
 
     def __init__(self, max_sweeps: int = 1) -> None:
-        if not 1 <= max_sweeps <= 10:
-            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..10")
+        if not 1 <= max_sweeps <= MOST_SWEEPS:
+            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..{MOST_SWEEPS}")
         self.max_sweeps = max_sweeps
         self._sweeps: dict[int, tuple[str, NDArray[np.float32]]] = {}
 
@@ -53,18 +56,34 @@ class SweepBuffer:
         Raises:
             TransformError: the newest sweep cannot be transformed.
         """
+        clouds, warnings = self.moved(model_frame, stamp_ns, transforms)
+        return joined(clouds), warnings
+
+    def moved(
+        self, model_frame: str, stamp_ns: int, transforms: FrameTransforms
+    ) -> tuple[list[NDArray[np.float32]], list[str]]:
+        """Return what `accumulate` does with one array for each sweep that has points."""
         clouds: list[NDArray[np.float32]] = []
         warnings: list[str] = []
-        for sweep_ns in sorted(self._sweeps, reverse=True):
+        for index, sweep_ns in enumerate(sorted(self._sweeps, reverse=True)):
             frame_id, points = self._sweeps[sweep_ns]
             age = (stamp_ns - sweep_ns) / 1e9
             try:
                 clouds.append(_moved(points, frame_id, sweep_ns, model_frame, stamp_ns, age, transforms))
             except TransformError as error:
-                if not clouds:
+                if index == 0:
                     raise
                 warnings.append(f"the sweep {age:.3f} s ago is left out: {error}")
-        return (np.concatenate(clouds) if clouds else np.zeros((0, 5), np.float32)), warnings
+        return [cloud for cloud in clouds if len(cloud)], warnings
+
+
+def joined(clouds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the points of sweeps (N, 5), each with points of one age, in one array, the newest first.
+
+    Voxels average their first points, so the newest sweeps of all LiDARs precede all past ones.
+    """
+    ordered = sorted(clouds, key=lambda cloud: float(cloud[0, 4]))
+    return np.concatenate(ordered) if ordered else np.zeros((0, 5), np.float32)
 
 
 def _moved(

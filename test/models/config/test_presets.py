@@ -35,6 +35,12 @@ def test_the_published_models_and_the_small_one_are_shipped() -> None:
     assert {*PUBLISHED, "aqr_tiny"} <= set(preset_names())
 
 
+def test_published_lidar_models_have_the_keyframes_sweep_and_ten_past_ones() -> None:
+    presets = [load_preset(name) for name in preset_names()]
+    published = [preset for preset in presets if preset.points is not None and preset.point_range[0] == -54.0]
+    assert len(published) == 7 and {preset.sweeps for preset in published} == {11}
+
+
 def test_published_presets_leave_the_router_off() -> None:
     assert {load_preset(name).aqr.mode for name in PUBLISHED} == {"off"}
     assert load_preset("aqr_tiny").aqr.mode == "both"
@@ -76,6 +82,9 @@ def test_a_preset_may_have_learning_rate_factors(tmp_path: Path) -> None:
     assert hash(preset) != hash(load_preset("aqr_tiny")), "presets stay hashable"
 
 
+POINTS = {"voxel_size": [0.2, 0.2, 0.25], "grid": [512, 512, 1]}
+
+
 def edited(tmp_path: Path, **changes: object) -> str:
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
     path = tmp_path / "mine.yaml"
@@ -95,6 +104,12 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"image": {"size": [448], "backbone": "resnet18"}}, "image: size"),
         ({"image": {"size": [448, 192], "backbone": "alexnet"}}, "backbone"),
         ({"points": {"voxel_size": [0.2, 0.2, 0.2]}}, "grid"),
+        ({"points": {**POINTS, "encoder": "dense"}}, "points: encoder: found 'dense'"),
+        ({"points": {**POINTS, "grid": [520, 512, 1]}}, "points.grid is .* positive multiples of 16"),
+        ({"points": {**POINTS, "encoder": "pillars", "grid": [256, 256, 32]}}, "pillars have one cell along z"),
+        ({"points": {**POINTS, "encoder": "pillars", "grid": [260, 256, 1]}}, "positive multiples of 8"),
+        ({"points": {**POINTS, "encoder": "pillars", "pillars": {"channels": []}}}, "points.pillars.channels is"),
+        ({"points": {**POINTS, "encoder": "pillars", "pillars": {"blocks": -1}}}, "points.pillars.blocks is -1"),
         ({"decoder": {"layers": "six"}}, "layers"),
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),

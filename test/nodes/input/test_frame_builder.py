@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import threading
 import time
 from array import array
 from pathlib import Path
@@ -21,6 +23,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
+from aqr_perception.decoding import camera_images, sensors
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
@@ -194,6 +197,25 @@ def test_a_camera_only_frame_without_any_frame_id_is_refused_with_the_remedy() -
 # --- One sensor's fault is that sensor's alone -----------------------------------------------------------------
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_pictures_of_a_frame_are_decoded_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, both, threads = Rig(), threading.Barrier(2, timeout=10.0), set[int]()
+    original = camera_images.picture_from_message
+
+    def meet(*arguments: Any) -> Any:
+        both.wait()
+        threads.add(threading.get_ident())
+        return original(*arguments)
+
+    monkeypatch.setattr(camera_images, "picture_from_message", meet)
+    built = rig.build()
+    assert [view.name for view in built.frame.cameras] == ["front", "back"] and len(threads) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    for one, other in zip(built.frame.cameras, Rig().build().frame.cameras, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
 class UnexpectedError(Exception):
     """An error that no decoder should raise."""
 
@@ -204,7 +226,8 @@ def test_an_unexpected_error_of_one_camera_leaves_the_others(
     place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig()
-    original, calls = getattr(frame_builder, place), []
+    module = frame_builder if hasattr(frame_builder, place) else sensors
+    original, calls = getattr(module, place), []
 
     def fails_first(*arguments: Any) -> Any:
         calls.append(1)
@@ -212,7 +235,7 @@ def test_an_unexpected_error_of_one_camera_leaves_the_others(
             raise error("odd\nvalue")
         return original(*arguments)
 
-    monkeypatch.setattr(frame_builder, place, fails_first)
+    monkeypatch.setattr(module, place, fails_first)
     built = rig.build()
     assert built.frame is not None and built.frame.points is not None
     assert [view.name for view in built.frame.cameras] == ["back"]
@@ -230,7 +253,7 @@ def test_an_unexpected_error_of_the_lidar_leaves_the_cameras(place: str, monkeyp
         raise UnexpectedError
 
     rig = Rig()
-    monkeypatch.setattr(frame_builder, place, fail)
+    monkeypatch.setattr(frame_builder if hasattr(frame_builder, place) else sensors, place, fail)
     built = rig.build()
     assert built.frame is not None
     assert (built.frame.points, len(built.frame.cameras), built.sensors[0].used) == (None, 2, False)
@@ -410,9 +433,9 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
 
 def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    original = frame_builder.points_from_message
+    original = sensors.points_from_message
     monkeypatch.setattr(
-        frame_builder,
+        sensors,
         "points_from_message",
         lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )

@@ -7,8 +7,8 @@ from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform, transform_points
-from aqr_perception.nodes.input.message_error import TransformError
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import ns_to_stamp
@@ -87,7 +87,7 @@ def test_a_newest_sweep_that_cannot_be_moved_is_an_error() -> None:
         sweeps.accumulate("base_link", START, FrameTransforms(tf2_ros.Buffer()))
 
 
-@pytest.mark.parametrize("count", [0, 11])
+@pytest.mark.parametrize("count", [0, 21])
 def test_the_number_of_sweeps_has_bounds(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"max_sweeps is {count}, but must be in 1\.\.10"):
+    with pytest.raises(ValueError, match=rf"max_sweeps is {count}, but must be in 1\.\.20"):
         SweepBuffer(count)

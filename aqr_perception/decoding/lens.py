@@ -1,16 +1,19 @@
 """Pinhole intrinsics from CameraInfo, and removal of lens distortion."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
 
-from aqr_perception.nodes.input.camera_images import Picture, check_shape
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.byte_cache import ByteCache
+from aqr_perception.decoding.camera_images import Picture, check_shape
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.stage_clock import measured
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
 
 _FISHEYE = ("equidistant", "fisheye")
 _BROWN_CONRADY = ("", "plumb_bob", "rational_polynomial")
@@ -44,7 +47,7 @@ class Pinhole:
     baseline: NDArray[np.float64]
 
 
-def described_size(info: CameraInfo, topic: str) -> tuple[int, int]:
+def described_size(info: "CameraInfo", topic: str) -> tuple[int, int]:
     """Return width and height in pixels of the images that a CameraInfo describes; 0 where it does not say.
 
     CameraInfo gives the full resolution; region of interest and binning are applied to it.
@@ -68,9 +71,10 @@ def described_size(info: CameraInfo, topic: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+@measured("rectify")
 def pinhole_picture(
     picture: Picture,
-    info: CameraInfo,
+    info: "CameraInfo",
     rectified: bool,
     topic: str,
     baseline_in_tf: bool = False,
@@ -138,7 +142,7 @@ def _check_matrix(matrix: NDArray[np.float64], name: str, full_width: int, topic
 
 
 def _baseline(
-    projection: NDArray[np.float64], info: CameraInfo, in_tf: bool, topic: str, doubts: list[MessageError]
+    projection: NDArray[np.float64], info: "CameraInfo", in_tf: bool, topic: str, doubts: list[MessageError]
 ) -> NDArray[np.float64]:
     """Return t of P = [K' | K' t]; zero if TF holds it."""
     baseline = np.asarray(np.linalg.solve(projection[:, :3], projection[:, 3]), np.float64)
@@ -158,7 +162,7 @@ def _baseline(
 
 def _to_picture(
     matrix: NDArray[np.float64],
-    info: CameraInfo,
+    info: "CameraInfo",
     picture: Picture,
     described: tuple[int, int],
     binning: tuple[int, int],
@@ -174,7 +178,7 @@ def _to_picture(
 
 
 def _undistorted(
-    pixels: NDArray[np.uint8], info: CameraInfo, intrinsics: NDArray[np.float64], topic: str
+    pixels: NDArray[np.uint8], info: "CameraInfo", intrinsics: NDArray[np.float64], topic: str
 ) -> NDArray[np.uint8]:
     """Return a raw image as a pinhole camera with the same intrinsics sees it, turned by R as in stereo rectification.
 
@@ -187,7 +191,7 @@ def _undistorted(
         return pixels
     lens = _Lens(info.distortion_model in _FISHEYE, coefficients, tuple(rotation.reshape(-1).tolist()))
     height, width = pixels.shape[:2]
-    cells, weights, view = _undistortion_maps(lens, tuple(intrinsics.reshape(-1).tolist()), (width, height))
+    cells, weights, view = _kept_maps(lens, tuple(intrinsics.reshape(-1).tolist()), (width, height))
     if view < _SMALLEST_VIEW:
         found = f"D = {list(coefficients)} and R, with which {100 * view:.0f} % of the image's pixels are in view"
         needed = f"at least {100 * _SMALLEST_VIEW:.0f} %"
@@ -195,7 +199,7 @@ def _undistorted(
     return np.asarray(cv2.remap(pixels, cells, weights, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _rotation(info: CameraInfo, topic: str) -> NDArray[np.float64]:
+def _rotation(info: "CameraInfo", topic: str) -> NDArray[np.float64]:
     """Return R, (3, 3); the identity if it is not filled."""
     rotation = np.array(info.r).reshape(3, 3)
     if not rotation.any():
@@ -206,7 +210,7 @@ def _rotation(info: CameraInfo, topic: str) -> NDArray[np.float64]:
     raise MessageError(topic, "implausible rectification", found, needed, "calibrate the camera")
 
 
-def _check_distortion(info: CameraInfo, topic: str) -> None:
+def _check_distortion(info: "CameraInfo", topic: str) -> None:
     model, count = info.distortion_model, len(info.d)
     known = (model in _FISHEYE and count in (0, 4)) or (model in _BROWN_CONRADY and count in _COEFFICIENTS)
     if known and np.isfinite(info.d).all():
@@ -224,11 +228,34 @@ class _Lens(NamedTuple):
     rotation: tuple[float, ...]
 
 
-@lru_cache(maxsize=16)
-def _undistortion_maps(
-    lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]
-) -> tuple[NDArray[np.int16], NDArray[np.uint16], float]:
-    """Return OpenCV's fixed-point maps, and the share of the pixels that they take from inside the image.
+class _Maps(NamedTuple):
+    """OpenCV's fixed-point maps, and the share of the pixels that they take from inside the image."""
+
+    cells: NDArray[np.int16]
+    weights: NDArray[np.uint16]
+    view: float
+
+
+_MOST_MAP_BYTES = 384 * 2**20
+"""Room for the maps of seven 4K cameras, at 6 bytes a pixel."""
+
+_maps: ByteCache[tuple[object, ...], _Maps] = ByteCache(
+    _MOST_MAP_BYTES, lambda _, maps: maps.cells.nbytes + maps.weights.nbytes
+)
+
+
+def _kept_maps(lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]) -> _Maps:
+    """Return `_undistortion_maps`, computed once a camera."""
+    key = (lens, intrinsics, size)
+    maps = _maps.get(key)
+    if maps is None:
+        maps = _undistortion_maps(lens, intrinsics, size)
+        _maps.put(key, maps)
+    return maps
+
+
+def _undistortion_maps(lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]) -> _Maps:
+    """Return the maps of a lens.
 
     The undistorted image keeps intrinsics and size of the distorted one.
     """
@@ -239,4 +266,4 @@ def _undistortion_maps(
     # Fixed-point maps hide numbers that are not finite.
     columns, rows = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_32FC1)
     inside = (columns > -1) & (columns < size[0]) & (rows > -1) & (rows < size[1])
-    return np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean())
+    return _Maps(np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean()))

@@ -5,15 +5,19 @@ or allocated for it.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
-from aqr_perception.nodes.input.compressed_header import CompressedHeader, read_header
-from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.raw_images import decode_mosaic, decode_raw
+from aqr_perception.decoding.compressed_header import CompressedHeader, read_header
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.decoding.raw_images import decode_mosaic, decode_raw
+from aqr_perception.stage_clock import measured
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
 
 MAX_PIXELS = 1 << 25
 """Largest number of pixels, 33.5 million: 8K video (7680 x 4320). Decoded, they take 96 MiB."""
@@ -47,12 +51,14 @@ class Picture:
     full_size: tuple[int, int]
 
 
+@measured("decode")
 def picture_from_message(
-    message: Image | CompressedImage,
+    message: "Image | CompressedImage",
     topic: str,
     image_width: int = 0,
     described: tuple[int, int] = (0, 0),
     doubts: list[MessageError] | None = None,
+    ahead: Picture | None = None,
 ) -> Picture:
     """Decode a raw or compressed image to BGR.
 
@@ -61,17 +67,24 @@ def picture_from_message(
             1/4 and 1/8 of its size that is at least as wide; with 0, at full size.
         described: width and height according to CameraInfo; 0 if unknown.
         doubts: receives what is odd about an image that is usable nevertheless.
+        ahead: the image's picture, if another thread has decoded it without doubt.
 
     Raises:
         MessageError: the encoding or format is unknown, the image is too large or not of the size that CameraInfo
             describes, or it has too few bytes.
     """
+    if ahead is not None:
+        return ahead
     doubts = [] if doubts is None else doubts
-    if isinstance(message, CompressedImage):
+    if _is_compressed(message):
         return _decode_compressed(message, topic, image_width, described, doubts)
     size = (message.width, message.height)
     _check_size(size, described, topic)
     return Picture(decode_raw(message, topic, doubts), size)
+
+
+def _is_compressed(message: "Image | CompressedImage") -> "TypeGuard[CompressedImage]":
+    return not hasattr(message, "encoding")
 
 
 def check_shape(sent: tuple[int, int], described: tuple[int, int], topic: str) -> None:
@@ -99,7 +112,7 @@ def _check_size(size: tuple[int, int], described: tuple[int, int], topic: str) -
 
 
 def _decode_compressed(
-    message: CompressedImage, topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
+    message: "CompressedImage", topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
 ) -> Picture:
     content = bytes(message.data)
     header = read_header(content, topic, message.format)

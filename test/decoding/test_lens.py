@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from aqr_perception.byte_cache import ByteCache
+from aqr_perception.decoding import lens
+from aqr_perception.decoding.camera_images import Picture
+from aqr_perception.decoding.lens import pinhole_picture
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.geometry import project
-from aqr_perception.nodes.input.camera_images import Picture
-from aqr_perception.nodes.input.lens import pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError
 
 INTRINSICS = np.array([[300.0, 0.0, 315.0], [0.0, 310.0, 242.0], [0.0, 0.0, 1.0]])
 DISTORTIONS = [
@@ -83,6 +85,19 @@ def test_an_undistorted_image_shows_points_where_the_pinhole_model_says(
         centre = np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
         expected, _ = project(view.intrinsics, point[None])
         assert np.abs(centre - expected[0]).max() < 1.0
+
+
+def test_calibrations_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = ByteCache(3 * 640 * 480 * 6, lambda _, one: one.cells.nbytes + one.weights.nbytes)
+    monkeypatch.setattr(lens, "_maps", maps)
+    made = []
+    make = lens._undistortion_maps
+    monkeypatch.setattr(lens, "_undistortion_maps", lambda *of: made.append(of) or make(*of))
+    for index in range(10):
+        changed = info(d=[0.01 * (index + 1), 0, 0, 0], distortion_model="plumb_bob")
+        for _ in range(2):
+            pinhole_picture(picture(), changed, False, "/info")
+    assert len(made) == 10 and len(maps) == 3 and maps.bytes == 3 * 640 * 480 * 6
 
 
 def test_an_image_without_distortion_is_not_changed() -> None:
