@@ -1,5 +1,7 @@
 """AMOTA and its companions, from the devkit."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,10 @@ from aqr_perception.demo.failures import FAILURES
 from aqr_perception.evaluation import tracked_drives
 from aqr_perception.evaluation.metrics import EvaluationError
 from aqr_perception.evaluation.tracking_metrics import TrackedFrame, evaluate_tracks
-from aqr_perception.frame import GroundTruth
+from aqr_perception.frame import Detections, Frame, GroundTruth, LabelledFrame
+from aqr_perception.options import DetectionOptions
 from aqr_perception.tracking.track_list import Tracks
+from aqr_perception.tracking.track_options import TrackingOptions
 
 
 def frames(ids: list[list[int]]) -> list[TrackedFrame]:
@@ -59,3 +63,26 @@ def test_the_failures_are_the_demos() -> None:
     black, gone = FAILURES
     assert (black.sensor, black.begin, black.end) == tracked_drives.BLACK_CAMERA
     assert (gone.begin, gone.end) == tracked_drives.LIDAR_GONE
+
+
+def test_both_trackers_get_the_same_drives_with_and_without_failures() -> None:
+    """A detector that finds every object, but none while the LiDAR is gone."""
+
+    def drive() -> list[LabelledFrame]:
+        return [
+            LabelledFrame(Frame(each.stamp_ns, np.zeros((0, 5), np.float32)), each.truth)
+            for each in frames([[1, 2]] * 40)
+        ]
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        boxes = frames([[1, 2]])[0].truth.boxes[: 0 if frame.points is None else 2]
+        weight = np.full(len(boxes), 0.9, np.float32)
+        labels, by_camera = np.zeros(len(boxes), np.int64), np.zeros((len(boxes), 0), np.float32)
+        return SimpleNamespace(detections=Detections(boxes, weight, labels, weight, weight, by_camera))
+
+    detector = SimpleNamespace(detect=detect)
+    results = tracked_drives.run(detector, {"drive": drive}, TrackingOptions(max_age=5.0), DetectionOptions())
+    assert results["clean", "kalman"].amota == pytest.approx(1.0)
+    assert results["failures", "kalman"].switches == 0
+    assert results["clean", "nearest"].frames == 40
+    assert tracked_drives.table(results).count("\n") == 5
