@@ -37,8 +37,8 @@ setup(
     extras_require={
         # Plus `pip install --no-deps nuscenes-devkit==1.2.0`, whose requirement of NumPy 1 is unnecessary.
         "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
-        # Plus `pip install --no-deps nuscenes-devkit==1.2.0`; `evaluate --tracking` needs these, too.
-        "tracking": ["motmetrics==1.4.0", "pandas>=2", "xmltodict"],
+        # Plus `pip install --no-deps nuscenes-devkit==1.2.0 motmetrics==1.4.0`, for `evaluate --tracking`.
+        "tracking": ["pandas>=2", "xmltodict"],
         "simulate": ["embreex", "matplotlib", "pillow", "trimesh>=4"],
     },
     entry_points={"console_scripts": ["aqr_perception = aqr_perception.cli:main"]},

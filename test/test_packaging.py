@@ -37,7 +37,7 @@ PIP_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "sciki
 HAVE_NO_ROSDEP_KEY = {"safetensors"}
 TESTS_HAVE_NO_ROSDEP_KEY = {"embreex", "pyquaternion", "safetensors", "tensorboard"}
 # Installed without its dependencies, which setup.py's extra `train` lists.
-INSTALLED_APART = {"nuscenes"}
+INSTALLED_APART = {"motmetrics", "nuscenes"}
 # Comes with PyTorch's CUDA builds; the code has a slower alternative.
 OPTIONAL = {"triton"}
 # A library to compare with by hand.

@@ -81,7 +81,9 @@ def test_both_trackers_get_the_same_drives_with_and_without_failures() -> None:
         return SimpleNamespace(detections=Detections(boxes, weight, labels, weight, weight, by_camera))
 
     detector = SimpleNamespace(detect=detect)
-    results = tracked_drives.run(detector, {"drive": drive}, TrackingOptions(max_age=5.0), DetectionOptions())
+    results = tracked_drives.run(
+        detector, {"drive": drive}, TrackingOptions(max_age=5.0, death_score=0.0), DetectionOptions()
+    )
     assert results["clean", "kalman"].amota == pytest.approx(1.0)
     assert results["failures", "kalman"].switches == 0
     assert results["clean", "nearest"].frames == 40
