@@ -5,11 +5,14 @@ import re
 from typing import TYPE_CHECKING
 
 from aqr_perception.models.architectures import ARCHITECTURES, Architecture
+from aqr_perception.models.config.preset_ranges import range_problem
 
 if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Decoder, Preset
 
 
+_LOWEST_GRID = 25
+"""Fewest cells along z of which the sparse encoder's convolutions leave a layer."""
 _CLASS_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -18,6 +21,7 @@ def preset_problem(preset: "Preset") -> str | None:
     architecture = ARCHITECTURES[preset.architecture]
     return (
         _class_problem(preset.classes)
+        or range_problem(preset)
         or _sensor_problem(preset, architecture)
         or _image_problem(preset)
         or _point_problem(preset)
@@ -72,8 +76,14 @@ def _image_problem(preset: "Preset") -> str | None:
 
 
 def _point_problem(preset: "Preset") -> str | None:
-    if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
-        return f"points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8"
+    if preset.points is None:
+        return None
+    *area, height = preset.points.grid
+    if any(size % 8 for size in area) or height < _LOWEST_GRID:
+        return (
+            f"points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8, and z at least "
+            f"{_LOWEST_GRID}"
+        )
     return None
 
 

@@ -8,6 +8,14 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032
 """Largest ratio of data to compressed data (RFC 1951: 258 bytes in two bits)."""
+MAX_DECODING_BYTES = 240 << 20
+"""Most memory that decoding may take. A PNG or baseline JPEG takes six bytes for each pixel: it stays below."""
+_MAX_PNG_ROWS = 128 << 20
+"""Most bytes of a PNG's rows: more take a second to inflate."""
+_MAX_PASSES = 1 << 28
+"""Largest product of a JPEG's scans and pixels: more take a second."""
+_MAX_PIXELS_WITHOUT_END = 4096 * 2304
+"""Most pixels of a JPEG without an end marker: it is decoded three times."""
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
 _HUFFMAN_FRAMES = _SEQUENTIAL_FRAMES | {0xC2}
@@ -91,10 +99,27 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
     # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
     ended = data.rfind(b"\xff\xd9", position) >= 0
     one_scan = frame in _SEQUENTIAL_FRAMES and data[position + 4] == components
-    if not one_scan and (scans := data.count(b"\xff\xda", position)) > _MOST_SCANS:
-        needed = f"at most {_MOST_SCANS}"  # each scan takes a pass over all pixels, also if it has a few bytes
-        raise MessageError(topic, "too many scans", f"a JPEG of {scans} scans", needed, "send baseline JPEGs")
+    if not one_scan:
+        _check_scans(size, components, data.count(b"\xff\xda", position), topic)
+    if not ended and size[0] * size[1] > _MAX_PIXELS_WITHOUT_END:
+        raise _truncated("JPEG", data, "the end-of-image marker FF D9", topic)
     return CompressedHeader("JPEG", *size, colours=components != 1, ended=ended, one_scan=one_scan)
+
+
+def _check_scans(size: tuple[int, int], components: int, scans: int, topic: str) -> None:
+    """Check the cost of a JPEG of several scans.
+
+    A decoder keeps all coefficients, two bytes for each pixel and component at most, until the last scan. Each scan
+    takes a pass over all pixels, also if it has a few bytes.
+    """
+    pixels = size[0] * size[1]
+    if scans > min(_MOST_SCANS, _MAX_PASSES // max(pixels, 1)):
+        needed = f"at most {min(_MOST_SCANS, _MAX_PASSES // max(pixels, 1))} for {size[0]} x {size[1]} pixels"
+        raise MessageError(topic, "too many scans", f"a JPEG of {scans} scans", needed, "send baseline JPEGs")
+    if pixels * (3 + 2 * components) > MAX_DECODING_BYTES:
+        found = f"a progressive JPEG of {size[0]} x {size[1]} pixels and {components} components"
+        needed = f"at most {MAX_DECODING_BYTES // (3 + 2 * components)} pixels"
+        raise MessageError(topic, "too large to decode", found, needed, "send baseline JPEGs")
 
 
 def _read_png(data: bytes, topic: str) -> CompressedHeader:
@@ -106,6 +131,9 @@ def _read_png(data: bytes, topic: str) -> CompressedHeader:
         raise _truncated(
             "PNG", data, f"{height * row_bytes // _DEFLATE_RATIO} bytes for {width} x {height} pixels", topic
         )
+    if height * row_bytes > _MAX_PNG_ROWS:
+        found = f"a PNG of {width} x {height} pixels, {height * row_bytes} bytes"
+        raise MessageError(topic, "too large to decode", found, f"at most {_MAX_PNG_ROWS}", "send 8 bits a colour")
     return CompressedHeader("PNG", width, height, colours=colour not in (0, 4))
 
 
