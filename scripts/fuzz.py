@@ -246,11 +246,9 @@ def summary(records: dict[str, Record]) -> str:
     """Return a table of all kinds."""
     lines = ["| kind | inputs | accepted | slowest | most memory | faults |", "|---|---:|---:|---:|---:|---:|"]
     for kind, record in records.items():
-        share = f"{100 * record.accepted / max(record.inputs, 1):.0f} %"
-        lines.append(
-            f"| {kind} | {record.inputs:,} | {share} | {1e3 * record.slowest:.0f} ms | {record.memory / 2**20:.0f} MB | "
-            f"{len(record.faults)} |"
-        )
+        share, most = f"{100 * record.accepted / max(record.inputs, 1):.0f} %", f"{record.memory / 2**20:.0f} MB"
+        slowest = f"{1e3 * record.slowest:.0f} ms"
+        lines.append(f"| {kind} | {record.inputs:,} | {share} | {slowest} | {most} | {len(record.faults)} |")
     total, faults = (sum(values) for values in zip(*((r.inputs, len(r.faults)) for r in records.values()), strict=True))
     lines.append(f"| all | {total:,} | | | | {faults} |")
     return "\n".join(lines)

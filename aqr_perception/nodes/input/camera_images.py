@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from aqr_perception.nodes.input.compressed_header import CompressedHeader, read_header
+from aqr_perception.nodes.input.compressed_header import CompressedHeader, check_cost, read_header
 from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.raw_images import decode_mosaic, decode_raw
 
@@ -105,6 +105,7 @@ def _decode_compressed(
     header = read_header(content, topic, message.format)
     size = (header.width, header.height)
     _check_size(size, described, topic)
+    check_cost(header, topic)
     if not header.ended:
         content = _stem(content) + _END
         _check_rows(content, header, topic)
