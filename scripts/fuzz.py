@@ -106,17 +106,15 @@ def _prepared(kind: str) -> Any:
     """Return a kind's target after its first run; limit threads, output and address space of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(OMP_NUM_THREADS="1", RCUTILS_LOGGING_MIN_SEVERITY="FATAL")
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)  # libraries report each wrong input
-    import cv2
-    import torch
     from fuzz.choices import Choices
-    from fuzz.targets import TARGETS
+    from fuzz.targets import load
 
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    target = TARGETS[kind]
+    target = load(kind)
+    for name, limit_threads in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
+        if name in sys.modules:
+            getattr(sys.modules[name], limit_threads)(1)
     target(Choices(b""))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries report each wrong input
     limit = 16 * MOST_BYTES + 1024 * int(Path("/proc/self/statm").read_text().split()[0]) * 4
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return target
@@ -257,13 +255,13 @@ def summary(records: dict[str, Record]) -> str:
 def replay(paths: list[Path]) -> int:
     """Run kept inputs, whose names start with their kind; show what they do; return the number of faults."""
     from fuzz.choices import Choices
-    from fuzz.targets import TARGETS
+    from fuzz.targets import load
 
     outcomes: Counter[str] = Counter()
     for path in paths:
         start = time.process_time()
         try:
-            accepted = TARGETS[path.name.rpartition("-")[0]](Choices(path.read_bytes()))
+            accepted = load(path.name.rpartition("-")[0])(Choices(path.read_bytes()))
             outcome = "accepted" if accepted else "refused"
         except Exception:
             outcome = "fault"

@@ -95,8 +95,8 @@ def check_cost(header: CompressedHeader, topic: str) -> None:
         raise MessageError(topic, "too large to decode", rows, f"at most {_MAX_PNG_ROWS}", "send 8 bits a colour")
     # Each scan takes a pass over all pixels, also if it has a few bytes.
     if not header.one_scan and header.scans > (most := min(_MOST_SCANS, _MAX_PASSES // pixels)):
-        scans = f"{found} in {header.scans} scans"
-        raise MessageError(topic, "too many scans", scans, f"at most {most}", "send baseline JPEGs")
+        scans, needed = f"a JPEG of {header.scans} scans", f"at most {most} for {header.width} x {header.height} pixels"
+        raise MessageError(topic, "too many scans", scans, needed, "send baseline JPEGs")
     # The decoder keeps all coefficients until the last scan: at most two bytes for each pixel and component.
     pixel_bytes = 3 + 2 * header.components
     if not header.one_scan and pixels * pixel_bytes > _MAX_DECODING_BYTES:
