@@ -102,7 +102,7 @@ def run_inputs(kind: str, seed: int, first: int, last: int, shared: Any, folder:
             os._exit(_TOO_MUCH_MEMORY)  # the peak hides those of later inputs
 
 
-def _prepared(kind: str) -> Any:
+def _prepared(kind: str, quiet: bool = True) -> Any:
     """Return a kind's target after its first run; limit threads, output and address space of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(OMP_NUM_THREADS="1", RCUTILS_LOGGING_MIN_SEVERITY="FATAL")
@@ -114,7 +114,8 @@ def _prepared(kind: str) -> Any:
         if name in sys.modules:
             getattr(sys.modules[name], limit_threads)(1)
     target(Choices(b""))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries report each wrong input
+    if quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries report each wrong input
     limit = 16 * MOST_BYTES + 1024 * int(Path("/proc/self/statm").read_text().split()[0]) * 4
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return target
@@ -277,7 +278,7 @@ def cover(kind: str, count: int, seed: int, output: Path) -> int:
     corpus.mkdir(parents=True, exist_ok=True)
     faults.mkdir(parents=True, exist_ok=True)
     limits = [f"-timeout={_HANG:.0f}", "-rss_limit_mb=2048", "-max_len=400", "-len_control=0", "-print_final_stats=1"]
-    limits += [f"-runs={count}", f"-seed={seed}", f"-artifact_prefix={faults}/{kind}-", "-verbosity=0"]
+    limits += [f"-runs={count}", f"-seed={seed}", f"-artifact_prefix={faults}/{kind}-", "-close_fd_mask=2"]
     return subprocess.run([sys.executable, __file__, "--atheris", kind, *limits, str(corpus)]).returncode
 
 
@@ -288,7 +289,7 @@ def run_atheris(kind: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["aqr_perception"]):
         from fuzz.choices import Choices
 
-        target = _prepared(kind)
+        target = _prepared(kind, quiet=False)
     base = _memory()
 
     def run(data: bytes) -> None:
