@@ -52,6 +52,7 @@ MOST_BYTES = 256 << 20
 _HANG = 10.0
 """Seconds after which an input that needs no processor's time hangs."""
 _POLL = 0.05
+_SAVE = 10.0
 _TOO_MUCH_MEMORY = 3
 _FAULTS_OF_A_KIND = 20
 """A kind with more faults ends: they are mostly the same one."""
@@ -219,6 +220,7 @@ def fuzz(counts: dict[str, int], seed: int, output: Path, resume: bool) -> int:
     output.mkdir(parents=True, exist_ok=True)
     done = sum(min(state["next"].get(kind, 0), count) for kind, count in counts.items())
     bar = tqdm(total=sum(counts.values()), initial=done, unit="input", smoothing=0.05)
+    saved = time.monotonic()
     try:
         for kind, count in counts.items():
             record = Record(**state["kinds"].get(kind, {}))
@@ -227,13 +229,22 @@ def fuzz(counts: dict[str, int], seed: int, output: Path, resume: bool) -> int:
             for reached in Watched(kind, seed, folder).run(first, count, record):
                 bar.update(reached - state["next"].get(kind, 0))
                 state["next"][kind], state["kinds"][kind] = reached, asdict(record)
+                if time.monotonic() > saved + _SAVE:
+                    saved = time.monotonic()
+                    save(state, path)
                 bar.set_postfix(faults=sum(len(entry["faults"]) for entry in state["kinds"].values()))
     finally:
         bar.close()
-        state["commit"] = commit()
-        path.write_text(json.dumps(state, indent=1) + "\n")
+        save(state, path)
     print(summary({kind: Record(**entry) for kind, entry in state["kinds"].items()}))
     return sum(len(entry["faults"]) for entry in state["kinds"].values())
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Replace the record's file."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({**state, "commit": commit()}, indent=1) + "\n")
+    partial.replace(path)
 
 
 def commit() -> str:
@@ -327,6 +338,8 @@ def main() -> int:
     if options.replay:
         return min(replay([path for path in options.replay if path.suffix != ".txt"]), 1)
     counts = _kinds(options.inputs)
+    for asked in (signal.SIGINT, signal.SIGTERM):  # a shell in the background ignores the first
+        signal.signal(asked, signal.default_int_handler)
     if options.coverage:
         return max(cover(kind, count, options.seed, options.output) for kind, count in counts.items())
     with contextlib.suppress(KeyboardInterrupt):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from aqr_perception.nodes.input.compressed_header import CompressedHeader, check_cost, read_header
+from aqr_perception.nodes.input.compressed_header import MAX_DATA, CompressedHeader, check_cost, read_header
 from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.raw_images import decode_mosaic, decode_raw
 
@@ -101,6 +101,9 @@ def _check_size(size: tuple[int, int], described: tuple[int, int], topic: str) -
 def _decode_compressed(
     message: CompressedImage, topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
 ) -> Picture:
+    if len(message.data) > MAX_DATA:
+        found, remedy = f"{len(message.data)} bytes", "compress the images more, or publish smaller ones"
+        raise MessageError(topic, "too large to decode", found, f"at most {MAX_DATA}", remedy)
     content = bytes(message.data)
     header = read_header(content, topic, message.format)
     size = (header.width, header.height)

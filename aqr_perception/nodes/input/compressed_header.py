@@ -10,9 +10,11 @@ _DEFLATE_RATIO = 1032
 """Largest ratio of data to compressed data (RFC 1951: 258 bytes in two bits)."""
 _MAX_DECODING_BYTES = 240 << 20
 """Most memory that decoding of several scans may take; a PNG or baseline JPEG stays below, with six bytes a pixel."""
+MAX_DATA = 40 << 20
+"""Most bytes of a compressed image: a JPEG of 8K video in the best quality has 25 million."""
 _MAX_PNG_ROWS = 128 << 20
 """Most bytes of a PNG's rows: more take a second to inflate."""
-_MAX_PASSES = 1 << 28
+_MAX_PASSES = 1 << 27
 """Largest product of a JPEG's scans and pixels: more take a second."""
 _MAX_PIXELS_WITHOUT_END = 4096 * 2304
 """Most pixels of a JPEG without an end marker: it is decoded three times."""

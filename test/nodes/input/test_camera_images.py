@@ -247,8 +247,9 @@ def several_scans(width: int, height: int, components: int = 3, scans: int = 2) 
     [
         (several_scans(7680, 4320), "too large to decode: found a JPEG of 7680 x 4320 pixels, needed at most 27962026"),
         (several_scans(5000, 5000, components=4), "too large to decode.*needed at most 22878021 pixels"),
-        (several_scans(3840, 2160, scans=33), "too many scans: found a JPEG of 33 scans, needed at most 32"),
-        (several_scans(5000, 5000, scans=11), "too many scans: found a JPEG of 11 scans, needed at most 10"),
+        (several_scans(1920, 1080, scans=33), "too many scans: found a JPEG of 33 scans, needed at most 32"),
+        (several_scans(5000, 5000, scans=6), "too many scans: found a JPEG of 6 scans, needed at most 5"),
+        (CompressedImage(data=array("B", bytes((40 << 20) + 1))), "too large to decode: found 41943041 bytes"),
     ],
 )
 def test_a_jpeg_of_several_scans_is_refused_from_its_header_where_its_coefficients_take_too_much(
