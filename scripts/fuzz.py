@@ -101,6 +101,7 @@ def run_inputs(kind: str, seed: int, first: int, last: int, shared: Any, folder:
             keep_fault(Path(folder), kind, index, data, problem)
         if peak > MOST_BYTES:
             os._exit(_TOO_MUCH_MEMORY)  # the peak hides those of later inputs
+    shared[0] = last
 
 
 def _prepared(kind: str, quiet: bool = True) -> Any:
@@ -154,17 +155,17 @@ class Watched:
             )
             before, start, problem = asdict(record), time.monotonic(), ""
             process.start()
-            index, since, used = -1, start, 0.0
+            index, since, begun, used = -1, start, 0.0, 0.0
             while process.is_alive():
                 process.join(_POLL)
-                now = time.monotonic()
+                now, seconds = time.monotonic(), _seconds_used(process.pid)
                 if shared[0] != index:
-                    index, since, used = shared[0], now, _seconds_used(process.pid)
-                    yield index
-                elif index >= 0 and (
-                    _seconds_used(process.pid) - used > 2 * MOST_SECONDS or now - since > _HANG * MOST_SECONDS
-                ):
-                    problem = f"hangs: no end after {now - since:.1f} s"
+                    index, since, begun, used = shared[0], now, seconds, seconds
+                    yield min(index, last)
+                elif seconds > used:
+                    since, used = now, seconds  # on a busy machine an input may take long
+                if 0 <= index < last and (used - begun > 2 * MOST_SECONDS or now - since > _HANG):
+                    problem = f"hangs: no end after {used - begun:.1f} s, idle for {now - since:.1f} s"
                     process.kill()
                     process.join()
                 self._read(record, before, shared, start)
@@ -180,7 +181,7 @@ class Watched:
                 keep_fault(self.folder, self.kind, index, random_bytes(self.seed, self.kind, index), problem)
                 record.inputs += 1
             record.faults = faults_in(self.folder, self.kind)
-            first = index + 1
+            first = min(index + 1, last)
             yield first
 
     def _read(self, record: Record, before: dict[str, Any], shared: Any, start: float) -> None:

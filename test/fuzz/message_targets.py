@@ -10,15 +10,15 @@ from geometry_msgs.msg import TransformStamped
 from helpers.sensor_messages import INTRINSICS, MS, START, image, info, transform, with_header
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
+from aqr_perception.decoding.camera_images import MAX_PIXELS, Picture, picture_from_message
+from aqr_perception.decoding.clouds import MAX_COORDINATE, MAX_INTENSITY, points_from_message
+from aqr_perception.decoding.lens import described_size, pinhole_picture
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.decoding.plausibility import camera_doubt
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import rigid_transform
-from aqr_perception.nodes.input.camera_images import MAX_PIXELS, Picture, picture_from_message
-from aqr_perception.nodes.input.clouds import MAX_COORDINATE, MAX_INTENSITY, points_from_message
 from aqr_perception.nodes.input.frame_builder import FrameBuilder
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
-from aqr_perception.nodes.input.lens import described_size, pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.plausibility import camera_doubt
 from aqr_perception.nodes.input.transforms import FrameTransforms, TransformBuffer
 from fuzz.choices import Choices
 from fuzz.picture_seeds import seeds, with_right_sums

@@ -25,6 +25,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "image.vit.pyramid_channels": _CHANNELS,
     "points.voxel_size": (1e-3, 1000.0),
     "points.grid": (1, 8192),
+    "points.pillars.channels": _CHANNELS,
+    "points.pillars.blocks": (0, 100),
     "points.max_points": (1, 10_000),
     "points.max_voxels": (1, 10_000_000),
     "points.encoder_channels": _CHANNELS,
