@@ -88,11 +88,11 @@ def _point_problem(preset: "Preset") -> str | None:
             f"points.grid is {list(points.grid)}, but pillars have one cell along z: set the third number to 1 and the "
             "third of points.voxel_size to the height of point_range"
         )
-    if points.encoder != "pillars" and points.grid[2] < _LOWEST_GRID:
-        return f"points.grid is {list(points.grid)}, but z must be at least {_LOWEST_GRID}"
     multiple = 2 * points.stride  # SECOND halves the cells once more, and its pyramid doubles them again
     if any(size <= 0 or size % multiple for size in points.grid[:2]):
         return f"points.grid is {list(points.grid)}, but x and y must be positive multiples of {multiple}"
+    if points.encoder != "pillars" and points.grid[2] < _LOWEST_GRID:
+        return f"points.grid is {list(points.grid)}, but z must be at least {_LOWEST_GRID}"
     return None
 
 

@@ -103,7 +103,7 @@ def edited(tmp_path: Path, **changes: object) -> str:
         ("image.mean", [math.nan, 0.0, 0.0], "image.mean is"),
         ("points.voxel_size", [0.2, -0.2, 0.25], "points.voxel_size is"),
         ("points.voxel_size", [0.2, 0.2, math.inf], "points.voxel_size is"),
-        ("points.grid", [512, 512, 24], "points.grid is .* z at least 25"),
+        ("points.grid", [512, 512, 24], "points.grid is .* z must be at least 25"),
         ("points.grid", [0, 512, 32], "points.grid is"),
         ("points.max_voxels", 0, "points.max_voxels is 0"),
         ("points.encoder_channels", [16, 0, 32, 64], "points.encoder_channels is"),
@@ -141,14 +141,14 @@ def test_every_number_of_a_preset_has_a_range() -> None:
 def test_the_lowest_grid_is_the_one_of_which_the_encoder_leaves_a_layer(height: int) -> None:
     preset = load_preset("aqr_tiny")
     assert preset.points is not None
-    spoilt = dataclasses.replace(preset, points=dataclasses.replace(preset.points, grid=(8, 8, height)))
+    spoilt = dataclasses.replace(preset, points=dataclasses.replace(preset.points, grid=(16, 16, height)))
     problem = preset_problem(spoilt)
     if height == 25:
-        assert problem is None and SparseEncoder(grid=(height, 8, 8)).out_channels == 128
+        assert problem is None and SparseEncoder(grid=(height, 16, 16)).out_channels == 128
         return
     assert problem is not None
     with pytest.raises(ValueError, match="must leave a layer"):
-        SparseEncoder(grid=(height, 8, 8))
+        SparseEncoder(grid=(height, 16, 16))
 
 
 def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
