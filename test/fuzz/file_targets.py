@@ -123,6 +123,9 @@ def fuzz_parameters(choices: Choices) -> bool:
     for camera in [name for name in values["cameras"] if name]:
         for parameter in parameters.camera_parameters(camera):
             values.setdefault(parameter.name, parameter.default)
+    for number in range(1, len(values["lidar_topics"]) + 1):
+        for parameter in parameters.lidar_parameters(number):
+            values.setdefault(parameter.name, parameter.default)
     try:
         read = parameters.read(values)
     except OptionError as error:
