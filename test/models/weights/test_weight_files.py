@@ -137,6 +137,19 @@ def test_an_archive_that_expands_to_far_more_than_its_size_is_refused_before_it_
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
 
 
+def test_a_long_text_in_a_damaged_file_does_not_flood_the_error(tmp_path: Path) -> None:
+    path, target = tmp_path / "damaged.pth", io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(torch_bytes())) as source, zipfile.ZipFile(target, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name) * (20_000 if name.endswith("byteorder") else 1))
+    path.write_bytes(target.getvalue())
+    with pytest.raises(
+        CheckpointError, match=r"Unknown endianness type: little.*characters\).*download it again"
+    ) as caught:
+        read_file(path)
+    assert len(str(caught.value)) < 1100
+
+
 def test_a_compressed_archive_of_usual_weights_is_read(tmp_path: Path) -> None:
     path = tmp_path / "compressed.pth"
     path.write_bytes(deflated(torch_bytes({"a": torch.arange(1 << 12)}), 1))
