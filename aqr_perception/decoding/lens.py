@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aqr_perception.decoding.camera_images import Picture, check_shape
 from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.stage_clock import measured
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
@@ -73,6 +74,7 @@ def described_size(info: "CameraInfo", topic: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+@measured("rectify")
 def pinhole_picture(
     picture: Picture,
     info: "CameraInfo",

@@ -15,11 +15,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from aqr_perception.frame import Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
 from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
+from aqr_perception.nodes.health.frame_times import FrameTimes
 from aqr_perception.nodes.health.picture_content import picture_fault
 from aqr_perception.nodes.health.sensor_health import SensorHealth, State, seconds_text
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.stage_clock import StageClock
 
 AGES_WINDOW = 10.0
 """Seconds over which the ages of the outputs are reported."""
@@ -79,6 +81,7 @@ class Diagnostics:
         self._host = socket.gethostname()
         self.time = TimeReport()
         self._ages: deque[tuple[float, float]] = deque()
+        self._times = FrameTimes()
         self._late, self._latest_late, self._late_error = 0, -math.inf, ""
         self._out_of_order = 0
         self._lock = threading.Lock()
@@ -142,6 +145,11 @@ class Diagnostics:
             self._ages.append((now, age))
             self._late_error = ""
 
+    def add_times(self, stages: StageClock, now: float) -> None:
+        """Add what the stages of a published result took."""
+        with self._lock:
+            self._times.add(stages, now)
+
     def add_late(self, age: float, max_latency: float, now: float) -> None:
         """Count a result that is dropped for its age."""
         with self._lock:
@@ -173,7 +181,8 @@ class Diagnostics:
         rate = self._outputs.per_second(now)
         state = self._frame_state(rate, now, active)
         counts = {"processed": processed, "dropped": dropped, "too_old": self._late, "out_of_order": self._out_of_order}
-        return self._status("frames", state, self._host, **counts, rate=f"{rate:.2f}", **self._age_values(now))
+        values = {"rate": f"{rate:.2f}", **self._age_values(now), **self._times.values(now)}
+        return self._status("frames", state, self._host, **counts, **values)
 
     def _age_values(self, now: float) -> dict[str, str]:
         """Return the ages of the outputs of the last seconds, from the measurement to the publication."""

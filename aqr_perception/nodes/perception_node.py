@@ -18,6 +18,7 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher, PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
@@ -44,7 +45,7 @@ from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, ch
 from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
 
-_POLL_PERIOD = 0.01
+_POLL_PERIOD = 0.02
 _LINK_PERIOD = 0.5
 _TIME_PERIOD = 0.1
 _STUCK_SECONDS = 0.8
@@ -84,6 +85,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self.get_logger().warning(sentence)
         self._diagnostics.state = "unconfigured"
         add_parameter_callbacks(self, parameters.converted, self._check_parameters, self._apply_parameters)
+
+    def create_publisher(self, *arguments: Any, **named: Any) -> "Publisher[Any]":
+        """Create a publisher without events, as rclpy's executor checks each event at each message that it receives.
+
+        Subscribers of another QoS or type warn by themselves.
+        """
+        named.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
+        return super().create_publisher(*arguments, **named)
 
     # --- Lifecycle -------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
+from aqr_perception.stage_clock import StageClock
 
 if TYPE_CHECKING:
     from aqr_perception.detector import Detector
@@ -43,21 +43,6 @@ class _Job(NamedTuple):
     request: FrameRequest
     detector: "Detector"
     epoch: int
-
-
-class _Stages:
-    """The stage of the frame in progress, and the seconds that each finished stage took."""
-
-    def __init__(self) -> None:
-        self.current = ""
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def run(self, name: str) -> Iterator[None]:
-        self.current = name
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
 
 
 def _camera_header(camera: CameraInput) -> Header:
@@ -96,7 +81,7 @@ class Pipeline:
         self._builder = FrameBuilder()
         self._unconnected: set[FramePair] = set()
         self._worker: Worker[_Job] | None = None
-        self._stages = _Stages()
+        self._stages = StageClock()
         self._last_warned: dict[str, float] = {}
         self._traced: set[tuple[str, str, int]] = set()
 
@@ -149,19 +134,20 @@ class Pipeline:
         request, detector, _ = job
         if self._is_outdated(job):
             return
-        stages = self._stages = _Stages()
-        with stages.run("assemble"):
+        stages = self._stages = StageClock()
+        with stages.run("assemble", "build"):
             settings = request.settings
             transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._unconnected)
             assembled = self._builder.build(request, transforms, detector.image_size[0], detector.placement)
-        self._report_sensors(assembled)
+        with stages.run("inspect", "inspect"):
+            self._report_sensors(assembled)
         frame = assembled.frame
         if frame is None:
             return
         with stages.run("detect"):
             # Parameters of classes that only an earlier model had stay declared.
             result = detector.detect(frame, self.options.for_classes(detector.classes))
-        with stages.run("publish"):
+        with stages.run("publish", "publish"):
             output_frame = settings.output_frame or frame.frame_id
             to_output = self._to_output(frame, output_frame, transforms)
             if to_output is None or self._is_outdated(job):
@@ -173,6 +159,7 @@ class Pipeline:
         now = time.monotonic()
         self._diagnostics.add_output(now)
         self._diagnostics.add_age(self._age(request), now)
+        self._diagnostics.add_times(stages, now)
         self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
         self._diagnostics.frame_error = ""
 

@@ -129,6 +129,22 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
 
 
+def test_the_time_of_each_stage_is_in_the_diagnostics(stage: Stage) -> None:
+    assert stage.values()["overhead_ms"] == "unknown"
+    plain = stage.model.detector.detect
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        time.sleep(0.05)
+        return plain(frame, options)
+
+    stage.model.detector.detect = detect
+    stage.process(request())
+    values = stage.values()
+    assert float(values["model_ms"]) >= 50 > float(values["overhead_ms"]) > 0
+    assert float(values["build_cpu_ms"]) > 0 and float(values["overhead_cpu_ms"]) > 0
+    assert float(values["decode_ms"]) == float(values["pictures_ms"]) == 0
+
+
 def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Stage) -> None:
     given = []
 

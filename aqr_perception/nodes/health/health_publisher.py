@@ -9,6 +9,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from aqr_perception.nodes.worker import start_thread
+
 _CHECK_PERIOD = 0.1
 _PERIOD = 0.5
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -28,8 +30,7 @@ class HealthPublisher:
         self._publisher: Any = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stop = threading.Event()
         self._last_time, self._last_state = -_PERIOD, object()
-        self._thread = threading.Thread(target=self._run, name="aqr_perception health", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, "aqr_health")
 
     def close(self) -> None:
         """End the thread and destroy the publisher."""

@@ -1,7 +1,7 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
+from aqr_perception.decoding import camera_images, lens
+from aqr_perception.decoding.camera_images import Picture
 from aqr_perception.decoding.message_error import MessageError, printable
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
 from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
@@ -18,6 +20,8 @@ from aqr_perception.nodes.input.placement import PlacementCheck
 from aqr_perception.nodes.input.sweeps import SweepBuffer, joined
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.nodes.worker import WorkerPool
+from aqr_perception.stage_clock import in_this_frame, measured
 
 _CHECKED_EACH = 8
 """Of so many points, the distance of one is checked."""
@@ -92,6 +96,7 @@ class FrameBuilder:
 
     def __init__(self) -> None:
         self._sweeps: dict[str, SweepBuffer] = {}
+        self._decoders = WorkerPool("aqr_decode")
         self._placement = PlacementCheck()
         self._said: set[tuple[str, str]] = set()
 
@@ -113,9 +118,10 @@ class FrameBuilder:
         if not request.model_frame:
             return _without_model_frame(request, report)
         points = self._joined_points(request, transforms, report)
+        ahead = self._decode_ahead(request.cameras, image_width)
         views: list[CameraView] = []
         for camera in request.cameras:
-            view = _guarded_view(camera, request, transforms, image_width, report)
+            view = _guarded_view(camera, request, transforms, image_width, report, ahead)
             if view is not None:
                 views.append(view)
 
@@ -129,6 +135,13 @@ class FrameBuilder:
         topics = ", ".join(lidar.topic for lidar in request.settings.lidars)
         report.say_once(request.model_frame, self._placement.doubts(frame, placement, topics))
         return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+
+    def _decode_ahead(self, cameras: Sequence[CameraInput], image_width: int) -> dict[int, Picture]:
+        """Return the pictures that decode without error or doubt, by the `id` of their message."""
+        work = [in_this_frame(partial(_sound_picture, camera, image_width), "decode") for camera in cameras]
+        with measured("wait"):
+            pictures = self._decoders.run(work)
+        return {id(camera.image): picture for camera, picture in zip(cameras, pictures, strict=True) if picture}
 
     def _joined_points(
         self, request: FrameRequest, transforms: FrameTransforms, report: _Report
@@ -231,14 +244,30 @@ def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
     return MessageError(topic, "empty point cloud", found, "one or more returns", "check the sensor")
 
 
+def _sound_picture(camera: CameraInput, image_width: int) -> Picture | None:
+    """Return a camera's picture; None if it has a fault, which its view then reports in turn."""
+    settings, doubts = camera.settings, list[MessageError]()
+    try:
+        described = lens.described_size(camera.info, settings.info_topic)
+        picture = camera_images.picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    except Exception:
+        return None
+    return None if doubts else picture
+
+
 def _guarded_view(
-    camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int, report: _Report
+    camera: CameraInput,
+    request: FrameRequest,
+    transforms: FrameTransforms,
+    image_width: int,
+    report: _Report,
+    ahead: Mapping[int, Picture],
 ) -> CameraView | None:
     """Return a camera's view; None, with a report, if its data is unusable."""
     age = (request.stamp_ns - camera.stamp_ns) / 1e9
 
     def decode(doubts: list[MessageError]) -> CameraView:
-        return _view(camera, request, transforms, image_width, doubts)
+        return _view(camera, request, transforms, image_width, doubts, ahead)
 
     return report.guard(camera.settings.name, camera.settings.image_topic, age, decode)
 
@@ -249,6 +278,7 @@ def _view(
     transforms: FrameTransforms,
     image_width: int,
     doubts: list[MessageError],
+    ahead: Mapping[int, Picture],
 ) -> CameraView:
     settings, info = camera.settings, camera.info
     optical_frame = camera.image.header.frame_id or info.header.frame_id
@@ -263,6 +293,7 @@ def _view(
         settings.baseline_in_tf,
         image_width,
         doubts,
+        ahead.get(id(camera.image)),
     )
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
     doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)
