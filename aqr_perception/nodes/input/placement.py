@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.ground import ground_height
 from aqr_perception.frame import Frame, FramePlacement
-from aqr_perception.nodes.input.ground import ground_height
 from aqr_perception.nodes.input.message_error import MessageError
 
 _SWEEPS = 3
