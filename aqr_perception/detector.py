@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from aqr_perception.devices import choose_device, choose_precision
 from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, FramePlacement, Result, WeightMaps
+from aqr_perception.frame_checks import usable_frame
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.config.presets import load_preset
@@ -57,18 +59,10 @@ class ModelOutputError(ValueError):
 
 
 def _suspects(frame: Frame) -> str:
-    """Return which inputs of a frame may be the cause of an output that is not finite, or the remedy if none is."""
-    found = []
-    if frame.points is not None and not np.isfinite(frame.points).all():
-        found.append("points that are not finite")
-    elif frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
-        found.append(f"a point with the number {largest:g}")
-    found += [
-        f"camera {view.name} with calibration that is not finite"
-        for view in frame.cameras
-        if not (np.isfinite(view.intrinsics).all() and np.isfinite(view.extrinsics).all())
-    ]
-    return f"the frame has {', '.join(found)}" if found else "check the checkpoint, or set model.precision to fp32"
+    """Return which input of a frame may be the cause of an output that is not finite, or the remedy if none is."""
+    if frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
+        return f"the frame has a point with the number {largest:g}"
+    return "check the checkpoint, or set model.precision to fp32"
 
 
 class StageClock:
@@ -91,12 +85,14 @@ class FrameFeatures(NamedTuple):
     """Output of the model's feature branches for one frame.
 
     Attributes:
-        frame: the frame from which the features come.
+        frame: the frame from which the features come, without cameras that are not usable.
+        asked: the frame as it was given.
         maps: the feature maps, as a batch of one.
         seconds: wall time by stage.
     """
 
     frame: Frame
+    asked: Frame
     maps: Features
     seconds: dict[str, float]
 
@@ -166,6 +162,7 @@ class Detector:
         self.options = options or DetectionOptions()
         self.options.check_classes(self.classes)
         self._memory = ModelMemory()
+        self._said: set[str] = set()
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
         self.uses_cameras = image is not None
@@ -187,6 +184,8 @@ class Detector:
             options: replace the detector's own options.
 
         Raises:
+            FrameError: a field of the frame is of a wrong shape, type or range; the message names it. A camera whose
+                calibration is not finite is left out instead, with a warning and with weights of 0.
             OptionError: a class score threshold is for a class that the model does not have.
             ModelOutputError: the model's output is not finite; the memory of earlier frames is cleared.
         """
@@ -200,7 +199,16 @@ class Detector:
             frame: see `detect`.
             reusable: features of another frame, reused for each sensor with the same data object in both frames (the
                 tuple of cameras, the array of points).
+
+        Raises:
+            FrameError: see `detect`.
         """
+        asked = frame
+        frame, left_out = usable_frame(asked, self.uses_cameras, self.uses_lidar)
+        for problem in left_out:
+            if str(problem) not in self._said:
+                self._said.add(str(problem))
+                _log.warning("%s", problem)
         clock = StageClock(self.device)
         views = self._views(frame)
         with self._autocast():
@@ -208,18 +216,18 @@ class Detector:
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
             with clock.stage("image"):
-                if reusable is not None and reusable.frame.cameras is frame.cameras:
+                if reusable is not None and reusable.asked.cameras is asked.cameras:
                     image = reusable.maps.image
                 else:
                     image = self.model.image_features(images)
             with clock.stage("points"):
-                if reusable is not None and reusable.frame.points is frame.points:
+                if reusable is not None and reusable.asked.points is asked.points:
                     bev = reusable.maps.bev
                 else:
                     bev = self.model.bev_features(points)
         width, height = self.image_size
         maps = Features(image, bev, lidar_to_image, (height, width) if views else (0, 0), (bev is not None,))
-        return FrameFeatures(frame, maps, clock.seconds)
+        return FrameFeatures(frame, asked, maps, clock.seconds)
 
     @torch.inference_mode()
     def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:
@@ -239,6 +247,7 @@ class Detector:
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # requested by `decode_options`
             detections = self._detections(output, weights, options)
+            detections = replace(detections, camera_weights=self._of_all_cameras(detections.camera_weights, features))
             maps = self._weight_maps(weights, self._views(frame), source, options.aqr)
         return Result(detections, maps, {**features.seconds, **clock.seconds})
 
@@ -255,7 +264,8 @@ class Detector:
         output = self._decode(features.maps, options, None)
         assert output.router is not None and output.queries is not None  # a model with a router returns both
         tensors = (output.queries.reference_points, output.router.modality[..., 1], output.router.cameras)
-        return RoutedQueries(*(tensor[0].float().cpu().numpy() for tensor in tensors))
+        points, modality, cameras = (tensor[0].float().cpu().numpy() for tensor in tensors)
+        return RoutedQueries(points, modality, self._of_all_cameras(cameras, features))
 
     def try_out(self) -> None:
         """Detect in a made-up frame, so that a model with broken weights is found before it runs.
@@ -334,6 +344,16 @@ class Detector:
         if frame.points is None or not self.uses_lidar:
             return None
         return [torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)).to(self.device)]
+
+    def _of_all_cameras(self, weights: NDArray[np.float32], features: FrameFeatures) -> NDArray[np.float32]:
+        """Return (N, V) weights for the cameras of the frame as it was given: 0 for those left out."""
+        if features.frame is features.asked:
+            return weights
+        asked = self._views(features.asked)
+        names = [view.name for view in self._views(features.frame)]
+        whole = np.zeros((len(weights), len(asked)), np.float32)
+        whole[:, [index for index, view in enumerate(asked) if view.name in names]] = weights
+        return whole
 
     def _detections(self, output: ModelOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
         logits, boxes = output.predictions

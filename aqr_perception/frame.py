@@ -170,6 +170,36 @@ class Result:
 
 
 @dataclass(frozen=True)
+class WorldTruth:
+    """Annotated objects of one frame in the world frame, unrounded, as a data set's tables give them.
+
+    The evaluation of nuScenes compares boxes there, and measures ranges from the vehicle's origin.
+
+    Attributes:
+        token: name of the frame in the tables.
+        model_to_world: (4, 4) float64, model frame at the frame's stamp -> world frame.
+        ego_position: (3,) float64, the vehicle's origin in the world frame.
+        boxes: (N, 12) float64: x, y, z of the box centre, width, length, height, rotation (quaternion w, x, y, z), and
+            velocity x, y in m/s (NaN: unknown).
+        attributes: N names of attributes, such as ``vehicle.parked``; empty where an object has none.
+        bicycle_racks: (R, 10) float64, as the first columns of ``boxes``; bicycles and motorcycles in them do not
+            count.
+    """
+
+    token: str
+    model_to_world: NDArray[np.float64]
+    ego_position: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    attributes: tuple[str, ...]
+    bicycle_racks: NDArray[np.float64]
+
+    def keep(self, selection: NDArray[np.bool_] | NDArray[np.intp]) -> "WorldTruth":
+        """Return the objects that a mask or an array of indices selects."""
+        kept = np.arange(len(self.boxes))[selection]
+        return replace(self, boxes=self.boxes[kept], attributes=tuple(self.attributes[index] for index in kept))
+
+
+@dataclass(frozen=True)
 class GroundTruth:
     """Annotated objects of one frame.
 
@@ -181,6 +211,8 @@ class GroundTruth:
         visibility: (N, V) float32 in 0..1, share of each object's outline that each camera sees, in the order of
             `Frame.cameras`. Parts outside the image or behind other objects are not visible.
         classes: the class names of the labels.
+        radar_points: (N,) int64, number of the frame's radar points inside each box; None without radar.
+        world: the same objects in the world frame; None for sources that do not evaluate there.
     """
 
     boxes: NDArray[np.float32]
@@ -189,6 +221,8 @@ class GroundTruth:
     lidar_points: NDArray[np.int64]
     visibility: NDArray[np.float32]
     classes: tuple[str, ...] = CLASSES
+    radar_points: NDArray[np.int64] | None = None
+    world: WorldTruth | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -202,6 +236,8 @@ class GroundTruth:
             self.lidar_points[selection],
             self.visibility[selection],
             self.classes,
+            None if self.radar_points is None else self.radar_points[selection],
+            None if self.world is None else self.world.keep(selection),
         )
 
     def relabelled(self, classes: tuple[str, ...]) -> "GroundTruth":

@@ -336,13 +336,21 @@ def test_an_output_that_is_not_finite_is_an_error_that_names_the_model_and_the_i
     hot[np.hypot(hot[:, 0], hot[:, 1]).argsort()[:200], 3] = 1e38
     with pytest.raises(ModelOutputError, match=r"^aqr_tiny with .*not finite .*a point with the number 1e\+38"):
         detector.detect(dataclasses.replace(frame, points=hot), EVERYTHING)
-    first = frame.cameras[0]
-    extrinsics = first.extrinsics.copy()
-    extrinsics[0, 3] = np.inf
-    cameras = (dataclasses.replace(first, extrinsics=extrinsics), *frame.cameras[1:])
-    with pytest.raises(ModelOutputError, match=rf"the frame has camera {first.name} with calibration that is not"):
-        detector.detect(dataclasses.replace(frame, cameras=cameras), EVERYTHING)
     assert len(detector.detect(frame, EVERYTHING).detections) > 0, "the next frame is not affected"
+
+
+@pytest.mark.parametrize("field", ["intrinsics", "extrinsics"])
+def test_a_camera_whose_calibration_is_not_finite_is_left_out_by_name_and_the_others_go_on(
+    detector: Detector, frame: Frame, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = frame.cameras
+    broken = dataclasses.replace(first, **{field: getattr(first, field) * np.nan})
+    found = detector.detect(dataclasses.replace(frame, cameras=(broken, *others)), EVERYTHING).detections
+    without = detector.detect(dataclasses.replace(frame, cameras=tuple(others)), EVERYTHING).detections
+    np.testing.assert_array_equal(found.boxes, without.boxes)
+    np.testing.assert_array_equal(found.camera_weights[:, 1:], without.camera_weights)
+    assert found.camera_weights.shape[1] == len(frame.cameras) and not found.camera_weights[:, 0].any()
+    assert f"cameras['{first.name}'].{field}" in caplog.text
 
 
 @pytest.mark.parametrize("preset", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
@@ -360,10 +368,13 @@ def test_a_frame_with_an_output_that_is_not_finite_leaves_no_memory(frame: Frame
     moving = dataclasses.replace(frame, to_fixed=np.eye(4))
     expected = detector.detect(moving, EVERYTHING).detections
     detector.forget()
-    extrinsics = np.full((4, 4), np.nan)
-    broken = tuple(dataclasses.replace(view, extrinsics=extrinsics) for view in frame.cameras)
-    with pytest.raises(ModelOutputError):
-        detector.detect(dataclasses.replace(moving, cameras=broken), EVERYTHING)
+    weight = list(detector.model.parameters())[-1]
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(np.nan)
+        with pytest.raises(ModelOutputError):
+            detector.detect(moving, EVERYTHING)
+        weight.copy_(whole)
     found = detector.detect(dataclasses.replace(moving, stamp_ns=moving.stamp_ns + 100_000_000), EVERYTHING).detections
     np.testing.assert_array_equal(found.boxes, expected.boxes)
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 
 
@@ -16,7 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="one frame by stage",
         description="Measure repeated detection in one frame: median and 95th percentile by stage, and peak memory.",
     )
-    frame.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    add_model(frame)
     frame.add_argument(
         "--checkpoint",
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",

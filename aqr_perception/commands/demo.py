@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.model_option import add_model
+
 if TYPE_CHECKING:
     from aqr_perception.demo.recorded_drive import RecordedDrive
     from aqr_perception.demo.recording import Recording
@@ -27,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "drops out. Writes report.html and drive.mp4. Needs ROS 2 and the built package.",
     )
     demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="output folder (default: %(default)s)")
-    demo.add_argument("--model", default="aqr_tiny", help="model preset (default: %(default)s)")
+    add_model(demo)
     demo.add_argument(
         "--checkpoint",
         help="path of the weights, or 'random' (default: the weights shipped for the preset, or random weights if "

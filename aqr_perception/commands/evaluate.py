@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
 
@@ -14,9 +15,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "evaluate",
         help="measure nuScenes detection metrics with all sensors and with failing sensors",
         description="Score a model with the nuScenes metrics: without failures and in every failure scenario, with AQR "
-        "off and on. Writes robustness.json, .md and .png.",
+        "off and on. Writes robustness.json, .md and .png, and for nuScenes its result file, results_nusc.json; for "
+        "tables without annotations (the test split) the result file alone.",
     )
-    evaluate.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    add_model(evaluate)
     evaluate.add_argument(
         "--checkpoint",
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",
@@ -47,7 +49,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--output", type=Path, default=Path("evaluation"), help="output folder (default: %(default)s)"
     )
     evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
-    add_data(evaluate.add_argument_group("data"))
+    evaluate.add_argument(
+        "--rules",
+        choices=("devkit", "own"),
+        help="devkit: as nuscenes-devkit's DetectionEval; own: attributes derived from speeds on both sides, and means "
+        "over the classes in the truth (default: devkit for nuScenes with its ten classes, otherwise own)",
+    )
+    data = evaluate.add_argument_group("data")
+    add_data(data)
+    data.add_argument(
+        "--split",
+        nargs="+",
+        metavar="SPLIT",
+        help="nuScenes' scenes: a split of nuScenes or of the version's splits.json, FILE.json (a list of scenes, or "
+        "splits by name: FILE.json:NAME), FILE.txt (a scene a line), or names of scenes (default: val, or mini_val)",
+    )
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -55,7 +71,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector
-    from aqr_perception.evaluation import report, robustness
+    from aqr_perception.evaluation import nuscenes_results, report, robustness
     from aqr_perception.evaluation.scenarios import SCENARIOS
 
     unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
@@ -65,16 +81,33 @@ def _evaluate(options: argparse.Namespace) -> int:
     scenarios = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
     data = open_data(
-        options.data, "val", detector.model.preset, options.data_root, options.frames, options.data_version
+        options.data,
+        "val",
+        detector.model.preset,
+        options.data_root,
+        options.frames,
+        options.data_version,
+        options.split,
     )
+    history = 0 if options.no_history else HISTORY_FRAMES
+    results = options.output / nuscenes_results.FILE_NAME
+    if not data.labelled:
+        mode = options.aqr[-1]
+        found = nuscenes_results.detect(detector, data.frames, mode, history=history, workers=options.workers)
+        count = nuscenes_results.write_results(results, found, detector.uses_cameras, detector.uses_lidar)
+        print(f"{count} samples without annotations: detected, not scored; no scenarios, no robustness table")
+        print(_named(results, options.frames))
+        return 0
     table = robustness.run(
         detector,
         data.frames,
         scenarios,
         options.aqr,
         seed=options.scenario_seed,
-        history=0 if options.no_history else HISTORY_FRAMES,
+        history=history,
         workers=options.workers,
+        rules=options.rules,
+        results=results,
     )
     if "auto" in table.modes:
         table = dataclasses.replace(table, auto_mode=detector.model.preset.aqr.mode)
@@ -83,5 +116,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"AQR on: mode {table.auto_mode}, as in preset {table.model}")
     for path in report.write(table, options.output):
         print(path)
+    if options.data == "nuscenes":
+        print(_named(results, options.frames))
     write_json(options.json, table.as_dict())
     return 0
+
+
+def _named(results: Path, frames: int | None) -> str:
+    """Return the line that names a result file."""
+    part = "" if frames is None else f" (at most {frames} samples; nuscenes-devkit needs all samples of a split)"
+    return f"{results}{part}"

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from aqr_perception.commands.model_option import add_alias, add_model
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the command line."""
@@ -35,8 +37,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Render and cache training frames, which a training would otherwise render at their first use.",
     )
     frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
-    frames.add_argument("--model", default="aqr_tiny", help="preset, for the image size (default: %(default)s)")
-    frames.add_argument("--cache", type=Path, help="cache folder (default: ~/.cache/aqr_perception/synthetic)")
+    add_model(frames, ", for the image size")
+    frames.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder of the drawn frames, as in train and evaluate (default: ~/.cache/aqr_perception/synthetic)",
+    )
+    add_alias(frames, "--cache", "data_root")
     frames.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     frames.set_defaults(run=_frames)
 
@@ -96,7 +103,7 @@ def _frames(options: argparse.Namespace) -> int:
         raise ValueError(
             f"model {options.model!r} has no cameras, but training frames need an image size; choose another model"
         )
-    cache = options.cache or default_cache()
+    cache = Path(options.data_root) if options.data_root else default_cache()
     data = SimulatedDataset(training_seeds(options.count), preset.image.size, cache=cache)
     # DataLoader accepts any sequence; its annotation asks for its own Dataset.
     loader: DataLoader[LabelledFrame] = DataLoader(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.model_option import add_model
+
 if TYPE_CHECKING:
     from aqr_perception.data.frames import TrainingFrames
     from aqr_perception.data.sources.catalogue import Data, Split
@@ -44,7 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _add_model(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--preset", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    add_model(train)
     start = train.add_mutually_exclusive_group()
     start.add_argument("--checkpoint", type=Path, help="weights to start from; may lack the router's")
     start.add_argument(
@@ -58,7 +60,7 @@ def _add_model(train: argparse.ArgumentParser) -> None:
         help="weights of another model with the same image or point branch, including proposals; its branches "
         "replace those of --checkpoint",
     )
-    train.add_argument("--output", type=Path, help="folder of the run (default: runs/PRESET)")
+    train.add_argument("--output", type=Path, help="folder of the run (default: runs/MODEL)")
     train.add_argument("--resume", action="store_true", help="continue the run in the folder")
     train.add_argument(
         "--train",
@@ -80,7 +82,7 @@ def _add_model(train: argparse.ArgumentParser) -> None:
 def add_data(data: argparse._ArgumentGroup) -> None:
     """Add the options of `data.sources.catalogue.open_data`."""
     data.add_argument("--data", default="synthetic", help="synthetic, nuscenes or bags (default: %(default)s)")
-    data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of rendered frames")
+    data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of drawn frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
 
@@ -159,7 +161,7 @@ def _train(options: argparse.Namespace) -> int:
         partial(collate_sequences, preset=model.preset),
         DetectionLoss(_router_weight(options, model), options.denoising_queries, options.train),
         _train_options(options),
-        options.output or _RUNS / Path(options.preset).stem,
+        options.output or _RUNS / Path(options.model).stem,
         resume=options.resume,
         label_sets=data.label_sets,
         validate=validate,
@@ -174,7 +176,7 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
     from aqr_perception.models.image.pretrained import load_backbone
     from aqr_perception.models.weights.branches import load_branches
 
-    model = build_model(options.preset)
+    model = build_model(options.model)
     if options.checkpoint is not None:
         load_checkpoint(model, options.checkpoint)
     if options.backbone is not None:

@@ -4,10 +4,15 @@ Sample number n of a training and its augmentation are pure functions of the see
 continues with the same samples, with any number of workers, and several processes together load the samples of one.
 """
 
+import atexit
+import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from multiprocessing.synchronize import Event
+from types import FrameType
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.data.sample_order import Draw, SampleOrder
+from aqr_perception.data.worker_errors import WorkerFailure, lost_worker
 
 SampleT = TypeVar("SampleT")
 SampleT_co = TypeVar("SampleT_co", covariant=True)
@@ -58,14 +64,41 @@ class _BatchSampler(Sampler[list[Draw]]):
 
 
 @dataclass(frozen=True)
-class _DrawnSamples(Dataset[SampleT]):
-    """A data set indexed by draws."""
+class _DrawnSamples(Dataset["SampleT | WorkerFailure"], Generic[SampleT]):
+    """A data set indexed by draws. In a worker process, an error becomes a `WorkerFailure`."""
 
     samples: TrainingSamples[SampleT]
     seed: int
+    in_worker: bool
 
-    def __getitem__(self, draw: Draw) -> SampleT:
-        return self.samples.sample(draw.sample, draw.rng(self.seed), draw.progress)
+    def __getitem__(self, draw: Draw) -> "SampleT | WorkerFailure":
+        try:
+            return self.samples.sample(draw.sample, draw.rng(self.seed), draw.progress)
+        except Exception as error:
+            if not self.in_worker:
+                raise
+            return WorkerFailure.of(error)
+
+
+@dataclass(frozen=True)
+class _Collation(Generic[SampleT]):
+    """Collation of samples; a failure takes the place of its batch."""
+
+    collate: Callable[[Sequence[SampleT]], Batch]
+    in_worker: bool
+
+    def __call__(self, samples: "Sequence[SampleT | WorkerFailure]") -> "Batch | WorkerFailure":
+        good: list[SampleT] = []
+        for sample in samples:
+            if isinstance(sample, WorkerFailure):
+                return sample
+            good.append(sample)
+        try:
+            return self.collate(good)
+        except Exception as error:
+            if not self.in_worker:
+                raise
+            return WorkerFailure.of(error)
 
 
 def load_batches(
@@ -93,23 +126,59 @@ def load_batches(
         progress: maps a sample number to the progress of the training.
         rank, processes: this process's share of each batch.
         pin_memory: pin tensors for a fast copy to a GPU.
+
+    Raises (when a batch is taken):
+        WorkerError: a worker process failed or ended; the message is one line. Without `workers`, errors come as they
+            are.
     """
     loader = DataLoader(
-        _DrawnSamples(samples, order.seed),
+        _DrawnSamples(samples, order.seed, workers > 0),
         batch_sampler=_BatchSampler(order, start, batch_size, rank, processes, progress),
-        collate_fn=collate,
+        collate_fn=_Collation(collate, workers > 0),
         num_workers=workers,
-        worker_init_fn=_start_worker,
+        worker_init_fn=_WorkerStart(_process_ends, os.getpid()),
         pin_memory=pin_memory,
         # A separate generator, because the loader of a resumed training must not consume the model's random numbers.
         generator=torch.Generator().manual_seed(order.seed),
     )
-    return iter(loader)
+    return _checked(iter(loader), workers)
 
 
-def _start_worker(_: int) -> None:
-    # Signals reach the whole process group. The training process handles them, and its workers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # OpenCV's threads would compete with the other workers.
-    cv2.setNumThreads(0)
+def _checked(batches: "Iterator[Batch | WorkerFailure]", workers: int) -> Iterator[Batch]:
+    while True:
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            if workers and "DataLoader worker" in str(error):
+                raise lost_worker(error) from None
+            raise
+        if isinstance(batch, WorkerFailure):
+            raise batch.error()
+        yield batch
+
+
+_process_ends: Event = multiprocessing.Event()
+"""Set when this process ends; its workers then obey SIGTERM."""
+# Registered after multiprocessing's own function, so it is called before it: that one waits for the workers.
+atexit.register(_process_ends.set)
+
+
+@dataclass(frozen=True)
+class _WorkerStart:
+    """Preparation of a worker process.
+
+    Signals reach the whole process group. The training process handles them, and its workers end with it.
+    """
+
+    process_ends: Event
+    parent: int
+
+    def __call__(self, _: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        # OpenCV's threads would compete with the other workers.
+        cv2.setNumThreads(0)
+
+    def _on_sigterm(self, *_: "int | FrameType | None") -> None:
+        if self.process_ends.is_set() or os.getppid() != self.parent:
+            os._exit(0)

@@ -1,23 +1,28 @@
 """nuScenes detection metrics (arXiv:1903.11027, section 3), computed with nuscenes-devkit's functions.
 
 The devkit does the matching, average precision and true-positive errors, with the thresholds, ranges and weights of its
-configuration ``detection_cvpr_2019``. Four things differ:
+configuration ``detection_cvpr_2019``. There are two sets of rules:
 
-- Boxes are compared in the model frame, each frame as its own sample, and ranges are measured from its origin. The
-  devkit compares in the world frame and measures ranges from the ego vehicle's origin, 0.94 m from nuScenes' LiDAR.
-- `Detections` and `GroundTruth` have no attributes. Class and speed determine them, by the rule of mmdetection3d and
-  therefore of CMT's submissions. AAE then measures whether motion is recognised. It is lower than the official AAE,
-  which also distinguishes parked from stopped vehicles and sitting from standing people.
-- Classes outside nuScenes' ten are matched by the same rules, within `OWN_CLASS_RANGE`. They have no attribute.
-- Only classes in the truth count, and only errors that the class defines (cones have no heading, velocity or attribute,
-  barriers no velocity or attribute). The devkit gives an absent class AP 0 and errors 1, which would penalise a small
-  set of frames for missing classes. With all ten classes, the figures equal the devkit's.
+``devkit``
+    All figures equal those of the devkit's `DetectionEval` on the same boxes: boxes are compared in the world frame,
+    ranges are measured from the vehicle's origin, objects with LiDAR or radar points count, bicycles and motorcycles in
+    racks do not, true objects have their annotated attributes, and means are over all ten classes, where an absent
+    class has AP 0 and errors 1. They need truth with `GroundTruth.world` and nuScenes' ten classes, and are the default
+    there.
+``own``
+    As above, except that attributes on both sides are derived from class and speed, and that only classes in the truth
+    count, and only errors that one of these defines. AAE then measures whether motion is recognised. It is lower than
+    the official AAE, which also distinguishes parked from stopped vehicles and sitting from standing people. Classes
+    outside nuScenes' ten are matched by the same rules, within `OWN_CLASS_RANGE`; they have no attribute. Truth
+    without `GroundTruth.world` is compared in the model frame, with ranges from its origin.
+
+`Detections` have no attributes. Class and speed determine them in both sets of rules, by the rule of mmdetection3d and
+therefore of CMT's submissions.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +30,22 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
 from nuscenes.eval.detection.constants import DETECTION_NAMES
-from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
+from nuscenes.eval.detection.data_classes import DetectionConfig, DetectionMetrics
 
-from aqr_perception.frame import Detections, GroundTruth
+from aqr_perception.evaluation.devkit_boxes import (
+    OWN_CLASS_RANGE,
+    DevkitBoxes,
+    EvaluationError,
+    annotated_attributes,
+    derived_attributes,
+    devkit_name,
+    world_boxes,
+)
+from aqr_perception.frame import CLASSES, Detections, GroundTruth
+
+__all__ = ["ERRORS", "OWN_CLASS_RANGE", "DetectionScores", "EvaluationError", "Rules", "evaluate"]
+
+Rules = Literal["devkit", "own"]
 
 ERRORS: Mapping[str, str] = {
     "ATE": "trans_err",
@@ -39,18 +57,7 @@ ERRORS: Mapping[str, str] = {
 """True-positive errors and their devkit names: translation (m), scale (1 - IoU), orientation (rad), velocity (m/s),
 attribute (1 - accuracy)."""
 
-OWN_CLASS_RANGE = 50.0
-"""Range in metres of a class outside nuScenes' ten: that of its vehicles."""
-
-_STAND_IN = "car"
-"""Class of the devkit's boxes for a class outside nuScenes' ten, which the devkit refuses: it has no special rules."""
-
 _UNDEFINED = {"traffic_cone": ("AOE", "AVE", "AAE"), "barrier": ("AVE", "AAE")}
-_MOVING_SPEED = 0.2  # m/s, as in mmdetection3d
-
-
-class EvaluationError(ValueError):
-    """There is nothing to score, or detections and ground truth do not fit; the message names the problem."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,11 @@ class DetectionScores:
         errors: ATE, ASE, AOE, AVE and AAE, averaged over `classes`, without errors that no class defines.
         ap: average precision by class and distance in metres.
         class_errors: errors by class, without errors that the class does not define.
-        classes: classes in the ground truth; all means are over these.
-        frames, objects: numbers of frames, and of true objects within the range of their class.
+        classes: classes that all means are over: all ten with the devkit's rules, those in the ground truth with own
+            rules.
+        frames, objects: numbers of frames, and of true objects that count.
+        rules: see the module.
+        absent: those of `classes` without a true object, with AP 0 and errors 1.
     """
 
     mean_ap: float
@@ -75,26 +85,31 @@ class DetectionScores:
     classes: tuple[str, ...]
     frames: int
     objects: int
+    rules: Rules = "own"
+    absent: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_points: bool = True) -> DetectionScores:
+def evaluate(
+    pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_points: bool = True, rules: Rules | None = None
+) -> DetectionScores:
     """Return the nuScenes metrics (arXiv:1903.11027, section 3) of detections against their ground truth.
 
     Args:
         pairs: detections and ground truth of each frame. Average precision needs detections with all scores.
-        need_lidar_points: whether to ignore true objects without a LiDAR point, as the devkit does. Use the truth of
-            the frame with all sensors even if a sensor failed; otherwise, objects that the failure hides do not count
-            as missed. Use False for data without LiDAR.
+        need_lidar_points: whether to ignore true objects without a LiDAR or radar point, as the devkit does. Use the
+            truth of the frame with all sensors even if a sensor failed; otherwise, objects that the failure hides do
+            not count as missed. Use False for data without LiDAR.
+        rules: see the module; by default the devkit's where the first frame's truth allows them, own ones otherwise.
 
     Raises:
-        EvaluationError: the ground truth has no object, a frame has more detections than nuScenes allows, or the
-            classes of detections and ground truth differ.
+        EvaluationError: the ground truth has no object or does not allow the devkit's rules, a frame has more
+            detections than nuScenes allows, or the classes of detections and ground truth differ.
     """
     config = config_factory("detection_cvpr_2019")
-    predicted, true = _Samples(config), _Samples(config)
+    predicted, true = DevkitBoxes(config), DevkitBoxes(config)
     frames, all_classes = 0, None
     for frames, (detections, truth) in enumerate(pairs, start=1):
         if len(detections) > config.max_boxes_per_sample:
@@ -109,85 +124,60 @@ def evaluate(pairs: Iterable[tuple[Detections, GroundTruth]], *, need_lidar_poin
                 f"{', '.join(truth.classes)}, needed {', '.join(all_classes)} for both, as in the first frame's truth; "
                 "relabel the truth with GroundTruth.relabelled"
             )
-        truth = truth.keep(truth.lidar_points > 0) if need_lidar_points else truth
-        names, found = ([each.classes[label] for label in each.labels] for each in (truth, detections))
-        true.add(frames, truth.boxes, names)
-        predicted.add(frames, detections.boxes, found, detections.scores)
-    classes = tuple(name for name in all_classes or () if true.objects[name])
-    if not classes:
+        rules = rules or ("own" if _devkit_problem(truth) else "devkit")
+        _check_rules(rules, truth, frames)
+        if need_lidar_points:
+            truth = truth.keep(_points(truth) > 0)
+        _add(frames, detections, truth, rules, predicted, true)
+    present = tuple(name for name in all_classes or () if true.objects[name])
+    if not present:
         raise EvaluationError(
             f"found no object within the range of its class in {frames} frames, needed at least one"
             + (" with a LiDAR point; for data without LiDAR, use need_lidar_points=False" if need_lidar_points else "")
         )
+    classes = CLASSES if rules == "devkit" else present
     metrics = DetectionMetrics(config)
     for name in classes:
         _score_class(metrics, config, name, true.boxes[name], predicted.boxes[name])
-    return _summary(metrics, config, classes, frames, sum(true.objects.values()))
+    return _summary(metrics, config, classes, frames, true.objects, rules or "own")
 
 
-def attribute(name: str, velocity: NDArray[np.floating]) -> str:
-    """Return the nuScenes attribute of an object with a (2,) velocity in m/s; empty if the class has none.
-
-    Follows mmdetection3d's ``NuScenesDataset``: an object faster than 0.2 m/s is moving or has a rider; a slower one
-    has the most frequent attribute of its class at rest. For an unknown velocity (NaN) the result is empty, and the
-    devkit ignores the object's attribute.
-    """
-    speed = math.hypot(float(velocity[0]), float(velocity[1]))
-    if name in _UNDEFINED or name not in DETECTION_NAMES or math.isnan(speed):
-        return ""
-    moving = speed > _MOVING_SPEED
-    if name == "pedestrian":
-        return "pedestrian.moving" if moving else "pedestrian.standing"
-    if name in ("motorcycle", "bicycle"):
-        return "cycle.with_rider" if moving else "cycle.without_rider"
-    if moving:
-        return "vehicle.moving"
-    return "vehicle.stopped" if name == "bus" else "vehicle.parked"
+def _devkit_problem(truth: GroundTruth) -> str | None:
+    """Return why the devkit's rules cannot be used; None if they can."""
+    if truth.world is None:
+        return "has no annotations in the world frame, which only nuScenes' tables give"
+    if set(truth.classes) != set(CLASSES):
+        return f"has the classes {', '.join(truth.classes)}, not nuScenes' ten"
+    return None
 
 
-class _Samples:
-    """The devkit's boxes, and their number, by class; boxes outside the range of their class are dropped."""
-
-    def __init__(self, config: DetectionConfig) -> None:
-        self._ranges: Mapping[str, float] = config.class_range
-        self.boxes: dict[str, EvalBoxes] = defaultdict(EvalBoxes)
-        self.objects: dict[str, int] = defaultdict(int)
-
-    def add(
-        self,
-        frame: int,
-        boxes: NDArray[np.floating],
-        names: Sequence[str],
-        scores: NDArray[np.floating] | None = None,
-    ) -> None:
-        token = str(frame)
-        for index, name in enumerate(names):
-            box = boxes[index].astype(float)
-            if math.hypot(box[0], box[1]) >= self._ranges.get(name, OWN_CLASS_RANGE):
-                continue
-            # One `EvalBoxes` for each class: the devkit searches all boxes of a frame for each class.
-            self.boxes[name].add_boxes(
-                token, [_box(token, name, box, -1.0 if scores is None else float(scores[index]))]
-            )
-            self.objects[name] += 1
+def _check_rules(rules: Rules, truth: GroundTruth, frame: int) -> None:
+    if rules not in get_args(Rules):
+        raise EvaluationError(f"rules is {rules!r}, but must be one of {', '.join(get_args(Rules))}")
+    problem = _devkit_problem(truth) if rules == "devkit" else None
+    if problem is not None:
+        raise EvaluationError(f"frame {frame}: its truth {problem}, but rules 'devkit' need both; use rules 'own'")
 
 
-def _box(token: str, name: str, box: NDArray[np.floating], score: float) -> DetectionBox:
-    x, y, z, length, width, height, yaw, *velocity = box.tolist()
-    return DetectionBox(
-        sample_token=token,
-        translation=(x, y, z),
-        size=(width, length, height),
-        rotation=(math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)),
-        velocity=tuple(velocity),
-        detection_name=_devkit_name(name),
-        detection_score=score,
-        attribute_name=attribute(name, box[7:9]),
-    )
+def _points(truth: GroundTruth) -> NDArray[np.int64]:
+    return truth.lidar_points if truth.radar_points is None else truth.lidar_points + truth.radar_points
 
 
-def _devkit_name(name: str) -> str:
-    return name if name in DETECTION_NAMES else _STAND_IN
+def _add(
+    frame: int, detections: Detections, truth: GroundTruth, rules: Rules, predicted: DevkitBoxes, true: DevkitBoxes
+) -> None:
+    """Add a frame's detections and true objects to the devkit's boxes."""
+    world = truth.world
+    true_names, found_names = ([each.classes[label] for label in each.labels] for each in (truth, detections))
+    true_boxes = world_boxes(truth.boxes, None) if world is None else world.boxes
+    found_boxes = world_boxes(detections.boxes, None if world is None else world.model_to_world)
+    if rules == "devkit" and world is not None:
+        attributes = annotated_attributes(world)
+    else:
+        attributes = derived_attributes(true_names, true_boxes)
+    true.add(frame, true_boxes, true_names, attributes, world=world)
+    found_attributes = derived_attributes(found_names, found_boxes)
+    predicted.add(frame, found_boxes, found_names, found_attributes, detections.scores, world)
 
 
 def _undefined(name: str) -> tuple[str, ...]:
@@ -199,23 +189,24 @@ def _score_class(
     metrics: DetectionMetrics, config: DetectionConfig, name: str, true: EvalBoxes, predicted: EvalBoxes
 ) -> None:
     for distance in config.dist_ths:
-        curves = accumulate(true, predicted, _devkit_name(name), config.dist_fcn_callable, distance)
+        curves = accumulate(true, predicted, devkit_name(name), config.dist_fcn_callable, distance)
         metrics.add_label_ap(name, distance, calc_ap(curves, config.min_recall, config.min_precision))
         if distance == config.dist_th_tp:
-            for error, devkit_name in ERRORS.items():
+            for error, key in ERRORS.items():
                 if error not in _undefined(name):
-                    metrics.add_label_tp(name, devkit_name, calc_tp(curves, config.min_recall, devkit_name))
+                    metrics.add_label_tp(name, key, calc_tp(curves, config.min_recall, key))
 
 
 def _summary(
-    metrics: DetectionMetrics, config: DetectionConfig, classes: tuple[str, ...], frames: int, objects: int
+    metrics: DetectionMetrics,
+    config: DetectionConfig,
+    classes: tuple[str, ...],
+    frames: int,
+    objects: Mapping[str, int],
+    rules: Rules,
 ) -> DetectionScores:
     class_errors = {
-        name: {
-            error: metrics.get_label_tp(name, devkit_name)
-            for error, devkit_name in ERRORS.items()
-            if error not in _undefined(name)
-        }
+        name: {error: metrics.get_label_tp(name, key) for error, key in ERRORS.items() if error not in _undefined(name)}
         for name in classes
     }
     defined = [error for error in ERRORS if any(error in errors for errors in class_errors.values())]
@@ -234,5 +225,7 @@ def _summary(
         class_errors=class_errors,
         classes=classes,
         frames=frames,
-        objects=objects,
+        objects=sum(objects.values()),
+        rules=rules,
+        absent=tuple(name for name in classes if not objects[name]),
     )

@@ -127,7 +127,8 @@ def _row(name: str, by_mode: Sequence[RobustnessRow]) -> list[str]:
 
 def _title(table: RobustnessTable) -> str:
     scores = table.rows[0].scores
-    return f"{table.model}: {table.frames} frames, {scores.objects} objects of {len(scores.classes)} classes"
+    classes = len(scores.classes) - len(scores.absent)
+    return f"{table.model}: {table.frames} frames, {scores.objects} objects of {classes} classes"
 
 
 def _notes(table: RobustnessTable) -> list[str]:
@@ -152,6 +153,10 @@ def _notes(table: RobustnessTable) -> list[str]:
     absent = [name for name in table.classes if name not in clean.classes]
     if absent:
         notes.append(f"Classes absent from the truth, excluded from all means: {', '.join(absent)}")
+    if clean.rules == "devkit":
+        notes.append("Rules: nuScenes' own, as nuscenes-devkit's DetectionEval; its means are over all ten classes")
+    if clean.absent:
+        notes.append(f"Classes absent from the truth, with AP 0 and errors 1 in all means: {', '.join(clean.absent)}")
     if table.blackout is not None:
         notes.append(_blackout_note(table.blackout))
     return notes

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import BlackoutWeights, has_signed_weights, mean_weights
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
-from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, evaluate
+from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
+from aqr_perception.evaluation.nuscenes_results import write_results
 from aqr_perception.evaluation.scenarios import Scenario
-from aqr_perception.evaluation.workers import evaluate_frames, process_pool
+from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 from aqr_perception.options import AqrMode
 
@@ -105,6 +107,8 @@ def run(
     history: int = HISTORY_FRAMES,
     workers: int = 1,
     progress: bool = True,
+    rules: Rules | None = None,
+    results: Path | None = None,
 ) -> RobustnessTable:
     """Return the scores of a detector in every scenario and mode, against the clean frames' ground truth.
 
@@ -119,6 +123,9 @@ def run(
             fewer at the start of a drive. 0 evaluates it without memory.
         workers: number of processes for the frames, then for the rows; see `evaluate_frames`.
         progress: whether to show progress bars.
+        rules: of the metrics; see `metrics`.
+        results: where to write the detections in clean frames, in the last mode, as a result file of nuScenes; only
+            for frames from its tables.
 
     Raises:
         EvaluationError: there are no frames, no clean scenario, no worker, or no objects to detect.
@@ -142,7 +149,10 @@ def run(
         _Case(name, mode, [result.detections[name, mode] for result in results]) for name in scenarios for mode in modes
     ]
     truths, has_lidar = [result.truth for result in results], any(result.has_lidar for result in results)
-    score = partial(_score, truths=truths, has_lidar=has_lidar)
+    if results is not None and all(truth.world is not None for truth in truths):
+        clean_cases = [case.detections for case in cases if (case.scenario, case.mode) == (CLEAN, modes[-1])]
+        write_results(results, zip(clean_cases[0], truths, strict=True), detector.uses_cameras, detector.uses_lidar)
+    score = partial(_score, truths=truths, has_lidar=has_lidar, rules=rules)
     rows: list[RobustnessRow] = list(bar(_score_all(cases, score, workers), "scoring", len(cases), unit="row"))
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
@@ -172,13 +182,12 @@ def _score_all(
     if workers == 1:
         yield from map(score, cases)
         return
-    with process_pool(workers) as pool:
-        yield from pool.map(score, cases)
+    yield from in_processes(score, cases, workers)
 
 
-def _score(case: _Case, truths: Sequence[GroundTruth], has_lidar: bool) -> RobustnessRow:
+def _score(case: _Case, truths: Sequence[GroundTruth], has_lidar: bool, rules: Rules | None) -> RobustnessRow:
     """Return a row with a share of clean of 0, to be set later."""
-    scores = evaluate(zip(case.detections, truths, strict=True), need_lidar_points=has_lidar)
+    scores = evaluate(zip(case.detections, truths, strict=True), need_lidar_points=has_lidar, rules=rules)
     return RobustnessRow(case.scenario, case.mode, scores, 0.0, *_mean_sensor_weights(case.detections))
 
 

@@ -3,12 +3,18 @@
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 import torch
 
+from aqr_perception.data.worker_errors import WorkerFailure, lost_worker
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 _evaluator: FrameEvaluator
 """Set in worker processes only, by `_start_frame_worker`."""
@@ -22,6 +28,9 @@ def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameRe
 
     Args:
         workers: number of processes. Several need an evaluator that can be pickled.
+
+    Raises:
+        WorkerError: a worker process failed or ended; the other workers end at once, too.
     """
     count = len(evaluator.frames)
     if workers == 1:
@@ -29,13 +38,49 @@ def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameRe
         return
     # Plain pickle, because torch's pickling uses shared memory, which may be small in a container.
     content = pickle.dumps(evaluator)
-    with ProcessPoolExecutor(min(workers, count), _SPAWN, _start_frame_worker, (content,)) as pool:
-        yield from pool.map(_evaluate_frame, range(count))
+    pool = ProcessPoolExecutor(min(workers, count), _SPAWN, _start_frame_worker, (content,))
+    yield from _results(pool, _evaluate_frame, range(count))
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of new processes, which end at once on an interrupt."""
-    return ProcessPoolExecutor(workers, _SPAWN, end_on_interrupt)
+def in_processes(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int) -> Iterator[ResultT]:
+    """Yield a function's results of all items, in order, from new processes, which end at once on an interrupt.
+
+    Raises:
+        WorkerError: as `evaluate_frames`.
+    """
+    yield from _results(ProcessPoolExecutor(workers, _SPAWN, end_on_interrupt), function, items)
+
+
+def _results(
+    pool: ProcessPoolExecutor, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+) -> Iterator[ResultT]:
+    """Yield the results; on an error, end the processes without waiting for the items that they work on."""
+    others = set(multiprocessing.active_children())
+    with pool:
+        try:
+            for result in pool.map(_Caught(function), items):
+                if isinstance(result, WorkerFailure):
+                    raise result.error()
+                yield result
+        except BrokenProcessPool as error:
+            raise lost_worker(error) from None
+        except (ValueError, KeyboardInterrupt, GeneratorExit):
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
+
+
+class _Caught:
+    """A function whose exceptions become `WorkerFailure`s."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __call__(self, item: Any) -> Any:
+        try:
+            return self._function(item)
+        except Exception as error:
+            return WorkerFailure.of(error)
 
 
 def end_on_interrupt() -> None:

@@ -12,12 +12,12 @@ import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
 from aqr_perception.nodes.input.frame_request import CameraInput, FrameRequest
-from aqr_perception.nodes.input.message_error import MessageError
 from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.publishers import Publishers

@@ -1,7 +1,12 @@
 """Samples and their augmentation depend on the seed and the sample's number only."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import torch
 from helpers import stand_in
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.data.batch_loader import load_batches
@@ -89,3 +95,43 @@ def test_an_order_without_samples_is_refused() -> None:
         SampleOrder(0, seed=0)
     with pytest.raises(ValueError, match="2 label sets were given for 3 samples"):
         SampleOrder(3, seed=0, label_sets=[{1}, {2}])
+
+
+class FailingData(stand_in.Data):
+    def sample(self, index: int, rng: np.random.Generator, progress: float) -> NDArray[np.float32]:
+        raise LookupError("sample 3:\nfound no sweep")
+
+
+_TRAINING = """
+import sys
+from test_batch_loader import FailingData
+from aqr_perception.data.batch_loader import load_batches
+from aqr_perception.data.sample_order import SampleOrder
+from aqr_perception.data.worker_errors import WorkerError
+def main():
+    batches = load_batches(
+        FailingData(), list, SampleOrder(8, 0), start=0, batch_size=1, workers=2, progress=lambda n: 0.0
+    )
+    try:
+        next(batches)
+    except WorkerError as error:
+        print(error, flush=True)
+        kept.append(error)  # with the traceback, and so with the loader, until the end of the process
+        return 1
+kept = []
+sys.exit(main())
+"""
+
+
+def test_an_error_in_a_worker_ends_the_process_with_one_line() -> None:
+    folder = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, folder])}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _TRAINING], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("a worker process failed with LookupError: sample 3: found no sweep;")
+    assert not done.stderr
+    assert time.monotonic() - began < 45

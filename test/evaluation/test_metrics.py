@@ -12,9 +12,10 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
 from nuscenes.eval.detection.constants import TP_METRICS
-from nuscenes.eval.detection.data_classes import DetectionMetrics
+from nuscenes.eval.detection.data_classes import DetectionBox, DetectionMetrics
 
-from aqr_perception.evaluation.metrics import ERRORS, OWN_CLASS_RANGE, EvaluationError, _box, attribute, evaluate
+from aqr_perception.evaluation.devkit_boxes import derived_attribute
+from aqr_perception.evaluation.metrics import ERRORS, OWN_CLASS_RANGE, EvaluationError, evaluate
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 
 ALL = np.arange(len(CLASSES))
@@ -157,13 +158,19 @@ def test_a_standing_object_detected_as_moving_is_an_attribute_error() -> None:
 
 def test_attributes_follow_class_and_speed() -> None:
     still, fast = np.zeros(2), np.array([0.15, 0.15])
-    assert {name: (attribute(name, still), attribute(name, fast)) for name in ("car", "bus", "pedestrian")} == {
+    assert {
+        name: (derived_attribute(name, still), derived_attribute(name, fast)) for name in ("car", "bus", "pedestrian")
+    } == {
         "car": ("vehicle.parked", "vehicle.moving"),
         "bus": ("vehicle.stopped", "vehicle.moving"),
         "pedestrian": ("pedestrian.standing", "pedestrian.moving"),
     }
-    assert (attribute("bicycle", still), attribute("bicycle", fast)) == ("cycle.without_rider", "cycle.with_rider")
-    assert attribute("barrier", fast) == attribute("traffic_cone", still) == attribute("car", still * np.nan) == ""
+    assert (derived_attribute("bicycle", still), derived_attribute("bicycle", fast)) == (
+        "cycle.without_rider",
+        "cycle.with_rider",
+    )
+    none = (("barrier", fast), ("traffic_cone", still), ("car", still * np.nan))
+    assert [derived_attribute(name, velocity) for name, velocity in none] == [""] * 3
 
 
 def test_an_unknown_velocity_is_excluded_from_the_errors() -> None:
@@ -190,6 +197,15 @@ def test_each_class_has_its_own_range() -> None:
     truth.boxes[:, :2] = np.stack((np.full(10, 45.0), np.arange(10)), -1)
     scores = evaluate([(perfect(truth), truth)])
     assert scores.classes == ("car", "truck", "construction_vehicle", "bus", "trailer")
+
+
+def devkit_box(token: str, name: str, box: np.ndarray, score: float) -> DetectionBox:
+    x, y, z, length, width, height, yaw, *velocity = box.tolist()
+    rotation = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+    attribute = derived_attribute(name, box[7:9])
+    return DetectionBox(
+        token, (x, y, z), (width, length, height), rotation, velocity, (0, 0, 0), -1, name, score, attribute
+    )
 
 
 def test_with_all_classes_the_figures_equal_the_devkits() -> None:
@@ -221,7 +237,7 @@ def test_with_all_classes_the_figures_equal_the_devkits() -> None:
             world = zip(in_world(boxes)[near], labels[near], scores[near], strict=True)
             group.add_boxes(
                 str(frame),
-                [_box(str(frame), CLASSES[label], box, float(score)) for box, label, score in world],
+                [devkit_box(str(frame), CLASSES[label], box, float(score)) for box, label, score in world],
             )
     metrics = DetectionMetrics(config)
     for name in CLASSES:

@@ -1,20 +1,41 @@
 """Evaluation in worker processes gives the results of a single process."""
 
 import math
+import multiprocessing
+import os
+import time
 
 import numpy as np
 import pytest
 
+from aqr_perception.data.worker_errors import WorkerError
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator
 from aqr_perception.evaluation.scenarios import SCENARIOS
-from aqr_perception.evaluation.workers import evaluate_frames, process_pool
+from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import LabelledFrame
 
 
 def test_a_pool_returns_results_in_order() -> None:
-    with process_pool(2) as pool:
-        assert list(pool.map(math.factorial, range(8))) == [1, 1, 2, 6, 24, 120, 720, 5040]
+    assert list(in_processes(math.factorial, range(8), 2)) == [1, 1, 2, 6, 24, 120, 720, 5040]
+
+
+def test_an_error_in_a_process_ends_the_others_at_once_with_one_line() -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match="sleep length must be non-negative"):
+        list(in_processes(time.sleep, [-1.0, 60.0, 60.0], 2))
+    assert time.monotonic() - began < 20 and not multiprocessing.active_children()
+
+
+def test_an_unexpected_error_in_a_process_is_named_in_one_line() -> None:
+    with pytest.raises(WorkerError, match=r"failed with TypeError: .*; run without worker processes") as caught:
+        list(in_processes(math.factorial, ["not a number"], 2))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_process_that_is_killed_is_named_with_the_remedy() -> None:
+    with pytest.raises(WorkerError, match=r"ended unexpectedly.*fewer --workers"):
+        list(in_processes(os._exit, [9, 9], 2))
 
 
 @pytest.mark.slow

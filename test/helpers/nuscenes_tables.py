@@ -1,6 +1,7 @@
 """A synthetic nuScenes drive: tables, sweeps and images in a folder."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Drive:
     """Writes tables record by record."""
 
     root: Path
+    version: str = VERSION
 
     def __post_init__(self) -> None:
         names = "category attribute visibility instance sensor calibrated_sensor ego_pose log scene sample"
@@ -59,11 +61,11 @@ class Drive:
         return self.add(table, token, translation=pose[:3, 3].tolist(), rotation=rotation, **fields)
 
     def write(self) -> None:
-        (self.root / VERSION).mkdir(parents=True)
+        (self.root / self.version).mkdir(parents=True)
         for name, records in self.tables.items():
             if name in ("sample_data", "sample_annotation"):
                 link(records)
-            (self.root / VERSION / f"{name}.json").write_text(json.dumps(records))
+            (self.root / self.version / f"{name}.json").write_text(json.dumps(records))
 
 
 def link(records: list[dict[str, Any]]) -> None:
@@ -104,7 +106,7 @@ def add_sweep(drive: Drive, sample: str, stamp_us: int, key: bool) -> None:
 
 
 OBJECTS: dict[str, dict[str, Any]] = {
-    # category, position, velocity, LiDAR and radar points, visibility token, samples with the object
+    # category, position, velocity, yaw, LiDAR and radar points, visibility token, attribute, samples with the object
     "parked": {"category": "vehicle.car", "at": [425.0, 908, 0.8], "size": [2.0, 4.5, 1.6], "samples": (0, 1, 2)},
     "walking": {
         "category": "human.pedestrian.adult",
@@ -138,12 +140,26 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }
 
 
-def add_objects(drive: Drive, index: int, sample: str, stamp_us: int) -> None:
-    for name, entry in OBJECTS.items():
+ATTRIBUTES = (
+    "vehicle.moving",
+    "vehicle.stopped",
+    "vehicle.parked",
+    "cycle.with_rider",
+    "cycle.without_rider",
+    "pedestrian.sitting_lying_down",
+    "pedestrian.standing",
+    "pedestrian.moving",
+)
+
+
+def add_objects(
+    drive: Drive, index: int, sample: str, stamp_us: int, objects: Mapping[str, dict[str, Any]] = OBJECTS
+) -> None:
+    for name, entry in objects.items():
         if index not in entry["samples"]:
             continue
         seconds = (stamp_us - START_US) / 1e6
-        yaw = 0.7 if name == "parked" else -2.0
+        yaw = entry.get("yaw", 0.7 if name == "parked" else -2.0)
         pose = rigid_transform([0, 0, 0], [0, 0, np.sin(yaw / 2), np.cos(yaw / 2)])
         pose[:3, 3] = np.array(entry["at"]) + seconds * np.asarray(entry.get("velocity", np.zeros(3)))
         lidar, radar = entry.get("points", (5, 0))
@@ -154,7 +170,7 @@ def add_objects(drive: Drive, index: int, sample: str, stamp_us: int) -> None:
             sample_token=sample,
             instance_token=name,
             visibility_token=entry.get("visibility", "4"),
-            attribute_tokens=[],
+            attribute_tokens=[entry["attribute"]] if entry.get("attribute") else [],
             size=entry["size"],
             num_lidar_pts=lidar,
             num_radar_pts=radar,
@@ -171,7 +187,7 @@ def add_sensors(drive: Drive) -> None:
         )
 
 
-def add_sample(drive: Drive, index: int) -> None:
+def add_sample(drive: Drive, index: int, objects: Mapping[str, dict[str, Any]] = OBJECTS) -> None:
     sample, stamp = f"sample-{index}", START_US + index * SAMPLE_US
     following = f"sample-{index + 1}" if index < 2 else ""
     drive.add("sample", sample, scene_token="scene", timestamp=stamp, prev="", next=following)
@@ -181,23 +197,36 @@ def add_sample(drive: Drive, index: int) -> None:
         file = f"samples/{channel}-{index}.jpg"
         cv2.imwrite(str(drive.root / file), np.full((48, 80, 3), 60 + 40 * index, np.uint8))
         add_sensor_data(drive, sample, channel, stamp + delay, file, key=True)
-    add_objects(drive, index, sample, stamp)
+    add_objects(drive, index, sample, stamp, objects)
 
 
-def write_drive(root: Path) -> None:
-    """Write a version of nuScenes to an empty folder: a drive of three samples, and a scene of another split."""
-    drive = Drive(root)
+def write_drive(
+    root: Path,
+    objects: Mapping[str, dict[str, Any]] = OBJECTS,
+    version: str = VERSION,
+    scenes: tuple[str, str] = (SCENE, "scene-0061"),
+) -> None:
+    """Write a version of nuScenes to an empty folder: a drive of three samples, and an empty scene.
+
+    Args:
+        objects: by instance token; see `OBJECTS`.
+        scenes: names of the drive, and of the empty scene, which is of another split.
+    """
+    drive = Drive(root, version)
     for folder in ("samples", "sweeps", "maps"):
         (drive.root / folder).mkdir()
     (drive.root / "maps" / "map.png").touch()
     drive.add("log", "log")
     drive.add("map", "map", log_tokens=["log"], category="semantic_prior", filename="maps/map.png")
-    drive.add("scene", "other", log_token="log", name="scene-0061", first_sample_token="", last_sample_token="")
-    drive.add("scene", "scene", log_token="log", name=SCENE, first_sample_token="sample-0")
-    for name, entry in OBJECTS.items():
-        drive.add("category", entry["category"], name=entry["category"])
+    drive.add("scene", "other", log_token="log", name=scenes[1], first_sample_token="", last_sample_token="")
+    drive.add("scene", "scene", log_token="log", name=scenes[0], first_sample_token="sample-0")
+    for category in dict.fromkeys(entry["category"] for entry in (OBJECTS | dict(objects)).values()):
+        drive.add("category", category, name=category)
+    for attribute in ATTRIBUTES:
+        drive.add("attribute", attribute, name=attribute)
+    for name, entry in objects.items():
         drive.add("instance", name, category_token=entry["category"])
     add_sensors(drive)
     for index in range(3):
-        add_sample(drive, index)
+        add_sample(drive, index, objects)
     drive.write()

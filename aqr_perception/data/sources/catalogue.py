@@ -1,7 +1,7 @@
 """Data sets by their command-line names."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +19,7 @@ from aqr_perception.models.config.presets import Preset
 Source = Literal["synthetic", "nuscenes", "bags"]
 Split = Literal["train", "val"]
 
+_MINI_PREFIX = {"v1.0-mini": "mini_"}
 _SIMULATED_PICTURE = (352, 128)
 """Image size for models without cameras."""
 _SIMULATED_SWEEPS = 2
@@ -32,10 +33,16 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and the labels in each frame for class-balanced sampling; None for uniform sampling."""
+    """A data set.
+
+    Attributes:
+        label_sets: the labels in each frame for class-balanced sampling; None for uniform sampling.
+        labelled: whether the frames have annotations, which nuScenes' test split lacks.
+    """
 
     frames: LabelledFrames
     label_sets: Sequence[Collection[int]] | None = None
+    labelled: bool = True
 
 
 class _FirstFrames:
@@ -63,6 +70,7 @@ def open_data(
     root: Path | None = None,
     frames: int | None = None,
     version: str = "v1.0-trainval",
+    scenes: Sequence[str] | None = None,
 ) -> Data:
     """Return a data set whose truth has the preset's classes; objects of other classes are left out.
 
@@ -74,13 +82,17 @@ def open_data(
         preset: preset of the model.
         frames: maximum number of frames; None for all (simulated: 8000 for training, 200 for validation).
         version: version of the nuScenes tables.
+        scenes: scenes of nuScenes in place of `split`; see `nuscenes_splits.scenes_of_split`.
 
     Raises:
-        DataError: the source is unknown, its root is missing, or the simulated world has none of the preset's classes.
+        DataError: the source is unknown, its root is missing, it has no scenes to choose, or the simulated world has
+            none of the preset's classes.
         BagError, NuScenesError: the root has no such data, or no object of the preset's classes.
     """
     if source not in get_args(Source):
         raise DataError(f"data is {source!r}, but must be one of {', '.join(get_args(Source))}")
+    if scenes is not None and source != "nuscenes":
+        raise DataError(f"data {source!r} has no splits to choose from: leave --split out, or use --data nuscenes")
     if source == "synthetic":
         problem = class_problem(preset.classes, CLASSES)
         if problem is not None:
@@ -93,16 +105,22 @@ def open_data(
         return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache(), preset.classes))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
-    data = _open_recorded(source, split, preset, root, version)
-    return Data(_FirstFrames(data.frames, frames), data.label_sets and data.label_sets[:frames]) if frames else data
+    data = _open_recorded(source, split, preset, root, version, scenes)
+    if not frames:
+        return data
+    label_sets = data.label_sets and data.label_sets[:frames]
+    return replace(data, frames=_FirstFrames(data.frames, frames), label_sets=label_sets)
 
 
-def _open_recorded(source: str, split: Split, preset: Preset, root: Path, version: str) -> Data:
+def _open_recorded(
+    source: str, split: Split, preset: Preset, root: Path, version: str, scenes: Sequence[str] | None
+) -> Data:
     from aqr_perception.data.sources.bags import BagDataset
     from aqr_perception.data.sources.nuscenes import NuScenesDataset
 
     if source == "bags":
         return Data(BagDataset(root, preset.sweeps, preset.classes))
-    prefix = {"v1.0-mini": "mini_"}.get(version, "")
-    nuscenes = NuScenesDataset(root, version, prefix + split, preset.sweeps, preset.classes)
-    return Data(nuscenes, nuscenes.label_sets())
+    if scenes is None:
+        scenes = [{("val", "v1.0-test"): "test"}.get((split, version), _MINI_PREFIX.get(version, "") + split)]
+    nuscenes = NuScenesDataset(root, version, scenes, preset.sweeps, preset.classes)
+    return Data(nuscenes, nuscenes.label_sets(), nuscenes.labelled)

@@ -22,15 +22,13 @@ from aqr_perception.data.sources.nuscenes_tables import (
 from aqr_perception.frame import CLASSES, CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
 
-_CLOSE = 1.0
-"""Metres from the sensor, in x and y, within which points of past sweeps count as points on the vehicle."""
-
 
 class NuScenesDataset(Dataset[LabelledFrame]):
     """Keyframes of a split, scene by scene in order of time.
 
     The data set keeps arrays instead of tables, to keep worker processes small. Intensity is in 0..255, the fifth
-    column is the age in seconds. `GroundTruth.lidar_points` are the counts in the keyframe's own sweep. Objects without
+    column is the age in seconds. All points of all sweeps are kept, those on the vehicle itself, too, as in the
+    published models' training. `GroundTruth.lidar_points` are the counts in the keyframe's own sweep. Objects without
     LiDAR and radar points, and objects of other classes, are left out, as in nuScenes' evaluation and the published
     models' training. Unknown velocities are NaN. Visibility is the middle of the object's visibility bin, which covers
     all cameras together, times the outline's share in each image.
@@ -38,7 +36,7 @@ class NuScenesDataset(Dataset[LabelledFrame]):
     Args:
         root: the folder that holds `version`, ``samples``, ``sweeps`` and ``maps``.
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
-        split: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, or a name in the version's splits.json.
+        split: see `nuscenes_splits.scenes_of_split`.
         sweeps: LiDAR sweeps per point cloud, including the keyframe's; fewer at the start of a scene.
         classes: class names of the ground truth; see `nuscenes_tables.class_of_category`.
 
@@ -48,11 +46,16 @@ class NuScenesDataset(Dataset[LabelledFrame]):
     """
 
     def __init__(
-        self, root: str | Path, version: str, split: str, sweeps: int = 10, classes: tuple[str, ...] = CLASSES
+        self,
+        root: str | Path,
+        version: str,
+        split: str | Sequence[str],
+        sweeps: int = 10,
+        classes: tuple[str, ...] = CLASSES,
     ) -> None:
         if sweeps < 1:
             raise NuScenesError(f"sweeps is {sweeps}, but must be at least 1, the keyframe's own")
-        self._samples = read_samples(Path(root), version, split, sweeps, classes)
+        self._samples, self._labelled = read_samples(Path(root), version, split, sweeps, classes)
         self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
 
     def __len__(self) -> int:
@@ -75,6 +78,11 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         """The samples' tokens, in order, as used in nuScenes' result files."""
         return tuple(sample.token for sample in self._samples)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the tables have annotations, which those of nuScenes' test split lack."""
+        return self._labelled
+
     def label_sets(self) -> list[frozenset[int]]:
         """Return the labels in each frame, for class-balanced sampling, without reading a file."""
         return [frozenset(sample.truth.labels.tolist()) for sample in self._samples]
@@ -95,13 +103,12 @@ def _view(camera: CameraCapture, key: Capture) -> CameraView:
 
 
 def _cloud(sweeps: Sequence[Capture]) -> NDArray[np.float32]:
-    """Return the points (N, 5) of all sweeps in the first one's frame, without past points on the vehicle itself."""
+    """Return the points (N, 5) of all sweeps in the first one's frame."""
     key = sweeps[0]
     clouds = []
     for sweep in sweeps:
         points = _read_sweep(sweep.path)
         if sweep is not key:
-            points = points[(np.abs(points[:, :2]) >= _CLOSE).any(axis=1)]
             points[:, :3] = transform_points(invert(key.sensor_to_world) @ sweep.sensor_to_world, points)
         points[:, 4] = (key.stamp_us - sweep.stamp_us) / 1e6
         clouds.append(points)

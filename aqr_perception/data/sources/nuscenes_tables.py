@@ -3,6 +3,7 @@
 nuscenes-devkit reads the tables; apart from this module, only the evaluation needs it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.data.sources.class_lists import class_problem
-from aqr_perception.frame import CLASSES, GroundTruth
+from aqr_perception.data.sources.nuscenes_splits import SplitError, scenes_of_split
+from aqr_perception.frame import CLASSES, GroundTruth, WorldTruth
 from aqr_perception.geometry import invert, rigid_transform
 
 LIDAR = "LIDAR_TOP"
@@ -22,6 +24,7 @@ _INSTALL = (
     "pip install cachetools matplotlib pyquaternion scikit-learn shapely tqdm && "
     "pip install --no-deps nuscenes-devkit==1.2.0"
 )
+_BICYCLE_RACK = "static_object.bicycle_rack"
 _VISIBLE_SHARES = {"1": 0.2, "2": 0.5, "3": 0.7, "4": 0.9}
 """Middles of nuScenes' visibility bins (0-40, 40-60, 60-80, 80-100 %), over all cameras together."""
 Matrix = NDArray[np.float64]
@@ -67,10 +70,15 @@ class Sample:
     visible_share: NDArray[np.float32]
 
 
-def read_samples(root: Path, version: str, split: str, sweeps: int, classes: tuple[str, ...] = CLASSES) -> list[Sample]:
-    """Return the keyframes of a split, scene by scene in order of time.
+def read_samples(
+    root: Path, version: str, split: str | Sequence[str], sweeps: int, classes: tuple[str, ...] = CLASSES
+) -> tuple[list[Sample], bool]:
+    """Return the keyframes of a split, scene by scene in order of time, and whether the tables have annotations.
+
+    The tables of nuScenes' test split have none.
 
     Args:
+        split: see `nuscenes_splits.scenes_of_split`.
         sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
         classes: class names of the objects; see `class_of_category`.
 
@@ -92,8 +100,8 @@ def read_samples(root: Path, version: str, split: str, sweeps: int, classes: tup
             samples.append(_read_sample(tables, sample, sweeps, classes))
             token = sample["next"]
     if not samples:
-        raise NuScenesError(f"{root / version}: found no scene of split {split!r}, needed one; choose another split")
-    return samples
+        raise NuScenesError(f"{root / version}: found no sample in split {split!r}, needed one; choose another split")
+    return samples, bool(tables.sample_annotation)
 
 
 def class_of_category(category: str, classes: tuple[str, ...]) -> str | None:
@@ -116,11 +124,10 @@ def camera_name(channel: str) -> str:
     return channel.removeprefix("CAM_").lower()
 
 
-def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
+def _open(root: Path, version: str, split: str | Sequence[str]) -> tuple[Any, frozenset[str]]:
     """Return the devkit's tables and the names of the split's scenes."""
     try:
         from nuscenes.nuscenes import NuScenes
-        from nuscenes.utils.splits import create_splits_scenes, get_scenes_of_split
     except ImportError as error:
         raise NuScenesError(f"nuScenes tables need nuscenes-devkit, found: {error}; run: {_INSTALL}") from error
     if not (root / version).is_dir():
@@ -134,10 +141,9 @@ def _open(root: Path, version: str, split: str) -> tuple[Any, frozenset[str]]:
             "needed the metadata and the maps folder of that version, unpacked"
         ) from error
     try:
-        return tables, frozenset(get_scenes_of_split(split, tables))
-    except ValueError as error:
-        known = ", ".join(create_splits_scenes())
-        raise NuScenesError(f"split is {split!r}, but must be one of {known}, or in splits.json: {error}") from error
+        return tables, scenes_of_split(split, root / version, {scene["name"] for scene in tables.scene})
+    except SplitError as error:
+        raise NuScenesError(str(error)) from error
 
 
 def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
@@ -152,19 +158,57 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tupl
     kept = [
         (annotation, classes.index(name))
         for annotation, name in zip(annotations, names, strict=True)
-        if name is not None and annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
+        if name is not None and annotation["num_lidar_pts"] + annotation.get("num_radar_pts", 0) > 0
     ]
+    entries = [entry for entry, _ in kept]
+    velocities = [tables.box_velocity(entry["token"])[:2] for entry in entries]
+    racks = [entry for entry in annotations if entry["category_name"] == _BICYCLE_RACK]
+    world = WorldTruth(
+        token=sample["token"],
+        model_to_world=captures[0].sensor_to_world,
+        ego_position=_ego_position(tables, sample["data"][LIDAR]),
+        boxes=np.array(
+            [[*_placement(entry), *velocity] for entry, velocity in zip(entries, velocities, strict=True)], np.float64
+        ).reshape(-1, 12),
+        attributes=tuple(_attribute(tables, entry) for entry in entries),
+        bicycle_racks=np.array([_placement(entry) for entry in racks], np.float64).reshape(-1, 10),
+    )
     world_to_lidar = invert(captures[0].sensor_to_world)
     truth = GroundTruth(
-        boxes=np.array([_box(tables, entry, world_to_lidar) for entry, _ in kept], np.float32).reshape(-1, 9),
+        boxes=np.array(
+            [_box(*box, world_to_lidar) for box in zip(entries, velocities, strict=True)], np.float32
+        ).reshape(-1, 9),
         labels=np.array([label for _, label in kept], np.int64),
-        tracks=np.array([tables.getind("instance", entry["instance_token"]) for entry, _ in kept], np.int64),
-        lidar_points=np.array([entry["num_lidar_pts"] for entry, _ in kept], np.int64),
+        tracks=np.array([tables.getind("instance", entry["instance_token"]) for entry in entries], np.int64),
+        lidar_points=np.array([entry["num_lidar_pts"] for entry in entries], np.int64),
         visibility=np.zeros((len(kept), 0), np.float32),
         classes=classes,
+        radar_points=np.array([entry.get("num_radar_pts", 0) for entry in entries], np.int64),
+        world=world,
     )
-    shares = np.array([_VISIBLE_SHARES.get(entry["visibility_token"], 1.0) for entry, _ in kept], np.float32)
+    shares = np.array([_VISIBLE_SHARES.get(entry.get("visibility_token", ""), 1.0) for entry in entries], np.float32)
     return Sample(sample["token"], sample["scene_token"], tuple(captures), cameras, truth, shares)
+
+
+def _ego_position(tables: Any, lidar_token: str) -> Matrix:
+    pose = tables.get("ego_pose", tables.get("sample_data", lidar_token)["ego_pose_token"])
+    return np.array(pose["translation"], np.float64)
+
+
+def _placement(annotation: dict[str, Any]) -> list[float]:
+    """Return centre, size and rotation (10,) as in `WorldTruth.boxes`."""
+    return [*annotation["translation"], *annotation["size"], *annotation["rotation"]]
+
+
+def _attribute(tables: Any, annotation: dict[str, Any]) -> str:
+    """Return the name of an annotation's attribute; empty without one."""
+    tokens = annotation.get("attribute_tokens", [])
+    if len(tokens) > 1:
+        raise NuScenesError(
+            f"sample_annotation {annotation['token']}: found {len(tokens)} attributes, needed at most one, as in "
+            "nuScenes; correct attribute_tokens"
+        )
+    return str(tables.get("attribute", tokens[0])["name"]) if tokens else ""
 
 
 def _capture(tables: Any, token: str) -> Capture:
@@ -184,11 +228,10 @@ def _pose(record: dict[str, Any]) -> Matrix:
     return rigid_transform(record["translation"], np.roll(record["rotation"], -1))  # the tables' order is w, x, y, z
 
 
-def _box(tables: Any, annotation: dict[str, Any], world_to_lidar: Matrix) -> Matrix:
+def _box(annotation: dict[str, Any], velocity: Matrix, world_to_lidar: Matrix) -> Matrix:
     """Return an annotation's box (9,) in the LiDAR frame."""
     pose = world_to_lidar @ _pose(annotation)
     width, length, height = annotation["size"]
     yaw = np.arctan2(pose[1, 0], pose[0, 0])
     # The vertical velocity is ignored, as in the published models' training.
-    velocity = world_to_lidar[:2, :2] @ tables.box_velocity(annotation["token"])[:2]
-    return np.array([*pose[:3, 3], length, width, height, yaw, *velocity])
+    return np.array([*pose[:3, 3], length, width, height, yaw, *world_to_lidar[:2, :2] @ velocity])

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.frame import CameraView, Frame, FramePlacement
-from aqr_perception.nodes.input.camera_images import picture_from_message
-from aqr_perception.nodes.input.clouds import points_from_message
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
-from aqr_perception.nodes.input.lens import described_size, pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError, printable
-from aqr_perception.nodes.input.placement import PlacementCheck
-from aqr_perception.nodes.input.plausibility import (
+from aqr_perception.decoding.camera_images import picture_from_message
+from aqr_perception.decoding.clouds import points_from_message
+from aqr_perception.decoding.lens import described_size, pinhole_picture
+from aqr_perception.decoding.message_error import MessageError, printable
+from aqr_perception.decoding.plausibility import (
     camera_doubt,
     check_distances,
     drop_absurd_intensities,
     intensity_doubt,
 )
+from aqr_perception.frame import CameraView, Frame, FramePlacement
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
+from aqr_perception.nodes.input.placement import PlacementCheck
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns

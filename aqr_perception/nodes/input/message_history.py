@@ -6,7 +6,7 @@ from typing import Any
 
 from message_filters import Subscriber
 
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 MOST_MESSAGES = 256

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import transform_points
-from aqr_perception.nodes.input.message_error import TransformError
 from aqr_perception.nodes.input.transforms import FrameTransforms
 
 

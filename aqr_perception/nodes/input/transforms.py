@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rclpy.time import Time
 from tf_transformations import quaternion_matrix
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.nodes.clocks.stamp_sequence import TOLERANCE_NS, Arrival, StampSequence, Step
-from aqr_perception.nodes.input.message_error import TransformError
 from aqr_perception.nodes.stamps import stamp_to_ns
 
 _POLL_SECONDS = 0.005

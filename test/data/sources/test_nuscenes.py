@@ -95,11 +95,12 @@ def test_a_point_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene
     assert len(np.unique(points_of(frames[2])[:, 4])) == sweeps
 
 
-def test_points_on_the_vehicle_are_removed_from_past_sweeps_only(dataset: NuScenesDataset) -> None:
+def test_points_on_the_vehicle_are_kept_in_all_sweeps(dataset: NuScenesDataset) -> None:
+    """As in the published models' training."""
     points = points_of(dataset[0])
     newest, older = points[points[:, 4] == 0], points[points[:, 4] > 0]
     np.testing.assert_allclose(newest[-1, :3], ON_THE_ROOF, atol=1e-6)
-    assert len(older) == (SWEEPS - 1) * len(LANDMARKS)
+    assert len(older) == (SWEEPS - 1) * (len(LANDMARKS) + 1)
     assert (points[:, 3] == 120).all()
 
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField, RegionOfInterest
 
-from aqr_perception.nodes.input.camera_images import MAX_PIXELS, Picture, picture_from_message
-from aqr_perception.nodes.input.clouds import MAX_COORDINATE, MAX_INTENSITY, points_from_message
-from aqr_perception.nodes.input.lens import described_size, pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.camera_images import MAX_PIXELS, Picture, picture_from_message
+from aqr_perception.decoding.clouds import MAX_COORDINATE, MAX_INTENSITY, points_from_message
+from aqr_perception.decoding.lens import described_size, pinhole_picture
+from aqr_perception.decoding.message_error import MessageError
 
 EXAMPLES = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

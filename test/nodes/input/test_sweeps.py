@@ -7,8 +7,8 @@ from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform, transform_points
-from aqr_perception.nodes.input.message_error import TransformError
 from aqr_perception.nodes.input.sweeps import SweepBuffer
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import ns_to_stamp

@@ -7,9 +7,9 @@ from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform
 from aqr_perception.nodes.input import transforms
-from aqr_perception.nodes.input.message_error import TransformError
 from aqr_perception.nodes.input.transforms import FrameTransforms, TransformBuffer, matrix_from_message
 from aqr_perception.nodes.stamps import ns_to_stamp
 

@@ -5,15 +5,18 @@ or allocated for it.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
-from aqr_perception.nodes.input.compressed_header import CompressedHeader, read_header
-from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.raw_images import decode_mosaic, decode_raw
+from aqr_perception.decoding.compressed_header import CompressedHeader, read_header
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.decoding.raw_images import decode_mosaic, decode_raw
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
 
 MAX_PIXELS = 1 << 25
 """Largest number of pixels, 33.5 million: 8K video (7680 x 4320). Decoded, they take 96 MiB."""
@@ -48,7 +51,7 @@ class Picture:
 
 
 def picture_from_message(
-    message: Image | CompressedImage,
+    message: "Image | CompressedImage",
     topic: str,
     image_width: int = 0,
     described: tuple[int, int] = (0, 0),
@@ -67,11 +70,15 @@ def picture_from_message(
             describes, or it has too few bytes.
     """
     doubts = [] if doubts is None else doubts
-    if isinstance(message, CompressedImage):
+    if _is_compressed(message):
         return _decode_compressed(message, topic, image_width, described, doubts)
     size = (message.width, message.height)
     _check_size(size, described, topic)
     return Picture(decode_raw(message, topic, doubts), size)
+
+
+def _is_compressed(message: "Image | CompressedImage") -> "TypeGuard[CompressedImage]":
+    return not hasattr(message, "encoding")
 
 
 def check_shape(sent: tuple[int, int], described: tuple[int, int], topic: str) -> None:
@@ -99,7 +106,7 @@ def _check_size(size: tuple[int, int], described: tuple[int, int], topic: str) -
 
 
 def _decode_compressed(
-    message: CompressedImage, topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
+    message: "CompressedImage", topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
 ) -> Picture:
     content = bytes(message.data)
     header = read_header(content, topic, message.format)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.message_error import MessageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

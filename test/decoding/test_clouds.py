@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import PointCloud2, PointField
 
-from aqr_perception.nodes.input.clouds import MAX_COORDINATE, MAX_INTENSITY, MAX_POINTS, points_from_message
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.clouds import MAX_COORDINATE, MAX_INTENSITY, MAX_POINTS, points_from_message
+from aqr_perception.decoding.message_error import MessageError
 
 NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 SIGNED = (1, 3, 5, 7, 8)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.message_error import MessageError
 
 _BRIGHTEST = 255.0
 """Largest intensity that models are trained with, after `intensity_scale`."""

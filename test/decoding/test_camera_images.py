@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
-from aqr_perception.nodes.input.camera_images import MAX_SIDE, picture_from_message
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.camera_images import MAX_SIDE, picture_from_message
+from aqr_perception.decoding.message_error import MessageError
 
 COLOUR = (30, 120, 210)  # blue, green, red
 
@@ -408,3 +408,27 @@ def test_other_compressions_are_named_with_a_remedy(kind: str, data: bytes, reme
     with pytest.raises(MessageError, match=r"wrong compressed format: .*needed a JPEG or a PNG") as caught:
         picture_from_message(CompressedImage(format=kind, data=array("B", data)), "/image")
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("bigendian", [0, 1])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        f"{layout}{bits}"
+        for layout in ("mono", "bgr", "rgb", "bgra", "rgba", "bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
+        for bits in (8, 16)
+    ]
+    + ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"],
+)
+def test_every_encoding_is_decoded_as_by_cv_bridge(encoding: str, bigendian: int) -> None:
+    height, width = 256, 258
+    depth = 2 if encoding.endswith("16") else 1
+    channels = {"bgr": 3, "rgb": 3, "bgra": 4, "rgba": 4, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2}.get(
+        encoding.removesuffix("8").removesuffix("16"), 1
+    )
+    values = np.random.default_rng(0).integers(0, 256, height * width * channels * depth, np.uint8)
+    step = width * channels * depth
+    message = Image(height=height, width=width, encoding=encoding, step=step, is_bigendian=bigendian)
+    message.data = array("B", values.tobytes())
+    expected = CvBridge().imgmsg_to_cv2(message, desired_encoding="bgr8")
+    np.testing.assert_array_equal(picture_from_message(message, "/image").pixels, expected)

@@ -5,13 +5,15 @@ Python integer, which cannot overflow, before NumPy sees it.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import PointCloud2, PointField
 
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.message_error import MessageError
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import PointCloud2, PointField
 
 INTENSITY_FIELDS = ("intensity", "i", "reflectivity")
 
@@ -22,16 +24,8 @@ MAX_COORDINATE = 10_000.0
 MAX_INTENSITY = 1e6
 """Largest intensity; the widest range in use is that of 16-bit integers."""
 
-_TYPES = {
-    PointField.INT8: "i1",
-    PointField.UINT8: "u1",
-    PointField.INT16: "i2",
-    PointField.UINT16: "u2",
-    PointField.INT32: "i4",
-    PointField.UINT32: "u4",
-    PointField.FLOAT32: "f4",
-    PointField.FLOAT64: "f8",
-}
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+"""NumPy type by number (sensor_msgs/PointField: INT8 to FLOAT64)."""
 _SAMPLE_SIDE = 32
 """Rows and columns of points from which the byte order is judged."""
 _FEW_VALUES = 8
@@ -51,7 +45,7 @@ class _Column(NamedTuple):
 
 
 def points_from_message(
-    message: PointCloud2, topic: str, doubts: list[MessageError] | None = None
+    message: "PointCloud2", topic: str, doubts: list[MessageError] | None = None
 ) -> NDArray[np.float32]:
     """Decode a point cloud of any field order, padding, byte order and numeric type.
 
@@ -86,7 +80,7 @@ def points_from_message(
     return points if near.all() else points[near]
 
 
-def _columns(message: PointCloud2, topic: str, doubts: list[MessageError]) -> list[_Column]:
+def _columns(message: "PointCloud2", topic: str, doubts: list[MessageError]) -> list[_Column]:
     """Return x, y, z, and the intensity if there is a usable one. Other fields may be of any kind."""
     wanted = ("x", "y", "z", *INTENSITY_FIELDS)
     offered: dict[str, PointField] = {}
@@ -111,7 +105,7 @@ def _columns(message: PointCloud2, topic: str, doubts: list[MessageError]) -> li
     return columns
 
 
-def _column(message: PointCloud2, field: PointField, topic: str) -> _Column:
+def _column(message: "PointCloud2", field: "PointField", topic: str) -> _Column:
     """Return the place of a field with one number inside the point; raise MessageError for any other field."""
     kind = _TYPES.get(field.datatype)
     if kind is None or field.count != 1 or not 0 <= field.offset <= message.point_step - int(kind[1]):
@@ -120,7 +114,7 @@ def _column(message: PointCloud2, field: PointField, topic: str) -> _Column:
     return _Column(field.name, kind, field.offset)
 
 
-def _intensity(message: PointCloud2, field: PointField, topic: str, doubts: list[MessageError]) -> list[_Column]:
+def _intensity(message: "PointCloud2", field: "PointField", topic: str, doubts: list[MessageError]) -> list[_Column]:
     """Return the intensity's place; nothing, with a doubt, if each point has several intensities."""
     if field.count <= 1:
         return [_column(message, field, topic)]
@@ -129,14 +123,14 @@ def _intensity(message: PointCloud2, field: PointField, topic: str, doubts: list
     return []
 
 
-def _broken_layout(message: PointCloud2, topic: str, fields: list[PointField], needed: str) -> MessageError:
+def _broken_layout(message: "PointCloud2", topic: str, fields: "list[PointField]", needed: str) -> MessageError:
     found = ", ".join(
         f"{field.name} (datatype {field.datatype}, offset {field.offset}, count {field.count})" for field in fields
     )
     return MessageError(topic, "broken point layout", found, needed, "check the driver")
 
 
-def _strides(message: PointCloud2, topic: str, doubts: list[MessageError]) -> tuple[int, int]:
+def _strides(message: "PointCloud2", topic: str, doubts: list[MessageError]) -> tuple[int, int]:
     """Return the bytes from row to row and from point to point; every point is then inside the data."""
     rows, columns, step, available = message.height, message.width, message.point_step, len(message.data)
     if rows * columns > MAX_POINTS:
@@ -159,7 +153,7 @@ def _strides(message: PointCloud2, topic: str, doubts: list[MessageError]) -> tu
 
 
 def _values(
-    message: PointCloud2, column: _Column, order: str, shape: tuple[int, int], strides: tuple[int, int]
+    message: "PointCloud2", column: _Column, order: str, shape: tuple[int, int], strides: tuple[int, int]
 ) -> NDArray[np.generic]:
     """Return a view (height, width) of one number of each point; `_columns` and `_strides` have checked its place."""
     view: NDArray[np.generic] = np.ndarray(
@@ -169,7 +163,7 @@ def _values(
 
 
 def _byte_order(
-    message: PointCloud2,
+    message: "PointCloud2",
     coordinates: list[_Column],
     shape: tuple[int, int],
     strides: tuple[int, int],
@@ -194,7 +188,7 @@ def _byte_order(
 
 
 def _plausible_share(
-    message: PointCloud2, floats: list[_Column], order: str, shape: tuple[int, int], strides: tuple[int, int]
+    message: "PointCloud2", floats: list[_Column], order: str, shape: tuple[int, int], strides: tuple[int, int]
 ) -> float:
     """Return the share of lengths a LiDAR can measure among the numbers that are not 0 or NaN; 1 if there are few."""
     leaps = (

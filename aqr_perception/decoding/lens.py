@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
 
-from aqr_perception.nodes.input.camera_images import Picture, check_shape
-from aqr_perception.nodes.input.message_error import MessageError
+from aqr_perception.decoding.camera_images import Picture, check_shape
+from aqr_perception.decoding.message_error import MessageError
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
 
 _FISHEYE = ("equidistant", "fisheye")
 _BROWN_CONRADY = ("", "plumb_bob", "rational_polynomial")
@@ -44,7 +46,7 @@ class Pinhole:
     baseline: NDArray[np.float64]
 
 
-def described_size(info: CameraInfo, topic: str) -> tuple[int, int]:
+def described_size(info: "CameraInfo", topic: str) -> tuple[int, int]:
     """Return width and height in pixels of the images that a CameraInfo describes; 0 where it does not say.
 
     CameraInfo gives the full resolution; region of interest and binning are applied to it.
@@ -70,7 +72,7 @@ def described_size(info: CameraInfo, topic: str) -> tuple[int, int]:
 
 def pinhole_picture(
     picture: Picture,
-    info: CameraInfo,
+    info: "CameraInfo",
     rectified: bool,
     topic: str,
     baseline_in_tf: bool = False,
@@ -138,7 +140,7 @@ def _check_matrix(matrix: NDArray[np.float64], name: str, full_width: int, topic
 
 
 def _baseline(
-    projection: NDArray[np.float64], info: CameraInfo, in_tf: bool, topic: str, doubts: list[MessageError]
+    projection: NDArray[np.float64], info: "CameraInfo", in_tf: bool, topic: str, doubts: list[MessageError]
 ) -> NDArray[np.float64]:
     """Return t of P = [K' | K' t]; zero if TF holds it."""
     baseline = np.asarray(np.linalg.solve(projection[:, :3], projection[:, 3]), np.float64)
@@ -158,7 +160,7 @@ def _baseline(
 
 def _to_picture(
     matrix: NDArray[np.float64],
-    info: CameraInfo,
+    info: "CameraInfo",
     picture: Picture,
     described: tuple[int, int],
     binning: tuple[int, int],
@@ -174,7 +176,7 @@ def _to_picture(
 
 
 def _undistorted(
-    pixels: NDArray[np.uint8], info: CameraInfo, intrinsics: NDArray[np.float64], topic: str
+    pixels: NDArray[np.uint8], info: "CameraInfo", intrinsics: NDArray[np.float64], topic: str
 ) -> NDArray[np.uint8]:
     """Return a raw image as a pinhole camera with the same intrinsics sees it, turned by R as in stereo rectification.
 
@@ -195,7 +197,7 @@ def _undistorted(
     return np.asarray(cv2.remap(pixels, cells, weights, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _rotation(info: CameraInfo, topic: str) -> NDArray[np.float64]:
+def _rotation(info: "CameraInfo", topic: str) -> NDArray[np.float64]:
     """Return R, (3, 3); the identity if it is not filled."""
     rotation = np.array(info.r).reshape(3, 3)
     if not rotation.any():
@@ -206,7 +208,7 @@ def _rotation(info: CameraInfo, topic: str) -> NDArray[np.float64]:
     raise MessageError(topic, "implausible rectification", found, needed, "calibrate the camera")
 
 
-def _check_distortion(info: CameraInfo, topic: str) -> None:
+def _check_distortion(info: "CameraInfo", topic: str) -> None:
     model, count = info.distortion_model, len(info.d)
     known = (model in _FISHEYE and count in (0, 4)) or (model in _BROWN_CONRADY and count in _COEFFICIENTS)
     if known and np.isfinite(info.d).all():

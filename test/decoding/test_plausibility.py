@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqr_perception.geometry import invert, rigid_transform
-from aqr_perception.nodes.input.message_error import MessageError
-from aqr_perception.nodes.input.plausibility import (
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.decoding.plausibility import (
     camera_doubt,
     check_distances,
     drop_absurd_intensities,
     intensity_doubt,
 )
+from aqr_perception.geometry import invert, rigid_transform
 
 OPTICAL = [-0.5, 0.5, -0.5, 0.5]  # x right, y down, z forward in a frame with x forward, y left, z up
 LEVEL = np.random.default_rng(0).uniform(0.01, 1.0, 3000).astype(np.float32)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from aqr_perception.decoding.camera_images import Picture
+from aqr_perception.decoding.lens import pinhole_picture
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.geometry import project
-from aqr_perception.nodes.input.camera_images import Picture
-from aqr_perception.nodes.input.lens import pinhole_picture
-from aqr_perception.nodes.input.message_error import MessageError
 
 INTRINSICS = np.array([[300.0, 0.0, 315.0], [0.0, 310.0, 242.0], [0.0, 0.0, 1.0]])
 DISTORTIONS = [
