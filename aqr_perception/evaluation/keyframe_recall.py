@@ -26,6 +26,10 @@ RECALL_CLASSES = ("car", "pedestrian")
 LEAST_POINTS = 5
 REACH = 30.0
 MATCH = 2.0
+RULE = (
+    f"Found: objects with {LEAST_POINTS} LiDAR points or more within {REACH:g} m, a detection of their class within "
+    f"{MATCH:g} m; false alarms: detections within {REACH:g} m without an object of their class."
+)
 Sensors = Literal["LiDAR + cameras", "LiDAR", "cameras"]
 SENSORS: tuple[Sensors, ...] = ("LiDAR + cameras", "LiDAR", "cameras")
 
