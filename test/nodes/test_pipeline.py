@@ -19,10 +19,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.sensor_messages import MS, START, image, info, sweep, transform
 from helpers.waiting import wait_for
 
+from aqr_perception.decoding import sensors
 from aqr_perception.detector import ModelOutputError
 from aqr_perception.frame import CLASSES, Frame
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input import frame_builder, transforms
+from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
 from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.nodes.stamps import stamp_to_ns
@@ -177,7 +178,7 @@ def test_the_traceback_of_an_unexpected_error_is_logged_once_at_debug_level(
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("odd cloud")
 
-    monkeypatch.setattr(frame_builder, "points_from_message", fail)
+    monkeypatch.setattr(sensors, "points_from_message", fail)
     for _ in range(3):
         stage.process(request())
     assert len(stage.debug) == 1 and stage.debug[0].rstrip().endswith("ZeroDivisionError: odd cloud")

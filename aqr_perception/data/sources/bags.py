@@ -1,198 +1,407 @@
-"""Data set of rosbag2 files with ground truth, in the format of `simulator.bag.write_bag`."""
+"""Data set of labelled rosbag2 files, decoded as by the node."""
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.bags.errors import BagError
-from aqr_perception.bags.poses import VehiclePoses, stamp_to_ns
+from aqr_perception.bags.poses import TransformTree, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.data.outlines import outline_shares
+from aqr_perception.data.rig_file import Rig, RigCamera
+from aqr_perception.data.sources.bag_labels import (
+    LabelledMoment,
+    LabelledObject,
+    labels_from_json,
+    labels_from_topic,
+)
+from aqr_perception.data.sources.bag_topics import (
+    Stamps,
+    bag_rig,
+    check_times,
+    fixed_frame,
+    labels_place,
+    read_stamps,
+)
 from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding
+from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.decoding.plausibility import camera_doubt, check_distances
+from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
-from aqr_perception.geometry import invert, transform_points
-from aqr_perception.simulator.bag import FIXED_FRAME, LIDAR_TOPIC, TRUTH_TOPIC, VEHICLE_FRAME
+from aqr_perception.geometry import transform_points
 
-_SWEEP_STEP = 0.1
-"""Seconds between two sweeps."""
+_LABEL_TOLERANCE = 0.055
+"""Seconds between labels and their sweep, at most; half the time between two sweeps at 10 Hz, with some jitter."""
+_LONGEST_STEP = 0.25
+"""Seconds between two sweeps of one frame, at most; a LiDAR at 5 Hz takes 0.2."""
 _RANGE_NOISE = 0.06
 """Tolerance in metres for measured points outside a box's sides."""
-_MAX_PICTURE_AGE = 0.2
-"""Largest time difference in seconds between a sweep and its images."""
+_NEWEST = 1e-4
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Bag:
+    """What is known of a bag before its sensor data is read."""
+
+    path: Path
+    rig: Rig
+    stamps: dict[str, Stamps]
+    labels: tuple[LabelledMoment, ...]
 
 
 class _Moment(NamedTuple):
-    """One labelled sweep: its bag and its recording time."""
+    """One labelled frame: its bag, its labels, and its stamp."""
 
-    bag: Path
+    bag: _Bag
+    labels: LabelledMoment
     stamp_ns: int
 
 
 class BagDataset:
-    """Data set of all sweeps with ground truth, in the order of the bags' names.
+    """Data set of all labelled sweeps of some bags, in the order of the bags' names.
 
-    The recording time of messages must equal their header's stamp, as in simulated bags. The model frame is the TF
-    frame of the ground truth's header.
+    Clouds, pictures, calibration and transforms are decoded by the code of the node: all layouts and encodings it
+    knows, without lens distortion, at the size of CameraInfo. What it refuses is an error here, with bag and topic.
+
+    Labels come from `Rig.labels`; without it from ``/ground_truth/objects``, from the only topic of a type of
+    `bag_labels.LABEL_TYPES`, or from ``NAME.labels.json`` beside the bag. They are moved from their frame and stamp to
+    the nearest sweep. The model frame is the rig's, or the LiDAR's.
 
     Args:
-        folder: folder of the bags: single files (.mcap, .db3) and rosbag2 folders.
-        sweeps: number of LiDAR sweeps per frame.
+        folder: a bag (.mcap, .db3, or a rosbag2 folder), or a folder of bags.
+        sweeps: largest number of LiDAR sweeps per frame.
         classes: class names of the ground truth; objects of other classes are left out.
+        rig: topics, frames and class names; None: those that the bag's topics show.
+        skip_bad: leave out records that cannot be used, with a warning for each, in place of an error.
 
     Raises:
-        BagError: the folder has no bag, a bag has no ground truth, or no object of any bag has one of the classes.
+        BagError: the folder has no bag; a bag has no labels or no sensor data, or a label is not usable; or no object
+            of any bag has one of the classes. When a frame is read: its data is not usable.
     """
 
-    def __init__(self, folder: Path, sweeps: int = 2, classes: tuple[str, ...] = CLASSES) -> None:
-        self._sweeps, self._classes = sweeps, classes
-        if not folder.is_dir():
-            raise BagError(f"{folder}: found no such folder, needed one with rosbag2 files; check --data-root")
-        bags = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3") or _is_bag_folder(path))
-        if not bags:
-            raise BagError(f"{folder}: found no bag, needed .mcap or .db3 files, or rosbag2 folders; check --data-root")
-        self._moments = [_Moment(bag, stamp_ns) for bag in bags for stamp_ns in _truth_stamps(bag)]
-        problem = class_problem(classes, _class_names(bags, classes))
-        if problem is not None:
-            raise BagError(f"{folder}: {problem}")
+    def __init__(
+        self,
+        folder: Path,
+        sweeps: int = 2,
+        classes: tuple[str, ...] = CLASSES,
+        rig: Rig | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self._classes, self._skip_bad, self.left_out = classes, skip_bad, 0
+        self._sweeps = sweeps if rig is None or rig.max_sweeps is None else min(sweeps, rig.max_sweeps)
+        self._said: set[tuple[str, str]] = set()
+        bags = [self._open(path, rig) for path in _bag_paths(folder)]
+        self._moments = [moment for bag in bags for moment in self._bag_moments(bag)]
+        self._check_classes(folder, bags)
 
     def __len__(self) -> int:
         return len(self._moments)
 
     def __getitem__(self, index: int) -> LabelledFrame:
-        bag_path, stamp_ns = self._moments[index]
-        poses = _vehicle_poses(bag_path)
-        begin_ns = stamp_ns - round((self._sweeps * _SWEEP_STEP + _MAX_PICTURE_AGE) * 1e9)
-        end_ns = stamp_ns + round(_MAX_PICTURE_AGE * 1e9)
-        messages: dict[str, list[Any]] = defaultdict(list)
-        with BagReader(bag_path) as bag:
-            for message in bag.messages((), begin_ns, end_ns):
-                if not message.topic.startswith(("/tf", "/clock")):
-                    messages[message.topic].append(message.decode())
-        (truth,) = (message for message in messages[TRUTH_TOPIC] if _stamp_ns(message) == stamp_ns)
-        to_fixed = poses.sensor_to_fixed(truth.header.frame_id, stamp_ns)
-        views = tuple(_views(messages, poses, to_fixed, stamp_ns))
-        points = _points(messages[LIDAR_TOPIC], poses, to_fixed, stamp_ns, self._sweeps)
-        frame = Frame(stamp_ns, points, views, truth.header.frame_id, to_fixed)
-        return LabelledFrame(frame, _ground_truth(truth, points, views, self._classes), to_fixed)
+        moment = self._moments[index]
+        try:
+            return self._read(moment)
+        except MessageError as error:
+            raise BagError(f"{moment.bag.path} at {moment.stamp_ns / 1e9:.6f} s: {error}") from error
 
     def earlier_frames(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
-        """See `frames.LabelledDrives`: earlier sweeps of the bag with ground truth."""
-        return tuple(self[earlier] for earlier in preceding(self._moments, index, count, step))
+        """See `frames.LabelledDrives`: earlier labelled sweeps of the bag."""
+        moments = [(moment.bag.path, moment.stamp_ns) for moment in self._moments]
+        return tuple(self[earlier] for earlier in preceding(moments, index, count, step))
+
+    def place_of(self, index: int) -> str:
+        """Return where a frame is from: bag, topic or file of its labels, and time."""
+        return self._moments[index].labels.place
+
+    def label_sets(self) -> list[frozenset[int]]:
+        """Return the labels in each frame, for class-balanced sampling, without reading sensor data."""
+        names = [{self._class(moment, entry) for entry in moment.labels.objects} for moment in self._moments]
+        return [frozenset(self._classes.index(name) for name in found if name is not None) for found in names]
+
+    def _class(self, moment: _Moment, entry: LabelledObject) -> str | None:
+        return moment.bag.rig.class_of(entry.name, self._classes)
+
+    def _problem(self, error: BagError) -> None:
+        if not self._skip_bad:
+            raise error
+        self.left_out += 1
+        _log.warning("left out: %s", error)
+
+    def _open(self, path: Path, rig: Rig | None) -> _Bag:
+        with BagReader(path) as reader:
+            found = bag_rig(reader, rig)
+            place = labels_place(reader, found)
+            labels = (
+                labels_from_json(place, self._problem)
+                if isinstance(place, Path)
+                else labels_from_topic(reader, place, self._problem)
+            )
+            topics = [*found.lidar_topics, *(topic for c in found.cameras for topic in (c.image_topic, c.info_topic))]
+            stamps = read_stamps(reader, topics)
+        times = np.array([moment.stamp_ns for moment in labels], np.int64)
+        check_times(path, stamps, times, str(place))
+        return _Bag(path, found, stamps, tuple(labels))
+
+    def _bag_moments(self, bag: _Bag) -> Iterator[_Moment]:
+        """Yield the labelled moments of a bag; the nearest sweep gives the stamp."""
+        for labels in bag.labels:
+            if not bag.rig.lidar_topics:
+                yield _Moment(bag, labels, labels.stamp_ns)
+                continue
+            topic = bag.rig.lidar_topics[0]
+            nearest = bag.stamps[topic].nearest(labels.stamp_ns, _LABEL_TOLERANCE)
+            if nearest is None:
+                needed = f"one within {_LABEL_TOLERANCE:g} s of {labels.stamp_ns / 1e9:.6f} s"
+                self._problem(BagError(f"{labels.place}: found no sweep on {topic}, needed {needed}"))
+                continue
+            yield _Moment(bag, labels, int(bag.stamps[topic].measured[nearest]))
+
+    def _check_classes(self, folder: Path, bags: list[_Bag]) -> None:
+        unknown: dict[str, int] = {}
+        names: set[str] = set()
+        known = False
+        for bag in bags:
+            for moment in bag.labels:
+                for entry in moment.objects:
+                    names.add(entry.name)
+                    if bag.rig.class_of(entry.name, self._classes) is not None:
+                        known = True
+                    elif entry.name not in bag.rig.classes:
+                        unknown[entry.name] = unknown.get(entry.name, 0) + 1
+        problem = None if known else class_problem(self._classes, names)
+        if problem is not None:
+            raise BagError(f"{folder}: {problem}, or map them with 'classes' in a rig file (--rig)")
+        foreign = {name: count for name, count in unknown.items() if name not in CLASSES}
+        if foreign:
+            listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign.items()))
+            _log.warning(
+                "%s: objects of classes that the model does not have are left out: %s; map them with 'classes' in a "
+                "rig file (--rig)",
+                folder,
+                listed,
+            )
+        if not self._moments:
+            raise BagError(f"{folder}: found no labelled sweep, needed one; check the topics and stamps of the labels")
+
+    def _read(self, moment: _Moment) -> LabelledFrame:
+        bag, stamp_ns = moment.bag, moment.stamp_ns
+        tree = _transforms(bag.path)
+        fixed = fixed_frame(bag.rig, tree.frames)
+        messages = _read_messages(bag.path, self._wanted(bag, stamp_ns, fixed))
+        sweeps = {topic: messages.get(topic, []) for topic in bag.rig.lidar_topics}
+        frame_id = _model_frame(bag, sweeps, moment.labels)
+        doubts: list[MessageError] = []
+        points = self._points(bag, sweeps, tree, frame_id, stamp_ns, fixed, doubts)
+        views = tuple(self._views(bag, messages, tree, frame_id, stamp_ns, fixed, doubts))
+        self._say_once(bag.path, doubts)
+        to_fixed = tree.lookup(fixed, stamp_ns, frame_id, stamp_ns) if fixed else None
+        frame = Frame(stamp_ns, points, views, frame_id, to_fixed)
+        truth = self._truth(moment, frame, tree, fixed)
+        return LabelledFrame(frame, truth, np.eye(4) if to_fixed is None else to_fixed)
+
+    def _wanted(self, bag: _Bag, stamp_ns: int, fixed: str) -> dict[str, list[tuple[int, int]]]:
+        """Return by topic the (measured, recorded) times of the messages of a frame."""
+        wanted: dict[str, list[tuple[int, int]]] = {}
+        sweeps = self._sweeps if fixed else 1
+        for number, topic in enumerate(bag.rig.lidar_topics):
+            stamps = bag.stamps[topic]
+            newest = stamps.nearest(stamp_ns, 0.0 if number == 0 else _LABEL_TOLERANCE)
+            if newest is None:
+                found = f"no sweep within {_LABEL_TOLERANCE:g} s of {stamp_ns / 1e9:.6f} s"
+                raise BagError(f"{bag.path}: {topic}: found {found}, needed one of each LiDAR")
+            indices = [newest]
+            while len(indices) < sweeps and indices[-1] > 0:
+                step = int(stamps.measured[indices[-1]]) - int(stamps.measured[indices[-1] - 1])
+                if step > _LONGEST_STEP * 1e9:
+                    break
+                indices.append(indices[-1] - 1)
+            wanted[topic] = [(int(stamps.measured[i]), int(stamps.recorded[i])) for i in indices]
+        for camera in bag.rig.cameras:
+            stamps, infos = bag.stamps[camera.image_topic], bag.stamps[camera.info_topic]
+            index = stamps.nearest(stamp_ns + round(camera.offset * 1e9), bag.rig.max_camera_age)
+            if index is None:
+                continue
+            measured = int(stamps.measured[index])
+            info = max(int(np.searchsorted(infos.measured, measured, side="right")) - 1, 0)
+            wanted[camera.image_topic] = [(measured, int(stamps.recorded[index]))]
+            wanted[camera.info_topic] = [(int(infos.measured[info]), int(infos.recorded[info]))]
+        return wanted
+
+    def _points(
+        self,
+        bag: _Bag,
+        sweeps: dict[str, list[Any]],
+        tree: TransformTree,
+        frame_id: str,
+        stamp_ns: int,
+        fixed: str,
+        doubts: list[MessageError],
+    ) -> NDArray[np.float32] | None:
+        """Return the points (N, 5) of all sweeps in the model frame, newest first; None without a LiDAR."""
+        if not sweeps:
+            return None
+        parts = []
+        for topic, messages in sweeps.items():
+            for message in sorted(messages, key=lambda message: -_stamp_ns(message)):
+                points = scaled_points(message, topic, bag.rig.intensity_scale, doubts)
+                measured = _stamp_ns(message)
+                to_model = tree.lookup(frame_id, stamp_ns, message.header.frame_id, measured, fixed)
+                moved = np.empty((len(points), 5), np.float32)
+                moved[:, :3] = transform_points(to_model, points)
+                moved[:, 3], moved[:, 4] = points[:, 3], (stamp_ns - measured) / 1e9
+                parts.append(moved)
+        cloud = np.concatenate(parts)
+        check_distances(cloud, ", ".join(sweeps))
+        return cloud
+
+    def _views(
+        self,
+        bag: _Bag,
+        messages: dict[str, list[Any]],
+        tree: TransformTree,
+        frame_id: str,
+        stamp_ns: int,
+        fixed: str,
+        doubts: list[MessageError],
+    ) -> Iterator[CameraView]:
+        for camera in bag.rig.cameras:
+            if camera.image_topic in messages:
+                (image,), (info,) = messages[camera.image_topic], messages[camera.info_topic]
+                yield _view(camera, image, info, tree, frame_id, stamp_ns, fixed, doubts)
+
+    def _truth(self, moment: _Moment, frame: Frame, tree: TransformTree, fixed: str) -> GroundTruth:
+        labels = moment.labels
+        kept = [(entry, name) for entry in labels.objects if (name := self._class(moment, entry)) is not None]
+        to_model = np.eye(4)
+        if kept:
+            to_model = tree.lookup(frame.frame_id, frame.stamp_ns, labels.frame_id, labels.stamp_ns, fixed)
+        delay = (frame.stamp_ns - labels.stamp_ns) / 1e9
+        boxes = np.array([_box(entry, to_model, delay) for entry, _ in kept], np.float32).reshape(-1, 9)
+        hits = np.zeros(len(boxes), np.int64)
+        if frame.points is not None:
+            newest = frame.points[np.abs(frame.points[:, 4]) <= max(_NEWEST, _LABEL_TOLERANCE)]
+            counts = [len(points_in_box(newest, box, margin=_RANGE_NOISE)) for box in boxes]
+            hits = np.array(counts, np.int64).reshape(-1)
+        # Bags do not record occlusion: an object that the data calls unseen, or without a LiDAR hit, counts as hidden.
+        seen = [
+            (entry.seen if entry.seen is not None else frame.points is None or count > 0)
+            for (entry, _), count in zip(kept, hits, strict=True)
+        ]
+        shares = outline_shares(boxes, frame.cameras) * np.array(seen, np.float32).reshape(-1, 1)
+        return GroundTruth(
+            boxes,
+            np.array([self._classes.index(name) for _, name in kept], np.int64),
+            np.array([entry.track for entry, _ in kept], np.int64),
+            hits,
+            shares.astype(np.float32),
+            self._classes,
+        )
+
+    def _say_once(self, bag: Path, doubts: list[MessageError]) -> None:
+        for doubt in doubts:
+            if (doubt.topic, doubt.problem) not in self._said:
+                self._said.add((doubt.topic, doubt.problem))
+                _log.warning("%s: %s", bag, doubt)
+
+
+def _bag_paths(folder: Path) -> list[Path]:
+    if folder.suffix in (".mcap", ".db3") and folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise BagError(f"{folder}: found no such folder, needed one with rosbag2 files; check --data-root")
+    if _is_bag_folder(folder):
+        return [folder]
+    bags = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3") or _is_bag_folder(path))
+    if not bags:
+        raise BagError(f"{folder}: found no bag, needed .mcap or .db3 files, or rosbag2 folders; check --data-root")
+    return bags
 
 
 def _is_bag_folder(path: Path) -> bool:
     return (path / "metadata.yaml").is_file()
 
 
-def _truth_stamps(bag: Path) -> list[int]:
-    with BagReader(bag) as reader:
-        if TRUTH_TOPIC not in {topic.name for topic in reader.topics}:
-            needed = "the true objects at every sweep's stamp; record it, or use `aqr_perception simulate bag`"
-            raise BagError(f"{bag}: found no topic {TRUTH_TOPIC}, needed {needed}")
-        return [message.stamp_ns for message in reader.messages((TRUTH_TOPIC,))]
-
-
-def _class_names(bags: Sequence[Path], classes: Collection[str]) -> set[str]:
-    """Return the classes of the true objects, up to the first message with one of the given classes."""
-    names: set[str] = set()
-    for bag in bags:
-        with BagReader(bag) as reader:
-            for message in reader.messages((TRUTH_TOPIC,)):
-                names |= {entry.class_name for entry in message.decode().detections}
-                if not names.isdisjoint(classes):
-                    return names
-    return names
-
-
 @lru_cache(maxsize=32)
-def _vehicle_poses(bag: Path) -> VehiclePoses:
+def _transforms(bag: Path) -> TransformTree:
     with BagReader(bag) as reader:
         topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
         decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
     moving = [message for topic, message in decoded if topic == "/tf"]
     static = [message for topic, message in decoded if topic == "/tf_static"]
-    return VehiclePoses(moving, static, FIXED_FRAME, VEHICLE_FRAME, str(bag))
+    return TransformTree(moving, static, str(bag))
+
+
+def _read_messages(bag: Path, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
+    """Return the decoded messages of a frame by topic."""
+    found: dict[str, list[Any]] = {}
+    pending = {(topic, recorded) for topic, times in wanted.items() for _, recorded in times}
+    stamps = {topic: {measured for measured, _ in times} for topic, times in wanted.items()}
+    with BagReader(bag) as reader:
+        # One pass over the frame's time; calibration may be recorded once, long before.
+        for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
+            for message in reader.messages((topic,), recorded, recorded + 1):
+                decoded = message.decode()
+                if _stamp_ns(decoded) in stamps[topic]:
+                    found.setdefault(topic, []).append(decoded)
+                    break
+    return found
 
 
 def _stamp_ns(message: Any) -> int:
     return stamp_to_ns(message.header.stamp)
 
 
-def _views(
-    messages: dict[str, list[Any]], poses: VehiclePoses, to_fixed: NDArray[np.float64], stamp_ns: int
-) -> list[CameraView]:
-    """Return each camera's image nearest to a time, in the order of the cameras' names."""
-    views = []
-    for topic, infos in sorted(messages.items()):
-        camera, _, kind = topic.rpartition("/")
-        if kind != "camera_info":
-            continue
-        pictures = messages.get(f"{camera}/image_raw", []) + messages.get(f"{camera}/image_raw/compressed", [])
-        nearest = min(pictures, key=lambda picture: abs(_stamp_ns(picture) - stamp_ns), default=None)
-        if nearest is None or abs(_stamp_ns(nearest) - stamp_ns) > _MAX_PICTURE_AGE * 1e9:
-            continue
-        to_camera = invert(poses.sensor_to_fixed(nearest.header.frame_id, _stamp_ns(nearest))) @ to_fixed
-        age = (stamp_ns - _stamp_ns(nearest)) / 1e9
-        intrinsics = np.asarray(infos[-1].k, np.float64).reshape(3, 3)
-        views.append(CameraView(camera.removeprefix("/"), _pixels(nearest), intrinsics, to_camera, age))
-    return views
+def _model_frame(bag: _Bag, sweeps: dict[str, list[Any]], labels: LabelledMoment) -> str:
+    if bag.rig.model_frame:
+        return bag.rig.model_frame
+    for topic, messages in sweeps.items():
+        if not messages[0].header.frame_id:
+            raise no_frame_id(topic)
+        return str(messages[0].header.frame_id)
+    return labels.frame_id
 
 
-def _pixels(message: Any) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) BGR pixels of an Image (bgr8, as the simulator writes it) or a CompressedImage."""
-    data = np.asarray(message.data, np.uint8)
-    if hasattr(message, "encoding"):
-        return data.reshape(message.height, message.width, 3)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if picture is None:
-        raise BagError(f"{message.header.frame_id}: found {len(data)} bytes that OpenCV cannot decode, needed a JPEG")
-    return picture.astype(np.uint8, copy=False)
-
-
-def _points(
-    clouds: list[Any], poses: VehiclePoses, to_fixed: NDArray[np.float64], stamp_ns: int, sweeps: int
-) -> NDArray[np.float32] | None:
-    """Return the points (N, 5) of the newest sweeps up to a time, in the model frame; None without a sweep."""
-    newest = sorted((cloud for cloud in clouds if _stamp_ns(cloud) <= stamp_ns), key=_stamp_ns)[-sweeps:]
-    parts = []
-    for cloud in newest:
-        values = np.frombuffer(cloud.data, np.float32).reshape(-1, 4)  # x, y, z, intensity, as the simulator writes it
-        to_model = invert(to_fixed) @ poses.sensor_to_fixed(cloud.header.frame_id, _stamp_ns(cloud))
-        lag = np.full(len(values), (stamp_ns - _stamp_ns(cloud)) / 1e9)
-        parts.append(np.c_[transform_points(to_model, values), values[:, 3], lag].astype(np.float32))
-    return np.concatenate(parts[::-1]) if parts else None
-
-
-def _ground_truth(
-    message: Any, points: NDArray[np.float32] | None, views: tuple[CameraView, ...], classes: tuple[str, ...]
-) -> GroundTruth:
-    entries = [entry for entry in message.detections if entry.class_name in classes]
-    boxes = np.array([_box(entry) for entry in entries], np.float32).reshape(-1, 9)
-    hits = np.zeros(len(boxes), np.int64)
-    if points is not None:
-        newest = points[points[:, 4] < _SWEEP_STEP / 2]
-        hits = np.array([len(points_in_box(newest, box, margin=_RANGE_NOISE)) for box in boxes], np.int64).reshape(-1)
-    # Bags do not record occlusion, so an object without a LiDAR hit counts as hidden.
-    hit = np.array([entry.score > 0 for entry in entries], np.float32)[:, None]
-    return GroundTruth(
-        boxes,
-        np.array([classes.index(entry.class_name) for entry in entries], np.int64),
-        np.full(len(boxes), -1, np.int64),
-        hits,
-        (outline_shares(boxes, views) * hit).astype(np.float32),
-        classes,
+def _view(
+    camera: RigCamera,
+    image: Any,
+    info: Any,
+    tree: TransformTree,
+    frame_id: str,
+    stamp_ns: int,
+    fixed: str,
+    doubts: list[MessageError],
+) -> CameraView:
+    optical = image.header.frame_id or info.header.frame_id
+    if not optical:
+        raise no_frame_id(camera.image_topic)
+    pinhole = pinhole_image(
+        image, info, camera.image_topic, camera.info_topic, camera.rectified, camera.baseline_in_tf, 0, doubts
     )
+    measured = _stamp_ns(image) - round(camera.offset * 1e9)
+    extrinsics = tree.lookup(optical, measured, frame_id, stamp_ns, fixed)
+    doubt = camera_doubt(extrinsics, optical, camera.image_topic)
+    if doubt is not None:
+        doubts.append(doubt)
+    extrinsics[:3, 3] += pinhole.baseline
+    return CameraView(camera.name, pinhole.pixels, pinhole.intrinsics, extrinsics, (stamp_ns - measured) / 1e9)
 
 
-def _box(entry: Any) -> list[float]:
-    place, rotation, size, velocity = entry.pose.position, entry.pose.orientation, entry.size, entry.velocity
-    yaw = 2 * np.arctan2(rotation.z, rotation.w)
-    return [place.x, place.y, place.z, size.x, size.y, size.z, yaw, velocity.x, velocity.y]
+def _box(entry: LabelledObject, to_model: NDArray[np.float64], delay: float) -> list[float]:
+    """Return a box (9,) in the model frame at the frame's stamp, `delay` seconds after the label's."""
+    pose = to_model @ entry.pose
+    velocity = to_model[:2, :2] @ np.asarray(entry.velocity, np.float64)
+    centre = pose[:3, 3]
+    if np.isfinite(velocity).all():
+        centre[:2] += velocity * delay
+    yaw = float(np.arctan2(pose[1, 0], pose[0, 0]))
+    return [*centre, *entry.size, yaw, *velocity]

@@ -8,16 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.decoding.camera_images import picture_from_message
-from aqr_perception.decoding.clouds import points_from_message
-from aqr_perception.decoding.lens import described_size, pinhole_picture
 from aqr_perception.decoding.message_error import MessageError, printable
-from aqr_perception.decoding.plausibility import (
-    camera_doubt,
-    check_distances,
-    drop_absurd_intensities,
-    intensity_doubt,
-)
+from aqr_perception.decoding.plausibility import camera_doubt, check_distances
+from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame, FramePlacement
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
 from aqr_perception.nodes.input.placement import PlacementCheck
@@ -167,15 +160,14 @@ class FrameBuilder:
         """Decode a sweep, unless it is in the buffer."""
         stamp_ns = stamp_to_ns(sweep.header.stamp)
         if stamp_ns not in self._sweeps:
-            self._sweeps.add(stamp_ns, sweep.header.frame_id, _scaled_points(sweep, settings, doubts))
+            points = scaled_points(sweep, settings.lidar_topic, settings.intensity_scale, doubts)
+            self._sweeps.add(stamp_ns, sweep.header.frame_id, points)
 
 
 def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFrame:
     """Return no frame, with a warning that names the remedy."""
     if request.sweeps:
-        report.failure(
-            "", _no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras")
-        )
+        report.failure("", no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras"))
     else:
         report.warnings.append(
             "no model frame for a camera-only frame: found no LiDAR message yet, needed a TF frame for the boxes; "
@@ -184,11 +176,6 @@ def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFra
     unused = (SensorUse(name, False, math.nan, "no model frame") for name in request.settings.sensors)
     sensors = tuple(request.left_out.get(use.name, use) for use in unused)
     return AssembledFrame(None, sensors, report.warnings, report.unexpected)
-
-
-def _no_frame_id(topic: str, also: str = "") -> MessageError:
-    remedy = "set header.frame_id in the driver" + (f", and set {also}" if also else "")
-    return MessageError(topic, "empty frame_id", "header.frame_id ''", "the TF frame of the data", remedy)
 
 
 def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.float64] | None:
@@ -200,25 +187,6 @@ def _to_fixed(request: FrameRequest, transforms: FrameTransforms) -> NDArray[np.
         return transforms.lookup(fixed_frame, request.stamp_ns, request.model_frame, request.stamp_ns)
     except MessageError:
         return None  # only models with memory need it; TF failures of the sensors are already reported
-
-
-def _scaled_points(sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> NDArray[np.float32]:
-    """Return (N, 4) points with scaled intensities, (0, 4) if none is a return."""
-    topic = settings.lidar_topic
-    if not sweep.header.frame_id:
-        raise _no_frame_id(topic)
-    points = points_from_message(sweep, topic, doubts)
-    if not points[:, :3].any():  # many drivers send zeros where no return came back
-        return np.zeros((0, 4), np.float32)
-    fields = [field.name for field in sweep.fields]
-    doubt = intensity_doubt(points[:, 3], settings.intensity_scale, fields, topic)
-    if doubt is not None:
-        doubts.append(doubt)
-    points[:, 3] *= settings.intensity_scale
-    doubt = drop_absurd_intensities(points[:, 3], topic)
-    if doubt is not None:
-        doubts.append(doubt)
-    return points
 
 
 def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
@@ -248,10 +216,17 @@ def _view(
     settings, info = camera.settings, camera.info
     optical_frame = camera.image.header.frame_id or info.header.frame_id
     if not optical_frame:
-        raise _no_frame_id(settings.image_topic)
-    described = described_size(info, settings.info_topic)
-    picture = picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
-    pinhole = pinhole_picture(picture, info, settings.rectified, settings.info_topic, settings.baseline_in_tf, doubts)
+        raise no_frame_id(settings.image_topic)
+    pinhole = pinhole_image(
+        camera.image,
+        info,
+        settings.image_topic,
+        settings.info_topic,
+        settings.rectified,
+        settings.baseline_in_tf,
+        image_width,
+        doubts,
+    )
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
     doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)
     if doubt is not None:

@@ -21,6 +21,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
+from aqr_perception.decoding import sensors
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
@@ -204,7 +205,8 @@ def test_an_unexpected_error_of_one_camera_leaves_the_others(
     place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig()
-    original, calls = getattr(frame_builder, place), []
+    module = frame_builder if hasattr(frame_builder, place) else sensors
+    original, calls = getattr(module, place), []
 
     def fails_first(*arguments: Any) -> Any:
         calls.append(1)
@@ -212,7 +214,7 @@ def test_an_unexpected_error_of_one_camera_leaves_the_others(
             raise error("odd\nvalue")
         return original(*arguments)
 
-    monkeypatch.setattr(frame_builder, place, fails_first)
+    monkeypatch.setattr(module, place, fails_first)
     built = rig.build()
     assert built.frame is not None and built.frame.points is not None
     assert [view.name for view in built.frame.cameras] == ["back"]
@@ -230,7 +232,7 @@ def test_an_unexpected_error_of_the_lidar_leaves_the_cameras(place: str, monkeyp
         raise UnexpectedError
 
     rig = Rig()
-    monkeypatch.setattr(frame_builder, place, fail)
+    monkeypatch.setattr(frame_builder if hasattr(frame_builder, place) else sensors, place, fail)
     built = rig.build()
     assert built.frame is not None
     assert (built.frame.points, len(built.frame.cameras), built.sensors[0].used) == (None, 2, False)
@@ -410,9 +412,9 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
 
 def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    original = frame_builder.points_from_message
+    original = sensors.points_from_message
     monkeypatch.setattr(
-        frame_builder,
+        sensors,
         "points_from_message",
         lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )
