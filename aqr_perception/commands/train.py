@@ -79,9 +79,9 @@ def _add_model(train: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(data: argparse._ArgumentGroup) -> None:
-    """Add the options of `data.sources.catalogue.open_data`."""
-    data.add_argument("--data", default="synthetic", help="synthetic, nuscenes or bags (default: %(default)s)")
+def add_data(data: argparse._ArgumentGroup, also: str = "") -> None:
+    """Add the options of `data.sources.catalogue.open_data`; `also` names further data that the command knows."""
+    data.add_argument("--data", default="synthetic", help=f"synthetic, nuscenes{also} or bags (default: %(default)s)")
     data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of drawn frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
