@@ -2,12 +2,15 @@
 
 import argparse
 import dataclasses
+import logging
 import sys
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -97,6 +100,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _evaluate_keyframes(options)
     if options.folders:
         raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector
@@ -117,6 +122,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.frames,
         options.data_version,
         options.split,
+        options.rig,
+        options.skip_bad,
     )
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME
