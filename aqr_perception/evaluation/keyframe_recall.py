@@ -1,9 +1,9 @@
 """Recall and false alarms of a detector on labelled recordings of other vehicles, with each sensor alone and together.
 
 A few frames of a foreign vehicle allow no mAP. The rule here: objects of `RECALL_CLASSES` with at least `LEAST_POINTS`
-LiDAR points within `REACH` metres count as found if a detection of their class is within `MATCH` metres of their centre,
-best scores first (as in nuScenes' matching, arXiv:1903.11027). A detection within the reach that matches no object of
-its class, counted or not, is a false alarm.
+LiDAR points within `REACH` metres count as found if a detection of their class is within `MATCH` metres of their
+centre, best scores first (as in nuScenes' matching, arXiv:1903.11027). A detection within the reach that matches no
+object of its class, counted or not, is a false alarm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -108,9 +108,7 @@ def _rows(
     counts: dict[Sensors, dict[str, ClassCount]] = {
         sensors: dict.fromkeys(RECALL_CLASSES, ClassCount()) for sensors in SENSORS
     }
-    frames = [
-        entry for entry in recorded_frames(recording, preset.sweeps) if entry.sweeps[0].stamp_ns in labels
-    ]
+    frames = [entry for entry in recorded_frames(recording, preset.sweeps) if entry.sweeps[0].stamp_ns in labels]
     for recorded in tqdm(frames, desc=recording.name, unit="frame", disable=not progress):
         lidar_to_model = to_model @ recorded.sweeps[0].lidar_to_vehicle
         frame = moved(recorded.frame(), lidar_to_model)
