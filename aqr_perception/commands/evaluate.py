@@ -136,7 +136,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         history=history,
         workers=options.workers,
         rules=options.rules,
-        results=results,
+        result_file=results,
     )
     if "auto" in table.modes:
         table = dataclasses.replace(table, auto_mode=detector.model.preset.aqr.mode)

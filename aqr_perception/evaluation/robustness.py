@@ -108,7 +108,7 @@ def run(
     workers: int = 1,
     progress: bool = True,
     rules: Rules | None = None,
-    results: Path | None = None,
+    result_file: Path | None = None,
 ) -> RobustnessTable:
     """Return the scores of a detector in every scenario and mode, against the clean frames' ground truth.
 
@@ -124,7 +124,7 @@ def run(
         workers: number of processes for the frames, then for the rows; see `evaluate_frames`.
         progress: whether to show progress bars.
         rules: of the metrics; see `metrics`.
-        results: where to write the detections in clean frames, in the last mode, as a result file of nuScenes; only
+        result_file: where to write the detections in clean frames, in the last mode, as a result file of nuScenes; only
             for frames from its tables.
 
     Raises:
@@ -149,9 +149,9 @@ def run(
         _Case(name, mode, [result.detections[name, mode] for result in results]) for name in scenarios for mode in modes
     ]
     truths, has_lidar = [result.truth for result in results], any(result.has_lidar for result in results)
-    if results is not None and all(truth.world is not None for truth in truths):
+    if result_file is not None and all(truth.world is not None for truth in truths):
         clean_cases = [case.detections for case in cases if (case.scenario, case.mode) == (CLEAN, modes[-1])]
-        write_results(results, zip(clean_cases[0], truths, strict=True), detector.uses_cameras, detector.uses_lidar)
+        write_results(result_file, zip(clean_cases[0], truths, strict=True), detector.uses_cameras, detector.uses_lidar)
     score = partial(_score, truths=truths, has_lidar=has_lidar, rules=rules)
     rows: list[RobustnessRow] = list(bar(_score_all(cases, score, workers), "scoring", len(cases), unit="row"))
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}

@@ -20,6 +20,7 @@ from aqr_perception.models.proposals.proposal_head import ProposalHead
 from aqr_perception.models.proposals.queries import propose
 from aqr_perception.models.weights.branches import BRANCHES
 from aqr_perception.models.weights.checkpoint import ROUTER_PREFIX
+from aqr_perception.models.weights.side_entries import BoxConvention
 from aqr_perception.options import AqrOptions
 
 
@@ -38,6 +39,9 @@ class DetectionModel(nn.Module, ABC):
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.
         bev_of_cameras: whether BEV proposals come from the cameras instead of the LiDAR.
+        box_convention: convention of the box codes in the weights; None where the published weights have always had
+            this package's own, whatever version of mmdetection3d they name.
+        box_convention_entry: the preset's entry with the convention; empty without one.
     """
 
     branches: tuple[str, ...] = BRANCHES
@@ -46,6 +50,8 @@ class DetectionModel(nn.Module, ABC):
     optional_router: tuple[str, ...] = (ROUTER_PREFIX,)
     router_supervised: bool = True
     takes_queries: bool = True
+    box_convention: BoxConvention | None = None
+    box_convention_entry: str = ""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()

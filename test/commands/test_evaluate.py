@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from helpers.nuscenes_tables import VERSION, write_drive
-from helpers.small_fusion import small_aqr_cmt, write_preset
+from helpers.nuscenes_tables import SCENE, SPLIT, VERSION, write_drive
+from helpers.small_fusion import SMALL, small_aqr_cmt, write_preset
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES
+from nuscenes.eval.detection.evaluate import DetectionEval
+from nuscenes.nuscenes import NuScenes
 
 from aqr_perception.cli import main
+from aqr_perception.evaluation.nuscenes_results import FILE_NAME
 from aqr_perception.evaluation.scenarios import SCENARIOS
 
 
@@ -31,3 +36,47 @@ def test_nuscenes_tables_give_a_row_off_and_on_for_every_failure(
     assert table["auto_mode"] == mode
     printed = capsys.readouterr().out
     assert f"AQR on: mode {mode}, as in preset small" in printed and all(scenario in printed for scenario in SCENARIOS)
+
+
+def evaluated(tmp_path: Path, root: Path, version: str, *options: str) -> Path:
+    """Evaluate a small model with random weights and return the folder of the results."""
+    preset = write_preset(tmp_path, SMALL)
+    data = ["--data", "nuscenes", "--data-root", str(root), "--data-version", version]
+    command = ["evaluate", "--model", preset, "--checkpoint", "random", "--device", "cpu", *data, *options]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    return tmp_path / "out"
+
+
+def test_the_result_file_of_nuscenes_gives_the_devkit_the_same_figures(tmp_path: Path) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    output = evaluated(tmp_path, root, VERSION, "--scenarios", "clean", "--split", SCENE)
+    (row,) = (row for row in json.loads((output / "robustness.json").read_text())["rows"] if row["mode"] == "auto")
+    config, tables = config_factory("detection_cvpr_2019"), NuScenes(VERSION, str(root), verbose=False)
+    devkit = DetectionEval(tables, config, str(output / FILE_NAME), SPLIT, str(tmp_path / "devkit"), verbose=False)
+    scores = devkit.evaluate()[0]
+    assert devkit.meta["use_camera"] and devkit.meta["use_lidar"] and not devkit.meta["use_radar"]
+    assert len(devkit.pred_boxes.all) > 100
+    assert row["scores"]["rules"] == "devkit" and row["scores"]["nds"] == pytest.approx(scores.nd_score)
+    assert row["scores"]["mean_ap"] == pytest.approx(scores.mean_ap)
+
+
+def test_the_test_split_without_truth_gives_the_result_file_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root, {}, "v1.0-test", ("scene-0077", "scene-0061"))
+    output = evaluated(tmp_path, root, "v1.0-test")
+    assert [path.name for path in output.iterdir()] == [FILE_NAME]
+    results = json.loads((output / FILE_NAME).read_text())["results"]
+    assert list(results) == ["sample-0", "sample-1", "sample-2"] and all(results.values())
+    box = results["sample-1"][0]
+    assert box["sample_token"] == "sample-1" and box["attribute_name"] in (*ATTRIBUTE_NAMES, "")
+    assert "3 samples without annotations: detected, not scored" in capsys.readouterr().out
+
+
+def test_a_split_of_other_data_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--model", "aqr_tiny", "--device", "cpu", "--split", "val"]) != 0
+    assert "data 'synthetic' has no splits to choose from: leave --split out" in capsys.readouterr().err

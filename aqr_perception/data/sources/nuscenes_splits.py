@@ -83,8 +83,8 @@ def _existing_predefined(split: str, wanted: Collection[str], folder: Path, scen
 def _existing(wanted: Collection[str], name: str, scenes: Collection[str]) -> frozenset[str]:
     missing = sorted(set(wanted) - set(scenes))
     if missing or not wanted:
-        found = f"{len(missing)} scenes that the tables do not have ({_shown(missing)})" if missing else "no scene"
-        raise SplitError(f"{name}: found {found}, needed names of scenes, such as {_shown(sorted(scenes)) or 'none'}")
+        found = f"scenes that the tables do not have: {_shown(missing)}" if missing else "no scene"
+        raise SplitError(f"{name}: found {found}; needed names of scenes, such as {_shown(sorted(scenes)) or 'none'}")
     return frozenset(wanted)
 
 

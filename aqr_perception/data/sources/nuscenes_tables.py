@@ -147,6 +147,16 @@ def _open(root: Path, version: str, split: str | Sequence[str]) -> tuple[Any, fr
 
 
 def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
+    try:
+        return _sample(tables, sample, sweeps, classes)
+    except KeyError as error:
+        raise NuScenesError(
+            f"{tables.table_root}: sample {sample.get('token', '?')}: found no {error}, needed the entries and the "
+            f"{LIDAR} of nuScenes' tables; add it"
+        ) from error
+
+
+def _sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
     captures: list[Capture] = []
     token = sample["data"][LIDAR]
     while token and len(captures) < sweeps:
@@ -161,6 +171,8 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tupl
         if name is not None and annotation["num_lidar_pts"] + annotation.get("num_radar_pts", 0) > 0
     ]
     entries = [entry for entry, _ in kept]
+    for entry in entries:
+        _check_box(entry)
     velocities = [tables.box_velocity(entry["token"])[:2] for entry in entries]
     racks = [entry for entry in annotations if entry["category_name"] == _BICYCLE_RACK]
     world = WorldTruth(
@@ -193,6 +205,16 @@ def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tupl
 def _ego_position(tables: Any, lidar_token: str) -> Matrix:
     pose = tables.get("ego_pose", tables.get("sample_data", lidar_token)["ego_pose_token"])
     return np.array(pose["translation"], np.float64)
+
+
+def _check_box(annotation: dict[str, Any]) -> None:
+    numbers = np.array(_placement(annotation), np.float64)
+    if not np.isfinite(numbers).all() or not (numbers[3:6] > 0).all():
+        raise NuScenesError(
+            f"sample_annotation {annotation['token']} (sample {annotation['sample_token']}): found size "
+            f"{annotation['size']}, translation {annotation['translation']} and rotation {annotation['rotation']}, "
+            "needed finite numbers and sizes above 0 m; correct or remove it"
+        )
 
 
 def _placement(annotation: dict[str, Any]) -> list[float]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from aqr_perception.models.weights.side_entries import BoxConvention
+
 if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Preset
 
@@ -25,6 +27,7 @@ class BevFormerOptions:
         forward: direction of the vehicle's front in the model frame in degrees, counter-clockwise from +x: 90 in the
             frame of nuScenes' LiDAR (y forward), where the published weights were trained.
         camera_azimuths: see `PetrOptions.camera_azimuths`; a camera gets the embedding of its position in the ring.
+        box_convention: see `PetrOptions.box_convention`.
     """
 
     grid: tuple[int, int] = (50, 50)
@@ -36,6 +39,7 @@ class BevFormerOptions:
     rotation_centre: tuple[float, float] | None = None
     forward: float = 90.0
     camera_azimuths: tuple[float, float, float, float, float, float] = (90.0, 34.0, 146.0, -90.0, -162.0, -20.0)
+    box_convention: BoxConvention = "mmdet3d_0"
 
 
 def check_bevformer(preset: "Preset") -> str | None:

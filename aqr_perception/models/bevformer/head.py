@@ -121,6 +121,7 @@ class BevFormerHead(nn.Module):
         self._extent = (x_max - x_min, y_max - y_min)
         vehicle = (-x_min / self._extent[0] * columns, -y_min / self._extent[1] * rows)
         self._rotation_centre = options.rotation_centre or vehicle
+        self._box_convention = options.box_convention
         self.register_buffer("_azimuths", torch.tensor(options.camera_azimuths).deg2rad(), persistent=False)
         self.register_buffer("_pillars", pillars(preset.point_range, self.grid, options.heights), persistent=False)
         # The published files contain this buffer, which only the authors' training loss uses.
@@ -194,7 +195,8 @@ class BevFormerHead(nn.Module):
         """Return some layers' predictions from the decoder's output and the queries' initial estimates."""
         branches = list(self.cls_branches)[layers]
         logits = [branch(outputs) for branch, outputs in zip(branches, decoded.queries[layers], strict=True)]
-        boxes = to_box_codes(decoded.raw_boxes[layers], decoded.references[layers], self.point_range, None)
+        raw, references = decoded.raw_boxes[layers], decoded.references[layers]
+        boxes = to_box_codes(raw, references, self.point_range, None, self._box_convention)
         return queries.add_first_guess(Predictions(torch.stack(logits), boxes), SHAPE_CODES)
 
     def attention_weights(

@@ -44,6 +44,7 @@ class BEVFormer(DetectionModel):
         super().__init__(preset)
         assert preset.image is not None  # `load_preset` requires it for this architecture
         self.options = preset.architecture_options(BevFormerOptions)
+        self.box_convention, self.box_convention_entry = self.options.box_convention, "bevformer.box_convention"
         stages = _STAGES[self.options.levels]
         backbone = image_backbone(preset.image, stages)
         self._maps = len(stages)

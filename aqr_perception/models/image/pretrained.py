@@ -1,5 +1,6 @@
 """Loading of pretrained image backbones, to start a training."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +11,16 @@ from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.image.vit import VitBackbone
 from aqr_perception.models.image.vit_weights import convert_vit_weights
 from aqr_perception.models.weights.checkpoint import CheckpointError, read_weights, require_fit
+from aqr_perception.models.weights.fitting import with_batch_counters
 
 _PREFIX = "img_backbone."
-_CLASSIFIER = ("fc.", "head.")
+_PART = "backbone."
+_CLASSIFIER = ("fc.", "head.", "_fc.", "_conv_head.", "_bn1.")
+_TRANSFORMERS = re.compile(
+    r"(\w+\.)?(embeddings\.(cls_token|position_embeddings|patch_embeddings|mask_token)"
+    r"|encoder\.layer\.\d+\.|embedder\.embedder\.|encoder\.stages\.\d+\.layers\.)"
+)
+"""Starts of keys of Vision Transformers and ResNets in Hugging Face's transformers."""
 
 
 class _HasPreset(Protocol):
@@ -24,12 +32,12 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
 
     From a file with keys ``img_backbone.*``, a detection model of this project or a published one, this function loads
     the backbone unchanged. Other files hold a backbone: timm's or DINOv2's Vision Transformer (its pyramid keeps the
-    model's weights), torchvision's ResNet or a VoVNet. Its classifier is not used.
+    model's weights), torchvision's ResNet or a VoVNet, also under ``backbone.*``. Its classifier is not used.
 
     Such backbones are trained on RGB images, but most models of this package use BGR; then the channels of the first
     convolution's kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to the
     values of the backbone's training. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
-    "augreg" Vision Transformers use 127.5 for all.
+    "augreg" Vision Transformers use 127.5 for all, EfficientNet-Lite a mean of 127 and a deviation of 128.
 
     Args:
         model: a model with cameras.
@@ -51,6 +59,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
         )
     if any(key.startswith(_PREFIX) for key in found):
         return _load(backbone, name, {k.removeprefix(_PREFIX): v for k, v in found.items() if k.startswith(_PREFIX)})
+    found = _backbone_part(found)
+    _refuse_other_names(name, found)
     network = backbone.vit if isinstance(backbone, VitBackbone) else backbone
     if isinstance(backbone, VitBackbone):
         found = convert_vit_weights(name, found, network.state_dict())
@@ -63,7 +73,24 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
     return _load(network, name, found)
 
 
+def _backbone_part(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the backbone of a detector or classifier of OpenMMLab's libraries, and any other weights unchanged."""
+    part = {key.removeprefix(_PART): tensor for key, tensor in found.items() if key.startswith(_PART)}
+    return part or dict(found)
+
+
+def _refuse_other_names(name: str, found: Mapping[str, Tensor]) -> None:
+    """Raise an error for the names of Hugging Face's transformers, which are another division of the same layers."""
+    marked = [key for key in found if _TRANSFORMERS.match(key)]
+    if marked:
+        raise CheckpointError(
+            f"{name}: has the names of transformers ({', '.join(marked[:3])}, ...), needed those of timm, DINOv2 or "
+            "torchvision; take the same network from there (dinov2_vits14_pretrain.pth, or timm's safetensors)"
+        )
+
+
 def _load(network: nn.Module, name: str, weights: Mapping[str, Tensor]) -> int:
+    weights = with_batch_counters(weights, network.state_dict())
     require_fit(name, weights, network.state_dict())
     network.load_state_dict(weights)
     return len(weights)

@@ -37,6 +37,7 @@ class PetrHead(nn.Module):
         self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.frame_count = petr.frames
         self.frame_gap = petr.frame_gap
+        self._box_convention = petr.box_convention
         self.ring = len(petr.camera_azimuths)
         self.register_buffer("_azimuths", torch.tensor(petr.camera_azimuths).deg2rad(), persistent=False)
         # The published files contain this buffer, which only the authors' training loss uses.
@@ -114,7 +115,8 @@ class PetrHead(nn.Module):
             chosen = range(len(self.cls_branches))[layers]
             logits = torch.stack([self.cls_branches[layer](each) for layer, each in zip(chosen, outputs, strict=True)])
             raw = torch.stack([self.reg_branches[layer](each) for layer, each in zip(chosen, outputs, strict=True)])
-            codes = to_box_codes(raw, queries.reference_points.float(), self.point_range, seconds)
+            anchors = queries.reference_points.float()
+            codes = to_box_codes(raw, anchors, self.point_range, seconds, self._box_convention)
         return queries.add_first_guess(Predictions(logits, codes), SHAPE_CODES)
 
     def attention_weights(

@@ -34,6 +34,7 @@ class PETR(DetectionModel):
         assert preset.image is not None  # `load_preset` requires it for this architecture
         self.options = preset.architecture_options(PetrOptions)
         self.remembers = self.options.frames == 2
+        self.box_convention, self.box_convention_entry = self.options.box_convention, "petr.box_convention"
         backbone = image_backbone(preset.image)
         self.img_backbone = backbone
         self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)

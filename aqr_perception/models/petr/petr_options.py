@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from aqr_perception.models.weights.side_entries import BoxConvention
+
 
 @dataclass(frozen=True)
 class PetrOptions:
@@ -16,9 +18,12 @@ class PetrOptions:
             position of the nearest heading, so missing and reordered cameras do not affect the others. The default is
             nuScenes' ring in its LiDAR's frame (y forward), in which the published weights were trained.
         frame_gap: desired age of the past frame in seconds.
+        box_convention: convention of the box codes in the weights: of mmdetection3d before version 1.0, as in the
+            published weights, or since.
     """
 
     frames: Literal[1, 2] = 1
     position_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     camera_azimuths: tuple[float, float, float, float, float, float] = (90.0, 34.0, 146.0, -90.0, -162.0, -20.0)
     frame_gap: float = 1.245
+    box_convention: BoxConvention = "mmdet3d_0"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.weights.side_entries import BoxConvention
+
 _CODE = 10
 # Prior of 1 % for every class, for the focal loss.
 _CLASS_BIAS = -math.log((1 - 0.01) / 0.01)
@@ -61,7 +63,13 @@ class BoxTasks(nn.Module):
         return torch.cat([head(trunk) for head in self.task_heads], dim=-1)
 
 
-def to_box_codes(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], seconds: float | None) -> Tensor:
+def to_box_codes(
+    raw: Tensor,
+    anchors: Tensor,
+    point_range: tuple[float, ...],
+    seconds: float | None,
+    convention: BoxConvention = "mmdet3d_0",
+) -> Tensor:
     """Return (..., 10) box codes cx, cy, log dx, log dy, cz, log dz, sin yaw, cos yaw, vx, vy in metres, model frame.
 
     Args:
@@ -69,11 +77,14 @@ def to_box_codes(raw: Tensor, anchors: Tensor, point_range: tuple[float, ...], s
         anchors: (..., 3), the queries' reference points in 0..1 of the point range.
         point_range: x, y, z minimum and maximum in metres.
         seconds: duration of the motion that the branch predicts; None if it predicts a velocity.
+        convention: of `raw`.
     """
     lower, upper = raw.new_tensor(point_range[:3]), raw.new_tensor(point_range[3:])
     centre = (raw[..., (0, 1, 4)] + torch.logit(anchors, eps=_REFERENCE_EPS)).sigmoid() * (upper - lower) + lower
     x, y, z = centre.unbind(-1)
-    log_width, log_length, log_height, sine, cosine = raw[..., (2, 3, 5, 6, 7)].unbind(-1)
+    log_first, log_second, log_height, sine, cosine = raw[..., (2, 3, 5, 6, 7)].unbind(-1)
     vx, vy = (raw[..., 8:] if seconds is None else raw[..., 8:] / seconds).unbind(-1)
+    if convention == "mmdet3d_1":
+        return torch.stack((x, y, log_first, log_second, z, log_height, sine, cosine, vx, vy), dim=-1)
     # The published weights follow the old mmdet3d convention (w, l, h; yaw' = -yaw - pi/2); ours is (l, w, h; yaw).
-    return torch.stack((x, y, log_length, log_width, z, log_height, -cosine, -sine, vx, vy), dim=-1)
+    return torch.stack((x, y, log_second, log_first, z, log_height, -cosine, -sine, vx, vy), dim=-1)

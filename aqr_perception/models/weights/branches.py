@@ -19,6 +19,7 @@ from aqr_perception.models.weights.checkpoint import (
     read_weights,
     to_model_layout,
 )
+from aqr_perception.models.weights.fitting import in_other_order
 
 CAMERA_BRANCH = ("img_backbone.", "img_neck.", "proposals.image.")
 LIDAR_BRANCH = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "proposals.bev.")
@@ -92,6 +93,8 @@ def _has_other_classes(stored: StoredWeights, model: ClassModel, needed: Mapping
     outputs = [key for key in needed if key.startswith(CLASS_OUTPUTS) and key in stored.tensors]
     if stored.classes is not None:
         return bool(outputs) and stored.classes != model.classes
+    if stored.described_classes is not None and in_other_order(stored.described_classes, model.classes):
+        return bool(outputs)
     return any(len(stored.tensors[key]) != len(needed[key]) for key in outputs)
 
 

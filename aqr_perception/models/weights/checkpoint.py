@@ -9,7 +9,6 @@ Files of this project also hold the class names, in the metadata of safetensors.
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,10 +24,12 @@ from aqr_perception.models.weights.fitting import (
     ROUTER_PREFIX,
     ClassModel,
     VariantModel,
+    box_problem,
     class_problem,
     describe_misfit,
     differences,
     misfit_message,
+    plain_names,
     prepare,
     require_fit,
     to_model_layout,
@@ -74,7 +75,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor],
             keys are missing, surplus or misshapen. The message names a shipped preset that the weights fit.
     """
     stored = read_weights(source, entry)
-    problem = class_problem(stored, model) if isinstance(model, ClassModel) else None
+    problem = (class_problem(stored, model) if isinstance(model, ClassModel) else None) or box_problem(stored, model)
     if problem is not None:
         raise CheckpointError(f"{stored.name}: {problem}{_other_preset(stored)}")
     if isinstance(model, ClassModel) and _names_differ(stored.described_classes, model.classes):
@@ -102,8 +103,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor],
 
 def _names_differ(described: tuple[str, ...] | None, needed: tuple[str, ...]) -> bool:
     """Return whether described classes differ from a model's in more than their spelling."""
-    plain = [[re.sub(r"[\W_]+", "", name.lower()) for name in names] for names in (described or needed, needed)]
-    return plain[0] != plain[1]
+    return described is not None and plain_names(described) != plain_names(needed)
 
 
 def _other_preset(stored: StoredWeights) -> str:

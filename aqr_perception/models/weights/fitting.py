@@ -1,10 +1,12 @@
 """Comparison of weights with the keys, shapes and classes that a model needs."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
@@ -14,6 +16,11 @@ ROUTER_PREFIX = "aqr."
 """Prefix of the keys of this project's query router, which published models do not have."""
 
 CHOOSE_PRESET = "Choose the model preset that these weights were trained with, or the weights of this preset."
+
+_CONVENTIONS = {"mmdet3d_0": "(w, l, h; -yaw - pi/2)", "mmdet3d_1": "(l, w, h; yaw)"}
+"""Box codes by their convention; see `side_entries.BoxConvention`."""
+
+_COUNTER = "num_batches_tracked"
 
 _LISTED = 10
 """Largest number of keys that a message lists one by one."""
@@ -119,7 +126,22 @@ def prepare(stored: StoredWeights, model: nn.Module) -> PreparedWeights:
     has_router = not router or any(key in found for key in router)
     converted = model.convert_weights(stored.name, found) if isinstance(model, VariantModel) else found
     expected = {key: tensor for key, tensor in needed.items() if has_router or key not in router}
-    return PreparedWeights(to_model_layout(converted, needed), expected, has_router, prefixes)
+    weights = with_batch_counters(to_model_layout(converted, needed), expected)
+    return PreparedWeights(weights, expected, has_router, prefixes)
+
+
+def with_batch_counters(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with a counter of 0 for each batch norm whose counter they lack, if they lack nothing else.
+
+    PyTorch before 0.4.1 and some converters store none; only a training with cumulative averages uses it.
+    """
+    absent = [
+        key
+        for key in needed
+        if key not in found and key.endswith(_COUNTER) and key.removesuffix(_COUNTER) + "running_var" in found
+    ]
+    complete = len(found) + len(absent) == len(needed) and all(key in found for key in needed.keys() - set(absent))
+    return {**found, **{key: torch.zeros((), dtype=torch.long) for key in absent}} if complete else dict(found)
 
 
 def require_fit(name: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -165,7 +187,38 @@ def class_problem(stored: StoredWeights, model: ClassModel) -> str | None:
             f"was trained with the classes {', '.join(names)}, but the model's preset has {', '.join(needed)}; choose "
             "a preset whose entry 'classes' lists those of these weights in their order, or other weights"
         )
+    described = stored.described_classes
+    if names is None and described is not None and in_other_order(described, needed):
+        return (
+            f"its training describes the classes in the order {', '.join(described)}, but the model's preset has "
+            f"{', '.join(needed)}: detections would get wrong names; choose a preset whose entry 'classes' lists them "
+            "in that order, or save the state_dict alone if the description is wrong"
+        )
     return None
+
+
+def in_other_order(described: Sequence[str], needed: Sequence[str]) -> bool:
+    """Return whether two lists have the same names, up to spelling, in another order."""
+    first, second = plain_names(described), plain_names(needed)
+    return first != second and sorted(first) == sorted(second)
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Return names without differences in spelling: lower-case letters and digits."""
+    return [re.sub(r"[\W_]+", "", name.lower()) for name in names]
+
+
+def box_problem(stored: StoredWeights, model: nn.Module) -> str | None:
+    """Return how the box codes of weights differ from those that a model reads; None if no difference is known."""
+    read = getattr(model, "box_convention", None)
+    if read is None or stored.box_convention in (None, read):
+        return None
+    option = getattr(model, "box_convention_entry", "")
+    return (
+        f"was trained with {stored.trained_with}, whose boxes are {_CONVENTIONS[stored.box_convention or read]}, but "
+        f"the model's preset reads {_CONVENTIONS[read]}: boxes would be turned and their sides exchanged; "
+        + (f"set {option}: {stored.box_convention} in a copy of the preset" if option else "choose other weights")
+    )
 
 
 def _listed(names: tuple[str, ...] | None) -> str:

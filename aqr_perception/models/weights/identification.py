@@ -16,6 +16,7 @@ from aqr_perception.models.weights.fitting import (
     ROUTER_PREFIX,
     Differences,
     PreparedWeights,
+    box_problem,
     class_problem,
     differences,
     prepare,
@@ -140,7 +141,7 @@ def describe_prefix(stored: StoredWeights) -> str | None:
 
 def _compare(stored: StoredWeights, preset: str) -> Candidate:
     model = _model(preset)
-    problem = class_problem(stored, model)
+    problem = class_problem(stored, model) or box_problem(stored, model)
     try:
         prepared = prepare(stored, model)
     except CheckpointError as error:

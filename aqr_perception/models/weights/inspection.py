@@ -23,7 +23,7 @@ from aqr_perception.models.weights.side_entries import (
     describe_training,
     side_entries,
 )
-from aqr_perception.models.weights.stored_weights import Selection, StoredWeights, select_weights
+from aqr_perception.models.weights.stored_weights import Selection, select_weights, stored_weights
 from aqr_perception.models.weights.weight_files import FileContent, read_file
 
 
@@ -123,7 +123,7 @@ def inspect_checkpoint(path: Path) -> Inspection:
 
 def _report(path: Path, file: FileContent, selection: Selection) -> WeightsReport:
     tensors = selection.tensors
-    stored = StoredWeights(str(path), tensors, file.classes)
+    stored = stored_weights(str(path), tensors, file)
     candidates = compare_with_presets(stored)
     unknown_prefix = None if candidates[0].fits else describe_prefix(stored)
     best = candidates[0]

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aqr_perception.models.weights.placeholders import Placeholder
 from aqr_perception.models.weights.weight_files import as_dict
+
+BoxConvention = Literal["mmdet3d_0", "mmdet3d_1"]
+"""Convention of box codes: of mmdetection3d before version 1.0, (w, l, h; -yaw - pi/2), or since, (l, w, h; yaw)."""
 
 _DEPTH = 12
 """Largest depth of nested entries that is read; a damaged file may nest an entry in itself."""
@@ -151,6 +154,26 @@ def described_classes(content: object) -> tuple[str, ...] | None:
             if found is not None:
                 return found
     return None
+
+
+def described_box_convention(content: object) -> tuple[BoxConvention | None, str]:
+    """Return the convention of box codes in a training with mmdetection3d, and the program's name and version.
+
+    Version 1.0 changed LiDAR boxes from (w, l, h; -yaw - pi/2) to (l, w, h; yaw). Programs on mmengine use the latter.
+
+    Returns:
+        None and an empty text without a known version.
+    """
+    top = as_dict(content)
+    meta = as_dict(top.get("meta")) if isinstance(top, dict) else None
+    if not isinstance(meta, dict):
+        return None, ""
+    version = meta.get("mmdet3d_version")
+    if isinstance(version, str) and version[:1].isdigit():
+        return ("mmdet3d_0" if version.startswith("0.") else "mmdet3d_1"), f"mmdet3d {version}"
+    if isinstance(meta.get("mmengine_version"), str):
+        return "mmdet3d_1", f"mmengine {meta['mmengine_version']}"
+    return None, ""
 
 
 def _entry(name: str, value: object) -> SideEntry:

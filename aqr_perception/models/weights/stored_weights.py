@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.placeholders import Placeholder
-from aqr_perception.models.weights.side_entries import described_classes
+from aqr_perception.models.weights.side_entries import BoxConvention, described_box_convention, described_classes
 from aqr_perception.models.weights.weight_files import FileContent, as_dict, read_file
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -19,8 +19,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 _NESTING = (*WRAPPERS, "module", "average")
 """Entries that hold weights inside an entry with an average."""
 
-_PREFIXES = ("module.", "_forward_module.", "model.", "ema_model.")
-"""Prefixes that programs put before every key: parallel models, Lightning's and averaged models."""
+_PREFIXES = ("module.", "_forward_module.", "model.", "ema_model.", "backbone.")
+"""Prefixes that programs put before every key: of parallel, Lightning's and averaged models, and of backbones."""
 
 _INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Components of keys by which PyTorch marks compiled, sharded and recomputed modules, before any part of a model."""
@@ -51,12 +51,17 @@ class StoredWeights(NamedTuple):
         classes: names of the classes in the order of the class outputs; None if unknown.
         described_classes: names of the classes of the data set, in the description by another program's training; None
             without one.
+        box_convention: convention of box codes that the version of the training's program tells; see
+            `side_entries.described_box_convention`.
+        trained_with: that program and its version; empty without one.
     """
 
     name: str
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
     described_classes: tuple[str, ...] | None = None
+    box_convention: BoxConvention | None = None
+    trained_with: str = ""
 
 
 class Selection(NamedTuple):
@@ -92,7 +97,13 @@ def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> 
     for note in selection.notes:
         _log.info("%s: %s", name, note)
     require_finite(name, selection.tensors)
-    return StoredWeights(name, selection.tensors, file.classes, described_classes(file.content))
+    return stored_weights(name, selection.tensors, file)
+
+
+def stored_weights(name: str, tensors: dict[str, Tensor], file: FileContent) -> StoredWeights:
+    """Return weights with what their file tells about classes and boxes."""
+    convention, program = described_box_convention(file.content)
+    return StoredWeights(name, tensors, file.classes, described_classes(file.content), convention, program)
 
 
 def select_weights(name: str, content: object) -> Selection:

@@ -130,10 +130,13 @@ def _damaged(path: Path, start: bytes, error: Exception) -> str:
         return "is empty (0 bytes); download or export it again"
     if text.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, a text of a few lines in place of the weights; run: git lfs pull"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+    if text.startswith(b"<"):
         return "is a web page, not weights: the download needs a login or another link; download the file itself"
     if text.startswith((b"{", b"[")) and b"\x00" not in start:
         return "is a text file (JSON), not weights; choose a .pth, .pt, .ckpt or .safetensors file"
+    if _is_text(start):
+        line = start.decode().strip().splitlines()[0]
+        return f"is a text file ({line[:40]!r}), not weights; download or export the weights again"
     for first, description in _OTHER_FORMATS.items():
         if start.startswith(first):
             return f"is {description}"
@@ -153,6 +156,15 @@ def _damaged(path: Path, start: bytes, error: Exception) -> str:
         f"is truncated or corrupt, or no file of weights: its first bytes are {start[:8]!r} ({_first_line(error)}); "
         "download or export it again (safetensors or torch.save)"
     )
+
+
+def _is_text(start: bytes) -> bool:
+    """Return whether a file begins with readable text."""
+    try:
+        text = start.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(text.strip()) and all(character.isprintable() or character in "\t\r\n" for character in text)
 
 
 def _damaged_zip(path: Path, error: Exception) -> str:

@@ -1,8 +1,11 @@
 """nuScenes tables as labelled frames, on a synthetic drive."""
 
+import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,3 +261,68 @@ def test_objects_have_the_given_classes(root: Path) -> None:
     assert sorted(classes[label] for label in truth.labels) == ["animal", "car"]
     with pytest.raises(NuScenesError, match=r"found objects of .*vehicle\.car.*needed .*\(crane\)"):
         NuScenesDataset(root, VERSION, SPLIT, classes=("crane",))
+
+
+def edited(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]], table: str = "sample_annotation") -> Path:
+    """Write a drive with changed records and return its folder."""
+    write_drive(root)
+    file = root / VERSION / f"{table}.json"
+    file.write_text(json.dumps([change(record) for record in json.loads(file.read_text())]))
+    return root
+
+
+@pytest.mark.parametrize("column", ["num_radar_pts", "visibility_token", "attribute_tokens"])
+def test_a_column_that_other_cars_do_not_have_may_be_missing(tmp_path: Path, column: str) -> None:
+    root = edited(tmp_path, lambda record: {key: value for key, value in record.items() if key != column})
+    truth = NuScenesDataset(root, VERSION, SPLIT)[0].truth
+    assert labels_of(NuScenesDataset(root, VERSION, SPLIT)[0])[:2] == ["car", "pedestrian"]
+    assert truth.world is not None and truth.world.attributes == ("",) * len(truth)
+
+
+def test_a_missing_entry_is_named_with_its_sample(tmp_path: Path) -> None:
+    root = edited(tmp_path, lambda record: {key: value for key, value in record.items() if key != "num_lidar_pts"})
+    with pytest.raises(NuScenesError, match="sample sample-0: found no 'num_lidar_pts'"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+def test_another_lidar_is_named_with_the_needed_one(tmp_path: Path) -> None:
+    rename = {"LIDAR_TOP": "LIDAR_FRONT"}
+    root = edited(tmp_path, lambda record: {**record, "channel": rename.get(*[record["channel"]] * 2)}, "sensor")
+    with pytest.raises(NuScenesError, match="sample sample-0: found no 'LIDAR_TOP'"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("size", [0.0, 4.5, 1.6]), ("size", [2.0, -4.5, 1.6]), ("translation", [400.0, float("nan"), 1.0])],
+)
+def test_an_impossible_box_is_named_with_its_annotation(tmp_path: Path, entry: str, value: list[float]) -> None:
+    root = edited(tmp_path, lambda record: record | ({entry: value} if record["token"] == "parked-1" else {}))
+    with pytest.raises(NuScenesError, match=r"sample_annotation parked-1 \(sample sample-1\)"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+def test_several_attributes_of_an_object_are_refused_as_the_devkit_does(tmp_path: Path) -> None:
+    two = ["vehicle.moving", "vehicle.parked"]
+    root = edited(tmp_path, lambda record: record | {"attribute_tokens": two})
+    with pytest.raises(NuScenesError, match="found 2 attributes, needed at most one"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+def test_truth_has_the_tables_radar_points_attributes_racks_and_poses(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"at": [420.0, 912, 0.9], "size": [2.0, 4.0, 1.0], "samples": (0, 1)}
+    objects = {
+        "car": common | {"category": "vehicle.car", "attribute": "vehicle.stopped"},
+        "truck": common | {"category": "vehicle.truck", "points": (0, 3)},
+        "rack": common | {"category": "static_object.bicycle_rack", "points": (0, 0)},
+    }
+    write_drive(tmp_path, objects)
+    labelled = NuScenesDataset(tmp_path, VERSION, SPLIT)[1]
+    truth, world = labelled.truth, labelled.truth.world
+    assert world is not None and truth.radar_points is not None
+    assert truth.radar_points.tolist() == [0, 3] and world.attributes == ("vehicle.stopped", "")
+    assert world.token == "sample-1" and world.bicycle_racks[:, :6].tolist() == [[*common["at"], *common["size"]]]
+    np.testing.assert_allclose(world.ego_position, ego_pose(START_US + SAMPLE_US)[:3, 3])
+    np.testing.assert_allclose(world.model_to_world, labelled.model_to_world)
+    np.testing.assert_allclose(world.boxes[:, :6], [[*common["at"], *common["size"]]] * 2)
+    np.testing.assert_allclose(transform_points(world.model_to_world, truth.boxes), world.boxes[:, :3], atol=1e-4)

@@ -108,3 +108,28 @@ def test_a_model_without_cameras_is_refused() -> None:
     del model.img_backbone
     with pytest.raises(CheckpointError, match="'cmt_lidar_voxel0075' has no image backbone"):
         load_backbone(model, torchvision_weights())
+
+
+@pytest.mark.parametrize(
+    "others", [{}, {"neck.lateral_convs.0.conv.weight": torch.zeros(1)}, {"head.fc.bias": torch.zeros(9)}]
+)
+def test_the_backbone_of_a_detector_or_classifier_of_openmmlab_is_loaded(others: dict[str, Tensor]) -> None:
+    plain, model = resnet_model(), resnet_model()
+    weights = torchvision_weights()
+    load_backbone(plain, weights)
+    part = {f"backbone.{key}": tensor for key, tensor in weights.items() if not key.startswith("fc.")}
+    load_backbone(model, {"state_dict": part | others})
+    assert all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_backbone_without_counters_of_batches_is_loaded() -> None:
+    weights = {key: tensor for key, tensor in torchvision_weights().items() if "num_batches_tracked" not in key}
+    assert load_backbone(resnet_model(), weights) == len(ResNet(18).state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["", "dinov2.", "vit."])
+def test_the_names_of_transformers_are_named_with_the_libraries_that_fit(prefix: str) -> None:
+    weights = {f"{prefix}embeddings.cls_token": torch.zeros(1, 1, 384)}
+    weights[f"{prefix}encoder.layer.0.norm1.weight"] = torch.zeros(384)
+    with pytest.raises(CheckpointError, match=r"names of transformers \(.*cls_token.*those of timm, DINOv2"):
+        load_backbone(build_model("cmt_vit_small"), weights)

@@ -28,6 +28,18 @@ def test_old_mmdet3d_boxes_are_converted_to_length_along_the_heading(
 
 
 @settings(max_examples=50, deadline=None)
+@given(SIZES, SIZES, SIZES, st.floats(-3.1, 3.1))
+def test_new_mmdet3d_boxes_have_length_and_yaw_along_the_heading(
+    width: float, length: float, height: float, yaw: float
+) -> None:
+    sizes = (math.log(length), math.log(width), 0.0, math.log(height))
+    raw = torch.tensor([[0.0, 0.0, *sizes, math.sin(yaw), math.cos(yaw), 1.0, -2.0]])
+    box = decode_boxes(to_box_codes(raw, torch.full((1, 3), 0.5), POINT_RANGE, None, "mmdet3d_1"))[0]
+    expected = torch.tensor([0.0, 0.0, -1.0, length, width, height, yaw, 1.0, -2.0])
+    torch.testing.assert_close(box, expected, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.01, 0.99), min_size=3, max_size=3))
 def test_an_output_of_zero_leaves_the_centre_at_its_anchor(anchor: list[float]) -> None:
     anchors = torch.tensor([anchor])

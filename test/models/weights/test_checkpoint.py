@@ -268,3 +268,15 @@ def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     load_checkpoint(other, tmp_path / "tied.safetensors")
     assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_a_file_without_counters_of_batches_loads(tmp_path: Path) -> None:
+    """PyTorch before 0.4.1 stored none."""
+    model, other = Model(), Model()
+    model.norm.num_batches_tracked += 7
+    counted = {key: tensor for key, tensor in state_of(model).items() if not key.endswith("num_batches_tracked")}
+    load_checkpoint(other, counted)
+    assert_equal(other, counted | {"norm.num_batches_tracked": torch.tensor(0)})
+    del counted["norm.running_var"]
+    with pytest.raises(CheckpointError, match=r"missing: norm\.running_var"):
+        load_checkpoint(other, counted)

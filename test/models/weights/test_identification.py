@@ -1,5 +1,6 @@
 """Shipped presets that weights fit, and the remedy in the error for a wrong preset."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -20,10 +21,13 @@ from helpers.preset_weights import (
 )
 from torch import Tensor
 
+from aqr_perception.frame import CLASSES
 from aqr_perception.models import build_model, load_checkpoint, preset_names
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
+from aqr_perception.models.weights.fitting import box_problem
 from aqr_perception.models.weights.identification import compare_with_presets, fitting_presets
-from aqr_perception.models.weights.stored_weights import StoredWeights
+from aqr_perception.models.weights.inspection import inspect_checkpoint
+from aqr_perception.models.weights.stored_weights import StoredWeights, read_weights
 
 
 def fits(weights: dict[str, Tensor], classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -179,22 +183,65 @@ def test_a_published_file_under_a_preset_with_the_research_router_is_answered_wi
     assert f"has nothing of this preset's query router. These weights fit the preset {PLAIN}" in caplog.text
 
 
+def described(place: str, classes: tuple[str, ...]) -> dict[str, object]:
+    return {"CLASSES": classes} if place == "CLASSES" else {"dataset_meta": {"classes": list(classes)}}
+
+
 @pytest.mark.parametrize("place", ["CLASSES", "dataset_meta"])
 def test_classes_in_the_training_s_description_are_compared(
     tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = build_model("petr_tiny")
+    model, path = build_model("petr_tiny"), tmp_path / "epoch_1.pth"
 
     def load(classes: tuple[str, ...]) -> str:
-        meta = {"CLASSES": classes} if place == "CLASSES" else {"dataset_meta": {"classes": classes}}
-        torch.save({"meta": meta, "state_dict": model.state_dict()}, tmp_path / "epoch_1.pth")
+        torch.save({"meta": described(place, classes), "state_dict": model.state_dict()}, path)
         caplog.clear()
-        load_checkpoint(model, tmp_path / "epoch_1.pth")
+        load_checkpoint(model, path)
         return caplog.text
 
     spelled = tuple(name.replace("_", " ").title() for name in model.classes)
     assert not load(model.classes) and not load(spelled)
-    assert "epoch_1.pth: its training describes the classes" in load(model.classes[::-1])
+    assert "epoch_1.pth: its training describes the classes" in load(("van", *model.classes[1:]))
+    with pytest.raises(CheckpointError, match=r"in the order traffic_cone, .*entry 'classes' lists them in that order"):
+        load(model.classes[::-1])
+
+
+def test_weights_of_classes_in_another_order_load_with_a_preset_in_that_order(tmp_path: Path) -> None:
+    order = CLASSES[::-1]
+    preset = write_preset(tmp_path, classes=order)
+    model = build_model(preset)
+    torch.save({"meta": {"CLASSES": order}, "state_dict": model.state_dict()}, tmp_path / "epoch_1.pth")
+    load_checkpoint(model, tmp_path / "epoch_1.pth")
+
+
+@pytest.mark.parametrize("preset", ["petr_tiny", "petrv2_tiny", "bevformer_mini"])
+@pytest.mark.parametrize(
+    "meta", [{"mmdet3d_version": "1.0.0rc6"}, {"mmdet3d_version": "1.4.0"}, {"mmengine_version": "0.10.3"}]
+)
+def test_box_codes_of_mmdet3d_1_need_a_preset_that_reads_them(
+    tmp_path: Path, preset: str, meta: dict[str, str]
+) -> None:
+    path, model = tmp_path / "epoch_1.pth", empty_model(preset)
+    architecture = model.preset.architecture
+    torch.save({"meta": meta, "state_dict": weights_of(preset)}, path)
+    wanted = rf"trained with mm\w+ [\d.rc]+, .*\(l, w, h; yaw\).*set {architecture}\.box_convention: mmdet3d_1"
+    with pytest.raises(CheckpointError, match=wanted):
+        load_checkpoint(model, path)
+    report = inspect_checkpoint(path).weights
+    assert report is not None and report.presets == () and "box_convention" in report.differences[-1]
+    options = dataclasses.replace(model.preset.options, box_convention="mmdet3d_1")
+    with torch.device("meta"):
+        reading = type(model)(dataclasses.replace(model.preset, options=options))
+    assert box_problem(read_weights(path), reading) is None
+    torch.save({"meta": {"mmdet3d_version": "0.17.1+5e1e6b4"}, "state_dict": weights_of(preset)}, path)
+    assert box_problem(read_weights(path), model) is None
+    assert "mmdet3d_0" in str(box_problem(read_weights(path), reading))
+
+
+@pytest.mark.parametrize("version", ["0.17.1", "1.0.0rc5", "unknown"])
+def test_the_published_cmt_has_one_box_convention_with_every_version(tmp_path: Path, version: str) -> None:
+    torch.save({"meta": {"mmdet3d_version": version}, "state_dict": published(PLAIN)}, tmp_path / "epoch_20.pth")
+    assert box_problem(read_weights(tmp_path / "epoch_20.pth"), empty_model(PLAIN)) is None
 
 
 def test_the_log_of_a_loaded_file_holds_no_preset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
