@@ -37,6 +37,11 @@ _NEAREST, _FURTHEST = 2.5, 80.0
 _REGIONS = (6, 4)
 """Columns and rows of the regions of the bootstrap."""
 _REPETITIONS = 60
+_LARGEST_ROLL = 4.0
+_ROLL_PENALTY = 0.012
+"""Nats per degree of roll."""
+_MOST_POINTS = 8000
+"""Points of one picture that are compared."""
 _FEWEST_POINTS = 500
 _HIDDEN = 1.15
 """A point is hidden if another one beside it in the picture is nearer by this factor."""
@@ -89,32 +94,54 @@ def align(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) ->
     count = sum(len(shot.points) for shot in shots)
     if count < _FEWEST_POINTS:
         return None
-    steps = np.arange(-SPAN, SPAN + _STEP / 2, _STEP)
-    offsets = np.array([(x, y, 0.0) for x in steps for y in steps])
-    tables = np.stack([_tables(shots, offset) for offset in offsets])
-    best = offsets[_information(tables.sum(axis=1)).argmax()]
-    refined = minimize(
-        lambda rotation: -_information(_tables(shots, rotation).sum(axis=0)),
-        best,
-        method="Nelder-Mead",
-        options={
-            "initial_simplex": best + np.array([[0.0, 0, 0], [_STEP, 0, 0], [0, _STEP, 0], [0, 0, _STEP]]),
-            "xatol": 0.02,
-            "fatol": 1e-5,
-            "maxfev": 150,
-        },
-    ).x
-    ends = np.stack([_tables(shots, np.zeros(3)), _tables(shots, refined)])
+    offsets, tables = _grid(shots, 0.0)
+    best = _with_roll(shots, offsets[_information(tables.sum(axis=1)).argmax()])
+    rotation = _refined(shots, best)
+    if abs(rotation[2]) > _STEP / 2:
+        offsets, tables = _grid(shots, float(rotation[2]))
+    ends = np.stack([_tables(shots, np.zeros(3)), _tables(shots, rotation)])
     rng = np.random.default_rng(0)
     distances, wins = [], 0
     for _ in range(_REPETITIONS):
         weights = np.bincount(rng.integers(tables.shape[1], size=tables.shape[1]), minlength=tables.shape[1])
         found = offsets[_information(np.tensordot(tables, weights, (1, 0))).argmax()]
-        distances.append(np.linalg.norm(found[:2] - refined[:2]))
+        distances.append(np.linalg.norm(found - rotation))
         before, after = _information(np.tensordot(ends, weights, (1, 0)))
         wins += int(after > before)
     before, after = _information(ends.sum(axis=1))
-    return Alignment(refined, float(np.median(distances)), wins / _REPETITIONS, float(after - before), count)
+    return Alignment(rotation, float(np.median(distances)), wins / _REPETITIONS, float(after - before), count)
+
+
+def _grid(shots: Sequence[_Shot], roll: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return the searched rotations (R, 3) with a roll, and their tables, see `_tables`."""
+    steps = np.arange(-SPAN, SPAN + _STEP / 2, _STEP)
+    offsets = np.array([(x, y, roll) for x in steps for y in steps])
+    return offsets, np.stack([_tables(shots, offset) for offset in offsets])
+
+
+def _with_roll(shots: Sequence[_Shot], start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the best rotation beside one without roll."""
+    near = (-_STEP, 0.0, _STEP)
+    rolls = np.arange(-_LARGEST_ROLL, _LARGEST_ROLL + 0.5)
+    candidates = np.array([start + np.array([x, y, roll]) for x in near for y in near for roll in rolls])
+    return np.asarray(candidates[np.argmax([_score(shots, rotation) for rotation in candidates])], np.float64)
+
+
+def _refined(shots: Sequence[_Shot], start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the best rotation between the steps of the search."""
+    corners = start + np.array([[0.0, 0, 0], [_STEP, 0, 0], [0, _STEP, 0], [0, 0, _STEP]])
+    found = minimize(
+        lambda rotation: -_score(shots, np.clip(rotation, start - _STEP, start + _STEP)),
+        start,
+        method="Nelder-Mead",
+        options={"initial_simplex": corners, "xatol": 0.02, "fatol": 1e-5, "maxfev": 120},
+    ).x
+    return np.asarray(np.clip(found, start - _STEP, start + _STEP), np.float64)
+
+
+def _score(shots: Sequence[_Shot], rotation: NDArray[np.float64]) -> float:
+    """Return the mutual information in nats, less a penalty on the roll, which single pictures hardly show."""
+    return float(_information(_tables(shots, rotation).sum(axis=0))) - _ROLL_PENALTY * abs(float(rotation[2]))
 
 
 def _shots(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) -> list[_Shot]:
@@ -131,6 +158,8 @@ def _shots(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) -
         intrinsics = np.diag([scale, scale, 1.0]) @ view.intrinsics
         in_camera = transform_points(view.extrinsics, points)
         visible = _visible(in_camera, intrinsics, (image.shape[1], image.shape[0]))
+        if len(visible) > _MOST_POINTS:
+            visible = np.sort(np.random.default_rng(0).choice(visible, _MOST_POINTS, replace=False))
         pictures.append(pixel_features(image.astype(np.uint8, copy=False)))
         parts.append((intrinsics, in_camera[visible]))
         seen.append(features[visible])
@@ -162,7 +191,8 @@ def _visible(points: NDArray[np.float64], intrinsics: NDArray[np.float64], size:
     reach = float(intrinsics[0, 0] * np.radians(0.5))
     distances, near = cKDTree(pixels).query(pixels, k=[*range(1, min(6, len(pixels)) + 1)])
     nearest = np.where(distances < reach, depths[near], np.inf).min(axis=1)
-    return indices[depths < nearest * _HIDDEN + 0.3]
+    seen: NDArray[np.intp] = indices[depths < nearest * _HIDDEN + 0.3]
+    return seen
 
 
 def _tables(shots: Sequence[_Shot], rotation: NDArray[np.float64]) -> NDArray[np.float32]:

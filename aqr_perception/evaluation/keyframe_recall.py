@@ -1,9 +1,9 @@
 """Recall and false alarms of a detector on labelled recordings of other vehicles, with each sensor alone and together.
 
 A few frames of a foreign vehicle allow no mAP. The rule here: objects of `RECALL_CLASSES` with at least `LEAST_POINTS`
-LiDAR points within `REACH` metres count as found if a detection of their class is within `MATCH` metres of their centre,
-best scores first (as in nuScenes' matching, arXiv:1903.11027). A detection within the reach that matches no object of
-its class, counted or not, is a false alarm.
+LiDAR points within `REACH` metres count as found if a detection of their class is within `MATCH` metres of their
+centre, best scores first (as in nuScenes' matching, arXiv:1903.11027). A detection within the reach that matches no
+object of its class, counted or not, is a false alarm.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.boxes.task_heads import class_count
-from aqr_perception.models.config.presets import Preset
+from aqr_perception.models.config.presets import PointBranch, Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.model_io import Features, ModelOutput, Predictions, QueryWeights
+from aqr_perception.models.points.pillars import PillarEncoder
 from aqr_perception.models.points.second import SECOND, SECONDFPN
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
@@ -30,10 +31,7 @@ class FusionModel(DetectionModel):
             self.img_neck = CPFPN(backbone.out_channels, preset.decoder.channels)
         if preset.points is not None:
             points = preset.points
-            x, y, z = points.grid
-            self.pts_middle_encoder = SparseEncoder(
-                5, points.encoder_channels, grid=(z + 1, y, x), output_channels=points.encoder_output
-            )
+            self.pts_middle_encoder = _point_encoder(points, preset.point_range)
             self.pts_backbone = SECOND(
                 self.pts_middle_encoder.out_channels, points.backbone_channels, points.backbone_layers
             )
@@ -58,14 +56,34 @@ class FusionModel(DetectionModel):
             return None
         # Empty point clouds are left out, because they would dilute the statistics of the batch norms in training.
         clouds = [points[sample] for sample in with_points]
-        voxels = voxelize(
-            clouds, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
-        )
-        bev: Tensor = self.pts_neck(self.pts_backbone(self.pts_middle_encoder(voxels)))
+        if branch.encoder == "pillars":
+            encoded = self.pts_middle_encoder(clouds)
+        else:
+            voxels = voxelize(
+                clouds, branch.voxel_size, self.preset.point_range, branch.grid, branch.max_points, branch.max_voxels
+            )
+            encoded = self.pts_middle_encoder(voxels)
+        bev: Tensor = self.pts_neck(self.pts_backbone(encoded))
         if len(with_points) == len(points):
             return bev
         index = torch.tensor(with_points, device=bev.device)
         return bev.new_zeros(len(points), *bev.shape[1:]).index_copy(0, index, bev)
+
+
+def _point_encoder(
+    points: PointBranch, point_range: tuple[float, float, float, float, float, float]
+) -> SparseEncoder | PillarEncoder:
+    x, y, z = points.grid
+    if points.encoder == "pillars":
+        return PillarEncoder(
+            5,
+            points.pillars.channels,
+            points.pillars.blocks,
+            pillar_size=points.voxel_size[:2],
+            point_range=point_range,
+            grid=(x, y),
+        )
+    return SparseEncoder(5, points.encoder_channels, grid=(z + 1, y, x), output_channels=points.encoder_output)
 
 
 def lidar_groups(features: Features) -> list[list[int]]:

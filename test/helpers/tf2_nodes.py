@@ -1,10 +1,11 @@
-"""Nodes for the tests of tf2_ros (DDS domain 42), and transforms along x. Skips without ROS."""
+"""Nodes for the tests of tf2_ros (in a DDS domain of their own), and transforms along x. Skips without ROS."""
 
 import time
 
 import pytest
 
 from helpers import made_up_transforms
+from helpers.own_domain import DOMAIN
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2's Python client")
 pytest.importorskip("tf2_msgs.msg", reason="needs tf2_msgs: build ros_from_pip/src first and source its prefix")
@@ -12,7 +13,6 @@ pytest.importorskip("tf2_msgs.msg", reason="needs tf2_msgs: build ros_from_pip/s
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
-DOMAIN = 42
 PATIENCE = 10.0  # seconds that discovery may take on a busy machine
 
 

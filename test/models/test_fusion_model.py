@@ -1,9 +1,14 @@
 """Batches of the fusion models in which some samples lack LiDAR."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from helpers.small_fusion import SMALL, write_preset
 
-from aqr_perception.models.fusion_model import lidar_groups, merge_groups
+from aqr_perception.models import build_model
+from aqr_perception.models.config.presets import load_preset
+from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import Features, ModelOutput, Predictions
 
 
@@ -24,3 +29,28 @@ def test_samples_with_and_without_points_keep_their_places(has_points: tuple[boo
         outputs.append(ModelOutput(Predictions(values, values), None, None))
     expected = [sample + 10.0 * (1 + sample) * points for sample, points in enumerate(has_points)]
     assert merge_groups(outputs, groups).predictions.boxes.flatten().tolist() == pytest.approx(expected)
+
+
+def test_a_model_with_pillars_has_features_where_points_are(tmp_path: Path) -> None:
+    points = {
+        "voxel_size": [0.8, 0.8, 8.0],
+        "grid": [128, 128, 1],
+        "encoder": "pillars",
+        "pillars": {"channels": [8, 8, 16], "blocks": 0},
+        "backbone_channels": [16, 16],
+        "backbone_layers": [1, 1],
+        "neck_channels": 16,
+    }
+    path = write_preset(tmp_path, {**SMALL, "points": points})
+    branch = load_preset(path).points
+    assert branch is not None and branch.bev_cells == (32, 32)
+    model = build_model(path).eval()
+    assert isinstance(model, FusionModel)
+    cloud = torch.tensor([[20.1, -30.1, 0.0, 50.0, 0.0]])  # in cell 22 of 32 along x, 6 along y
+    with torch.no_grad():
+        bev, empty = (model.bev_features([one]) for one in (cloud, cloud + 1000))
+    assert bev is not None and empty is not None and bev.shape == (1, 32, 32, 32)
+    rows, columns = (bev - empty).abs().sum(dim=(0, 1)).nonzero(as_tuple=True)
+    assert abs(rows.float().mean() - 6) < 2 and abs(columns.float().mean() - 22) < 2
+    predictions = model(None, None, [cloud.repeat(50, 1)])
+    assert predictions.boxes.isfinite().all()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from helpers.own_domain import DOMAIN
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -29,7 +30,6 @@ from aqr_perception.bags.writer import BagWriter
 from aqr_perception.nodes import bag_player
 from aqr_perception.nodes.bag_player import BagPlayer, main
 
-DOMAIN = 43
 START = 1_500_000_000_000_000_000
 MS = 1_000_000
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)

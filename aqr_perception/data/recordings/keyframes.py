@@ -49,7 +49,9 @@ def read_keyframes(folder: Path) -> Recording:
     folders = keyframe_folders(folder)
     if not folders:
         raise RecordingError(f"{folder}: found no {DESCRIPTION}, needed one in the folder or in its folders")
-    sweeps, images, labels = [], [], []
+    sweeps: list[RecordedSweep] = []
+    images: list[RecordedImage] = []
+    labels: list[Labels] = []
     poses: dict[int, Matrix] = {}
     notes: dict[str, None] = {}
     for keyframe in folders:

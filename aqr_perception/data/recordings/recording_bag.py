@@ -61,8 +61,8 @@ def write_recording(
     """
     static, moving = _mounts(recording)
     static |= extra_frames or {}
-    first = min(entry.stamp_ns for entry in (*recording.sweeps, *recording.images))
-    first = min([first, *recording.poses])
+    stamps = [sweep.stamp_ns for sweep in recording.sweeps] + [image.stamp_ns for image in recording.images]
+    first = min(*stamps, *recording.poses)
     entries = [
         _Entry(stamp, 0, "/tf", _tf(stamp, FIXED_FRAME, {VEHICLE_FRAME: pose})) for stamp, pose in _dense(recording)
     ]

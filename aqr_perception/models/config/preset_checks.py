@@ -72,8 +72,21 @@ def _image_problem(preset: "Preset") -> str | None:
 
 
 def _point_problem(preset: "Preset") -> str | None:
-    if preset.points is not None and any(size % 8 for size in preset.points.grid[:2]):
-        return f"points.grid is {list(preset.points.grid)}, but x and y must be multiples of 8"
+    points = preset.points
+    if points is None:
+        return None
+    if points.encoder == "pillars" and (not points.pillars.channels or min(points.pillars.channels) < 1):
+        return f"points.pillars.channels is {list(points.pillars.channels)}, but must be one positive number or more"
+    if points.encoder == "pillars" and points.pillars.blocks < 0:
+        return f"points.pillars.blocks is {points.pillars.blocks}, but must be 0 or more"
+    if points.encoder == "pillars" and points.grid[2] != 1:
+        return (
+            f"points.grid is {list(points.grid)}, but pillars have one cell along z: set the third number to 1 and the "
+            "third of points.voxel_size to the height of point_range"
+        )
+    multiple = 2 * points.stride  # SECOND halves the cells once more, and its pyramid doubles them again
+    if any(size <= 0 or size % multiple for size in points.grid[:2]):
+        return f"points.grid is {list(points.grid)}, but x and y must be positive multiples of {multiple}"
     return None
 
 

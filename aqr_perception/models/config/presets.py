@@ -67,6 +67,7 @@ class ImageBranch:
         "resnet50",
         "resnet101_deformable",
         "vovnet99",
+        "efficientnet_lite0",
         "vit_tiny",
         "vit_small",
         "vit_base",
@@ -79,13 +80,30 @@ class ImageBranch:
 
 
 @dataclass(frozen=True)
+class PillarOptions:
+    """Encoder of pillars (PointPillars); see `models.points.pillars`.
+
+    Attributes:
+        channels: channels of the pillars, and of the maps after each halving of the resolution.
+        blocks: number of further convolutions at each lower resolution.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 64)
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
 class PointBranch:
-    """Voxels, sparse encoder, SECOND and SECOND-FPN of the LiDAR.
+    """Encoder of the point cloud, SECOND and SECOND-FPN of the LiDAR.
 
     Attributes:
         voxel_size: x, y, z in metres.
         grid: cells along x, y, z from the lower corner of the point range; the published 0.1 m model uses 1024 of 1080.
-        max_points, max_voxels: maximum number of points averaged in a voxel, and of voxels in a sweep.
+        encoder: ``sparse``: SECOND's sparse convolutions on voxels, as in all published weights; ``pillars``:
+            PointPillars' dense ones, several times faster on CPUs. Pillars need one cell along z.
+        pillars: options of the pillars; the sparse encoder ignores them.
+        max_points, max_voxels: maximum number of points averaged in a voxel, and of voxels in a sweep; pillars have no
+            limits and ignore these and the next two.
         encoder_channels: channels of the sparse encoder's four stages.
         encoder_output: channels after its last convolution, before height is folded into channels.
         backbone_channels, backbone_layers: channels and layers of SECOND's two stages.
@@ -94,6 +112,8 @@ class PointBranch:
 
     voxel_size: tuple[float, float, float]
     grid: tuple[int, int, int]
+    encoder: Literal["sparse", "pillars"] = "sparse"
+    pillars: PillarOptions = field(default_factory=PillarOptions)
     max_points: int = 10
     max_voxels: int = 160_000
     encoder_channels: tuple[int, int, int, int] = (16, 32, 64, 128)
@@ -101,6 +121,16 @@ class PointBranch:
     backbone_channels: tuple[int, int] = (128, 256)
     backbone_layers: tuple[int, int] = (5, 5)
     neck_channels: int = 256
+
+    @property
+    def stride(self) -> int:
+        """Size of the BEV features' cells in cells of the grid."""
+        return 8 if self.encoder == "sparse" else 2 ** (len(self.pillars.channels) - 1)
+
+    @property
+    def bev_cells(self) -> tuple[int, int]:
+        """Number of cells of the BEV features along x, y."""
+        return self.grid[0] // self.stride, self.grid[1] // self.stride
 
 
 @dataclass(frozen=True)

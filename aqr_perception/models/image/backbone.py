@@ -1,12 +1,15 @@
 """Construction of a preset's image backbone."""
 
 from aqr_perception.models.config.presets import ImageBranch
+from aqr_perception.models.image.efficientnet_lite import EfficientNetLite
 from aqr_perception.models.image.resnet import ResNet
 from aqr_perception.models.image.vit import VIT_SIZES, VitBackbone
 from aqr_perception.models.image.vovnet import VoVNet
 
 
-def image_backbone(branch: ImageBranch, stages: tuple[int, ...] = (3, 4)) -> ResNet | VoVNet | VitBackbone:
+def image_backbone(
+    branch: ImageBranch, stages: tuple[int, ...] = (3, 4)
+) -> ResNet | VoVNet | EfficientNetLite | VitBackbone:
     """Return a preset's image backbone with random weights.
 
     Args:
@@ -16,6 +19,8 @@ def image_backbone(branch: ImageBranch, stages: tuple[int, ...] = (3, 4)) -> Res
     """
     if branch.backbone == "vovnet99":
         return VoVNet()
+    if branch.backbone == "efficientnet_lite0":
+        return EfficientNetLite(stages)
     if branch.backbone in VIT_SIZES:
         return VitBackbone(VIT_SIZES[branch.backbone], branch.vit, stages)
     if branch.backbone == "resnet101_deformable":

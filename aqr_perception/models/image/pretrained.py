@@ -15,7 +15,7 @@ from aqr_perception.models.weights.fitting import with_batch_counters
 
 _PREFIX = "img_backbone."
 _PART = "backbone."
-_CLASSIFIER = ("fc.", "head.")
+_CLASSIFIER = ("fc.", "head.", "_fc.", "_conv_head.", "_bn1.")
 _TRANSFORMERS = re.compile(
     r"(\w+\.)?(embeddings\.(cls_token|position_embeddings|patch_embeddings|mask_token)"
     r"|encoder\.layer\.\d+\.|embedder\.embedder\.|encoder\.stages\.\d+\.layers\.)"
@@ -37,7 +37,7 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
     Such backbones are trained on RGB images, but most models of this package use BGR; then the channels of the first
     convolution's kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to the
     values of the backbone's training. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
-    "augreg" Vision Transformers use 127.5 for all.
+    "augreg" Vision Transformers use 127.5 for all, EfficientNet-Lite a mean of 127 and a deviation of 128.
 
     Args:
         model: a model with cameras.

@@ -1,5 +1,7 @@
 """Fused convolution, batch norm, residual and ReLU for inference."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,9 +18,12 @@ def convolve(
     norm: nn.BatchNorm2d | None = None,
     *,
     relu: bool = False,
+    relu6: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Return relu(norm(convolution(features)) + residual) as (N, C, H, W); norm, residual and ReLU are optional.
+
+    `relu6` also limits the result to 6.
 
     With gradients, or with the norm in training mode, the modules run unchanged. Otherwise the norm is folded into
     the convolution's weights, and **the residual is overwritten** with the result: on CPUs, the page faults of a new
@@ -31,15 +36,23 @@ def convolve(
             outputs = norm(outputs)
         if residual is not None:
             outputs = outputs + residual
-        return F.relu(outputs, inplace=True) if relu else outputs
+        return _activated(outputs, relu, relu6)
 
     weight, bias = _folded_weights(convolution, norm)
-    if _can_fuse(features, convolution):
-        return _convolve_fused(features, convolution, weight, bias, relu, residual)
+    if _can_fuse(features, convolution) and not (relu6 and residual is not None):  # no such operation exists
+        if relu6:
+            return _convolve_fused(features, convolution, weight, bias, "hardtanh", None, [0.0, 6.0])
+        return _convolve_fused(features, convolution, weight, bias, "relu" if relu else None, residual)
     outputs = convolution._conv_forward(features, weight, bias)  # supports every padding mode
     if residual is not None:
         outputs = residual.add_(outputs) if residual.dtype == outputs.dtype else outputs.add_(residual)
-    return outputs.relu_() if relu else outputs
+    return _activated(outputs, relu, relu6)
+
+
+def _activated(outputs: Tensor, relu: bool, relu6: bool) -> Tensor:
+    if relu6:
+        return F.relu6(outputs, inplace=True)
+    return F.relu(outputs, inplace=True) if relu else outputs
 
 
 def _folded_weights(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
@@ -76,16 +89,16 @@ def _convolve_fused(
     convolution: nn.Conv2d,
     weight: Tensor,
     bias: Tensor | None,
-    relu: bool,
+    activation: str | None,
     residual: Tensor | None,
+    limits: Sequence[float] = (),
 ) -> Tensor:
     """Convolve with oneDNN's fused operations, which torch.compile emits on CPUs."""
     arguments = (weight, bias, convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
     onednn = torch.ops.mkldnn
     outputs: Tensor
     if residual is None:
-        outputs = onednn._convolution_pointwise(features, *arguments, "relu" if relu else "none", [], "")
+        outputs = onednn._convolution_pointwise(features, *arguments, activation or "none", list(limits), "")
     else:
-        activation = "relu" if relu else None
         outputs = onednn._convolution_pointwise_.binary(residual, features, *arguments, "add", 1.0, activation, [], "")
     return outputs

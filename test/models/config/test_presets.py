@@ -76,6 +76,9 @@ def test_a_preset_may_have_learning_rate_factors(tmp_path: Path) -> None:
     assert hash(preset) != hash(load_preset("aqr_tiny")), "presets stay hashable"
 
 
+POINTS = {"voxel_size": [0.2, 0.2, 0.25], "grid": [512, 512, 1]}
+
+
 def edited(tmp_path: Path, **changes: object) -> str:
     values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
     path = tmp_path / "mine.yaml"
@@ -95,6 +98,12 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"image": {"size": [448], "backbone": "resnet18"}}, "image: size"),
         ({"image": {"size": [448, 192], "backbone": "alexnet"}}, "backbone"),
         ({"points": {"voxel_size": [0.2, 0.2, 0.2]}}, "grid"),
+        ({"points": {**POINTS, "encoder": "dense"}}, "points: encoder: found 'dense'"),
+        ({"points": {**POINTS, "grid": [520, 512, 1]}}, "points.grid is .* positive multiples of 16"),
+        ({"points": {**POINTS, "encoder": "pillars", "grid": [256, 256, 32]}}, "pillars have one cell along z"),
+        ({"points": {**POINTS, "encoder": "pillars", "grid": [260, 256, 1]}}, "positive multiples of 8"),
+        ({"points": {**POINTS, "encoder": "pillars", "pillars": {"channels": []}}}, "points.pillars.channels is"),
+        ({"points": {**POINTS, "encoder": "pillars", "pillars": {"blocks": -1}}}, "points.pillars.blocks is -1"),
         ({"decoder": {"layers": "six"}}, "layers"),
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),

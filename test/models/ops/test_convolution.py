@@ -25,10 +25,10 @@ def pair(
     return nn.ModuleList([convolution, norm]).eval()
 
 
-def reference(features: Tensor, modules: nn.ModuleList, relu: bool = False, residual: Tensor | None = None) -> Tensor:
+def reference(features: Tensor, modules: nn.ModuleList, relu: str = "", residual: Tensor | None = None) -> Tensor:
     outputs = modules[1](modules[0](features))
     outputs = outputs if residual is None else outputs + residual
-    return outputs.relu() if relu else outputs
+    return {"": outputs, "relu": outputs.relu(), "relu6": outputs.clamp(0, 6)}[relu]
 
 
 @settings(deadline=None, max_examples=25)
@@ -36,20 +36,21 @@ def reference(features: Tensor, modules: nn.ModuleList, relu: bool = False, resi
     kernel=st.sampled_from((1, 3, 7)),
     stride=st.sampled_from((1, 2)),
     bias=st.booleans(),
-    relu=st.booleans(),
+    relu=st.sampled_from(("", "relu", "relu6")),
     adds=st.booleans(),
     batch=st.integers(0, 2),
     onednn=st.booleans(),
 )
 def test_inference_equals_the_modules_for_every_combination(
-    kernel: int, stride: int, bias: bool, relu: bool, adds: bool, batch: int, onednn: bool
+    kernel: int, stride: int, bias: bool, relu: str, adds: bool, batch: int, onednn: bool
 ) -> None:
     modules = pair(kernel=kernel, stride=stride, bias=bias)
-    features = torch.randn(batch, 4, 9, 11).contiguous(memory_format=torch.channels_last)
+    features = 5 * torch.randn(batch, 4, 9, 11).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=onednn):
         residual = torch.randn_like(modules[0](features)) if adds else None
         expected = reference(features, modules, relu, residual)
-        found = convolve(features, modules[0], modules[1], relu=relu, residual=residual)
+        activation = {relu: True} if relu else {}
+        found = convolve(features, modules[0], modules[1], residual=residual, **activation)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -110,7 +111,7 @@ def test_autocast_determines_the_precision() -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = convolve(features, modules[0], modules[1], relu=True)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), reference(features, modules, relu=True), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(found.float(), reference(features, modules, "relu"), atol=0.1, rtol=0.05)
 
 
 def test_inference_follows_a_fused_optimizer_that_raises_no_versions() -> None:

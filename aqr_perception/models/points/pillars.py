@@ -1,0 +1,123 @@
+"""Pillar encoder: columns of points become the cells of a dense bird's-eye view (PointPillars, arXiv:1812.05784)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aqr_perception.models.ops.convolution import convolve
+from aqr_perception.models.ops.folding import scale_and_shift
+
+_OFFSETS = 5
+"""Values that a point gets besides its own: x, y, z from the mean of its pillar's points, x, y from its centre."""
+
+
+class PillarEncoder(nn.Module):
+    """PointPillars' feature net on all points of a pillar, and convolutions of stride 2.
+
+    PointPillars draws at most 100 points of a pillar and 12,000 pillars. This encoder uses all of them, as dynamic
+    voxelisation does (Zhou et al., arXiv:1910.06528): it needs no limits, and does not depend on the points' order.
+
+    Args:
+        point_channels: values of a point; x, y, z come first.
+        channels: channels of the pillars, and of the maps after each halving of the resolution.
+        blocks: number of further convolutions at each lower resolution.
+        pillar_size: edge lengths along x, y in metres.
+        point_range: x, y, z minimum and maximum in metres; points outside are dropped.
+        grid: number of pillars along x, y, from the lower corner of the range; points beyond it are dropped.
+
+    Attributes:
+        out_channels: channels of the result.
+        stride: size of the result's cells in pillars.
+    """
+
+    def __init__(
+        self,
+        point_channels: int,
+        channels: Sequence[int],
+        blocks: int,
+        *,
+        pillar_size: tuple[float, float],
+        point_range: tuple[float, float, float, float, float, float],
+        grid: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.stride, self.out_channels = 2 ** (len(channels) - 1), channels[-1]
+        self._size, self._range, self._grid = pillar_size, point_range, grid
+        self.linear = nn.Linear(point_channels + _OFFSETS, channels[0], bias=False)
+        self.norm = nn.BatchNorm1d(channels[0], eps=1e-3, momentum=0.01)
+        self.stages = nn.ModuleList()
+        for narrow, wide in pairwise(channels):
+            stage = nn.Sequential()
+            for index in range(blocks + 1):
+                first = index == 0
+                stage.append(nn.Conv2d(narrow if first else wide, wide, 3, 2 if first else 1, padding=1, bias=False))
+                stage.append(nn.BatchNorm2d(wide, eps=1e-3, momentum=0.01))
+            self.stages.append(stage)
+
+    def forward(self, points: Sequence[Tensor]) -> Tensor:
+        """Return (B, out_channels, H / stride, W / stride) features of B point clouds (N, point_channels).
+
+        The result is channels last in memory and has the parameters' dtype. Points with values that are not finite are
+        dropped. A pillar without points is 0.
+
+        Raises:
+            ValueError: there is no point cloud, or one has another number of values per point.
+        """
+        features = self._pillars(points)
+        for stage in self.stages:
+            layers = list(cast(nn.Sequential, stage))
+            for convolution, norm in zip(layers[0::2], layers[1::2], strict=True):
+                features = convolve(features, cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm), relu=True)
+        return features
+
+    def _pillars(self, points: Sequence[Tensor]) -> Tensor:
+        """Return the (B, channels[0], H, W) features of the pillars."""
+        width, height = self._grid
+        cloud, pillar, cell = self._inside(points)
+        # Metres and their sums need float32, also where the network computes in bf16.
+        with torch.autocast(cloud.device.type, enabled=False):
+            described = self._described(cloud, pillar, cell, len(points) * height * width)
+            hidden = self._point_features(described)
+            canvas = hidden.new_zeros(len(points) * height * width, hidden.shape[1])
+            # After ReLU, the maximum with 0 changes nothing.
+            canvas = canvas.scatter_reduce(0, pillar[:, None].expand_as(hidden), hidden, "amax")
+        dense = canvas.view(len(points), height, width, -1).permute(0, 3, 1, 2)
+        return dense.to(self.linear.weight.dtype)
+
+    def _inside(self, points: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the points in the grid, the index of the pillar of each, and its cell along x, y."""
+        needed = self.linear.in_features - _OFFSETS
+        if not points or any(cloud.dim() != 2 or cloud.shape[1] != needed for cloud in points):
+            shapes = [tuple(cloud.shape) for cloud in points]
+            raise ValueError(f"points have shapes {shapes}, but must be one point cloud (N, {needed}) per sample")
+        cloud = torch.cat(list(points)).float()
+        sizes = torch.tensor([len(sample) for sample in points], device=cloud.device)
+        sample = torch.arange(len(points), device=cloud.device).repeat_interleave(sizes, output_size=len(cloud))
+        lower, upper = cloud.new_tensor(self._range[:3]), cloud.new_tensor(self._range[3:])
+        cell = torch.floor((cloud[:, :2] - lower[:2]) / cloud.new_tensor(self._size))
+        inside = (cell >= 0).all(dim=1) & (cell < cloud.new_tensor(self._grid)).all(dim=1)
+        inside &= ((cloud[:, :3] >= lower) & (cloud[:, :3] < upper)).all(dim=1) & cloud.isfinite().all(dim=1)
+        cloud, sample, cell = cloud[inside], sample[inside], cell[inside]
+        width, height = self._grid
+        whole = cell.long()
+        return cloud, (sample * height + whole[:, 1]) * width + whole[:, 0], cell
+
+    def _described(self, cloud: Tensor, pillar: Tensor, cell: Tensor, pillars: int) -> Tensor:
+        """Return each point's values, its offset from its pillar's mean, and that from the pillar's centre."""
+        # The mean of the offsets within a pillar, because sums of coordinates would lose digits.
+        centre = (cell + 0.5) * cloud.new_tensor(self._size) + cloud.new_tensor(self._range[:2])
+        local = torch.cat([cloud[:, :2] - centre, cloud[:, 2:3]], dim=1)
+        count = torch.bincount(pillar, minlength=pillars).clamp(min=1)
+        mean = cloud.new_zeros(pillars, 3).index_add(0, pillar, local) / count[:, None]
+        return torch.cat([cloud, local - mean[pillar], local[:, :2]], dim=1)
+
+    def _point_features(self, described: Tensor) -> Tensor:
+        weight = self.linear.weight.float()
+        if self.norm.training:
+            return F.relu(self.norm(F.linear(described, weight)))
+        scale, shift = scale_and_shift(self.norm)
+        return F.relu(F.linear(described, weight * scale[:, None], shift))
