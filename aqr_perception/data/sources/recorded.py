@@ -20,7 +20,7 @@ from aqr_perception.data.recordings.kitti_object import (
 from aqr_perception.data.recordings.recognition import open_recording
 from aqr_perception.data.recordings.recorded_frames import RecordedFrame, recorded_frames
 from aqr_perception.data.recordings.recording import Labels, Recording, RecordingError
-from aqr_perception.data.rig_file import Rig
+from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.data.sources.record_checks import check_size
@@ -134,7 +134,8 @@ class RecordingDataset:
                 check_size(entry.box[3:6].tolist(), place, RecordingError)
                 if not np.isfinite(entry.box[:7]).all():
                     raise RecordingError(f"{place}: found the box {entry.box[:7].tolist()}, needed finite numbers")
-        missing = [c.name for c in self._rig.cameras if (c.channel or c.name) not in recording.cameras]
+        found = {name.lower() for name in recording.cameras}
+        missing = [camera.name for camera in self._rig.cameras if _channel(camera) not in found]
         if missing and recording.cameras:
             has = ", ".join(recording.cameras)
             raise RecordingError(
@@ -153,11 +154,11 @@ class RecordingDataset:
         """Return the views of the rig's cameras, under its names and in its order; all of them without a rig."""
         if not self._rig.cameras:
             return tuple(views)
-        found = {view.name: view for view in views}
+        found = {view.name.lower(): view for view in views}
         return tuple(
             replace(found[channel], name=camera.name)
             for camera in self._rig.cameras
-            if (channel := camera.channel or camera.name) in found
+            if (channel := _channel(camera)) in found
         )
 
     def _check_classes(self) -> None:
@@ -176,6 +177,11 @@ class RecordingDataset:
                 self._root,
                 ", ".join(foreign),
             )
+
+
+def _channel(camera: RigCamera) -> str:
+    """Return a camera's name in a recording, in small letters: DDAD's CAMERA_01 is camera_01 there."""
+    return (camera.channel or camera.name).lower()
 
 
 def find_recordings(root: Path, split: str, rig: Rig | None) -> list[Callable[[], Recording]]:

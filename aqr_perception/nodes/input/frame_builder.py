@@ -10,7 +10,7 @@ from sensor_msgs.msg import PointCloud2
 
 from aqr_perception.decoding.message_error import MessageError, printable
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
-from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
+from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame, FramePlacement
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
 from aqr_perception.nodes.input.placement import PlacementCheck

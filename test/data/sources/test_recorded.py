@@ -1,5 +1,6 @@
-"""Recordings in other layouts as labelled frames: KITTI's object benchmark, made up."""
+"""Recordings in other layouts as labelled frames: KITTI's object benchmark and DDAD's scenes, made up."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.bad_frames import GoodFrames, readable
 from aqr_perception.data.sources.catalogue import open_data
 from aqr_perception.data.sources.recorded import RecordingDataset, find_recordings
-from aqr_perception.geometry import box_corners, project, transform_points
+from aqr_perception.geometry import box_corners, project, quaternion_xyzw, rigid_transform, transform_points
 from aqr_perception.models.config.presets import load_preset
 
 # KITTI's axes: camera x right, y down, z forward; LiDAR x forward, y left, z up.
@@ -130,6 +131,78 @@ def test_bad_sweeps_are_found_at_access_and_skipped_on_request(root: Path, caplo
     preset = load_preset("aqr_tiny")
     frames = open_data("recordings", "val", preset, root, skip_bad=True).frames
     assert len(frames) == 1 and frames[0].frame.stamp_ns == data[0].frame.stamp_ns
+
+
+def pose(matrix: np.ndarray) -> dict[str, dict[str, float]]:
+    x, y, z, w = quaternion_xyzw(matrix).tolist()
+    place = dict(zip("xyz", matrix[:3, 3].tolist(), strict=True))
+    return {"rotation": {"qx": x, "qy": y, "qz": z, "qw": w}, "translation": place}
+
+
+def write_scene(folder: Path, sides: tuple[float, float, float] = (1.8, 4.0, 1.5)) -> Path:
+    """Write a scene in DGP's layout: two samples, a LiDAR and one camera on a vehicle that drives 1 m between them."""
+    for name in ("calibration", "ontology", "point_cloud", "rgb", "bounding_box_3d"):
+        (folder / name).mkdir(parents=True)
+    camera = rigid_transform([1.0, 0.0, 1.5], [-0.5, 0.5, -0.5, 0.5])
+    lens = {"fx": 60.0, "fy": 60.0, "cx": 40.0, "cy": 24.0, "skew": 0.0}
+    calibration = {
+        "names": ["LIDAR", "CAMERA_01"],
+        "extrinsics": [pose(np.eye(4)), pose(camera)],
+        "intrinsics": [lens] * 2,
+    }
+    (folder / "calibration" / "c.json").write_text(json.dumps(calibration))
+    items = [{"id": 0, "name": "Car"}, {"id": 1, "name": "Wheeled Slow"}]
+    (folder / "ontology" / "o.json").write_text(json.dumps({"items": items}))
+    cv2.imwrite(str(folder / "rgb" / "front.jpg"), np.full((48, 80, 3), 90, np.uint8))
+    samples, data = [], []
+    for number in range(2):
+        vehicle = rigid_transform([float(number), 0, 0], [0, 0, 0, 1])
+        stamp = f"2019-05-03T21:39:53.{number}00000Z"
+        points = np.array([[10.0 - number, 0, 0, 0.5], [20, 3, 0, 1.0]], np.float32)
+        np.savez(folder / "point_cloud" / f"{number}.npz", data=points)
+        width, length, height = sides
+        boxes = [
+            {"class_id": kind, "instance_id": kind,
+             "box": {"pose": pose(rigid_transform([10.0 - number, y, 0], [0, 0, 0, 1])), "width": width,
+                     "length": length, "height": height}}
+            for kind, y in ((0, 0.0), (1, 4.0))
+        ]  # fmt: skip
+        (folder / "bounding_box_3d" / f"{number}.json").write_text(json.dumps({"annotations": boxes}))
+        cloud = {"filename": f"point_cloud/{number}.npz", "point_format": ["X", "Y", "Z", "INTENSITY"],
+                 "annotations": {"1": f"bounding_box_3d/{number}.json"}, "pose": pose(vehicle)}  # fmt: skip
+        image = {
+            "filename": "rgb/front.jpg",
+            "width": 80,
+            "height": 48,
+            "annotations": {},
+            "pose": pose(vehicle @ camera),
+        }
+        for name, datum in (("LIDAR", {"point_cloud": cloud}), ("CAMERA_01", {"image": image})):
+            data.append({"key": f"{name}{number}", "id": {"name": name, "timestamp": stamp}, "datum": datum})
+        samples.append({"calibration_key": "c", "datum_keys": [f"LIDAR{number}", f"CAMERA_01{number}"]})
+    scene = {"samples": samples, "data": data, "ontologies": {"1": "o"}}
+    (folder / "scene_0.json").write_text(json.dumps(scene))
+    return folder
+
+
+def test_scenes_in_the_layout_of_ddad_are_labelled_frames(tmp_path: Path) -> None:
+    write_scene(tmp_path / "000000")
+    rig = Rig((RigCamera("front", channel="CAMERA_01"),), classes={"Wheeled Slow": "bicycle"})
+    data = dataset(tmp_path, rig)
+    frame = RecordingDataset(tmp_path, find_recordings(tmp_path, "val", rig), sweeps=2, rig=rig)[1]
+    assert len(data) == 2 and [view.name for view in frame.frame.cameras] == ["front"]
+    assert [frame.truth.classes[label] for label in frame.truth.labels] == ["car", "bicycle"]
+    np.testing.assert_allclose(frame.truth.boxes[0, :7], [9, 0, 0, 4.0, 1.8, 1.5, 0], atol=1e-6)
+    assert frame.truth.lidar_points.tolist() == [1, 0]
+    points = frame.frame.points
+    assert points is not None and len(points) == 4
+    np.testing.assert_allclose(points[2], [9, 0, 0, 127.5, 0.1], atol=1e-5)  # the past sweep, 1 m of motion later
+
+
+def test_an_empty_box_of_a_scene_is_named(tmp_path: Path) -> None:
+    write_scene(tmp_path / "000000", (1.8, 0.0, 1.5))
+    with pytest.raises(RecordingError, match=r"000000 at 1556919593000000000 ns: object 0 \(car\): found the box size"):
+        dataset(tmp_path)
 
 
 def test_the_real_frames_of_kitti_project_onto_their_objects(shared_reference: Path) -> None:
