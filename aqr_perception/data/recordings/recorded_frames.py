@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import Matrix, RecordedImage, RecordedSweep, Recording
+from aqr_perception.data.recordings.recorded_data import Matrix, RecordedImage, RecordedSweep, Recording
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import interpolate, invert, transform_points
 
