@@ -49,6 +49,7 @@ def test_the_rotation_of_a_turned_camera_is_found(rotation: tuple[float, float, 
     assert check.shift > 2.0
 
 
+@pytest.mark.slow
 def test_a_camera_that_fits_is_left_alone() -> None:
     (check,) = check_calibration([painted_wall()])
     assert check.verdict == "fits"
