@@ -40,7 +40,8 @@ class RecordedFrame:
             points[:, 4] = (self.sweeps[0].stamp_ns - sweep.stamp_ns) / 1e9
             clouds.append(points)
         cloud = np.concatenate(clouds)
-        return cloud[np.isfinite(cloud).all(axis=1)]
+        finite: NDArray[np.float32] = cloud[np.isfinite(cloud).all(axis=1)]
+        return finite
 
     def frame(self) -> Frame:
         """Return the detector's input, with images without lens distortion."""
