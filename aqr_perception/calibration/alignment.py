@@ -36,9 +36,9 @@ _WIDTH = 480
 _NEAREST, _FURTHEST = 2.5, 80.0
 _REGIONS = (6, 4)
 """Columns and rows of the regions of the bootstrap."""
-_REPETITIONS = 60
+_REPETITIONS = 40
 _LARGEST_ROLL = 4.0
-_ROLL_PENALTY = 0.012
+_ROLL_PENALTY = 0.006
 """Nats per degree of roll."""
 _MOST_POINTS = 8000
 """Points of one picture that are compared."""

@@ -37,8 +37,9 @@ def point_features(points: NDArray[np.float32]) -> NDArray[np.float64]:
     intensity = points[near[:, :_INTENSITY_NEIGHBOURS], 3].mean(axis=1)
     rank = np.argsort(np.argsort(intensity, kind="stable"), kind="stable") / len(points)
     log_range = np.log(np.linalg.norm(xyz, axis=1))
-    features: NDArray[np.float64] = np.c_[rank, np.abs(axes[:, 2, 0]), np.clip(xyz[:, 2], -3, 4), log_range]
-    return features * _POINT_WEIGHTS
+    features = np.c_[rank, np.abs(axes[:, 2, 0]), np.clip(xyz[:, 2], -3, 4), log_range]
+    weighted: NDArray[np.float64] = features * _POINT_WEIGHTS
+    return weighted
 
 
 def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float32]:

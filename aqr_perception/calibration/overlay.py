@@ -39,7 +39,7 @@ def overlay(view: CameraView, points: NDArray[np.float32], rotation: NDArray[np.
 def _drawn(
     image: NDArray[np.generic], intrinsics: NDArray[np.float64], points: NDArray[np.float64], title: str
 ) -> NDArray[np.uint8]:
-    picture = np.ascontiguousarray(image, np.uint8).copy()
+    picture: NDArray[np.uint8] = np.array(image, np.uint8, order="C")
     pixels, depths = project(intrinsics, points)
     height, width = picture.shape[:2]
     seen = np.flatnonzero(

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from aqr_perception.data.recordings.recorded_data import Labels, Matrix, Recording, RecordingError
 from aqr_perception.data.recordings.recorded_frames import recorded_frames
-from aqr_perception.data.recordings.recording import Labels, Matrix, Recording, RecordingError
 from aqr_perception.data.recordings.trained_frame import ground_below, trained_frame
 from aqr_perception.detector import Detector
 from aqr_perception.frame import Detections, Frame, FramePlacement

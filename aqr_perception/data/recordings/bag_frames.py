@@ -12,7 +12,7 @@ from aqr_perception.bags.reader import BagReader
 from aqr_perception.data.rig_file import Rig
 from aqr_perception.data.sources.bag_topics import bag_rig, fixed_frame, read_stamps
 from aqr_perception.decoding.message_error import MessageError
-from aqr_perception.decoding.sensors import pinhole_image, scaled_points
+from aqr_perception.decoding.sensor_data import pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.data.corruption.lidar_corruption import points_in_box
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     LabelledObject,
     Labels,
     Matrix,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     LabelledObject,
     Labels,
     Matrix,
@@ -31,6 +31,8 @@ from aqr_perception.geometry import invert
 DESCRIPTION = "keyframe.json"
 _SAME_POSE = 1e-3
 """Metres by which two poses of one stamp may differ without a note."""
+_LONGEST_GAP = 10.0
+"""Seconds between two frames of one drive."""
 
 
 def keyframe_folders(folder: Path) -> list[Path]:
@@ -73,6 +75,11 @@ def read_keyframes(folder: Path) -> Recording:
     for first, second in itertools.pairwise(sweeps):
         if first.stamp_ns == second.stamp_ns:
             raise RecordingError(f"{folder}: found two keyframes with stamp {first.stamp_ns} ns, needed one for each")
+    gap = max((second.stamp_ns - first.stamp_ns for first, second in itertools.pairwise(sweeps)), default=0) / 1e9
+    if gap > _LONGEST_GAP:
+        notes[f"frames lie up to {gap:.0f} s apart, and a player waits as long: convert each frame's folder alone"] = (
+            None
+        )
     if poses and not all(sweep.stamp_ns in poses for sweep in sweeps):
         raise RecordingError(f"{folder}: found keyframes with and without the vehicle's motion, needed one kind")
     images.sort(key=lambda image: image.stamp_ns)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     LabelledObject,
     Labels,
     Matrix,

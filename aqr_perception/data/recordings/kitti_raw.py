@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     Matrix,
     RecordedImage,
     RecordedSweep,

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from aqr_perception.data.recordings.recording import Recording
+from aqr_perception.data.recordings.recorded_data import Recording
 from aqr_perception.data.recordings.recording_bag import GROUND_FRAME, MODEL_FRAME
 from aqr_perception.simulator.bag import FIXED_FRAME, LIDAR_TOPIC, VEHICLE_FRAME
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     LabelledObject,
     Labels,
     Matrix,

@@ -6,7 +6,7 @@ from aqr_perception.data.recordings.dgp_scene import read_dgp_scene, scene_files
 from aqr_perception.data.recordings.keyframes import keyframe_folders, read_keyframes
 from aqr_perception.data.recordings.kitti_raw import SWEEPS, is_kitti_raw, read_kitti_raw
 from aqr_perception.data.recordings.nuscenes_scene import nuscenes_versions, read_nuscenes_scene
-from aqr_perception.data.recordings.recording import Recording, RecordingError
+from aqr_perception.data.recordings.recorded_data import Recording, RecordingError
 
 LAYOUTS = (
     "nuScenes tables (a folder with v1.0-*/scene.json), a drive of KITTI raw (a folder with "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.recordings.recording import Matrix, RecordedImage, RecordedSweep, Recording
+from aqr_perception.data.recordings.recorded_data import Matrix, RecordedImage, RecordedSweep, Recording
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import interpolate, invert, transform_points
 
@@ -40,7 +40,8 @@ class RecordedFrame:
             points[:, 4] = (self.sweeps[0].stamp_ns - sweep.stamp_ns) / 1e9
             clouds.append(points)
         cloud = np.concatenate(clouds)
-        return cloud[np.isfinite(cloud).all(axis=1)]
+        finite: NDArray[np.float32] = cloud[np.isfinite(cloud).all(axis=1)]
+        return finite
 
     def frame(self) -> Frame:
         """Return the detector's input, with images without lens distortion."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.writer import BagWriter
-from aqr_perception.data.recordings.recording import (
+from aqr_perception.data.recordings.recorded_data import (
     Labels,
     Matrix,
     RecordedImage,

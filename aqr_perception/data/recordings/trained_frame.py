@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aqr_perception.data.ground import ground_height
-from aqr_perception.data.recordings.recording import Matrix, RecordedSweep
+from aqr_perception.data.recordings.recorded_data import Matrix, RecordedSweep
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import transform_points
 

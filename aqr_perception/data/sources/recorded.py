@@ -18,8 +18,8 @@ from aqr_perception.data.recordings.kitti_object import (
     read_kitti_object,
 )
 from aqr_perception.data.recordings.recognition import open_recording
+from aqr_perception.data.recordings.recorded_data import Labels, Recording, RecordingError
 from aqr_perception.data.recordings.recorded_frames import RecordedFrame, recorded_frames
-from aqr_perception.data.recordings.recording import Labels, Recording, RecordingError
 from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding

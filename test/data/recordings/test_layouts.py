@@ -9,7 +9,7 @@ import pytest
 from helpers import nuscenes_tables
 
 from aqr_perception.data.recordings.recognition import open_recording
-from aqr_perception.data.recordings.recording import RecordingError
+from aqr_perception.data.recordings.recorded_data import RecordingError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform, transform_points
 
 POINTS = np.array([[10, 1, -1, 0.5], [20, -3, 0, 1.0]], np.float32)
@@ -139,8 +139,8 @@ def test_tenfold_times_of_dgp_scenes_are_divided_with_a_note(tmp_path: Path) -> 
 
 def test_a_nuscenes_scene_has_all_sweeps_images_and_the_keyframes_objects(tmp_path: Path) -> None:
     pytest.importorskip("nuscenes")
-    root = nuscenes_tables.write_drive(tmp_path)
-    recording = open_recording(root)
+    nuscenes_tables.write_drive(tmp_path)
+    recording = open_recording(tmp_path, nuscenes_tables.SCENE)
     assert len(recording.sweeps) == 3 * nuscenes_tables.SWEEPS
     assert len(recording.labels) == 3
     assert set(recording.cameras) == {"front", "back"}
@@ -148,4 +148,4 @@ def test_a_nuscenes_scene_has_all_sweeps_images_and_the_keyframes_objects(tmp_pa
     landmarks = transform_points(to_world, recording.sweeps[0].read()[:-1])
     np.testing.assert_allclose(landmarks, nuscenes_tables.LANDMARKS, atol=1e-3)
     with pytest.raises(RecordingError, match=r"scene-0103.*--scene"):
-        open_recording(root, "scene-9999")
+        open_recording(tmp_path, "scene-9999")

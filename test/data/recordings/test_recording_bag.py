@@ -24,8 +24,8 @@ from aqr_perception.bags.reader import BagReader
 from aqr_perception.cli import main
 from aqr_perception.data.recordings.bag_frames import bag_frames
 from aqr_perception.data.recordings.keyframes import read_keyframes
+from aqr_perception.data.recordings.recorded_data import Recording
 from aqr_perception.data.recordings.recorded_frames import recorded_frames
-from aqr_perception.data.recordings.recording import Recording
 from aqr_perception.geometry import box_corners, project, rigid_transform, transform_points
 
 SETS = ("ddad_scene_01", "ddad_scene_02", "kitti_object", "kitti_raw", "pandar64")

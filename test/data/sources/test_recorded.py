@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aqr_perception.data.recordings.kitti_object import read_kitti_object
-from aqr_perception.data.recordings.recording import RecordingError
+from aqr_perception.data.recordings.recorded_data import RecordingError
 from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.bad_frames import GoodFrames, readable
 from aqr_perception.data.sources.catalogue import open_data
