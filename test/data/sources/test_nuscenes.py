@@ -377,7 +377,9 @@ def test_times_in_another_unit_are_refused(tmp_path: Path, unit: float) -> None:
 def test_bad_records_can_be_left_out_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = edited(tmp_path, lambda record: record | ({"size": [0, 1, 1]} if record["token"] == "parked-1" else {}))
     data = NuScenesDataset(root, VERSION, SPLIT, skip_bad=True)
-    whole = NuScenesDataset(edited(tmp_path / "whole", dict), VERSION, SPLIT)
+    other = tmp_path / "whole"
+    other.mkdir()
+    whole = NuScenesDataset(edited(other, dict), VERSION, SPLIT)
     assert data.left_out == 1 and "left out: " in caplog.text and "parked-1" in caplog.text
     assert len(data) == len(whole) and len(data[1].truth) == len(whole[1].truth) - 1
 
