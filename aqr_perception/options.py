@@ -8,6 +8,8 @@ AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
 Activation = Literal["auto", "sigmoid", "tanh"]
 RouterAttention = Literal["auto", "windowed", "global"]
 WeightsSource = Literal["auto", "router", "attention"]
+BoxConvention = Literal["mmdet3d_0", "mmdet3d_1"]
+"""Convention of box codes: of mmdetection3d before version 1.0, (w, l, h; -yaw - pi/2), or since, (l, w, h; yaw)."""
 
 _BIAS_WINDOWS = ("bev_window", "image_window")
 _ROUTER_WINDOWS = ("router_bev_window", "router_image_window")

@@ -13,8 +13,8 @@ from aqr_perception.models import build_model, load_checkpoint, preset_names
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["convert"],
-     ["convert", "checkpoint"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
+    [[], ["presets"], ["benchmark"], ["benchmark", "frame"], ["benchmark", "attention"], ["benchmark", "node"],
+     ["convert"], ["convert", "checkpoint"], ["simulate"], ["simulate", "bag"], ["simulate", "picture"],
      ["simulate", "frames"], ["train"], ["evaluate"], ["inspect"], ["inspect", "checkpoint"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,36 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     _add_measuring(deformable, repeats=5)
     deformable.set_defaults(run=_benchmark_deformable)
 
+    node = benchmark.add_parser(
+        "node",
+        help="the running node: its own work by stage, age of results, memory, CPU",
+        description="Start the node, as a user does, and send it pictures and sweeps of a simulated drive over DDS. "
+        "Measure what it does apart from the model by stage, the age of its results, its memory over time, and the "
+        "CPU time of its threads. Needs ROS 2 and the built package.",
+    )
+    node.add_argument("--model", default="aqr_tiny", help="preset name or .yaml path (default: %(default)s)")
+    node.add_argument("--cameras", type=int, default=6, help="number of cameras, 1 to 6 (default: %(default)s)")
+    node.add_argument(
+        "--size", type=_size, default=(1600, 900), metavar="WIDTHxHEIGHT", help="size of pictures (default: 1600x900)"
+    )
+    pictures = node.add_mutually_exclusive_group()
+    pictures.add_argument("--jpeg", dest="raw", action="store_false", default=False, help="send JPEGs (default)")
+    pictures.add_argument("--raw", action="store_true", help="send raw bgr8 pictures")
+    node.add_argument("--points", type=int, default=35_000, help="points of a sweep (default: %(default)s)")
+    node.add_argument("--rate", type=float, default=5.0, help="frames per second (default: %(default)s)")
+    node.add_argument("--seconds", type=float, default=60.0, help="duration (default: %(default)s)")
+    node.add_argument("--listen", action="store_true", help="subscribe to all outputs, weight images included")
+    node.add_argument(
+        "--parameter", "-p", action="append", default=[], metavar="NAME:=VALUE", help="a further parameter of the node"
+    )
+    node.add_argument("--json", type=Path, help="also write the figures to this file")
+    node.set_defaults(run=_benchmark_node)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
 
 def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:
     """Add the options that all benchmarks share."""
@@ -99,4 +129,18 @@ def _benchmark_deformable(options: argparse.Namespace) -> int:
     rows = deformable_time.run(case, options.repeats, str(choose_device(options.device)))
     print(deformable_time.table(case, rows))
     write_json(options.json, [row.as_dict() for row in rows])
+    return 0
+
+
+def _benchmark_node(options: argparse.Namespace) -> int:
+    from aqr_perception.benchmarks import node_load
+    from aqr_perception.benchmarks.sensor_feed import FeedCase
+    from aqr_perception.nodes.transport import transport_environment
+
+    case = FeedCase(options.cameras, options.size, options.raw, options.points, options.rate)
+    measured = node_load.run(
+        case, options.model, options.seconds, transport_environment(), options.listen, options.parameter
+    )
+    print(measured.table())
+    write_json(options.json, measured.as_dict())
     return 0

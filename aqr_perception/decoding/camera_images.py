@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aqr_perception.decoding.compressed_header import CompressedHeader, read_header
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.decoding.raw_images import decode_mosaic, decode_raw
+from aqr_perception.stage_clock import measured
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
@@ -50,12 +51,14 @@ class Picture:
     full_size: tuple[int, int]
 
 
+@measured("decode")
 def picture_from_message(
     message: "Image | CompressedImage",
     topic: str,
     image_width: int = 0,
     described: tuple[int, int] = (0, 0),
     doubts: list[MessageError] | None = None,
+    ahead: Picture | None = None,
 ) -> Picture:
     """Decode a raw or compressed image to BGR.
 
@@ -64,11 +67,14 @@ def picture_from_message(
             1/4 and 1/8 of its size that is at least as wide; with 0, at full size.
         described: width and height according to CameraInfo; 0 if unknown.
         doubts: receives what is odd about an image that is usable nevertheless.
+        ahead: the image's picture, if another thread has decoded it without doubt.
 
     Raises:
         MessageError: the encoding or format is unknown, the image is too large or not of the size that CameraInfo
             describes, or it has too few bytes.
     """
+    if ahead is not None:
+        return ahead
     doubts = [] if doubts is None else doubts
     if _is_compressed(message):
         return _decode_compressed(message, topic, image_width, described, doubts)

@@ -1,15 +1,16 @@
 """Pinhole intrinsics from CameraInfo, and removal of lens distortion."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.byte_cache import ByteCache
 from aqr_perception.decoding.camera_images import Picture, check_shape
 from aqr_perception.decoding.message_error import MessageError
+from aqr_perception.stage_clock import measured
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo
@@ -70,6 +71,7 @@ def described_size(info: "CameraInfo", topic: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+@measured("rectify")
 def pinhole_picture(
     picture: Picture,
     info: "CameraInfo",
@@ -189,7 +191,7 @@ def _undistorted(
         return pixels
     lens = _Lens(info.distortion_model in _FISHEYE, coefficients, tuple(rotation.reshape(-1).tolist()))
     height, width = pixels.shape[:2]
-    cells, weights, view = _undistortion_maps(lens, tuple(intrinsics.reshape(-1).tolist()), (width, height))
+    cells, weights, view = _kept_maps(lens, tuple(intrinsics.reshape(-1).tolist()), (width, height))
     if view < _SMALLEST_VIEW:
         found = f"D = {list(coefficients)} and R, with which {100 * view:.0f} % of the image's pixels are in view"
         needed = f"at least {100 * _SMALLEST_VIEW:.0f} %"
@@ -226,11 +228,34 @@ class _Lens(NamedTuple):
     rotation: tuple[float, ...]
 
 
-@lru_cache(maxsize=16)
-def _undistortion_maps(
-    lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]
-) -> tuple[NDArray[np.int16], NDArray[np.uint16], float]:
-    """Return OpenCV's fixed-point maps, and the share of the pixels that they take from inside the image.
+class _Maps(NamedTuple):
+    """OpenCV's fixed-point maps, and the share of the pixels that they take from inside the image."""
+
+    cells: NDArray[np.int16]
+    weights: NDArray[np.uint16]
+    view: float
+
+
+_MOST_MAP_BYTES = 384 * 2**20
+"""Room for the maps of seven 4K cameras, at 6 bytes a pixel."""
+
+_maps: ByteCache[tuple[object, ...], _Maps] = ByteCache(
+    _MOST_MAP_BYTES, lambda _, maps: maps.cells.nbytes + maps.weights.nbytes
+)
+
+
+def _kept_maps(lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]) -> _Maps:
+    """Return `_undistortion_maps`, computed once a camera."""
+    key = (lens, intrinsics, size)
+    maps = _maps.get(key)
+    if maps is None:
+        maps = _undistortion_maps(lens, intrinsics, size)
+        _maps.put(key, maps)
+    return maps
+
+
+def _undistortion_maps(lens: _Lens, intrinsics: tuple[float, ...], size: tuple[int, int]) -> _Maps:
+    """Return the maps of a lens.
 
     The undistorted image keeps intrinsics and size of the distorted one.
     """
@@ -241,4 +266,4 @@ def _undistortion_maps(
     # Fixed-point maps hide numbers that are not finite.
     columns, rows = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_32FC1)
     inside = (columns > -1) & (columns < size[0]) & (rows > -1) & (rows < size[1])
-    return np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean())
+    return _Maps(np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean()))

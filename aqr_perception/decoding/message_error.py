@@ -12,11 +12,13 @@ class MessageError(ValueError):
     Attributes:
         topic: where the message came from.
         problem: a few words, e.g. ``truncated JPEG``; also the `reason` in SensorState.
+        summary: the problem with the value found and the value needed, without topic and remedy.
     """
 
     def __init__(self, topic: str, problem: str, found: object, needed: str, remedy: str) -> None:
-        shown, problem = printable(found), printable(problem)
-        super().__init__(f"{topic}: {problem}: found {shown}, needed {printable(needed)}; {remedy}")
+        problem = printable(problem)
+        self.summary = f"{problem}: found {printable(found)}, needed {printable(needed)}"
+        super().__init__(f"{topic}: {self.summary}; {remedy}")
         self.topic, self.problem = topic, problem
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.decoding.camera_images import picture_from_message
+from aqr_perception.decoding.camera_images import Picture, picture_from_message
 from aqr_perception.decoding.clouds import points_from_message
 from aqr_perception.decoding.lens import Pinhole, described_size, pinhole_picture
 from aqr_perception.decoding.message_error import MessageError
@@ -56,17 +56,19 @@ def pinhole_image(
     baseline_in_tf: bool,
     image_width: int,
     doubts: list[MessageError],
+    ahead: Picture | None = None,
 ) -> Pinhole:
     """Return a camera's image without lens distortion, with its intrinsics; see `pinhole_picture`.
 
     Args:
         image_width: width in pixels that the model needs; 0 for full size.
+        ahead: the image's picture, if another thread has decoded it without doubt.
 
     Raises:
         MessageError: the image or its calibration is unusable.
     """
     described = described_size(info, info_topic)
-    picture = picture_from_message(image, image_topic, image_width, described, doubts)
+    picture = picture_from_message(image, image_topic, image_width, described, doubts, ahead)
     return pinhole_picture(picture, info, rectified, info_topic, baseline_in_tf, doubts)
 
 

@@ -20,8 +20,7 @@ from aqr_perception.models.proposals.proposal_head import ProposalHead
 from aqr_perception.models.proposals.queries import propose
 from aqr_perception.models.weights.branches import BRANCHES
 from aqr_perception.models.weights.checkpoint import ROUTER_PREFIX
-from aqr_perception.models.weights.side_entries import BoxConvention
-from aqr_perception.options import AqrOptions
+from aqr_perception.options import AqrOptions, BoxConvention
 
 
 class DetectionModel(nn.Module, ABC):

@@ -18,6 +18,7 @@ from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.input.frame_request import (
     LIDAR,
+    MOST_SWEEPS,
     AssemblerSettings,
     CameraSettings,
     ClockPolicy,
@@ -35,9 +36,6 @@ from aqr_perception.options import (
 )
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
-MOST_SWEEPS = 10
-"""Largest number of sweeps that `AssemblerSettings` takes."""
-
 _THRESHOLDS = "class_score_thresholds."
 _RESERVED = ("bev", LIDAR)
 """Names in ~/weights/ and in the detections that are no cameras'."""

@@ -7,49 +7,48 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from message_filters import SimpleFilter, Subscriber
+from message_filters import Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.publisher import Publisher, PublisherEventCallbacks
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from tf2_ros import TransformListener
 
 from aqr_perception.nodes import parameter_files, parameters
+from aqr_perception.nodes.calibration_topic import CalibrationTopic
 from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
 from aqr_perception.nodes.declaration import Overrides
-from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
+from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
-from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
-from aqr_perception.nodes.input.assembler import Assembler
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, FrameRequest
+from aqr_perception.nodes.health.time_report import TimeReport
+from aqr_perception.nodes.health.topic_links import LATCHED, NO_FAULT, Link, LinkState, link_state
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings, FrameRequest
 from aqr_perception.nodes.input.lidar_trigger import trigger_text
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
-from aqr_perception.nodes.input.transforms import TransformBuffer
-from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.parameters import ModelSettings, Settings
-from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
 from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
 
-_POLL_PERIOD = 0.01
+if TYPE_CHECKING:
+    from aqr_perception.nodes.input.transforms import TransformBuffer
+
+_POLL_PERIOD = 0.02
 _LINK_PERIOD = 0.5
 _TIME_PERIOD = 0.1
 _STUCK_SECONDS = 0.8
-_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""QoS of a second subscription to CameraInfo, for calibration that was sent once."""
 _STOP_POLL = 0.1
 
 
@@ -72,6 +71,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources: list[Callable[[], object]] = []
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
         self._links: dict[str, tuple[Link, Link | None]] = {}
+        self._calibrations: dict[str, CalibrationTopic] = {}
+        self._calibration_links: dict[str, LinkState] = {}
         self._last_link_check = self._last_tick = self._last_time_report = -math.inf
         # First of all, so that /diagnostics exists while the rest is made.
         self._diagnostics.state = "starting"
@@ -84,6 +85,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self.get_logger().warning(sentence)
         self._diagnostics.state = "unconfigured"
         add_parameter_callbacks(self, parameters.converted, self._check_parameters, self._apply_parameters)
+
+    def create_publisher(self, *arguments: Any, **named: Any) -> "Publisher[Any]":
+        """Create a publisher without events, as rclpy's executor checks each event at each message that it receives.
+
+        Subscribers of another QoS or type warn by themselves.
+        """
+        named.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
+        return super().create_publisher(*arguments, **named)
 
     # --- Lifecycle -------------------------------------------------------------------------------------------------
 
@@ -136,6 +145,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _connect(self, settings: Settings) -> None:
         """Load the model and create publishers, subscribers and timers."""
+        # SciPy and OpenCV take most of a second, in which the node already reports.
+        from tf2_ros import TransformListener
+
+        from aqr_perception.nodes.input.assembler import Assembler
+        from aqr_perception.nodes.output.publishers import Publishers
+        from aqr_perception.nodes.pipeline import Pipeline
+
         logger = self.get_logger()
         topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
         topics |= {lidar.name: lidar.topic for lidar in settings.assembler.lidars}
@@ -170,8 +186,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(self._pipeline.stop)  # released first, because the pipeline uses all other resources
         self._settings = settings
 
-    def _transform_buffer(self) -> TransformBuffer:
+    def _transform_buffer(self) -> "TransformBuffer":
         """Return a buffer that is emptied when the clock jumps back, until the resources are released."""
+        from aqr_perception.nodes.input.transforms import TransformBuffer
+
         # tf2's own buffer of a node leaves a service and a callback at the node for ever; `_on_clock_jump` clears it.
         buffer = TransformBuffer()
         buffer.now_ns = self._assembler.now_ns
@@ -186,7 +204,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Connect the sensors' topics with the assembler."""
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=reliability)
-        self._links = {}
+        self._links, self._calibrations = {}, {}
         self._trigger = LIDAR
 
         def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
@@ -199,18 +217,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
                 event_callbacks=events,
                 on_error=partial(self._on_dropped_message, sensor),
             )
-            self._resources.append(partial(self.destroy_subscription, messages.sub))
+            if profile is qos:
+                self._resources.append(partial(self.destroy_subscription, messages.sub))
             return messages
 
         # Callbacks run in the order of registration: the assembler stores a message before `_on_message` polls it.
         for camera in settings.assembler.cameras:
             kind = CompressedImage if camera.compressed else Image
             images = subscriber(kind, camera.image_topic, camera.name)
-            # A calibration that was sent once reaches only subscriptions that ask for it, and those reach no others.
-            infos = [subscriber(CameraInfo, camera.info_topic, camera.name, profile) for profile in (qos, _LATCHED)]
-            self._assembler.connect_camera(camera.name, images, _joined(infos))
+            infos = subscriber(CameraInfo, camera.info_topic, camera.name)
+            calibration = self._calibration(camera, infos, partial(subscriber, profile=LATCHED))
+            self._assembler.connect_camera(camera.name, images, calibration)
             images.registerCallback(self._on_message, camera.name)
-            self._links[camera.name] = (_link(images.sub, [qos]), _link(infos[0].sub, [qos, _LATCHED]))
+            self._links[camera.name] = (_link(images.sub, [qos]), _link(infos.sub, [qos]))
         for lidar in settings.assembler.lidars:
             sweeps = subscriber(PointCloud2, lidar.topic, lidar.name)
             self._assembler.connect_lidar(sweeps, lidar.name)
@@ -227,6 +246,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
                 raise OptionError(f"{both}, but each sensor needs its own topic")
             owners[resolved] = sensor
 
+    def _calibration(
+        self, camera: CameraSettings, infos: Subscriber, subscriber: Callable[[type, str, str], Subscriber]
+    ) -> CalibrationTopic:
+        """Return the filter of a camera's calibration, from a subscription and from latched ones made when needed."""
+
+        def open_latched() -> tuple[Subscriber, Callable[[], object]]:
+            latched = subscriber(CameraInfo, camera.info_topic, camera.name)
+            latched.registerCallback(self._on_calibration, camera, False)
+            return latched, partial(self.destroy_subscription, latched.sub)
+
+        infos.registerCallback(self._on_calibration, camera, True)
+        calibration = self._calibrations[camera.name] = CalibrationTopic(infos, open_latched)
+        self._resources.append(calibration.close)
+        return calibration
+
     def _events(self, sensor: str, warn: bool) -> SubscriptionEventCallbacks:
         """Return callbacks that count lost messages; `warn`: and log publishers of an incompatible QoS or type."""
         diagnostics = self._diagnostics
@@ -237,6 +271,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
         self._diagnostics.add_message(sensor, time.monotonic(), message)
         self._poll()
+
+    def _on_calibration(self, info: CameraInfo, camera: CameraSettings, live: bool) -> None:
+        changed = self._diagnostics.add_calibration(camera.name, info, time.monotonic(), live)
+        if changed:
+            self.get_logger().warning(
+                f"{camera.info_topic}: found another calibration than before ({changed}), needed one that stays; the "
+                "newest one is used. Publish one calibration per topic, and restart the driver to change it",
+                throttle_duration_sec=5.0,
+            )
 
     def _on_dropped_message(self, sensor: str, error: Exception) -> None:
         self._diagnostics.add_dropped(sensor, str(error), time.monotonic())
@@ -267,6 +310,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         if self._last_tick - self._last_time_report > _TIME_PERIOD:
             self._last_time_report = self._last_tick
             self._diagnostics.time = self._time_report()
+            for camera, calibration in self._calibrations.items():
+                calibration.follow(self._calibration_links.get(camera, NO_FAULT), self._last_tick)
 
     def _poll(self) -> None:
         if (request := self._assembler.poll()) is not None:
@@ -304,11 +349,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         if now - self._last_link_check > _LINK_PERIOD:
             self._last_link_check = now
             for sensor, (data, calibration) in self._links.items():
-                calibration_state = NO_FAULT if calibration is None else link_state(self, calibration)
-                diagnostics.set_link(sensor, link_state(self, data), calibration_state)
+                calibration_state = NO_FAULT
+                if calibration is not None:
+                    calibration_state = self._calibration_links[sensor] = link_state(self, calibration)
+                diagnostics.set_links(sensor, link_state(self, data), calibration_state, now)
         idle = now - self._last_tick
         diagnostics.callbacks_stuck = idle if idle > _STUCK_SECONDS else 0.0
-        diagnostics.frame_stuck = self._pipeline.stuck
+        diagnostics.frames.stuck = self._pipeline.stuck
         return diagnostics.report(stamp, now, *self._pipeline.counts, self._pipeline.running)
 
     def _supported(self, settings: AssemblerSettings) -> AssemblerSettings:
@@ -377,14 +424,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Reset the model parameters to the running model's values."""
         restored = dataclasses.asdict(running)
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
-
-
-def _joined(filters: Sequence[SimpleFilter]) -> SimpleFilter:
-    """Return a filter that passes on the messages of several filters."""
-    joined = SimpleFilter()
-    for one in filters:
-        one.registerCallback(joined.signalMessage)
-    return joined
 
 
 def _link(subscription: Subscription[Any], profiles: Sequence[QoSProfile]) -> Link:

@@ -1,10 +1,10 @@
 """Pipeline of the node: frame request, frame, result, messages."""
 
+import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import tf2_ros
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from aqr_perception.byte_cache import ByteCache, ByteSet, text_bytes
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
@@ -25,12 +26,21 @@ from aqr_perception.nodes.running_model import RunningModel
 from aqr_perception.nodes.stamps import ns_to_stamp
 from aqr_perception.nodes.worker import Worker
 from aqr_perception.options import DetectionOptions
+from aqr_perception.stage_clock import StageClock
 
 if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
 _SAME_WARNING_PERIOD = 5.0
+_MOST_TEXT_BYTES = 2**20
+"""Bytes of the texts kept to recognise what was said or missed before; messages bring new ones without end."""
+
 _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
+_SPARE_LATENCY = 1.5
+"""Latency to allow for, in units of the one found: frames differ."""
+
+_FAST_PLAYBACK = 1.5
+"""Ages in simulated time that are longer than the time that passed by this factor are due to fast playback."""
 
 
 class _Job(NamedTuple):
@@ -43,21 +53,6 @@ class _Job(NamedTuple):
     request: FrameRequest
     detector: "Detector"
     epoch: int
-
-
-class _Stages:
-    """The stage of the frame in progress, and the seconds that each finished stage took."""
-
-    def __init__(self) -> None:
-        self.current = ""
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def run(self, name: str) -> Iterator[None]:
-        self.current = name
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
 
 
 def _camera_header(camera: CameraInput) -> Header:
@@ -91,13 +86,14 @@ class Pipeline:
         self._buffer, self._model, self._outputs = buffer, model, outputs
         self._diagnostics, self._logger, self._clock_ns = diagnostics, logger, clock_ns
         self._epoch = 0
+        self._last_jump, self._between_jumps = -math.inf, math.inf
         self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
         self._builder = FrameBuilder()
-        self._unconnected: set[FramePair] = set()
+        self._unconnected: ByteSet[FramePair] = ByteSet(_MOST_TEXT_BYTES, lambda pair: text_bytes(*pair))
         self._worker: Worker[_Job] | None = None
-        self._stages = _Stages()
-        self._last_warned: dict[str, float] = {}
+        self._stages = StageClock()
+        self._last_warned: ByteCache[str, float] = ByteCache(_MOST_TEXT_BYTES, lambda kind, _: text_bytes(kind))
         self._traced: set[tuple[str, str, int]] = set()
 
     def start(self) -> None:
@@ -141,6 +137,8 @@ class Pipeline:
     def forget(self) -> None:
         """Drop the waiting requests and the frame in progress, because time jumped back."""
         self._epoch += 1
+        now = time.monotonic()
+        self._between_jumps, self._last_jump = now - self._last_jump, now
         if self._worker is not None:
             self._worker.forget()
 
@@ -149,32 +147,34 @@ class Pipeline:
         request, detector, _ = job
         if self._is_outdated(job):
             return
-        stages = self._stages = _Stages()
-        with stages.run("assemble"):
+        stages = self._stages = StageClock()
+        with stages.run("assemble", "build"):
             settings = request.settings
             transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._unconnected)
             assembled = self._builder.build(request, transforms, detector.image_size[0], detector.placement)
-        self._report_sensors(assembled)
+        with stages.run("inspect", "inspect"):
+            self._report_sensors(assembled)
         frame = assembled.frame
         if frame is None:
             return
         with stages.run("detect"):
             # Parameters of classes that only an earlier model had stay declared.
             result = detector.detect(frame, self.options.for_classes(detector.classes))
-        with stages.run("publish"):
+        with stages.run("publish", "publish"):
             output_frame = settings.output_frame or frame.frame_id
             to_output = self._to_output(frame, output_frame, transforms)
             if to_output is None or self._is_outdated(job):
                 return
             headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
-            ground = self._ground(frame, settings.ground_frame, transforms) if self._outputs.wants_grid else None
+            ground = self._ground(frame, settings.ground_frame, transforms)
             self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
             self._last_output = (job.epoch, frame.stamp_ns)
         now = time.monotonic()
         self._diagnostics.add_output(now)
         self._diagnostics.add_age(self._age(request), now)
+        self._diagnostics.add_times(stages, now)
         self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
-        self._diagnostics.frame_error = ""
+        self._diagnostics.frames.error = ""
 
     def _age(self, request: FrameRequest) -> float:
         return request.age(time.monotonic(), self._clock_ns())
@@ -183,23 +183,37 @@ class Pipeline:
         """Return whether a frame is too old to be published, or not newer than the last output."""
         request, age = job.request, self._age(job.request)
         if job.epoch != self._epoch or (job.epoch, request.stamp_ns) <= self._last_output:
+            if 0 < job.epoch < self._epoch and job.epoch > self._last_output[0]:
+                self._diagnostics.frames.error = (
+                    f"no frame was finished between two jumps of time: found {self._between_jumps:.1f} s between them, "
+                    "needed more than a frame takes; play the recording at a lower rate, or a longer part of it"
+                )
+                self._warn(self._diagnostics.frames.error)
             self._diagnostics.count_out_of_order()
             return True
         if age > request.settings.max_latency:
             self._diagnostics.add_late(age, request.settings.max_latency, time.monotonic())
-            self._warn(
-                f"a frame is dropped: found an age of {age:.2f} s, needed at most max_latency = "
-                f"{request.settings.max_latency:g} s; use a faster model or device, or raise max_latency"
-            )
+            self._warn_late(request, age)
             return True
         return False
+
+    def _warn_late(self, request: FrameRequest, age: float) -> None:
+        """Warn that a frame is too old, with the value of max_latency that would fit."""
+        waited = time.monotonic() - request.received
+        remedy = f"set max_latency to {_at_least(_SPARE_LATENCY * age):g}, or use a faster model or device"
+        if request.in_clock_time and age > _FAST_PLAYBACK * waited:
+            remedy += f", or play the recording more slowly: {age:.2f} s of it took {waited:.2f} s"
+        self._warn(
+            f"a frame is dropped: found an age of {age:.2f} s, needed at most max_latency = "
+            f"{request.settings.max_latency:g} s; {remedy}"
+        )
 
     def _report_sensors(self, assembled: AssembledFrame) -> None:
         for warning in assembled.warnings:
             self._warn(warning)
         for error in assembled.unexpected:
             self._trace_once(error)
-        self._diagnostics.add_frame(assembled.sensors, time.monotonic())
+        self._diagnostics.add_frame(assembled.sensors, time.monotonic(), assembled.doubts)
         if assembled.frame is not None:
             self._diagnostics.inspect(assembled.frame, time.monotonic())
 
@@ -210,23 +224,20 @@ class Pipeline:
         try:
             return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
         except MessageError as error:
-            self._diagnostics.frame_error = f"no detections in output_frame {output_frame}: {error}"
-            self._warn(self._diagnostics.frame_error)
+            self._diagnostics.frames.error = f"no detections in output_frame {output_frame}: {error}"
+            self._warn(self._diagnostics.frames.error)
         return None
 
     def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
-        """Return where the ground is; None, with a warning, if that is unknown."""
-        problem = "no ~/weights/bev/grid"
-        if not ground_frame:
-            self._warn(f"{problem}: found no base_frame and no output_frame, needed a TF frame on the ground")
-            return None
-        try:
-            to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
-            ground = GroundPlane(ground_frame, to_ground)
-            ground.placement()
-        except ValueError as error:
-            self._warn(f"{problem} in {ground_frame} (base_frame, or else output_frame): {error}")
-            return None
+        """Return where the ground is; None if nobody needs it, and with a warning if it is unknown."""
+        ground, problem = None, ""
+        if self._outputs.wants_grid:
+            try:
+                ground = _ground_plane(frame, ground_frame, transforms)
+            except ValueError as error:
+                problem = f"no ~/weights/bev/grid: {error}"
+                self._warn(problem)
+        self._diagnostics.set_frame_doubt("grid", problem)
         return ground
 
     def _publish_timing(
@@ -245,8 +256,8 @@ class Pipeline:
         self._logger.debug(f"frame {stamp_ns / 1e9:.3f}: {1e3 * total:.1f} ms ({by_stage})")
 
     def _report_failure(self, error: Exception) -> None:
-        self._diagnostics.frame_error = f"{self._stages.current}: {type(error).__name__}: {error}"
-        self._warn(f"a frame failed and is dropped: {self._diagnostics.frame_error}")
+        self._diagnostics.frames.error = f"{self._stages.current}: {type(error).__name__}: {error}"
+        self._warn(f"a frame failed and is dropped: {self._diagnostics.frames.error}")
         self._trace_once(error)
 
     def _trace_once(self, error: Exception) -> None:
@@ -260,6 +271,30 @@ class Pipeline:
     def _warn(self, text: str) -> None:
         """Log a warning; one that differs only in numbers is repeated every few seconds at most."""
         kind, now = re.sub(r"\d+", "#", text), time.monotonic()
-        if now - self._last_warned.get(kind, -_SAME_WARNING_PERIOD) >= _SAME_WARNING_PERIOD:
-            self._last_warned[kind] = now
+        last = self._last_warned.get(kind)
+        if last is None or now - last >= _SAME_WARNING_PERIOD:
+            self._last_warned.put(kind, now)
             self._logger.warning(text)
+
+
+def _at_least(value: float) -> float:
+    """Return a round number that is not smaller than a value, with two digits."""
+    step: float = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / step) * step
+
+
+def _ground_plane(frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane:
+    """Return where the ground is at a frame's time.
+
+    Raises:
+        ValueError: that is unknown.
+    """
+    if not ground_frame:
+        raise ValueError("found no base_frame and no output_frame, needed a TF frame on the ground")
+    try:
+        to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
+        ground = GroundPlane(ground_frame, to_ground)
+        ground.placement()
+    except ValueError as error:
+        raise ValueError(f"{ground_frame} (base_frame, or else output_frame): {error}") from error
+    return ground

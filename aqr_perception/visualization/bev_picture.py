@@ -99,8 +99,9 @@ def _draw_boxes(picture: NDArray[np.uint8], grid: _PixelGrid, detections: Detect
     outlines = grid.pixels(corners[..., 0], corners[..., 1])
     # A dark rim keeps boxes readable on bright weights. All rims come first and therefore cover no box.
     cv2.polylines(picture, list(outlines), True, (0, 0, 0), thickness + 3, cv2.LINE_AA)
-    for index, outline in zip(order, outlines, strict=True):
+    centres = grid.pixels(*detections.boxes[order, :2].T).tolist()
+    fronts = outlines[:, [0, 3]].mean(axis=1).round().astype(int).tolist()
+    for index, outline, centre, front in zip(order, outlines, centres, fronts, strict=True):
         red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
         cv2.polylines(picture, [outline], True, (blue, green, red), thickness, cv2.LINE_AA)
-        centre, front = grid.pixels(*detections.boxes[index, :2]), outline[[0, 3]].mean(axis=0).round().astype(int)
-        cv2.line(picture, centre.tolist(), front.tolist(), (blue, green, red), thickness, cv2.LINE_AA)
+        cv2.line(picture, centre, front, (blue, green, red), thickness, cv2.LINE_AA)

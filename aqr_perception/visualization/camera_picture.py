@@ -1,19 +1,30 @@
 """Camera image with its weight map and the boxes of the detections."""
 
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, CameraWeightMap, Detections
-from aqr_perception.geometry import box_corners, transform_points
+from aqr_perception.geometry import box_corners, project, transform_points
 from aqr_perception.visualization.colours import MAP_LIMIT, heat_colours, modality_colour
 from aqr_perception.visualization.legend import Rectangle, draw_signed_legend
+
+Line = Sequence[Sequence[int]]
+"""Both ends of a line in pixels, as (column, row)."""
 
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _FRONT_CROSS = ((0, 7), (3, 4))
 """Diagonals of the front face, which show the heading."""
+_LINES = np.array(_EDGES + _FRONT_CROSS)
+"""(L, 2) corners at the ends of a box's lines, in the order of drawing."""
 
 _NEAR_PLANE = 0.3
+_BAND = 64
+"""Rows of a picture that are blended at once."""
 _LARGEST_OPACITY = 0.6
 """Opacity of the heat map for weights of `MAP_LIMIT` and more, of either sign."""
 
@@ -33,16 +44,14 @@ def camera_picture(
     picture = view.image.copy() if weights is None else _with_heat_map(view.image, weights, signed)
     thickness = max(1, round(picture.shape[1] / 800))
     outlines = []
-    for index in np.argsort(detections.scores, kind="stable"):  # ascending, to draw the best box on top
-        red, green, blue = modality_colour(detections.lidar_weight[index], detections.camera_weight[index])
-        corners = transform_points(view.extrinsics, box_corners(detections.boxes[index : index + 1])[0])
-        lines = [
-            _draw_edge(picture, view.intrinsics, corners[a], corners[b], (blue, green, red), thickness)
-            for a, b in (*_EDGES, *_FRONT_CROSS)
-        ]
-        ends = [end for line in lines if line is not None for end in line]
+    order = np.argsort(detections.scores, kind="stable")  # ascending, to draw the best box on top
+    for index, lines in _visible_lines(view, detections.boxes[order]):
+        detection = order[index]
+        red, green, blue = modality_colour(detections.lidar_weight[detection], detections.camera_weight[detection])
+        drawn = [_draw_line(picture, line, (blue, green, red), thickness) for line in lines]
+        ends = [end for line in drawn if line is not None for end in line]
         if ends:
-            outlines.append((index, min(ends, key=lambda pixel: pixel[1]), (blue, green, red)))
+            outlines.append((detection, min(ends, key=lambda pixel: pixel[1]), (blue, green, red)))
     legend = draw_signed_legend(picture) if signed and weights is not None else None
     covered = [] if legend is None else [legend]
     for index, top, colour in reversed(outlines):  # best first: a label never covers a better one
@@ -56,46 +65,74 @@ def _with_heat_map(image: NDArray[np.uint8], weights: CameraWeightMap, signed: b
     # Cell centres are at half-integers in map coordinates, but at integers for warpAffine.
     to_map = weights.image_to_map[:2].copy()
     to_map[:, 2] -= 0.5
-    values = cv2.warpAffine(
+    values: NDArray[Any] = cv2.warpAffine(
         weights.values,
         to_map,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
+    picture = np.empty_like(image)
+    for top in range(0, height, _BAND):  # what is computed of a band stays in the processor's cache
+        band = slice(top, top + _BAND)
+        _blend(image[band], values[band], signed, picture[band])
+    return picture
+
+
+def _blend(image: NDArray[np.uint8], values: NDArray[np.float32], signed: bool, blended: NDArray[np.uint8]) -> None:
+    """Fill (H, W, 3) pixels with an image under a heat map of (H, W) values."""
     # Values beyond the limit, from models with a higher one, look like the limit.
     opacity = np.minimum(np.abs(values) * np.float32(_LARGEST_OPACITY / MAP_LIMIT), np.float32(_LARGEST_OPACITY))
     # The dark middle of the signed colours would hide the image. Neutral is transparent here, and the sign is the hue.
     colours = heat_colours(np.copysign(np.float32(MAP_LIMIT), values) if signed else values, signed)
-    return cv2.blendLinear(image, colours, 1 - opacity, opacity).astype(np.uint8, copy=False)
+    cv2.blendLinear(image, colours, 1 - opacity, opacity, blended)
 
 
-def _draw_edge(
-    picture: NDArray[np.uint8],
-    intrinsics: NDArray[np.float64],
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-    colour: tuple[int, int, int],
-    thickness: int,
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Draw a line between two points of the camera frame, clipped at the near plane and at the picture's borders.
+def _visible_lines(view: CameraView, boxes: NDArray[np.float32]) -> Iterator[tuple[int, list[Line]]]:
+    """Yield, for each box of which a part may be in the picture, its index and its lines in order, in pixels.
 
-    Returns:
-        the pixels of its ends; None if it is not visible.
+    Lines are clipped at the near plane, but not at the picture's borders. Lines outside a border are left out.
     """
-    if max(start[2], end[2]) < _NEAR_PLANE:
-        return None
-    if min(start[2], end[2]) < _NEAR_PLANE:
-        near, far = (start, end) if start[2] < end[2] else (end, start)
-        start, end = far, far + (near - far) * (far[2] - _NEAR_PLANE) / (far[2] - near[2])
-    ends = [intrinsics @ point for point in (start, end)]
-    first, second = ((point[:2] / point[2]).clip(-1e6, 1e6).round().astype(int).tolist() for point in ends)
+    corners = transform_points(view.extrinsics, box_corners(boxes).reshape(-1, 3)).reshape(-1, 8, 3)
+    start, end = corners[:, _LINES[:, 0]], corners[:, _LINES[:, 1]]
+    ahead = np.maximum(start[..., 2], end[..., 2]) >= _NEAR_PLANE
+    owner = np.nonzero(ahead)[0]
+    start, end = start[ahead], end[ahead]
+    cut = np.minimum(start[:, 2], end[:, 2]) < _NEAR_PLANE
+    swapped = (cut & (start[:, 2] < end[:, 2]))[:, None]
+    far, near = np.where(swapped, end, start), np.where(swapped, start, end)
+    near[cut] = (far + (near - far) * (far[:, 2:] - _NEAR_PLANE) / (far - near)[:, 2:].clip(1e-12))[cut]
+    pixels = np.stack([_rounded_pixels(view, points) for points in (far, near)], axis=1)
+    low, high = pixels.min(axis=1), pixels.max(axis=1)
+    height, width = view.image.shape[:2]
+    inside = ((high >= 0) & (low < (width, height))).all(axis=1)
+    owner, lines = owner[inside], pixels[inside].tolist()
+    for index, begin, stop in _runs(owner):
+        yield index, lines[begin:stop]
+
+
+def _rounded_pixels(view: CameraView, points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the (N, 2) pixels of points in front of the camera, (N, 3) in its frame."""
+    pixels: NDArray[np.int64] = project(view.intrinsics, points)[0].clip(-1e6, 1e6).round().astype(np.int64)
+    return pixels
+
+
+def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Yield each run of equal values: the value, the run's first index, and the index after its last."""
+    borders = [0, *(np.nonzero(np.diff(values))[0] + 1).tolist(), len(values)]
+    for begin, stop in itertools.pairwise(borders):
+        if begin < stop:
+            yield int(values[begin]), begin, stop
+
+
+def _draw_line(picture: NDArray[np.uint8], line: Line, colour: tuple[int, int, int], thickness: int) -> Line | None:
+    """Draw a line, clipped at the picture's borders; return its ends, None if it is outside."""
     height, width = picture.shape[:2]
-    inside, clipped_first, clipped_second = cv2.clipLine((0, 0, width, height), first, second)
+    inside, start, end = cv2.clipLine((0, 0, width, height), *line)
     if not inside:
         return None
-    cv2.line(picture, clipped_first, clipped_second, colour, thickness, cv2.LINE_AA)
-    return (clipped_first[0], clipped_first[1]), (clipped_second[0], clipped_second[1])
+    cv2.line(picture, start, end, colour, thickness, cv2.LINE_AA)
+    return start, end
 
 
 def _label(

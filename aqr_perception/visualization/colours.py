@@ -1,6 +1,7 @@
 """Colours of weights and modalities in all pictures and markers."""
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +40,9 @@ def _diverging() -> NDArray[np.uint8]:
     return np.concatenate([levels, levels[-1:]])  # OpenCV needs 256 levels
 
 
-_DIVERGING = _diverging()
+_DIVERGING: NDArray[Any] = _diverging()
+# Given as an enumerator, OpenCV would compute the map at each call.
+_INFERNO: NDArray[Any] = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
 
 
 def modality_colour(lidar_weight: float, camera_weight: float) -> tuple[int, int, int]:
@@ -69,9 +72,13 @@ def heat_colours(values: NDArray[np.number], signed: bool = False) -> NDArray[np
     """
     values = np.asarray(values, dtype=np.float32)
     if signed:
-        levels = np.rint(values * (_NEUTRAL / MAP_LIMIT)).clip(-_NEUTRAL, _NEUTRAL) + _NEUTRAL
-        colours = cv2.applyColorMap(levels.astype(np.uint8).reshape(-1, 1), _DIVERGING)
+        levels = np.asarray(values * (_NEUTRAL / MAP_LIMIT))
+        lowest, highest, offset, colour_map = -_NEUTRAL, _NEUTRAL, _NEUTRAL, _DIVERGING
     else:
-        levels = np.rint(values * (255 / MAP_LIMIT)).clip(0, 255)
-        colours = cv2.applyColorMap(levels.astype(np.uint8).reshape(-1, 1), cv2.COLORMAP_INFERNO)
+        levels = np.asarray(values * (255 / MAP_LIMIT))
+        lowest, highest, offset, colour_map = 0, 255, 0, _INFERNO
+    np.rint(levels, out=levels)
+    np.clip(levels, lowest, highest, out=levels)
+    levels += offset
+    colours = cv2.applyColorMap(levels.astype(np.uint8).reshape(-1, 1), colour_map)
     return colours.reshape(*values.shape, 3).astype(np.uint8, copy=False)

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from aqr_perception.byte_cache import ByteCache
+from aqr_perception.decoding import lens
 from aqr_perception.decoding.camera_images import Picture
 from aqr_perception.decoding.lens import pinhole_picture
 from aqr_perception.decoding.message_error import MessageError
@@ -83,6 +85,19 @@ def test_an_undistorted_image_shows_points_where_the_pinhole_model_says(
         centre = np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
         expected, _ = project(view.intrinsics, point[None])
         assert np.abs(centre - expected[0]).max() < 1.0
+
+
+def test_calibrations_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = ByteCache(3 * 640 * 480 * 6, lambda _, one: one.cells.nbytes + one.weights.nbytes)
+    monkeypatch.setattr(lens, "_maps", maps)
+    made = []
+    make = lens._undistortion_maps
+    monkeypatch.setattr(lens, "_undistortion_maps", lambda *of: made.append(of) or make(*of))
+    for index in range(10):
+        changed = info(d=[0.01 * (index + 1), 0, 0, 0], distortion_model="plumb_bob")
+        for _ in range(2):
+            pinhole_picture(picture(), changed, False, "/info")
+    assert len(made) == 10 and len(maps) == 3 and maps.bytes == 3 * 640 * 480 * 6
 
 
 def test_an_image_without_distortion_is_not_changed() -> None:

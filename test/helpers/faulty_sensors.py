@@ -11,6 +11,7 @@ import numpy as np
 import rclpy
 from aqr_perception.msg import FusedDetectionArray
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -61,6 +62,8 @@ class FaultySensors:
     Attributes:
         changes: what happens to a sensor's messages before they are sent; None is not sent.
         info_changes: the same for calibrations, by camera.
+        send_no_infos: whether the publishers of calibration send nothing.
+        refused: number of subscriptions that the publishers of calibration reported as incompatible.
         period: seconds between two messages of a sensor.
         node: the node, in an executor of its own.
     """
@@ -97,8 +100,9 @@ class FaultySensors:
         self._broadcaster.sendTransform([*mounts, *(transform("lidar", name, optical) for name in (RAW, JPEG))])
         self.publishers = {name: self.publisher(name) for name in KINDS}
         self._latched: list[Any] = []
-        self.restore_infos()
+        self.refused = 0
         self.send_no_infos = False
+        self.restore_infos()
         self._own.create_subscription(FusedDetectionArray, "/aqr_perception/detections", self._on_array, 10)
         self._own.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 10)
         self._spinning = threading.Thread(target=self._node_executor.spin, daemon=True)
@@ -127,6 +131,8 @@ class FaultySensors:
 
     def latch_infos(self) -> None:
         """Send each calibration once, latched, as a publisher of stored calibration does."""
+        for publisher in self._latched:
+            self._own.destroy_publisher(publisher)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._latched = [
             self._own.create_publisher(CameraInfo, f"/{name}/camera_info", latched) for name in (RAW, JPEG)
@@ -141,7 +147,15 @@ class FaultySensors:
         self._infos, self._latched = {}, []
 
     def restore_infos(self) -> None:
-        self._infos = {name: self._own.create_publisher(CameraInfo, f"/{name}/camera_info", 5) for name in (RAW, JPEG)}
+        """Publish calibrations with each image; `refused` counts the requests that a publisher cannot serve."""
+        events = PublisherEventCallbacks(incompatible_qos=self._on_refused, use_default_callbacks=False)
+        self._infos = {
+            name: self._own.create_publisher(CameraInfo, f"/{name}/camera_info", 5, event_callbacks=events)
+            for name in (RAW, JPEG)
+        }
+
+    def _on_refused(self, event: Any) -> None:
+        self.refused += event.total_count_change
 
     def listen(self, kind: type, topic: str) -> list[Any]:
         """Return a list to which a topic's messages are appended."""
@@ -165,6 +179,9 @@ class FaultySensors:
         self.send_no_infos = False
         if not self._infos:
             self.restore_infos()
+        for publisher in self._latched:
+            self._own.destroy_publisher(publisher)
+        self._latched = []
         self.changes, self.info_changes = {}, {}
         self.period = dict.fromkeys(KINDS, PERIOD)
         CheapDetector.seconds, CheapDetector.failure = 0.0, ""

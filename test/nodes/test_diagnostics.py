@@ -13,10 +13,13 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.waiting import PATIENCE
 
+from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
-from aqr_perception.nodes.diagnostics import AGES_WINDOW, Diagnostics, TimeReport
+from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.event_rate import WINDOW
+from aqr_perception.nodes.health.frame_health import AGES_WINDOW
+from aqr_perception.nodes.health.time_report import TimeReport
 from aqr_perception.nodes.health.topic_links import LinkState
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.stamps import ns_to_stamp
@@ -62,8 +65,8 @@ def test_a_sensor_without_messages_is_reported_with_the_cause() -> None:
     assert statuses["sensor lidar"][:2] == statuses["sensor front"][:2] == ("stale", "no data")
     assert statuses["sensor front"][2]["last_heard"] == "never"
     assert statuses["frames"][:2] == ("stale", "no frames")
-    diagnostics.set_link("lidar", LinkState("/points has no publisher"), LinkState())
-    diagnostics.set_link("front", LinkState("/front: wrong type", mismatch=True), LinkState())
+    diagnostics.set_links("lidar", LinkState("/points has no publisher", absent=True), LinkState(), 9.9)
+    diagnostics.set_links("front", LinkState("/front: wrong type", mismatch=True), LinkState(), 9.9)
     assert state(diagnostics, "sensor lidar", 10.0) == ("stale", "no data: /points has no publisher")
     assert state(diagnostics, "sensor front", 10.0) == ("error", "no data: /front: wrong type")
 
@@ -98,6 +101,107 @@ def test_a_slow_sensor_is_not_silent_between_its_messages() -> None:
     drive(diagnostics, 0.0, 20.0, period=0.9)
     assert state(diagnostics, "sensor front", 18.9 + 0.89) == ("ok", "used")
     assert state(diagnostics, "sensor front", 18.9 + WINDOW + 0.1)[0] == "stale"
+
+
+@pytest.mark.parametrize("period", [0.7, 1.0, 3.0])
+def test_a_slow_sensor_is_silent_soon_after_its_next_message_was_due(period: float) -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 8 * period, period=period)
+    last = 7 * period
+    assert state(diagnostics, "sensor front", last + period + 0.5) == ("ok", "used")
+    assert state(diagnostics, "sensor front", last + period + 0.7)[0] == "stale"
+
+
+@pytest.mark.parametrize("link", [LinkState("/f has no publisher", absent=True), LinkState("/f: QoS", mismatch=True)])
+def test_a_slow_sensor_whose_publisher_is_gone_is_named_at_once(link: LinkState) -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 8.0, period=2.0)
+    diagnostics.set_links("front", link, LinkState(), 5.9)
+    assert state(diagnostics, "sensor front", 6.5) == ("ok", "used"), "a message came after the check"
+    diagnostics.set_links("front", link, LinkState(), 6.4)
+    assert state(diagnostics, "sensor front", 6.5) == ("stale", f"silent for 0.5 s: {link.reason}")
+    diagnostics.set_links("front", LinkState("/f: driver is connected, but sends nothing"), LinkState(), 6.6)
+    assert state(diagnostics, "sensor front", 6.7) == ("ok", "used")
+
+
+def info(**changes: object) -> SimpleNamespace:
+    roi = SimpleNamespace(x_offset=0, y_offset=0, height=0, width=0)
+    values = {"width": 96, "height": 64, "d": [0.0], "k": [1.0] * 9, "r": [0.0] * 9, "p": [0.0] * 12}
+    values |= {"binning_x": 0, "binning_y": 0, "distortion_model": "", "roi": roi}
+    return SimpleNamespace(**(values | changes))
+
+
+VOLATILE = LinkState("/front/camera_info: driver is connected", volatile=True)
+LATCHED = LinkState("/front/camera_info: server is connected", latched=frozenset({b"1"}))
+GONE = LinkState("/front/camera_info has no publisher", absent=True)
+
+
+def drive_calibrated(diagnostics: Diagnostics, end: float, calibration_end: float) -> None:
+    drive(diagnostics, 0.0, end)
+    for index in range(round(calibration_end / PERIOD)):
+        assert not diagnostics.add_calibration("front", info(), index * PERIOD)
+
+
+def test_a_calibration_that_ceases_while_images_go_on_is_a_doubt() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive_calibrated(diagnostics, 4.0, 3.0)
+    diagnostics.set_links("front", LinkState(), VOLATILE, 2.9)
+    assert state(diagnostics, "sensor front", 2.95) == ("ok", "used")
+    level, text = state(diagnostics, "sensor front", 3.9)
+    assert level == "warn"
+    assert text == f"used, but calibration silent for 1.0 s, the last one stays in use: {VOLATILE.reason}"
+    diagnostics.add_calibration("front", info(), 3.95)
+    assert state(diagnostics, "sensor front", 4.0) == ("ok", "used")
+
+
+def test_a_calibration_whose_publisher_is_gone_is_a_doubt_unless_it_was_latched() -> None:
+    for before, expected in ((VOLATILE, "warn"), (LATCHED, "ok")):
+        diagnostics = Diagnostics(["front"])
+        drive_calibrated(diagnostics, 4.0, 1.0)
+        diagnostics.set_links("front", LinkState(), before, 1.0)
+        diagnostics.set_links("front", LinkState(), GONE, 1.2)
+        level, text = state(diagnostics, "sensor front", 1.3)
+        assert level == expected and ("has no publisher" in text) is (expected == "warn")
+
+
+def test_a_calibration_that_changes_is_a_doubt_for_a_while_and_counted() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive_calibrated(diagnostics, 30.0, 2.0)
+    assert diagnostics.add_calibration("front", info(k=[2.0] * 9, width=48), 2.0) == "width, k"
+    for index in range(21, 300):
+        assert not diagnostics.add_calibration("front", info(k=[2.0] * 9, width=48), index * PERIOD)
+    level, text, values = report(diagnostics, 3.0)["sensor front"]
+    assert (level, text) == ("warn", "used, but calibration changed once, 1.0 s ago")
+    assert values["calibration_changes"] == "1"
+    assert state(diagnostics, "sensor front", 29.95) == ("ok", "used")
+
+
+def test_doubts_about_the_model_frame_stand_with_frames_and_their_sensor_as_long_as_they_hold() -> None:
+    diagnostics = Diagnostics(["lidar", "front"], topics={"lidar": "/points", "front": "/front"})
+    height = MessageError("/points", "model frame at another height", "0.1 m", "1.8 m", "lift it")
+    turned = MessageError("/tf", "model frame with other axes", "+y", "+x", "turn it")
+    uses = [SensorUse("lidar", True), SensorUse("front", True)]
+    for index in range(5):
+        for name in ("lidar", "front"):
+            diagnostics.add_message(name, index * PERIOD)
+        diagnostics.add_frame(uses, index * PERIOD, [height, turned])
+        diagnostics.add_output(index * PERIOD)
+    assert state(diagnostics, "sensor lidar", 0.45) == ("warn", f"used, but {height.summary}")
+    assert state(diagnostics, "sensor front", 0.45) == ("ok", "used")
+    assert state(diagnostics, "frames", 0.45) == ("warn", f"{height}; {turned}")
+    diagnostics.add_frame(uses, 0.5)
+    assert state(diagnostics, "sensor lidar", 0.55) == ("ok", "used")
+    assert state(diagnostics, "frames", 0.55)[0] == "ok"
+
+
+def test_a_doubt_about_frames_is_a_warning_as_long_as_it_is_set() -> None:
+    diagnostics = Diagnostics()
+    for index in range(5):
+        diagnostics.add_output(index * PERIOD)
+    diagnostics.set_frame_doubt("grid", "no ~/weights/bev/grid: no transform")
+    assert state(diagnostics, "frames", 0.45) == ("warn", "no ~/weights/bev/grid: no transform")
+    diagnostics.set_frame_doubt("grid", "")
+    assert state(diagnostics, "frames", 0.45)[0] == "ok"
 
 
 def test_a_sensor_at_half_its_usual_rate_is_slow_until_it_recovers() -> None:
@@ -192,7 +296,7 @@ def test_a_sensor_that_is_unused_on_purpose_is_healthy(reason: str) -> None:
 def test_errors_of_frames_and_models_are_reported_but_an_inactive_node_is_healthy() -> None:
     diagnostics = Diagnostics()
     diagnostics.model, diagnostics.model_error = "aqr_tiny", "model.checkpoint: no such file"
-    diagnostics.frame_error = "detect: ValueError: bad"
+    diagnostics.frames.error = "detect: ValueError: bad"
     statuses = report(diagnostics, 1.0)
     assert (
         statuses["model"][0] == "warn"
@@ -202,8 +306,8 @@ def test_errors_of_frames_and_models_are_reported_but_an_inactive_node_is_health
     assert statuses["frames"][:2] == ("error", "detect: ValueError: bad")
     assert statuses["frames"][2] | {"processed": "5", "dropped": "1"} == statuses["frames"][2]
     assert report(diagnostics, 1.0, active=False)["frames"][:2] == ("ok", "not active")
-    diagnostics.frame_stuck = "stuck: a frame has been in stage detect for 2.0 s"
-    assert state(diagnostics, "frames", 1.0) == ("error", diagnostics.frame_stuck)
+    diagnostics.frames.stuck = "stuck: a frame has been in stage detect for 2.0 s"
+    assert state(diagnostics, "frames", 1.0) == ("error", diagnostics.frames.stuck)
 
 
 def test_a_node_that_cannot_be_configured_or_does_not_run_its_callbacks_is_an_error() -> None:

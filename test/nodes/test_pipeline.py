@@ -21,7 +21,7 @@ from helpers.waiting import wait_for
 
 from aqr_perception.decoding import sensor_data
 from aqr_perception.detector import ModelOutputError
-from aqr_perception.frame import CLASSES, Frame
+from aqr_perception.frame import CLASSES, Frame, FramePlacement
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
@@ -127,6 +127,22 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     assert list(timing.stages) == ["assemble", "decoder", "publish"]
     assert timing.header.stamp.sec == START // 1_000_000_000
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
+
+
+def test_the_time_of_each_stage_is_in_the_diagnostics(stage: Stage) -> None:
+    assert stage.values()["overhead_ms"] == "unknown"
+    plain = stage.model.detector.detect
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        time.sleep(0.05)
+        return plain(frame, options)
+
+    stage.model.detector.detect = detect
+    stage.process(request())
+    values = stage.values()
+    assert float(values["model_ms"]) >= 50 > float(values["overhead_ms"]) > 0
+    assert float(values["build_cpu_ms"]) > 0 and float(values["overhead_cpu_ms"]) > 0
+    assert float(values["decode_ms"]) == float(values["pictures_ms"]) == 0
 
 
 def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Stage) -> None:
@@ -261,9 +277,32 @@ def test_results_older_than_the_largest_latency_are_dropped_counted_and_named(st
     wait_for(lambda: stage.values()["too_old"] == "2")
     assert not stage.published
     assert "1.10 s old, at most max_latency = 1 s" in stage.frames()[1]
-    assert "max_latency" in stage.warnings[0]
+    assert "max_latency = 1 s" in stage.warnings[0] and "set max_latency to 1.8," in stage.warnings[0]
     stage.process(live(START + 2100 * MS))
     assert len(stage.published) == 1 and "max_latency" not in stage.frames()[1]
+
+
+def test_ages_from_fast_playback_are_named_as_such(stage: Stage) -> None:
+    stage.clock_ns = START + 3000 * MS
+    stage.process(replace(live(START), received=time.monotonic() - 0.3))
+    assert "set max_latency to 4.5," in stage.warnings[0]
+    assert "play the recording more slowly: 3.00 s of it took 0.3" in stage.warnings[0]
+
+
+def test_a_recording_that_loops_faster_than_a_frame_takes_is_named(stage: Stage) -> None:
+    for loop in range(3):
+        started, go_on = stage.detector_that_waits()
+        stage.pipeline.submit(request())
+        assert started.wait(5)
+        stage.pipeline.forget()
+        go_on.set()
+        wait_for(lambda count=loop + 1: stage.values()["out_of_order"] == str(count))
+        stage.model.detector = stage.detector("first")
+        assert any("play the recording at a lower rate" in warning for warning in stage.warnings) is (loop > 0)
+    level, text = stage.frames()
+    assert level == DiagnosticStatus.ERROR and "s between them" in text and not stage.published
+    stage.process(request())
+    assert "between them" not in stage.frames()[1]
 
 
 def test_the_age_of_the_results_is_reported(stage: Stage) -> None:
@@ -348,6 +387,32 @@ def test_the_grid_lies_in_the_base_frame_and_is_left_out_where_tf_lacks_it(stage
         stage.process(request(stamp_ns=START + later * MS, **changes))
         assert stage.published[-1][6] is None and named in stage.warnings[-1]
     assert len(stage.published) == 3, "the detections are published all the same"
+
+
+@pytest.mark.parametrize(("base_frame", "named"), [("garage", "garage"), ("", "no base_frame and no output_frame")])
+def test_a_grid_without_ground_is_a_warning_of_the_frames_as_long_as_somebody_wants_it(
+    stage: Stage, base_frame: str, named: str
+) -> None:
+    stage.outputs.wants_grid = True
+    stage.process(request(base_frame=base_frame))
+    level, text = stage.frames()
+    assert level == DiagnosticStatus.WARN and text.startswith("no ~/weights/bev/grid: ") and named in text
+    assert stage.published[0][6] is None and text in stage.warnings
+    stage.outputs.wants_grid = False
+    stage.process(request(stamp_ns=START + MS, base_frame=base_frame))
+    assert "grid" not in stage.frames()[1]
+
+
+def test_a_model_frame_at_another_height_than_the_models_is_a_warning_of_the_frames(stage: Stage) -> None:
+    stage.model.detector.placement = FramePlacement(1.8, "x")
+    flat = np.random.default_rng(0).uniform(-20, 20, (2000, 4)).astype(np.float32)
+    flat[:, 2], flat[:, 3] = 0.0, 10.0
+    for index in range(4):
+        message = replace(request(stamp_ns=START + index * MS), sweeps=(sweep(flat, START + index * MS),))
+        stage.process(message)
+    level, text = stage.frames()
+    assert level == DiagnosticStatus.WARN and "model frame at another height" in text
+    assert sum("model frame at another height" in warning for warning in stage.warnings) == 1
 
 
 def test_a_stuck_frame_is_named_with_its_stage_and_time(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
 from aqr_perception.nodes import perception_node  # noqa: E402
+from aqr_perception.nodes.input import transforms  # noqa: E402
 from aqr_perception.nodes.input.assembler import Assembler  # noqa: E402
 from aqr_perception.nodes.input.frame_request import AssemblerSettings  # noqa: E402
 
@@ -121,7 +123,7 @@ def test_a_wrong_parameter_leaves_the_node_alive_and_unconfigured_with_the_reaso
     path = parameter_file(tmp_path, "{max_sweeps: 50, camera_wait: soon, scor_threshold: 0.4}")
     process = Process(tmp_path, "--ros-args", "--params-file", path)
     text = process.wait_for("cannot configure")
-    assert "max_sweeps is 50, but must be in 0..10" in text
+    assert "max_sweeps is 50, but must be in 0..20" in text
     assert "camera_wait is 'soon', but must be a number" in text
     assert "scor_threshold is not a parameter of this node and has no effect; did you mean score_threshold?" in text
     assert process.process.poll() is None
@@ -175,6 +177,32 @@ def test_a_file_holds_in_a_namespace_and_under_another_name_or_its_node_says_tha
     time.sleep(0.5)
     assert ("has no effect: found sections" in process.log.read_text()) is not is_heard
     assert process.ends_well(signal.SIGTERM)
+
+
+HEAVY = ("torch", "cv2", "scipy", "matplotlib", "tf2_ros")
+"""Packages whose imports take a second or more together."""
+
+FIRST_REPORT = f"""
+import os, sys, time
+from aqr_perception.nodes.health.health_publisher import HealthPublisher
+from aqr_perception.nodes.perception_node import main
+
+def publish(self, now):
+    ticks = open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]
+    started = float(ticks) / os.sysconf("SC_CLK_TCK")
+    print(time.clock_gettime(time.CLOCK_BOOTTIME) - started, [name for name in {HEAVY} if name in sys.modules])
+    sys.stdout.flush()
+    os._exit(0)
+
+HealthPublisher._publish_if_due = publish
+main([])
+"""
+
+
+def test_the_first_report_comes_before_all_that_takes_long() -> None:
+    seconds, heavy = subprocess.check_output([sys.executable, "-c", FIRST_REPORT], text=True).split(maxsplit=1)
+    print(f"the first report comes {float(seconds):.2f} s after the start of the process")
+    assert heavy.strip() == "[]"
 
 
 # --- End -----------------------------------------------------------------------------------------------------------
@@ -294,7 +322,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
 ) -> None:
     made: list[Any] = []
 
-    class OfOneConfiguration(perception_node.TransformBuffer):
+    class OfOneConfiguration(transforms.TransformBuffer):
         def __init__(self, *arguments: object, **named: object) -> None:
             assert not arguments and not named, "tf2's buffer of a node leaves a service at it"
             super().__init__()
@@ -304,7 +332,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
         def clear(self) -> None:
             self.cleared += 1
 
-    monkeypatch.setattr(perception_node, "TransformBuffer", OfOneConfiguration)
+    monkeypatch.setattr(transforms, "TransformBuffer", OfOneConfiguration)
     context = rclpy.Context()
     context.init()
     node = perception_node.PerceptionNode(context=context, cli_args=OTHER_NAME)

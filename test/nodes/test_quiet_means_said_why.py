@@ -159,6 +159,10 @@ def delay(seconds: int) -> Callable[[Any], Any]:
     return move
 
 
+def hold_infos(sensors: FaultySensors) -> None:
+    sensors.send_no_infos = True
+
+
 def silence_all(sensors: FaultySensors) -> None:
     sensors.changes.update(dict.fromkeys(KINDS, lambda message: None))
 
@@ -214,6 +218,17 @@ FAULTS: dict[str, tuple[Inject, str, tuple[str, ...]]] = {
     "camera without TF": (change(RAW, move_to("mast")), f"sensor {RAW}", ("no transform", "mast")),
     "camera without focal length": (set_info(RAW, k=[0.0] * 9), f"sensor {RAW}", ("camera_info", "fx = 0")),
     "camera with NaN in K": (set_info(RAW, k=[np.nan] * 9), f"sensor {RAW}", (f"/{RAW}/camera_info",)),
+    "calibration ceases": (hold_infos, f"sensor {RAW}", ("calibration silent", f"/{RAW}/camera_info")),
+    "publisher of calibration gone": (
+        lambda sensors: sensors.remove_infos(),
+        f"sensor {RAW}",
+        ("calibration silent", f"/{RAW}/camera_info has no publisher"),
+    ),
+    "calibration changes": (
+        set_info(RAW, k=[80.0, 0, 48, 0, 80.0, 32, 0, 0, 1.0]),
+        f"sensor {RAW}",
+        ("calibration changed",),
+    ),
     "all sensors silent": (silence_all, "frames", ("no frames",)),
     "all publishers gone": (remove_all, f"sensor {RAW}", ("has no publisher",)),
     "model stuck": (be_stuck, "frames", ("stuck", "detect")),
@@ -257,7 +272,7 @@ def test_arrays_go_on_without_a_sensor(sensors: FaultySensors, sensor: str) -> N
     sensors.repair()
 
 
-def test_a_latched_calibration_is_received(sensors: FaultySensors) -> None:
+def test_a_latched_calibration_is_received_beside_a_publisher_that_sends_nothing(sensors: FaultySensors) -> None:
     sensors.repair()
     assert sensors.run(20, sensors.is_healthy)
     sensors.send_no_infos = True
@@ -265,6 +280,29 @@ def test_a_latched_calibration_is_received(sensors: FaultySensors) -> None:
     assert sensors.run(10, lambda: sensors.status(f"sensor {RAW}").message.startswith("no camera_info"))
     sensors.latch_infos()
     assert sensors.run(10, sensors.is_healthy)
+
+
+def test_a_latched_calibration_is_received_alone_and_holds_when_its_publisher_is_gone(sensors: FaultySensors) -> None:
+    sensors.repair()
+    sensors.remove_infos()
+    sensors.latch_infos()
+    sensors.restart_node()
+    assert sensors.run(20, sensors.is_healthy)
+    sensors.run(1.5)
+    sensors.remove_infos()
+    sensors.run(2.5)
+    assert sensors.run(5, sensors.is_healthy), {n: s.message for n, s in sensors.health[-1][1].items()}
+
+
+def test_publishers_of_calibration_that_go_on_hear_no_request_that_they_cannot_serve(sensors: FaultySensors) -> None:
+    sensors.repair()
+    sensors.refused = 0
+    sensors.restart_node()
+    assert sensors.run(20, sensors.is_healthy)
+    sensors.latch_infos()
+    sensors.run(2.5)
+    assert sensors.run(5, sensors.is_healthy)
+    assert sensors.refused == 0
 
 
 def test_a_camera_without_calibration_is_named_with_its_topic(sensors: FaultySensors) -> None:

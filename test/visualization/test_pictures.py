@@ -244,3 +244,58 @@ def test_labels_in_a_picture_have_the_models_class_names() -> None:
     ]
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any()
+
+
+LINES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7), (0, 7), (3, 4)]
+
+
+def drawn_line_by_line(view: CameraView, boxes: np.ndarray) -> np.ndarray:
+    """Draw the lines of boxes one after the other, from the definition of a pinhole camera."""
+    picture, near = view.image.copy(), 0.3
+    for box in boxes:
+        corners = transform_points(view.extrinsics, box_corners(box[None])[0])
+        for one, other in LINES:
+            low, high = sorted((corners[one], corners[other]), key=lambda corner: corner[2])
+            if high[2] < near:
+                continue
+            start, end = corners[one], corners[other]
+            if low[2] < near:
+                start, end = high, high + (low - high) * (high[2] - near) / (high[2] - low[2])
+            pixels = [view.intrinsics @ point for point in (start, end)]
+            ends = [(pixel[:2] / pixel[2]).clip(-1e6, 1e6).round().astype(int).tolist() for pixel in pixels]
+            inside, *clipped = cv2.clipLine((0, 0, picture.shape[1], picture.shape[0]), *ends)
+            if inside:
+                cv2.line(picture, *clipped, LIDAR_COLOUR[::-1], 1, cv2.LINE_AA)
+    return picture
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_around_the_camera_are_drawn_as_each_line_alone(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aqr_perception.visualization.camera_picture._label", lambda *_: None)
+    random = np.random.default_rng(seed)
+    boxes = random.uniform(-12, 12, (12, 9)) * [1, 1, 0.2, 0, 0, 0, 1, 0, 0]  # many surround or pass the camera
+    boxes[:, 3:6] = random.uniform(0.1, 6, (12, 3))
+    found = detections(boxes)
+    picture = camera_picture(looking_along_y(), None, found)
+    np.testing.assert_array_equal(picture, drawn_line_by_line(looking_along_y(), found.boxes))
+    assert picture.any()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_heat_map_of_a_tall_picture_has_no_seams(signed: bool) -> None:
+    """Every pixel is the blend of its own colour and image, also where the bands meet that are blended at once."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 255, (301, 40, 3), dtype=np.uint8)
+    view = dataclasses.replace(looking_along_y(), image=image)
+    values = random.uniform(-2.0 if signed else 0.0, 2.0, (301, 40)).astype(np.float32)
+    to_map = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # a cell for each pixel
+    shown = camera_picture(view, CameraWeightMap(values, to_map), detections(NOTHING), signed)
+    opacity = np.minimum(np.abs(values) * 0.4, 0.6)[..., None]
+    colours = heat_colours(np.copysign(1.5, values) if signed else values, signed)
+    expected = image * (1 - opacity) + colours * opacity
+    assert np.abs(shown - expected)[:220].max() <= 0.51  # the legend of signed maps is below
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_one_value_has_the_colour_that_it_has_in_a_map(signed: bool) -> None:
+    np.testing.assert_array_equal(heat_colours(np.float32(0.7), signed), heat_colours(np.float32([0.7]), signed)[0])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from aqr_perception.models.weights.side_entries import BoxConvention
+from aqr_perception.options import BoxConvention
 
 if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Preset

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from aqr_perception.models.weights.side_entries import BoxConvention
+from aqr_perception.options import BoxConvention
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.weights.side_entries import BoxConvention
+from aqr_perception.options import BoxConvention
 
 _CODE = 10
 # Prior of 1 % for every class, for the focal loss.

@@ -18,7 +18,7 @@ ROUTER_PREFIX = "aqr."
 CHOOSE_PRESET = "Choose the model preset that these weights were trained with, or the weights of this preset."
 
 _CONVENTIONS = {"mmdet3d_0": "(w, l, h; -yaw - pi/2)", "mmdet3d_1": "(l, w, h; yaw)"}
-"""Box codes by their convention; see `side_entries.BoxConvention`."""
+"""Box codes by their convention; see `options.BoxConvention`."""
 
 _COUNTER = "num_batches_tracked"
 

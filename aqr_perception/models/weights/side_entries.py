@@ -3,16 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aqr_perception.models.weights.placeholders import Placeholder
 from aqr_perception.models.weights.weight_files import as_dict
-
-BoxConvention = Literal["mmdet3d_0", "mmdet3d_1"]
-"""Convention of box codes: of mmdetection3d before version 1.0, (w, l, h; -yaw - pi/2), or since, (l, w, h; yaw)."""
+from aqr_perception.options import BoxConvention
 
 _DEPTH = 12
 """Largest depth of nested entries that is read; a damaged file may nest an entry in itself."""

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.placeholders import Placeholder
-from aqr_perception.models.weights.side_entries import BoxConvention, described_box_convention, described_classes
+from aqr_perception.models.weights.side_entries import described_box_convention, described_classes
 from aqr_perception.models.weights.weight_files import FileContent, as_dict, read_file
+from aqr_perception.options import BoxConvention
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Entries that hold a state dict, in the order of preference."""

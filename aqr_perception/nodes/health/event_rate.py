@@ -6,10 +6,14 @@ import statistics
 from collections import deque
 
 WINDOW = 2.0
-"""Seconds over which rates are measured, and the longest time without an event before it is overdue."""
+"""Seconds over which rates are measured, and after which an event of unknown period is overdue."""
 
 _SHORTEST_LIMIT = 0.5
 _OVERDUE_PERIODS = 2.5
+_LONGEST_DELAY = 0.6
+"""Seconds after the next event was due, at the latest, after which it is overdue."""
+
+_MOST_TIMES = 2000
 _SLOW_PERIODS = 1.7
 _RECENT, _MANY = 3, 20
 
@@ -22,7 +26,7 @@ class EventRate:
     """
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque()
+        self._times: deque[float] = deque(maxlen=_MOST_TIMES)
         self._intervals: deque[float] = deque(maxlen=_MANY)
         self._usual = math.inf
         self.latest = -math.inf
@@ -52,7 +56,11 @@ class EventRate:
         return 1 / self._usual if 0 < self._usual < math.inf else math.nan
 
     def overdue(self, now: float) -> bool:
-        """Return whether the event has not come for clearly longer than its recent period."""
+        """Return whether the event has not come for clearly longer than its recent period.
+
+        That is 2.5 periods but at least 0.5 s, and never more than 0.6 s after the event was due: of a rare event,
+        nothing can be said before it is due.
+        """
         return now - self.latest > self._limit()
 
     def slow(self, now: float) -> float:
@@ -66,7 +74,8 @@ class EventRate:
     def _limit(self) -> float:
         if len(self._intervals) < _RECENT:
             return WINDOW
-        return min(max(_OVERDUE_PERIODS * statistics.median(self._intervals), _SHORTEST_LIMIT), WINDOW)
+        period = statistics.median(self._intervals)
+        return max(min(_OVERDUE_PERIODS * period, period + _LONGEST_DELAY), _SHORTEST_LIMIT)
 
     def _drop_old(self, now: float) -> None:
         while self._times and now - self._times[0] > WINDOW:

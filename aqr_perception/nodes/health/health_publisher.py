@@ -9,27 +9,31 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from aqr_perception.nodes.worker import start_thread
+
 _CHECK_PERIOD = 0.1
 _PERIOD = 0.5
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class HealthPublisher:
-    """Publisher of /diagnostics, twice a second and as soon as a state changes.
+    """Publisher of /diagnostics: at once, then twice a second and as soon as a state changes or a listener is new.
 
     It has a thread of its own, so that it also reports while a model loads or a callback is stuck.
 
     Args:
-        report: returns the current state at a time in seconds of the monotonic clock; called from the thread.
+        report: returns the current state at a time in seconds of the monotonic clock; called from the thread, and for
+            the first message from the constructor.
     """
 
     def __init__(self, node: Node, report: Callable[[float], DiagnosticArray]) -> None:
         self._node, self._report = node, report
         self._publisher: Any = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stop = threading.Event()
-        self._last_time, self._last_state = -_PERIOD, object()
-        self._thread = threading.Thread(target=self._run, name="aqr_perception health", daemon=True)
-        self._thread.start()
+        self._last_time = -_PERIOD
+        self._last_state: tuple[list[tuple[str, bytes, str]], int] = ([], 0)
+        self._publish_if_due(time.monotonic())
+        self._thread = start_thread(self._run, "aqr_health")
 
     def close(self) -> None:
         """End the thread and destroy the publisher."""
@@ -50,7 +54,8 @@ class HealthPublisher:
 
     def _publish_if_due(self, now: float) -> None:
         message = self._report(now)
-        state = [(status.name, status.level, _NUMBER.sub("#", status.message)) for status in message.status]
+        said = [(status.name, status.level, _NUMBER.sub("#", status.message)) for status in message.status]
+        state = said, self._publisher.get_subscription_count()
         if now - self._last_time >= _PERIOD - _CHECK_PERIOD / 2 or state != self._last_state:
             self._last_time, self._last_state = now, state
             self._publisher.publish(message)

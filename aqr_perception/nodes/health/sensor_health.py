@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
+from aqr_perception.nodes.health.calibration_health import CalibrationHealth
 from aqr_perception.nodes.health.event_rate import WINDOW, EventRate
 from aqr_perception.nodes.health.repetition import Repetition
 from aqr_perception.nodes.health.topic_links import NO_FAULT, LinkState
@@ -27,9 +28,10 @@ class SensorHealth:
         last_problem: the latest reason why an enabled sensor was not used.
         drops: number of frames that left the enabled sensor out, and of messages dropped at their arrival.
         lost: number of messages that the middleware lost.
-        data, calibration: why the topics of data and of calibration bring no messages, from the ROS graph.
+        calibration: health of a camera's calibration.
         message_data, decoded_data: repetition in messages, and in decoded pictures.
         picture_fault: what is wrong with the latest picture.
+        model_frame_doubts: what is odd about the place of the model frame, as this sensor shows.
     """
 
     topic: str = ""
@@ -39,13 +41,20 @@ class SensorHealth:
     last_problem: str = "none"
     drops: int = 0
     lost: int = 0
-    data: LinkState = NO_FAULT
-    calibration: LinkState = NO_FAULT
+    calibration: CalibrationHealth = field(default_factory=CalibrationHealth)
     message_data: Repetition = field(default_factory=Repetition)
     decoded_data: Repetition = field(default_factory=Repetition)
     picture_fault: str = ""
+    model_frame_doubts: tuple[str, ...] = ()
     _unused_since: float = math.inf
     _dropped: tuple[float, str] = (-math.inf, "")
+    _data: LinkState = NO_FAULT
+    _checked_at: float = -math.inf
+
+    def set_links(self, data: LinkState, calibration: LinkState, now: float) -> None:
+        """Set why the topics of data and calibration bring no messages, from the ROS graph."""
+        self._data, self._checked_at = data, now
+        self.calibration.set_link(calibration, now)
 
     def add_use(self, use: SensorUse, now: float) -> None:
         """Record the use of the sensor in a frame."""
@@ -79,11 +88,13 @@ class SensorHealth:
         if now - dropped_at <= WINDOW and dropped_at > self.messages.latest:
             return DiagnosticStatus.ERROR, f"messages are dropped: {drop_reason}"
         if math.isinf(self.messages.latest):
-            level = DiagnosticStatus.ERROR if self.data.mismatch else DiagnosticStatus.STALE
-            return level, _because("no data", self.data.reason)
-        if self.messages.overdue(now):
+            level = DiagnosticStatus.ERROR if self._data.mismatch else DiagnosticStatus.STALE
+            return level, _because("no data", self._data.reason)
+        # Of a rare sensor, silence says nothing for a while, but the loss of its publisher does.
+        is_cut = self._data.is_cut and self._checked_at > self.messages.latest
+        if is_cut or self.messages.overdue(now):
             silence = f"silent for {now - self.messages.latest:.1f} s"
-            return DiagnosticStatus.STALE, _because(silence, self.data.reason)
+            return DiagnosticStatus.STALE, _because(silence, self._data.reason)
         if clock.fault:
             use_of_it = "used by its time of arrival" if clock.by_arrival else "left out (clock_policy)"
             in_use = clock.by_arrival and use is not None and use.used and not frames_stopped
@@ -113,6 +124,8 @@ class SensorHealth:
             "drops": str(self.drops),
             "lost": str(self.lost),
             "last_problem": self.last_problem,
+            "doubt": (self.last_use.detail if self.last_use is not None and self.last_use.used else "") or "none",
+            "calibration_changes": str(self.calibration.changes),
             "stamps": clock.fault or "right",
             "stamps_to_clock": seconds_text(clock.to_clock),
             "stamps_to_others": seconds_text(clock.to_others),
@@ -122,7 +135,8 @@ class SensorHealth:
     def _doubts(self, now: float) -> list[str]:
         """Return what is odd about the data of a used sensor."""
         said = self.last_use.doubt if self.last_use is not None else ""
-        doubts = [doubt for doubt in (said, self.picture_fault) if doubt]
+        doubts = [doubt for doubt in (said, *self.model_frame_doubts, self.picture_fault) if doubt]
+        doubts += self.calibration.doubts(now)
         frozen = max(self.message_data.seconds(now), self.decoded_data.seconds(now))
         if frozen:
             doubts.append(f"frozen: the same data under new stamps for {frozen:.1f} s")

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""QoS of a subscription that asks for messages from before it; only transient-local publishers serve it."""
 
 
 class Link(NamedTuple):
@@ -27,10 +36,21 @@ class LinkState(NamedTuple):
     Attributes:
         reason: a sentence with the topic.
         mismatch: whether publishers exist, but none can reach the node. Waiting does not help then.
+        absent: whether there is no publisher.
+        latched: global identifiers of the publishers that serve `LATCHED` subscriptions.
+        volatile: whether there are others, too. They log a warning about such a subscription.
     """
 
     reason: str = ""
     mismatch: bool = False
+    absent: bool = False
+    latched: frozenset[bytes] = frozenset()
+    volatile: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether no message can come as long as the publishers are the same."""
+        return self.absent or self.mismatch
 
 
 NO_FAULT = LinkState()
@@ -40,7 +60,7 @@ def link_state(node: Node, link: Link) -> LinkState:
     """Return why a topic that brings no messages brings none."""
     publishers = node.get_publishers_info_by_topic(link.topic)
     if not publishers:
-        return LinkState(f"{link.topic} has no publisher")
+        return LinkState(f"{link.topic} has no publisher", absent=True)
     of_kind = [publisher for publisher in publishers if publisher.topic_type == link.kind]
     if not of_kind:
         found = ", ".join(sorted({f"{_name(one)} publishes {one.topic_type}" for one in publishers}))
@@ -49,8 +69,15 @@ def link_state(node: Node, link: Link) -> LinkState:
     if all(reasons):
         found = ", ".join(sorted(set(reasons)))
         return LinkState(f"{link.topic}: {found}; set sensor_reliability to best_effort, or change the publisher", True)
-    names = ", ".join(sorted({_name(one) for one, reason in zip(of_kind, reasons, strict=True) if not reason}))
-    return LinkState(f"{link.topic}: {names} is connected, but sends nothing that arrives")
+    connected = [one for one, reason in zip(of_kind, reasons, strict=True) if not reason]
+    names = ", ".join(sorted({_name(one) for one in connected}))
+    latched = frozenset(bytes(one.endpoint_gid) for one in connected if _serves_latched(one))
+    reason = f"{link.topic}: {names} is connected, but sends nothing that arrives"
+    return LinkState(reason, latched=latched, volatile=len(latched) < len(of_kind))
+
+
+def _serves_latched(publisher: Any) -> bool:
+    return bool(qos_check_compatible(publisher.qos_profile, LATCHED)[0] != QoSCompatibility.ERROR)
 
 
 def _incompatibility(publisher: Any, profiles: Sequence[QoSProfile]) -> str:

@@ -1,7 +1,7 @@
 """Conversion of a `FrameRequest` to a `Frame`: decoding, calibration and ego motion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableSet, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2
 
+from aqr_perception.byte_cache import ByteSet, text_bytes
+from aqr_perception.decoding import camera_images, lens
+from aqr_perception.decoding.camera_images import Picture
 from aqr_perception.decoding.message_error import MessageError, printable
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
 from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
@@ -18,11 +21,14 @@ from aqr_perception.nodes.input.placement import PlacementCheck
 from aqr_perception.nodes.input.sweeps import SweepBuffer, joined
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.nodes.worker import WorkerPool
+from aqr_perception.stage_clock import in_this_frame, measured
 
 _CHECKED_EACH = 8
 """Of so many points, the distance of one is checked."""
 
 DecodedT = TypeVar("DecodedT")
+_MOST_SAID_BYTES = 2**20
 
 
 class AssembledFrame(NamedTuple):
@@ -33,18 +39,20 @@ class AssembledFrame(NamedTuple):
         sensors: use of every configured sensor, the LiDARs first.
         warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
         unexpected: errors other than `MessageError`; each is also in the warnings.
+        doubts: what is odd about the model frame, as long as it is.
     """
 
     frame: Frame | None
     sensors: tuple[SensorUse, ...]
     warnings: list[str]
     unexpected: list[Exception]
+    doubts: Sequence[MessageError] = ()
 
 
 class _Report:
     """What one frame reports: the use of its sensors, warnings and unexpected errors."""
 
-    def __init__(self, request: FrameRequest, said: set[tuple[str, str]]) -> None:
+    def __init__(self, request: FrameRequest, said: MutableSet[tuple[str, str]]) -> None:
         self.uses = dict(request.left_out)
         self.warnings: list[str] = []
         self.unexpected: list[Exception] = []
@@ -60,7 +68,8 @@ class _Report:
         except Exception as error:
             self.leave_out(name, age, topic, error)
             return None
-        self.uses[name] = SensorUse(name, True, age, doubt=", ".join(doubt.problem for doubt in doubts))
+        sentences, problems = "; ".join(map(str, doubts)), ", ".join(doubt.problem for doubt in doubts)
+        self.uses[name] = SensorUse(name, True, age, detail=sentences, doubt=problems)
         self.say_once(name, doubts)
         return decoded
 
@@ -92,8 +101,9 @@ class FrameBuilder:
 
     def __init__(self) -> None:
         self._sweeps: dict[str, SweepBuffer] = {}
+        self._decoders = WorkerPool("aqr_decode")
         self._placement = PlacementCheck()
-        self._said: set[tuple[str, str]] = set()
+        self._said: ByteSet[tuple[str, str]] = ByteSet(_MOST_SAID_BYTES, lambda said: text_bytes(*said))
 
     def build(
         self,
@@ -113,9 +123,10 @@ class FrameBuilder:
         if not request.model_frame:
             return _without_model_frame(request, report)
         points = self._joined_points(request, transforms, report)
+        ahead = self._decode_ahead(request.cameras, image_width)
         views: list[CameraView] = []
         for camera in request.cameras:
-            view = _guarded_view(camera, request, transforms, image_width, report)
+            view = _guarded_view(camera, request, transforms, image_width, report, ahead)
             if view is not None:
                 views.append(view)
 
@@ -127,8 +138,16 @@ class FrameBuilder:
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
         topics = ", ".join(lidar.topic for lidar in request.settings.lidars)
-        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topics))
-        return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
+        doubts = self._placement.doubts(frame, placement, topics)
+        report.say_once(request.model_frame, doubts)
+        return AssembledFrame(frame, sensors, report.warnings, report.unexpected, doubts)
+
+    def _decode_ahead(self, cameras: Sequence[CameraInput], image_width: int) -> dict[int, Picture]:
+        """Return the pictures that decode without error or doubt, by the `id` of their message."""
+        work = [in_this_frame(partial(_sound_picture, camera, image_width), "decode") for camera in cameras]
+        with measured("wait"):
+            pictures = self._decoders.run(work)
+        return {id(camera.image): picture for camera, picture in zip(cameras, pictures, strict=True) if picture}
 
     def _joined_points(
         self, request: FrameRequest, transforms: FrameTransforms, report: _Report
@@ -231,14 +250,30 @@ def _no_returns(sweep: PointCloud2, topic: str) -> MessageError:
     return MessageError(topic, "empty point cloud", found, "one or more returns", "check the sensor")
 
 
+def _sound_picture(camera: CameraInput, image_width: int) -> Picture | None:
+    """Return a camera's picture; None if it has a fault, which its view then reports in turn."""
+    settings, doubts = camera.settings, list[MessageError]()
+    try:
+        described = lens.described_size(camera.info, settings.info_topic)
+        picture = camera_images.picture_from_message(camera.image, settings.image_topic, image_width, described, doubts)
+    except Exception:
+        return None
+    return None if doubts else picture
+
+
 def _guarded_view(
-    camera: CameraInput, request: FrameRequest, transforms: FrameTransforms, image_width: int, report: _Report
+    camera: CameraInput,
+    request: FrameRequest,
+    transforms: FrameTransforms,
+    image_width: int,
+    report: _Report,
+    ahead: Mapping[int, Picture],
 ) -> CameraView | None:
     """Return a camera's view; None, with a report, if its data is unusable."""
     age = (request.stamp_ns - camera.stamp_ns) / 1e9
 
     def decode(doubts: list[MessageError]) -> CameraView:
-        return _view(camera, request, transforms, image_width, doubts)
+        return _view(camera, request, transforms, image_width, doubts, ahead)
 
     return report.guard(camera.settings.name, camera.settings.image_topic, age, decode)
 
@@ -249,6 +284,7 @@ def _view(
     transforms: FrameTransforms,
     image_width: int,
     doubts: list[MessageError],
+    ahead: Mapping[int, Picture],
 ) -> CameraView:
     settings, info = camera.settings, camera.info
     optical_frame = camera.image.header.frame_id or info.header.frame_id
@@ -263,6 +299,7 @@ def _view(
         settings.baseline_in_tf,
         image_width,
         doubts,
+        ahead.get(id(camera.image)),
     )
     extrinsics = transforms.lookup(optical_frame, camera.stamp_ns, request.model_frame, request.stamp_ns)
     doubt = camera_doubt(extrinsics, optical_frame, settings.image_topic)

@@ -23,6 +23,9 @@ ClockPolicy = Literal["auto", "leave_out", "arrival"]
 _SLOWEST_SWEEP = 0.2
 """Seconds between two sweeps of a LiDAR at 5 Hz, the slowest rate in use."""
 
+MOST_SWEEPS = 20
+"""Largest number of accumulated sweeps; the published models use eleven."""
+
 
 def lidar_name(number: int) -> str:
     """Return the sensor name of a LiDAR: `LIDAR` for number 1, then ``lidar_2``, ``lidar_3``."""
@@ -80,7 +83,7 @@ class AssemblerSettings:
         lidar_timeout: time without a sweep after which the next LiDAR triggers frames, and after the last LiDAR the
             cameras.
         camera_only_period: shortest time between two camera-only frames.
-        max_sweeps: number of accumulated sweeps, 1 to 10; more than one needs `fixed_frame`.
+        max_sweeps: number of accumulated sweeps, 1 to `MOST_SWEEPS`; more than one needs `fixed_frame`.
         intensity_scale: factor that scales the first LiDAR's intensities to 0..255.
         further_lidars: the LiDARs after the first one.
         max_lidar_age: largest time between the frame's stamp and the sweep of a LiDAR that did not trigger it.
@@ -136,7 +139,7 @@ class AssemblerSettings:
             require(0 <= value <= 10, name, value, "in 0..10 s")
         policies = get_args(ClockPolicy)
         require(self.clock_policy in policies, "clock_policy", self.clock_policy, f"one of {', '.join(policies)}")
-        require(1 <= self.max_sweeps <= 10, "max_sweeps", self.max_sweeps, "in 1..10")
+        require(1 <= self.max_sweeps <= MOST_SWEEPS, "max_sweeps", self.max_sweeps, f"in 1..{MOST_SWEEPS}")
         unknown = sorted((self.enabled or frozenset()) - set(self.sensors))
         require(not unknown, "enabled", unknown, f"among {', '.join(self.sensors)}")
 
@@ -207,7 +210,7 @@ class SensorUse:
     """Use of a sensor in a frame, with the fields of aqr_perception/msg/SensorState.
 
     Attributes:
-        detail: the reason in a sentence, with the value found, the value needed and the remedy; may be empty.
+        detail: the reason or doubt in a sentence, with the value found, the value needed and the remedy; may be empty.
         doubt: what is odd about the data of a used sensor, in a few words.
     """
 

@@ -14,6 +14,9 @@ from aqr_perception.nodes.stamps import stamp_to_ns
 MOST_MESSAGES = 256
 """Bound for sensors whose stamps hardly advance; others are bounded by seconds."""
 
+MOST_BYTES = 256 * 2**20
+"""Bound for large messages at a high rate; ten raw 4K images, for example."""
+
 
 class MessageHistory:
     """Messages of the last seconds, sorted by stamp. Of messages with the same stamp, the last one is kept.
@@ -31,6 +34,8 @@ class MessageHistory:
         self._delay_ns = delay_ns
         self._stamps: list[int] = []
         self._messages: list[Any] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -40,18 +45,27 @@ class MessageHistory:
         stamp_ns = self.stamp_ns(message)
         place = bisect_left(self._stamps, stamp_ns)
         if place < len(self._stamps) and self._stamps[place] == stamp_ns:
-            self._messages[place] = message
+            self._bytes += _size(message) - self._sizes[place]
+            self._messages[place], self._sizes[place] = message, _size(message)
             return
         self._stamps.insert(place, stamp_ns)
         self._messages.insert(place, message)
+        self._sizes.insert(place, _size(message))
+        self._bytes += self._sizes[place]
         oldest_ns = self._stamps[-1] - round(self.seconds * 1e9)
         surplus = max(bisect_left(self._stamps, oldest_ns), len(self._stamps) - MOST_MESSAGES)
-        del self._stamps[:surplus], self._messages[:surplus]
+        self._bytes -= sum(self._sizes[:surplus])
+        while self._bytes > MOST_BYTES and surplus < len(self._sizes) - 1:
+            self._bytes -= self._sizes[surplus]
+            surplus += 1
+        del self._stamps[:surplus], self._messages[:surplus], self._sizes[:surplus]
 
     def clear(self) -> None:
         """Drop all messages."""
         self._stamps.clear()
         self._messages.clear()
+        self._sizes.clear()
+        self._bytes = 0
 
     def stamp_ns(self, message: Any) -> int:
         """Return the time of measurement of one of the sensor's messages."""
@@ -96,6 +110,10 @@ class MessageHistory:
     def messages(self) -> list[Any]:
         """The messages, oldest first."""
         return list(self._messages)
+
+
+def _size(message: Any) -> int:
+    return len(getattr(message, "data", b""))
 
 
 class GuardedSubscriber(Subscriber):  # type: ignore[misc]  # ROS 2 is untyped here

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import transform_points
+from aqr_perception.nodes.input.frame_request import MOST_SWEEPS
 from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
@@ -14,12 +15,12 @@ class SweepBuffer:
     """Sweeps of one LiDAR, moved to the time of a frame.
 
     Args:
-        max_sweeps: number of sweeps, 1 to 10, including the newest.
+        max_sweeps: number of sweeps, 1 to `MOST_SWEEPS`, including the newest.
     """
 
     def __init__(self, max_sweeps: int = 1) -> None:
-        if not 1 <= max_sweeps <= 10:
-            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..10")
+        if not 1 <= max_sweeps <= MOST_SWEEPS:
+            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..{MOST_SWEEPS}")
         self.max_sweeps = max_sweeps
         self._sweeps: dict[int, tuple[str, NDArray[np.float32]]] = {}
 

@@ -1,7 +1,7 @@
 """Extrinsics and ego motion from TF, as (4, 4) matrices."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSet
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ LONGEST_TF_LEAD = 5.0
 _REFUSED_FOR = 2.0
 """Seconds for which a refused transform is reported."""
 
+_MOST_FRAMES, _LONGEST_NAME = 10_000, 1_000
+"""Frames, and characters of a name: tf2 never forgets a frame that it has heard of."""
+
 FramePair = tuple[str, str]
 """Target frame and source frame of a lookup."""
 
@@ -51,7 +54,7 @@ class FrameTransforms:
         buffer: tf2_ros.Buffer,
         fixed_frame: str = "",
         wait: float = 0.0,
-        unconnected: set[FramePair] | None = None,
+        unconnected: MutableSet[FramePair] | None = None,
     ) -> None:
         self._buffer = buffer
         self._fixed_frame = fixed_frame
@@ -138,10 +141,13 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
         self.now_ns: Callable[[], int] = lambda: 0
         self._sequences: dict[str, StampSequence[tuple[TransformStamped, str]]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
+        self._known: set[str] = set()
         super().__init__(*arguments, **named)
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Store a moving transform, unless its stamp is wrong."""
+        if self._is_surplus(transform):
+            return
         child, stamp_ns = transform.child_frame_id, stamp_to_ns(transform.header.stamp)
         now, now_ns = time.monotonic(), self.now_ns()
         lead = (stamp_ns - now_ns) / 1e9
@@ -163,6 +169,21 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
                 super().set_transform(*one.message)
         elif step is not Step.LEAP:
             super().set_transform(transform, authority)
+
+    def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+        """Store a static transform."""
+        if not self._is_surplus(transform):
+            super().set_transform_static(transform, authority)
+
+    def _is_surplus(self, transform: TransformStamped) -> bool:
+        """Return whether a transform has a new frame beyond all that a vehicle has."""
+        new = {transform.header.frame_id, transform.child_frame_id} - self._known
+        if len(self._known) + len(new) <= _MOST_FRAMES and all(len(name) <= _LONGEST_NAME for name in new):
+            self._known |= new
+            return False
+        text = f"transforms with more than {_MOST_FRAMES} frames or {_LONGEST_NAME} characters in a name are refused"
+        self._refused[""] = (time.monotonic(), text)
+        return True
 
     def clear(self) -> None:
         """Forget all moving transforms."""

@@ -1,6 +1,7 @@
 """Publishers of the node's output topics."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from aqr_perception.nodes.output import detection_messages, weight_messages
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.nodes.worker import WorkerPool
+from aqr_perception.stage_clock import in_this_frame, measured
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
 
@@ -36,6 +39,7 @@ class Publishers:
 
     def __init__(self, node: Node, camera_names: Sequence[str], marker_lifetime: float) -> None:
         self._node = node
+        self._drawers = WorkerPool("aqr_pictures")
         self._detections = node.create_publisher(FusedDetectionArray, "~/detections", _DEPTH)
         self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
         self._markers = MarkerPublisher(node, _DEPTH, marker_lifetime)
@@ -118,18 +122,24 @@ class Publishers:
             grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, placement, header, maps.signed)
             self._bev_grid.publish(grid)
         if _has_subscribers(self._bev_image):
-            picture = bev_picture(maps, frame.points, result.detections)
+            with measured("pictures"):
+                picture = bev_picture(maps, frame.points, result.detections)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
 
     def _publish_cameras(self, frame: Frame, result: Result, headers: Mapping[str, Header]) -> None:
+        maps = result.weight_maps
+        shown = [view for view in frame.cameras if _has_subscribers(self._camera_image[view.name])]
+        work = [
+            partial(camera_picture, view, maps.cameras.get(view.name), result.detections, maps.signed) for view in shown
+        ]
+        with measured("wait"):
+            pictures = self._drawers.run([in_this_frame(draw, "pictures") for draw in work])
+        for view, picture in zip(shown, pictures, strict=True):
+            self._camera_image[view.name].publish(weight_messages.colour_image(picture, headers[view.name]))
         for view in frame.cameras:
-            weights = result.weight_maps.cameras.get(view.name)
-            header = headers[view.name]
+            weights = maps.cameras.get(view.name)
             if weights is not None and _has_subscribers(self._camera_raw[view.name]):
-                self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, header))
-            if _has_subscribers(self._camera_image[view.name]):
-                picture = camera_picture(view, weights, result.detections, result.weight_maps.signed)
-                self._camera_image[view.name].publish(weight_messages.colour_image(picture, header))
+                self._camera_raw[view.name].publish(weight_messages.raw_image(weights.values, headers[view.name]))
 
 
 def _has_subscribers(publisher: "Publisher[Any]") -> bool:

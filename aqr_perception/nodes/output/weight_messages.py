@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from tf_transformations import quaternion_from_matrix
 
 from aqr_perception.geometry import transform_points
+from aqr_perception.stage_clock import measured
 from aqr_perception.visualization.colours import MAP_LIMIT
 
 _GRID_MAXIMUM, _GRID_NEUTRAL, _UNKNOWN = 100, 50, -1
@@ -19,16 +20,19 @@ _SIGNED_ENDS = (1, 98)
 """RViz's colour scheme `costmap` draws 0 as nothing, and 99 and 100 in colours outside its scale from blue to red."""
 
 
+@measured("messages")
 def raw_image(values: NDArray[np.float32], header: Header) -> Image:
     """Return a (H, W) weight map as a 32FC1 image with the same values."""
     return _image(np.ascontiguousarray(values, dtype="<f4"), "32FC1", header)
 
 
+@measured("messages")
 def colour_image(picture: NDArray[np.uint8], header: Header) -> Image:
     """Return an (H, W, 3) BGR picture as a bgr8 image."""
     return _image(np.ascontiguousarray(picture), "bgr8", header)
 
 
+@measured("messages")
 def occupancy_grid(
     values: NDArray[np.float32],
     bev_range: tuple[float, float, float, float],
@@ -67,7 +71,7 @@ def occupancy_grid(
     else:
         levels = np.rint(values * (_GRID_MAXIMUM / MAP_LIMIT)).clip(0, _GRID_MAXIMUM)
     evidence = np.abs(values) > 0 if signed else values > 0  # false for NaN, too
-    message.data = array.array("b", np.where(evidence, levels, _UNKNOWN).astype(np.int8).tobytes())
+    message.data = _data("b", np.where(evidence, levels, _UNKNOWN).astype(np.int8))
     return message
 
 
@@ -81,6 +85,12 @@ def _cells_by_step(extent: float, cells: int, resolution: float) -> NDArray[np.i
 def _image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     height, width = pixels.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding, step=pixels.strides[0])
-    # rclpy checks a list element by element, but takes an array as it is.
-    message.data = array.array("B", pixels.tobytes())
+    message.data = _data("B", pixels)
     return message
+
+
+def _data(kind: str, values: NDArray[Any]) -> "array.array[int]":
+    """Return the bytes of contiguous values; rclpy takes such an array as it is, but checks a list by element."""
+    data = array.array(kind)
+    data.frombytes(values.reshape(-1).view(np.uint8).data)
+    return data

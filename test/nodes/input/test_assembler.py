@@ -300,7 +300,7 @@ def test_an_unknown_camera_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_sweeps": 11}, r"max_sweeps is 11, but must be in 1\.\.10"),
+        ({"max_sweeps": 21}, r"max_sweeps is 21, but must be in 1\.\.20"),
         ({"max_camera_age": 0.0}, "max_camera_age is 0.0, but must be a positive number"),
         ({"camera_wait": -1.0}, "camera_wait is -1.0"),
         ({"enabled": frozenset({"radar"})}, r"enabled is \['radar'\], but must be among lidar, front, back"),

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import threading
 import time
 from array import array
 from pathlib import Path
@@ -21,7 +23,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from aqr_perception.decoding import sensor_data
+from aqr_perception.decoding import camera_images, sensor_data
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
@@ -193,6 +195,25 @@ def test_a_camera_only_frame_without_any_frame_id_is_refused_with_the_remedy() -
 
 
 # --- One sensor's fault is that sensor's alone -----------------------------------------------------------------
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_pictures_of_a_frame_are_decoded_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, both, threads = Rig(), threading.Barrier(2, timeout=10.0), set[int]()
+    original = camera_images.picture_from_message
+
+    def meet(*arguments: Any) -> Any:
+        both.wait()
+        threads.add(threading.get_ident())
+        return original(*arguments)
+
+    monkeypatch.setattr(camera_images, "picture_from_message", meet)
+    built = rig.build()
+    assert [view.name for view in built.frame.cameras] == ["front", "back"] and len(threads) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    for one, other in zip(built.frame.cameras, Rig().build().frame.cameras, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
 
 
 class UnexpectedError(Exception):

@@ -4,10 +4,12 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from message_filters import Cache
 
+from aqr_perception.nodes.input import message_history
 from aqr_perception.nodes.input.message_history import MOST_MESSAGES, GuardedSubscriber, MessageHistory
 from aqr_perception.nodes.stamps import ns_to_stamp
 
@@ -91,6 +93,16 @@ def test_stamps_that_hardly_advance_do_not_fill_the_memory() -> None:
     for stamp in range(2 * MOST_MESSAGES):
         sensor.send(stamp)
     assert sensor.stamps == list(range(MOST_MESSAGES, 2 * MOST_MESSAGES))
+
+
+def test_large_messages_are_bounded_in_bytes_and_the_newest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_history, "MOST_BYTES", 1000)
+    history = MessageHistory(10.0)
+    for index, size in enumerate((300, 300, 300, 300, 5000)):
+        header = SimpleNamespace(stamp=ns_to_stamp(START + index * MS))
+        history.add(SimpleNamespace(header=header, data=bytes(size)))
+        assert len(history) == (1, 2, 3, 3, 1)[index]
+        assert history.newest_ns == START + index * MS
 
 
 def test_adding_a_message_costs_the_same_in_a_full_history() -> None:

@@ -6,6 +6,7 @@ import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.time import Time
 
 from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform
@@ -169,6 +170,22 @@ def test_without_a_known_present_transforms_that_stay_behind_replace_those_ahead
         buffer.set_transform(moving(tenth / 10, x=tenth), "test")
     assert x_at(buffer, 0.35) == pytest.approx(3.5)
     assert buffer.faults() == ["the time of base_link went back: all moving transforms are forgotten"]
+
+
+def test_frames_without_end_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_MOST_FRAMES", 10)
+    buffer = TransformBuffer()
+    buffer.set_transform_static(stamped("base_link", "lidar", np.eye(4)), "test")
+    buffer.set_transform(moving(0.0, child="c" * 2000), "test")
+    assert "characters in a name are refused" in buffer.faults()[0]
+    for index in range(100):
+        buffer.set_transform(moving(0.0, child=f"{index}"), "test")
+        buffer.set_transform_static(stamped("odom", f"static {index}", np.eye(4)), "test")
+    assert buffer.lookup_transform("odom", "static 2", Time())
+    with pytest.raises(tf2_ros.LookupException):
+        buffer.lookup_transform("odom", "static 20", Time())
+    buffer.set_transform(moving(0.0, x=3.0, child="0"), "test")
+    assert buffer.faults() == ["transforms with more than 10 frames or 1000 characters in a name are refused"]
 
 
 def test_one_transform_from_the_past_changes_nothing() -> None:

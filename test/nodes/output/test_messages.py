@@ -3,6 +3,8 @@
 import array
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from geometry_msgs.msg import Pose
 from std_msgs.msg import Header
+from tf_transformations import quaternion_from_euler, quaternion_from_matrix, quaternion_multiply
 from visualization_msgs.msg import Marker
 
 from aqr_perception.frame import CLASSES, Detections, Result, WeightMaps
@@ -64,6 +67,43 @@ def test_boxes_and_velocities_are_transformed_to_the_output_frame(turn: float, s
         np.testing.assert_allclose([size.x, size.y, size.z], [4.5, 1.9, 1.6], rtol=1e-6)
     velocity = detection_messages.fused_detections(result(box), [], to_output, HEADER).detections[0].velocity
     np.testing.assert_allclose([velocity.x, velocity.y], (to_output[:3, :3] @ [2, -1, 0])[:2], atol=1e-6)
+
+
+def test_orientations_are_the_products_of_tfs_quaternions() -> None:
+    random = np.random.default_rng(0)
+    boxes = random.uniform(-30, 30, (40, 9))
+    boxes[:, 6] = np.linspace(-np.pi, np.pi, 40)
+    rotation = random.normal(size=4)
+    to_output = rigid_transform([1.0, 2.0, 3.0], rotation / np.linalg.norm(rotation))
+    expected = [
+        quaternion_multiply(quaternion_from_matrix(to_output), quaternion_from_euler(0.0, 0.0, yaw))
+        for yaw in boxes.astype(np.float32).astype(np.float64)[:, 6]
+    ]
+    for pose, (x, y, z, w) in zip(poses(detection_messages.detections_3d, boxes, to_output), expected, strict=True):
+        q = pose.orientation
+        np.testing.assert_allclose((q.x, q.y, q.z, q.w), (x, y, z, w), atol=1e-15)
+
+
+def poses(make: Callable[..., Any], boxes: np.ndarray, to_output: np.ndarray) -> list[Pose]:
+    return [found.bbox.center for found in make(result(boxes), to_output, HEADER).detections]
+
+
+def test_messages_of_one_frame_and_of_two_frames_share_nothing_that_differs() -> None:
+    boxes = np.random.default_rng(0).uniform(1, 30, (3, 9))
+    one, other = (detection_messages.markers(result(given), np.eye(4), HEADER).markers for given in (boxes, boxes[:1]))
+    assert [marker.id for marker in one[1:]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [marker.ns for marker in one[1:4]] == ["boxes", "headings", "labels"]
+    assert len({marker.text for marker in one[3::3]}) == 3 and not any(marker.text for marker in one[1::3])
+    np.testing.assert_allclose([marker.scale.x for marker in one[1::3]], boxes[:, 3], rtol=1e-6)
+    assert all(len(marker.points) == 2 for marker in one[2::3]) and not one[1].points and not one[3].points
+    assert other[1:] == one[1:4]
+    found = detection_messages.fused_detections(result(boxes), [], np.eye(4), HEADER).detections
+    found[0].camera_weights[0] = 9.0
+    assert found[1].camera_weights[0] == pytest.approx(0.2)
+    found = detection_messages.detections_3d(result(boxes), np.eye(4), HEADER).detections
+    np.testing.assert_allclose([one.results[0].hypothesis.score for one in found], [0.9, 0.5, 0.1], rtol=1e-6)
+    assert [one.results[0].pose.pose for one in found] == [one.bbox.center for one in found]
+    assert not found[0].results[0].pose.covariance.any()
 
 
 def test_detections_report_sensors_and_weights() -> None:
