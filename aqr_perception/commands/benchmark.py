@@ -1,10 +1,13 @@
 """Command ``aqr_perception benchmark``: speed and memory."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,6 +94,8 @@ def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def _benchmark_frame(options: argparse.Namespace) -> int:
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.benchmarks import frame_time, inputs
     from aqr_perception.detector import Detector
     from aqr_perception.options import AqrOptions, DetectionOptions
