@@ -9,8 +9,8 @@ from launch import LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
 _AS_IN_FILE = (
-    "model", "checkpoint", "device", "lidar_topic", "fixed_frame", "model_frame", "output_frame", "sensor_reliability",
-    "cameras", "image_topic", "info_topic", "compressed", "rectified",
+    "model", "checkpoint", "device", "lidar_topic", "lidar_topics", "fixed_frame", "model_frame", "output_frame",
+    "sensor_reliability", "cameras", "image_topic", "info_topic", "compressed", "rectified",
 )  # fmt: skip
 
 

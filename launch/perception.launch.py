@@ -28,7 +28,7 @@ _OVERRIDES = {
     "model": ("model.preset", "model preset"),
     "checkpoint": ("model.checkpoint", "path of the weights, or random"),
     "device": ("model.device", "auto, cpu, cuda or cuda:N"),
-    "lidar_topic": ("lidar_topic", "topic of the LiDAR; none: no LiDAR"),
+    "lidar_topic": ("lidar_topic", "topic of the LiDAR; none: no LiDAR, unless there are lidar_topics"),
     "fixed_frame": ("fixed_frame", "TF frame fixed to the world; none: the vehicle's motion is ignored"),
     "model_frame": ("model_frame", "TF frame of the model's points; none: the LiDAR's frame"),
     "output_frame": ("output_frame", "TF frame of the detections; none: the model frame"),
@@ -57,13 +57,19 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
         raise RuntimeError(f"config:={config}: found no such file, needed a parameter file of the node")
     use_sim_time = {"use_sim_time": _flag("use_sim_time", argument("use_sim_time"))}
     environment = transport_environment()
+    overrides = {
+        **_overrides(argument),
+        **_lidar_overrides(argument),
+        **_camera_overrides(argument),
+        **use_sim_time,
+    }
     node = LifecycleNode(
         package="aqr_perception",
         executable="perception_node",
         name="aqr_perception",
         namespace=argument("namespace"),
         output="screen",
-        parameters=[config, {**_overrides(argument), **_camera_overrides(argument), **use_sim_time}],
+        parameters=[config, overrides],
         ros_arguments=["--log-level", argument("log_level")],
         additional_env=environment,
     )
@@ -80,7 +86,7 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
                 executable="rviz2",
                 arguments=["-d", _VIEW],
                 parameters=[use_sim_time],
-                remappings=_view_remappings(context, argument("namespace"), argument("lidar_topic")),
+                remappings=_view_remappings(context, argument("namespace"), _first_lidar_topic(argument)),
                 additional_env=environment,
             )
         )
@@ -96,6 +102,27 @@ def _flag(name: str, value: str) -> bool:
 def _overrides(argument: Callable[[str], str]) -> dict[str, str]:
     given = {parameter: argument(name) for name, (parameter, _) in _OVERRIDES.items()}
     return {parameter: "" if value == _NONE else value for parameter, value in given.items() if value}
+
+
+def _lidar_overrides(argument: Callable[[str], str]) -> dict[str, object]:
+    topics, one = _lidar_topics(argument), argument("lidar_topic")
+    if not argument("lidar_topics"):
+        return {}
+    if not topics:
+        return {"lidar_topics": [""]}
+    if one not in ("", _NONE):
+        raise RuntimeError(f"lidar_topic:={one} and lidar_topics:={','.join(topics)}: needed one of them")
+    # A topic in the parameter file would contradict the argument.
+    return {"lidar_topic": "", "lidar_topics": topics}
+
+
+def _lidar_topics(argument: Callable[[str], str]) -> list[str]:
+    value = argument("lidar_topics")
+    return [] if value in ("", _NONE) else [topic.strip() for topic in value.split(",")]
+
+
+def _first_lidar_topic(argument: Callable[[str], str]) -> str:
+    return next(iter(_lidar_topics(argument)), argument("lidar_topic"))
 
 
 def _camera_overrides(argument: Callable[[str], str]) -> dict[str, object]:
@@ -136,6 +163,9 @@ def generate_launch_description() -> LaunchDescription:
     """Return the launch description; `ros2 launch --show-args` lists the arguments."""
     as_in_file = "; empty: as in the parameter file"
     overrides = {name: description for name, (_, description) in _OVERRIDES.items()}
+    overrides["lidar_topics"] = (
+        "topics of several LiDARs, separated by commas, instead of lidar_topic; none: lidar_topic"
+    )
     overrides["cameras"] = "names of the cameras, separated by commas; none: no cameras"
     return LaunchDescription(
         [

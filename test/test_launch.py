@@ -27,7 +27,17 @@ OF_ONE_PARAMETER = {
     "sensor_reliability": "sensor_reliability",
 }
 OF_CAMERAS = {"cameras", "image_topic", "info_topic", "compressed", "rectified"}
-ARGUMENTS = {*OF_ONE_PARAMETER, *OF_CAMERAS, "config", "namespace", "log_level", "bag", "rviz", "use_sim_time"}
+ARGUMENTS = {
+    *OF_ONE_PARAMETER,
+    *OF_CAMERAS,
+    "lidar_topics",
+    "config",
+    "namespace",
+    "log_level",
+    "bag",
+    "rviz",
+    "use_sim_time",
+}
 
 
 class Recorded:
@@ -161,6 +171,14 @@ def test_none_empties_a_topic_or_a_frame_of_the_configuration_file(recorder: Non
     assert parameters(node) == {"lidar_topic": "", "output_frame": "", "cameras": [""], "use_sim_time": False}
 
 
+def test_topics_of_several_lidars_replace_the_one_of_the_configuration_file(recorder: None) -> None:
+    (node,) = started(description_of(PERCEPTION), lidar_topics="/front/points, /left/points", lidar_topic="none")
+    topics = ["/front/points", "/left/points"]
+    assert parameters(node) == {"lidar_topic": "", "lidar_topics": topics, "use_sim_time": False}
+    (node,) = started(description_of(PERCEPTION), lidar_topics="none", lidar_topic="/points")
+    assert parameters(node) == {"lidar_topic": "/points", "lidar_topics": [""], "use_sim_time": False}
+
+
 def test_the_topics_of_all_cameras_follow_a_pattern(recorder: None) -> None:
     given = {"image_topic": "/cam/{camera}/jpeg", "info_topic": "/cam/{camera}/info", "compressed": "True"}
     (node,) = started(description_of(PERCEPTION), cameras="left, right", rectified="false", **given)
@@ -183,6 +201,7 @@ def test_the_topics_of_all_cameras_follow_a_pattern(recorder: None) -> None:
     [
         ({"config": "/nowhere/my.yaml"}, "config:=/nowhere/my.yaml: found no such file"),
         ({"image_topic": "/x/{camera}"}, "image_topic:=/x/{camera} needs the cameras' names"),
+        ({"lidar_topic": "/a", "lidar_topics": "/b"}, "lidar_topic:=/a and lidar_topics:=/b: needed one of them"),
         ({"cameras": "none", "compressed": "true"}, "compressed:=true needs the cameras' names"),
         ({"cameras": "front", "rectified": "perhaps"}, "rectified:=perhaps: needed true or false"),
         ({"use_sim_time": "yes please"}, "use_sim_time:=yes please: needed true or false"),
@@ -243,6 +262,8 @@ def test_rviz_shows_the_topics_of_a_node_in_a_namespace(recorder: None, monkeypa
     assert set(remappings) == set(shown)
     assert remappings["/aqr_perception/markers"] == "/robot1/aqr_perception/markers"
     assert remappings["/LIDAR_TOP"] == "/top/points"
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", lidar_topics="/left/points,/right/points")
+    assert dict(rviz.named["remappings"]) == {"/LIDAR_TOP": "/left/points"}
 
 
 def test_without_rviz_the_node_starts_with_a_warning(

@@ -34,7 +34,7 @@ from aqr_perception.models.config.yaml_file import YamlFileError, read_yaml
 from aqr_perception.options import require
 
 _NODE_ONLY = (
-    "autostart", "sensor_reliability", "output_frame", "base_frame", "marker_lifetime", "camera_wait",
+    "autostart", "sensor_reliability", "output_frame", "base_frame", "marker_lifetime", "camera_wait", "max_lidar_age",
     "lidar_timeout", "camera_only_period", "transform_wait", "clock_policy", "max_latency", "use_lidar",
     "score_threshold", "max_detections", "max_history_gap", "use_sim_time",
 )  # fmt: skip
@@ -53,6 +53,7 @@ _DATA_ENTRIES: Mapping[str, Any] = {
     "classes": Mapping[str, str],
 }
 _CAMERA_NODE_ONLY = ("enabled",)
+_LIDAR_OPTIONS = ("intensity_scale", "enabled")
 _PARAMETERS = "ros__parameters"
 _DATA = "data"
 
@@ -100,6 +101,7 @@ class Rig:
         max_camera_age: largest time in seconds between a sweep and its images.
         max_sweeps: largest number of sweeps in a frame; None: as the model was trained.
         intensity_scale: factor that scales intensities to 0..255.
+        intensity_scales: the LiDARs' own factors, in the order of `lidar_topics`; 0 where `intensity_scale` applies.
         lidar_channel: the LiDAR's name in nuScenes-like tables, KITTI or DDAD folders; empty: the format's usual one.
         labels: topic of the labels in bags, or the end of a JSON's name beside the bag; empty: see `BagDataset`.
         classes: name in the data -> class of the model; an empty class leaves the objects out.
@@ -113,6 +115,7 @@ class Rig:
     max_camera_age: float = 0.2
     max_sweeps: int | None = None
     intensity_scale: float = 1.0
+    intensity_scales: tuple[float, ...] = ()
     lidar_channel: str = ""
     labels: str = ""
     classes: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +127,13 @@ class Rig:
         require(0 < self.max_camera_age <= 10, "max_camera_age", self.max_camera_age, "in (0, 10] s")
         require(self.max_sweeps is None or self.max_sweeps >= 1, "max_sweeps", self.max_sweeps, "at least 1")
         require(1e-6 <= self.intensity_scale <= 1e6, "intensity_scale", self.intensity_scale, "in 1e-6..1e6")
+        for number, scale in enumerate(self.intensity_scales, start=1):
+            require(0 <= scale <= 1e6, f"lidar.{number}.intensity_scale", scale, "in 0..1e6")
+
+    def scale_of(self, lidar_topic: str) -> float:
+        """Return the factor that scales a LiDAR's intensities to 0..255."""
+        own = dict(zip(self.lidar_topics, self.intensity_scales, strict=False))
+        return own.get(lidar_topic, 0.0) or self.intensity_scale
 
     def class_of(self, name: str, classes: Collection[str]) -> str | None:
         """Return the class of the model that a name of the data stands for; None to leave the object out.
@@ -196,7 +206,7 @@ def _tree(parameters: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _rig(node: dict[str, Any], data: dict[str, Any], where: str) -> Rig:
-    own = ("cameras", "camera", "lidar_topic", "lidar_topics", "intensity_scales", *_NODE_PARAMETERS)
+    own = ("cameras", "camera", "lidar", "lidar_topic", "lidar_topics", *_NODE_PARAMETERS)
     _refuse_unknown(node, (*own, *_NODE_ONLY, *_NODE_ONLY_GROUPS), where)
     _refuse_unknown(data, _DATA_ENTRIES, f"{where}: {_DATA}")
     names = [name for name in read(tuple[str, ...], node.get("cameras", []), f"{where}: cameras") if name]
@@ -214,7 +224,25 @@ def _rig(node: dict[str, Any], data: dict[str, Any], where: str) -> Rig:
         for name in ("lidar_channel", "labels", "classes")
         if name in data
     }
-    return Rig(cameras, _lidar_topics(node, where), **values)
+    topics = _lidar_topics(node, where)
+    return Rig(cameras, topics, intensity_scales=_intensity_scales(node, len(topics), where), **values)
+
+
+def _intensity_scales(node: dict[str, Any], count: int, where: str) -> tuple[float, ...]:
+    """Return the LiDARs' own factors; 0 where `intensity_scale` applies."""
+    groups = node.get("lidar", {})
+    if not isinstance(groups, dict):
+        raise RigError(f"{where}: lidar: found {groups!r}, needed a mapping by number")
+    numbers = [str(number) for number in range(1, count + 1)]
+    _refuse_unknown(groups, numbers, f"{where}: lidar", "the numbers of 'lidar_topics' are")
+    scales = []
+    for number in numbers:
+        place, options = f"{where}: lidar: {number}", groups.get(number, {})
+        if not isinstance(options, dict):
+            raise RigError(f"{place}: found {options!r}, needed a mapping")
+        _refuse_unknown(options, _LIDAR_OPTIONS, place)
+        scales.append(read(float, options.get("intensity_scale", 0.0), f"{place}: intensity_scale"))
+    return tuple(scales) if any(scales) else ()
 
 
 def _lidar_topics(node: dict[str, Any], where: str) -> tuple[str, ...]:

@@ -23,31 +23,36 @@ _UPRIGHT = 0.5
 
 
 def intensity_doubt(
-    intensities: NDArray[np.float32], scale: float, fields: Iterable[str], topic: str
+    intensities: NDArray[np.float32],
+    scale: float,
+    fields: Iterable[str],
+    topic: str,
+    parameter: str = "intensity_scale",
 ) -> MessageError | None:
     """Return a doubt if intensities cannot lie in 0..255 after scaling, with the scale that would fit.
 
     Args:
         intensities: (N,) as sent.
-        scale: the parameter `intensity_scale`.
+        scale: factor to 0..255.
         fields: names of the point cloud's fields.
+        parameter: name of the parameter that holds the factor.
     """
     if len(intensities) < _FEWEST_POINTS:
         return None
     sample = intensities[:: max(1, len(intensities) // _SAMPLE)]
     low, top = float(sample.min()), float(np.quantile(sample, 0.995))
-    needed = "0 to 255 after `intensity_scale`"
+    needed = f"0 to 255 after `{parameter}`"
     reflectivity = "; the field `reflectivity` may fit better" if "reflectivity" in fields else ""
     if top == low:
         found = f"intensity {low:g} for every point"
         return MessageError(topic, "constant intensity", found, needed, "let the driver publish the field `intensity`")
     if low >= 0 and 1.0 < top * scale <= _BRIGHTEST * _TOLERANCE:
         return None
-    found = f"{low:.4g} to {top:.4g}, times `intensity_scale` {scale:g}"
+    found = f"{low:.4g} to {top:.4g}, times `{parameter}` {scale:g}"
     if low < 0:
         return MessageError(topic, "negative intensity", found, needed, f"publish intensities from 0{reflectivity}")
     largest = 1.0 if top <= 1.0 else top if top > _BRIGHTEST else _BRIGHTEST
-    remedy = f"`intensity_scale` {_BRIGHTEST / largest:.4g} would fit{reflectivity}"
+    remedy = f"`{parameter}` {_BRIGHTEST / largest:.4g} would fit{reflectivity}"
     return MessageError(topic, "intensity out of range", found, needed, remedy)
 
 

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def scaled_points(
-    sweep: "PointCloud2", topic: str, intensity_scale: float, doubts: list[MessageError]
+    sweep: "PointCloud2",
+    topic: str,
+    intensity_scale: float,
+    doubts: list[MessageError],
+    scale_parameter: str = "intensity_scale",
 ) -> NDArray[np.float32]:
     """Return (N, 4) points with scaled intensities, (0, 4) if none is a return.
 
     Args:
         doubts: receives what is odd about a sweep that is usable nevertheless.
+        scale_parameter: name of the parameter that holds the scale.
 
     Raises:
         MessageError: the frame_id is empty, or the layout is broken; see `points_from_message`.
@@ -32,7 +37,7 @@ def scaled_points(
     if not points[:, :3].any():  # many drivers send zeros where no return came back
         return np.zeros((0, 4), np.float32)
     fields = [field.name for field in sweep.fields]
-    doubt = intensity_doubt(points[:, 3], intensity_scale, fields, topic)
+    doubt = intensity_doubt(points[:, 3], intensity_scale, fields, topic, scale_parameter)
     if doubt is not None:
         doubts.append(doubt)
     points[:, 3] *= intensity_scale

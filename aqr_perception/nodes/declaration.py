@@ -110,6 +110,10 @@ class Overrides:
             self.problems[parameter.name] = str(error)
             return parameter.default
 
+    def is_given(self, name: str) -> bool:
+        """Return whether the user gave a parameter a value."""
+        return name in self._given
+
     def declare(self, node: Node, parameter: Parameter) -> Any:
         """Declare a parameter with its given or default value, and return this value."""
         value = self.value(parameter)

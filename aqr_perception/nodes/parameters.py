@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,14 @@ from rclpy.validate_topic_name import validate_topic_name
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings, ClockPolicy
+from aqr_perception.nodes.input.frame_request import (
+    LIDAR,
+    AssemblerSettings,
+    CameraSettings,
+    ClockPolicy,
+    LidarSettings,
+    lidar_name,
+)
 from aqr_perception.options import (
     Activation,
     AqrMode,
@@ -28,9 +35,13 @@ from aqr_perception.options import (
 )
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
+MOST_SWEEPS = 10
+"""Largest number of sweeps that `AssemblerSettings` takes."""
+
 _THRESHOLDS = "class_score_thresholds."
 _RESERVED = ("bev", LIDAR)
 """Names in ~/weights/ and in the detections that are no cameras'."""
+_LIDAR_TOPIC, _LIDAR_TOPICS = "lidar_topic", "lidar_topics"
 
 _WINDOW = "edge length in cells; 0: as the model was trained"
 _ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
@@ -43,7 +54,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "true: configure and activate the node when it starts; false: wait for lifecycle transitions",
     ),
     Parameter("cameras", _DEFAULT_CAMERAS, "camera names, which are also parts of topics; [] or [''] for no cameras"),
-    Parameter("lidar_topic", "/lidar/points", "topic of the LiDAR's sensor_msgs/PointCloud2; empty: no LiDAR"),
+    Parameter(_LIDAR_TOPIC, "/lidar/points", "topic of the LiDAR's sensor_msgs/PointCloud2; empty: no LiDAR"),
+    Parameter(
+        _LIDAR_TOPICS,
+        [""],
+        "topics of several LiDARs, instead of lidar_topic; their sweeps are joined in the model frame. The first one "
+        "triggers frames, and the next one while it is silent; [] or ['']: lidar_topic applies",
+    ),
     Parameter(
         "sensor_reliability",
         "best_effort",
@@ -59,8 +76,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "model_frame",
         "",
-        "TF frame of the model's input points and boxes; empty: the LiDAR's frame. Published weights expect the axes "
-        "of nuScenes' LiDAR: x right, y forward, z up",
+        "TF frame of the model's input points and boxes; empty: the frame of the (first) LiDAR. Published weights "
+        "expect the axes of nuScenes' LiDAR: x right, y forward, z up",
     ),
     Parameter("output_frame", "", "TF frame of the published detections; empty: the model frame"),
     Parameter(
@@ -83,11 +100,22 @@ PARAMETERS: tuple[Parameter, ...] = (
         0.001,
         10.0,
     ),
-    Parameter("camera_wait", 0.05, "s; longest wait for missing images after a sweep", 0.0, 10.0),
+    Parameter(
+        "max_lidar_age",
+        0.2,
+        "s; with several LiDARs, largest time difference between a sweep and the one that triggered the frame; other "
+        "sweeps are not used",
+        0.001,
+        10.0,
+    ),
+    Parameter(
+        "camera_wait", 0.05, "s; longest wait for missing images, and sweeps of other LiDARs, after a sweep", 0.0, 10.0
+    ),
     Parameter(
         "lidar_timeout",
         0.5,
-        "s; without a sweep for this long, the node makes camera-only frames",
+        "s; without a sweep for this long, the next LiDAR triggers frames; without any, the node makes camera-only "
+        "frames",
         0.01,
         60.0,
     ),
@@ -110,11 +138,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "max_sweeps",
-        10,
-        "largest number of LiDAR sweeps to accumulate; limited to the number the model was trained with; more than "
-        "one sweep needs fixed_frame",
-        1,
-        10,
+        0,
+        "largest number of LiDAR sweeps to accumulate, limited to the number the model was trained with; 0: that "
+        "number, as the preset says; more than one sweep needs fixed_frame",
+        0,
+        MOST_SWEEPS,
     ),
     Parameter("intensity_scale", 1.0, "factor that scales LiDAR intensities to 0..255", 1e-6, 1e6),
     Parameter("model.preset", "aqr_tiny", "name of a model preset, or path of a preset's .yaml file", run_time=True),
@@ -138,7 +166,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("auto", "fp32", "fp16", "bf16"),
         run_time=True,
     ),
-    Parameter("use_lidar", True, "whether to use the LiDAR", run_time=True),
+    Parameter("use_lidar", True, "whether to use the LiDAR, or any of several", run_time=True),
     Parameter("score_threshold", 0.3, "lowest score of published detections", 0.0, 1.0, run_time=True),
     Parameter("max_detections", 300, "largest number of detections per frame", 1, 300, run_time=True),
     Parameter(
@@ -223,6 +251,20 @@ PARAMETERS: tuple[Parameter, ...] = (
 )
 
 
+def lidar_parameters(number: int) -> tuple[Parameter, ...]:
+    """Return the parameters of one LiDAR in `lidar_topics`, the first of which has number 1."""
+    return (
+        Parameter(
+            f"lidar.{number}.intensity_scale",
+            0.0,
+            "factor that scales this LiDAR's intensities to 0..255; 0: intensity_scale applies",
+            0.0,
+            1e6,
+        ),
+        Parameter(f"lidar.{number}.enabled", True, "whether to use this LiDAR", run_time=True),
+    )
+
+
 def camera_parameters(camera: str) -> tuple[Parameter, ...]:
     """Return the parameters of one camera."""
     prefix = f"camera.{camera}"
@@ -286,11 +328,21 @@ def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
         overrides: the user's values; those that cannot be used are noted there, and the defaults are declared.
     """
     given = Overrides(node) if overrides is None else overrides
-    values = {parameter.name: given.declare(node, parameter) for parameter in PARAMETERS}
+    values = {parameter.name: given.declare(node, parameter) for parameter in _for_given_lidars(given)}
+    for number, _ in enumerate(_several_topics(values), start=1):
+        values |= {parameter.name: given.declare(node, parameter) for parameter in lidar_parameters(number)}
     for camera in dict.fromkeys(_camera_names(values)):
         values |= {parameter.name: given.declare(node, parameter) for parameter in camera_parameters(camera)}
     declare_classes(node, _start_classes(values), values, given)
     return values
+
+
+def _for_given_lidars(given: Overrides) -> list[Parameter]:
+    """Return `PARAMETERS`, where the default of `lidar_topic` does not contradict a given `lidar_topics`."""
+    by_name = {parameter.name: parameter for parameter in PARAMETERS}
+    if any(given.value(by_name[_LIDAR_TOPICS])) and not given.is_given(_LIDAR_TOPIC):
+        by_name[_LIDAR_TOPIC] = replace(by_name[_LIDAR_TOPIC], default="")
+    return list(by_name.values())
 
 
 def _start_classes(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -316,10 +368,13 @@ def ignored(overrides: Overrides, values: Mapping[str, Any]) -> list[str]:
 
 def _ignored(name: str, values: Mapping[str, Any]) -> str:
     kind, _, rest = name.partition(".")
-    camera = rest.partition(".")[0]
+    camera = number = rest.partition(".")[0]
     if f"{kind}." == _THRESHOLDS:
         similar = nearest(name, values)
         return f"{name} has no effect: model.preset {values['model.preset']} has no class {rest}{similar}"
+    count = len(_several_topics(values))
+    if kind == LIDAR and number.isdecimal() and not 1 <= int(number) <= count:
+        return f"{name} has no effect: lidar_topics has {count} topics, the first of which is lidar.1"
     if kind == "camera" and camera not in values["cameras"]:
         return f"{name} has no effect: cameras has no {camera!r}{nearest(camera, _camera_names(values))}"
     return f"{name} is not a parameter of this node and has no effect{nearest(name, values)}"
@@ -346,6 +401,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         OptionError: a value or a combination of values is invalid; the text names the parameter and the value needed.
     """
     _check_choices(values)
+    _check_lidars(values)
     _check_cameras(values)
     _check_topics(values)
     _check_directories(values)
@@ -364,8 +420,21 @@ def _check_choices(values: Mapping[str, Any]) -> None:
             raise OptionError(f"{parameter.name} is {value!r}, but must be one of {', '.join(parameter.choices)}")
 
 
+def _check_lidars(values: Mapping[str, Any]) -> None:
+    one, several = values[_LIDAR_TOPIC], _several_topics(values)
+    if several and one:
+        found = f"{_LIDAR_TOPIC} is {one!r} and {_LIDAR_TOPICS} is {several}"
+        raise OptionError(f"{found}, but only one of them may be set; leave {_LIDAR_TOPIC} out or set it to ''")
+    if "" in several:
+        empty = several.index("") + 1
+        raise OptionError(f"{_LIDAR_TOPICS} is {several}, but must have no empty text; topic {empty} is empty")
+
+
 def _check_cameras(values: Mapping[str, Any]) -> None:
+    lidars = [lidar_name(number) for number, _ in enumerate(_lidar_topics(values), start=1)]
     for name in _camera_names(values):
+        if name in lidars:
+            raise OptionError(f"cameras has {name!r}, but a LiDAR has this name; choose another name")
         if name in _RESERVED:
             raise OptionError(f"cameras has {name!r}, but the node has topics of this name; choose another name")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
@@ -377,8 +446,8 @@ def _check_topics(values: Mapping[str, Any]) -> None:
     cameras = dict.fromkeys(_camera_names(values))
     images = {f"camera.{camera}.image_topic": values[f"camera.{camera}.image_topic"] for camera in cameras}
     infos = {f"camera.{camera}.info_topic": values[f"camera.{camera}.info_topic"] for camera in cameras}
-    lidar = {"lidar_topic": values["lidar_topic"]} if values["lidar_topic"] else {}
-    for name, topic in (images | infos | lidar).items():
+    lidars = _lidar_topics(values)
+    for name, topic in (images | infos | lidars).items():
         try:
             validate_topic_name(topic)
             validate_full_topic_name(expand_topic_name(topic, "aqr_perception", "/"))
@@ -386,7 +455,7 @@ def _check_topics(values: Mapping[str, Any]) -> None:
             reason = str(error).partition(":")[2].split("\n")[0].strip()
             raise OptionError(f"{name} is {topic!r}, but must be a topic: {reason}") from error
     owners: dict[str, str] = {}
-    for name, topic in (images | lidar).items():
+    for name, topic in (images | lidars).items():
         if topic in owners:
             raise OptionError(f"{owners[topic]} and {name} are both {topic!r}, but each sensor needs its own topic")
         owners[topic] = name
@@ -409,15 +478,46 @@ def _check_directories(values: Mapping[str, Any]) -> None:
 def _assembler_settings(values: Mapping[str, Any]) -> AssemblerSettings:
     cameras = _camera_names(values)
     enabled = {camera for camera in cameras if values[f"camera.{camera}.enabled"]}
-    if values["lidar_topic"] and values["use_lidar"]:
-        enabled.add(LIDAR)
+    lidars = _lidar_settings(values)
+    of_lidars = [values[f"lidar.{number}.enabled"] for number, _ in enumerate(_several_topics(values), start=1)]
+    if values["use_lidar"]:
+        enabled |= {lidar.name for lidar, on in zip(lidars, of_lidars or [True], strict=False) if on}
     if not enabled:
-        raise OptionError("no sensor is enabled: set use_lidar or one of camera.<name>.enabled to true")
+        switches = " or one of lidar.<number>.enabled" if of_lidars else ""
+        raise OptionError(f"no sensor is enabled: set use_lidar{switches} or one of camera.<name>.enabled to true")
     return AssemblerSettings(
         cameras=tuple(_camera_settings(values, camera) for camera in cameras),
+        lidar_topic=lidars[0].topic if lidars else "",
+        intensity_scale=lidars[0].intensity_scale if lidars else values["intensity_scale"],
+        further_lidars=lidars[1:],
         enabled=frozenset(enabled),
+        # `RunningModel.supported_settings` limits it to the model's number.
+        max_sweeps=values["max_sweeps"] or MOST_SWEEPS,
         **{name: values[name] for name in _ASSEMBLER_PARAMETERS},
     )
+
+
+def _lidar_settings(values: Mapping[str, Any]) -> tuple[LidarSettings, ...]:
+    settings = []
+    for number, topic in enumerate(_lidar_topics(values).values(), start=1):
+        parameter = f"lidar.{number}.intensity_scale"
+        scale = values.get(parameter, 0.0) or values["intensity_scale"]
+        settings.append(LidarSettings(lidar_name(number), topic, scale, parameter))
+    return tuple(settings)
+
+
+def _lidar_topics(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the topics of all LiDARs, by what an error calls them."""
+    several = _several_topics(values)
+    if several:
+        return {f"lidar_topics (topic {number})": topic for number, topic in enumerate(several, start=1)}
+    return {_LIDAR_TOPIC: values[_LIDAR_TOPIC]} if values[_LIDAR_TOPIC] else {}
+
+
+def _several_topics(values: Mapping[str, Any]) -> list[str]:
+    """Return `lidar_topics`; none if it stands for no topics."""
+    topics = list(values[_LIDAR_TOPICS])
+    return topics if topics != [""] else []
 
 
 def _camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
@@ -443,8 +543,7 @@ def _camera_names(values: Mapping[str, Any]) -> list[str]:
 
 
 _ASSEMBLER_PARAMETERS = (
-    "lidar_topic", "fixed_frame", "model_frame", "output_frame", "max_camera_age", "camera_wait", "lidar_timeout",
-    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "max_sweeps", "intensity_scale",
-    "base_frame", "marker_lifetime",
+    "fixed_frame", "model_frame", "output_frame", "max_camera_age", "max_lidar_age", "camera_wait", "lidar_timeout",
+    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "base_frame", "marker_lifetime",
 )  # fmt: skip
 _CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,8 @@ from aqr_perception.nodes.diagnostics import Diagnostics, TimeReport
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.topic_links import NO_FAULT, Link, link_state
 from aqr_perception.nodes.input.assembler import Assembler
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, FrameRequest
+from aqr_perception.nodes.input.lidar_trigger import trigger_text
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.input.transforms import TransformBuffer
 from aqr_perception.nodes.output.publishers import Publishers
@@ -137,7 +138,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Load the model and create publishers, subscribers and timers."""
         logger = self.get_logger()
         topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
-        topics[LIDAR] = settings.assembler.lidar_topic
+        topics |= {lidar.name: lidar.topic for lidar in settings.assembler.lidars}
+        self._check_topics(topics)
         state = self._diagnostics.state
         self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
         self._diagnostics.state = state
@@ -185,6 +187,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=reliability)
         self._links = {}
+        self._trigger = LIDAR
 
         def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
             events = self._events(sensor, warn=profile is qos)
@@ -208,11 +211,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._assembler.connect_camera(camera.name, images, _joined(infos))
             images.registerCallback(self._on_message, camera.name)
             self._links[camera.name] = (_link(images.sub, [qos]), _link(infos[0].sub, [qos, _LATCHED]))
-        if settings.assembler.lidar_topic:
-            sweeps = subscriber(PointCloud2, settings.assembler.lidar_topic, LIDAR)
-            self._assembler.connect_lidar(sweeps)
-            sweeps.registerCallback(self._on_message, LIDAR)
-            self._links[LIDAR] = (_link(sweeps.sub, [qos]), None)
+        for lidar in settings.assembler.lidars:
+            sweeps = subscriber(PointCloud2, lidar.topic, lidar.name)
+            self._assembler.connect_lidar(sweeps, lidar.name)
+            sweeps.registerCallback(self._on_message, lidar.name)
+            self._links[lidar.name] = (_link(sweeps.sub, [qos]), None)
+
+    def _check_topics(self, topics: Mapping[str, str]) -> None:
+        """Check that the sensors have different topics after remapping; parameters are checked before it."""
+        owners: dict[str, str] = {}
+        for sensor, topic in topics.items():
+            resolved = self.resolve_topic_name(topic)
+            if resolved in owners:
+                both = f"sensors {owners[resolved]} and {sensor} both have the topic {resolved}"
+                raise OptionError(f"{both}, but each sensor needs its own topic")
+            owners[resolved] = sensor
 
     def _events(self, sensor: str, warn: bool) -> SubscriptionEventCallbacks:
         """Return callbacks that count lost messages; `warn`: and log publishers of an incompatible QoS or type."""
@@ -257,7 +270,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _poll(self) -> None:
         if (request := self._assembler.poll()) is not None:
+            self._say_trigger(request)
             self._pipeline.submit(request)
+
+    def _say_trigger(self, request: FrameRequest) -> None:
+        """Log which of several LiDARs triggers the frames, when that changes."""
+        before, self._trigger = self._trigger, request.trigger or self._trigger
+        if self._trigger == before:
+            return
+        text = trigger_text(request.settings.lidars, self._trigger)
+        if self._trigger == LIDAR:
+            self.get_logger().info(text, throttle_duration_sec=5.0)
+        else:
+            self.get_logger().warning(text, throttle_duration_sec=5.0)
 
     def _time_report(self) -> TimeReport:
         assembler = self._assembler

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings
+from aqr_perception.nodes.input.frame_request import AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ class RunningModel:
         the model was trained with.
         """
         cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
-        lidar = {LIDAR} if settings.lidar_topic and not self.detector.uses_lidar else set()
+        lidars = {lidar.name for lidar in settings.lidars if not self.detector.uses_lidar}
         sweeps = min(settings.max_sweeps, self.detector.sweeps)
-        return dataclasses.replace(settings, unsupported=frozenset(cameras | lidar), max_sweeps=sweeps)
+        return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
 
     def _first_model(self) -> "Detector":
         loading = self._loader.submit(self._load, self.requested)

@@ -90,3 +90,18 @@ def test_a_wrong_entry_is_named_with_the_file(tmp_path: Path, content: object, s
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RigError, match=r"rig\.yaml: found no such file"):
         read_rig(tmp_path / "rig.yaml")
+
+
+@pytest.mark.parametrize(
+    ("lidar", "found"),
+    [
+        ({3: {"enabled": True}}, "lidar: .*3"),
+        ({1: {"intensity_scal": 2.0}}, "lidar: 1: .*intensity_scal"),
+        ({1: {"intensity_scale": -1.0}}, "lidar.1.intensity_scale is -1.0"),
+        ({1: {"intensity_scale": "much"}}, "lidar: 1: intensity_scale"),
+        (2.0, "lidar: found 2.0"),
+    ],
+)
+def test_wrong_entries_of_one_of_several_lidars_are_refused(tmp_path: Path, lidar: object, found: str) -> None:
+    with pytest.raises(RigError, match=found):
+        read_rig(written(tmp_path, {"lidar_topics": ["/a", "/b"], "lidar": lidar}))

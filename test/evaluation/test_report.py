@@ -48,6 +48,18 @@ def test_notes_have_the_figures_without_a_column(table: RobustnessTable) -> None
     assert "900 queries" in text and "0.150 (ratio 0.25)" in text and "(ratio 0.75)" in text
 
 
+def test_notes_name_the_devkits_rules_and_the_classes_without_truth(table: RobustnessTable) -> None:
+    rows = tuple(
+        dataclasses.replace(
+            row, scores=dataclasses.replace(row.scores, rules="devkit", classes=("car", "bus"), absent=("bus",))
+        )
+        for row in table.rows
+    )
+    text = report.text(dataclasses.replace(table, rows=rows))
+    assert "31 objects of 1 classes" in text and "as nuscenes-devkit's DetectionEval" in text
+    assert "with AP 0 and errors 1 in all means: bus" in text and "DetectionEval" not in report.text(table)
+
+
 def signed_table(table: RobustnessTable, lidar: float, camera: float) -> RobustnessTable:
     rows = tuple(dataclasses.replace(row, lidar_weight=lidar, camera_weight=camera) for row in table.rows)
     return dataclasses.replace(table, rows=rows, blackout=BlackoutWeights(900, 0.31, -0.12, 0.0, -0.6, signed=True))

@@ -5,7 +5,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2
 
 from aqr_perception.nodes.input.assembler import Assembler
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings, FrameRequest
-from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
 
 MS = 1_000_000
 START = 1_500_000_000_000 * MS
@@ -49,8 +49,10 @@ class Drive:
         self.assembler = Assembler(
             chosen, self._on_time_jump, lambda: self._now / 1e3, self._clock_ns if with_clock else None
         )
-        self._sweeps, self._images = SimpleFilter(), {camera.name: SimpleFilter() for camera in chosen.cameras}
-        self.assembler.connect_lidar(self._sweeps)
+        self._images = {camera.name: SimpleFilter() for camera in chosen.cameras}
+        self._sweeps = {lidar.name: SimpleFilter() for lidar in chosen.lidars}
+        for name, sweeps in self._sweeps.items():
+            self.assembler.connect_lidar(sweeps, name)
         for name, images in self._images.items():
             infos = SimpleFilter()
             self.assembler.connect_camera(name, images, infos)
@@ -61,11 +63,11 @@ class Drive:
         """Send a camera's image; return the seconds by which time jumped back."""
         return self._send(self._images[name], CompressedImage(), now, stamp)
 
-    def sweep(self, now: int, stamp: int | None = None, frame_id: str = "lidar") -> float:
-        """Send a sweep; return the seconds by which time jumped back."""
+    def sweep(self, now: int, stamp: int | None = None, frame_id: str = "lidar", lidar: str = "lidar") -> float:
+        """Send a LiDAR's sweep; return the seconds by which time jumped back."""
         message = PointCloud2()
         message.header.frame_id = frame_id
-        return self._send(self._sweeps, message, now, stamp)
+        return self._send(self._sweeps[lidar], message, now, stamp)
 
     def poll(self, now: int) -> FrameRequest | None:
         self._now = now
@@ -95,6 +97,15 @@ class Drive:
 def used(request: FrameRequest) -> dict[str, int]:
     """Return the cameras of a request and the stamps of their images, in milliseconds."""
     return {camera.settings.name: (camera.stamp_ns - START) // MS for camera in request.cameras}
+
+
+def used_sweeps(request: FrameRequest) -> dict[str, list[int]]:
+    """Return the LiDARs of a request and the stamps of their sweeps, in milliseconds."""
+    stamps = {
+        lidar.name: [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps_of(lidar.name)]
+        for lidar in request.settings.lidars
+    }
+    return {name: found for name, found in stamps.items() if found}
 
 
 def reasons(request: FrameRequest) -> dict[str, str]:

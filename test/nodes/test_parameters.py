@@ -28,8 +28,21 @@ def defaults(cameras: list[str] | None = None) -> dict[str, Any]:
     return values | {parameter.name: parameter.default for parameter in parameters.class_parameters()}
 
 
+def several(*topics: str, **changes: Any) -> dict[str, Any]:
+    """Return values with some LiDARs; dots in the names of changes are double underscores."""
+    values = defaults(["front"]) | {"lidar_topic": "", "lidar_topics": list(topics)}
+    for number in range(1, len(topics) + 1):
+        values |= {parameter.name: parameter.default for parameter in parameters.lidar_parameters(number)}
+    return values | {name.replace("__", "."): value for name, value in changes.items()}
+
+
 def test_every_parameter_has_a_description_and_every_number_a_range() -> None:
-    every = (*parameters.PARAMETERS, *parameters.camera_parameters("front"), *parameters.class_parameters())
+    every = (
+        *parameters.PARAMETERS,
+        *parameters.camera_parameters("front"),
+        *parameters.lidar_parameters(2),
+        *parameters.class_parameters(),
+    )
     assert len({parameter.name for parameter in every}) == len(every)
     for parameter in every:
         descriptor = parameter.descriptor()
@@ -52,7 +65,8 @@ def test_the_defaults_are_valid_settings() -> None:
         ({"aqr.mode": "loud"}, "aqr.mode.*both"),
         ({"weights.source": "magic"}, "weights.source.*attention"),
         ({"sensor_reliability": "perhaps"}, "sensor_reliability"),
-        ({"max_sweeps": 11}, "max_sweeps"),
+        ({"max_sweeps": parameters.MOST_SWEEPS + 1}, "max_sweeps"),
+        ({"max_sweeps": -1}, "max_sweeps"),
         ({"class_score_thresholds.car": 1.5}, "class_score_thresholds.car"),
         ({"camera_wait": -1.0}, "camera_wait"),
         ({"use_lidar": False} | {f"camera.{name}.enabled": False for name in defaults()["cameras"]}, "no sensor"),
@@ -61,6 +75,12 @@ def test_the_defaults_are_valid_settings() -> None:
 def test_an_invalid_value_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         parameters.read(defaults() | changes)
+
+
+@pytest.mark.parametrize(("given", "most"), [(0, parameters.MOST_SWEEPS), (1, 1), (3, 3), (10, 10)])
+def test_sweeps_are_limited_on_request_only(given: int, most: int) -> None:
+    assert defaults()["max_sweeps"] == 0
+    assert parameters.read(defaults() | {"max_sweeps": given}).assembler.max_sweeps == most
 
 
 def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
@@ -86,6 +106,46 @@ def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
 )
 def test_names_of_cameras_and_topics_are_checked(changes: dict[str, Any], named: str) -> None:
     values = defaults(changes.get("cameras")) | changes
+    with pytest.raises(OptionError, match=named):
+        parameters.read(values)
+
+
+def test_several_lidars_have_names_topics_and_scales() -> None:
+    read = parameters.read(several("/a", "b", "/c", intensity_scale=2.0, lidar__2__intensity_scale=0.5)).assembler
+    assert read.sensors == ("lidar", "lidar_2", "lidar_3", "front")
+    assert [(lidar.topic, lidar.intensity_scale) for lidar in read.lidars] == [("/a", 2.0), ("b", 0.5), ("/c", 2.0)]
+    assert [lidar.scale_parameter for lidar in read.lidars] == [f"lidar.{n}.intensity_scale" for n in (1, 2, 3)]
+    assert read.enabled == set(read.sensors)
+    one = parameters.read(several("/a", lidar__1__intensity_scale=3.0)).assembler
+    assert (one.lidar_topic, one.intensity_scale, one.sensors) == ("/a", 3.0, ("lidar", "front"))
+    for none in ([], [""]):
+        assert parameters.read(defaults() | {"lidar_topics": none}).assembler.lidar_topic == "/lidar/points"
+
+
+def test_lidars_are_switched_together_and_one_by_one() -> None:
+    read = parameters.read(several("/a", "/b", use_lidar=False)).assembler
+    assert read.enabled == {"front"} and len(read.lidars) == 2
+    assert parameters.read(several("/a", "/b", lidar__1__enabled=False)).assembler.enabled == {"lidar_2", "front"}
+    off = {"lidar__1__enabled": False, "lidar__2__enabled": False, "camera__front__enabled": False}
+    with pytest.raises(OptionError, match=r"no sensor is enabled: .*lidar\.<number>\.enabled"):
+        parameters.read(several("/a", "/b", **off))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (several("/a", "/b", lidar_topic="/c"), r"lidar_topic is '/c' and lidar_topics is \['/a', '/b'\].*only one"),
+        (several("/a", "/b", "/a"), r"lidar_topics \(topic 1\) and lidar_topics \(topic 3\) are both '/a'"),
+        (several("/a", "/front/image_raw"), r"camera\.front\.image_topic and lidar_topics \(topic 2\)"),
+        (several("/a", "", "/b"), "lidar_topics.*topic 2 is empty"),
+        (several("", ""), "lidar_topics.*topic 1 is empty"),
+        (several("/a", "/b c"), r"lidar_topics \(topic 2\) is '/b c', but must be a topic"),
+        (several("/a", "/b", cameras=["lidar_2"]), "cameras has 'lidar_2', but a LiDAR has this name"),
+    ],
+)
+def test_wrong_topics_of_several_lidars_are_refused_by_name(values: dict[str, Any], named: str) -> None:
+    for camera in values["cameras"]:
+        values |= {parameter.name: parameter.default for parameter in parameters.camera_parameters(camera)}
     with pytest.raises(OptionError, match=named):
         parameters.read(values)
 
@@ -222,6 +282,26 @@ def test_ignored_values_are_named_with_the_nearest_name(new_node: Callable[..., 
     ):
         (sentence,) = (sentence for sentence in sentences if sentence.startswith(name))
         assert sentence.endswith(nearest)
+
+
+def test_given_topics_of_several_lidars_replace_the_default_of_the_one(new_node: Callable[..., Any]) -> None:
+    values = parameters.declare(new_node(cameras=["front"], lidar_topics=["/a", "/b"], lidar__2__intensity_scale=2))
+    assert (values["lidar_topic"], values["lidar.1.enabled"], values["lidar.2.intensity_scale"]) == ("", True, 2.0)
+    assert [lidar.topic for lidar in parameters.read(values).assembler.lidars] == ["/a", "/b"]
+    both = parameters.declare(new_node(lidar_topic="/lidar/points", lidar_topics="/a"))
+    with pytest.raises(OptionError, match=r"lidar_topic is '/lidar/points' and lidar_topics is \['/a'\]"):
+        parameters.read(both)
+    neither = parameters.declare(new_node(lidar_topics=[""]))
+    assert neither["lidar_topic"] == "/lidar/points" and "lidar.1.enabled" not in neither
+
+
+def test_values_of_lidars_that_do_not_exist_are_named(new_node: Callable[..., Any]) -> None:
+    node = new_node(lidar_topics=["/a", "/b"], lidar__3__enabled=False, lidar__2__enabeld=False, lidar__0__enabled=True)
+    overrides = Overrides(node)
+    first, second, third = parameters.ignored(overrides, parameters.declare(node, overrides))
+    assert first.startswith("lidar.0.enabled has no effect: lidar_topics has 2 topics")
+    assert second.endswith("did you mean lidar.2.enabled?")
+    assert third.startswith("lidar.3.enabled has no effect: lidar_topics has 2 topics")
 
 
 def test_a_node_refuses_read_only_changes_and_values_out_of_range() -> None:

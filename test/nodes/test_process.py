@@ -121,7 +121,7 @@ def test_a_wrong_parameter_leaves_the_node_alive_and_unconfigured_with_the_reaso
     path = parameter_file(tmp_path, "{max_sweeps: 50, camera_wait: soon, scor_threshold: 0.4}")
     process = Process(tmp_path, "--ros-args", "--params-file", path)
     text = process.wait_for("cannot configure")
-    assert "max_sweeps is 50, but must be in 1..10" in text
+    assert "max_sweeps is 50, but must be in 0..10" in text
     assert "camera_wait is 'soon', but must be a number" in text
     assert "scor_threshold is not a parameter of this node and has no effect; did you mean score_threshold?" in text
     assert process.process.poll() is None

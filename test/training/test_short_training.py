@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.own_classes import OWN
 from helpers.small_fusion import SMALL
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.cli import main
 from aqr_perception.detector import Detector
-from aqr_perception.models.weights.checkpoint import CheckpointError
+from aqr_perception.models.weights.checkpoint import CheckpointError, read_weights
 from aqr_perception.options import DetectionOptions
 
 
@@ -34,7 +35,9 @@ def test_a_short_training_halves_its_loss(tmp_path: Path) -> None:
     assert main([*command, *length, "--no-augmentation", "--no-corruption", "--device", "cpu"]) == 0
     curve = losses(run)
     assert curve[-1] < curve[0] / 2
-    assert (run / "final.safetensors").is_file()
+    (state,) = (run / "checkpoints").glob("step_*.pt")
+    final, last = (read_weights(path).tensors for path in (run / "final.safetensors", state))
+    assert all(torch.equal(final[key], last[key]) for key in final.keys() | last.keys())
 
 
 @pytest.mark.slow

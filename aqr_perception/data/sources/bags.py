@@ -253,7 +253,7 @@ class BagDataset:
         parts = []
         for topic, messages in sweeps.items():
             for message in sorted(messages, key=lambda message: -_stamp_ns(message)):
-                points = scaled_points(message, topic, bag.rig.intensity_scale, doubts)
+                points = scaled_points(message, topic, bag.rig.scale_of(topic), doubts)
                 measured = _stamp_ns(message)
                 to_model = tree.lookup(frame_id, stamp_ns, message.header.frame_id, measured, fixed)
                 moved = np.empty((len(points), 5), np.float32)

@@ -184,7 +184,7 @@ class Preset:
         point_range: x, y, z minimum and maximum of the scene in metres, model frame.
         image: None for a LiDAR-only model.
         points: None for a camera-only model.
-        sweeps: number of LiDAR sweeps that the model was trained with.
+        sweeps: number of LiDAR sweeps that the model was trained with, including the newest.
         aqr: default use of the query weights.
         model_frame: where the model frame of the training data lies on the vehicle; None if unknown.
         architecture: a name in `ARCHITECTURES`.

@@ -71,13 +71,20 @@ class Selection(NamedTuple):
         tensors: by key, without prefix.
         entry: names of the nested entries that hold them; empty for the top level.
         prefix: removed from every key.
-        notes: what was left aside, and how to get it; one sentence each.
+        choices: which of several sets of weights was taken, and how to get the others; one sentence each.
+        removed: what was removed from the keys.
     """
 
     tensors: dict[str, Tensor]
     entry: tuple[str, ...]
     prefix: str
-    notes: tuple[str, ...]
+    choices: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All notes on the choice."""
+        return (*self.choices, *self.removed)
 
 
 def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> StoredWeights:
@@ -94,7 +101,10 @@ def read_weights(source: str | Path | Mapping[str, Tensor], entry: str = "") -> 
     name = "state dict" if isinstance(source, Mapping) else str(source)
     file = FileContent("memory", source) if isinstance(source, Mapping) else read_file(Path(source))
     selection = select_weights(name, file.content if not entry else _entry_of(name, file.content, entry))
-    for note in selection.notes:
+    # A warning, because programs show it unless asked not to: another set would be another model.
+    for note in selection.choices:
+        _log.warning("%s: %s", name, note)
+    for note in selection.removed:
         _log.info("%s: %s", name, note)
     require_finite(name, selection.tensors)
     return stored_weights(name, selection.tensors, file)
@@ -117,7 +127,7 @@ def select_weights(name: str, content: object) -> Selection:
     Raises:
         CheckpointError: there is no state dict, or it has entries that are not tensors with values.
     """
-    found, entry, notes = _unwrapped(content)
+    found, entry, beside = _unwrapped(content)
     if not isinstance(found, dict):
         raise CheckpointError(
             f"{name}: holds {_kind(found)}, needed a state dict (key -> tensor), at the top level or under "
@@ -126,9 +136,10 @@ def select_weights(name: str, content: object) -> Selection:
     _require_tensors(name, found)
     weights: dict[str, Tensor] = found
     weights, wrappers = _without_inner_wrappers(weights)
-    weights, prefix, more = _without_prefix(weights)
+    weights, prefix, among = _without_prefix(weights)
     weights, mmcv = _without_mmcv_averages(weights)
-    return Selection(weights, entry, prefix, (*notes, *wrappers, *more, *mmcv))
+    removed = [f"the prefix {prefix!r} is removed from all keys"] if prefix else []
+    return Selection(weights, entry, prefix, (*beside, *among, *mmcv), (*wrappers, *removed))
 
 
 def _entry_of(name: str, content: object, entry: str) -> object:
@@ -277,7 +288,7 @@ def _without_inner_wrappers(weights: dict[str, Tensor]) -> tuple[dict[str, Tenso
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Return weights without the prefixes that all keys share, the prefixes, and notes."""
+    """Return weights without the prefixes that all keys share, the prefixes, and notes on averages among them."""
     prefix, notes = "", []
     while weights:
         shared = _shared_prefix(weights)
@@ -298,8 +309,6 @@ def _without_prefix(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str,
         if not counters or _shared_prefix(others) is None:
             break
         weights = others
-    if prefix:
-        notes.insert(0, f"the prefix {prefix!r} is removed from all keys")
     return weights, prefix, notes
 
 

@@ -2,31 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from message_filters import Cache, SimpleFilter
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from message_filters import SimpleFilter
+from sensor_msgs.msg import PointCloud2
 
-from aqr_perception.nodes.clocks.sensor_clocks import Accepted, ClockReport, SensorClocks
-from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS, TOLERANCE_NS, Arrival
+from aqr_perception.nodes.clocks.sensor_clocks import ClockReport
+from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS, TOLERANCE_NS
 from aqr_perception.nodes.input.frame_request import (
     INTENDED,
     LIDAR,
     AssemblerSettings,
     CameraInput,
-    CameraSettings,
     FrameRequest,
     SensorUse,
 )
-from aqr_perception.nodes.input.message_history import MessageHistory
-from aqr_perception.nodes.stamps import stamp_to_ns, with_stamp
-
-_LONGEST_LAG = 1.0
-"""Seconds by which sweeps may lag behind images; images are kept for so much longer."""
-
-_SHORTEST_PERIOD_NS = 1_000_000
-"""Smallest step between two messages stamped by arrival."""
+from aqr_perception.nodes.input.lidar_trigger import LidarTrigger
+from aqr_perception.nodes.input.message_choice import MessageChoice
+from aqr_perception.nodes.input.received_messages import Listener, ReceivedMessages, SensorMessage
+from aqr_perception.nodes.stamps import stamp_to_ns
 
 _BEHIND_SECONDS = 1.0
 """Seconds of messages from before the last frame, and no others, after which time has jumped back."""
@@ -34,15 +29,17 @@ _BEHIND_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _WaitingFrame:
-    """A frame that waits for cameras.
+    """A frame that waits for cameras and LiDARs.
 
     Attributes:
         sweep: the sweep that triggered the frame; None for a camera-only frame.
         since: start of the wait, in seconds of the assembler's clock.
+        trigger: the LiDAR of the sweep.
     """
 
     sweep: PointCloud2 | None
     since: float
+    trigger: str = ""
 
     @property
     def sweep_ns(self) -> int | None:
@@ -52,9 +49,10 @@ class _WaitingFrame:
 class Assembler:
     """Store of the sensors' recent messages, and decision when a frame is due; independent of DDS and TF.
 
-    A sweep triggers a frame. The frame is due when every enabled camera has an image close enough in time, and at the
-    latest `camera_wait` after the sweep arrived. Frames do not wait for a camera that missed the last frame; they wait
-    for it again after it has delivered in time. Images trigger camera-only frames if the LiDAR is disabled, not
+    A sweep of the first LiDAR triggers a frame; while that LiDAR is silent, the next one triggers. The frame is due
+    when every enabled camera has an image close enough in time and every other LiDAR its sweep nearest in time, and at
+    the latest `camera_wait` after the sweep arrived. Frames do not wait for a sensor that missed the last frame; they
+    wait for it again after it has delivered in time. Images trigger camera-only frames if every LiDAR is disabled, not
     configured, not used by the model, or silent while images arrive.
 
     The synchronizers of message_filters are not used: they emit nothing with staggered cameras or a missing sensor.
@@ -62,9 +60,8 @@ class Assembler:
     Connect the sensors once. Then call `poll` after every message, and from a timer of about 10 ms. Use it from one
     thread.
 
-    Stamps are judged by `SensorClocks`: time jumps back where the stamps of most sensors do, and a sensor whose stamps
-    are wrong is left out or used by its time of arrival, as `clock_policy` says. The stamps of the frames increase; a
-    sweep that arrives after a later frame makes none.
+    Stamps are judged by `ReceivedMessages`: time jumps back where the stamps of most sensors do. The stamps of the
+    frames increase; a sweep that arrives after a later frame makes none.
 
     Args:
         on_time_jump: called with the seconds by which time jumped back (a bag restarts), after the messages from
@@ -83,34 +80,31 @@ class Assembler:
         clock_ns: Callable[[], int] | None = None,
         simulated: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._settings = settings
         self._on_time_jump = on_time_jump
-        self._clock, self._clock_ns, self._simulated = clock, clock_ns, simulated
-        self._images: dict[str, MessageHistory] = {}
-        self._infos: dict[str, Cache] = {}
-        self._sweeps = MessageHistory(settings.sweep_history)
-        same_frame = settings.max_camera_age
-        self._clocks = SensorClocks(
-            (LIDAR, *(camera.name for camera in settings.cameras)),
-            round(same_frame * 1e9),
-            round((same_frame + settings.camera_wait) * 1e9),
-        )
-        self._by_arrival: dict[str, bool] = {}
+        self._clock = clock
+        listener = Listener(self._on_kept, self._after_jump, self._drop_waiting_without_sweep)
+        self._received = ReceivedMessages(settings, listener, clock, clock_ns, simulated)
+        self._choice = MessageChoice(self._received)
+        self._trigger = LidarTrigger([lidar.name for lidar in settings.lidars])
         self._late_sweeps = 0
         self._behind_since: float | None = None
-        self._lidar_frame = ""
+        self._lidar_frames: dict[str, str] = {}
         self._waiting: _WaitingFrame | None = None
         self._overtaken: _WaitingFrame | None = None
-        self._last_image_arrival = -math.inf
-        self._lidar_silent_since = -math.inf
         self._cameras_with_new_image: set[str] = set()
         self._next_camera_only = -math.inf
         self._last_frame_ns: int | None = None
+        self._last_frame_since = -math.inf
         self._cameras_that_missed: set[str] = set()
+        self._lidars_that_missed: set[str] = set()
 
-    def connect_lidar(self, sweeps: SimpleFilter) -> None:
-        """Take sweeps (PointCloud2) from a filter."""
-        sweeps.registerCallback(self._on_message, LIDAR)
+    def connect_lidar(self, sweeps: SimpleFilter, name: str = LIDAR) -> None:
+        """Take a LiDAR's sweeps (PointCloud2) from a filter.
+
+        Raises:
+            KeyError: the settings have no such LiDAR.
+        """
+        self._received.connect_lidar(name, sweeps)
 
     def connect_camera(self, name: str, images: SimpleFilter, infos: SimpleFilter) -> None:
         """Take a camera's images (Image or CompressedImage) and calibration (CameraInfo) from filters.
@@ -118,22 +112,16 @@ class Assembler:
         Raises:
             KeyError: the settings have no such camera.
         """
-        delay_ns = round(self._camera(name).offset * 1e9)
-        self._images[name] = MessageHistory(self._settings.image_history, delay_ns)
-        self._infos[name] = Cache(infos, cache_size=1)
-        images.registerCallback(self._on_message, name)
+        self._received.connect_camera(name, images, infos)
 
     @property
     def settings(self) -> AssemblerSettings:
-        """Settings of the next frames; may be replaced at any time, with the same cameras."""
-        return self._settings
+        """Settings of the next frames; may be replaced at any time, with the same sensors."""
+        return self._received.settings
 
     @settings.setter
     def settings(self, settings: AssemblerSettings) -> None:
-        self._settings = settings
-        self._sweeps.seconds = settings.sweep_history
-        for images in self._images.values():
-            images.seconds = settings.image_history
+        self._received.use(settings)
         self._drop_waiting_without_sweep()
 
     def poll(self) -> FrameRequest | None:
@@ -146,104 +134,68 @@ class Assembler:
             self._waiting = _WaitingFrame(None, now)
         if self._waiting is None:
             return None
-        waited_enough = now - self._waiting.since >= self._settings.camera_wait
-        if not waited_enough and not self._complete(self._waiting.sweep_ns):
+        waited_enough = now - self._waiting.since >= self.settings.camera_wait
+        if not waited_enough and not self._complete(self._waiting):
             return None
         due, self._waiting = self._waiting, None
         if due.sweep is None:
-            self._next_camera_only = now + self._settings.camera_only_period
+            self._next_camera_only = now + self.settings.camera_only_period
         return self._request(due)
 
     def clock_reports(self) -> dict[str, ClockReport]:
         """Return the state of every sensor's stamps."""
-        now = self._clock()
-        return {
-            name: replace(self._clocks.report(name, now), by_arrival=self._by_arrival.get(name, False))
-            for name in self._settings.sensors
-        }
+        return self._received.reports()
 
     @property
     def stamps_to_clock(self) -> float:
         """Seconds from the node's clock to the time of the sensors, latency included; NaN if unknown."""
-        return self._clocks.to_clock
+        return self._received.clocks.to_clock
 
     @property
     def in_clock_time(self) -> bool:
         """Whether the node's clock shows the time of the stamps."""
-        return self._clocks.agree_with_clock
+        return self._received.clocks.agree_with_clock
 
     @property
     def late_sweeps(self) -> int:
-        """Number of sweeps that arrived after a later frame, and so made none."""
+        """Number of triggering sweeps that arrived after a later frame, and so made none."""
         return self._late_sweeps
 
     def now_ns(self) -> int:
         """Return the present in the time of the stamps, minus the sensors' latency; 0 if it is unknown."""
-        arrival = self._arrival()
-        known = self._clocks.has_clock or self._clocks.has_reference
-        return self._clocks.now_ns(arrival) if known else 0
+        arrival, clocks = self._received.arrival(), self._received.clocks
+        return clocks.now_ns(arrival) if clocks.has_clock or clocks.has_reference else 0
 
     def forget(self, seconds: float) -> None:
         """Forget the messages from before a jump of the clock back by some seconds; those of the new time stay."""
-        self._after_jump(self._arrival().clock_ns + TOLERANCE_NS, seconds)
-        self._clocks.forget()
+        self._after_jump(self._received.arrival().clock_ns + TOLERANCE_NS, seconds)
+        self._received.clocks.forget()
 
     # --- Arriving messages -----------------------------------------------------------------------------------------
 
-    def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
-        arrival, history = self._arrival(), self._history(sensor)
-        if stamp_to_ns(message.header.stamp) <= 0:
-            self._clocks.add_unstamped(sensor, arrival)
-            accepted = Accepted()
+    def _on_kept(self, sensor: str, message: SensorMessage, now: float) -> None:
+        """Note what a kept message triggers."""
+        stamp_ns = self._received.history(sensor).stamp_ns(message)
+        self._trigger.add(sensor, now, self.settings.lidar_timeout)
+        if isinstance(message, PointCloud2):
+            self._after_sweep(sensor, message, now)
         else:
-            accepted = self._clocks.add(sensor, history.stamp_ns(message), arrival, message)
-        if accepted.jump:
-            earliest_ns = min(self._history(name).stamp_ns(held) for name, held in accepted.messages)
-            # All messages are old if a sensor is too far ahead for a common frame: its time has not jumped yet.
-            self._after_jump(earliest_ns + round(self._settings.max_camera_age * 1e9), accepted.jump)
-        self._clear(accepted.restarted)
-        self._follow_policy(arrival.steady)
-        if self._by_arrival.get(sensor):
-            now_ns = self._clocks.now_ns(arrival)
-            if history.newest_ns is not None:
-                now_ns = max(now_ns, history.newest_ns + _SHORTEST_PERIOD_NS)  # the clock may be paused
-            self._store(sensor, with_stamp(message, history.header_ns(now_ns)), arrival.steady)
-        for name, usable in accepted.messages:
-            if not self._clocks.fault(name):
-                self._store(name, usable, arrival.steady)
-
-    def _store(self, sensor: str, message: Image | CompressedImage | PointCloud2, now: float) -> None:
-        """Keep a message for frames, and note what it triggers."""
-        history = self._history(sensor)
-        history.add(message)
-        stamp_ns = history.stamp_ns(message)
-        if sensor == LIDAR:
-            self._after_sweep(message, now)
-        else:
-            self._after_image(sensor, stamp_ns, now)
+            self._after_image(sensor, stamp_ns)
         self._notice_unseen_jump(stamp_ns, now)
 
-    def _after_image(self, name: str, stamp_ns: int, now: float) -> None:
-        if now - self._last_image_arrival > self._settings.lidar_timeout:
-            self._lidar_silent_since = now  # after a pause of all sensors, the LiDAR gets its full time again
-        self._last_image_arrival = now
+    def _after_image(self, name: str, stamp_ns: int) -> None:
         self._cameras_with_new_image.add(name)
-        if self._last_frame_ns is not None and self._in_time(stamp_ns, self._last_frame_ns):
+        if self._last_frame_ns is not None and self._choice.image_in_time(stamp_ns, self._last_frame_ns):
             self._cameras_that_missed.discard(name)
 
-    def _after_sweep(self, message: PointCloud2, now: float) -> None:
-        self._lidar_frame = message.header.frame_id
-        self._lidar_silent_since = now
-        self._keep_images_for(stamp_to_ns(message.header.stamp))
-        if self._settings.is_enabled(LIDAR):
-            self._wait_for_cameras(_WaitingFrame(message, now))
-
-    def _keep_images_for(self, sweep_ns: int) -> None:
-        """Keep images for as long as the sweeps lag behind them."""
-        newest = [images.newest_ns for images in self._images.values() if images.newest_ns is not None]
-        lag = min(max([0.0, *((newest_ns - sweep_ns) / 1e9 for newest_ns in newest)]), _LONGEST_LAG)
-        for images in self._images.values():
-            images.seconds = max(images.seconds, self._settings.image_history + lag)
+    def _after_sweep(self, lidar: str, sweep: PointCloud2, now: float) -> None:
+        if sweep.header.frame_id:
+            self._lidar_frames[lidar] = sweep.header.frame_id
+        if lidar == self._triggering(now):
+            self._received.keep_for(lidar, stamp_to_ns(sweep.header.stamp))
+            self._wait_for_sensors(_WaitingFrame(sweep, now, lidar))
+        elif lidar in self._lidars_that_missed and now - self._last_frame_since <= self.settings.camera_wait:
+            self._lidars_that_missed = set(self._awaited_lidars(self._last_frame_ns or 0, self._lidars_that_missed))
 
     def _notice_unseen_jump(self, stamp_ns: int, now: float) -> None:
         """Let frames go on where all messages are from before the last frame: its stamp was wrong, or time jumped."""
@@ -252,11 +204,11 @@ class Assembler:
         elif self._behind_since is None:
             self._behind_since = now
         elif now - self._behind_since >= _BEHIND_SECONDS:
-            horizon_ns = stamp_ns + round(self._settings.max_camera_age * 1e9)
+            horizon_ns = stamp_ns + round(self.settings.max_camera_age * 1e9)
             self._after_jump(horizon_ns, (self._last_frame_ns - stamp_ns) / 1e9)
 
-    def _wait_for_cameras(self, frame: _WaitingFrame) -> None:
-        """Let a sweep's frame wait for its cameras; ends the wait of an older frame."""
+    def _wait_for_sensors(self, frame: _WaitingFrame) -> None:
+        """Let a sweep's frame wait for the other sensors; ends the wait of an older frame."""
         waiting = self._waiting
         if waiting is not None and waiting.sweep_ns is not None and frame.sweep_ns is not None:
             if waiting.sweep_ns < frame.sweep_ns:
@@ -267,88 +219,56 @@ class Assembler:
 
     def _after_jump(self, horizon_ns: int, seconds: float) -> None:
         """Drop the messages and waiting frames from before a time jump, after which no stamp is above a horizon."""
-        for history in (self._sweeps, *self._images.values()):
-            if history.has_later(horizon_ns):
-                history.clear()
+        self._received.drop_later(horizon_ns)
         self._last_frame_ns = self._behind_since = None
         self._drop_waiting_without_sweep()
         self._cameras_that_missed.clear()
+        self._lidars_that_missed.clear()
         self._on_time_jump(seconds)
 
     def _drop_waiting_without_sweep(self) -> None:
-        """Drop waiting frames, except those with an enabled sweep that is still in the history."""
-        if not self._settings.is_enabled(LIDAR):
-            self._waiting = self._overtaken = None
-        for frame in (self._waiting, self._overtaken):
-            if frame is not None and (frame.sweep_ns is None or frame.sweep_ns not in self._sweeps):
-                self._waiting = None if frame is self._waiting else self._waiting
-                self._overtaken = None if frame is self._overtaken else self._overtaken
+        """Drop waiting frames, except those with a sweep of an enabled LiDAR that is still in the history."""
 
-    # --- Wrong stamps ----------------------------------------------------------------------------------------------
+        def is_kept(frame: _WaitingFrame | None) -> bool:
+            if frame is None or frame.sweep_ns is None or not self.settings.is_enabled(frame.trigger):
+                return False
+            return frame.sweep_ns in self._received.history(frame.trigger)
 
-    def _arrival(self) -> Arrival:
-        """Return the present; without the node's clock, the monotonic one stands in."""
-        now, clock_ns = self._clock(), self._clock_ns() if self._clock_ns is not None else 0
-        self._clocks.has_clock, self._clocks.coarse = clock_ns > 0, self._simulated()
-        return Arrival(now, clock_ns if clock_ns > 0 else round(now * 1e9))
+        self._waiting = self._waiting if is_kept(self._waiting) else None
+        self._overtaken = self._overtaken if is_kept(self._overtaken) else None
 
-    def _follow_policy(self, now: float) -> None:
-        """Choose between stamps and times of arrival; a sensor that changes over loses its earlier messages."""
-        if self._clocks.all_right and not any(self._by_arrival.values()):
-            return
-        for sensor in self._settings.sensors:
-            by_arrival = bool(self._clocks.fault(sensor)) and self._wants_arrival(now)
-            before = self._by_arrival.get(sensor, False)
-            if by_arrival != before or (self._clocks.fault(sensor) and not by_arrival):
-                self._clear([sensor])
-            self._by_arrival[sensor] = by_arrival
+    # --- Due frames ------------------------------------------------------------------------------------------------
 
-    def _wants_arrival(self, now: float) -> bool:
-        if self._settings.clock_policy == "auto":
-            return not any(self._clocks.healthy(name, now) for name in self._settings.sensors if self._is_used(name))
-        return self._settings.clock_policy == "arrival"
-
-    def _is_used(self, sensor: str) -> bool:
-        """Return whether a sensor takes part by its settings, and has stamps or times of arrival to use."""
-        if not self._settings.is_enabled(sensor):
-            return False
-        return not self._clocks.fault(sensor) or self._by_arrival.get(sensor, False)
-
-    def _clear(self, sensors: Sequence[str]) -> None:
-        """Drop the messages of some sensors."""
-        for sensor in sensors:
-            history = self._history(sensor)
-            if len(history):
-                history.clear()
-                if sensor == LIDAR:
-                    self._drop_waiting_without_sweep()
-
-    def _history(self, sensor: str) -> MessageHistory:
-        return self._sweeps if sensor == LIDAR else self._images[sensor]
-
-    # --- Choice of messages ----------------------------------------------------------------------------------------
+    def _triggering(self, now: float) -> str:
+        """Return the LiDAR that triggers frames; empty if the cameras do."""
+        return self._trigger.current(now, self.settings.lidar_timeout, self._received.is_used)
 
     def _camera_only_due(self, now: float) -> bool:
-        if self._is_used(LIDAR) and now - self._lidar_silent_since <= self._settings.lidar_timeout:
+        if self._triggering(now):
             return False
         if now < self._next_camera_only or not self._new_images():
             return False
         # Otherwise the images arrived too late for the frame of their time.
         return self._last_frame_ns is None or self._frame_ns(None) > self._last_frame_ns
 
-    def _complete(self, sweep_ns: int | None) -> bool:
-        """Whether every camera that the frame waits for has an image."""
-        frame_ns = self._frame_ns(sweep_ns)
-        awaited = (camera for camera in self._settings.cameras if camera.name not in self._cameras_that_missed)
-        choices = (self._choose_image(camera, frame_ns) for camera in awaited)
-        return all(
-            isinstance(choice, CameraInput) or choice.reason in (*INTENDED, self._clocks.fault(choice.name))
-            for choice in choices
-        )
+    def _complete(self, frame: _WaitingFrame) -> bool:
+        """Return whether every sensor that a frame waits for has its message."""
+        frame_ns = self._frame_ns(frame.sweep_ns)
+        cameras = (camera for camera in self.settings.cameras if camera.name not in self._cameras_that_missed)
+        if any(self._choice.awaits_image(camera, frame_ns) for camera in cameras):
+            return False
+        others = {lidar.name for lidar in self.settings.lidars} - self._lidars_that_missed - {frame.trigger}
+        return frame.sweep is None or not self._awaited_lidars(frame_ns, others)
+
+    def _awaited_lidars(self, frame_ns: int, among: set[str]) -> list[str]:
+        """Return the LiDARs among some whose next sweep should be nearer to a frame than those that have arrived."""
+        lidars = (lidar for lidar in self.settings.lidars if lidar.name in among)
+        return [lidar.name for lidar in lidars if self._choice.awaits_sweep(lidar, frame_ns)]
 
     def _new_images(self) -> dict[str, int]:
         """Return the newest stamps of the cameras that have sent images since the last frame."""
-        newest = {name: self._images[name].newest_ns for name in self._cameras_with_new_image if self._is_used(name)}
+        used = filter(self._received.is_used, self._cameras_with_new_image)
+        newest = {name: self._received.history(name).newest_ns for name in used}
         return {name: stamp_ns for name, stamp_ns in newest.items() if stamp_ns is not None}
 
     def _frame_ns(self, sweep_ns: int | None) -> int:
@@ -359,77 +279,79 @@ class Assembler:
         if sweep_ns is not None:
             return sweep_ns
         stamps = list(self._new_images().values())
-        return max(stamps, key=lambda one: (sum(self._in_time(other, one) for other in stamps), one))
-
-    def _in_time(self, stamp_ns: int, frame_ns: int) -> bool:
-        return abs(frame_ns - stamp_ns) <= self._settings.max_camera_age * 1e9
-
-    def _choose_image(self, camera: CameraSettings, frame_ns: int) -> CameraInput | SensorUse:
-        """Return a camera's image and calibration for a frame, or the reason for leaving the camera out."""
-        history = self._images[camera.name]
-        image, info = history.nearest(frame_ns), self._infos[camera.name].getLast()
-        age = math.nan if image is None else (frame_ns - history.stamp_ns(image)) / 1e9
-        reason = self._settings.reason_left_out(camera.name)
-        if reason or not self._is_used(camera.name):
-            return SensorUse(camera.name, False, age, reason or self._clocks.fault(camera.name))
-        if image is None:
-            return SensorUse(camera.name, False, age, "no data")
-        if not self._in_time(history.stamp_ns(image), frame_ns):
-            return SensorUse(camera.name, False, age, "too old")
-        if info is None:
-            return SensorUse(camera.name, False, age, "no camera_info")
-        return CameraInput(camera, image, info, history.stamp_ns(image))
+        return max(stamps, key=lambda one: (sum(self._choice.image_in_time(other, one) for other in stamps), one))
 
     def _request(self, due: _WaitingFrame) -> FrameRequest | None:
         """Return a frame, unless it is not newer than the last one."""
-        settings, sweep = self._settings, due.sweep
-        if sweep is None and not self._new_images():
+        settings = self.settings
+        if due.sweep is None and not self._new_images():
             return None  # the sensors were left out in the meantime
         frame_ns = self._frame_ns(due.sweep_ns)
         if self._last_frame_ns is not None and frame_ns <= self._last_frame_ns:
-            self._late_sweeps += sweep is not None
+            self._late_sweeps += due.sweep is not None
             return None
+        sweeps, left_out = self._sweeps(due, frame_ns)
         cameras: list[CameraInput] = []
-        left_out: dict[str, SensorUse] = {}
-        if settings.lidar_topic and sweep is None:
-            left_out[LIDAR] = self._absent_lidar(frame_ns)
         for camera in settings.cameras:
-            choice = self._choose_image(camera, frame_ns)
+            choice = self._choice.image(camera, frame_ns)
             if isinstance(choice, CameraInput):
                 cameras.append(choice)
             else:
                 left_out[camera.name] = choice
-        self._cameras_that_missed = {name for name, use in left_out.items() if use.reason not in INTENDED}
+        self._after_frame(due, frame_ns, cameras, left_out)
+        return FrameRequest(
+            frame_ns,
+            self._model_frame(),
+            sweeps.pop(LIDAR, ()),
+            tuple(cameras),
+            settings,
+            left_out,
+            due.since,
+            self.in_clock_time,
+            sweeps,
+            due.trigger,
+        )
+
+    def _sweeps(
+        self, due: _WaitingFrame, frame_ns: int
+    ) -> tuple[dict[str, tuple[PointCloud2, ...]], dict[str, SensorUse]]:
+        """Return the sweeps of a frame by LiDAR, and the use of the LiDARs that it leaves out."""
+        sweeps: dict[str, tuple[PointCloud2, ...]] = {}
+        left_out: dict[str, SensorUse] = {}
+        for lidar in self.settings.lidars:
+            choice = self._choice.sweeps(lidar, frame_ns, due.sweep if lidar.name == due.trigger else None)
+            if isinstance(choice, SensorUse):
+                left_out[lidar.name] = choice
+            elif due.sweep is not None:
+                sweeps[lidar.name] = choice
+            else:  # late sweeps of a silent LiDAR do not belong in a camera-only frame
+                age = (frame_ns - stamp_to_ns(choice[0].header.stamp)) / 1e9
+                left_out[lidar.name] = SensorUse(lidar.name, False, age, "too old")
+        return sweeps, left_out
+
+    def _after_frame(
+        self, due: _WaitingFrame, frame_ns: int, cameras: list[CameraInput], left_out: dict[str, SensorUse]
+    ) -> None:
+        """Note which sensors a frame had to do without, and which images are new to the next one."""
+        names = {camera.name for camera in self.settings.cameras}
+        self._cameras_that_missed = {
+            name for name, use in left_out.items() if name in names and use.reason not in INTENDED
+        }
         # A newer image that is not in this frame triggers its own frame, because its sweep may never arrive.
         used_until = {camera.settings.name: max(camera.stamp_ns, frame_ns) for camera in cameras}
         self._cameras_with_new_image = {
             name
             for name in self._cameras_with_new_image
-            if self._images[name].has_later(used_until.get(name, frame_ns))
+            if self._received.history(name).has_later(used_until.get(name, frame_ns))
         }
         self._last_frame_ns = frame_ns
-        model_frame = settings.model_frame or self._lidar_frame or settings.output_frame
-        sweeps, in_clock_time = self._sweeps_until(sweep), self._clocks.agree_with_clock
-        return FrameRequest(frame_ns, model_frame, sweeps, tuple(cameras), settings, left_out, due.since, in_clock_time)
+        if due.sweep is not None:
+            self._last_frame_since = due.since
+            others = {lidar.name for lidar in self.settings.lidars} - {due.trigger}
+            self._lidars_that_missed = set(self._awaited_lidars(frame_ns, others))
 
-    def _sweeps_until(self, sweep: PointCloud2 | None) -> tuple[PointCloud2, ...]:
-        """Return a sweep and the past sweeps to accumulate, newest first."""
-        if sweep is None:
-            return ()
-        past = self._sweeps.until(stamp_to_ns(sweep.header.stamp) - 1)
-        return (sweep, *past)[: self._settings.max_sweeps if self._settings.fixed_frame else 1]
-
-    def _absent_lidar(self, frame_ns: int) -> SensorUse:
-        newest_ns = self._sweeps.newest_ns
-        age = math.nan if newest_ns is None else (frame_ns - newest_ns) / 1e9
-        reason = self._settings.reason_left_out(LIDAR)
-        if not reason:
-            reason = self._clocks.fault(LIDAR) or ("no data" if newest_ns is None else "too old")
-        return SensorUse(LIDAR, False, age, reason)
-
-    def _camera(self, name: str) -> CameraSettings:
-        for camera in self._settings.cameras:
-            if camera.name == name:
-                return camera
-        known = ", ".join(camera.name for camera in self._settings.cameras)
-        raise KeyError(f"camera {name!r} is not configured; use one of: {known or '(none)'}")
+    def _model_frame(self) -> str:
+        """Return the configured model frame, or the first LiDAR's frame; the output frame before its first sweep."""
+        first = self._lidar_frames.get(LIDAR, "")
+        others = (self._lidar_frames.get(lidar.name, "") for lidar in self.settings.lidars)
+        return self.settings.model_frame or first or self.settings.output_frame or next(filter(None, others), "")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -12,11 +13,14 @@ from aqr_perception.decoding.message_error import MessageError, printable
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
 from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame, FramePlacement
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraInput, FrameRequest, SensorUse
+from aqr_perception.nodes.input.frame_request import LIDAR, CameraInput, FrameRequest, LidarSettings, SensorUse
 from aqr_perception.nodes.input.placement import PlacementCheck
-from aqr_perception.nodes.input.sweeps import SweepBuffer
+from aqr_perception.nodes.input.sweeps import SweepBuffer, joined
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import stamp_to_ns
+
+_CHECKED_EACH = 8
+"""Of so many points, the distance of one is checked."""
 
 DecodedT = TypeVar("DecodedT")
 
@@ -26,7 +30,7 @@ class AssembledFrame(NamedTuple):
 
     Attributes:
         frame: the frame; None if no sensor has usable data.
-        sensors: use of every configured sensor, the LiDAR first.
+        sensors: use of every configured sensor, the LiDARs first.
         warnings: one line for each fault, naming topic or frame. A doubt about usable data comes only once.
         unexpected: errors other than `MessageError`; each is also in the warnings.
     """
@@ -87,7 +91,7 @@ class FrameBuilder:
     """Decoder of requests, which decodes each sweep only once. Use it from one thread."""
 
     def __init__(self) -> None:
-        self._sweeps = SweepBuffer()
+        self._sweeps: dict[str, SweepBuffer] = {}
         self._placement = PlacementCheck()
         self._said: set[tuple[str, str]] = set()
 
@@ -108,13 +112,7 @@ class FrameBuilder:
         report = _Report(request, self._said)
         if not request.model_frame:
             return _without_model_frame(request, report)
-        topic = request.settings.lidar_topic
-
-        points: NDArray[np.float32] | None = None
-        if request.sweeps:
-            points = report.guard(LIDAR, topic, 0.0, lambda doubts: self._points(request, transforms, report, doubts))
-            if points is not None and len(points) == 0:
-                report.leave_out(LIDAR, 0.0, topic, _no_returns(request.sweeps[0], topic))
+        points = self._joined_points(request, transforms, report)
         views: list[CameraView] = []
         for camera in request.cameras:
             view = _guarded_view(camera, request, transforms, image_width, report)
@@ -128,45 +126,84 @@ class FrameBuilder:
             return AssembledFrame(None, sensors, report.warnings, report.unexpected)
         to_fixed = _to_fixed(request, transforms)
         frame = Frame(request.stamp_ns, points, tuple(views), request.model_frame, to_fixed)
-        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topic))
+        topics = ", ".join(lidar.topic for lidar in request.settings.lidars)
+        report.say_once(request.model_frame, self._placement.doubts(frame, placement, topics))
         return AssembledFrame(frame, sensors, report.warnings, report.unexpected)
 
+    def _joined_points(
+        self, request: FrameRequest, transforms: FrameTransforms, report: _Report
+    ) -> NDArray[np.float32] | None:
+        """Return the points (N, 5) of all LiDARs in the model frame; None if no LiDAR has a usable message."""
+        report.say_once(request.model_frame, _model_frame_doubts(request))
+        clouds: list[NDArray[np.float32]] | None = None
+        for lidar in request.settings.lidars:
+            sweeps = request.sweeps_of(lidar.name)
+            if not sweeps:
+                continue
+            age = (request.stamp_ns - stamp_to_ns(sweeps[0].header.stamp)) / 1e9
+            decode = partial(self._points, lidar, sweeps, request, transforms, report)
+            found = report.guard(lidar.name, lidar.topic, age, decode)
+            if found is None:
+                continue
+            if not found:
+                report.leave_out(lidar.name, age, lidar.topic, _no_returns(sweeps[0], lidar.topic))
+            clouds = [*(clouds or ()), *found]
+        return None if clouds is None else joined(clouds)
+
     def _points(
-        self, request: FrameRequest, transforms: FrameTransforms, report: _Report, doubts: list[MessageError]
-    ) -> NDArray[np.float32]:
-        """Decode the new sweeps and accumulate them; raise an error if the newest one is unusable.
+        self,
+        lidar: LidarSettings,
+        sweeps: tuple[PointCloud2, ...],
+        request: FrameRequest,
+        transforms: FrameTransforms,
+        report: _Report,
+        doubts: list[MessageError],
+    ) -> list[NDArray[np.float32]]:
+        """Return a LiDAR's sweeps in the model frame, newest first; raise an error if the newest one is unusable.
 
         Past sweeps are left out if the newest one has no returns: the LiDAR is blind, and they would hide it.
         """
-        settings = request.settings
-        if self._sweeps.max_sweeps != settings.max_sweeps:
-            self._sweeps = SweepBuffer(settings.max_sweeps)
-        self._sweeps.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in request.sweeps[1:]})
-        newest, *past = request.sweeps
+        buffer = self._sweeps.get(lidar.name)
+        if buffer is None or buffer.max_sweeps != request.settings.max_sweeps:
+            buffer = self._sweeps[lidar.name] = SweepBuffer(request.settings.max_sweeps)
+        buffer.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in sweeps[1:]})
+        newest, *past = sweeps
         for sweep in past:
             try:
-                self._add(sweep, settings, [])
+                _add(sweep, lidar, buffer, [])
             except Exception as error:
-                report.failure(settings.lidar_topic, error)
-        self._add(newest, settings, doubts)
-        if self._sweeps.is_empty(stamp_to_ns(newest.header.stamp)):
-            return np.zeros((0, 5), np.float32)
-        accumulated, left_out = self._sweeps.accumulate(request.model_frame, request.stamp_ns, transforms)
+                report.failure(lidar.topic, error)
+        _add(newest, lidar, buffer, doubts)
+        if buffer.is_empty(stamp_to_ns(newest.header.stamp)):
+            return []
+        moved, left_out = buffer.moved(request.model_frame, request.stamp_ns, transforms)
         report.warnings.extend(left_out)
-        check_distances(accumulated, settings.lidar_topic)
-        return accumulated
+        check_distances(np.concatenate([cloud[::_CHECKED_EACH] for cloud in moved]), lidar.topic)
+        return moved
 
-    def _add(self, sweep: PointCloud2, settings: AssemblerSettings, doubts: list[MessageError]) -> None:
-        """Decode a sweep, unless it is in the buffer."""
-        stamp_ns = stamp_to_ns(sweep.header.stamp)
-        if stamp_ns not in self._sweeps:
-            points = scaled_points(sweep, settings.lidar_topic, settings.intensity_scale, doubts)
-            self._sweeps.add(stamp_ns, sweep.header.frame_id, points)
+
+def _add(sweep: PointCloud2, lidar: LidarSettings, buffer: SweepBuffer, doubts: list[MessageError]) -> None:
+    """Decode a sweep, unless it is in the buffer."""
+    stamp_ns = stamp_to_ns(sweep.header.stamp)
+    if stamp_ns not in buffer:
+        points = scaled_points(sweep, lidar.topic, lidar.intensity_scale, doubts, lidar.scale_parameter)
+        buffer.add(stamp_ns, sweep.header.frame_id, points)
+
+
+def _model_frame_doubts(request: FrameRequest) -> list[MessageError]:
+    """Return a doubt if the model frame will change as soon as the first of several LiDARs sends its first sweep."""
+    settings = request.settings
+    first = request.left_out.get(LIDAR)
+    if settings.model_frame or not request.has_sweeps or first is None or not math.isnan(first.age):
+        return []
+    topic, found = settings.lidar_topic, f"{request.model_frame!r}, because no sweep of the first LiDAR has arrived"
+    remedy = "set `model_frame`"
+    return [MessageError(topic, "model frame may change", found, "one frame for all sweeps", remedy)]
 
 
 def _without_model_frame(request: FrameRequest, report: _Report) -> AssembledFrame:
     """Return no frame, with a warning that names the remedy."""
-    if request.sweeps:
+    if request.has_sweeps:
         report.failure("", no_frame_id(request.settings.lidar_topic, "`model_frame` or `output_frame` for the cameras"))
     else:
         report.warnings.append(

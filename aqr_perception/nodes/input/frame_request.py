@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from aqr_perception.options import require
 
 LIDAR = "lidar"
-"""The LiDAR's sensor name. Users name the cameras."""
+"""Sensor name of the first LiDAR, which triggers frames. Users name the cameras."""
 
 DISABLED = "disabled"
 UNSUPPORTED = "not used by the model"
@@ -24,12 +24,34 @@ _SLOWEST_SWEEP = 0.2
 """Seconds between two sweeps of a LiDAR at 5 Hz, the slowest rate in use."""
 
 
+def lidar_name(number: int) -> str:
+    """Return the sensor name of a LiDAR: `LIDAR` for number 1, then ``lidar_2``, ``lidar_3``."""
+    return LIDAR if number == 1 else f"{LIDAR}_{number}"
+
+
+@dataclass(frozen=True)
+class LidarSettings:
+    """One LiDAR.
+
+    Attributes:
+        name: see `lidar_name`.
+        topic: topic of its sensor_msgs/PointCloud2.
+        intensity_scale: factor that scales its intensities to 0..255.
+        scale_parameter: the parameter that holds this factor.
+    """
+
+    name: str
+    topic: str
+    intensity_scale: float = 1.0
+    scale_parameter: str = "intensity_scale"
+
+
 @dataclass(frozen=True)
 class CameraSettings:
     """One camera.
 
     Attributes:
-        name: unique, not ``lidar``.
+        name: unique, and not a LiDAR's.
         image_topic, info_topic: topics of its images and of its sensor_msgs/CameraInfo.
         compressed: whether the images are sensor_msgs/CompressedImage.
         rectified: whether the images are rectified. Then CameraInfo's P holds, otherwise K and D.
@@ -52,17 +74,20 @@ class AssemblerSettings:
 
     Attributes:
         cameras: the cameras, in the order of `Frame.cameras`.
-        lidar_topic: topic of the sensor_msgs/PointCloud2; empty without LiDAR.
+        lidar_topic: topic of the first LiDAR's sensor_msgs/PointCloud2; empty without LiDAR.
         max_camera_age: largest time between an image and the frame's stamp, earlier or later.
-        camera_wait: longest wait for missing cameras after a sweep arrives.
-        lidar_timeout: time without a sweep after which the node makes camera-only frames.
+        camera_wait: longest wait for missing cameras and LiDARs after a sweep arrives.
+        lidar_timeout: time without a sweep after which the next LiDAR triggers frames, and after the last LiDAR the
+            cameras.
         camera_only_period: shortest time between two camera-only frames.
         max_sweeps: number of accumulated sweeps, 1 to 10; more than one needs `fixed_frame`.
-        intensity_scale: factor that scales the LiDAR's intensities to 0..255.
+        intensity_scale: factor that scales the first LiDAR's intensities to 0..255.
+        further_lidars: the LiDARs after the first one.
+        max_lidar_age: largest time between the frame's stamp and the sweep of a LiDAR that did not trigger it.
         fixed_frame: TF frame that does not move with the vehicle. Empty: extrinsics are static, and sweeps are not
             accumulated.
-        model_frame: TF frame of points and boxes; empty: the sweep's frame.
-        output_frame: TF frame of the published boxes; the model frame if no LiDAR message has arrived yet.
+        model_frame: TF frame of points and boxes; empty: the frame of the first LiDAR's sweeps.
+        output_frame: TF frame of the published boxes; the model frame if no sweep of the first LiDAR has arrived yet.
         base_frame: TF frame of the vehicle on the ground, in which the BEV grid lies; empty: `output_frame`.
         marker_lifetime: time after which RViz markers vanish unless a newer frame replaces them.
         transform_wait: longest wait of one frame for late transforms.
@@ -70,7 +95,7 @@ class AssemblerSettings:
             ``leave_out`` drops its messages, ``arrival`` stamps them with their time of arrival, and ``auto`` leaves
             the sensor out while another one has right stamps, and goes on by arrival otherwise.
         max_latency: results older than this are dropped.
-        enabled: names of the sensors that take part (``lidar`` and camera names); None: all.
+        enabled: names of the sensors that take part (of LiDARs and cameras); None: all.
         unsupported: names of the sensors that the model does not use. Their messages are ignored.
     """
 
@@ -82,6 +107,8 @@ class AssemblerSettings:
     camera_only_period: float = 0.1
     max_sweeps: int = 1
     intensity_scale: float = 1.0
+    further_lidars: tuple[LidarSettings, ...] = ()
+    max_lidar_age: float = 0.2
     fixed_frame: str = ""
     model_frame: str = ""
     output_frame: str = ""
@@ -96,9 +123,11 @@ class AssemblerSettings:
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
         require(len(set(names)) == len(names), "cameras", names, "distinct names")
-        require("" not in names and LIDAR not in names, "cameras", names, f"names other than '' and {LIDAR!r}")
+        taken = {"": "''", LIDAR: repr(LIDAR)} | {lidar.name: repr(lidar.name) for lidar in self.lidars}
+        require(taken.keys().isdisjoint(names), "cameras", names, f"names other than {', '.join(taken.values())}")
         require(bool(names) or bool(self.lidar_topic), "cameras", names, "not empty if lidar_topic is empty")
-        positive = ("max_camera_age", "lidar_timeout", "camera_only_period", "intensity_scale", "marker_lifetime")
+        self._check_lidars()
+        positive = ("max_camera_age", "lidar_timeout", "camera_only_period", "max_lidar_age", "marker_lifetime")
         for name in (*positive, "max_latency"):
             value = getattr(self, name)
             require(math.isfinite(value) and value > 0, name, value, "a positive number")
@@ -111,10 +140,28 @@ class AssemblerSettings:
         unknown = sorted((self.enabled or frozenset()) - set(self.sensors))
         require(not unknown, "enabled", unknown, f"among {', '.join(self.sensors)}")
 
+    def _check_lidars(self) -> None:
+        require(bool(self.lidar_topic) or not self.further_lidars, "lidar_topic", self.lidar_topic, "the first LiDAR's")
+        names, topics = [lidar.name for lidar in self.lidars], [lidar.topic for lidar in self.lidars]
+        require(len(set(names)) == len(names), "further_lidars", names, "distinct names")
+        require(
+            len(set(topics)) == len(topics) and all(topics), "further_lidars", topics, "distinct topics, none empty"
+        )
+        for scale in (self.intensity_scale, *(lidar.intensity_scale for lidar in self.further_lidars)):
+            require(math.isfinite(scale) and scale > 0, "intensity_scale", scale, "a positive number")
+
+    @property
+    def lidars(self) -> tuple[LidarSettings, ...]:
+        """All configured LiDARs, in the order in which they take over the triggering of frames."""
+        if not self.lidar_topic:
+            return ()
+        parameter = "lidar.1.intensity_scale" if self.further_lidars else "intensity_scale"
+        return (LidarSettings(LIDAR, self.lidar_topic, self.intensity_scale, parameter), *self.further_lidars)
+
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Names of all configured sensors, the LiDAR first."""
-        return ((LIDAR,) if self.lidar_topic else ()) + tuple(camera.name for camera in self.cameras)
+        """Names of all configured sensors, the LiDARs first."""
+        return (*(lidar.name for lidar in self.lidars), *(camera.name for camera in self.cameras))
 
     @property
     def ground_frame(self) -> str:
@@ -134,6 +181,11 @@ class AssemblerSettings:
     def sweep_history(self) -> float:
         """Seconds of sweeps to keep: enough for `max_sweeps` sweeps of a LiDAR at 5 Hz or faster."""
         return _SLOWEST_SWEEP * self.max_sweeps + self.camera_wait
+
+    @property
+    def further_sweep_history(self) -> float:
+        """Seconds of sweeps to keep of LiDARs beside the triggering one, whose sweeps may be later or earlier."""
+        return self.sweep_history + 2 * self.max_lidar_age
 
     def reason_left_out(self, sensor: str) -> str:
         """Return why a sensor is left out by the settings; empty if it is not."""
@@ -186,15 +238,17 @@ class FrameRequest:
     """The messages of one frame, still encoded.
 
     Attributes:
-        stamp_ns: stamp of the newest sweep, or of the newest image in a camera-only frame. The stamps of an assembler's
-            requests increase.
+        stamp_ns: stamp of the sweep that triggered the frame, or of the newest image in a camera-only frame. The stamps
+            of an assembler's requests increase.
         model_frame: TF frame of the frame's points and boxes; empty if none is known.
-        sweeps: point clouds, newest first; empty in a camera-only frame.
+        sweeps: point clouds of the first LiDAR, newest first; empty if the frame is without it.
         cameras: in configured order.
         settings: the settings at the time of the request.
         left_out: use of the sensors that the frame leaves out, by name.
         received: time in seconds of a monotonic clock at which the newest data arrived; NaN if unknown.
         in_clock_time: whether the node's clock shows the time of the stamps, so that it shows the frame's age, too.
+        further_sweeps: point clouds of the other LiDARs in the frame, by name, each newest first.
+        trigger: name of the LiDAR that triggered the frame; empty in a camera-only frame.
     """
 
     stamp_ns: int
@@ -205,6 +259,17 @@ class FrameRequest:
     left_out: Mapping[str, SensorUse] = field(default_factory=dict)
     received: float = math.nan
     in_clock_time: bool = False
+    further_sweeps: Mapping[str, tuple[PointCloud2, ...]] = field(default_factory=dict)
+    trigger: str = ""
+
+    def sweeps_of(self, lidar: str) -> tuple[PointCloud2, ...]:
+        """Return a LiDAR's point clouds, newest first; empty if the frame is without it."""
+        return self.sweeps if lidar == LIDAR else self.further_sweeps.get(lidar, ())
+
+    @property
+    def has_sweeps(self) -> bool:
+        """Whether the frame has a sweep of any LiDAR."""
+        return bool(self.sweeps) or any(self.further_sweeps.values())
 
     def age(self, now: float, clock_ns: int) -> float:
         """Return the seconds since the measurement, or since the arrival if the clock shows another time.
@@ -221,4 +286,4 @@ class FrameRequest:
         Only a newer sweep supersedes a sweep. On a busy machine, sweeps arrive late, and camera-only frames made in
         the meantime must not replace them.
         """
-        return self.stamp_ns >= other.stamp_ns and (bool(self.sweeps) or not other.sweeps)
+        return self.stamp_ns >= other.stamp_ns and (self.has_sweeps or not other.has_sweeps)

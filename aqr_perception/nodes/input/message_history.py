@@ -1,5 +1,7 @@
 """Recent messages of a sensor, by stamp."""
 
+import itertools
+import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +65,12 @@ class MessageHistory:
     def newest_ns(self) -> int | None:
         """Stamp of the newest message; None if there is none."""
         return self._stamps[-1] if self._stamps else None
+
+    @property
+    def period_ns(self) -> int | None:
+        """Median time between two messages; None if there are fewer than two."""
+        steps = [later - earlier for earlier, later in itertools.pairwise(self._stamps)]
+        return statistics.median_low(steps) if steps else None
 
     def has_later(self, stamp_ns: int) -> bool:
         """Return whether there is a message later than a stamp."""

@@ -1,5 +1,7 @@
 """Accumulation of LiDAR sweeps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
 class SweepBuffer:
-    """Past sweeps, moved to the time of the newest one.
+    """Sweeps of one LiDAR, moved to the time of a frame.
 
     Args:
         max_sweeps: number of sweeps, 1 to 10, including the newest.
@@ -53,18 +55,34 @@ class SweepBuffer:
         Raises:
             TransformError: the newest sweep cannot be transformed.
         """
+        clouds, warnings = self.moved(model_frame, stamp_ns, transforms)
+        return joined(clouds), warnings
+
+    def moved(
+        self, model_frame: str, stamp_ns: int, transforms: FrameTransforms
+    ) -> tuple[list[NDArray[np.float32]], list[str]]:
+        """Return what `accumulate` does with one array for each sweep that has points."""
         clouds: list[NDArray[np.float32]] = []
         warnings: list[str] = []
-        for sweep_ns in sorted(self._sweeps, reverse=True):
+        for index, sweep_ns in enumerate(sorted(self._sweeps, reverse=True)):
             frame_id, points = self._sweeps[sweep_ns]
             age = (stamp_ns - sweep_ns) / 1e9
             try:
                 clouds.append(_moved(points, frame_id, sweep_ns, model_frame, stamp_ns, age, transforms))
             except TransformError as error:
-                if not clouds:
+                if index == 0:
                     raise
                 warnings.append(f"the sweep {age:.3f} s ago is left out: {error}")
-        return (np.concatenate(clouds) if clouds else np.zeros((0, 5), np.float32)), warnings
+        return [cloud for cloud in clouds if len(cloud)], warnings
+
+
+def joined(clouds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the points of sweeps (N, 5), each with points of one age, in one array, the newest first.
+
+    Voxels average their first points, so the newest sweeps of all LiDARs precede all past ones.
+    """
+    ordered = sorted(clouds, key=lambda cloud: float(cloud[0, 4]))
+    return np.concatenate(ordered) if ordered else np.zeros((0, 5), np.float32)
 
 
 def _moved(

@@ -35,6 +35,12 @@ def test_the_published_models_and_the_small_one_are_shipped() -> None:
     assert {*PUBLISHED, "aqr_tiny"} <= set(preset_names())
 
 
+def test_published_lidar_models_have_the_keyframes_sweep_and_ten_past_ones() -> None:
+    presets = [load_preset(name) for name in preset_names()]
+    published = [preset for preset in presets if preset.points is not None and preset.point_range[0] == -54.0]
+    assert len(published) == 7 and {preset.sweeps for preset in published} == {11}
+
+
 def test_published_presets_leave_the_router_off() -> None:
     assert {load_preset(name).aqr.mode for name in PUBLISHED} == {"off"}
     assert load_preset("aqr_tiny").aqr.mode == "both"

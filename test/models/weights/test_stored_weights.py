@@ -132,6 +132,21 @@ def test_mmcv_averages_inside_the_state_dict_are_left_out_with_a_note(
     assert_read(alone, alone, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"step": 5, "model": RAW, "ema": {"average": AVERAGE, "updates": 5}},
+        {"state_dict": RAW, "ema_state_dict": AVERAGE},
+        {**RAW, **prefixed("model_ema.", AVERAGE)},
+    ],
+)
+def test_the_choice_between_two_sets_is_a_warning_which_every_program_shows(
+    content: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    read_weights(content)  # type: ignore[arg-type]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_one_set_of_weights_gives_no_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     optimiser = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1.0}]}
