@@ -133,9 +133,15 @@ def _benchmark_deformable(options: argparse.Namespace) -> int:
 
 
 def _benchmark_node(options: argparse.Namespace) -> int:
-    from aqr_perception.benchmarks import node_load
-    from aqr_perception.benchmarks.sensor_feed import FeedCase
-    from aqr_perception.nodes.transport import transport_environment
+    try:
+        from aqr_perception.benchmarks.live import node_load
+        from aqr_perception.benchmarks.live.sensor_feed import FeedCase
+        from aqr_perception.nodes.transport import transport_environment
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"benchmark node needs ROS 2 and the built package: found no {error.name}; pip alone does not install the "
+            "node, build a workspace with colcon and source it"
+        ) from error
 
     case = FeedCase(options.cameras, options.size, options.raw, options.points, options.rate)
     measured = node_load.run(
