@@ -138,7 +138,7 @@ def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None
 
 def test_all_imports_of_the_tests_are_dependencies() -> None:
     tests = sorted((ROOT / "test").rglob("*.py"))
-    ours = {path.stem for path in tests} | {"helpers"}
+    ours = {path.stem for path in tests} | {"fuzz", "helpers"}
     imported = libraries(*tests, *reached_from(*tests)) - ours - COMPARED_WITH - INSTALLED_APART
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - TESTS_HAVE_NO_ROSDEP_KEY}
     assert needed - rosdep_keys("depend", "exec_depend", "test_depend") == set()

@@ -1,7 +1,8 @@
 """Sensor messages for bags, created without ROS."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,16 @@ def definitions() -> Path:
 
 for _path in sorted(definitions().glob("*.msg")):
     TYPESTORE.register(get_types_from_msg(_path.read_text(), f"aqr_perception/msg/{_path.stem}"))
+
+for _name, _fields in {
+    "ObjectHypothesis": "string class_id\nfloat64 score",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose",
+    "BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size",
+    "Detection3D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox3D bbox\nstring id",
+    "Detection3DArray": "std_msgs/Header header\nvision_msgs/Detection3D[] detections",
+}.items():  # vision_msgs is no part of ROS 2's common interfaces
+    TYPESTORE.register(get_types_from_msg(_fields, f"vision_msgs/msg/{_name}"))
 
 _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}  # sensor_msgs/PointField
 
@@ -83,15 +94,21 @@ def cloud(stamp_ns: int, frame_id: str, records: NDArray[np.void]) -> Any:
     )
 
 
-def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics: NDArray[np.float64]) -> Any:
-    """Return the CameraInfo of a camera without distortion, from the image's (width, height) and (3, 3) intrinsics."""
+def camera_info(
+    stamp_ns: int,
+    frame_id: str,
+    size: tuple[int, int],
+    intrinsics: NDArray[np.float64],
+    distortion: Sequence[float] = (),
+) -> Any:
+    """Return the CameraInfo of an image's (width, height), (3, 3) intrinsics and plumb_bob coefficients."""
     return make(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp_ns, frame_id),
         height=size[1],
         width=size[0],
         distortion_model="plumb_bob",
-        d=np.zeros(5),
+        d=np.array(distortion, np.float64) if len(distortion) else np.zeros(5),
         k=intrinsics.reshape(-1),
         r=np.eye(3).reshape(-1),
         p=np.c_[intrinsics, np.zeros(3)].reshape(-1),
@@ -101,13 +118,13 @@ def camera_info(stamp_ns: int, frame_id: str, size: tuple[int, int], intrinsics:
     )
 
 
-def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
-    """Return a CompressedImage of a JPEG file's bytes."""
+def compressed_image(stamp_ns: int, frame_id: str, file: bytes, codec: Literal["jpeg", "png"] = "jpeg") -> Any:
+    """Return a CompressedImage of a JPEG or PNG file's bytes."""
     return make(
         "sensor_msgs/msg/CompressedImage",
         header=header(stamp_ns, frame_id),
-        format="bgr8; jpeg compressed bgr8",
-        data=np.frombuffer(jpeg, np.uint8),
+        format=f"bgr8; {codec} compressed bgr8",
+        data=np.frombuffer(file, np.uint8),
     )
 
 
@@ -155,3 +172,45 @@ def fused_detections(stamp_ns: int, frame_id: str, detections: list[Any]) -> Any
         weights_source="",
         detections=detections,
     )
+
+
+def detection3d(
+    stamp_ns: int,
+    frame_id: str,
+    class_name: str,
+    pose: tuple[Sequence[float], Sequence[float]],
+    size: Sequence[float],
+    track: str = "",
+) -> Any:
+    """Return a labelled vision_msgs/Detection3D, score 1.
+
+    Args:
+        pose: position x, y, z in metres and orientation x, y, z, w of the box's centre.
+        size: length, width and height in metres.
+        track: identity of the object.
+    """
+    (px, py, pz), (qx, qy, qz, qw) = (map(float, values) for values in pose)
+    length, width, height = map(float, size)
+    centre = make(
+        "geometry_msgs/msg/Pose",
+        position=make("geometry_msgs/msg/Point", x=px, y=py, z=pz),
+        orientation=make("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+    )
+    hypothesis = make(
+        "vision_msgs/msg/ObjectHypothesisWithPose",
+        hypothesis=make("vision_msgs/msg/ObjectHypothesis", class_id=class_name, score=1.0),
+        pose=make("geometry_msgs/msg/PoseWithCovariance", pose=centre, covariance=np.zeros(36)),
+    )
+    box = make(
+        "vision_msgs/msg/BoundingBox3D",
+        center=centre,
+        size=make("geometry_msgs/msg/Vector3", x=length, y=width, z=height),
+    )
+    return make(
+        "vision_msgs/msg/Detection3D", header=header(stamp_ns, frame_id), results=[hypothesis], bbox=box, id=track
+    )
+
+
+def detections3d(stamp_ns: int, frame_id: str, detections: list[Any]) -> Any:
+    """Return a vision_msgs/Detection3DArray."""
+    return make("vision_msgs/msg/Detection3DArray", header=header(stamp_ns, frame_id), detections=detections)

@@ -1,10 +1,13 @@
 """Command ``aqr_perception benchmark``: speed and memory."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -109,6 +112,8 @@ def _add_measuring(command: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def _benchmark_frame(options: argparse.Namespace) -> int:
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.benchmarks import frame_time, inputs
     from aqr_perception.detector import Detector
     from aqr_perception.options import AqrOptions, DetectionOptions
@@ -146,9 +151,15 @@ def _benchmark_deformable(options: argparse.Namespace) -> int:
 
 
 def _benchmark_node(options: argparse.Namespace) -> int:
-    from aqr_perception.benchmarks import node_load
-    from aqr_perception.benchmarks.sensor_feed import FeedCase
-    from aqr_perception.nodes.transport import transport_environment
+    try:
+        from aqr_perception.benchmarks.live import node_load
+        from aqr_perception.benchmarks.live.sensor_feed import FeedCase
+        from aqr_perception.nodes.transport import transport_environment
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"benchmark node needs ROS 2 and the built package: found no {error.name}; pip alone does not install the "
+            "node, build a workspace with colcon and source it"
+        ) from error
 
     case = FeedCase(options.cameras, options.size, options.raw, options.points, options.rate)
     measured = node_load.run(

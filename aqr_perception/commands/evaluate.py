@@ -2,11 +2,15 @@
 
 import argparse
 import dataclasses
+import logging
+import sys
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,13 +66,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "over the classes in the truth (default: devkit for nuScenes with its ten classes, otherwise own)",
     )
     data = evaluate.add_argument_group("data")
-    add_data(data)
+    add_data(data, ", keyframes FOLDER...")
     data.add_argument(
         "--split",
         nargs="+",
         metavar="SPLIT",
         help="nuScenes' scenes: a split of nuScenes or of the version's splits.json, FILE.json (a list of scenes, or "
         "splits by name: FILE.json:NAME), FILE.txt (a scene a line), or names of scenes (default: val, or mini_val)",
+    )
+    data.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="with --data keyframes: recorded data with labels (as for 'convert'); reports recall and false alarms of "
+        "cars and pedestrians for LiDAR and cameras, together and alone, instead of nuScenes' metrics",
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -103,9 +115,31 @@ def _evaluate_tracking(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_keyframes(options: argparse.Namespace) -> int:
+    from aqr_perception.data.recordings.recognition import open_recording
+    from aqr_perception.detector import Detector
+    from aqr_perception.evaluation import keyframe_recall
+
+    if not options.folders:
+        raise ValueError("--data keyframes: found no folder, needed at least one: --data keyframes FOLDER...")
+    recordings = [open_recording(folder) for folder in options.folders]
+    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    rows = keyframe_recall.keyframe_recall(detector, recordings, progress=sys.stderr.isatty())
+    print(keyframe_recall.recall_table(rows))
+    print(keyframe_recall.RULE)
+    write_json(options.json, [dataclasses.asdict(row) for row in rows])
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     if options.tracking is not None:
         return _evaluate_tracking(options)
+    if options.data == "keyframes":
+        return _evaluate_keyframes(options)
+    if options.folders:
+        raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector
@@ -126,6 +160,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.frames,
         options.data_version,
         options.split,
+        options.rig,
+        options.skip_bad,
     )
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

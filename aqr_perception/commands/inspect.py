@@ -1,6 +1,7 @@
 """Command ``aqr_perception inspect``: reports on files."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 from aqr_perception.commands.output import write_json
 
 if TYPE_CHECKING:
+    from aqr_perception.calibration.check import CameraCheck
+    from aqr_perception.frame import Frame
     from aqr_perception.models.weights.inspection import Inspection, WeightsReport
 
 _LABEL = 14
@@ -33,6 +36,27 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--json", type=Path, metavar="FILE", help="also write the report, with all keys, to this file"
     )
     checkpoint.set_defaults(run=_inspect_checkpoint)
+    calibration = subjects.add_parser(
+        "calibration",
+        help="whether each camera's rotation agrees with the LiDAR in a bag or in recorded data",
+        description="Compare the pictures with the points on them (mutual information of how they look, over several "
+        "frames), and estimate the rotation that each camera's calibration lacks. 'off': the rotation is certain and "
+        "0.6 degrees or more (1.0 with few points); 'fits': no such rotation; 'unclear': not "
+        "visible in these pictures.",
+        epilog="Status: 0 if no camera is off, 2 if one is, 1 for data that cannot be read.",
+    )
+    calibration.add_argument(
+        "source", type=Path, metavar="BAG_OR_FOLDER", help="bag, or recorded data as for 'convert'"
+    )
+    calibration.add_argument("--frames", type=int, default=3, help="sweeps to compare (default: %(default)s)")
+    calibration.add_argument("--scene", help="name of the scene, where the folder holds several")
+    calibration.add_argument("--data-version", help="folder of the nuScenes tables, where there are several")
+    calibration.add_argument("--rig", type=Path, help="rig file with the topics and frames of the bag")
+    calibration.add_argument(
+        "--output", type=Path, metavar="DIR", help="write pictures with the points before and after the rotation"
+    )
+    calibration.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
+    calibration.set_defaults(run=_inspect_calibration)
 
 
 def _inspect_checkpoint(options: argparse.Namespace) -> int:
@@ -43,6 +67,78 @@ def _inspect_checkpoint(options: argparse.Namespace) -> int:
         print(f"{label:<{_LABEL}}{text}".rstrip())
     write_json(options.json, report.as_dict())
     return 0
+
+
+def _inspect_calibration(options: argparse.Namespace) -> int:
+    import cv2
+    from tqdm import tqdm
+
+    from aqr_perception.calibration.check import check_calibration
+    from aqr_perception.calibration.overlay import overlay
+
+    if options.frames < 1:
+        raise ValueError(f"--frames: found {options.frames}, needed 1 or more")
+    frames = list(_calibration_frames(options))
+    cameras = {view.name for frame in frames for view in frame.cameras}
+    if not cameras:
+        raise ValueError(f"{options.source}: found no image near a sweep, needed at least one camera with pictures")
+    checks = []
+    progress = tqdm(total=len(cameras), unit="camera", desc="comparing", disable=not sys.stderr.isatty())
+    for check in check_calibration(frames):
+        checks.append(check)
+        progress.update()
+        progress.write(_calibration_line(check), file=sys.stdout)
+        if options.output is not None and check.alignment is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+            frame, view = next((f, v) for f in frames for v in f.cameras if v.name == check.camera)
+            assert frame.points is not None
+            path = options.output / f"{check.camera}.jpg"
+            cv2.imwrite(str(path), overlay(view, frame.points, check.alignment.rotation))
+            progress.write(f"{'':<{_LABEL}}{path}", file=sys.stdout)
+    progress.close()
+    off = [check.camera for check in checks if check.verdict == "off"]
+    print(f"{'cameras off':<{_LABEL}}{', '.join(off) or 'none'}")
+    write_json(options.json, [_calibration_entry(check) for check in checks])
+    return 2 if off else 0
+
+
+def _calibration_frames(options: argparse.Namespace) -> "Iterator[Frame]":
+    from itertools import islice
+
+    from aqr_perception.data.recordings.bag_frames import bag_frames, is_bag
+    from aqr_perception.data.recordings.recognition import open_recording
+    from aqr_perception.data.recordings.recorded_frames import recorded_frames
+    from aqr_perception.data.rig_file import read_rig
+
+    if is_bag(options.source):
+        rig = None if options.rig is None else read_rig(options.rig)
+        yield from bag_frames(options.source, options.frames, rig)
+        return
+    recording = open_recording(options.source, options.scene, options.data_version)
+    step = max(1, len(recording.sweeps) // options.frames)
+    for recorded in islice(recorded_frames(recording), 0, step * options.frames, step):
+        yield recorded.frame()
+
+
+def _calibration_line(check: "CameraCheck") -> str:
+    found = check.alignment
+    if found is None:
+        return f"{check.camera:<{_LABEL}}{check.verdict}: too few points in {check.frames} pictures"
+    turn = ", ".join(f"{value:+.2f}" for value in found.rotation)
+    return (
+        f"{check.camera:<{_LABEL}}{check.verdict}: turn by ({turn}) degrees about x right, y down, z forward "
+        f"({found.angle:.2f} in all, {check.shift:.0f} px; spread {found.spread:.2f}, better in {found.better:.0%} of "
+        f"resamplings, {check.frames} pictures)"
+    )
+
+
+def _calibration_entry(check: "CameraCheck") -> dict[str, object]:
+    found = check.alignment
+    entry: dict[str, object] = {"camera": check.camera, "verdict": check.verdict, "frames": check.frames}
+    if found is not None:
+        entry |= {"rotation_deg": found.rotation.tolist(), "angle_deg": found.angle, "spread_deg": found.spread}
+        entry |= {"better_share": found.better, "shift_px": check.shift, "points": found.points}
+    return entry
 
 
 def _rows(report: "Inspection") -> Iterator[tuple[str, str]]:

@@ -1,9 +1,12 @@
 """Command ``aqr_perception simulate``: the simulated world as bags, pictures or training frames."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_alias, add_model
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,6 +94,8 @@ def _picture(options: argparse.Namespace) -> int:
 
 
 def _frames(options: argparse.Namespace) -> int:
+    # The imports below take seconds.
+    _log.info("loading PyTorch")
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 

@@ -79,11 +79,20 @@ def _add_model(train: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(data: argparse._ArgumentGroup) -> None:
-    """Add the options of `data.sources.catalogue.open_data`."""
-    data.add_argument("--data", default="synthetic", help="synthetic, nuscenes or bags (default: %(default)s)")
+def add_data(data: argparse._ArgumentGroup, also: str = "") -> None:
+    """Add the options of `data.sources.catalogue.open_data`; `also` names further data that the command knows."""
+    data.add_argument(
+        "--data", default="synthetic", help=f"synthetic, nuscenes, recordings{also} or bags (default: %(default)s)"
+    )
     data.add_argument("--data-root", type=Path, help="folder of the data; for synthetic, the folder of drawn frames")
     data.add_argument("--data-version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
+    data.add_argument(
+        "--rig",
+        type=Path,
+        help="rig file: sensors and classes of your own data, in the format of the node's parameter files "
+        "(default: what the data shows)",
+    )
+    data.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be used, and count them")
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
 
 
@@ -144,6 +153,8 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
 def _train(options: argparse.Namespace) -> int:
     from functools import partial
 
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import TrainingSequences, collate_sequences
     from aqr_perception.training.loop import train
     from aqr_perception.training.losses.detection_loss import DetectionLoss
@@ -214,7 +225,16 @@ def _router_weight(options: argparse.Namespace, model: "DetectionModel") -> floa
 def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", frames: int | None) -> "Data":
     from aqr_perception.data.sources.catalogue import open_data
 
-    return open_data(options.data, part, model.preset, options.data_root, frames, options.data_version)
+    return open_data(
+        options.data,
+        part,
+        model.preset,
+        options.data_root,
+        frames,
+        options.data_version,
+        rig=options.rig,
+        skip_bad=options.skip_bad,
+    )
 
 
 def _training_frames(options: argparse.Namespace, data: "Data", model: "DetectionModel") -> "TrainingFrames":

@@ -22,7 +22,10 @@ def class_balanced_indices(label_sets: Sequence[Collection[int]], random: np.ran
     classes = sorted({label for labels in label_sets for label in labels})
     frames = [np.array([i for i, labels in enumerate(label_sets) if label in labels]) for label in classes]
     if not frames:
-        raise ValueError(f"{len(label_sets)} frames show no object, but class balancing needs one; check the labels")
+        raise ValueError(
+            f"{len(label_sets)} frames show no object of the model's classes, needed one: check the names of the "
+            "categories in the data, and 'classes' in the preset or the rig file (--rig)"
+        )
     share = sum(map(len, frames)) // len(frames)
     drawn = np.concatenate([_draw_evenly(candidates, share, random) for candidates in frames])
     return random.permutation(drawn).astype(np.int64)

@@ -219,6 +219,8 @@ def _rig(node: dict[str, Any], data: dict[str, Any], where: str) -> Rig:
     values = {
         name: read(kind, node[name], f"{where}: {name}") for name, kind in _NODE_PARAMETERS.items() if name in node
     }
+    if values.get("max_sweeps") == 0:
+        values["max_sweeps"] = None  # as in the node: as many as the model was trained with
     values |= {
         name: read(_DATA_ENTRIES[name], data[name], f"{where}: {_DATA}: {name}")
         for name in ("lidar_channel", "labels", "classes")

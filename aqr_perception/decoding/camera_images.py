@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.decoding.compressed_header import CompressedHeader, read_header
+from aqr_perception.decoding.compressed_header import MAX_DATA, CompressedHeader, check_cost, read_header
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.decoding.raw_images import decode_mosaic, decode_raw
 from aqr_perception.stage_clock import measured
@@ -114,10 +114,14 @@ def _check_size(size: tuple[int, int], described: tuple[int, int], topic: str) -
 def _decode_compressed(
     message: "CompressedImage", topic: str, image_width: int, described: tuple[int, int], doubts: list[MessageError]
 ) -> Picture:
+    if len(message.data) > MAX_DATA:
+        found, remedy = f"{len(message.data)} bytes", "compress the images more, or publish smaller ones"
+        raise MessageError(topic, "too large to decode", found, f"at most {MAX_DATA}", remedy)
     content = bytes(message.data)
     header = read_header(content, topic, message.format)
     size = (header.width, header.height)
     _check_size(size, described, topic)
+    check_cost(header, topic)
     if not header.ended:
         content = _stem(content) + _END
         _check_rows(content, header, topic)

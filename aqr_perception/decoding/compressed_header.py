@@ -8,6 +8,16 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032
 """Largest ratio of data to compressed data (RFC 1951: 258 bytes in two bits)."""
+_MAX_DECODING_BYTES = 240 << 20
+"""Most memory that decoding of several scans may take; a PNG or baseline JPEG stays below, with six bytes a pixel."""
+MAX_DATA = 40 << 20
+"""Most bytes of a compressed image: a JPEG of 8K video in the best quality has 25 million."""
+_MAX_PNG_ROWS = 128 << 20
+"""Most bytes of a PNG's rows: more take a second to inflate."""
+_MAX_PASSES = 1 << 27
+"""Largest product of a JPEG's scans and pixels: more take a second."""
+_MAX_PIXELS_WITHOUT_END = 4096 * 2304
+"""Most pixels of a JPEG without an end marker: it is decoded three times."""
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
 _HUFFMAN_FRAMES = _SEQUENTIAL_FRAMES | {0xC2}
@@ -30,6 +40,8 @@ class CompressedHeader:
         ended: whether the data has an end marker. Without one, the last rows may be missing.
         one_scan: whether each row comes once. Otherwise the data has the image several times, each time finer, or each
             colour component on its own.
+        scans, components: of a JPEG.
+        row_bytes: bytes of a row of a PNG.
     """
 
     format: str
@@ -38,6 +50,9 @@ class CompressedHeader:
     colours: bool = True
     ended: bool = True
     one_scan: bool = True
+    scans: int = 1
+    components: int = 3
+    row_bytes: int = 0
 
 
 def read_header(data: bytes, topic: str, format: str = "") -> CompressedHeader:
@@ -69,6 +84,31 @@ def read_header(data: bytes, topic: str, format: str = "") -> CompressedHeader:
     raise MessageError(topic, "wrong compressed format", found, needed, remedy)
 
 
+def check_cost(header: CompressedHeader, topic: str) -> None:
+    """Check that decoding an image takes less than 256 MB, and about a second at most.
+
+    Raises:
+        MessageError: it takes more.
+    """
+    pixels = header.width * header.height
+    found = f"a {header.format} of {header.width} x {header.height} pixels"
+    if header.height * header.row_bytes > _MAX_PNG_ROWS:
+        rows = f"{found} in {header.height * header.row_bytes} bytes"
+        raise MessageError(topic, "too large to decode", rows, f"at most {_MAX_PNG_ROWS}", "send 8 bits a colour")
+    # Each scan takes a pass over all pixels, also if it has a few bytes.
+    if not header.one_scan and header.scans > (most := min(_MOST_SCANS, _MAX_PASSES // pixels)):
+        scans, needed = f"a JPEG of {header.scans} scans", f"at most {most} for {header.width} x {header.height} pixels"
+        raise MessageError(topic, "too many scans", scans, needed, "send baseline JPEGs")
+    # The decoder keeps all coefficients until the last scan: at most two bytes for each pixel and component.
+    pixel_bytes = 3 + 2 * header.components
+    if not header.one_scan and pixels * pixel_bytes > _MAX_DECODING_BYTES:
+        needed = f"at most {_MAX_DECODING_BYTES // pixel_bytes} pixels in several scans"
+        raise MessageError(topic, "too large to decode", found, needed, "send baseline JPEGs")
+    if not header.ended and pixels > _MAX_PIXELS_WITHOUT_END:
+        needed = f"an end marker in an image of more than {_MAX_PIXELS_WITHOUT_END} pixels"
+        raise MessageError(topic, "truncated JPEG", f"{found} without an end marker", needed, "check the driver")
+
+
 def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
     position, size, frame, components = 2, None, 0, 0
     while position + 9 <= len(data) and data[position] == 0xFF:
@@ -91,10 +131,8 @@ def _read_jpeg(data: bytes, topic: str) -> CompressedHeader:
     # Inside a scan, 0x00 or a restart marker follows 0xFF, so this pair can only be the end of the image.
     ended = data.rfind(b"\xff\xd9", position) >= 0
     one_scan = frame in _SEQUENTIAL_FRAMES and data[position + 4] == components
-    if not one_scan and (scans := data.count(b"\xff\xda", position)) > _MOST_SCANS:
-        needed = f"at most {_MOST_SCANS}"  # each scan takes a pass over all pixels, also if it has a few bytes
-        raise MessageError(topic, "too many scans", f"a JPEG of {scans} scans", needed, "send baseline JPEGs")
-    return CompressedHeader("JPEG", *size, colours=components != 1, ended=ended, one_scan=one_scan)
+    scans = 1 if one_scan else data.count(b"\xff\xda", position)
+    return CompressedHeader("JPEG", *size, components != 1, ended, one_scan, scans, components)
 
 
 def _read_png(data: bytes, topic: str) -> CompressedHeader:
@@ -106,7 +144,7 @@ def _read_png(data: bytes, topic: str) -> CompressedHeader:
         raise _truncated(
             "PNG", data, f"{height * row_bytes // _DEFLATE_RATIO} bytes for {width} x {height} pixels", topic
         )
-    return CompressedHeader("PNG", width, height, colours=colour not in (0, 4))
+    return CompressedHeader("PNG", width, height, colours=colour not in (0, 4), row_bytes=row_bytes)
 
 
 def _check_chunks(data: bytes, topic: str) -> None:

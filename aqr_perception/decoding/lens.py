@@ -27,6 +27,9 @@ _LARGEST_REST = 1e-3
 _LONGEST_BASELINE = 10.0
 """Metres; the longest stereo cameras on vehicles have about one."""
 _SHORTEST_BASELINE = 1e-3
+_VIEW_SIDE = 512
+_MOST_PIXELS = 3 << 23
+"""Most pixels of an image that is undistorted, 25 million: maps and result take nine bytes for each."""
 _SMALLEST_VIEW = 0.25
 """Smallest share of undistorted pixels that lie in the distorted image. With wrong coefficients it is about 0."""
 
@@ -189,6 +192,9 @@ def _undistorted(
     coefficients = tuple(info.d) or (0.0,) * 4
     if info.distortion_model not in _FISHEYE and not any(coefficients) and np.array_equal(rotation, np.eye(3)):
         return pixels
+    if (count := pixels.shape[0] * pixels.shape[1]) > _MOST_PIXELS:
+        needed, remedy = f"at most {_MOST_PIXELS} with distortion", "rectify the images, or publish smaller ones"
+        raise MessageError(topic, "image too large to undistort", f"{count} pixels", needed, remedy)
     lens = _Lens(info.distortion_model in _FISHEYE, coefficients, tuple(rotation.reshape(-1).tolist()))
     height, width = pixels.shape[:2]
     cells, weights, view = _kept_maps(lens, tuple(intrinsics.reshape(-1).tolist()), (width, height))
@@ -263,7 +269,11 @@ def _undistortion_maps(lens: _Lens, intrinsics: tuple[float, ...], size: tuple[i
     make_maps = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
     coefficients = np.array(lens.coefficients)
     cells, weights = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_16SC2)
-    # Fixed-point maps hide numbers that are not finite.
-    columns, rows = make_maps(matrix, coefficients, rotation, matrix, size, cv2.CV_32FC1)
-    inside = (columns > -1) & (columns < size[0]) & (rows > -1) & (rows < size[1])
+    # Fixed-point maps hide numbers that are not finite. Maps in numbers are eight bytes a pixel, so those of a smaller
+    # image stand for them: the lens does not depend on the scale.
+    factor = max(1.0, max(size) / _VIEW_SIDE)
+    small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
+    reduced = np.diag([small[0] / size[0], small[1] / size[1], 1.0]) @ matrix
+    columns, rows = make_maps(reduced, coefficients, rotation, reduced, small, cv2.CV_32FC1)
+    inside = (columns > -1) & (columns < small[0]) & (rows > -1) & (rows < small[1])
     return _Maps(np.asarray(cells, np.int16), np.asarray(weights, np.uint16), float(inside.mean()))

@@ -56,11 +56,19 @@ class Parameter:
         accepted = self.converted(value)
         if type(accepted) is not type(self.default) or not _holds_texts(accepted):
             raise OptionError(f"{self.name} is {value!r}, but must be {_KINDS[type(self.default)]}")
-        if self.choices and accepted not in self.choices:
-            raise OptionError(f"{self.name} is {value!r}, but must be one of {', '.join(self.choices)}")
-        if self.low is not None and self.high is not None and not self.low <= accepted <= self.high:
-            raise OptionError(f"{self.name} is {value!r}, but must be in {self.low:g}..{self.high:g}")
+        self.check(accepted)
         return accepted
+
+    def check(self, value: Any) -> None:
+        """Check that a value of the parameter's type is allowed; rclpy takes NaN for a number in any range.
+
+        Raises:
+            OptionError: it is not.
+        """
+        if self.choices and value not in self.choices:
+            raise OptionError(f"{self.name} is {value!r}, but must be one of {', '.join(self.choices)}")
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+            raise OptionError(f"{self.name} is {value!r}, but must be in {self.low:g}..{self.high:g}")
 
     def converted(self, value: Any) -> Any:
         """Return a value in the parameter's type where its meaning is clear, or else unchanged.

@@ -26,7 +26,7 @@ class ParameterFile:
 
     def addresses(self, node: str) -> bool:
         """Return whether a section is for a node, given with its namespace, such as ``/robot/aqr_perception``."""
-        return any(re.fullmatch(_pattern(section), node) for section in self.sections)
+        return any(_addresses(section, node) for section in self.sections)
 
     def ignored_by(self, node: str) -> str:
         """Return a sentence for a node that no section is for."""
@@ -67,6 +67,16 @@ def _sections(tree: Any, prefix: str) -> Iterator[str]:
             yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
 
 
-def _pattern(section: str) -> str:
-    wildcards = {"*": "/[^/]+", "**": "(/[^/]+)*"}
-    return "".join(wildcards.get(part, "/" + re.escape(part)) for part in section.split("/")[1:])
+def _addresses(section: str, node: str) -> bool:
+    """Return whether a section's wildcards match a node's full name: `*` for one part, `**` for any number of them."""
+    names = node.split("/")[1:]
+    matched = {0}  # numbers of parts of the name that the wildcards so far may stand for
+    for part in section.split("/")[1:]:
+        if part == "**":
+            matched = set(range(min(matched), len(names) + 1))
+        else:
+            matched = {count + 1 for count in matched if names[count : count + 1] == [part] or part == "*"}
+        matched = {count for count in matched if count <= len(names)}
+        if not matched:
+            return False
+    return len(names) in matched

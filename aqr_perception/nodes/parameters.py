@@ -434,9 +434,9 @@ def read(values: Mapping[str, Any]) -> Settings:
     Raises:
         OptionError: a value or a combination of values is invalid; the text names the parameter and the value needed.
     """
-    _check_choices(values)
     _check_lidars(values)
     _check_cameras(values)
+    _check_each(values)
     _check_topics(values)
     _check_directories(values)
     return Settings(
@@ -448,11 +448,13 @@ def read(values: Mapping[str, Any]) -> Settings:
     )
 
 
-def _check_choices(values: Mapping[str, Any]) -> None:
-    for parameter in PARAMETERS:
-        value = values[parameter.name]
-        if parameter.choices and value not in parameter.choices:
-            raise OptionError(f"{parameter.name} is {value!r}, but must be one of {', '.join(parameter.choices)}")
+def _check_each(values: Mapping[str, Any]) -> None:
+    classes = [name.removeprefix(_THRESHOLDS) for name in values if name.startswith(_THRESHOLDS)]
+    cameras = (parameter for camera in _camera_names(values) for parameter in camera_parameters(camera))
+    numbers = range(1, len(_several_topics(values)) + 1)
+    lidars = (parameter for number in numbers for parameter in lidar_parameters(number))
+    for parameter in (*PARAMETERS, *class_parameters(classes), *cameras, *lidars):
+        parameter.check(values[parameter.name])
 
 
 def _check_lidars(values: Mapping[str, Any]) -> None:

@@ -233,6 +233,49 @@ def test_a_progressive_jpeg_of_countless_scans_is_refused_from_its_header() -> N
         picture_from_message(message, "/image")
 
 
+def several_scans(width: int, height: int, components: int = 3, scans: int = 2) -> CompressedImage:
+    """Return the headers and empty scans of a progressive JPEG, with data enough for its size."""
+    frame = b"".join(bytes((number, 0x11, 0)) for number in range(1, components + 1))
+    start = struct.pack(">HBHHB", 8 + len(frame), 8, height, width, components) + frame
+    scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00\x00\x00\x00" + bytes(width * height // 512 // scans + 64)
+    return CompressedImage(data=array("B", b"\xff\xd8\xff\xc2" + start + scan * scans + b"\xff\xd9"))
+
+
+@pytest.mark.usefixtures("no_decoding")
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (several_scans(7680, 4320), "too large to decode: found a JPEG of 7680 x 4320 pixels, needed at most 27962026"),
+        (several_scans(5000, 5000, components=4), "too large to decode.*needed at most 22878021 pixels"),
+        (several_scans(1920, 1080, scans=33), "too many scans: found a JPEG of 33 scans, needed at most 32"),
+        (several_scans(5000, 5000, scans=6), "too many scans: found a JPEG of 6 scans, needed at most 5"),
+        (CompressedImage(data=array("B", bytes((40 << 20) + 1))), "too large to decode: found 41943041 bytes"),
+    ],
+)
+def test_a_jpeg_of_several_scans_is_refused_from_its_header_where_its_coefficients_take_too_much(
+    message: CompressedImage, named: str
+) -> None:
+    with pytest.raises(MessageError, match=named):
+        picture_from_message(message, "/image")
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_a_png_of_16_bits_is_refused_from_its_header_where_its_rows_take_too_much() -> None:
+    message = png_of_zeros(5120, 5120)
+    message.data[24] = 16
+    message.data.extend(bytes(80_000))  # after IEND; enough for a PNG of twice the rows
+    with pytest.raises(MessageError, match="too large to decode: found a PNG of 5120 x 5120 pixels in 157286400 bytes"):
+        picture_from_message(message, "/image")
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_a_large_jpeg_without_its_end_marker_is_not_decoded_three_times() -> None:
+    message = claiming(4096, 2400, 40_000)
+    del message.data[-2:]
+    with pytest.raises(MessageError, match="truncated JPEG: found a JPEG of 4096 x 2400 pixels without an end marker"):
+        picture_from_message(message, "/image")
+
+
 @pytest.mark.usefixtures("no_decoding")
 def test_an_animated_png_is_refused() -> None:
     data = bytes(compressed(".png", noise(32, 16)).data)

@@ -276,3 +276,11 @@ def test_an_image_of_another_shape_than_its_calibration_is_named() -> None:
 def test_a_resized_image_of_the_same_shape_is_scaled() -> None:
     found = pinhole_picture(picture((320, 240)), info(), False, "/info").intrinsics
     np.testing.assert_allclose(found, np.diag([0.5, 0.5, 1]) @ INTRINSICS)
+
+
+def test_an_image_that_is_too_large_to_undistort_is_named() -> None:
+    pixels = np.broadcast_to(np.uint8(0), (4097, 6144, 3))
+    info = CameraInfo(width=6144, height=4097, distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0])
+    info.k = [5000.0, 0.0, 3072.0, 0.0, 5000.0, 2048.0, 0.0, 0.0, 1.0]
+    with pytest.raises(MessageError, match="too large to undistort: found 25171968 pixels, needed at most 25165824"):
+        pinhole_picture(Picture(pixels, (6144, 4097)), info, False, "/info")

@@ -1,11 +1,12 @@
 """Parameter files are checked before ROS 2 reads them, and those for other nodes are recognised."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from aqr_perception.models.config.yaml_file import YamlFileError
-from aqr_perception.nodes.parameter_files import one_line, read
+from aqr_perception.nodes.parameter_files import ParameterFile, one_line, read
 
 
 def write(folder: Path, *sections: str) -> Path:
@@ -36,6 +37,13 @@ def test_a_section_is_for_the_nodes_that_ros_gives_it_to(
 ) -> None:
     (file,) = read(["--ros-args", "--params-file", str(write(tmp_path, section))])
     assert file.addresses(node) is is_for_it
+
+
+@pytest.mark.parametrize("section", ["/**" * 5000 + "/x", "/**/a" * 5000 + "/x", "/*" * 100_000])
+def test_a_section_of_countless_wildcards_is_compared_at_once(section: str) -> None:
+    start = time.process_time()
+    assert not ParameterFile(Path("a.yaml"), (section,)).addresses("/a" * 60)
+    assert time.process_time() - start < 1.0
 
 
 def test_a_section_may_be_nested_in_its_namespace(tmp_path: Path) -> None:

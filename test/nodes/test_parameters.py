@@ -1,5 +1,6 @@
 """Parameters are documented, and validated together."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def test_the_defaults_are_valid_settings() -> None:
         ({"max_sweeps": -1}, "max_sweeps"),
         ({"class_score_thresholds.car": 1.5}, "class_score_thresholds.car"),
         ({"camera_wait": -1.0}, "camera_wait"),
+        ({"class_score_thresholds.car": math.nan}, "class_score_thresholds.car is nan"),
+        ({"camera.front.offset": math.nan}, "camera.front.offset is nan"),
+        ({"score_threshold": math.nan}, "score_threshold is nan"),
+        ({"max_camera_age": 1e9}, "max_camera_age is 1000000000.0"),
         ({"use_lidar": False} | {f"camera.{name}.enabled": False for name in defaults()["cameras"]}, "no sensor"),
     ],
 )

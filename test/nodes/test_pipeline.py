@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from helpers.sensor_messages import MS, START, image, info, sweep, transform
 from helpers.waiting import wait_for
 
-from aqr_perception.decoding import sensors
+from aqr_perception.decoding import sensor_data
 from aqr_perception.detector import ModelOutputError
 from aqr_perception.frame import CLASSES, Frame, FramePlacement
 from aqr_perception.nodes.diagnostics import Diagnostics
@@ -194,7 +194,7 @@ def test_the_traceback_of_an_unexpected_error_is_logged_once_at_debug_level(
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("odd cloud")
 
-    monkeypatch.setattr(sensors, "points_from_message", fail)
+    monkeypatch.setattr(sensor_data, "points_from_message", fail)
     for _ in range(3):
         stage.process(request())
     assert len(stage.debug) == 1 and stage.debug[0].rstrip().endswith("ZeroDivisionError: odd cloud")

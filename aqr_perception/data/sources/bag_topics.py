@@ -106,7 +106,8 @@ def read_stamps(bag: BagReader, topics: Collection[str]) -> dict[str, Stamps]:
         measured = np.array(list(unique), np.int64)
         if (len(pairs) > 1 and len(unique) == 1) or (len(measured) and measured[0] <= 0):
             found = f"{len(pairs)} messages with stamps from {int(measured[0])} ns"
-            raise BagError(f"{bag.path}: {topic}: {found}, needed the time of measurement in each header; {_REMEDY}")
+            needed = "the time of measurement in each header"
+            raise BagError(f"{bag.path}: {topic}: found {found}, needed {needed}; set header.stamp in the driver")
         stamps[topic] = Stamps(measured, np.array(list(unique.values()), np.int64))
     return stamps
 

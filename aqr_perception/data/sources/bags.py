@@ -34,7 +34,7 @@ from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
-from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
+from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import transform_points
 

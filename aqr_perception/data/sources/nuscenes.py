@@ -1,16 +1,16 @@
 """nuScenes as labelled frames in the LiDAR's own frame: x right, y forward, z up."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from aqr_perception.data.outlines import outline_shares
+from aqr_perception.data.rig_file import Rig
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.data.sources.nuscenes_tables import (
     LIDAR,
@@ -19,8 +19,11 @@ from aqr_perception.data.sources.nuscenes_tables import (
     NuScenesError,
     read_samples,
 )
+from aqr_perception.data.sources.record_checks import fitted_intrinsics, read_picture, read_points
 from aqr_perception.frame import CLASSES, CameraView, Frame, LabelledFrame
 from aqr_perception.geometry import invert, transform_points
+
+_log = logging.getLogger(__name__)
 
 
 class NuScenesDataset(Dataset[LabelledFrame]):
@@ -38,7 +41,10 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         version: ``v1.0-trainval``, ``v1.0-mini`` or ``v1.0-test``.
         split: see `nuscenes_splits.scenes_of_split`.
         sweeps: LiDAR sweeps per point cloud, including the keyframe's; fewer at the start of a scene.
-        classes: class names of the ground truth; see `nuscenes_tables.class_of_category`.
+        classes: class names of the ground truth; see `nuscenes_channels.class_of_category`.
+        rig: channels, classes, largest number of sweeps and intensity scale of one's own tables.
+        skip_bad: leave out broken records of the tables, with a warning for each, in place of an error. `left_out`
+            counts them.
 
     Raises:
         NuScenesError: nuscenes-devkit, the tables, the split or (at access) a file is missing, or no category has one
@@ -52,20 +58,39 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         split: str | Sequence[str],
         sweeps: int = 10,
         classes: tuple[str, ...] = CLASSES,
+        rig: Rig | None = None,
+        skip_bad: bool = False,
     ) -> None:
         if sweeps < 1:
             raise NuScenesError(f"sweeps is {sweeps}, but must be at least 1, the keyframe's own")
-        self._samples, self._labelled = read_samples(Path(root), version, split, sweeps, classes)
+        if rig is not None and rig.max_sweeps is not None:
+            sweeps = min(sweeps, rig.max_sweeps)
+        self._intensity_scale = 1.0 if rig is None else rig.intensity_scale
+        self._skip_bad, self.left_out = skip_bad, 0
+        self._samples, self._labelled = read_samples(Path(root), version, split, sweeps, classes, rig, self._problem)
+        self._lidar = (rig.lidar_channel if rig is not None else "") or LIDAR
         self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
+
+    def _problem(self, error: NuScenesError) -> None:
+        if not self._skip_bad:
+            raise error
+        self.left_out += 1
+        _log.warning("left out: %s", error)
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def place_of(self, index: int) -> str:
+        """Return where a frame is from: the token of its sample."""
+        return f"sample {self._samples[index].token}"
 
     def __getitem__(self, index: int) -> LabelledFrame:
         sample = self._samples[index]
         key = sample.sweeps[0]
         views = tuple(_view(camera, key) for camera in sample.cameras)
-        frame = Frame(key.stamp_us * 1000, _cloud(sample.sweeps), views, LIDAR, key.sensor_to_world)
+        frame = Frame(
+            key.stamp_us * 1000, _cloud(sample.sweeps, self._intensity_scale), views, self._lidar, key.sensor_to_world
+        )
         visibility = outline_shares(sample.truth.boxes, views) * sample.visible_share[:, None]
         return LabelledFrame(frame, replace(sample.truth, visibility=visibility), key.sensor_to_world)
 
@@ -90,35 +115,25 @@ class NuScenesDataset(Dataset[LabelledFrame]):
 
 def _view(camera: CameraCapture, key: Capture) -> CameraView:
     capture = camera.capture
-    pixels: NDArray[Any] | None = cv2.imread(str(capture.path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise NuScenesError(f"{capture.path}: found no readable image, needed a JPEG file; unpack the archive again")
+    pixels = read_picture(capture.path, NuScenesError)
     return CameraView(
         name=camera.name,
-        image=pixels.astype(np.uint8, copy=False),
-        intrinsics=camera.intrinsics,
+        image=pixels,
+        intrinsics=fitted_intrinsics(camera.intrinsics, camera.size, pixels, capture.path, NuScenesError),
         extrinsics=invert(capture.sensor_to_world) @ key.sensor_to_world,
         age=(key.stamp_us - capture.stamp_us) / 1e6,
     )
 
 
-def _cloud(sweeps: Sequence[Capture]) -> NDArray[np.float32]:
+def _cloud(sweeps: Sequence[Capture], intensity_scale: float) -> NDArray[np.float32]:
     """Return the points (N, 5) of all sweeps in the first one's frame."""
     key = sweeps[0]
     clouds = []
     for sweep in sweeps:
-        points = _read_sweep(sweep.path)
+        points = read_points(sweep.path, 5, NuScenesError)  # x, y, z in metres, sensor frame, intensity, ring
+        points[:, 3] *= intensity_scale
         if sweep is not key:
             points[:, :3] = transform_points(invert(key.sensor_to_world) @ sweep.sensor_to_world, points)
         points[:, 4] = (key.stamp_us - sweep.stamp_us) / 1e6
         clouds.append(points)
     return np.concatenate(clouds)
-
-
-def _read_sweep(path: Path) -> NDArray[np.float32]:
-    """Return (N, 5): x, y, z in metres, sensor frame, intensity 0..255, ring."""
-    try:
-        return np.fromfile(path, np.dtype("<f4")).reshape(-1, 5)
-    except (OSError, ValueError) as error:
-        needed = "float32 (N, 5); unpack the archive again"
-        raise NuScenesError(f"{path}: found no readable sweep ({error}), needed {needed}") from error

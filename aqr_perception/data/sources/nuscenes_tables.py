@@ -3,7 +3,8 @@
 nuscenes-devkit reads the tables; apart from this module, only the evaluation needs it.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.rig_file import Rig
 from aqr_perception.data.sources.class_lists import class_problem
+from aqr_perception.data.sources.nuscenes_channels import (
+    CHANNELS,
+    LIDAR,
+    Channels,
+    camera_name,
+    choose_channels,
+    class_of_category,
+    foreign_categories,
+)
 from aqr_perception.data.sources.nuscenes_splits import SplitError, scenes_of_split
+from aqr_perception.data.sources.record_checks import check_pose, check_size, check_steps, pinhole
 from aqr_perception.frame import CLASSES, GroundTruth, WorldTruth
 from aqr_perception.geometry import invert, rigid_transform
 
-LIDAR = "LIDAR_TOP"
-"""nuScenes' name of its LiDAR and of the points' frame: x right, y forward, z up."""
-CHANNELS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
-"""The cameras in the published models' order."""
+__all__ = [
+    "CHANNELS", "LIDAR", "CameraCapture", "Capture", "NuScenesError", "Sample", "camera_name", "class_of_category",
+    "read_samples",
+]  # fmt: skip
 _INSTALL = (
     "pip install cachetools matplotlib pyquaternion scikit-learn shapely tqdm && "
     "pip install --no-deps nuscenes-devkit==1.2.0"
@@ -28,6 +40,8 @@ _BICYCLE_RACK = "static_object.bicycle_rack"
 _VISIBLE_SHARES = {"1": 0.2, "2": 0.5, "3": 0.7, "4": 0.9}
 """Middles of nuScenes' visibility bins (0-40, 40-60, 60-80, 80-100 %), over all cameras together."""
 Matrix = NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
 
 
 class NuScenesError(ValueError):
@@ -45,11 +59,12 @@ class Capture:
 
 @dataclass(frozen=True)
 class CameraCapture:
-    """A camera's name, its image, and its (3, 3) pinhole matrix in pixels."""
+    """A camera's name, its image, and its (3, 3) pinhole matrix in pixels of the size in the tables; None: unknown."""
 
     name: str
     capture: Capture
     intrinsics: Matrix
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,13 @@ class Sample:
 
 
 def read_samples(
-    root: Path, version: str, split: str | Sequence[str], sweeps: int, classes: tuple[str, ...] = CLASSES
+    root: Path,
+    version: str,
+    split: str | Sequence[str],
+    sweeps: int,
+    classes: tuple[str, ...] = CLASSES,
+    rig: Rig | None = None,
+    problem: Callable[[NuScenesError], None] | None = None,
 ) -> tuple[list[Sample], bool]:
     """Return the keyframes of a split, scene by scene in order of time, and whether the tables have annotations.
 
@@ -81,47 +102,76 @@ def read_samples(
         split: see `nuscenes_splits.scenes_of_split`.
         sweeps: maximum number of LiDAR sweeps per keyframe, including its own.
         classes: class names of the objects; see `class_of_category`.
+        rig: channels and classes of one's own tables; None: see `choose_channels`.
+        problem: receives records that are left out; None raises them.
 
     Raises:
-        NuScenesError: nuscenes-devkit is missing, no category has one of the classes, or the tables or the split are
-            missing or broken.
+        NuScenesError: nuscenes-devkit is missing, no category has one of the classes, the tables or the split are
+            missing or broken, or a record is.
     """
     tables, scenes = _open(root, version, split)
-    categories = [category["name"] for category in tables.category]
-    known = {class_of_category(category, classes) for category in categories}
-    problem = class_problem(classes, categories) if known == {None} else None
-    if problem is not None:
-        raise NuScenesError(f"{root / version}: {problem}")
-    samples = []
-    for scene in tables.scene:
-        token = scene["first_sample_token"] if scene["name"] in scenes else ""
-        while token:
-            sample = tables.get("sample", token)
-            samples.append(_read_sample(tables, sample, sweeps, classes))
-            token = sample["next"]
+    folder = root / version
+    _check_categories(folder, [category["name"] for category in tables.category], classes, rig)
+    channels = choose_channels(tables.sensor, rig, NuScenesError)
+    reading = _Reading(tables, folder, sweeps, classes, channels, rig, problem or _raise)
+    samples = [sample for scene in tables.scene if scene["name"] in scenes for sample in _read_scene(reading, scene)]
     if not samples:
         raise NuScenesError(f"{root / version}: found no sample in split {split!r}, needed one; choose another split")
     return samples, bool(tables.sample_annotation)
 
 
-def class_of_category(category: str, classes: tuple[str, ...]) -> str | None:
-    """Return the class of a nuScenes category in a list of classes; None if the list has none for it.
+@dataclass(frozen=True)
+class _Reading:
+    """What every record of the tables is read with."""
 
-    A class outside nuScenes' ten is that of the category with the same name or last part: ``police`` for
-    ``vehicle.emergency.police``. All others follow the devkit: ``pedestrian`` for ``human.pedestrian.adult``.
-    """
-    from nuscenes.eval.detection.utils import category_to_detection_name
-
-    for own in (category, category.rpartition(".")[2]):
-        if own in classes and own not in CLASSES:
-            return own
-    name: str | None = category_to_detection_name(category)
-    return name if name in classes else None
+    tables: Any
+    folder: Path
+    sweeps: int
+    classes: tuple[str, ...]
+    channels: Channels
+    rig: Rig | None
+    problem: Callable[[NuScenesError], None]
 
 
-def camera_name(channel: str) -> str:
-    """Return this package's name of a nuScenes camera: ``front_left`` for ``CAM_FRONT_LEFT``."""
-    return channel.removeprefix("CAM_").lower()
+def _raise(error: NuScenesError) -> None:
+    raise error
+
+
+def _check_categories(folder: Path, categories: Sequence[str], classes: tuple[str, ...], rig: Rig | None) -> None:
+    own = ", or map categories to classes with 'classes' in a rig file (--rig)"
+    if categories and {class_of_category(category, classes, rig) for category in categories} == {None}:
+        listed = f"found the categories {', '.join(sorted(categories))}, needed one of {', '.join(classes)}"
+        raise NuScenesError(f"{folder}: {class_problem(classes, categories) or listed}{own}")
+    foreign = ", ".join(foreign_categories(categories, classes, rig))
+    if foreign:
+        _log.warning(
+            "%s: objects of the categories %s are left out: change 'classes' in the preset%s", folder, foreign, own
+        )
+
+
+def _read_scene(reading: _Reading, scene: dict[str, Any]) -> Iterator[Sample]:
+    """Yield the samples of a scene, in order; broken ones are problems."""
+    samples = []
+    token = scene["first_sample_token"]
+    while token:
+        try:
+            samples.append(reading.tables.get("sample", token))
+        except KeyError as error:
+            needed = f"it, as scene {scene['name']} names it"
+            raise NuScenesError(f"{reading.folder}: sample {token}: found no such sample, needed {needed}") from error
+        token = samples[-1].get("next", "")
+    stamps = [sample["timestamp"] for sample in samples]
+    check_steps(stamps, 1e6, f"{reading.folder}: sample.json: scene {scene['name']}", NuScenesError)
+    for sample in samples:
+        place = f"{reading.folder}: sample {sample['token']}"
+        try:
+            yield _read_sample(reading, sample, place)
+        except NuScenesError as error:
+            reading.problem(error)
+        except KeyError as error:
+            reading.problem(NuScenesError(f"{place}: found no {error}, needed the entries of nuScenes' tables; add it"))
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            reading.problem(NuScenesError(f"{place}: found a wrong entry ({error}), needed nuScenes' schema"))
 
 
 def _open(root: Path, version: str, split: str | Sequence[str]) -> tuple[Any, frozenset[str]]:
@@ -146,39 +196,37 @@ def _open(root: Path, version: str, split: str | Sequence[str]) -> tuple[Any, fr
         raise NuScenesError(str(error)) from error
 
 
-def _read_sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
-    try:
-        return _sample(tables, sample, sweeps, classes)
-    except KeyError as error:
-        raise NuScenesError(
-            f"{tables.table_root}: sample {sample.get('token', '?')}: found no {error}, needed the entries and the "
-            f"{LIDAR} of nuScenes' tables; add it"
-        ) from error
-
-
-def _sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str, ...]) -> Sample:
+def _read_sample(reading: _Reading, sample: dict[str, Any], place: str) -> Sample:
+    tables, classes, lidar = reading.tables, reading.classes, reading.channels.lidar
+    if lidar not in sample["data"]:
+        found = ", ".join(sample["data"]) or "no sensor"
+        raise NuScenesError(f"{place}: found data of {found}, needed {lidar}")
     captures: list[Capture] = []
-    token = sample["data"][LIDAR]
-    while token and len(captures) < sweeps:
+    token = sample["data"][lidar]
+    while token and len(captures) < reading.sweeps:
         captures.append(_capture(tables, token))
         token = tables.get("sample_data", token)["prev"]
-    cameras = tuple(_camera(tables, sample["data"][channel]) for channel in CHANNELS if channel in sample["data"])
-    annotations = [tables.get("sample_annotation", token) for token in sample["anns"]]
-    names = [class_of_category(annotation["category_name"], classes) for annotation in annotations]
+    cameras = tuple(
+        _camera(tables, sample["data"][channel], name)
+        for channel, name in reading.channels.cameras.items()
+        if channel in sample["data"]
+    )
+    annotations = [
+        entry for token in sample["anns"] if (entry := _annotation(reading, token, sample["token"])) is not None
+    ]
+    names = [class_of_category(annotation["category_name"], classes, reading.rig) for annotation in annotations]
     kept = [
         (annotation, classes.index(name))
         for annotation, name in zip(annotations, names, strict=True)
         if name is not None and annotation["num_lidar_pts"] + annotation.get("num_radar_pts", 0) > 0
     ]
     entries = [entry for entry, _ in kept]
-    for entry in entries:
-        _check_box(entry)
     velocities = [tables.box_velocity(entry["token"])[:2] for entry in entries]
     racks = [entry for entry in annotations if entry["category_name"] == _BICYCLE_RACK]
     world = WorldTruth(
         token=sample["token"],
         model_to_world=captures[0].sensor_to_world,
-        ego_position=_ego_position(tables, sample["data"][LIDAR]),
+        ego_position=_ego_position(tables, sample["data"][lidar]),
         boxes=np.array(
             [[*_placement(entry), *velocity] for entry, velocity in zip(entries, velocities, strict=True)], np.float64
         ).reshape(-1, 12),
@@ -202,19 +250,27 @@ def _sample(tables: Any, sample: dict[str, Any], sweeps: int, classes: tuple[str
     return Sample(sample["token"], sample["scene_token"], tuple(captures), cameras, truth, shares)
 
 
+def _annotation(reading: _Reading, token: str, sample: str) -> dict[str, Any] | None:
+    """Return an annotation; None, with a problem, if it cannot be used."""
+    place = f"{reading.folder}: sample_annotation {token} (sample {sample})"
+    try:
+        annotation: dict[str, Any] = reading.tables.get("sample_annotation", token)
+        if "num_lidar_pts" not in annotation:
+            raise NuScenesError(f"{place}: found no 'num_lidar_pts', needed the number of LiDAR points in it; add it")
+        check_size(annotation["size"], place, NuScenesError)
+        check_pose(annotation["translation"], annotation["rotation"], place, NuScenesError)
+    except KeyError as error:
+        reading.problem(NuScenesError(f"{place}: found no {error}, needed the entries of nuScenes' tables; add it"))
+        return None
+    except NuScenesError as error:
+        reading.problem(error)
+        return None
+    return annotation
+
+
 def _ego_position(tables: Any, lidar_token: str) -> Matrix:
     pose = tables.get("ego_pose", tables.get("sample_data", lidar_token)["ego_pose_token"])
     return np.array(pose["translation"], np.float64)
-
-
-def _check_box(annotation: dict[str, Any]) -> None:
-    numbers = np.array(_placement(annotation), np.float64)
-    if not np.isfinite(numbers).all() or not (numbers[3:6] > 0).all():
-        raise NuScenesError(
-            f"sample_annotation {annotation['token']} (sample {annotation['sample_token']}): found size "
-            f"{annotation['size']}, translation {annotation['translation']} and rotation {annotation['rotation']}, "
-            "needed finite numbers and sizes above 0 m; correct or remove it"
-        )
 
 
 def _placement(annotation: dict[str, Any]) -> list[float]:
@@ -235,15 +291,24 @@ def _attribute(tables: Any, annotation: dict[str, Any]) -> str:
 
 def _capture(tables: Any, token: str) -> Capture:
     record = tables.get("sample_data", token)
-    sensor_to_ego = _pose(tables.get("calibrated_sensor", record["calibrated_sensor_token"]))
-    ego_to_world = _pose(tables.get("ego_pose", record["ego_pose_token"]))
+    sensor_to_ego = _checked_pose(tables, "calibrated_sensor", record["calibrated_sensor_token"])
+    ego_to_world = _checked_pose(tables, "ego_pose", record["ego_pose_token"])
     return Capture(Path(tables.get_sample_data_path(token)), record["timestamp"], ego_to_world @ sensor_to_ego)
 
 
-def _camera(tables: Any, token: str) -> CameraCapture:
+def _checked_pose(tables: Any, table: str, token: str) -> Matrix:
+    record = tables.get(table, token)
+    check_pose(record["translation"], record["rotation"], f"{table} {token}", NuScenesError)
+    return _pose(record)
+
+
+def _camera(tables: Any, token: str, name: str) -> CameraCapture:
     record = tables.get("sample_data", token)
-    intrinsics = tables.get("calibrated_sensor", record["calibrated_sensor_token"])["camera_intrinsic"]
-    return CameraCapture(camera_name(record["channel"]), _capture(tables, token), np.array(intrinsics, np.float64))
+    width, height = record.get("width") or 0, record.get("height") or 0
+    calibration = record["calibrated_sensor_token"]
+    entry = tables.get("calibrated_sensor", calibration).get("camera_intrinsic")
+    intrinsics = pinhole(entry, width or None, f"calibrated_sensor {calibration}", NuScenesError)
+    return CameraCapture(name, _capture(tables, token), intrinsics, (width, height) if width and height else None)
 
 
 def _pose(record: dict[str, Any]) -> Matrix:

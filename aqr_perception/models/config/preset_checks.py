@@ -5,11 +5,14 @@ import re
 from typing import TYPE_CHECKING
 
 from aqr_perception.models.architectures import ARCHITECTURES, Architecture
+from aqr_perception.models.config.preset_ranges import range_problem
 
 if TYPE_CHECKING:
     from aqr_perception.models.config.presets import Decoder, Preset
 
 
+_LOWEST_GRID = 25
+"""Fewest cells along z of which the sparse encoder's convolutions leave a layer."""
 _CLASS_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -18,6 +21,7 @@ def preset_problem(preset: "Preset") -> str | None:
     architecture = ARCHITECTURES[preset.architecture]
     return (
         _class_problem(preset.classes)
+        or range_problem(preset)
         or _sensor_problem(preset, architecture)
         or _image_problem(preset)
         or _point_problem(preset)
@@ -87,6 +91,8 @@ def _point_problem(preset: "Preset") -> str | None:
     multiple = 2 * points.stride  # SECOND halves the cells once more, and its pyramid doubles them again
     if any(size <= 0 or size % multiple for size in points.grid[:2]):
         return f"points.grid is {list(points.grid)}, but x and y must be positive multiples of {multiple}"
+    if points.encoder != "pillars" and points.grid[2] < _LOWEST_GRID:
+        return f"points.grid is {list(points.grid)}, but z must be at least {_LOWEST_GRID}"
     return None
 
 

@@ -51,7 +51,10 @@ def read(kind: Any, value: Any, where: str) -> Any:
             raise WrongValueError(f"{where}: found {value!r}, needed one of {', '.join(map(repr, arguments))}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise WrongValueError(f"{where}: found an integer beyond 1e308, needed a number") from error
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise WrongValueError(f"{where}: found {value!r}, needed {kind.__name__}")
     return value

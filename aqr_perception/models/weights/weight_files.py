@@ -19,6 +19,9 @@ CLASSES_ENTRY = "aqr_perception.classes"
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
+_MOST_EXPANSION = 20
+"""Largest ratio of a zip archive's content to its size: more than that of compressed weights."""
+_SMALL = 1 << 26
 _UNPICKLER = "WeightsUnpickler error:"
 _OTHER_FORMATS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
@@ -65,7 +68,10 @@ def read_file(path: Path) -> FileContent:
                 metadata = dict(file.metadata() or {})
             tensors = safetensors.torch.load_file(path)
             return FileContent("safetensors", tensors, _class_names(metadata.get(CLASSES_ENTRY)), metadata)
+        _check_expansion(path)
         content, not_loaded = load_without_code(path)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: {_unreadable(path, error)}") from error
     except pickle.UnpicklingError as error:
@@ -76,6 +82,24 @@ def read_file(path: Path) -> FileContent:
     form = "torch.save (zip)" if start.startswith(_ZIP) else "torch.save (before PyTorch 1.6)"
     names = dict.get(content, CLASSES_ENTRY) if isinstance(content, dict) else None
     return FileContent(form, content, _class_names(names), {}, not_loaded)
+
+
+def _check_expansion(path: Path) -> None:
+    """Check that the members of a zip archive do not expand to far more than the file: torch.save compresses none."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(member.file_size for member in archive.infolist())
+    # A damaged directory causes many kinds of errors; reading the content names them.
+    except Exception:
+        return
+    size = path.stat().st_size
+    if expanded > _MOST_EXPANSION * size + _SMALL:
+        raise CheckpointError(
+            f"{path}: is a zip archive of {size} bytes whose members expand to {expanded}, needed at most "
+            f"{_MOST_EXPANSION} times its size; torch.save compresses nothing: download or export it again"
+        )
 
 
 def as_dict(value: object) -> object:

@@ -14,7 +14,7 @@ from aqr_perception.decoding import camera_images, lens
 from aqr_perception.decoding.camera_images import Picture
 from aqr_perception.decoding.message_error import MessageError, printable
 from aqr_perception.decoding.plausibility import camera_doubt, check_distances
-from aqr_perception.decoding.sensors import no_frame_id, pinhole_image, scaled_points
+from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CameraView, Frame, FramePlacement
 from aqr_perception.nodes.input.frame_request import LIDAR, CameraInput, FrameRequest, LidarSettings, SensorUse
 from aqr_perception.nodes.input.placement import PlacementCheck

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.ground import ground_height
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame, FramePlacement
-from aqr_perception.nodes.input.ground import ground_height
 
 _SWEEPS = 3
 """Sweeps with clear ground from which the height is taken."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from helpers.nuscenes_tables import (
@@ -28,6 +29,7 @@ from helpers.nuscenes_tables import (
 from numpy.typing import NDArray
 from nuscenes.nuscenes import NuScenes
 
+from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.nuscenes import NuScenesDataset
 from aqr_perception.data.sources.nuscenes_tables import NuScenesError, class_of_category
 from aqr_perception.frame import CLASSES, LabelledFrame
@@ -281,15 +283,105 @@ def test_a_column_that_other_cars_do_not_have_may_be_missing(tmp_path: Path, col
 
 def test_a_missing_entry_is_named_with_its_sample(tmp_path: Path) -> None:
     root = edited(tmp_path, lambda record: {key: value for key, value in record.items() if key != "num_lidar_pts"})
-    with pytest.raises(NuScenesError, match="sample sample-0: found no 'num_lidar_pts'"):
+    with pytest.raises(NuScenesError, match=r"sample sample-0\): found no 'num_lidar_pts'"):
         NuScenesDataset(root, VERSION, SPLIT)
 
 
-def test_another_lidar_is_named_with_the_needed_one(tmp_path: Path) -> None:
-    rename = {"LIDAR_TOP": "LIDAR_FRONT"}
-    root = edited(tmp_path, lambda record: {**record, "channel": rename.get(*[record["channel"]] * 2)}, "sensor")
-    with pytest.raises(NuScenesError, match="sample sample-0: found no 'LIDAR_TOP'"):
+def renamed(folder: Path, names: dict[str, str]) -> Path:
+    return edited(folder, lambda record: {**record, "channel": names.get(*[record["channel"]] * 2)}, "sensor")
+
+
+def test_the_one_lidar_is_used_whatever_its_channel(tmp_path: Path) -> None:
+    data = NuScenesDataset(renamed(tmp_path, {"LIDAR_TOP": "LIDAR_FRONT"}), VERSION, SPLIT)
+    points = data[0].frame.points
+    assert points is not None and len(points)
+
+
+def test_of_several_lidars_the_rig_file_chooses_one(tmp_path: Path) -> None:
+    root = renamed(tmp_path, {"LIDAR_TOP": "LIDAR_FRONT"})
+    path = root / VERSION / "sensor.json"
+    rear = {"token": "rear", "channel": "LIDAR_REAR", "modality": "lidar"}
+    path.write_text(json.dumps([*json.loads(path.read_text()), rear]))
+    with pytest.raises(NuScenesError, match=r"found LIDAR_FRONT, LIDAR_REAR.*lidar_channel in a rig file"):
         NuScenesDataset(root, VERSION, SPLIT)
+    data = NuScenesDataset(root, VERSION, SPLIT, rig=Rig(lidar_channel="LIDAR_FRONT"))
+    assert len(data) == 3 and data[0].frame.frame_id == "LIDAR_FRONT"
+    with pytest.raises(NuScenesError, match="lidar_channel is 'LIDAR_TOP', but the tables have LIDAR_FRONT"):
+        NuScenesDataset(root, VERSION, SPLIT, rig=Rig(lidar_channel="LIDAR_TOP"))
+
+
+def test_cameras_of_any_name_are_used(tmp_path: Path) -> None:
+    root = renamed(tmp_path, {"CAM_FRONT": "CAMERA_A", "CAM_BACK": "CAMERA_B"})
+    assert [view.name for view in NuScenesDataset(root, VERSION, SPLIT)[1].frame.cameras] == ["camera_a", "camera_b"]
+    cameras = (RigCamera("rear", channel="CAMERA_B"), RigCamera("front", channel="CAMERA_A"))
+    frame = NuScenesDataset(root, VERSION, SPLIT, rig=Rig(cameras))[1].frame
+    assert [view.name for view in frame.cameras] == ["rear", "front"]
+    wrong = Rig((RigCamera("front", channel="CAM_FRONT"),), source="rig.yaml")
+    with pytest.raises(NuScenesError, match=r"rig.yaml: .*found channels CAM_FRONT, needed .*CAMERA_A, CAMERA_B"):
+        NuScenesDataset(root, VERSION, SPLIT, rig=wrong)
+
+
+def test_categories_of_ones_own_are_classes_or_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def bare(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "name": {"vehicle.car": "PKW"}.get(record["name"], record["name"])}
+
+    root = edited(tmp_path, bare, "category")
+    names = {name for frame in NuScenesDataset(root, VERSION, SPLIT) for name in labels_of(frame)}
+    assert "car" not in names and "categories PKW are left out" in caplog.text
+    mapped = NuScenesDataset(root, VERSION, SPLIT, rig=Rig(classes={"PKW": "car"}))
+    assert "car" in {name for frame in mapped for name in labels_of(frame)}
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_intrinsics_follow_pictures_of_another_size(tmp_path: Path, scale: float) -> None:
+    root = edited(tmp_path, dict)
+    for path in (root / "samples").rglob("*.jpg"):
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), None, fx=scale, fy=scale))
+    view = NuScenesDataset(root, VERSION, SPLIT)[1].frame.cameras[0]
+    np.testing.assert_allclose(view.intrinsics[0], [60 * scale, 0, 40 * scale])
+
+
+def test_cropped_pictures_are_refused_by_file(tmp_path: Path) -> None:
+    root = edited(tmp_path, dict)
+    for path in (root / "samples").rglob("*.jpg"):
+        cv2.imwrite(str(path), cv2.imread(str(path))[:20])
+    with pytest.raises(NuScenesError, match=r"\.jpg: found 80 x 20 pixels, needed the shape .* 80 x 48"):
+        NuScenesDataset(root, VERSION, SPLIT)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (bytes(19), "19 bytes"),
+        (np.array([[1, 2, np.nan, 0, 0]], "<f4").tobytes(), "1 of 1 points that are not finite"),
+        (np.array([[1, 2, 1e6, 0, 0]], "<f4").tobytes(), "a coordinate of 1e"),
+        (b"# .PCD v0.7 - Point Cloud", "a PCD file"),
+    ],
+)
+def test_a_broken_sweep_is_named_with_its_file(tmp_path: Path, content: bytes, found: str) -> None:
+    root = edited(tmp_path, dict)
+    for path in root.rglob("*.bin"):
+        path.write_bytes(content)
+    with pytest.raises(NuScenesError, match=rf"\.bin: found .*{found}.*needed"):
+        NuScenesDataset(root, VERSION, SPLIT)[1]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3])
+def test_times_in_another_unit_are_refused(tmp_path: Path, unit: float) -> None:
+    root = edited(tmp_path, lambda record: {**record, "timestamp": round(record["timestamp"] * unit)}, "sample")
+    with pytest.raises(NuScenesError, match=r"sample.json: scene .*needed (times in units|ascending)"):
+        NuScenesDataset(root, VERSION, SPLIT)
+
+
+def test_bad_records_can_be_left_out_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = edited(tmp_path, lambda record: record | ({"size": [0, 1, 1]} if record["token"] == "parked-1" else {}))
+    data = NuScenesDataset(root, VERSION, SPLIT, skip_bad=True)
+    other = tmp_path / "whole"
+    other.mkdir()
+    whole = NuScenesDataset(edited(other, dict), VERSION, SPLIT)
+    assert data.left_out == 1 and "left out: " in caplog.text and "parked-1" in caplog.text
+    assert len(data) == len(whole) and len(data[1].truth) == len(whole[1].truth) - 1
 
 
 @pytest.mark.parametrize(

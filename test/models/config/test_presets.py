@@ -1,6 +1,7 @@
 """Presets are read strictly, and every shipped one is valid."""
 
 import dataclasses
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.architectures import ARCHITECTURES
 from aqr_perception.models.bevformer.bevformer_options import BevFormerOptions
+from aqr_perception.models.config.preset_checks import preset_problem
+from aqr_perception.models.config.preset_ranges import _RANGES, _numbers
 from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory, preset_names
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.petr.petr_options import PetrOptions
+from aqr_perception.models.points.sparse_encoder import SparseEncoder
 
 PUBLISHED = (
     "cmt_voxel0100_r50_800x320",
@@ -90,6 +94,67 @@ def edited(tmp_path: Path, **changes: object) -> str:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}))
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        ("decoder.heads", 0, "decoder.heads is 0, but must be in 1..256"),
+        ("decoder.layers", 10**6, "decoder.layers is 1000000"),
+        ("decoder.queries", -1, "decoder.queries is -1"),
+        ("decoder.channels", 2**62, "decoder.channels is"),
+        ("sweeps", 0, "sweeps is 0"),
+        ("image.width", 2**40, "image.width is"),
+        ("image.std", [57.0, 0.0, 58.0], "image.std is"),
+        ("image.mean", [math.nan, 0.0, 0.0], "image.mean is"),
+        ("points.voxel_size", [0.2, -0.2, 0.25], "points.voxel_size is"),
+        ("points.voxel_size", [0.2, 0.2, math.inf], "points.voxel_size is"),
+        ("points.grid", [512, 512, 24], "points.grid is .* z must be at least 25"),
+        ("points.grid", [0, 512, 32], "points.grid is"),
+        ("points.max_voxels", 0, "points.max_voxels is 0"),
+        ("points.encoder_channels", [16, 0, 32, 64], "points.encoder_channels is"),
+        ("point_range", [-math.inf, -51.2, -5.0, 51.2, 51.2, 3.0], "point_range is"),
+        ("point_range", [51.2, -51.2, -5.0, -51.2, 51.2, 3.0], "point_range is .* below their maximum"),
+        ("point_range", [10**400, -51.2, -5.0, 51.2, 51.2, 3.0], "point_range.* an integer beyond"),
+        ("model_frame.height", math.nan, "model_frame.height is nan"),
+    ],
+)
+def test_a_number_that_no_model_has_is_named(tmp_path: Path, place: str, value: object, named: str) -> None:
+    values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+    *folders, entry = place.split(".")
+    inner = values
+    for folder in folders:
+        inner = inner[folder]
+    inner[entry] = value
+    with pytest.raises(PresetError, match=named):
+        load_preset(edited(tmp_path, **values))
+
+
+def test_every_number_of_a_preset_has_a_range() -> None:
+    """A list of the entries without one: they are checked elsewhere."""
+    elsewhere = {"aqr", "decoder.proposals", "image.vit.drop_path", "aqr_cmt.sigma", "aqr_cmt.min_weight"}
+    elsewhere |= {"bevformer.levels", "petr.frames"}
+    without = {
+        name
+        for preset in map(load_preset, preset_names())
+        for name, _ in _numbers(preset, "")
+        if name not in _RANGES and not elsewhere & {name, name.rpartition(".")[0]}
+    }
+    assert without == set()
+
+
+@pytest.mark.parametrize("height", [24, 25])
+def test_the_lowest_grid_is_the_one_of_which_the_encoder_leaves_a_layer(height: int) -> None:
+    preset = load_preset("aqr_tiny")
+    assert preset.points is not None
+    spoilt = dataclasses.replace(preset, points=dataclasses.replace(preset.points, grid=(16, 16, height)))
+    problem = preset_problem(spoilt)
+    if height == 25:
+        assert problem is None and SparseEncoder(grid=(height, 16, 16)).out_channels == 128
+        return
+    assert problem is not None
+    with pytest.raises(ValueError, match="must leave a layer"):
+        SparseEncoder(grid=(height, 16, 16))
 
 
 def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import resource
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -112,6 +113,48 @@ def test_both_formats_of_torch_save_are_read(tmp_path: Path, zipped: bool) -> No
     file = read_file(path)
     assert isinstance(file.content, dict) and torch.equal(file.content["conv.weight"], STATE["conv.weight"])
     assert file.classes == ("car", "bus") and ("zip" in file.format) == zipped
+
+
+def deflated(data: bytes, factor: int) -> bytes:
+    """Return a zip archive with compressed members, the tensor's bytes `factor` times as many."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            with archive.open(name, "w") as member:
+                for _ in range(factor if name.endswith("data/0") else 1):
+                    member.write(source.read(name))
+    return target.getvalue()
+
+
+def test_an_archive_that_expands_to_far_more_than_its_size_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path, whole = tmp_path / "bomb.pth", torch_bytes({"a": torch.zeros(1 << 20)})
+    path.write_bytes(deflated(whole, 80))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        CheckpointError, match=r"bomb\.pth: is a zip archive of \d+ bytes whose members expand to 33\d+,"
+    ):
+        read_file(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
+
+
+def test_a_long_text_in_a_damaged_file_does_not_flood_the_error(tmp_path: Path) -> None:
+    path, target = tmp_path / "damaged.pth", io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(torch_bytes())) as source, zipfile.ZipFile(target, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name) * (20_000 if name.endswith("byteorder") else 1))
+    path.write_bytes(target.getvalue())
+    with pytest.raises(
+        CheckpointError, match=r"Unknown endianness type: little.*characters\).*download it again"
+    ) as caught:
+        read_file(path)
+    assert len(str(caught.value)) < 1100
+
+
+def test_a_compressed_archive_of_usual_weights_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "compressed.pth"
+    path.write_bytes(deflated(torch_bytes({"a": torch.arange(1 << 12)}), 1))
+    content = read_file(path).content
+    assert isinstance(content, dict) and torch.equal(content["a"], torch.arange(1 << 12))
 
 
 @pytest.mark.parametrize("names", ["[1, 2]", "{}", "no JSON"])

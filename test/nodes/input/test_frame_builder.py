@@ -23,7 +23,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from aqr_perception.decoding import camera_images, sensors
+from aqr_perception.decoding import camera_images, sensor_data
 from aqr_perception.frame import FramePlacement
 from aqr_perception.geometry import invert, project, rigid_transform, transform_points
 from aqr_perception.nodes.input import frame_builder
@@ -226,7 +226,7 @@ def test_an_unexpected_error_of_one_camera_leaves_the_others(
     place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig()
-    module = frame_builder if hasattr(frame_builder, place) else sensors
+    module = frame_builder if hasattr(frame_builder, place) else sensor_data
     original, calls = getattr(module, place), []
 
     def fails_first(*arguments: Any) -> Any:
@@ -253,7 +253,7 @@ def test_an_unexpected_error_of_the_lidar_leaves_the_cameras(place: str, monkeyp
         raise UnexpectedError
 
     rig = Rig()
-    monkeypatch.setattr(frame_builder if hasattr(frame_builder, place) else sensors, place, fail)
+    monkeypatch.setattr(frame_builder if hasattr(frame_builder, place) else sensor_data, place, fail)
     built = rig.build()
     assert built.frame is not None
     assert (built.frame.points, len(built.frame.cameras), built.sensors[0].used) == (None, 2, False)
@@ -433,9 +433,9 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
 
 def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    original = sensors.points_from_message
+    original = sensor_data.points_from_message
     monkeypatch.setattr(
-        sensors,
+        sensor_data,
         "points_from_message",
         lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )

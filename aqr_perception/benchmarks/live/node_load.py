@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from aqr_perception.benchmarks.node_process import NodeProcess, running_node
-from aqr_perception.benchmarks.sensor_feed import FeedCase, SensorFeed
+from aqr_perception.benchmarks.live.node_process import NodeProcess, running_node
+from aqr_perception.benchmarks.live.sensor_feed import FeedCase, SensorFeed
 
 NAMESPACE = "/aqr_perception_benchmark"
 STAGES = ("reception", "decode", "rectify", "build", "inspect", "messages", "pictures", "publish")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aqr_perception.benchmarks import node_load
-from aqr_perception.benchmarks.node_load import Memory
-from aqr_perception.benchmarks.node_process import running_node
-from aqr_perception.benchmarks.sensor_feed import FeedCase
+from aqr_perception.benchmarks.live import node_load
+from aqr_perception.benchmarks.live.node_load import Memory
+from aqr_perception.benchmarks.live.node_process import running_node
+from aqr_perception.benchmarks.live.sensor_feed import FeedCase
 from aqr_perception.cli import main
 
 SMALL = ["--cameras", "2", "--size", "352x198", "--points", "3000"]

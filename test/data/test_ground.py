@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aqr_perception.nodes.input.ground import ground_height
+from aqr_perception.data.ground import ground_height
 from aqr_perception.simulator.drive import draw_drive
 
 

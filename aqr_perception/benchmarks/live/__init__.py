@@ -1,0 +1,1 @@
+"""Load of the running perception node, measured over ROS 2."""
