@@ -64,12 +64,14 @@ def configuration(folder: Path, **overrides: Any) -> Path:
 
 
 class RunningNode:
-    """The node in its own process, as a user runs it."""
+    """The node in its own process, as a user runs it; `domain`: another DDS domain than the environment's."""
 
-    def __init__(self, config: Path, *arguments: str, log: Path) -> None:
+    def __init__(self, config: Path, *arguments: str, log: Path, domain: int | None = None) -> None:
         self.log = log
         command = ["perception_node", "--ros-args", "--params-file", str(config), *arguments]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        if domain is not None:
+            environment["ROS_DOMAIN_ID"] = str(domain)
         with log.open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 

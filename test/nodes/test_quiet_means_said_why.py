@@ -353,7 +353,8 @@ def test_a_process_reports_from_its_start_and_says_why_it_is_not_configured(
         print(f"first message {sensors.health[-1][0] - started:.2f} s after the start of the process")
         name = "robot/aqr_perception: node"
         first = next(statuses[name].message for _, statuses in sensors.health if name in statuses)
-        assert first in ("starting", "configuring: loading the model")
+        # A wrong path is found within a moment, perhaps before the first message reaches a listener.
+        assert first.startswith(("starting", "configuring: loading the model", "unconfigured: cannot configure"))
         frames = "robot/aqr_perception: frames"
         assert sensors.run(60, lambda: frames in sensors.status_names() and sensors.status(frames).level != b"\x00")
         status = sensors.status(frames)

@@ -1,6 +1,5 @@
 """The SROS 2 policy allows exactly what the running node uses."""
 
-import gc
 import os
 import time
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from helpers.own_domain import DOMAIN
 from helpers.places import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
@@ -53,11 +53,12 @@ def allowed() -> dict[str, set[str]]:
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str]]]:
     """The names that the running node uses, by kind."""
-    gc.collect()  # rclpy destroys lifecycle nodes of other tests late, and they have the same name
-    rclpy.init()
-    observer = rclpy.create_node("observer")
+    # rclpy destroys lifecycle nodes of other tests late, and they have the same name: hence a domain without them.
+    context = rclpy.Context()
+    context.init(domain_id=DOMAIN)
+    observer = rclpy.create_node("observer", context=context)
     log = tmp_path_factory.mktemp("node") / "node.log"
-    node = RunningNode(ROOT / "config" / "perception.yaml", "-p", "model.checkpoint:=random", log=log)
+    node = RunningNode(ROOT / "config" / "perception.yaml", "-p", "model.checkpoint:=random", log=log, domain=DOMAIN)
     of_node = ("aqr_perception", "/")
     asked = {
         "publish": observer.get_publisher_names_and_types_by_node,
@@ -84,7 +85,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str
         yield now
     finally:
         observer.destroy_node()
-        rclpy.try_shutdown()
+        context.try_shutdown()
         assert node.stop() == 0, log.read_text()
 
 
