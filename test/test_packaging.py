@@ -22,6 +22,7 @@ ROSDEP_KEYS = {
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
+    "pandas": "python3-pandas",
     "PIL": "python3-pil",
     "pytest": "python3-pytest",
     "rosbags": "python3-rosbags-pip",
@@ -143,7 +144,7 @@ def test_all_imports_of_the_tests_are_dependencies() -> None:
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - TESTS_HAVE_NO_ROSDEP_KEY}
     assert needed - rosdep_keys("depend", "exec_depend", "test_depend") == set()
     assert names_in("requirements_beside_ros.txt") >= TESTS_HAVE_NO_ROSDEP_KEY
-    assert names_in("requirements_no_deps.txt") == {"nuscenes-devkit"}
+    assert names_in("requirements_no_deps.txt") == {"motmetrics", "nuscenes-devkit"}
 
 
 def test_modules_without_ros_import_only_what_pip_installs() -> None:

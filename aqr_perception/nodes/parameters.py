@@ -281,6 +281,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         100.0,
         run_time=True,
     ),
+    Parameter(
+        "tracking.velocity_error",
+        5.0,
+        "m/s; standard deviation of the model's velocities: small for a model that has learned them well",
+        0.01,
+        100.0,
+        run_time=True,
+    ),
 )
 
 

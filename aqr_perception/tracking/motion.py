@@ -22,13 +22,14 @@ class MotionNoise:
     Attributes:
         acceleration: random acceleration, in m/s^1.5: the square root of its spectral density.
         position: detected position, in metres.
-        velocity: detected velocity, in m/s.
+        velocity: detected velocity, in m/s. Models that have learned velocities badly detect 0 for a moving car; 5 m/s
+            lets its positions tell its velocity.
         unknown_velocity: velocity of a new object whose velocity is not detected, in m/s.
     """
 
     acceleration: float = 2.0
-    position: float = 1.0
-    velocity: float = 1.5
+    position: float = 0.5
+    velocity: float = 5.0
     unknown_velocity: float = 8.0
 
 

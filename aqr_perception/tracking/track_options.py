@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from aqr_perception.tracking.motion import MotionNoise
+
 
 @dataclass(frozen=True)
 class TrackingOptions:
@@ -15,6 +17,7 @@ class TrackingOptions:
         death_score: a track ends when its score, which falls while the object is missed, is below this.
         min_hits: detections of a track before it is given out.
         max_distance: largest distance in metres between a detection and a track's predicted position.
+        velocity_error: standard deviation of the detected velocities in m/s; see `motion.MotionNoise`.
     """
 
     enabled: bool = False
@@ -23,3 +26,4 @@ class TrackingOptions:
     death_score: float = 0.05
     min_hits: int = 1
     max_distance: float = 4.0
+    velocity_error: float = MotionNoise.velocity

@@ -42,12 +42,15 @@ class Tracker:
         options: TrackingOptions = TrackingOptions(),  # noqa: B008  # frozen
         ids: Iterator[int] | None = None,
         method: Literal["kalman", "nearest"] = "kalman",
-        noise: MotionNoise = MotionNoise(),  # noqa: B008  # frozen
     ) -> None:
         self.options = options
         self._ids = itertools.count(1) if ids is None else ids
-        self._method, self._noise = method, noise
+        self._method = method
         self.clear()
+
+    @property
+    def _noise(self) -> MotionNoise:
+        return MotionNoise(velocity=self.options.velocity_error)
 
     def clear(self) -> None:
         """End all tracks."""
