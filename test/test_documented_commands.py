@@ -82,6 +82,8 @@ def cheap(call: str) -> list[str] | None:
         for option, value in (("--frames", "2"), ("--workers", "0"), ("--batch-size", "1")):
             smaller += [] if option in smaller else [option, value]
         return [*smaller, "--steps", "1", "--data-root", "cache", "--output", "run"]
+    if "--tracking" in arguments:
+        return ["evaluate", "--tracking", "1", "--drive-seconds", "1"]
     if arguments[0] == "evaluate":
         smaller += [] if "--scenarios" in smaller else ["--scenarios", "LiDAR gone"]
         smaller += [] if "--frames" in smaller else ["--frames", "2"]

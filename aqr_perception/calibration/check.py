@@ -13,10 +13,10 @@ from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import project, transform_points
 
 Verdict = Literal["fits", "off", "unclear"]
-_LEAST_ANGLES = ((8000, 0.6), (0, 1.0))
+_LEAST_ANGLES = ((8000, 0.6), (0, 1.5))
 """Compared points, and degrees below which an estimate from as many is within the method's own error.
 
-Measured on well-calibrated real cameras: at most 0.30 degrees with 10,000 to 24,000 points, 0.6 to 0.9 with 2,000 to
+Measured on well-calibrated real cameras: at most 0.30 degrees with 10,000 to 24,000 points, 0.5 to 1.1 with 2,000 to
 4,500.
 """
 _LARGEST_SPREAD = 0.75

@@ -46,7 +46,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--tracking",
         type=int,
         metavar="DRIVES",
-        help="instead: track this many simulated drives of 20 s, and print AMOTA, AMOTP, switches and fragmentations",
+        help="instead: track this many simulated drives, and print AMOTA, AMOTP, switches and fragmentations",
+    )
+    evaluate.add_argument(
+        "--drive-seconds", type=float, default=20.0, metavar="S", help="length of a drive with --tracking (%(default)s)"
     )
     evaluate.add_argument("--no-history", action="store_true", help="evaluate models with memory on single frames")
     evaluate.add_argument(
@@ -99,15 +102,17 @@ def _evaluate_tracking(options: argparse.Namespace) -> int:
             f"--tracking {options.tracking} with --data {options.data}: needed 1 to {len(VALIDATION_SEEDS)} drives of "
             "--data synthetic"
         )
+    if not 0 < options.drive_seconds <= 600:
+        raise ValueError(f"--drive-seconds: found {options.drive_seconds:g}, needed more than 0 and at most 600")
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
     preset = detector.model.preset
     picture = (352, 128) if preset.image is None else preset.image.size
     sweeps = 2 if preset.points is None else preset.sweeps
     drives = {
-        str(seed): partial(tracked_drives.simulated_drive, seed, 20.0, picture, sweeps)
+        str(seed): partial(tracked_drives.simulated_drive, seed, options.drive_seconds, picture, sweeps)
         for seed in VALIDATION_SEEDS[: options.tracking]
     }
-    results = tracked_drives.run(detector, drives, TrackingOptions(), DetectionOptions())
+    results = tracked_drives.run(detector, drives, TrackingOptions(), DetectionOptions(), progress=sys.stderr.isatty())
     print(tracked_drives.table(results))
     write_json(
         options.json, {f"{condition}, {method}": scores.as_dict() for (condition, method), scores in results.items()}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from aqr_perception.data.corruption.random_corruption import with_points, with_views
 from aqr_perception.detector import Detector
@@ -61,6 +62,7 @@ def run(
     drives: Mapping[str, Callable[[], Iterable[LabelledFrame]]],
     options: TrackingOptions,
     detection: DetectionOptions,
+    progress: bool = False,
 ) -> dict[tuple[Condition, Method], TrackingScores]:
     """Return the tracking metrics of drives with our tracker and with the nearest-neighbour baseline.
 
@@ -68,11 +70,12 @@ def run(
 
     Args:
         drives: name -> function that begins the drive's frames, in order of time.
+        progress: whether to show a progress bar.
     """
     results: dict[tuple[Condition, Method], dict[str, list[TrackedFrame]]] = {}
     conditions: tuple[Condition, ...] = ("clean", "failures")
     methods: tuple[Method, ...] = ("nearest", "kalman")
-    for name, begin in drives.items():
+    for name, begin in tqdm(drives.items(), desc="tracking", unit="drive", disable=not progress):
         for condition in conditions:
             trackers = {method: Tracker(options, method=method) for method in methods}
             first = None
