@@ -38,7 +38,7 @@ _NODE_ONLY = (
     "lidar_timeout", "camera_only_period", "transform_wait", "clock_policy", "max_latency", "use_lidar",
     "score_threshold", "max_detections", "max_history_gap", "use_sim_time",
 )  # fmt: skip
-_NODE_ONLY_GROUPS = ("model", "weights", "aqr", "class_score_thresholds", "qos_overrides")
+_NODE_ONLY_GROUPS = ("model", "weights", "aqr", "class_score_thresholds", "qos_overrides", "tracking")
 _NODE_PARAMETERS: Mapping[str, Any] = {
     "fixed_frame": str,
     "model_frame": str,
