@@ -12,14 +12,13 @@ import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vector3
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
-from tf_transformations import quaternion_from_matrix
 from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
 from aqr_perception.frame import Detections, Result
-from aqr_perception.geometry import transform_points
 from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from aqr_perception.nodes.input.frame_request import SensorUse
+from aqr_perception.nodes.output.box_geometry import poses, vectors
 from aqr_perception.stage_clock import measured
 from aqr_perception.visualization.colours import modality_colour
 
@@ -51,9 +50,9 @@ def fused_detections(
     columns = zip(
         _class_names(detections),
         detections.scores.tolist(),
-        _poses(detections, to_output),
-        _vectors(detections.boxes[:, 3:6]),
-        _vectors(velocities),
+        poses(detections.boxes, to_output),
+        vectors(detections.boxes[:, 3:6]),
+        vectors(velocities),
         detections.lidar_weight.tolist(),
         detections.camera_weight.tolist(),
         detections.camera_weights.tolist(),
@@ -79,8 +78,8 @@ def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header
     columns = zip(
         _class_names(detections),
         detections.scores.tolist(),
-        _poses(detections, to_output),
-        _vectors(detections.boxes[:, 3:6]),
+        poses(detections.boxes, to_output),
+        vectors(detections.boxes[:, 3:6]),
         strict=True,
     )
     for name, score, pose, size in columns:
@@ -114,8 +113,8 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
     columns = zip(
         _class_names(detections),
         detections.scores.tolist(),
-        _poses(detections, to_output),
-        _vectors(detections.boxes[:, 3:6]),
+        poses(detections.boxes, to_output),
+        vectors(detections.boxes[:, 3:6]),
         detections.lidar_weight.tolist(),
         detections.camera_weight.tolist(),
         strict=True,
@@ -138,25 +137,3 @@ def markers(result: Result, to_output: NDArray[np.float64], header: Header) -> M
 
 def _class_names(detections: Detections) -> list[str]:
     return [detections.classes[label] for label in detections.labels.tolist()]
-
-
-def _poses(detections: Detections, to_output: NDArray[np.float64]) -> list[Pose]:
-    """Return the poses of the boxes in the output frame: centre, and orientation with +x along the length."""
-    boxes = detections.boxes.astype(np.float64)
-    centres = transform_points(to_output, boxes)
-    orientations = _turned(quaternion_from_matrix(to_output), boxes[:, 6])
-    return [
-        Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-        for (x, y, z), (qx, qy, qz, qw) in zip(centres.tolist(), orientations.tolist(), strict=True)
-    ]
-
-
-def _turned(rotation: Sequence[float], yaws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (N, 4) products of a quaternion (x, y, z, w) and of turns about z in radians, (N,)."""
-    x, y, z, w = rotation
-    sin, cos = np.sin(yaws / 2), np.cos(yaws / 2)
-    return np.stack((x * cos + y * sin, y * cos - x * sin, w * sin + z * cos, w * cos - z * sin), axis=1)
-
-
-def _vectors(values: NDArray[np.floating]) -> list[Vector3]:
-    return [Vector3(x=x, y=y, z=z) for x, y, z in values.tolist()]

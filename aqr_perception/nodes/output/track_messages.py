@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, Vector3
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
-from tf_transformations import quaternion_from_matrix
 from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
 from aqr_perception.geometry import transform_points
 from aqr_perception.msg import Track, TrackArray
+from aqr_perception.nodes.output.box_geometry import poses, vectors
 from aqr_perception.tracking.track_list import Tracks
 from aqr_perception.visualization.colours import modality_colour
 
@@ -28,9 +28,10 @@ def track_array(tracks: Tracks, to_output: NDArray[np.float64], header: Header, 
     """
     message = TrackArray(header=header, tracking_frame=tracking_frame)
     rotation = to_output[:3, :3]
-    velocities = np.pad(tracks.boxes[:, 7:9], ((0, 0), (0, 1))) @ rotation.T
+    turned = np.pad(tracks.boxes[:, 7:9], ((0, 0), (0, 1))) @ rotation.T
     plane = (rotation[:, :2] @ rotation[:, :2].T).ravel()  # unit covariance in x and y of the tracks' frame
-    for index, pose in enumerate(_poses(tracks, to_output)):
+    sizes, velocities = vectors(tracks.boxes[:, 3:6]), vectors(turned)
+    for index, pose in enumerate(poses(tracks.boxes, to_output)):
         message.tracks.append(
             Track(
                 id=int(tracks.ids[index]),
@@ -41,8 +42,8 @@ def track_array(tracks: Tracks, to_output: NDArray[np.float64], header: Header, 
                 missed=int(tracks.missed[index]),
                 predicted=bool(tracks.predicted[index]),
                 pose=pose,
-                size=_vector(tracks.boxes[index, 3:6]),
-                velocity=_vector(velocities[index]),
+                size=sizes[index],
+                velocity=velocities[index],
                 velocity_covariance=plane * tracks.velocity_variance[index],
                 lidar_weight=float(tracks.weights[index, 0]),
                 camera_weight=float(tracks.weights[index, 1]),
@@ -54,11 +55,12 @@ def track_array(tracks: Tracks, to_output: NDArray[np.float64], header: Header, 
 def tracks_3d(tracks: Tracks, to_output: NDArray[np.float64], header: Header) -> Detection3DArray:
     """Return the tracks as vision_msgs/Detection3DArray, with their ids."""
     message = Detection3DArray(header=header)
-    for index, pose in enumerate(_poses(tracks, to_output)):
+    columns = zip(poses(tracks.boxes, to_output), vectors(tracks.boxes[:, 3:6]), strict=True)
+    for index, (pose, size) in enumerate(columns):
         name, score = tracks.classes[tracks.labels[index]], float(tracks.scores[index])
         hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=name, score=score))
         hypothesis.pose.pose = pose
-        box = BoundingBox3D(center=pose, size=_vector(tracks.boxes[index, 3:6]))
+        box = BoundingBox3D(center=pose, size=size)
         message.detections.append(Detection3D(header=header, bbox=box, results=[hypothesis], id=str(tracks.ids[index])))
     return message
 
@@ -78,8 +80,8 @@ def track_markers(
         trails: id -> past (3,) positions in the tracks' frame, oldest first.
     """
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
-    for index, pose in enumerate(_poses(tracks, to_output)):
-        track, size = int(tracks.ids[index]), tracks.boxes[index, 3:6]
+    columns = zip(tracks.ids.tolist(), poses(tracks.boxes, to_output), vectors(tracks.boxes[:, 3:6]), strict=True)
+    for index, (track, pose, size) in enumerate(columns):
         red, green, blue = (level / 255 for level in modality_colour(*tracks.weights[index]))
         predicted = tracks.predicted[index]
 
@@ -98,11 +100,11 @@ def track_markers(
             made.color = shade
             return made
 
-        above = Point(x=pose.position.x, y=pose.position.y, z=pose.position.z + float(size[2]) / 2 + 0.5)
+        above = Point(x=pose.position.x, y=pose.position.y, z=pose.position.z + size.z / 2 + 0.5)
         label = marker("labels", Marker.TEXT_VIEW_FACING, 1.0, Vector3(z=0.6), Pose(position=above))
         ending = " predicted" if predicted else ""
         label.text = f"{tracks.classes[tracks.labels[index]]} {track}{ending}"
-        message.markers += [marker("boxes", Marker.CUBE, _FAINT if predicted else _SOLID, _vector(size), pose), label]
+        message.markers += [marker("boxes", Marker.CUBE, _FAINT if predicted else _SOLID, size, pose), label]
         trail = trails.get(track, ())
         if len(trail) > 1:
             line = marker("trails", Marker.LINE_STRIP, 0.9, Vector3(x=_TRAIL_WIDTH), Pose())
@@ -111,22 +113,5 @@ def track_markers(
     return message
 
 
-def _poses(tracks: Tracks, to_output: NDArray[np.float64]) -> list[Pose]:
-    """Return the boxes' poses in the header's frame."""
-    positions = transform_points(to_output, tracks.boxes)
-    poses = []
-    for position, yaw in zip(positions, tracks.boxes[:, 6], strict=True):
-        turn = np.eye(4)
-        turn[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
-        turn[:3, :3] = to_output[:3, :3] @ turn[:3, :3]
-        x, y, z, w = quaternion_from_matrix(turn)
-        poses.append(Pose(position=_point(position), orientation=Quaternion(x=x, y=y, z=z, w=w)))
-    return poses
-
-
 def _point(position: NDArray[np.float64]) -> Point:
     return Point(x=float(position[0]), y=float(position[1]), z=float(position[2]))
-
-
-def _vector(values: NDArray[np.float64]) -> Vector3:
-    return Vector3(x=float(values[0]), y=float(values[1]), z=float(values[2]))
