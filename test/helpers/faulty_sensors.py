@@ -3,7 +3,8 @@
 import array
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -250,6 +251,19 @@ class FaultySensors:
     def _on_health(self, message: DiagnosticArray) -> None:
         statuses = {status.name.removeprefix("aqr_perception: "): status for status in message.status}
         self.health.append((time.monotonic(), statuses))
+
+
+@contextmanager
+def running_sensors() -> Iterator[FaultySensors]:
+    """Give sensors with a started node, in a context of rclpy of their own."""
+    rclpy.init()
+    sensors = FaultySensors()
+    try:
+        sensors.start()
+        yield sensors
+    finally:
+        sensors.close()
+        rclpy.try_shutdown()
 
 
 def _info(header: Header) -> CameraInfo:

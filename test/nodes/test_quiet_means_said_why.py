@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from helpers.faulty_sensors import (  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
+from helpers.faulty_sensors import (
     HEIGHT,
     JPEG,
     KINDS,
@@ -24,10 +24,11 @@ from helpers.faulty_sensors import (  # noqa: E402
     CheapDetector,
     FaultySensors,
     image_message,
+    running_sensors,
 )
-from helpers.vehicle import RunningNode  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
-from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
+from helpers.vehicle import RunningNode
+from sensor_msgs.msg import CompressedImage, Image
+from visualization_msgs.msg import Marker, MarkerArray
 
 TOLD_WITHIN = 1.0
 """Seconds from the fault to the message of /diagnostics that names it."""
@@ -37,14 +38,8 @@ ATTEMPTS = 3
 
 @pytest.fixture(scope="module")
 def sensors() -> Iterator[FaultySensors]:
-    rclpy.init()
-    sensors = FaultySensors()
-    try:
-        sensors.start()
+    with running_sensors() as sensors:
         yield sensors
-    finally:
-        sensors.close()
-        rclpy.try_shutdown()
 
 
 Inject = Callable[[FaultySensors], None]

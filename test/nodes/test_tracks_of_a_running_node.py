@@ -4,24 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
+pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
 from aqr_perception.msg import TrackArray  # noqa: E402
-from helpers.faulty_sensors import RAW, CheapDetector, FaultySensors  # noqa: E402
+from helpers.faulty_sensors import RAW, CheapDetector, FaultySensors, running_sensors  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def sensors() -> Iterator[FaultySensors]:
-    rclpy.init()
-    sensors = FaultySensors()
-    try:
-        sensors.start()
+    with running_sensors() as sensors:
         yield sensors
-    finally:
-        sensors.close()
-        rclpy.try_shutdown()
 
 
 def test_tracking_is_switched_at_run_time_and_keeps_an_identity_through_failures(sensors: FaultySensors) -> None:

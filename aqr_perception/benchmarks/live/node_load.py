@@ -7,10 +7,9 @@ import os
 import platform
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,11 +212,13 @@ class _Heard:
 
 
 def _measure(rclpy: Any, case: FeedCase, model: str, seconds: float, listen: bool, process: NodeProcess) -> NodeLoad:
+    from aqr_perception.benchmarks.live.spinning import spinning
+
     node = rclpy.create_node("benchmark", namespace=NAMESPACE)
     heard = _Heard()
     _listen(node, heard, case if listen else None)
     feed = SensorFeed(node, case)
-    with _spinning(rclpy, node):
+    with spinning(node):
         _wait(lambda: len(heard.results) > 0, process, heard, feed)
         warm_up = min(_WARM_UP_SHARE * seconds, _LONGEST_WARM_UP)
         load = os.getloadavg()[0]
@@ -311,24 +312,6 @@ def _wait(answered: Callable[[], bool], process: NodeProcess, heard: _Heard, fee
             raise ValueError(f"the node has answered nothing for {_START_SECONDS:.0f} s; it says: {heard.state}")
         feed.send()
         time.sleep(0.5)
-
-
-@contextmanager
-def _spinning(rclpy: Any, node: Any) -> Iterator[None]:
-    executor = rclpy.executors.SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin() -> None:
-        with suppress(rclpy.executors.ExternalShutdownException):  # raised when the executor is shut down
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        executor.shutdown()
-        thread.join()
 
 
 def machine() -> str:

@@ -2,20 +2,18 @@
 
 import os
 import shutil
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from aqr_perception.benchmarks.live.node_process import stop
+from aqr_perception.benchmarks.live.spinning import spinning
 from aqr_perception.demo.failures import FailingBag, Failure
 from aqr_perception.demo.live.recorder import OutputRecorder
 from aqr_perception.demo.recording import Recording
@@ -26,7 +24,6 @@ from aqr_perception.simulator.bag import TRUTH_TOPIC
 
 _START_SECONDS = 120.0
 _LAST_OUTPUT_SECONDS = 5.0
-_STOP_SECONDS = 20.0
 _POLL = 0.05
 
 
@@ -68,7 +65,7 @@ class Session:
             cameras = [name.split("/")[1] for name in topics if name.endswith("/camera_info")]
             recorder = OutputRecorder(node, cameras)
             played = [name for name in topics if name not in (TRUTH_TOPIC, "/clock")]
-            with _spinning(node), BagPlayer(node, drive, played, clock=True) as player:
+            with spinning(node), BagPlayer(node, drive, played, clock=True) as player:
                 self._wait_until(lambda: bool(recorder.model), process, "become active")
                 if not player.wait_for_subscribers(_START_SECONDS):
                     raise DemoError(f"the node does not subscribe to all of {', '.join(played)}; check {self.config}")
@@ -95,7 +92,7 @@ class Session:
         try:
             yield process
         finally:
-            _stop(process)
+            stop(process)
 
     def _wait_until(self, condition: Callable[[], bool], process: "subprocess.Popen[bytes]", action: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -107,16 +104,6 @@ class Session:
             time.sleep(_POLL)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 @contextmanager
 def _rclpy_context() -> Iterator[None]:
     os.environ.update(transport_environment())
@@ -126,22 +113,3 @@ def _rclpy_context() -> Iterator[None]:
         yield
     finally:
         rclpy.try_shutdown()
-
-
-@contextmanager
-def _spinning(node: Node) -> Iterator[None]:
-    """Spin a node in a background thread."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin() -> None:
-        with suppress(ExternalShutdownException):  # raised when the executor is shut down
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name="demo recorder", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        executor.shutdown()
-        thread.join()
