@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from aqr_perception.msg import TrackArray  # noqa: E402
-from helpers.faulty_sensors import RAW, CheapDetector, FaultySensors, running_sensors  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+from aqr_perception.msg import TrackArray
+from helpers.faulty_sensors import RAW, CheapDetector, FaultySensors, running_sensors
+from rclpy.parameter import Parameter
 
 
 @pytest.fixture(scope="module")
