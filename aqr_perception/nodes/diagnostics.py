@@ -1,5 +1,6 @@
 """State of the sensors, the model, the frames and the node, for /diagnostics."""
 
+import math
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -171,8 +172,18 @@ class Diagnostics:
             state = DiagnosticStatus.ERROR, self.state_error
         elif not active:
             state = DiagnosticStatus.OK, "not active"
+        elif state[0] in (DiagnosticStatus.OK, DiagnosticStatus.WARN) and self._all_silent(now):
+            # The last images may give one more frame, after which its silence would be found late.
+            state = DiagnosticStatus.STALE, "no frames"
         counts = {"processed": processed, "dropped": dropped}
         return self._status("frames", state, self._host, **counts, **self.frames.values(now), **self._times.values(now))
+
+    def _all_silent(self, now: float) -> bool:
+        """Return whether the sensors in use sent something, and none sends anything any more."""
+        used = [sensor for sensor in self._sensors.values() if not sensor.is_left_out]
+        return any(math.isfinite(sensor.messages.latest) for sensor in used) and all(
+            sensor.is_silent(now) for sensor in used
+        )
 
     def _model_status(self) -> DiagnosticStatus:
         level = DiagnosticStatus.WARN if self.model_error else DiagnosticStatus.OK

@@ -96,6 +96,15 @@ def test_a_silent_sensor_is_stale_within_a_second_without_further_frames() -> No
     assert state(diagnostics, "frames", 2.9 + 0.6) == ("stale", "no frames")
 
 
+def test_a_last_frame_of_the_last_images_does_not_hide_that_all_sensors_are_silent() -> None:
+    diagnostics = Diagnostics(["front"])
+    drive(diagnostics, 0.0, 3.0)
+    diagnostics.add_output(2.9 + 0.5)
+    assert state(diagnostics, "frames", 2.9 + 0.6) == ("stale", "no frames")
+    diagnostics.add_message("front", 3.6)
+    assert state(diagnostics, "frames", 3.6)[1].startswith("slow"), "the sensor is back, after a gap"
+
+
 def test_a_slow_sensor_is_not_silent_between_its_messages() -> None:
     diagnostics = Diagnostics(["front"])
     drive(diagnostics, 0.0, 20.0, period=0.9)

@@ -74,6 +74,17 @@ class SensorHealth:
         self.last_problem = reason
         self._dropped = (now, reason)
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the latest frame left the sensor out on purpose."""
+        return self.last_use is not None and self.last_use.reason in INTENDED
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether the sensor sends nothing: no longer, or not yet."""
+        # Of a rare sensor, silence says nothing for a while, but the loss of its publisher does.
+        is_cut = self._data.is_cut and self._checked_at > self.messages.latest
+        return is_cut or self.messages.overdue(now)
+
     def state(self, now: float, frames_stopped: bool, clock: ClockReport) -> State:
         """Return the sensor's state.
 
@@ -82,7 +93,7 @@ class SensorHealth:
             clock: state of the sensor's stamps.
         """
         use = self.last_use
-        if use is not None and use.reason in INTENDED:
+        if use is not None and self.is_left_out:
             return DiagnosticStatus.OK, use.reason
         dropped_at, drop_reason = self._dropped
         if now - dropped_at <= WINDOW and dropped_at > self.messages.latest:
@@ -90,9 +101,7 @@ class SensorHealth:
         if math.isinf(self.messages.latest):
             level = DiagnosticStatus.ERROR if self._data.mismatch else DiagnosticStatus.STALE
             return level, _because("no data", self._data.reason)
-        # Of a rare sensor, silence says nothing for a while, but the loss of its publisher does.
-        is_cut = self._data.is_cut and self._checked_at > self.messages.latest
-        if is_cut or self.messages.overdue(now):
+        if self.is_silent(now):
             silence = f"silent for {now - self.messages.latest:.1f} s"
             return DiagnosticStatus.STALE, _because(silence, self._data.reason)
         if clock.fault:
