@@ -25,6 +25,7 @@ setup(
     },
     # The lowest versions are those of Ubuntu 22.04. torch: FlexAttention returns the values that we need since 2.9.
     install_requires=[
+        "jinja2>=3.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
         "pyyaml",
@@ -38,6 +39,10 @@ setup(
         # Plus `pip install --no-deps nuscenes-devkit==1.2.0`, whose requirement of NumPy 1 is unnecessary.
         "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
         # Plus `pip install --no-deps nuscenes-devkit==1.2.0 motmetrics==1.4.0`, for `evaluate --tracking`.
+        "export": ["onnx", "onnxruntime", "onnxscript"],
+        "openvino": ["openvino"],
+        "ray": ["ray"],
+        "rerun": ["rerun-sdk"],
         "tracking": ["pandas>=2", "xmltodict"],
         "simulate": ["embreex", "matplotlib", "pillow", "trimesh>=4"],
     },

@@ -20,6 +20,7 @@ from helpers.places import ROOT
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "hypothesis": "python3-hypothesis",
+    "jinja2": "python3-jinja2",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "pandas": "python3-pandas",
@@ -36,11 +37,13 @@ ROSDEP_KEYS = {
 }
 PIP_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 HAVE_NO_ROSDEP_KEY = {"safetensors"}
-TESTS_HAVE_NO_ROSDEP_KEY = {"embreex", "pyquaternion", "safetensors", "tensorboard"}
+TESTS_HAVE_NO_ROSDEP_KEY = {"embreex", "colorspacious", "playwright", "pyquaternion", "safetensors", "tensorboard"}
 # Installed without its dependencies, which setup.py's extra `train` lists.
 INSTALLED_APART = {"motmetrics", "nuscenes"}
-# Comes with PyTorch's CUDA builds; the code has a slower alternative.
-OPTIONAL = {"triton"}
+# Extras, and what comes with CUDA builds of PyTorch; the code says which one it lacks, or has a slower alternative.
+OPTIONAL = {"onnx", "onnxruntime", "openvino", "ray", "rerun", "triton"}
+# Extras that no command needs. Beside an installed ROS 2, whose NumPy may be too old for them, their tests are skipped.
+OPTIONAL_EXTRAS = {"export", "openvino", "ray", "rerun"}
 # A library to compare with by hand.
 COMPARED_WITH = {"spconv"}
 # Folders whose modules import rclpy or this package's generated messages: colcon installs them, pip does not.
@@ -143,7 +146,7 @@ def test_all_imports_of_the_tests_are_dependencies() -> None:
     imported = libraries(*tests, *reached_from(*tests)) - ours - COMPARED_WITH - INSTALLED_APART
     needed = {ROSDEP_KEYS.get(name, name) for name in imported - TESTS_HAVE_NO_ROSDEP_KEY}
     assert needed - rosdep_keys("depend", "exec_depend", "test_depend") == set()
-    assert names_in("requirements_beside_ros.txt") >= TESTS_HAVE_NO_ROSDEP_KEY
+    assert names_in("requirements_beside_ros.txt") | names_in("requirements_checks.txt") >= TESTS_HAVE_NO_ROSDEP_KEY
     assert names_in("requirements_no_deps.txt") == {"motmetrics", "nuscenes-devkit"}
 
 
@@ -165,7 +168,8 @@ def test_both_kinds_of_setup_install_all_libraries() -> None:
     listed = set().union(*pip_requirements().values()) - {"torch"}
     assert listed <= names_in("requirements.txt")
     # ROS 2 brings NumPy and OpenCV.
-    assert listed - {"numpy", "opencv-python-headless"} <= names_in("requirements_beside_ros.txt")
+    optional = set().union(*(pip_requirements()[extra] for extra in OPTIONAL_EXTRAS))
+    assert listed - {"numpy", "opencv-python-headless"} - optional <= names_in("requirements_beside_ros.txt")
 
 
 @pytest.mark.parametrize("part", ["requirements.txt", "requirements_no_deps.txt", "requirements_checks.txt"])
