@@ -137,7 +137,7 @@ def _draw_map(
     rows = slice(max(top, 0), min(bottom, picture.shape[0]))
     columns = slice(max(left, 0), min(right, picture.shape[1]))
     inside = scaled[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    field = from_map(inside.astype(np.float32, copy=False))
+    field = from_map(inside.astype(np.float32, copy=False), signed)
     blend(picture[rows, columns], heat_colours(field.values, signed), field.visibility, 1)
 
 

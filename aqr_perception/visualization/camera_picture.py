@@ -100,7 +100,7 @@ def _draw_field(
         if options.by_score and queries is not None:
             field = _query_field(view, weights, queries.weights)
         else:
-            field = _map_field(view, weights)
+            field = _map_field(view, weights, signed)
         colours = heat_colours(field.values, signed)
     blend(picture, colours, field.visibility * _LARGEST_OPACITY, _FIELD_STEP)
     return True
@@ -117,7 +117,7 @@ def _query_field(view: CameraView, weights: CameraWeightMap, values: NDArray[np.
     return from_queries(queries, values, np.nan_to_num(pixels), queries.sigma, size, _FIELD_STEP)
 
 
-def _map_field(view: CameraView, weights: CameraWeightMap) -> WeightField:
+def _map_field(view: CameraView, weights: CameraWeightMap, signed: bool) -> WeightField:
     height, width = view.image.shape[:2]
     # Cell centres are at half-integers in map coordinates, but at integers for warpAffine.
     middle = (_FIELD_STEP - 1) / 2
@@ -131,7 +131,7 @@ def _map_field(view: CameraView, weights: CameraWeightMap) -> WeightField:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
-    return from_map(values)
+    return from_map(values, signed)
 
 
 def _draw_boxes(

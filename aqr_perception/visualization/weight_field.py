@@ -76,9 +76,11 @@ def known_weights(queries: QueryEvidence) -> NDArray[np.float32]:
     return np.where(queries.weights != 0, queries.weights, np.float32(np.nan))
 
 
-def from_map(values: NDArray[np.float32]) -> WeightField:
-    """Return the field of a published map, in which 0 means no evidence."""
-    visibility = np.minimum(np.abs(np.nan_to_num(values)) / _VISIBLE_WEIGHT, np.float32(1))
+def from_map(values: NDArray[np.float32], signed: bool) -> WeightField:
+    """Return the field of a published map, in which 0 means no evidence, and so does less if it is not signed."""
+    known = np.nan_to_num(values)
+    magnitudes = np.abs(known) if signed else np.maximum(known, np.float32(0))
+    visibility = np.minimum(magnitudes / _VISIBLE_WEIGHT, np.float32(1))
     return WeightField(values, visibility)
 
 

@@ -135,7 +135,7 @@ def test_a_signed_picture_has_a_legend_and_box_labels_leave_it_free() -> None:
     assert not camera_picture(view, None, detections(NOTHING), signed=True).any(), "no map, no legend"
     rows, columns = without_boxes.any(axis=-1).nonzero()
     assert rows.min() > 100 and columns.min() > 100
-    label_on_legend = detections(np.array([[2.5, 10, -2.5, 0.5, 0.5, 0.5, 0, 0, 0]]))
+    label_on_legend = detections(np.array([[x, 10, z, 0.5, 0.5, 0.5, 0, 0, 0] for x, z in ((2.5, -2.5), (-3, 2))]))
     with_boxes = camera_picture(view, weights, label_on_legend, signed=True)
     legend = (slice(rows.min(), rows.max()), slice(columns.min(), columns.max()))
     orange = np.abs(with_boxes[legend].astype(int) - LIDAR_COLOUR[::-1]).sum(axis=-1) < 5

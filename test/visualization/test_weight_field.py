@@ -59,9 +59,10 @@ def test_queries_without_a_weight_are_not_drawn() -> None:
 
 
 def test_zero_in_a_map_is_no_evidence() -> None:
-    field = from_map(np.float32([[0.0, 0.1, -0.1, 1.5, np.nan]]))
+    field = from_map(np.float32([[0.0, 0.1, -0.1, 1.5, np.nan]]), signed=True)
     assert field.visibility[0, 0] == field.visibility[0, 4] == 0
     assert 0 < field.visibility[0, 1] == field.visibility[0, 2] < field.visibility[0, 3] == 1
+    assert from_map(np.float32([[-0.1]]), signed=False).visibility == 0
 
 
 @pytest.mark.parametrize("size", [(301, 160), (2000, 40), (7, 5)])
