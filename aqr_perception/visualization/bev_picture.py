@@ -62,14 +62,14 @@ def _title(maps: WeightMaps, trust: bool, shown: bool) -> str:
     if trust:
         return "from above: LiDAR or cameras?" if shown else "from above: no weights"
     if not shown:
-        return "from above: no LiDAR, no weight of it"
+        return "from above: no weights of the LiDAR"
     return "from above: " + ("attention on the LiDAR" if maps.source == "attention" else "weight of the LiDAR")
 
 
 def _scales(maps: WeightMaps, trust: bool, shown: bool) -> Sequence[Scale]:
     """Return the scales of all colours in the picture."""
     if trust or not shown:
-        return [trust_scale("trust in LiDAR or cameras")]
+        return [trust_scale("trust in LiDAR or cameras" if trust else "boxes: trust in LiDAR or cameras")]
     title = "ground: LiDAR's share of attention" if maps.source == "attention" else "ground: weight of the LiDAR"
     return [weight_scale(title, maps.signed), trust_scale("boxes: trust in LiDAR or cameras")]
 

@@ -24,6 +24,8 @@ _FRONT_CROSS = ((0, 7), (3, 4))
 _LINES = np.array(_EDGES + _FRONT_CROSS)
 """(L, 2) corners at the ends of a box's lines, in the order of drawing."""
 
+_BOX_SCALE = trust_scale("boxes: trust in LiDAR or cameras")
+
 _NEAR_PLANE = 0.3
 _FIELD_STEP = 8
 """Pixels between two places of the field of weights."""
@@ -57,6 +59,8 @@ def camera_picture(
     shown = weights is not None and _draw_field(picture, view, weights, signed, options)
     tops = _draw_boxes(picture, view, detections)
     covered: list[Rectangle | None] = []
+    if not shown and caption is not None:
+        covered.append(draw_legend(picture, [_BOX_SCALE]))
     if shown:
         by_score = weights is not None and weights.queries is not None and (trust or options.by_score)
         note = "faint: low score; clear: no query" if by_score else "clear: no query"
@@ -83,7 +87,7 @@ def _scales(trust: bool, signed: bool, source: str) -> Sequence[Scale]:
     if trust:
         return [trust_scale("trust in LiDAR or cameras")]
     title = "image: share of attention" if source == "attention" else "image: weight of this camera"
-    return [weight_scale(title, signed), trust_scale("boxes: trust in LiDAR or cameras")]
+    return [weight_scale(title, signed), _BOX_SCALE]
 
 
 def _draw_field(
