@@ -117,8 +117,9 @@ def _window(topics: NodeTopics, pictures: list[str]) -> dict[str, Any]:
     left_over = upper
     for row in rows:
         width = _RIGHT // len(row)
-        # Rows keep the images' shape as long as they leave room for the others.
+        # Rows keep the images' shape as long as they leave room for the others; the last picture fills the rest.
         height = min(round(width / _IMAGE_ASPECT), upper // (len(rows) + bool(topics.lidar_topics)))
+        height = left_over if row is rows[-1] and not topics.lidar_topics else height
         groups.append(Group(True, tuple(Dock(f"Weights {name}", width) for name in row), height))
         left_over -= height
     if topics.lidar_topics:

@@ -12,7 +12,7 @@ _WINDOW, _DOCKS, _WIDGET, _SEQUENCE, _TOOL_BARS = 0xFF, 0xFD, 0xFB, 0xFC, 0xFC
 _VISIBLE = 1
 _LARGEST = 0xFFFFFF  # QWIDGETSIZE_MAX: no limit of the size
 _CORNERS = (4, 4, 8, 8)
-"""Areas of the four corners, as Qt::DockWidgetArea: the upper ones are of the top area, the lower ones of the bottom."""
+"""Areas of the four corners, as Qt::DockWidgetArea: the upper ones top, the lower ones bottom."""
 
 
 @dataclass(frozen=True)
