@@ -12,11 +12,21 @@ from aqr_perception.viewers.camera_order import camera_rows
 if TYPE_CHECKING:
     from rerun.blueprint import Blueprint, Container, View
 
+_BACKGROUND = (30, 30, 34)
+_EYE = (-28.0, -10.0, 30.0)
+"""Where the 3D view is seen from, in metres: behind and above, for a frame whose x axis is forward."""
+
 
 def blueprint(cameras: Sequence[str], lidar: bool = True) -> "Blueprint":
     """Return the arrangement for the cameras of a recording; `lidar`: with a bird's-eye view of its weights."""
     # The view follows the vehicle, as it lies in the origin.
-    scene = rrb.Spatial3DView(origin=entities.VEHICLE, contents=f"{entities.WORLD}/**", name="Detections")
+    scene = rrb.Spatial3DView(
+        origin=entities.VEHICLE,
+        contents=f"{entities.WORLD}/**",
+        name="Detections",
+        background=_BACKGROUND,
+        eye_controls=rrb.EyeControls3D(position=_EYE, look_target=(0.0, 0.0, 0.0), eye_up=(0.0, 0.0, 1.0)),
+    )
     above: list[View | Container] = [scene]
     if lidar:
         above.append(rrb.Spatial2DView(origin=entities.BEV, name="LiDAR weights from above"))

@@ -26,6 +26,8 @@ BY_SENSOR, BY_CAMERA, BY_OBJECT = "weights/by_sensor", "weights/by_camera", "wei
 
 _POINT_COLOUR = (190, 190, 200)
 _PATH_FRAMES = 300
+_MOST_LABELS = 25
+"""Detections whose labels are shown; with more, labels cover each other, and appear at the pointer only."""
 _IMAGE_DISTANCE = 4.0
 """Distance of the pictures from their cameras in the 3D view, in metres."""
 
@@ -127,7 +129,7 @@ def _boxes(shown: ShownFrame) -> Mapping[str, list[Any]]:
         quaternions=quaternions,
         colors=colours,
         labels=_labels(found),
-        show_labels=len(found) <= 60,
+        show_labels=len(found) <= _MOST_LABELS,
     )
     lines = np.stack([boxes[:, :3], boxes[:, :3] + _forward(quaternions) * (boxes[:, 3:4] / 2 + 0.5)], axis=1)
     headings = rr.LineStrips3D(list(lines), colors=colours)
