@@ -4,9 +4,10 @@ import logging
 import os
 import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import tf2_ros
 from numpy.typing import NDArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -25,7 +27,6 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from aqr_perception.bags.poses import matrix
-from aqr_perception.benchmarks.live.spinning import spinning
 from aqr_perception.msg import FusedDetectionArray, TrackArray
 from aqr_perception.nodes.transport import transport_environment
 from aqr_perception.viewers.message_frames import BEV, MessageFrames, OutputTopics
@@ -37,6 +38,8 @@ _DISCOVERY_SECONDS, _ANSWER_SECONDS = 10.0, 5.0
 _POLL_SECONDS = 0.2
 _SILENT_SECONDS = 5.0
 _DEPTH = 20
+_MOST_WAITING = 300
+"""Messages of all topics that wait for the viewer."""
 _OF_NODE = (
     "cameras", "lidar_topic", "lidar_topics", "fixed_frame", "model_frame", "output_frame", "base_frame",
     "tracking.enabled",
@@ -59,14 +62,10 @@ def live_frames(
     Raises:
         ViewError: there is no such node, or several; or it does not answer.
     """
-    with _context():
-        viewer = rclpy.create_node("aqr_perception_view")
-        try:
-            name = _find(viewer, node)
-            values = read_parameters(params, name) if params is not None else _parameters(viewer, name)
-            yield from _frames(viewer, node_topics(values, name), _offsets(values), count, seconds)
-        finally:
-            viewer.destroy_node()
+    with _spinning_node() as viewer:
+        name = _find(viewer, node)
+        values = read_parameters(params, name) if params is not None else _parameters(viewer, name)
+        yield from _frames(viewer, node_topics(values, name), _offsets(values), count, seconds)
 
 
 def output_topics(topics: NodeTopics, offsets: Mapping[str, float] | None = None) -> OutputTopics:
@@ -88,34 +87,39 @@ def output_topics(topics: NodeTopics, offsets: Mapping[str, float] | None = None
 def _frames(
     viewer: Node, node: NodeTopics, offsets: Mapping[str, float], count: int | None, seconds: float | None
 ) -> Iterator[ShownFrame]:
-    arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
+    arrived: queue.Queue[tuple[str, Any]] = queue.Queue(_MOST_WAITING)
     topics = output_topics(node, offsets)
     buffer = tf2_ros.Buffer()
     listener = tf2_ros.TransformListener(buffer, viewer)
-    _subscribe(viewer, topics, arrived.put)
+    _subscribe(viewer, topics, partial(_put, arrived))
     joined = MessageFrames(topics, partial(_lookup, buffer))
     end = None if seconds is None else time.monotonic() + seconds
     shown, last, said = 0, time.monotonic(), False
     try:
-        with spinning(viewer):
-            print(f"showing {node.node}; Ctrl-C ends it", file=sys.stderr, flush=True)
-            while (count is None or shown < count) and (end is None or time.monotonic() < end):
-                try:
-                    topic, message = arrived.get(timeout=_POLL_SECONDS)
-                except queue.Empty:
-                    silent = time.monotonic() - last > _SILENT_SECONDS
-                    if silent and not said:
-                        _log.warning("%s: found no frame for %g s; is it active?", topics.detections, _SILENT_SECONDS)
-                    said = silent
-                    continue
-                for frame in joined.add(topic, message):
-                    last = time.monotonic()
-                    yield frame
-                    shown += 1
-                    if shown == count:
-                        break
+        print(f"showing {node.node}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        while (count is None or shown < count) and (end is None or time.monotonic() < end):
+            try:
+                topic, message = arrived.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                silent = time.monotonic() - last > _SILENT_SECONDS
+                if silent and not said:
+                    _log.warning("%s: found no frame for %g s; is it active?", topics.detections, _SILENT_SECONDS)
+                said = silent
+                continue
+            for frame in joined.add(topic, message):
+                last = time.monotonic()
+                yield frame
+                shown += 1
+                if shown == count:
+                    break
     finally:
         listener.unregister()
+
+
+def _put(arrived: "queue.Queue[tuple[str, Any]]", entry: tuple[str, Any]) -> None:
+    """Queue a message; drop it where the viewer is too slow, so that the memory stays bounded."""
+    with suppress(queue.Full):
+        arrived.put_nowait(entry)
 
 
 def _subscribe(viewer: Node, topics: OutputTopics, put: Callable[[tuple[str, Any]], object]) -> None:
@@ -172,7 +176,9 @@ def _asked(viewer: Node, node: str, names: Any) -> dict[str, Any]:
         if not client.wait_for_service(timeout_sec=_ANSWER_SECONDS):
             raise ViewError(f"{node}: found no service get_parameters, needed it; give --params FILE instead")
         future = client.call_async(GetParameters.Request(names=list(names)))
-        rclpy.spin_until_future_complete(viewer, future, timeout_sec=_ANSWER_SECONDS)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not future.done() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS / 10)
         answer = future.result() if future.done() else None
         if answer is None:
             raise ViewError(
@@ -200,11 +206,26 @@ def _lookup(buffer: tf2_ros.Buffer, target: str, source: str, stamp_ns: int) -> 
 
 
 @contextmanager
-def _context() -> Iterator[None]:
+def _spinning_node() -> Iterator[Node]:
+    """Give a node whose callbacks run in a background thread, in a context of its own."""
     os.environ.update(transport_environment())
+    context = rclpy.Context()
     # Ctrl-C ends the command, which then finishes the recording.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    viewer = rclpy.create_node("aqr_perception_view", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(viewer)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):  # raised when the executor is shut down
+            executor.spin()
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
     try:
-        yield
+        yield viewer
     finally:
-        rclpy.try_shutdown()
+        executor.shutdown()
+        thread.join()
+        viewer.destroy_node()
+        context.try_shutdown()
