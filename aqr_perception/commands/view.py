@@ -158,8 +158,11 @@ def _detected(sources: Sequence[Path], options: argparse.Namespace, progress: bo
 
     rig = None if options.params is None else read_rig(options.params)
     chosen = DetectionOptions(score_threshold=options.score_threshold)
-    detector = Detector(options.model, options.checkpoint, options.device, options=chosen)
-    frames = detected_frames(sources[0], detector, options.frames, rig)
+
+    def load() -> Detector:
+        return Detector(options.model, options.checkpoint, options.device, options=chosen)
+
+    frames = detected_frames(sources[0], load, options.frames, rig)
     yield from tqdm(frames, total=options.frames, unit="frame", desc="detecting", disable=not progress)
 
 

@@ -1,6 +1,7 @@
 """Frames of recordings without the node's outputs, run through the detector."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,42 +21,47 @@ from aqr_perception.viewers.shown_frame import ShownFrame, shown_result
 if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
+_ALL = sys.maxsize
 
-def detected_frames(source: Path, detector: "Detector", frames: int, rig: Rig | None = None) -> Iterator[ShownFrame]:
+
+def detected_frames(
+    source: Path, load: "Callable[[], Detector]", frames: int | None = None, rig: Rig | None = None
+) -> Iterator[ShownFrame]:
     """Yield what is shown of the frames of a bag or of a recorded data set, with the detector's results.
 
     Args:
-        frames: number of frames, at most: of a bag spread over it, of other recordings from the start.
+        load: returns the detector; called once the recording is open.
+        frames: number of frames, at most: of a bag spread over it, of other recordings from the start; None: all.
         rig: topics and frames of a bag; None: those that the bag's topics show.
 
     Raises:
         BagError, RecordingError: the recording cannot be read.
     """
-    follower = ObjectFollower()
-    detector.forget()
-    for frame in _frames(source, detector.sweeps, frames, rig):
+    follower, opened = ObjectFollower(), _opened(source, rig)
+    detector = load()
+    for frame in opened(detector.sweeps, frames):
         result = detector.detect(frame)
         yield shown_result(frame, result, follower.follow(frame.stamp_ns, result.detections, frame.to_fixed))
 
 
-def _frames(source: Path, sweeps: int, count: int, rig: Rig | None) -> Iterator[Frame]:
-    if not is_bag(source):
-        recording = open_recording(source)
-        yield from (recorded.frame() for recorded in islice(recorded_frames(recording, sweeps), count))
-        return
-    tree, fixed = _motion(source, rig)
-    for frame in bag_frames(source, count, rig):
+def _opened(source: Path, rig: Rig | None) -> Callable[[int, int | None], Iterator[Frame]]:
+    """Return a function that yields the frames for a number of sweeps, and at most a number of frames."""
+    if is_bag(source):
+        with BagReader(source) as bag:
+            tree = transforms_of(bag)
+        return lambda _, count: _bag_frames(source, rig, tree, count)
+    recording = open_recording(source)
+    return lambda sweeps, count: (recorded.frame() for recorded in islice(recorded_frames(recording, sweeps), count))
+
+
+def _bag_frames(source: Path, rig: Rig | None, tree: TransformTree, count: int | None) -> Iterator[Frame]:
+    """Yield frames of a bag with the vehicle's motion, where TF tells it."""
+    fixed = fixed_frame(rig or Rig(), tree.frames)
+    for frame in bag_frames(source, _ALL if count is None else count, rig):
         if fixed:
             to_fixed = tree.lookup(fixed, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
             frame = replace(frame, to_fixed=to_fixed)
         yield frame
-
-
-def _motion(bag: Path, rig: Rig | None) -> tuple[TransformTree, str]:
-    """Return the transforms of a bag, and the name of the frame fixed to the world; empty if there is none."""
-    with BagReader(bag) as reader:
-        tree = transforms_of(reader)
-    return tree, fixed_frame(rig or Rig(), tree.frames)
 
 
 def transforms_of(bag: BagReader) -> TransformTree:
