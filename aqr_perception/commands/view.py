@@ -1,11 +1,15 @@
 """Command ``aqr_perception view``: bags, recordings and running nodes in Rerun."""
 
 import argparse
+import contextlib
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from aqr_perception.commands.model_option import add_model
 
@@ -16,6 +20,11 @@ if TYPE_CHECKING:
 
 _LIVE = "live"
 _FLUSH_SECONDS = 30.0
+_FOREVER = 3600.0
+_WEB_PORT, _DATA_PORT = 9090, 9876
+"""Rerun's usual ports; others where these are in use, as a browser would show another recording."""
+_WEB_MEMORY = "50%"
+"""Memory for what a browser may still load; the oldest frames go first."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +48,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     outputs = view.add_mutually_exclusive_group()
     outputs.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="write a recording of Rerun; open no window")
-    outputs.add_argument("--web", action="store_true", help="show it in a browser: prints the address to open")
+    outputs.add_argument(
+        "--web",
+        action="store_true",
+        help="show it in a browser: prints the address to open, which the network can reach, too",
+    )
     view.add_argument(
         "--params", type=Path, metavar="FILE", help="parameter file of the node: its topics and frames (default: found)"
     )
@@ -61,6 +74,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _view(options: argparse.Namespace) -> int:
     if options.frames is not None and options.frames < 1:
         raise ValueError(f"--frames: found {options.frames}, needed 1 or more")
+    if options.seconds is not None and options.source != [_LIVE]:
+        raise ValueError(f"--seconds: found {options.seconds:g} for a recording, needed 'live'; use --frames")
     _check_output(options)
     try:
         import rerun
@@ -73,16 +88,24 @@ def _view(options: argparse.Namespace) -> int:
     from aqr_perception.viewers.rerun_recording import RerunRecording
 
     frames = _live(options) if options.source == [_LIVE] else _recorded(options)
-    first = next(frames, None)
+    try:
+        first = next(frames, None)
+    except KeyboardInterrupt:
+        first = None
     if first is None:
         raise ValueError(f"{' '.join(options.source)}: found no frame, needed at least one to show")
     stream = rerun.RecordingStream("aqr_perception")
-    _open(stream, options, first)
+    try:
+        _open(stream, options, first)
+    except RuntimeError as error:  # Rerun's own errors: a port in use, no program to start
+        raise ValueError(f"view: Rerun cannot be opened: {error}; try --rerun FILE.rrd") from error
     recording = RerunRecording(stream)
     try:
         recording.add(first)
         for frame in frames:
             recording.add(frame)
+        while options.web:  # this process serves the browser
+            time.sleep(_FOREVER)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     stream.flush(timeout_sec=_FLUSH_SECONDS)
@@ -113,18 +136,30 @@ def _open(stream: "RecordingStream", options: argparse.Namespace, first: "ShownF
     """Connect the recording with a file, a browser or Rerun's window, arranged for the cameras of the first frame."""
     import rerun
 
+    from aqr_perception.viewers.message_frames import is_lidar
     from aqr_perception.viewers.rerun_blueprint import blueprint
 
-    names = [*first.cameras, *(name for name in first.unused if not name.startswith("lidar"))]
-    arranged = blueprint(list(dict.fromkeys(names)), lidar=first.bev is not None or "lidar" in first.unused)
+    names = dict.fromkeys([*first.cameras, *first.camera_names, *(name for name in first.unused if not is_lidar(name))])
+    arranged = blueprint(list(names), lidar=first.bev is not None or any(map(is_lidar, first.unused)))
     if options.rerun is not None:
         stream.save(options.rerun, default_blueprint=arranged)
     elif options.web:
-        address = stream.serve_grpc(default_blueprint=arranged)
-        rerun.serve_web_viewer(open_browser=False, connect_to=address)
-        print(f"open http://localhost:9090/?url={address}; Ctrl-C ends it", flush=True)
+        web, data = _free_port(_WEB_PORT), _free_port(_DATA_PORT)
+        address = stream.serve_grpc(grpc_port=data, default_blueprint=arranged, server_memory_limit=_WEB_MEMORY)
+        rerun.serve_web_viewer(web_port=web, open_browser=False, connect_to=address)
+        print(f"open http://localhost:{web}/?url={quote(address, safe='')}; Ctrl-C ends it", flush=True)
     else:
         stream.spawn(default_blueprint=arranged)
+
+
+def _free_port(usual: int) -> int:
+    """Return a port that nobody listens on: the usual one if possible."""
+    for port in (usual, 0):
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("", port))
+            found: int = trial.getsockname()[1]
+            return found
+    raise ValueError("--web: found no free port, needed one")
 
 
 def _recorded(options: argparse.Namespace) -> "Iterator[ShownFrame]":

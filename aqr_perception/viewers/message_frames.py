@@ -126,8 +126,8 @@ class MessageFrames:
 
     def stamps(self, topic: str, detections: Any) -> list[int]:
         """Return the stamps of a topic's messages that belong to detections; none if the frame does not have them."""
-        stamp_ns, used = stamp_to_ns(detections.header.stamp), _used(detections)
-        lidars = [stamp for name, stamp in used.items() if _is_lidar(name)]
+        stamp_ns, used = stamp_to_ns(detections.header.stamp), used_stamps(detections)
+        lidars = [stamp for name, stamp in used.items() if is_lidar(name)]
         name = self._names.get(topic) or self._images.get(topic)
         if name == BEV:
             return [stamp_ns] if lidars else []
@@ -287,11 +287,12 @@ class MessageFrames:
             _log.warning("%s: left out: %s", topic, problem)
 
 
-def _used(detections: Any) -> dict[str, int]:
+def used_stamps(detections: Any) -> dict[str, int]:
     """Return the stamp in nanoseconds of each sensor's data in a frame, by name."""
     stamp_ns = stamp_to_ns(detections.header.stamp)
     return {sensor.name: stamp_ns - round(sensor.age * 1e9) for sensor in detections.sensors if sensor.used}
 
 
-def _is_lidar(name: str) -> bool:
+def is_lidar(name: str) -> bool:
+    """Return whether a sensor's name in detections is that of a LiDAR: ``lidar``, ``lidar_2`` and so on."""
     return name == "lidar" or (name.startswith("lidar_") and name[6:].isdecimal())

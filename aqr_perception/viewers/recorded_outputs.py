@@ -18,7 +18,7 @@ from aqr_perception.bags.reader import BagMessage, BagReader
 from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.bag_topics import CLOUD, COMPRESSED, IMAGE, INFO, fixed_frame
 from aqr_perception.simulator.bag import TRUTH_TOPIC
-from aqr_perception.viewers.message_frames import BEV, MessageFrames, OutputTopics
+from aqr_perception.viewers.message_frames import BEV, MessageFrames, OutputTopics, is_lidar, used_stamps
 from aqr_perception.viewers.node_topics import ViewError
 from aqr_perception.viewers.shown_frame import ShownFrame
 
@@ -62,7 +62,7 @@ class RecordedOutputs:
             BagError: a bag is broken.
         """
         detections = [message.decode() for message in self._messages([f"{self.node}/detections"])][:count]
-        stamps = [(stamp_to_ns(found.header.stamp), _used(found)) for found in detections]
+        stamps = [(stamp_to_ns(found.header.stamp), used_stamps(found)) for found in detections]
         tree = self._transforms()
         topics = self._output_topics(stamps, tree)
         joined = MessageFrames(topics, _lookup(tree), lambda: tree.frames)
@@ -72,13 +72,6 @@ class RecordedOutputs:
             for frame in self._joined(joined, topics, wanted):
                 bar.update()
                 yield frame
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras in the first detections."""
-        first = next(self._messages([f"{self.node}/detections"]), None)
-        sensors = () if first is None else [sensor.name for sensor in first.decode().sensors]
-        return tuple(name for name in sensors if not name.startswith("lidar"))
 
     def _joined(
         self, joined: MessageFrames, topics: OutputTopics, wanted: Mapping[str, NDArray[np.int64]]
@@ -124,7 +117,7 @@ class RecordedOutputs:
             for topic in of_type.get(IMAGE, [])
             if topic.startswith(start) and topic.endswith(end)
         }
-        names = {name for _, used in stamps for name in used if not name.startswith("lidar")}
+        names = {name for _, used in stamps for name in used if not is_lidar(name)}
         tracks = f"{self.node}/tracks"
         return OutputTopics(
             detections=f"{self.node}/detections",
@@ -143,7 +136,7 @@ class RecordedOutputs:
             return tuple(topic for topic in self._rig.lidar_topics if topic in topics)
         times = {topic: [_header_stamp(message.data) for message in self._messages([topic])] for topic in topics}
         found: list[str] = []
-        lidars = sorted({name for _, used in stamps for name in used if name.startswith("lidar")})
+        lidars = sorted({name for _, used in stamps for name in used if is_lidar(name)})
         for lidar in lidars:
             needed = np.sort(np.array([used[lidar] for _, used in stamps if lidar in used], np.int64))
             fits = {
@@ -179,11 +172,6 @@ def _lookup(tree: TransformTree) -> Any:
             return None
 
     return lookup
-
-
-def _used(detections: Any) -> dict[str, int]:
-    stamp_ns = stamp_to_ns(detections.header.stamp)
-    return {sensor.name: stamp_ns - round(sensor.age * 1e9) for sensor in detections.sensors if sensor.used}
 
 
 def _sorted(joined: MessageFrames, topic: str, detections: Sequence[Any]) -> NDArray[np.int64]:

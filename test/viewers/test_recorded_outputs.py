@@ -134,6 +134,7 @@ def test_the_command_writes_a_recording_without_a_display(
         (["b.mcap", "--rerun", "out.bag"], "needed a name that ends in .rrd"),
         (["b.mcap", "--rerun", "no/out.rrd"], "found no folder no"),
         (["b.mcap", "--rerun", "out.rrd", "--frames", "0"], "--frames: found 0, needed 1 or more"),
+        (["b.mcap", "--rerun", "out.rrd", "--seconds", "3"], "--seconds: found 3 for a recording, needed 'live'"),
         (["none.mcap", "--rerun", "out.rrd"], "none.mcap: found no such file or folder"),
         (["b.mcap", "--rerun", "out.rrd", "--node", "/x"], "needed /x/detections"),
         (["folder", "--rerun", "out.rrd"], "folder: found no known layout"),
