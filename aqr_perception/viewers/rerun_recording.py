@@ -185,8 +185,8 @@ def _status(shown: ShownFrame, number: int) -> str:
     lines = [
         f"**Frame {number}**, {len(shown.detections)} detections in `{shown.frame_id}`",
         "",
-        "Boxes: orange where mostly the LiDAR supports the detection, blue where mostly the cameras do, in between where "
-        "both do, grey where neither does. Labels: class, score, weight of the LiDAR (L) and of the cameras (C).",
+        "Boxes: orange where mostly the LiDAR supports the detection, blue where mostly the cameras do, in between "
+        "where both do, grey where neither does. Labels: class, score, weight of the LiDAR (L) and of the cameras (C).",
     ]
     if shown.weights_source:
         lines.append(f"\nWeights of: {shown.weights_source}")
