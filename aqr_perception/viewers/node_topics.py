@@ -115,7 +115,10 @@ def read_parameters(path: Path, node: str = f"/{NODE}") -> dict[str, Any]:
     fitting = [parameters for name, parameters in sections if _addresses(name, node)]
     if not fitting:
         found = ", ".join(name for name, _ in sections) or "none"
-        raise ViewError(f"{path}: found the sections {found}, needed one for {node}; `/**:` is for every node")
+        raise ViewError(
+            f"{path}: found the sections {found}, needed one for {node}; `/**:` is for every node, and "
+            "a node in a namespace needs its namespace"
+        )
     for parameters in fitting:
         values |= dict(_flat(parameters, ""))
     return values

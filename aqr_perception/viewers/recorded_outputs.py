@@ -133,7 +133,7 @@ class RecordedOutputs:
     def _clouds(self, topics: Sequence[str], stamps: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[str, ...]:
         """Return the topics of the LiDARs in order: the rig's, or those with sweeps at the times in the detections."""
         if self._rig is not None:
-            return tuple(topic for topic in self._rig.lidar_topics if topic in topics)
+            return self._rig.lidar_topics  # also missing ones: a LiDAR's place in the list is its name
         times = {topic: [_header_stamp(message.data) for message in self._messages([topic])] for topic in topics}
         found: list[str] = []
         lidars = sorted({name for _, used in stamps for name in used if is_lidar(name)})

@@ -17,6 +17,7 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 
 from helpers.faulty_sensors import JPEG, RAW, TOPICS, FaultySensors, running_sensors
 
+from aqr_perception.cli import main
 from aqr_perception.viewers.foxglove_layout import foxglove_layout
 from aqr_perception.viewers.live.running_node import live_frames
 from aqr_perception.viewers.node_topics import ViewError, node_topics
@@ -69,6 +70,19 @@ def test_a_running_node_is_asked_for_its_topics_and_shown_frame_by_frame(sensors
     assert set(last.cameras) == {RAW, JPEG}
     front = last.cameras[RAW]
     assert front.intrinsics is not None and front.intrinsics[0, 0] == 90 and front.to_boxes is not None
+
+
+def test_the_command_writes_a_recording_of_the_running_node(sensors: FaultySensors, tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="needs rerun-sdk: pip install 'aqr_perception[rerun]'")
+    from rerun.chunk import RrdReader
+
+    recording, status = tmp_path / "live.rrd", list[int]()
+    arguments = ["view", "live", "--rerun", str(recording), "--frames", "3"]
+    thread = threading.Thread(target=lambda: status.append(main(arguments)), daemon=True)
+    thread.start()
+    assert sensors.run(30, lambda: not thread.is_alive()) and status == [0]
+    chunks = RrdReader(str(recording)).stream().to_chunks()
+    assert sum(chunk.num_rows for chunk in chunks if chunk.entity_path == "/world/vehicle/boxes") == 3
 
 
 def test_a_node_that_does_not_run_is_named(sensors: FaultySensors, monkeypatch: pytest.MonkeyPatch) -> None:
