@@ -1,12 +1,17 @@
 """Frames of recordings without the node's outputs, run through the detector."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.poses import TransformTree
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.data.recordings.bag_frames import bag_frames, is_bag
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
 _ALL = sys.maxsize
+_Placed = tuple[Frame, Mapping[str, NDArray[np.float64]]]
+"""A frame, and (4, 4) of the other TF frames by name, this frame -> model frame."""
 
 
 def detected_frames(
@@ -39,29 +46,36 @@ def detected_frames(
     """
     follower, opened = ObjectFollower(), _opened(source, rig)
     detector = load()
-    for frame in opened(detector.sweeps, frames):
+    for frame, axes in opened(detector.sweeps, frames):
         result = detector.detect(frame)
-        yield shown_result(frame, result, follower.follow(frame.stamp_ns, result.detections, frame.to_fixed))
+        objects = follower.follow(frame.stamp_ns, result.detections, frame.to_fixed)
+        yield replace(shown_result(frame, result, objects), axes=axes)
 
 
-def _opened(source: Path, rig: Rig | None) -> Callable[[int, int | None], Iterator[Frame]]:
+def _opened(source: Path, rig: Rig | None) -> Callable[[int, int | None], Iterator[_Placed]]:
     """Return a function that yields the frames for a number of sweeps, and at most a number of frames."""
     if is_bag(source):
         with BagReader(source) as bag:
             tree = transforms_of(bag)
         return lambda _, count: _bag_frames(source, rig, tree, count)
     recording = open_recording(source)
-    return lambda sweeps, count: (recorded.frame() for recorded in islice(recorded_frames(recording, sweeps), count))
+    return lambda sweeps, count: (
+        (recorded.frame(), {}) for recorded in islice(recorded_frames(recording, sweeps), count)
+    )
 
 
-def _bag_frames(source: Path, rig: Rig | None, tree: TransformTree, count: int | None) -> Iterator[Frame]:
-    """Yield frames of a bag with the vehicle's motion, where TF tells it."""
+def _bag_frames(source: Path, rig: Rig | None, tree: TransformTree, count: int | None) -> Iterator[_Placed]:
+    """Yield frames of a bag with the vehicle's motion, where TF tells it, and the other TF frames."""
     fixed = fixed_frame(rig or Rig(), tree.frames)
     for frame in bag_frames(source, _ALL if count is None else count, rig):
+        stamp_ns, frame_id = frame.stamp_ns, frame.frame_id
         if fixed:
-            to_fixed = tree.lookup(fixed, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
-            frame = replace(frame, to_fixed=to_fixed)
-        yield frame
+            frame = replace(frame, to_fixed=tree.lookup(fixed, stamp_ns, frame_id, stamp_ns))
+        axes = {}
+        for name in sorted(tree.frames - {fixed, frame_id}):
+            with suppress(BagError):  # a frame that TF does not connect at this time is not shown
+                axes[name] = tree.lookup(frame_id, stamp_ns, name, stamp_ns)
+        yield frame, axes
 
 
 def transforms_of(bag: BagReader) -> TransformTree:

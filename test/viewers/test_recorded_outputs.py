@@ -192,4 +192,10 @@ def test_a_bag_with_sensors_only_is_run_through_the_detector(
     assert main(["view", str(tmp_path / "drive.mcap"), *arguments]) == 0
     assert "2 frames" in capsys.readouterr().out
     paths = {chunk.entity_path for chunk in RrdReader(str(recording)).stream().to_chunks()}
-    assert {"/bev", "/world/vehicle/points", "/world/vehicle/cameras/front", "/world/path"} <= paths
+    assert {
+        "/bev",
+        "/world/vehicle/points",
+        "/world/vehicle/frames/base_link",
+        "/world/vehicle/cameras/front",
+        "/world/path",
+    } <= paths
