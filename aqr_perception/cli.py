@@ -1,11 +1,12 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert | inspect``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert | inspect | view |
+layout``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, simulate, train
+from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, layout, simulate, train, view
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_print_presets)
-    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect):
+    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect, view, layout):
         command.add(commands)
     return parser
 

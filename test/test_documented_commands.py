@@ -92,6 +92,8 @@ def cheap(call: str) -> list[str] | None:
         return [*smaller, "--data-root", "cache", "--workers", "0"]
     if arguments[0] == "simulate" and len(arguments) > 2:
         return [*smaller, "--size", "96", "32"]
+    if arguments[0] == "layout":
+        return ["layout", "--params", str(ROOT / "config" / "nuscenes.yaml"), *arguments[3:]]
     if arguments[:2] == ["inspect", "checkpoint"]:
         return ["inspect", "checkpoint", WEIGHTS]
     if arguments[:3] == ["convert", "checkpoint", "aqr_tiny"]:
