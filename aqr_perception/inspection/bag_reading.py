@@ -1,0 +1,171 @@
+"""Reading of a bag for inspection: whole, or of a large one evenly spread parts."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from aqr_perception.bags.errors import BagError
+from aqr_perception.bags.reader import BagMessage, BagReader
+from aqr_perception.inspection.finding import Finding, finding
+from aqr_perception.inspection.observations import Observations, Topic
+
+MOST_BYTES = 4 * 10**9
+"""Size of a bag up to which every message is read; of a larger one, parts of about this size in all."""
+_PARTS = 12
+_SHORTEST_PART_NS = 2_000_000_000
+_STORAGES = (".mcap", ".db3")
+
+
+@dataclass(frozen=True)
+class ReadBag:
+    """A bag after reading.
+
+    Attributes:
+        counts: number of messages in the bag, also of those that were not read.
+        sampling: a sentence on what was read; empty if it was all.
+        parts: begin and end in nanoseconds of the parts that were read.
+        problems: what went wrong with the file.
+    """
+
+    path: Path
+    bytes: int
+    observations: Observations
+    counts: int
+    start_ns: int
+    end_ns: int
+    sampling: str
+    parts: tuple[tuple[int, int], ...]
+    problems: tuple[Finding, ...]
+
+
+def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> ReadBag:
+    """Read a bag.
+
+    Args:
+        limit: seconds of the bag to read, in parts spread over it; None: all of it, or parts if it is large.
+
+    Raises:
+        BagError: there is no bag, or nothing of it can be read.
+    """
+    problems: list[Finding] = []
+    size = bag_size(path)
+    with _opened(path, problems) as bag:
+        topics = tuple(Topic(one.name, str(one.type), one.count, one.qos) for one in bag.topics)
+        length = bag.end_ns - bag.start_ns
+        parts = _parts(bag.start_ns, bag.end_ns, _seconds_to_read(length, size, limit))
+        if parts != ((bag.start_ns, bag.end_ns + 1),):
+            for topic in topics:
+                topic.count = 0
+        heard = Observations(topics, whole=parts == ((bag.start_ns, bag.end_ns + 1),))
+        bar = tqdm(
+            total=round(sum(end - begin for begin, end in parts) / 1e9, 1), desc="reading", unit="s",
+            disable=not (progress and sys.stderr.isatty()), bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} s of the bag "
+            "[{elapsed}<{remaining}]",
+        )  # fmt: skip
+        for begin, end in parts:
+            last = begin
+            for message in _until_broken(bag, begin, end, problems):
+                heard.add(message)
+                bar.update(max(message.stamp_ns - last, 0) / 1e9)
+                last = max(last, message.stamp_ns)
+        bar.close()
+        counts = {one.name: one.count for one in bag.topics}
+        for name, topic in heard.topics.items():
+            topic.count = counts.get(name, topic.count)
+        sampling = ""
+        read = sum(end - begin for begin, end in parts)
+        if read < length:
+            sampling = (
+                f"{len(parts)} parts of {read / len(parts) / 1e9:.1f} s, spread over the {length / 1e9:.1f} s of the "
+                "bag, were read: counts are of the whole bag, all other values of these parts"
+            )
+        return ReadBag(
+            path, size, heard, sum(counts.values()), bag.start_ns, bag.end_ns, sampling, parts, tuple(problems)
+        )
+
+
+def bag_size(path: Path) -> int:
+    """Return the bytes of a bag's file, or of the files in its folder."""
+    files = [path] if path.is_file() else [file for file in path.glob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def is_bag_like(path: Path) -> bool:
+    """Return whether a path is a bag, or a folder that holds the files of one, perhaps without its metadata."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or any(file.suffix in _STORAGES for file in path.glob("*"))
+    return path.suffix in (*_STORAGES, ".bag")
+
+
+def _opened(path: Path, problems: list[Finding]) -> BagReader:
+    """Return an open bag; of a folder without metadata, its only file."""
+    if not path.is_dir() or (path / "metadata.yaml").is_file():
+        return _reader(path)
+    files = sorted(file for file in path.glob("*") if file.suffix in _STORAGES)
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise BagError(
+            f"{path}: found no metadata.yaml and the files {names}, needed a rosbag2 folder; run `ros2 bag reindex "
+            f"{path}`, or give a single file"
+        )
+    problems.append(
+        finding(
+            "odd", str(path), "no metadata.yaml", f"only {files[0].name}, which is read by itself", "a metadata.yaml",
+            f"run `ros2 bag reindex {path}`; other programs need it",
+        )
+    )  # fmt: skip
+    return _reader(files[0])
+
+
+def _reader(path: Path) -> BagReader:
+    try:
+        return BagReader(path)
+    except BagError:
+        raise
+    except Exception as error:  # of broken files, rosbags raises errors of many types
+        raise BagError(
+            f"{path}: found a broken bag ({type(error).__name__}: {error}), needed a complete one; {repair(path)}"
+        ) from error
+
+
+def repair(path: Path) -> str:
+    """Return the command that repairs a bag."""
+    if path.suffix == ".mcap":
+        return f"run `mcap recover {path} -o repaired.mcap`"
+    if path.suffix == ".db3":
+        return f"run `sqlite3 {path} .recover | sqlite3 repaired.db3`"
+    return f"run `ros2 bag reindex {path}`"
+
+
+def _until_broken(bag: BagReader, begin: int, end: int, problems: list[Finding]) -> Iterator[BagMessage]:
+    """Yield messages; where the file is broken, note it and end."""
+    try:
+        yield from bag.messages(start_ns=begin, stop_ns=end)
+    except Exception as error:
+        found = str(error) if isinstance(error, BagError) else f"{type(error).__name__}: {error}"
+        what = "an error while reading; the report holds what was read before it: "
+        problems.append(finding("odd", str(bag.path), "broken bag", what + found, "a whole file", repair(bag.path)))
+
+
+def _seconds_to_read(length_ns: int, size: int, limit: float | None) -> float:
+    seconds = length_ns / 1e9
+    if limit is not None:
+        return min(limit, seconds)
+    return seconds if size <= MOST_BYTES else seconds * MOST_BYTES / size
+
+
+def _parts(start_ns: int, end_ns: int, seconds: float) -> tuple[tuple[int, int], ...]:
+    """Return begin and end of the parts to read, the first at the start of the bag and the last at its end."""
+    length = end_ns - start_ns
+    wanted = round(seconds * 1e9)
+    if wanted >= length:
+        return ((start_ns, end_ns + 1),)
+    count = max(1, min(_PARTS, wanted // _SHORTEST_PART_NS))
+    part = wanted // count
+    if count == 1:
+        return ((start_ns, start_ns + part),)
+    step = (length - part) / (count - 1)
+    return tuple((start_ns + round(index * step), start_ns + round(index * step) + part) for index in range(count))
