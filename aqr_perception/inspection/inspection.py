@@ -242,7 +242,7 @@ def _topic_findings(heard: Observations) -> Iterator[Finding]:
             needed = f"messages of type {topic.type} according to its definition"
             yield finding("odd", topic.name, "unreadable messages", found, needed, "check driver and recorder")
         if not topic.recorded and topic.type in (*_SENSORS, INFO, TF):
-            found, remedy = "no message", "check that the driver ran during the recording"
+            found, remedy = "no message", "check that the driver runs, and listen or record longer"
             yield finding("odd", topic.name, "empty topic", found, "messages", remedy)
 
 

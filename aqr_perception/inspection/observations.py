@@ -4,8 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from rosbags.interfaces import Qos
-
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.reader import BagMessage
 
@@ -32,6 +30,7 @@ class Topic:
         count: number of messages in the bag, which may exceed those heard.
         recorded: times of recording or arrival of the messages heard, in nanoseconds and in their order.
         stamps: stamps of their headers; empty for types without one.
+        qos: profiles of the publishers, of rosbags or of rclpy.
         frames: number of messages by frame_id.
         samples: messages kept for decoding, spread over the time.
         errors: why messages could not be read.
@@ -42,7 +41,7 @@ class Topic:
     name: str
     type: str
     count: int = 0
-    qos: tuple[Qos, ...] = ()
+    qos: tuple[Any, ...] = ()
     recorded: list[int] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
     frames: Counter[str] = field(default_factory=Counter)
@@ -135,7 +134,7 @@ class Observations:
         content = hash(message.data[_HEADER_BYTES:])
         topic.repeats += self._contents.get(topic.name) == content
         self._contents[topic.name] = content
-        stride = self._strides.setdefault(topic.name, max(1, topic.count // SAMPLES) if self._whole else 1)
+        stride = self._strides.setdefault(topic.name, max(1, -(-topic.count // SAMPLES)) if self._whole else 1)
         if index % stride:
             return
         topic.samples.append(message)

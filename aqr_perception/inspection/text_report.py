@@ -158,7 +158,7 @@ def _clouds(found: Inspection) -> Iterator[str]:
             yield f"    intensity {layout.intensity_kind}; scale to 0..255: {layout.scale:g}"
     frames = found.frames
     if found.choice.lidars:
-        ahead = "unknown" if math.isnan(frames.heading) else f"{frames.heading + 0.0:+.0f} degrees from its x axis to y"
+        ahead = "unknown" if math.isnan(frames.heading) else f"{round(frames.heading) + 0:+d} degrees from its x axis to y"
         yield f"  forward in {found.choice.lidars[0].frame!r}: {ahead} ({frames.heading_source})"
 
 
