@@ -27,8 +27,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     subjects = commands.add_parser(
         "inspect",
         help="say what a bag, a running system or a checkpoint is, and whether it runs",
-        description="Report on a bag, a running system, a checkpoint, or the calibration in a bag. Of a path alone, the "
-        "kind is recognised: `inspect PATH`, and `inspect --live`.",
+        description="Report on a bag, a running system, a checkpoint, or the calibration in a bag. Of a path alone, "
+        "the kind is recognised: `inspect PATH`, and `inspect --live`.",
     ).add_subparsers(required=True, metavar="WHAT")
     inspect_bag.add(subjects)
     checkpoint = subjects.add_parser(

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _DEFAULT_SECONDS = 10.0
 _STATUS = "Status: 0 if the node can run it, 2 if it cannot, 1 for what cannot be read."
 _WHAT = (
-    "topics, types, rates and gaps; stamps (stagger, latency, clocks that differ); the TF tree; calibrations; layout and "
-    "intensities of point clouds; and all that would keep the node from using it, by the node's own checks"
+    "topics, types, rates and gaps; stamps (stagger, latency, clocks that differ); the TF tree; calibrations; layout "
+    "and intensities of point clouds; and all that would keep the node from using it, by the node's own checks"
 )
 
 
@@ -91,8 +91,8 @@ def _inspect_live(options: argparse.Namespace) -> int:
         if (error.name or "").startswith("aqr_perception"):
             raise
         raise ValueError(
-            f"inspect --live: found no {error.name}, needed ROS 2; source its setup (. /opt/ros/DISTRO/setup.bash) in this "
-            "shell, or inspect a recorded bag"
+            f"inspect --live: found no {error.name}, needed ROS 2; source its setup (. /opt/ros/DISTRO/setup.bash) in "
+            "this shell, or inspect a recorded bag"
         ) from error
     from aqr_perception.inspection.inspection import inspect_observations
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ class Sweep:
     stamp_ns: int
     frame: str
     points: NDArray[np.float32]
+
+
+_Decoded: TypeAlias = tuple[Any, Sweep, int]
+"""A sample's message, its points with returns, and the number of points sent."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,11 @@ def cloud_layout(topic: Topic) -> CloudLayout:
     intensity, scale = _intensity(everything[:, 3]) if named and len(everything) else ((math.nan,) * 3, 1.0)
     heights = [height for height in map(_height, sweeps[:3]) if height is not None]
     azimuth = np.arctan2(everything[:, 1], everything[:, 0])
-    sectors = len(np.unique(np.clip((azimuth + np.pi) / (2 * np.pi) * 36, 0, 35).astype(int))) / 36 if len(everything) else 0.0
+    sectors = (
+        len(np.unique(np.clip((azimuth + np.pi) / (2 * np.pi) * 36, 0, 35).astype(int))) / 36
+        if len(everything)
+        else 0.0
+    )
     usable = [sweep for sweep in sweeps if len(sweep.points)]
     findings += _judged(topic.name, decoded, scale)
     if not named:
@@ -118,7 +127,7 @@ def cloud_layout(topic: Topic) -> CloudLayout:
     )
 
 
-def _decode(topic: Topic) -> tuple[list[tuple[object, Sweep, int]], list[Finding]]:
+def _decode(topic: Topic) -> tuple[list[_Decoded], list[Finding]]:
     """Return the samples' messages, their points with returns, and the number of points sent."""
     decoded, findings = [], list[Finding]()
     for sample in topic.samples:
@@ -140,13 +149,13 @@ def _decode(topic: Topic) -> tuple[list[tuple[object, Sweep, int]], list[Finding
     return decoded, findings
 
 
-def _judged(topic: str, decoded: Sequence[tuple[object, Sweep, int]], scale: float) -> list[Finding]:
+def _judged(topic: str, decoded: Sequence[_Decoded], scale: float) -> list[Finding]:
     """Return what the node's decoder says of the samples, with the chosen intensity scale."""
     findings = []
     for message, sweep, sent in decoded:
         doubts = list[MessageError]()
         try:
-            points = scaled_points(message, topic, scale, doubts)  # type: ignore[arg-type]  # a message of a bag
+            points = scaled_points(message, topic, scale, doubts)
         except MessageError as error:
             findings.append(from_error(error, "loses"))
             continue

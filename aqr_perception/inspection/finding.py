@@ -8,7 +8,7 @@ from aqr_perception.decoding.message_error import MessageError, printable
 
 Severity = Literal["stops", "loses", "odd"]
 SEVERITIES: tuple[Severity, ...] = ("stops", "loses", "odd")
-"""``stops``: the node makes no frames; ``loses``: it leaves a sensor or data out; ``odd``: it runs, results may suffer."""
+"""Worst first: the node makes no frames; it leaves a sensor or data out; it runs, but results may suffer."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from aqr_perception.inspection.text_report import text_report
 from aqr_perception.inspection.tf_picture import tf_picture
 from aqr_perception.visualization.html_page import element, page, text, tiles
 
+_STYLE = (
+    "<style>td, th { text-align: left; vertical-align: top; padding: 4px 12px 4px 0 } pre { font-size: 13px }</style>"
+)
 _MEANINGS = {"stops": "the node cannot run it", "loses": "the node leaves data out", "odd": "odd, the node goes on"}
 
 
@@ -35,9 +38,9 @@ def report_page(found: Inspection) -> str:
     problems = (
         element("div", element("table", heads, *rows), class_="card") if found.findings else element("p", "None.")
     )
-    style = "<style>td, th { text-align: left; vertical-align: top; padding: 4px 12px 4px 0 } pre { font-size: 13px }</style>"
+    title = text(f"Inspection of {found.source}")
     body = [
-        style, element("h1", text(f"Inspection of {found.source}")), tiles(figures), element("h2", "Problems"), problems,
+        _STYLE, element("h1", title), tiles(figures), element("h2", "Problems"), problems,
         element("h2", "TF tree"), element("div", tf_picture(found.tree, sensor_frames(found)), class_="card"),
         element("h2", "Report"), element("div", element("pre", text("\n".join(text_report(found)))), class_="card"),
     ]  # fmt: skip

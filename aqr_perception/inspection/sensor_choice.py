@@ -13,8 +13,8 @@ _NO_PICTURES = ("depth", "disparity", "confidence", "compresseddepth", "mask", "
                 "annotated", "detection", "heatmap", "visual")  # fmt: skip
 """Words in the topics of images that are no pictures of a camera for people."""
 _DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16", "16SC1")
-_DERIVED = ("filter", "ground", "obstacle", "cluster", "map", "voxel", "downsampl", "segment", "crop", "debug", "object",
-            "depth", "registered", "stereo", "aligned", "costmap", "outlier")  # fmt: skip
+_DERIVED = ("filter", "ground", "obstacle", "cluster", "map", "voxel", "downsampl", "segment", "crop", "debug",
+            "object", "depth", "registered", "stereo", "aligned", "costmap", "outlier")  # fmt: skip
 """Words in the topics of point clouds that are made from others."""
 _JOINED = ("concat", "merged", "combined", "fused")
 _RADAR_FIELDS = ("rcs", "doppler", "velocity", "v_r", "radial_speed", "snr", "vx_comp", "range_rate")
@@ -206,8 +206,8 @@ def _lidars(topics: Sequence[Topic], clouds: Mapping[str, CloudLayout], notes: l
         if len(same) > 1:
             others = ", ".join(topic.name for topic in same if topic is not best)
             notes.append(
-                f"{best.name} is taken, {others} passed over: point clouds in one frame ({frame}) are those of one LiDAR, "
-                "and it has the most messages and points"
+                f"{best.name} is taken, {others} passed over: point clouds in one frame ({frame}) are those of one "
+                "LiDAR, and it has the most messages and points"
             )
     chosen.sort(key=lambda topic: (-clouds[topic.name].sectors, -clouds[topic.name].points[1], topic.name))
     if len(chosen) > 1:

@@ -73,14 +73,14 @@ def _parameters(found: Inspection, model: str) -> Iterator[str]:
         camera = one.camera
         assert camera.info is not None  # a usable camera has one
         yield f"  {one.name}:"
-        entries = {
+        entries: dict[str, tuple[object, str]] = {
             "image_topic": (camera.image.name, f"{camera.encoding}, {camera.size[0]} x {camera.size[1]} pixels"),
             "info_topic": (camera.info.name, ""),
             "compressed": (camera.image.type == COMPRESSED, camera.image.type),
             "rectified": (camera.rectified, camera.why_rectified),
         }
-        for name, (value, reason) in entries.items():
-            yield from (f"    {line}" for line in _entry(name, value, reason))
+        for key, (setting, reason) in entries.items():
+            yield from (f"    {line}" for line in _entry(key, setting, reason))
 
 
 def _lidars(found: Inspection) -> Iterator[str]:

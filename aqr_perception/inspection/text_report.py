@@ -158,7 +158,9 @@ def _clouds(found: Inspection) -> Iterator[str]:
             yield f"    intensity {layout.intensity_kind}; scale to 0..255: {layout.scale:g}"
     frames = found.frames
     if found.choice.lidars:
-        ahead = "unknown" if math.isnan(frames.heading) else f"{round(frames.heading) + 0:+d} degrees from its x axis to y"
+        ahead = (
+            "unknown" if math.isnan(frames.heading) else f"{round(frames.heading) + 0:+d} degrees from its x axis to y"
+        )
         yield f"  forward in {found.choice.lidars[0].frame!r}: {ahead} ({frames.heading_source})"
 
 
@@ -169,8 +171,8 @@ def _cloud(layout: CloudLayout) -> str:
     points = f"{middle:,} points" + ("" if low == high else f" ({low:,} to {high:,})")
     height = "no clear ground" if math.isnan(layout.height) else f"{layout.height:.2f} m above the ground"
     return (
-        f"{points}, {organised}, {100 * layout.without_return:.1f} % without return; {height}, up to {layout.reach:.0f} m, "
-        f"points in {100 * layout.sectors:.0f} % of the directions"
+        f"{points}, {organised}, {100 * layout.without_return:.1f} % without return; {height}, up to {layout.reach:.0f} m,"
+        f" points in {100 * layout.sectors:.0f} % of the directions"
     )
 
 

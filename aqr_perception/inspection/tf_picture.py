@@ -51,8 +51,8 @@ def tf_picture(tree: TfTree, sensors: Mapping[str, str]) -> str:
     background = '<rect width="100%" height="100%" fill="#ffffff"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" font-family="system-ui, sans-serif" font-size="13">{background}{_legend(len(tree.roots))}'
-        f"{''.join(lines)}{''.join(boxes)}</svg>\n"
+        f'height="{height:.0f}" font-family="system-ui, sans-serif" font-size="13">{background}'
+        f"{_legend(len(tree.roots))}{''.join(lines)}{''.join(boxes)}</svg>\n"
     )
 
 

@@ -144,8 +144,8 @@ def _edge_findings(edge: Edge, entries: Sequence[HeardTransform]) -> Iterable[Fi
     kinds = {one.static for one in entries}
     if len(kinds) > 1:
         yield finding(
-            "odd", "/tf", f"frame {edge.child!r} static and moving", "transforms on /tf and on /tf_static", "one of them",
-            "stop one of the publishers",
+            "odd", "/tf", f"frame {edge.child!r} static and moving", "transforms on /tf and on /tf_static",
+            "one of them", "stop one of the publishers",
         )  # fmt: skip
     if edge.rate is not None and edge.rate.longest_gap > max(_LONGEST_GAP, 3 * edge.rate.period):
         yield finding(
@@ -188,7 +188,7 @@ def tree_findings(tree: TfTree, sensors: Iterable[tuple[str, str]]) -> list[Find
             findings.append(
                 finding(
                     "loses", topic, "no transform", trees, f"{first} -> {frame} on /tf or /tf_static",
-                    "record /tf_static; publish the sensor's place (robot_state_publisher or static_transform_publisher)",
+                    "record /tf_static; publish the sensor's place (robot_state_publisher)",
                 )
             )  # fmt: skip
     return findings

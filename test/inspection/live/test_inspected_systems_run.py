@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,10 +90,15 @@ def test_a_running_system_is_described_like_its_bag(
 
     bag = write_small_bag(tmp_path / "bag.mcap", late_back_camera)
     parameters, figures = tmp_path / "node.yaml", tmp_path / "report.json"
-    player = subprocess.Popen(["bag_player", str(bag), "--wait", "0", "--rate", "0.4", "--loop"], stderr=subprocess.PIPE)
+    player = subprocess.Popen(
+        ["bag_player", str(bag), "--wait", "0", "--rate", "0.4", "--loop"], stderr=subprocess.PIPE
+    )
     watcher = rclpy.create_node("watcher")
     try:
-        wait_until(lambda: watcher.count_publishers("/lidar/points") > 0, "the player", 30.0)
+        end = time.monotonic() + 30
+        while not watcher.count_publishers("/lidar/points"):
+            assert time.monotonic() < end and player.poll() is None, "the player does not start"
+            time.sleep(0.05)
         arguments = ["inspect", "--live", "--seconds", "5", "--params", str(parameters), "--json", str(figures)]
         assert main(arguments) == 0, capsys.readouterr().out
     finally:
