@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aqr_perception.commands.output import write_json
 
 if TYPE_CHECKING:
-    from aqr_perception.inspection.inspection import Inspection
+    from aqr_perception.inspection.assessment import Inspection
 
 _DEFAULT_SECONDS = 10.0
 _STATUS = "Status: 0 if the node can run it, 2 if it cannot, 1 for what cannot be read."
@@ -65,8 +65,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect_bag(options: argparse.Namespace) -> int:
+    from aqr_perception.inspection.assessment import inspect_observations
     from aqr_perception.inspection.bag_reading import read_bag
-    from aqr_perception.inspection.inspection import inspect_observations
     from aqr_perception.models.config.presets import load_preset
 
     if options.limit is not None and not 0 < options.limit < float("inf"):
@@ -94,7 +94,7 @@ def _inspect_live(options: argparse.Namespace) -> int:
             f"inspect --live: found no {error.name}, needed ROS 2; source its setup (. /opt/ros/DISTRO/setup.bash) in "
             "this shell, or inspect a recorded bag"
         ) from error
-    from aqr_perception.inspection.inspection import inspect_observations
+    from aqr_perception.inspection.assessment import inspect_observations
 
     heard, problems = listen(options.seconds)
     return _report(inspect_observations(heard, "running system", placement, None, problems), options)
@@ -111,11 +111,11 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _report(found: "Inspection", options: argparse.Namespace) -> int:
-    from aqr_perception.inspection.json_report import json_report
-    from aqr_perception.inspection.report_page import report_page, sensor_frames
-    from aqr_perception.inspection.starting_parameters import starting_parameters, write_parameters
-    from aqr_perception.inspection.text_report import text_report
-    from aqr_perception.inspection.tf_picture import tf_picture
+    from aqr_perception.inspection.reports.json_report import json_report
+    from aqr_perception.inspection.reports.report_page import report_page, sensor_frames
+    from aqr_perception.inspection.reports.starting_parameters import starting_parameters, write_parameters
+    from aqr_perception.inspection.reports.text_report import text_report
+    from aqr_perception.inspection.reports.tf_picture import tf_picture
 
     for line in text_report(found):
         print(line)

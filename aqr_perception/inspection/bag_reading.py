@@ -1,7 +1,9 @@
 """Reading of a bag for inspection: whole, or of a large one evenly spread parts."""
 
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from tqdm import tqdm
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.reader import BagMessage, BagReader
 from aqr_perception.inspection.finding import Finding, finding
+from aqr_perception.inspection.mcap_repair import repaired_copy
 from aqr_perception.inspection.observations import Observations, Topic
 
 MOST_BYTES = 4 * 10**9
@@ -52,7 +55,8 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
     """
     problems: list[Finding] = []
     size = bag_size(path)
-    with _opened(path, problems) as bag:
+    with ExitStack() as stack:
+        bag = stack.enter_context(_opened(path, problems, stack))
         topics = tuple(Topic(one.name, str(one.type), one.count, one.qos) for one in bag.topics)
         length = bag.end_ns - bag.start_ns
         parts = _parts(bag.start_ns, bag.end_ns, _seconds_to_read(length, size, limit))
@@ -67,7 +71,7 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
         )  # fmt: skip
         for begin, end in parts:
             last = begin
-            for message in _until_broken(bag, begin, end, problems):
+            for message in _until_broken(bag, path, begin, end, problems):
                 heard.add(message)
                 bar.update(max(message.stamp_ns - last, 0) / 1e9)
                 last = max(last, message.stamp_ns)
@@ -78,9 +82,10 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
         sampling = ""
         read = sum(end - begin for begin, end in parts)
         if read < length:
+            part = read / len(parts) / 1e9
             sampling = (
-                f"{len(parts)} parts of {read / len(parts) / 1e9:.1f} s, spread over the {length / 1e9:.1f} s of the "
-                "bag, were read: counts are of the whole bag, all other values of these parts"
+                f"read: {len(parts)} x {part:.1f} s, spread over the {length / 1e9:.1f} s of the bag: "
+                "counts are of the whole bag, all other values of these parts"
             )
         return ReadBag(
             path, size, heard, sum(counts.values()), bag.start_ns, bag.end_ns, sampling, parts, tuple(problems)
@@ -100,10 +105,14 @@ def is_bag_like(path: Path) -> bool:
     return path.suffix in (*_STORAGES, ".bag")
 
 
-def _opened(path: Path, problems: list[Finding]) -> BagReader:
-    """Return an open bag; of a folder without metadata, its only file."""
+def _opened(path: Path, problems: list[Finding], stack: ExitStack) -> BagReader:
+    """Return an open bag; of a folder without metadata, its only file; of an mcap without its end, the rest.
+
+    Args:
+        stack: removes temporary files in the end.
+    """
     if not path.is_dir() or (path / "metadata.yaml").is_file():
-        return _reader(path)
+        return _reader_or_rest(path, problems, stack)
     files = sorted(file for file in path.glob("*") if file.suffix in _STORAGES)
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
@@ -117,13 +126,39 @@ def _opened(path: Path, problems: list[Finding]) -> BagReader:
             f"run `ros2 bag reindex {path}`; other programs need it",
         )
     )  # fmt: skip
-    return _reader(files[0])
+    return _reader_or_rest(files[0], problems, stack)
+
+
+def _reader_or_rest(path: Path, problems: list[Finding], stack: ExitStack) -> BagReader:
+    try:
+        return _reader(path)
+    except BagError as error:
+        files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+        if len(files) != 1 or files[0].suffix != ".mcap" or not files[0].is_file():
+            raise
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aqr_inspect_")))
+        repaired = repaired_copy(files[0], folder)
+        if repaired is None:
+            raise
+        rest, lost = repaired
+        try:
+            bag = _reader(rest)
+        except BagError:
+            raise error from None
+        if not len(bag):
+            bag.close()
+            raise
+        found = f"a file without its end or index ({lost} bytes at its end are no whole record), read up to there"
+        problems.append(finding("odd", str(files[0]), "broken bag", found, "a whole file", repair(files[0])))
+        return bag
 
 
 def _reader(path: Path) -> BagReader:
     try:
         return BagReader(path)
-    except BagError:
+    except BagError as error:
+        if "broken bag" in str(error):
+            raise BagError(f"{error}; or {repair(path)}") from error
         raise
     except Exception as error:  # of broken files, rosbags raises errors of many types
         raise BagError(
@@ -140,14 +175,14 @@ def repair(path: Path) -> str:
     return f"run `ros2 bag reindex {path}`"
 
 
-def _until_broken(bag: BagReader, begin: int, end: int, problems: list[Finding]) -> Iterator[BagMessage]:
+def _until_broken(bag: BagReader, path: Path, begin: int, end: int, problems: list[Finding]) -> Iterator[BagMessage]:
     """Yield messages; where the file is broken, note it and end."""
     try:
         yield from bag.messages(start_ns=begin, stop_ns=end)
     except Exception as error:
         found = str(error) if isinstance(error, BagError) else f"{type(error).__name__}: {error}"
         what = "an error while reading; the report holds what was read before it: "
-        problems.append(finding("odd", str(bag.path), "broken bag", what + found, "a whole file", repair(bag.path)))
+        problems.append(finding("odd", str(path), "broken bag", what + found, "a whole file", repair(path)))
 
 
 def _seconds_to_read(length_ns: int, size: int, limit: float | None) -> float:

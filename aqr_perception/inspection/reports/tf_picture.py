@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aqr_perception.inspection.text_report import edge_text
+from aqr_perception.inspection.reports.text_report import edge_text
 from aqr_perception.inspection.tf_tree import TfTree
 from aqr_perception.visualization.html_page import text
 

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from aqr_perception.inspection.assessment import Inspection
 from aqr_perception.inspection.finding import SEVERITIES
-from aqr_perception.inspection.inspection import Inspection
-from aqr_perception.inspection.text_report import text_report
-from aqr_perception.inspection.tf_picture import tf_picture
+from aqr_perception.inspection.reports.text_report import text_report
+from aqr_perception.inspection.reports.tf_picture import tf_picture
 from aqr_perception.visualization.html_page import element, page, text, tiles
 
 _STYLE = (

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from aqr_perception.inspection.inspection import Inspection
+from aqr_perception.inspection.assessment import Inspection
 
 _HIDDEN = ("sweeps", "findings")
 

@@ -4,10 +4,10 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
+from aqr_perception.inspection.assessment import Inspection
 from aqr_perception.inspection.camera_checks import Calibration, Camera
 from aqr_perception.inspection.cloud_layout import CloudLayout
 from aqr_perception.inspection.finding import Finding
-from aqr_perception.inspection.inspection import Inspection
 from aqr_perception.inspection.tf_tree import Edge, TfTree
 
 _HEADINGS = {
@@ -171,7 +171,7 @@ def _cloud(layout: CloudLayout) -> str:
     points = f"{middle:,} points" + ("" if low == high else f" ({low:,} to {high:,})")
     height = "no clear ground" if math.isnan(layout.height) else f"{layout.height:.2f} m above the ground"
     return (
-        f"{points}, {organised}, {100 * layout.without_return:.1f} % without return; {height}, up to {layout.reach:.0f} m,"
+        f"{points}, {organised}, {100 * layout.without_return:.1f} % without return; {height}, to {layout.reach:.0f} m,"
         f" points in {100 * layout.sectors:.0f} % of the directions"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from aqr_perception.decoding.message_error import printable
-from aqr_perception.inspection.inspection import Inspection
+from aqr_perception.inspection.assessment import Inspection
 from aqr_perception.inspection.observations import COMPRESSED
 
 _WIDTH = 120
