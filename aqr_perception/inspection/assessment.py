@@ -85,6 +85,17 @@ def inspect_observations(
         recorded: the bag, if it is one.
         problems: what is known already.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers from outside may be absurd
+        return _inspection(heard, source, placement, recorded, problems)
+
+
+def _inspection(
+    heard: Observations,
+    source: str,
+    placement: FramePlacement | None,
+    recorded: ReadBag | None,
+    problems: Sequence[Finding],
+) -> Inspection:
     parts = recorded.parts if recorded is not None else ()
     topics = [topic for topic in heard.topics.values() if topic.recorded]
     rates = {topic.name: topic_rate(topic.recorded, parts) for topic in topics}
@@ -112,7 +123,7 @@ def inspect_observations(
     for camera in (*(one.camera for one in choice.cameras), *choice.unusable):
         findings += camera.findings
     findings += _placed(choice, frames, tree)
-    findings += _looked_up(choice, frames, transforms, clouds, times["max_camera_age"].seconds)
+    findings += _looked_up(choice, offsets, frames, transforms, clouds, times["max_camera_age"].seconds)
     findings += _topic_findings(heard)
     findings += _reasons_to_stop(choice, findings, frames)
     sampling = recorded.sampling if recorded is not None else ""
@@ -176,6 +187,7 @@ def _placed(choice: Choice, frames: VehicleFrames, tree: TfTree) -> Iterator[Fin
 
 def _looked_up(
     choice: Choice,
+    offsets: Mapping[str, StampOffsets],
     frames: VehicleFrames,
     transforms: TransformTree,
     clouds: Mapping[str, CloudLayout],
@@ -196,6 +208,8 @@ def _looked_up(
             except MessageError as error:
                 yield from_error(error, "loses")
     for one in choice.cameras:
+        if offsets[one.camera.image.name].faults:
+            continue  # its stamps say nothing about the frames
         yield from _camera_place(one, target, frames, transforms, lidar, max_age)
 
 

@@ -53,6 +53,11 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
     Raises:
         BagError: there is no bag, or nothing of it can be read.
     """
+    if path.is_dir() and not is_bag_like(path):
+        needed = "needed a rosbag2 folder (metadata.yaml and .mcap or .db3 files)"
+        raise BagError(
+            f"{path}: found no bag in the folder, {needed}; `aqr_perception convert` makes bags of data sets"
+        )
     problems: list[Finding] = []
     size = bag_size(path)
     with ExitStack() as stack:

@@ -54,6 +54,7 @@ def node_times(
     lidar_ages = {
         topic.name: offsets[topic.name].to_lidar_worst for topic in lidars[1:] if not offsets[topic.name].faults
     }
+    others = [topic for topic in (*cameras, *lidars[1:]) if not offsets[topic.name].faults]
     times = {
         "max_camera_age": _at_least(
             "max_camera_age", ages, "for 95 % of the sweeps, the nearest picture of {} is within"
@@ -61,7 +62,7 @@ def node_times(
         "max_lidar_age": _at_least(
             "max_lidar_age", lidar_ages, "for 95 % of the frames, the nearest sweep of {} is within"
         ),
-        "camera_wait": _camera_wait([*cameras, *lidars[1:]], lidars, frame_period),
+        "camera_wait": _camera_wait(others, lidars, frame_period),
         "transform_wait": _transform_wait(tree, frame, (lidars or list(cameras))[:1]),
     }
     silence = max([rates[topic.name].period for topic in lidars[:1] if rates[topic.name].period > 0], default=0.0)

@@ -17,11 +17,10 @@ from aqr_perception.geometry import quaternion_xyzw, transform_points
 from aqr_perception.inspection.cloud_layout import Sweep
 from aqr_perception.inspection.finding import Finding, finding
 from aqr_perception.inspection.tf_tree import TfTree
+from aqr_perception.nodes.input.placement import HEIGHT_TOLERANCE
 
 _FIXED = ("odom", "map", "world", "earth")
 _VEHICLE = ("base_link", "base_footprint", "vehicle", "ego", "ego_vehicle", "body", "imu_link")
-_HEIGHT_TOLERANCE = 0.4
-"""Metres; as in the node's check of the model frame."""
 _ON_GROUND = 0.15
 _SHORTEST_PATH = 2.0
 _LARGEST_TURN = 20.0
@@ -192,7 +191,7 @@ def _model(
         if name == frame:
             return (
                 "",
-                f"empty: the LiDAR's frame {frame!r} has about the height and axes of the model's training",
+                f"the LiDAR's frame {frame!r} has about the height and axes of the model's training",
                 "",
                 [],
             )
@@ -221,7 +220,7 @@ def _fits(
     """Return whether a frame lies as in the training; pose: LiDAR -> frame, (4, 4)."""
     if not math.isnan(height):
         own = _ground(transform_points(pose, points[:, :3]).astype(np.float32))
-        if own is None or abs(own - placement.height) > _HEIGHT_TOLERANCE:
+        if own is None or abs(own - placement.height) > HEIGHT_TOLERANCE:
             return False
     if math.isnan(heading):
         return True

@@ -1,6 +1,7 @@
 """Command ``inspect PATH``: what a path is, what is written, and the exit status."""
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_what_is_no_bag_ends_in_one_sentence(tmp_path: Path, name: str, capsys: 
     assert main(["inspect", str(tmp_path / name)]) == 1
     said = capsys.readouterr().err
     assert name in said and "needed" in said and len(said.splitlines()) == 1
+
+
+def test_without_ros_the_live_inspection_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.delitem(sys.modules, "aqr_perception.inspection.live.listening", raising=False)
+    assert main(["inspect", "--live"]) == 1
+    said = capsys.readouterr().err
+    assert "found no rclpy, needed ROS 2" in said and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan"])

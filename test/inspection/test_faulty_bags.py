@@ -260,6 +260,28 @@ def test_several_lidars_are_joined_and_derived_clouds_passed_over(tmp_path: Path
     assert "lidar_topics: [/lidar/points, /rear/points]" in text and "/lidar/points_filtered passed over" in text
 
 
+def test_a_lidar_without_frame_is_left_out(tmp_path: Path) -> None:
+    def unframed(cloud: Any) -> None:
+        cloud.header.frame_id = ""
+
+    found = changed(tmp_path, changing("/lidar/points", unframed))
+    assert ("loses", "/lidar/points", "empty frame_id") in problems(found)
+    assert found.runs and not found.lidars and len(found.cameras) == 2
+
+
+def test_radars_are_no_lidars(tmp_path: Path) -> None:
+    def as_radar(entry: Entry) -> Entry:
+        recorded, topic, message = entry
+        if topic != "/lidar/points":
+            return entry
+        names = {"names": ["x", "y", "z", "rcs"], "formats": ["<f4"] * 4}
+        records = cloud_records().view(np.dtype(names))
+        return recorded, "/radar_front/scan", messages.cloud(stamp_to_ns(message.header.stamp), "lidar", records)
+
+    found = changed(tmp_path, as_radar)
+    assert not found.choice.lidars and any("'rcs'" in note for note in found.choice.notes)
+
+
 # --- TF ------------------------------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,9 @@ def _parameters(found: Inspection, model: str) -> Iterator[str]:
         camera = one.camera
         assert camera.info is not None  # a usable camera has one
         yield f"  {one.name}:"
+        for problem in found.findings:
+            if problem.severity == "loses" and problem.subject in (camera.image.name, camera.info.name):
+                yield from (f"    {line}" for line in _comment(f"Left out of frames at times: {problem}"))
         entries: dict[str, tuple[object, str]] = {
             "image_topic": (camera.image.name, f"{camera.encoding}, {camera.size[0]} x {camera.size[1]} pixels"),
             "info_topic": (camera.info.name, ""),

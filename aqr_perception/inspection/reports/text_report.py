@@ -65,11 +65,7 @@ def _stamps(found: Inspection) -> Iterator[str]:
     yield from _heading("Stamps of the sensors" + (f" (stagger: against {lidar})" if lidar else ""))
     rows = [("topic", "stagger", "recorded after stamp", "drift", "judgement of the node")]
     for name, one in sorted(found.offsets.items()):
-        stagger = (
-            ""
-            if math.isnan(one.to_lidar) or name == lidar
-            else f"{one.to_lidar * 1e3:+.1f} +- {one.to_lidar_spread * 1e3:.1f} ms"
-        )
+        stagger = "" if math.isnan(one.to_lidar) or name == lidar else _stagger(one.to_lidar, one.to_lidar_spread)
         latency = "" if math.isnan(one.latency) else f"{_seconds(one.latency)} (spread {_seconds(one.latency_spread)})"
         drift = "" if math.isnan(one.drift) else f"{-one.drift * 1e6:+.0f} ppm"
         faults = [f"{fault} ({count} messages)" for fault, count in one.faults.items()]
@@ -77,6 +73,12 @@ def _stamps(found: Inspection) -> Iterator[str]:
         odd = [f"{count} {what}" for what, count in counts.items() if count]
         rows.append((name, stagger, latency, drift, ", ".join([*faults[:3], *odd]) or "right"))
     yield from _table(rows)
+
+
+def _stagger(middle: float, spread: float) -> str:
+    if abs(middle) < 1:
+        return f"{middle * 1e3:+.1f} +- {spread * 1e3:.1f} ms"
+    return f"{middle:+,.1f} +- {spread:.1f} s"
 
 
 def _seconds(value: float) -> str:

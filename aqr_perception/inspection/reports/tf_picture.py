@@ -8,7 +8,7 @@ from aqr_perception.inspection.tf_tree import TfTree
 from aqr_perception.visualization.html_page import text
 
 _ROW, _COLUMN_GAP, _BOX = 48, 150, 26
-_LETTER = 7.4
+_LETTER = 7.8
 """Width of a letter of 13 px in px."""
 _SMALL = 6.2
 _MARGIN = 24
@@ -83,7 +83,7 @@ def _places(tree: TfTree, sensors: Mapping[str, str]) -> dict[str, _Place]:
             rows[child] for child in children.get(name, []) if depths.get(child) == depths[name] + 1 and child in rows
         ]
         rows[name] = sum(own) / len(own) if own else rows.get(name, row)
-    widths = {name: max(len(name) * _LETTER + 20, len(sensors.get(name, "")) * _SMALL, 60) for name in order}
+    widths = {name: max(len(name) * _LETTER + 24, len(sensors.get(name, "")) * _SMALL, 60) for name in order}
     columns: dict[int, float] = {0: _MARGIN}
     for depth in range(max(depths.values(), default=0)):
         widest = max(widths[name] for name in order if depths[name] == depth)
