@@ -98,7 +98,11 @@ def _inspection(
 ) -> Inspection:
     parts = recorded.parts if recorded is not None else ()
     topics = [topic for topic in heard.topics.values() if topic.recorded]
-    rates = {topic.name: topic_rate(topic.recorded, parts) for topic in topics}
+    whole = (recorded.times if recorded is not None else None) or {}
+    rates = {
+        topic.name: topic_rate(whole[topic.name]) if topic.name in whole else topic_rate(topic.recorded, parts)
+        for topic in topics
+    }
     tree = tf_tree(heard.transforms, parts)
     clouds = {topic.name: cloud_layout(topic) for topic in heard.of_type(CLOUD)}
     choice = choose(heard, clouds)

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from aqr_perception.bags.errors import BagError
@@ -14,6 +16,7 @@ from aqr_perception.bags.reader import BagMessage, BagReader
 from aqr_perception.inspection.finding import Finding, finding
 from aqr_perception.inspection.mcap_repair import repaired_copy
 from aqr_perception.inspection.observations import Observations, Topic
+from aqr_perception.inspection.recording_times import recording_times
 
 MOST_BYTES = 4 * 10**9
 """Size of a bag up to which every message is read; of a larger one, parts of about this size in all."""
@@ -31,6 +34,7 @@ class ReadBag:
         sampling: a sentence on what was read; empty if it was all.
         parts: begin and end in nanoseconds of the parts that were read.
         problems: what went wrong with the file.
+        times: times of recording of all messages by topic, where only parts were read and the bag has an index.
     """
 
     path: Path
@@ -42,6 +46,7 @@ class ReadBag:
     sampling: str
     parts: tuple[tuple[int, int], ...]
     problems: tuple[Finding, ...]
+    times: dict[str, NDArray[np.int64]] | None = None
 
 
 def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> ReadBag:
@@ -54,7 +59,7 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
         BagError: there is no bag, or nothing of it can be read.
     """
     if path.is_dir() and not is_bag_like(path):
-        needed = "needed a rosbag2 folder (metadata.yaml and .mcap or .db3 files)"
+        needed = "needed a rosbag2's (metadata.yaml, .mcap, .db3)"
         raise BagError(
             f"{path}: found no bag in the folder, {needed}; `aqr_perception convert` makes bags of data sets"
         )
@@ -84,17 +89,17 @@ def read_bag(path: Path, limit: float | None = None, progress: bool = False) -> 
         counts = {one.name: one.count for one in bag.topics}
         for name, topic in heard.topics.items():
             topic.count = counts.get(name, topic.count)
-        sampling = ""
+        sampling, times = "", None
         read = sum(end - begin for begin, end in parts)
         if read < length:
-            part = read / len(parts) / 1e9
+            part, times = read / len(parts) / 1e9, recording_times(path)
+            whole = "counts, rates and gaps" if times is not None else "counts"
             sampling = (
                 f"read: {len(parts)} x {part:.1f} s, spread over the {length / 1e9:.1f} s of the bag: "
-                "counts are of the whole bag, all other values of these parts"
+                f"{whole} are of the whole bag, all other values of these parts"
             )
-        return ReadBag(
-            path, size, heard, sum(counts.values()), bag.start_ns, bag.end_ns, sampling, parts, tuple(problems)
-        )
+        said = tuple(problems)
+        return ReadBag(path, size, heard, sum(counts.values()), bag.start_ns, bag.end_ns, sampling, parts, said, times)
 
 
 def bag_size(path: Path) -> int:

@@ -37,7 +37,7 @@ class TopicRate:
         return 1.0 / self.longest_gap if self.longest_gap > 0 else float("nan")
 
 
-def topic_rate(times_ns: Sequence[int], parts: Sequence[tuple[int, int]] = ()) -> TopicRate:
+def topic_rate(times_ns: Sequence[int] | NDArray[np.int64], parts: Sequence[tuple[int, int]] = ()) -> TopicRate:
     """Return the rate of a topic.
 
     Args:

@@ -408,7 +408,9 @@ def test_random_damage_of_messages_ends_in_a_report(tmp_path: Path, seed: int) -
     inspected(tmp_path / "bag.mcap")
 
 
-def test_a_part_of_a_bag_is_sampled_and_said(tmp_path: Path) -> None:
-    found = inspected(write_small_bag(tmp_path / "bag.mcap"), limit=0.5)
+@pytest.mark.parametrize("name", ["bag.mcap", "bag.db3", "folder"])
+def test_a_part_of_a_bag_is_sampled_and_said(tmp_path: Path, name: str) -> None:
+    found = inspected(write_small_bag(tmp_path / name), limit=0.5)
+    assert found.rates["/lidar/points"].messages == 12, "the index has the times of all messages"
     assert "0.5 s" in found.sampling and found.heard.topics["/lidar/points"].count == 12
     assert 4 <= len(found.heard.topics["/lidar/points"].recorded) <= 5 and not found.findings

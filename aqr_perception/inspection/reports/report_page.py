@@ -9,7 +9,8 @@ from aqr_perception.inspection.reports.text_report import text_report
 from aqr_perception.inspection.reports.tf_picture import tf_picture
 from aqr_perception.visualization.html_page import element, page, text, tiles
 
-_STYLE = "<style>td, th { text-align: left; vertical-align: top; padding: 4px 12px 4px 0 } pre { font-size: 13px; white-space: pre-wrap }</style>"
+_CELLS = "td, th { text-align: left; vertical-align: top; padding: 4px 12px 4px 0 }"
+_STYLE = f"<style>{_CELLS} pre {{ font-size: 13px; white-space: pre-wrap }}</style>"
 _MEANINGS = {"stops": "the node cannot run it", "loses": "the node leaves data out", "odd": "odd, the node goes on"}
 
 
