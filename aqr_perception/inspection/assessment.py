@@ -1,5 +1,6 @@
 """Inspection of what was heard: topics, stamps, TF, calibrations and point clouds, and whether the node can run it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ from aqr_perception.inspection.topic_rates import TopicRate, topic_rate
 from aqr_perception.inspection.vehicle_frames import VehicleFrames, vehicle_frames
 
 _SENSORS = (*IMAGES, CLOUD)
+_FRONT = re.compile(r"(.*_)?front(_(cent(er|re)|middle|main|wide|narrow|camera|cam))*")
+"""Names of cameras that look ahead; those of front_left do not."""
 _TRIALS = 40
 """Sweeps at which each camera's place is looked up."""
 _LARGEST_MISS = 0.05
@@ -167,7 +170,7 @@ def _frames(
     placement: FramePlacement | None,
 ) -> VehicleFrames:
     lidar = choice.lidars[0] if choice.lidars else None
-    ahead = next((one for one in choice.cameras if one.name.startswith("front") or "cam_front" in one.name), None)
+    ahead = next((one for one in choice.cameras if _FRONT.fullmatch(one.name)), None)
     if lidar is None and choice.cameras:
         ahead = ahead or choice.cameras[0]
     front = None

@@ -339,6 +339,17 @@ def test_a_model_frame_of_other_axes_gets_a_command(tmp_path: Path) -> None:
     assert ("odd", "lidar", "model frame unlike the training's") in problems(found)
 
 
+@pytest.mark.parametrize(("name", "known"), [("front", True), ("front_left", False)])
+def test_a_standing_vehicle_looks_ahead_by_its_front_camera_only(tmp_path: Path, name: str, known: bool) -> None:
+    def standing(entry: Entry) -> Entry | None:
+        recorded, topic, message = entry
+        return None if topic == "/tf" else (recorded, topic.replace("/front/", f"/{name}/"), message)
+
+    found = changed(tmp_path, standing)
+    assert found.frames.fixed == "" and np.isfinite(found.frames.heading) == known
+    assert not known or found.frames.heading == pytest.approx(0, abs=1)
+
+
 # --- Files ---------------------------------------------------------------------------------------------------------
 
 
