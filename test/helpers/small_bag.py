@@ -8,6 +8,7 @@ import numpy as np
 
 from aqr_perception.bags import messages
 from aqr_perception.bags.poses import stamp_to_ns
+from aqr_perception.bags.reader import BagMessage
 from aqr_perception.bags.writer import BagWriter
 from aqr_perception.geometry import rigid_transform
 
@@ -19,6 +20,7 @@ SIZE = (64, 48)
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
 Entry = tuple[int, str, Any]
 """Time of recording in nanoseconds, topic and message."""
+Change = Callable[[Entry], Entry | list[Entry] | None]
 
 
 def cloud_records(intensity: float = 200.0) -> np.ndarray:
@@ -53,20 +55,33 @@ def frames(count: int = 12) -> Iterator[Entry]:
         yield stamp, "/lidar/points", messages.cloud(stamp, "lidar", cloud_records())
 
 
-def write_small_bag(path: Path, change: Callable[[Entry], Entry | list[Entry] | None] = lambda entry: entry) -> Path:
+def write_small_bag(path: Path, change: Change = lambda entry: entry) -> Path:
     """Write `frames` as a bag.
 
     Args:
         change: returns an entry, several, or None to leave it out.
     """
+    with BagWriter(path) as writer:
+        for recorded, topic, message in _changed(change):
+            writer.write(topic, message, recorded, latched=topic == "/tf_static")
+    return path
+
+
+def bag_messages(change: Change = lambda entry: entry) -> list[BagMessage]:
+    """Return the messages of the bag that `write_small_bag` writes, without a file."""
+    store = messages.TYPESTORE
+    return [
+        BagMessage(topic, one.__msgtype__, recorded, bytes(store.serialize_cdr(one, one.__msgtype__)), store)
+        for recorded, topic, one in _changed(change)
+    ]
+
+
+def _changed(change: Change) -> list[Entry]:
     entries: list[Entry] = []
     for entry in frames():
         changed = change(entry)
         entries += changed if isinstance(changed, list) else [changed] if changed is not None else []
-    with BagWriter(path) as writer:
-        for recorded, topic, message in sorted(entries, key=lambda one: one[0]):
-            writer.write(topic, message, recorded, latched=topic == "/tf_static")
-    return path
+    return sorted(entries, key=lambda one: one[0])
 
 
 def restamped(message: Any, shift_ns: int) -> Any:
