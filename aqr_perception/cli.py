@@ -12,7 +12,7 @@ from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(convert.with_subject(given))
+    options = _parser().parse_args(with_subjects(given))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"aqr_perception: {error}", file=sys.stderr)
     return 1
+
+
+def with_subjects(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the subjects that may be left out: ``convert SET OUT``, ``inspect PATH``."""
+    return inspect.with_subject(convert.with_subject(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
