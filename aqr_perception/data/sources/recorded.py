@@ -116,6 +116,10 @@ class RecordingDataset:
         moments = [(entry.drive, entry.stamp_ns) for entry in self._entries]
         return tuple(self[earlier] for earlier in preceding(moments, index, count, step))
 
+    def drive_of(self, index: int) -> str:
+        """Return the drive of a frame: its recording."""
+        return str(self._entries[index].drive)
+
     def place_of(self, index: int) -> str:
         """Return where a frame is from: its recording and time."""
         entry = self._entries[index]
