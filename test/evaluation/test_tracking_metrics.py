@@ -165,6 +165,7 @@ def test_an_interrupted_run_continues_and_other_weights_begin_again(tmp_path: Pa
     assert other.frames == 2 * once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_figures_on_nuscenes_tables_equal_those_of_the_devkits_own_class(tmp_path: Path, seed: int) -> None:
     from nuscenes.eval.common.config import config_factory
@@ -185,7 +186,7 @@ def test_the_figures_on_nuscenes_tables_equal_those_of_the_devkits_own_class(tmp
             "points": [(5, 0), (0, 3), (0, 0)][random.choice(3, p=[0.7, 0.15, 0.15])],
             "samples": [(0, 1, 2), (0, 2), (1, 2)][number % 3],
         }
-        for number in range(48)
+        for number in range(32)
     }
     write_drive(root, objects)
     data = NuScenesDataset(root, VERSION, SPLIT, sweeps=1)
