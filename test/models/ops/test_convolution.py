@@ -132,7 +132,7 @@ def test_folded_weights_are_freed_with_their_model() -> None:
     with torch.no_grad():
         convolve(features, modules[0], modules[1])
     weight = weakref.ref(modules[0].weight)
-    folded = weakref.ref(_folded_weights(modules[0], modules[1])[0])
+    folded = weakref.ref(_folded_weights(modules[0], modules[1], torch.float32, features)[0])
     assert folded() is not None
     del modules
     gc.collect()
