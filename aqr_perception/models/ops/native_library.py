@@ -22,7 +22,7 @@ SWITCH = "AQR_PERCEPTION_NATIVE"
 _SECONDS = 60.0
 """Longest time of one run of the compiler."""
 
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-std=c++17", "-shared", "-fPIC")
 _log = logging.getLogger(__name__)
 
 
