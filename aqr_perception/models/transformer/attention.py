@@ -136,11 +136,12 @@ def _correct(
     share = share.contiguous()
     head = torch.arange(heads, device=query.device)[:, None]
     for tiles in bias.tiles:
-        if not len(tiles.queries):
+        tile_tokens = tiles.row_tokens.shape[1] * tiles.column_tokens.shape[1]
+        if not len(tiles.queries) or not tile_tokens:
             continue
         slots = tiles.queries.shape[1]
         corrections = numerator.new_empty(len(tiles.queries), slots, heads * width)
-        step = max(1, _TILE_BYTES // (4 * heads * width * tiles.row_tokens.shape[1] * tiles.column_tokens.shape[1]))
+        step = max(1, _TILE_BYTES // (4 * heads * width * tile_tokens))
         # A few tiles at once: their tokens stay in the processor's cache from the gather to the last product.
         for start in range(0, len(tiles.queries), step):
             some = Tiles(*(field[start : start + step] for field in tiles))
