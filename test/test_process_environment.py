@@ -40,7 +40,9 @@ def test_two_threads_of_a_core_count_as_one(tmp_path: Path, monkeypatch: pytest.
     assert physical_cores(tmp_path / "absent") == 4
 
 
-@pytest.mark.parametrize(("variable", "kept"), [("PATH", False), ("MALLOC_TRIM_THRESHOLD_", True), ("LD_PRELOAD", True)])
+@pytest.mark.parametrize(
+    ("variable", "kept"), [("PATH", False), ("MALLOC_TRIM_THRESHOLD_", True), ("LD_PRELOAD", True)]
+)
 def test_the_users_own_allocator_is_kept(variable: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
     monkeypatch.setattr(process_environment, "_keep_freed_memory", lambda: calls.append(None))

@@ -85,7 +85,7 @@ class Router(nn.Module):
             layout: layout of the tokens.
             options: window sizes.
         """
-        batch, count, channels = query.shape
+        batch, count, _ = query.shape
         bev = _bev_windows(cells, layout, options.router_bev_window)
         image = _image_windows(cells, layout, options.router_image_window)
         tokens = (keys.flatten(0, 1), values.flatten(0, 1))

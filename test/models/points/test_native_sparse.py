@@ -75,7 +75,7 @@ def test_a_strided_convolution_has_torchs_sites_and_features(seed, grid, density
 
 def test_an_encoder_equals_torchs_with_one_and_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    grid = (17, 64, 64)
+    grid = (33, 32, 32)
     encoder = SparseEncoder(5, (16, 32, 32, 64), grid=grid, output_channels=64).eval()
     coordinates = (torch.rand(2, *grid) < 0.05).nonzero()
     voxels = Voxels(coordinates, torch.randn(len(coordinates), 5), grid, 2)
