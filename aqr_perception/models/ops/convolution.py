@@ -1,6 +1,6 @@
 """Fused convolution, batch norm, residual and ReLU for inference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -81,10 +81,9 @@ def _folded_weights(
     def compute() -> tuple[Tensor, ...]:
         weight, bias = (convolution.weight, convolution.bias) if norm is None else fold(convolution, norm)
         weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        if packed_for is not None and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"):
-            weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                weight.detach().to_mkldnn(), *_geometry(convolution), list(packed_for.shape)
-            )
+        reorder: Callable[..., Tensor] | None = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
+        if packed_for is not None and reorder is not None:
+            weight = reorder(weight.detach().to_mkldnn(), *_geometry(convolution), list(packed_for.shape))
         return (weight,) if bias is None else (weight, bias.to(dtype))
 
     sources = (convolution.weight, convolution.bias)
