@@ -20,7 +20,7 @@ template <int Count, int Wide>
 inline void multiply(const float* const* rows, float* const* sums, const float* matrix, int inputs, int columns) {
   Vector sum[Count][Wide];
   for (int r = 0; r < Count; ++r)
-    for (int v = 0; v < Wide; ++v) sum[r][v] = *reinterpret_cast<const Vector*>(sums[r] + v * kLanes);
+    for (int v = 0; v < Wide; ++v) sum[r][v] = Vector{};  // an offset's sum of its own: smaller rounding errors
   for (int i = 0; i < inputs; ++i) {
     const float* line = matrix + static_cast<int64_t>(i) * columns;
     Vector weight[Wide];
@@ -29,7 +29,7 @@ inline void multiply(const float* const* rows, float* const* sums, const float* 
       for (int v = 0; v < Wide; ++v) sum[r][v] += rows[r][i] * weight[v];
   }
   for (int r = 0; r < Count; ++r)
-    for (int v = 0; v < Wide; ++v) *reinterpret_cast<Vector*>(sums[r] + v * kLanes) = sum[r][v];
+    for (int v = 0; v < Wide; ++v) *reinterpret_cast<Vector*>(sums[r] + v * kLanes) += sum[r][v];
 }
 
 template <int Wide>
