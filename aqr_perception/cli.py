@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, layout, simulate, train, view
+from aqr_perception.process_environment import prepare_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
+    prepare_process()  # before a command loads torch
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(with_subjects(given))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
