@@ -19,7 +19,7 @@ setup(
     ],
     package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
     package_data={
-        "aqr_perception": ["py.typed", "weights/*.safetensors"],
+        "aqr_perception": ["py.typed", "weights/*.safetensors", "report/assets/*"],
         "aqr_perception.config": ["**/*.yaml"],
         "aqr_perception.definitions": ["*.msg"],
     },
