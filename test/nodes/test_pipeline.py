@@ -59,7 +59,10 @@ class Stage:
         self.model = SimpleNamespace(detector=self.detector("first"))
         logger = SimpleNamespace(debug=self._debug, warning=self.warnings.append)
         self.outputs = outputs = SimpleNamespace(
-            publish=lambda *what: self.published.append(what), publish_timing=self.timings.append, wants_grid=False
+            publish=lambda *what: self.published.append(what),
+            publish_timing=self.timings.append,
+            wants_grid=False,
+            wants_queries=False,
         )
         self.clock_ns = START
         self.pipeline = Pipeline(

@@ -1,0 +1,93 @@
+"""Pauses of a playback until the node has answered, so that no sweep stays without detections."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from aqr_perception.demo.truth import SAME_SWEEP_NS
+
+_POLL = 0.005
+_LONGEST_WAIT = 10.0
+"""Seconds; a sweep without an answer by then is reported as unanswered."""
+_BEFORE_LOST_NS = 30_000_000
+"""Time before a lost sweep at which to wait for the node to notice: before the last images, which complete its frame.
+
+The node would count from anew for a LiDAR after a pause of all sensors as long as its timeout; these images end it.
+"""
+_NOTICED = 0.06
+"""Seconds after the timeout in which the node looks at its sensors."""
+
+
+class Outputs(Protocol):
+    """What a gate asks the recorder."""
+
+    def has_output_near(self, stamp_ns: int, reach_ns: int) -> bool:
+        """Return whether detections of a frame near a stamp have arrived."""
+
+
+class AnswerGate:
+    """Decision when a playback goes on, from the answers that have arrived.
+
+    At most two sweeps are without an answer: one that the node works on, and the newest one. Where the LiDAR becomes
+    silent, the bag's time stands still until the node must have noticed, so that it makes frames of the cameras alone.
+
+    Args:
+        outputs: the recorder.
+        stamps: stamps of all sweeps of the drive, in order.
+        is_lost: whether the sweep of a stamp is not sent.
+        lidar_timeout: seconds of silence after which the node takes the LiDAR for lost.
+        longest_wait: seconds to wait for one answer.
+
+    Attributes:
+        seconds: time that the playback waited so far.
+    """
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        stamps: Sequence[int],
+        is_lost: Callable[[int], bool],
+        lidar_timeout: float,
+        longest_wait: float = _LONGEST_WAIT,
+    ) -> None:
+        self._outputs, self._stamps, self._is_lost = outputs, list(stamps), is_lost
+        self._timeout, self._longest = lidar_timeout, longest_wait
+        self._passed = 0
+        self._answered = 0
+        self._heard = -lidar_timeout
+        self.seconds = 0.0
+
+    def hold(self, stamp_ns: int) -> None:
+        """Return when the message with this recording time may be published."""
+        while self._passed < len(self._stamps):
+            sweep_ns = self._stamps[self._passed]
+            lost = self._is_lost(sweep_ns)
+            if stamp_ns <= sweep_ns - _BEFORE_LOST_NS * lost:
+                return
+            started = time.monotonic()
+            if not lost:
+                self._heard = started  # the message before this one was the sweep
+            self._wait_for_answers(self._passed, self._longest)
+            if time.monotonic() - started > self._timeout / 2:
+                self._heard = time.monotonic()  # after such a pause the node may count from anew
+            if lost:
+                self._wait_for_silence()
+            self.seconds += time.monotonic() - started
+            self._passed += 1
+
+    def wait_for_last(self, seconds: float) -> None:
+        """Wait until all sweeps have their answers, but for each missing one no longer than some seconds."""
+        self._wait_for_answers(len(self._stamps), seconds)
+
+    def _wait_for_silence(self) -> None:
+        while time.monotonic() < self._heard + self._timeout + _NOTICED:
+            time.sleep(_POLL)
+
+    def _wait_for_answers(self, count: int, seconds: float) -> None:
+        """Wait until the first `count` sweeps have their answers."""
+        while self._answered < count:
+            deadline = time.monotonic() + seconds
+            stamp_ns = self._stamps[self._answered]
+            while not self._outputs.has_output_near(stamp_ns, SAME_SWEEP_NS) and time.monotonic() < deadline:
+                time.sleep(_POLL)
+            self._answered += 1
