@@ -23,8 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "demo",
         help="play a simulated drive with failing sensors and write a report",
         description="Simulate a drive and play it into the perception node while a camera turns black, the LiDAR drops "
-        "out, a lens is dirty and a camera is misaligned. Writes report.html and drive.mp4. Needs ROS 2 and the built "
-        "package.",
+        "out, a lens is dirty and a camera is misaligned. Writes report.html. Needs ROS 2 and the built package.",
     )
     demo.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="output folder (default: %(default)s)")
     add_model(demo)
@@ -47,9 +46,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="N",
         help="pictures of every N-th frame only, for a smaller report (default: %(default)s)",
     )
-    demo.add_argument(
-        "--film", action=argparse.BooleanOptionalAction, default=True, help="write the drive as a film, too"
-    )
+    demo.add_argument("--film", action="store_true", help="also write a film, drive.mp4, which takes minutes")
     demo.add_argument("--rviz", action="store_true", help="also show the drive in RViz")
     demo.set_defaults(run=_demo)
 
@@ -186,7 +183,7 @@ def _speed(recorded: "RecordedDrive") -> str:
     """Return a sentence about the speed of the playback."""
     recording = recorded.recording
     return (
-        f"Played at {recorded.seconds / recording.seconds:.2f} times real time on {os.cpu_count()} processor cores: this "
+        f"Played at {recorded.seconds / recording.seconds:.2f} times real time on {os.cpu_count()} processor cores: it "
         f"took {recording.seconds:.0f} s, of which playback waited {recording.seconds_held:.0f} s for the node."
     )
 

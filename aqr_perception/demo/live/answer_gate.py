@@ -88,6 +88,8 @@ class AnswerGate:
         while self._answered < count:
             deadline = time.monotonic() + seconds
             stamp_ns = self._stamps[self._answered]
-            while not self._outputs.has_output_near(stamp_ns, SAME_SWEEP_NS) and time.monotonic() < deadline:
+            # A frame of the cameras alone, of the time before a sweep arrived, is no answer to that sweep.
+            reach_ns = SAME_SWEEP_NS if self._is_lost(stamp_ns) else 0
+            while not self._outputs.has_output_near(stamp_ns, reach_ns) and time.monotonic() < deadline:
                 time.sleep(_POLL)
             self._answered += 1

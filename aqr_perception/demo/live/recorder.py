@@ -1,6 +1,7 @@
 """Recorder of the perception node's outputs, frame by frame."""
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,11 +18,13 @@ from aqr_perception.demo.recording import BEV, FrameRecord, QueryRecord, Recordi
 from aqr_perception.demo.truth import detections_from_message
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.report.report_frame import LIDAR
 
 _NODE = "/aqr_perception"
 _DEPTH = 20
 _ATTENTION = "attention_"
 _SENSOR_STATUS = "aqr_perception: sensor "
+_NUMBER = re.compile(r"[\d.]+")
 _REPORT_REACH_NS = 1_000_000_000
 """Longest time from a frame to the report of /diagnostics that counts for it; the node reports once a second."""
 
@@ -180,13 +183,16 @@ class OutputRecorder:
         frames, model = statuses.get("aqr_perception: frames"), statuses.get("aqr_perception: model")
         if frames is not None and model is not None and frames.message != "not active":
             self._model = next((pair.value for pair in model.values if pair.key == "running"), "")
-        doubts = {
-            _after(_SENSOR_STATUS, name): status.message
-            for name, status in statuses.items()
-            if name.startswith(_SENSOR_STATUS) and status.level != DiagnosticStatus.OK
-        }
+        sensors = {_after(_SENSOR_STATUS, name): status for name, status in statuses.items() if _SENSOR_STATUS in name}
+        doubts = {name: status.message for name, status in sensors.items() if status.level != DiagnosticStatus.OK}
+        # What holds for all cameras alike is due to a pause of the playback.
+        kinds = {name: _NUMBER.sub("", text.split(":")[0]) for name, text in doubts.items()}
+        of_cameras = [kinds.get(name, "") for name in sensors if not name.startswith(LIDAR)]
+        shared = {kind for kind in of_cameras if of_cameras.count(kind) == len(of_cameras) > 1}
         with self._lock:
-            self._doubts[stamp_to_ns(message.header.stamp)] = doubts
+            self._doubts[stamp_to_ns(message.header.stamp)] = {
+                name: text for name, text in doubts.items() if kinds[name] not in shared
+            }
 
 
 def _after(prefix: str, name: str) -> str:

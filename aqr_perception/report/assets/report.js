@@ -183,7 +183,7 @@
 
   function drawTable() {
     const attention = frame.detections.some((found) => Object.keys(found.attention).length);
-    const titles = ["#", "class", "score", "distance", "LiDAR", "cameras"].concat(attention ? ["attention to LiDAR"] : []);
+    const titles = ["#", "class", "score", "distance", "LiDAR", "cameras"].concat(attention ? ["attention LiDAR"] : []);
     const rows = frame.detections.map((found, index) => {
       const row = make("tr", { "data-detection": index, "aria-selected": index === chosen, tabindex: -1 });
       const cells = [index + 1, found.class, number(found.score).replace("+", ""), `${Math.hypot(found.box[0], found.box[1]).toFixed(1)} m`];
