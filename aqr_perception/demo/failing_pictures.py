@@ -12,7 +12,7 @@ TURNED_DEGREES = 4.0
 """Rotation of a misaligned camera about its own vertical axis, against the calibration in TF."""
 
 _SEED = 7
-_BLUR = 0.18
+_BLUR = 0.3
 """Severity of the blur of a dirty lens; see `camera_corruption.blurred`."""
 _BLOTCHES = 9
 _SMALLEST, _LARGEST = 0.05, 0.16

@@ -9,13 +9,6 @@ from aqr_perception.demo.truth import SAME_SWEEP_NS
 _POLL = 0.005
 _LONGEST_WAIT = 10.0
 """Seconds; a sweep without an answer by then is reported as unanswered."""
-_BEFORE_LOST_NS = 30_000_000
-"""Time before a lost sweep at which to wait for the node to notice: before the last images, which complete its frame.
-
-The node would count from anew for a LiDAR after a pause of all sensors as long as its timeout; these images end it.
-"""
-_NOTICED = 0.06
-"""Seconds after the timeout in which the node looks at its sensors."""
 
 
 class Outputs(Protocol):
@@ -28,14 +21,13 @@ class Outputs(Protocol):
 class AnswerGate:
     """Decision when a playback goes on, from the answers that have arrived.
 
-    At most two sweeps are without an answer: one that the node works on, and the newest one. Where the LiDAR becomes
-    silent, the bag's time stands still until the node must have noticed, so that it makes frames of the cameras alone.
+    At most two sweeps are without an answer: one that the node works on, and the newest one. After a sweep that the
+    LiDAR does not send, the bag's time stands still until the node has noticed, and answered with the cameras alone.
 
     Args:
         outputs: the recorder.
         stamps: stamps of all sweeps of the drive, in order.
         is_lost: whether the sweep of a stamp is not sent.
-        lidar_timeout: seconds of silence after which the node takes the LiDAR for lost.
         longest_wait: seconds to wait for one answer.
 
     Attributes:
@@ -47,41 +39,25 @@ class AnswerGate:
         outputs: Outputs,
         stamps: Sequence[int],
         is_lost: Callable[[int], bool],
-        lidar_timeout: float,
         longest_wait: float = _LONGEST_WAIT,
     ) -> None:
-        self._outputs, self._stamps, self._is_lost = outputs, list(stamps), is_lost
-        self._timeout, self._longest = lidar_timeout, longest_wait
+        self._outputs, self._stamps, self._is_lost, self._longest = outputs, list(stamps), is_lost, longest_wait
         self._passed = 0
         self._answered = 0
-        self._heard = -lidar_timeout
         self.seconds = 0.0
 
     def hold(self, stamp_ns: int) -> None:
         """Return when the message with this recording time may be published."""
-        while self._passed < len(self._stamps):
-            sweep_ns = self._stamps[self._passed]
-            lost = self._is_lost(sweep_ns)
-            if stamp_ns <= sweep_ns - _BEFORE_LOST_NS * lost:
-                return
+        while self._passed < len(self._stamps) and self._stamps[self._passed] < stamp_ns:
             started = time.monotonic()
-            if not lost:
-                self._heard = started  # the message before this one was the sweep
-            self._wait_for_answers(self._passed, self._longest)
-            if time.monotonic() - started > self._timeout / 2:
-                self._heard = time.monotonic()  # after such a pause the node may count from anew
-            if lost:
-                self._wait_for_silence()
+            newest = self._stamps[self._passed]
+            self._wait_for_answers(self._passed + self._is_lost(newest), self._longest)
             self.seconds += time.monotonic() - started
             self._passed += 1
 
     def wait_for_last(self, seconds: float) -> None:
         """Wait until all sweeps have their answers, but for each missing one no longer than some seconds."""
         self._wait_for_answers(len(self._stamps), seconds)
-
-    def _wait_for_silence(self) -> None:
-        while time.monotonic() < self._heard + self._timeout + _NOTICED:
-            time.sleep(_POLL)
 
     def _wait_for_answers(self, count: int, seconds: float) -> None:
         """Wait until the first `count` sweeps have their answers."""

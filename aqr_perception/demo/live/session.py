@@ -29,8 +29,8 @@ _START_SECONDS = 120.0
 _LAST_OUTPUT_SECONDS = 5.0
 _LAST_PICTURES_SECONDS = 1.0
 _POLL = 0.05
-_LIDAR_TIMEOUT, _LIDAR_TIMEOUT_OF_DRIVE = 1.0, 0.5
-"""Seconds: longer than a frame takes, and than two sweeps are apart in the drive."""
+_LIDAR_TIMEOUT = 0.5
+"""Seconds of the drive: longer than two sweeps are apart."""
 
 
 class DemoError(ValueError):
@@ -76,7 +76,7 @@ class Session:
                 if not player.wait_for_subscribers(_START_SECONDS):
                     raise DemoError(f"the node does not subscribe to all of {', '.join(played)}; check {self.config}")
                 is_lost = partial(_is_lost, drive.start_ns, failures)
-                gate = AnswerGate(recorder, _sweep_stamps(drive), is_lost, _lidar_timeout(self.rate))
+                gate = AnswerGate(recorder, _sweep_stamps(drive), is_lost)
 
                 def hold(message: BagMessage) -> None:
                     self._check_running(process)
@@ -138,7 +138,7 @@ def _is_lost(start_ns: int, failures: Sequence[Failure], stamp_ns: int) -> bool:
 
 def _lidar_timeout(rate: float) -> float:
     """Return the wall-clock seconds without a sweep after which the node takes the LiDAR for lost."""
-    return max(_LIDAR_TIMEOUT, _LIDAR_TIMEOUT_OF_DRIVE / rate)
+    return _LIDAR_TIMEOUT / min(rate, 1.0)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ FAILURES = (
 def session(folder: Path, config: Path = CONFIG) -> Session:
     # Long waits: on a loaded machine images and transforms arrive late.
     patient = ("score_threshold:=0.0", "max_detections:=20", "camera_wait:=2.0", "transform_wait:=5.0")
-    return Session(config, "aqr_tiny", None, folder / "node.log", rate=0.2, overrides=patient, progress=False)
+    return Session(config, "aqr_tiny", None, folder / "node.log", rate=1.0, overrides=patient, progress=False)
 
 
 def test_a_drive_with_failing_sensors_is_recorded_and_reported(tmp_path: Path) -> None:
