@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from aqr_perception.report.drive_curves import DriveCurves, sensor_state
@@ -74,7 +73,7 @@ def write_report(
         frames=content.blocks(),
         # Called by the template after the last frame, when the numbers of all frames are known.
         summary=lambda: content.summary(phases, start_ns),
-        asset=lambda name: Markup((_ASSETS / name).read_text(encoding="utf-8")),
+        asset=lambda name: (_ASSETS / name).read_text(encoding="utf-8"),
     )
     partial = path.with_name(f".{path.name}.partial")
     try:

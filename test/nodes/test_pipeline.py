@@ -163,6 +163,20 @@ def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Sta
     assert given == [{"forklift": 0.25}]
 
 
+def test_attention_is_asked_for_while_the_queries_have_subscribers(stage: Stage) -> None:
+    given = []
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        given.append(options.attention)
+        return SimpleNamespace(seconds={})
+
+    stage.model.detector.detect = detect
+    for stamp_ns, subscribed in ((START, False), (START + 1, True), (START + 2, False)):
+        stage.outputs.wants_queries = subscribed
+        stage.process(request(stamp_ns))
+    assert given == [False, True, False]
+
+
 def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> None:
     for _ in range(2):
         stage.process(request(names="abcd"))

@@ -14,8 +14,8 @@ _LONGEST_WAIT = 10.0
 class Outputs(Protocol):
     """What a gate asks the recorder."""
 
-    def has_output_near(self, stamp_ns: int, reach_ns: int) -> bool:
-        """Return whether detections of a frame near a stamp have arrived."""
+    def has_finished_near(self, stamp_ns: int, reach_ns: int) -> bool:
+        """Return whether the node has finished a frame near a stamp."""
 
 
 class AnswerGate:
@@ -66,6 +66,6 @@ class AnswerGate:
             stamp_ns = self._stamps[self._answered]
             # A frame of the cameras alone, of the time before a sweep arrived, is no answer to that sweep.
             reach_ns = SAME_SWEEP_NS if self._is_lost(stamp_ns) else 0
-            while not self._outputs.has_output_near(stamp_ns, reach_ns) and time.monotonic() < deadline:
+            while not self._outputs.has_finished_near(stamp_ns, reach_ns) and time.monotonic() < deadline:
                 time.sleep(_POLL)
             self._answered += 1

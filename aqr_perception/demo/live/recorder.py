@@ -86,10 +86,13 @@ class OutputRecorder:
         """Seconds since the last detections arrived."""
         return time.monotonic() - self._last_output
 
-    def has_output_near(self, stamp_ns: int, reach_ns: int) -> bool:
-        """Return whether detections of a frame near a stamp have arrived."""
+    def has_finished_near(self, stamp_ns: int, reach_ns: int) -> bool:
+        """Return whether the node has finished a frame near a stamp.
+
+        Its detections come earlier, but until then the node still draws pictures and cannot begin another frame.
+        """
         with self._lock:
-            return any(abs(found - stamp_ns) <= reach_ns for found in self._arrays)
+            return any(abs(found - stamp_ns) <= reach_ns for found in self._milliseconds)
 
     def recording(self, trained: bool, seconds: float = math.nan, seconds_held: float = 0.0) -> Recording:
         """Return everything received so far.

@@ -21,7 +21,7 @@ class Node:
     def __init__(self) -> None:
         self.answered: list[int] = []
 
-    def has_output_near(self, stamp_ns: int, reach_ns: int) -> bool:
+    def has_finished_near(self, stamp_ns: int, reach_ns: int) -> bool:
         return any(abs(found - stamp_ns) <= reach_ns for found in list(self.answered))
 
     def answer(self, stamp_ns: int, delay: float) -> None:

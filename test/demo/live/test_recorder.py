@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
+from aqr_perception.msg import FrameTiming, FusedDetection, FusedDetectionArray, SensorState
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Pose, Vector3
 from rclpy.node import Node
@@ -103,7 +103,16 @@ def test_queries_are_recorded_with_their_attention_and_pixels() -> None:
     np.testing.assert_array_equal(frame.queries.points, points)
     np.testing.assert_array_equal(frame.queries.attention["front"], shares[:, 1])
     np.testing.assert_allclose(frame.queries.pixels["front"], [[45.0, 25.0], [np.nan, np.nan]])
-    assert recorder.has_output_near(1_510_000_000, 20_000_000) and not recorder.has_output_near(1_510_000_000, 0)
+
+
+def test_a_frame_is_finished_when_its_timing_arrives() -> None:
+    node = StandInNode()
+    recorder = OutputRecorder(cast(Node, node), [])
+    header = Header(stamp=ns_to_stamp(1_500_000_000))
+    node.receive["/aqr_perception/detections"](FusedDetectionArray(header=header))
+    assert not recorder.has_finished_near(1_500_000_000, 20_000_000), "its pictures are still being drawn"
+    node.receive["/aqr_perception/timing"](FrameTiming(header=header, stages=["image"], milliseconds=[3.0]))
+    assert recorder.has_finished_near(1_510_000_000, 20_000_000) and not recorder.has_finished_near(1_510_000_000, 0)
 
 
 def status(name: str, message: str = "used") -> DiagnosticStatus:
