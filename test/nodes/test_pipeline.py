@@ -173,7 +173,7 @@ def test_attention_is_asked_for_while_the_queries_have_subscribers(stage: Stage)
     stage.model.detector.detect = detect
     for stamp_ns, subscribed in ((START, False), (START + 1, True), (START + 2, False)):
         stage.outputs.wants_queries = subscribed
-        stage.process(request(stamp_ns))
+        stage.process(request(stamp_ns=stamp_ns))
     assert given == [False, True, False]
 
 

@@ -169,7 +169,7 @@ class OutputRecorder:
 
     def _on_picture(self, name: str, message: Image) -> None:
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-        jpeg = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 88))[1].tobytes()
+        jpeg = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 82))[1].tobytes()
         with self._lock:
             self._pictures.setdefault(name, {})[stamp_to_ns(message.header.stamp)] = jpeg
 
