@@ -14,8 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 
+from aqr_perception.bags.detections import detections_from_message
 from aqr_perception.demo.recording import BEV, FrameRecord, QueryRecord, Recording
-from aqr_perception.demo.truth import detections_from_message
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.report.report_frame import LIDAR
