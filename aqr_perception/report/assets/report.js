@@ -305,7 +305,7 @@
   function setUp() {
     element("cameras").append(...summary.cameras.map(figure));
     if (summary.has_bev) element("bev").append(figure("bev"));
-    element("legend").append("Boxes: ", ...swatches([["rgb(255,140,0)", "supported by the LiDAR"], ["rgb(0,170,255)", "by cameras"], ["#fff", "chosen query: window and box"]]));
+    element("legend").append("Boxes: ", ...swatches([["rgb(255,140,0)", "supported by the LiDAR"], ["rgb(0,170,255)", "by cameras (between: by both)"], ["#fff", "chosen query: window and box"]]));
     element("states-legend").append(...swatches([[variable("--ok"), "used"], [variable("--doubted"), "used, but something is odd"], [variable("--failing"), "used, though it fails (known from the simulation)"], [variable("--left-out"), "left out"]]));
     element("slider").max = Math.max(count - 1, 0);
 
