@@ -40,7 +40,10 @@ def test_a_drive_with_failing_sensors_is_recorded_and_reported(tmp_path: Path) -
     # Camera-only frames continue until the next sweep, at 2.0 s.
     times = [truth.seconds(frame.stamp_ns) for frame in without_lidar]
     assert min(times) >= 0.7 and max(times) < 2.0, times
-    assert all(BEV not in frame.pictures for frame in without_lidar)
+    assert all(BEV not in frame.map_means for frame in without_lidar), "there is no map of the LiDAR's weights"
+    assert not drive.unanswered(), "the playback waits for an answer to every sweep"
+    queries = [frame.queries for frame in recording.frames]
+    assert all(found is not None and {"lidar", "front"} <= set(found.attention) for found in queries)
     assert not recording.trained and "random weights" in recording.model
 
     fronts = {truth.seconds(frame.stamp_ns): frame.picture("front") for frame in with_lidar}
