@@ -39,8 +39,8 @@ run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the nod
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
 	@$(ENV) bash scripts/run_bag.sh "$$BAG" "$$CONFIG" "$$MODEL"
 
-demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=0.25]: play a simulated drive with failing sensors; write demo/report.html
-	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-0.25}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
+demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=1]: play a simulated drive with failing sensors; write demo/report.html
+	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-1}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
 
 benchmark: setup  ## measure a frame and the cross-attention on this machine
 	@$(ENV) aqr_perception benchmark frame --model "$${MODEL:-aqr_tiny}" && aqr_perception benchmark attention

@@ -19,7 +19,7 @@ setup(
     ],
     package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
     package_data={
-        "aqr_perception": ["py.typed", "models/points/*.cpp", "models/transformer/*.cpp", "weights/*.safetensors"],
+        "aqr_perception": ["py.typed", "models/*/*.cpp", "report/assets/*", "weights/*.safetensors"],
         "aqr_perception.config": ["**/*.yaml"],
         "aqr_perception.definitions": ["*.msg"],
     },

@@ -16,6 +16,7 @@ from aqr_perception.devices import choose_device, choose_precision
 from aqr_perception.frame import (
     CameraView,
     CameraWeightMap,
+    DetectionQueries,
     Detections,
     Frame,
     FramePlacement,
@@ -25,7 +26,7 @@ from aqr_perception.frame import (
 )
 from aqr_perception.frame_checks import usable_frame
 from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.boxes.coder import decode
+from aqr_perception.models.boxes.coder import DecodedBoxes, decode
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
@@ -250,7 +251,8 @@ class Detector:
         options = options or self.options
         options.check_classes(self.classes)
         frame, source = features.frame, self._source(options)
-        decode_options = DecodeOptions(options.aqr, source == "router", source == "attention", LAST_LAYER)
+        needs_attention = options.attention or source == "attention"
+        decode_options = DecodeOptions(options.aqr, source == "router", needs_attention, LAST_LAYER)
         moment = self._moment(frame)
         history = self._memory.history(moment, options.max_history_gap)
         clock = StageClock(self.device)
@@ -261,10 +263,12 @@ class Detector:
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # requested by `decode_options`
-            detections = self._detections(output, weights, options)
+            best, query = self._best(output, options)
+            detections = self._detections(best, query, weights)
             detections = replace(detections, camera_weights=self._of_all_cameras(detections.camera_weights, features))
+            queries = self._queries(output, query, features, options.attention)
             maps = self._weight_maps(weights, output, self._views(frame), source, options.aqr)
-        return Result(detections, maps, {**features.seconds, **clock.seconds})
+        return Result(detections, maps, {**features.seconds, **clock.seconds}, queries)
 
     @torch.inference_mode()
     def routed_queries(self, features: FrameFeatures) -> RoutedQueries:
@@ -370,22 +374,46 @@ class Detector:
         whole[:, [index for index, view in enumerate(asked) if view.name in names]] = weights
         return whole
 
-    def _detections(self, output: ModelOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
+    def _best(self, output: ModelOutput, options: DetectionOptions) -> tuple[DecodedBoxes, Tensor]:
+        """Return the objects to report, and the query (N,) of each."""
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
         thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in self.classes]
         selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
-        query = best.query_index[selected]
+        best = DecodedBoxes(*(values[selected] for values in best))
+        return best, best.query_index
+
+    def _detections(self, best: DecodedBoxes, query: Tensor, weights: QueryWeights) -> Detections:
         modality = weights.modality[0, query].float().cpu().numpy()
         return Detections(
-            boxes=best.boxes[selected].cpu().numpy(),
-            scores=best.scores[selected].cpu().numpy(),
-            labels=best.labels[selected].cpu().numpy(),
+            boxes=best.boxes.cpu().numpy(),
+            scores=best.scores.cpu().numpy(),
+            labels=best.labels.cpu().numpy(),
             lidar_weight=modality[:, 0],
             camera_weight=modality[:, 1],
             camera_weights=weights.cameras[0, query].float().cpu().numpy(),
             classes=self.classes,
         )
+
+    def _queries(
+        self, output: ModelOutput, query: Tensor, features: FrameFeatures, attention: bool
+    ) -> DetectionQueries | None:
+        """Return the queries (N,) of the detections; None if the model does not tell where they are."""
+        if output.queries is None:
+            return None
+        if self.model.weights_at_boxes:
+            points = output.predictions.boxes[-1][0, query][:, (0, 1, 4)].float()
+        else:
+            lower, upper = np.split(np.asarray(self.model.preset.point_range, np.float32), 2)
+            shares = output.queries.reference_points[0, query].float()
+            points = shares * shares.new_tensor(upper - lower) + shares.new_tensor(lower)
+        if not attention:
+            return DetectionQueries(points.cpu().numpy())
+        weights = output.attention
+        assert weights is not None  # requested by `decode_options`
+        cameras = self._of_all_cameras(weights.cameras[0, query].float().cpu().numpy(), features)
+        mass = np.concatenate([weights.modality[0, query, :1].float().cpu().numpy(), cameras], axis=1)
+        return DetectionQueries(points.cpu().numpy(), mass)
 
     def _weight_maps(
         self,

@@ -5,6 +5,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -163,7 +164,10 @@ class Pipeline:
             return
         with stages.run("detect"):
             # Parameters of classes that only an earlier model had stay declared.
-            result = detector.detect(frame, self.options.for_classes(detector.classes))
+            options = self.options.for_classes(detector.classes)
+            # The attention by sensor takes time, and only ~/queries tells it.
+            options = replace(options, attention=options.attention or self._outputs.wants_queries)
+            result = detector.detect(frame, options)
         with stages.run("publish", "publish"):
             output_frame = settings.output_frame or frame.frame_id
             to_output = self._to_output(frame, output_frame, transforms)
