@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Detect objects in bags (rosbag2: mcap or sqlite3), with the node's steps and parameters, as fast as this machine can.
-For each bag, a folder in --output gets outputs.mcap (the node's topics, to play beside the bag), detections.jsonl,
-results_nusc.json and report.html. A run that was interrupted goes on where it was when the command is given again."""
+For each bag, a folder in --output gets outputs.mcap (the node's topics, to play beside the bag), detections.jsonl and
+results_nusc.json. A run that was interrupted goes on where it was when the command is given again."""
 
 _BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of bags [{elapsed}<{remaining}{postfix}]"
 

@@ -73,7 +73,7 @@ class BagPlayback:
         self._filters: dict[str, SimpleFilter] = {}
         self.assembler = Assembler(settings, self._on_time_jump, self._seconds, lambda: self._now_ns, lambda: True)
         self.buffer = TransformBuffer()
-        self.buffer.now_ns, self.buffer.clock = self.assembler.now_ns, self._seconds
+        self.buffer.now_ns, self.buffer.steady = self.assembler.now_ns, self._seconds
         self._settled_ns = round(
             1e9 * (settings.camera_wait + settings.lidar_timeout + settings.camera_only_period + 1.0)
         )

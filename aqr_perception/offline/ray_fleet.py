@@ -1,18 +1,25 @@
 """Bags spread over the machines of a Ray cluster."""
 
 import logging
+import os
+import socket
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from aqr_perception.nodes.parameter_files import one_line
 from aqr_perception.offline.bag_run import BagJob, BagOutcome
 from aqr_perception.offline.fleet import Listener, outcome_of
 from aqr_perception.offline.offline_error import OfflineError
+from aqr_perception.offline.ray_board import ProgressBoard
 
 LOCAL = "local"
 """Address that starts a Ray of this machine alone."""
 
 _POLL = 0.5
+_PATIENCE = 5.0
 _NEED = "--ray needs Ray, which is not installed; run: pip install 'aqr_perception[ray]'"
 
 
@@ -30,27 +37,45 @@ def on_ray(jobs: Sequence[BagJob], address: str, cpus: int, gpus: float, listene
         import ray
     except ModuleNotFoundError as error:
         raise OfflineError(_NEED) from error
+    # Ray lets workers import from the folder of the connection before all others, and starts its own processes there.
+    with tempfile.TemporaryDirectory(prefix="aqr_perception_ray.") as empty:
+        try:
+            _check_reachable(address)
+            _connect(ray, address, empty)
+        except Exception as error:  # Ray's errors have no common type
+            raise OfflineError(
+                f"--ray {address}: found no Ray cluster ({one_line(error)}), needed one; start it with `ray start "
+                f"--head`, or give --ray {LOCAL} for this machine alone"
+            ) from error
+        try:
+            yield from _outcomes(ray, jobs, cpus, gpus, listener)
+        finally:
+            ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+
+
+def _connect(ray: Any, address: str, folder: str) -> None:
+    """Connect with a cluster from a folder."""
+    here = Path.cwd()
+    os.chdir(folder)
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, logging_level=logging.ERROR, include_dashboard=False)
-        else:
-            ray.init(address=address, logging_level=logging.ERROR)
-    except Exception as error:  # Ray's errors have no common type
-        raise OfflineError(
-            f"--ray {address}: found no Ray cluster ({one_line(error)}), needed one; start it with `ray start --head`, "
-            f"or give --ray {LOCAL} for this machine alone"
-        ) from error
-    try:
-        yield from _outcomes(ray, jobs, cpus, gpus, listener)
+        options = {"include_dashboard": False} if address == LOCAL else {}
+        ray.init(address=address, logging_level=logging.ERROR, **options)
     finally:
-        ray.shutdown()
+        os.chdir(here)
 
 
 def _outcomes(ray: Any, jobs: Sequence[BagJob], cpus: int, gpus: float, listener: Listener) -> Iterator[BagOutcome]:
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     # A task that a machine took down with it is started again elsewhere: its bag goes on where it was.
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_work)
-    tasks = {remote.remote(number, job, cpus, board): number for number, job in enumerate(jobs)}
+    tasks = {remote.remote(number, job, str(Path.cwd()), cpus, board): number for number, job in enumerate(jobs)}
     pending = list(tasks)
     while pending:
         done, pending = ray.wait(pending, timeout=_POLL)
@@ -64,26 +89,14 @@ def _outcomes(ray: Any, jobs: Sequence[BagJob], cpus: int, gpus: float, listener
                 yield BagOutcome(job.bag, error=f"{job.bag}: Ray lost it: {one_line(error)[:500]}; run again to go on")
 
 
-class _Board:
-    """The newest progress of each job."""
-
-    def __init__(self) -> None:
-        self._news: dict[int, tuple[float, int]] = {}
-
-    def put(self, number: int, seconds: float, frames: int) -> None:
-        self._news[number] = (seconds, frames)
-
-    def take(self) -> dict[int, tuple[float, int]]:
-        news, self._news = self._news, {}
-        return news
-
-
-def _work(number: int, job: BagJob, cpus: int, board: Any) -> BagOutcome:
+def _work(number: int, job: BagJob, folder: str, cpus: int, board: Any) -> BagOutcome:
     import time
 
     import torch
 
     torch.set_num_threads(max(1, cpus))
+    with suppress(OSError):  # relative paths in parameters are those of the command's folder
+        os.chdir(folder)
     last = 0.0
 
     def progress(seconds: float, frames: int) -> None:

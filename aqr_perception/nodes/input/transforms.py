@@ -140,12 +140,12 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
 
     Attributes:
         now_ns: returns the present in the time of the sensors' stamps, in nanoseconds; 0 if it is unknown.
-        clock: a monotonic clock, in seconds.
+        steady: a monotonic clock, in seconds.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.now_ns: Callable[[], int] = lambda: 0
-        self.clock: Callable[[], float] = time.monotonic
+        self.steady: Callable[[], float] = time.monotonic
         self._sequences: dict[str, StampSequence[tuple[TransformStamped, str]]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         self._known: set[str] = set()
@@ -156,7 +156,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
         if self._is_surplus(transform):
             return
         child, stamp_ns = transform.child_frame_id, stamp_to_ns(transform.header.stamp)
-        now, now_ns = self.clock(), self.now_ns()
+        now, now_ns = self.steady(), self.now_ns()
         lead = (stamp_ns - now_ns) / 1e9
         if now_ns > 0 and lead > LONGEST_TF_LEAD:
             self._refused[child] = (now, f"transforms of {child} are {lead:.1f} s ahead of the sensors and refused")
@@ -189,7 +189,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
             self._known |= new
             return False
         text = f"transforms with more than {_MOST_FRAMES} frames or {_LONGEST_NAME} characters in a name are refused"
-        self._refused[""] = (self.clock(), text)
+        self._refused[""] = (self.steady(), text)
         return True
 
     def clear(self) -> None:
@@ -199,7 +199,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
 
     def faults(self) -> list[str]:
         """Return what was wrong with the transforms of the last seconds."""
-        now = self.clock()
+        now = self.steady()
         return [text for moment, text in list(self._refused.values()) if now - moment <= _REFUSED_FOR]
 
 
