@@ -66,8 +66,13 @@ def _process(options: argparse.Namespace) -> int:
         raise OptionError(f"--workers is {options.workers}, but must be 1 or more")
     if options.ray and options.workers > 1:
         raise OptionError("--workers and --ray exclude each other: Ray decides how many bags run at once")
-    from aqr_perception.offline.ros_packages import require_ros
-
+    try:
+        from aqr_perception.offline.ros_packages import require_ros
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "process: found an installation by pip, which has no aqr_perception.offline, needed ROS 2 and the built "
+            "package, because bags go through the node's own code; build it with colcon, or run `make setup` in a clone"
+        ) from error
     require_ros()
     from aqr_perception.offline.bag_run import BagJob
     from aqr_perception.offline.jobs import bag_paths, output_folders

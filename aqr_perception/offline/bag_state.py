@@ -1,7 +1,6 @@
 """State of a bag's output folder: by which settings it was made, and whether it is finished."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aqr_perception
 from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.offline.offline_error import OfflineError
 
@@ -56,7 +56,7 @@ def made_by(values: Mapping[str, Any], bag: Path, outputs: Mapping[str, Any]) ->
     weights = choose_weights(preset, str(values["model.checkpoint"]) or None)
     files = sorted(path for path in bag.rglob("*") if path.is_file()) if bag.is_dir() else [bag]
     return {
-        "aqr_perception": importlib.metadata.version("aqr_perception"),
+        "aqr_perception": aqr_perception.__version__,
         "bag": {str(path.relative_to(bag.parent)): path.stat().st_size for path in files},
         "model file": _checksum(Path(preset)) if preset.endswith(".yaml") else "",
         "model weights": "random" if weights.path is None else _checksum(weights.path),

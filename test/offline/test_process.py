@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.processed_drive import FRAMES, Drive
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from offline.conftest import FRAMES, Drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aqr_perception.bags.messages import TYPESTORE
