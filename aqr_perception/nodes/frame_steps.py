@@ -3,7 +3,6 @@
 The node and `aqr_perception process` share them.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -61,8 +60,8 @@ class FrameSteps:
         buffer: tf2_ros.Buffer,
         outputs: Publishers,
         tracks: TrackPublisher | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] | None = None,
+        pause: Callable[[float], object] | None = None,
         patient: bool = False,
     ) -> None:
         self._buffer, self._outputs, self._tracks, self._patient = buffer, outputs, tracks, patient

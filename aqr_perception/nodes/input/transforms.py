@@ -47,8 +47,8 @@ class FrameTransforms:
             ignored. A transform that moves is looked up at the earlier time, and may be older by `LONGEST_TF_AGE`.
         wait: seconds after construction during which lookups may wait.
         unconnected: pairs that TF did not connect in earlier frames; lookups update it.
-        clock: a monotonic clock, in seconds.
-        pause: waits about so many seconds of that clock for more transforms.
+        clock: a monotonic clock, in seconds; None: Python's.
+        pause: waits about so many seconds of that clock for more transforms; None: sleeps.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class FrameTransforms:
         fixed_frame: str = "",
         wait: float = 0.0,
         unconnected: MutableSet[FramePair] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] | None = None,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self._buffer = buffer
         self._fixed_frame = fixed_frame
-        self._clock, self._pause = clock, pause
-        self._deadline = clock() + wait
+        self._clock, self._pause = clock or time.monotonic, pause or time.sleep
+        self._deadline = self._clock() + wait
         self._unconnected = set() if unconnected is None else unconnected
 
     def lookup(self, target_frame: str, target_ns: int, source_frame: str, source_ns: int) -> NDArray[np.float64]:
