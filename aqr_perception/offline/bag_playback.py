@@ -220,7 +220,7 @@ class BagPlayback:
         if not any(topic in types for topic in data):
             raise OfflineError(
                 f"{self._bag.path}: found the topics {known}, needed one of {', '.join(data)}; name the bag's topics "
-                f"in a parameter file (--params), which `aqr_perception inspect {self._bag.path}` begins"
+                f"in a parameter file (--params), which `aqr_perception inspect BAG --params FILE` writes"
             )
         for topic, parameter in missing.items():
             self._warn(f"{parameter} is {topic}: found no message of it in the bag; frames are without it")

@@ -19,7 +19,7 @@ from aqr_perception.nodes.parameters import Settings
 from aqr_perception.options import OptionError
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-_REMEDY = "give the node's parameter file (--params); `aqr_perception inspect BAG` writes one to begin with"
+_REMEDY = "give a parameter file (--params), which `aqr_perception inspect BAG --params FILE` writes"
 _IRRELEVANT = ("autostart", "sensor_reliability", "max_latency", "model.directories", "model.device")
 """Parameters without an effect on what is detected in a bag."""
 
