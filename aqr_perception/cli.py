@@ -1,12 +1,11 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert | inspect | view |
-layout``."""
+"""Command line: ``aqr_perception COMMAND``, with the commands of ``commands/`` and ``presets``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, layout, simulate, train, view
+from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, layout, process, simulate, train, view
 from aqr_perception.process_environment import prepare_process
 
 
@@ -45,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_print_presets)
-    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect, view, layout):
+    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect, process, view, layout):
         command.add(commands)
     return parser
 

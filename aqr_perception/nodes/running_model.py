@@ -35,6 +35,18 @@ class LoadingStoppedError(RuntimeError):
     """The process is to stop while its first model is being loaded."""
 
 
+def supported_settings(settings: AssemblerSettings, detector: "Detector") -> AssemblerSettings:
+    """Return the settings limited to what a model uses.
+
+    Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that the
+    model was trained with.
+    """
+    cameras = {camera.name for camera in settings.cameras if not detector.uses_cameras}
+    lidars = {lidar.name for lidar in settings.lidars if not detector.uses_lidar}
+    sweeps = min(settings.max_sweeps, detector.sweeps)
+    return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
+
+
 class RunningModel:
     """Owner of the detector. Models load in a background thread; all else runs in the caller's thread.
 
@@ -103,15 +115,8 @@ class RunningModel:
         self._loading = None
 
     def supported_settings(self, settings: AssemblerSettings) -> AssemblerSettings:
-        """Return the settings limited to what the running model uses.
-
-        Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that
-        the model was trained with.
-        """
-        cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
-        lidars = {lidar.name for lidar in settings.lidars if not self.detector.uses_lidar}
-        sweeps = min(settings.max_sweeps, self.detector.sweeps)
-        return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
+        """Return the settings limited to what the running model uses; see the function of this name."""
+        return supported_settings(settings, self.detector)
 
     def _first_model(self) -> "Detector":
         loading = self._loader.submit(self._load, self.requested)
