@@ -1,11 +1,11 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert | inspect``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | convert | inspect``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, simulate, train
+from aqr_perception.commands import benchmark, convert, demo, evaluate, export, inspect, simulate, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_print_presets)
-    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect):
+    for command in (demo, simulate, train, evaluate, benchmark, export, convert, inspect):
         command.add(commands)
     return parser
 
