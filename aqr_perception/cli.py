@@ -11,7 +11,7 @@ from aqr_perception.commands import benchmark, convert, demo, evaluate, export, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(convert.with_subject(given))
+    options = _parser().parse_args(convert.with_subject(benchmark.with_subject(given)))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     run: Callable[[argparse.Namespace], int] = options.run
     try:

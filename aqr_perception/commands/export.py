@@ -29,7 +29,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     rig.add_argument("--rig", type=Path, help="rig or parameter file whose number of cameras is used")
     rig.add_argument("--cameras", type=int, default=6, help="number of cameras (default: %(default)s)")
     export.add_argument(
-        "--aqr", default="auto", help="auto, off, modulation, bias or both, built into the decoder (default: %(default)s)"
+        "--aqr",
+        default="auto",
+        help="auto, off, modulation, bias or both, built into the decoder (default: %(default)s)",
     )
     export.set_defaults(run=_export)
 

@@ -94,7 +94,9 @@ def write(part: Part, form: Format, path: Path) -> None:
     except ExportError:
         raise
     except Exception as error:  # whatever a converter raises for an operation it does not know
-        raise ExportError(f"{part.name}: cannot be converted to {form}: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(
+            f"{part.name}: cannot be converted to {form}: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _write_onnx(program: torch.export.ExportedProgram, part: Part, path: Path) -> None:

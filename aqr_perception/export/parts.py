@@ -180,7 +180,9 @@ def _kind(model: DetectionModel) -> str:
     return "cmt"
 
 
-_PREPARATION = {"preprocessing": "images are scaled, cropped and normalised, and projections inverted, before the parts"}
+_PREPARATION = {
+    "preprocessing": "images are scaled, cropped and normalised, and projections inverted, before the parts"
+}
 _SPARSE = {"sparse encoder": "its sparse convolutions have as many rows as a sweep has occupied voxels"}
 _PILLARS = {"pillars": "points are scattered to the canvas of pillars, and their number differs from sweep to sweep"}
 _PROPOSALS = {

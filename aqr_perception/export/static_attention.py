@@ -74,7 +74,9 @@ class StaticWindowEncoder(WindowEncoder):
         return cast(nn.ModuleList, self.layers[0].norms)[index]
 
 
-def _attend_windows(attention: MultiHeadAttention, query: Tensor, keys: Tensor, values: Tensor, near: Windows) -> Tensor:
+def _attend_windows(
+    attention: MultiHeadAttention, query: Tensor, keys: Tensor, values: Tensor, near: Windows
+) -> Tensor:
     """Return the attention's output (B, Q, C) for queries that see only the tokens of their windows."""
     seen = torch.zeros(query.shape[0], query.shape[1], keys.shape[1])
     # Tokens outside the grid have index 0, so their zeros are added to a token that may be inside.

@@ -33,7 +33,13 @@ class StaticRouter(Router):
         lidar, *cameras = layout.segments
         places = [(cells.bev, cells.bev_inside, layout.bev, lidar, options.router_bev_window)]
         places += [
-            (cells.image[:, :, view], cells.image_visible[:, :, view], layout.image, segment, options.router_image_window)
+            (
+                cells.image[:, :, view],
+                cells.image_visible[:, :, view],
+                layout.image,
+                segment,
+                options.router_image_window,
+            )
             for view, segment in enumerate(cameras)
         ]
         attended, log_sum_exp, exists = [], [], []
@@ -44,7 +50,9 @@ class StaticRouter(Router):
             exists.append(valid)
         # The shares of the windows in attention over all windows of a query; zero for queries without a window.
         shares = torch.stack(log_sum_exp, dim=-1).softmax(-1) * torch.stack(exists, dim=-1)[:, None]
-        merged = sum((part * shares[..., index, None] for index, part in enumerate(attended)), torch.zeros_like(projected))
+        merged = sum(
+            (part * shares[..., index, None] for index, part in enumerate(attended)), torch.zeros_like(projected)
+        )
 
         state = self.norms[0](query + self.output(_joined(merged)))
         state = self.norms[1](state + self.feedforward(state))
