@@ -1,4 +1,4 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | convert | inspect``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | ...``."""
 
 import argparse
 import logging

@@ -35,7 +35,7 @@ class Variant:
         work: operations and bytes by stage.
         limits: of the machine, with the variant's threads.
         dtype: number format of the model.
-        detections: of the last frame.
+        detections: in a frame with objects; None without such a frame.
     """
 
     name: str
@@ -125,10 +125,8 @@ class Comparison:
         first = self.variants[0]
         names = [variant.name for variant in self.variants]
         width = max(12, *(len(name) + 3 for name in names))
-        lines = [
-            f"{'stage':<14}{'GFLOP':>8}{'GB':>7}"
-            + "".join(f"{name + ' ms':>{width}}{'ratio':>7}{'limit':>7}" for name in names)
-        ]
+        head = "".join(f"{name + ' ms':>{width}}{'ratio':>7}{'limit':>7}" for name in names)
+        lines = [f"{'stage':<14}{'GFLOP':>8}{'GB':>7}{head}"]
         for stage in first.seconds:
             work = first.work.get(stage)
             line = f"{stage:<14}" + (f"{work.flops / 1e9:>8.1f}{work.bytes / 1e9:>7.2f}" if work else " " * 15)
@@ -164,8 +162,17 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(settings: Mapping[str, FrameSettings], whole: Frame, seconds: float) -> Comparison:
-    """Measure variants in alternation until the medians are stable, for at most `seconds`."""
+def compare(
+    settings: Mapping[str, FrameSettings], whole: Frame, seconds: float, scene: Frame | None = None
+) -> Comparison:
+    """Measure variants in alternation until the medians are stable.
+
+    Args:
+        settings: of the variants, by name; the first is the reference.
+        whole: the frame that is measured, before the settings change it.
+        seconds: longest time, without preparation; five rounds take as long as they take.
+        scene: frame with objects, in which the variants' boxes are compared.
+    """
     detectors, frames, variants = {}, {}, {}
     for name, setting in tqdm(settings.items(), desc="prepare", leave=False):
         with _threads(setting.threads):
@@ -173,6 +180,9 @@ def compare(settings: Mapping[str, FrameSettings], whole: Frame, seconds: float)
             dtype = detectors[name].dtype
             limits = measure_limits(detectors[name].device, (torch.float32, dtype))
             variants[name] = Variant(name, dtype, limits, _work(detectors[name], frames[name], setting))
+            if scene is not None:
+                variants[name].detections = detectors[name].detect(setting.frame(scene), setting.options()).detections
+                detectors[name].forget()
             for _ in range(2):
                 detectors[name].detect(frames[name], setting.options())
     load, start, rounds = MachineLoad(), time.perf_counter(), 0
@@ -193,7 +203,6 @@ def _measure(variant: Variant, detector: Detector, frame: Frame, setting: FrameS
     result = detector.detect(frame, setting.options())
     for stage, duration in {**result.seconds, "total": time.perf_counter() - start}.items():
         variant.seconds.setdefault(stage, []).append(duration)
-    variant.detections = result.detections
 
 
 def _work(detector: Detector, frame: Frame, setting: FrameSettings) -> dict[str, Amount]:

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def measure_limits(device: torch.device, precisions: Sequence[torch.dtype]) -> M
     rates = {}
     for dtype in dict.fromkeys(precisions):
         left, right = (torch.randn(_SIZE, _SIZE, device=device).to(dtype) for _ in range(2))
-        rates[_name(dtype)] = 2 * _SIZE**3 / _seconds(lambda left=left, right=right: left @ right, device) / 1e9
+        rates[_name(dtype)] = 2 * _SIZE**3 / _seconds(partial(torch.matmul, left, right), device) / 1e9
     source = torch.ones(_COPIED // 4, device=device)
     target = torch.empty_like(source)
     copied = 2 * _COPIED / _seconds(lambda: target.copy_(source), device) / 1e9
@@ -94,7 +95,7 @@ class _Traffic(TorchDispatchMode):
     """Sum of the bytes of inputs and outputs of all operations but views."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,6 +17,7 @@ _WORDS: Mapping[str, tuple[str, ...] | None] = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "image_backend": get_args(ImageBackend),
     "aqr": ("on", *get_args(AqrMode)),
+    "cuda_graphs": ("off", "on"),
 }
 """Setting -> its values; None for any."""
 
@@ -31,6 +32,7 @@ class FrameSettings:
 
     Attributes:
         model, checkpoint, device, precision, image_backend: of the `Detector`.
+        cuda_graphs: ``on`` or ``off``.
         aqr: mode of AQR; ``on`` is the model's own.
         threads: of PyTorch; 0 for the current number.
         cameras, points: size of the frame; -1 for the made-up frame's own.
@@ -43,6 +45,7 @@ class FrameSettings:
     precision: str = "auto"
     image_backend: ImageBackend = "torch"
     aqr: str = "auto"
+    cuda_graphs: str = "off"
     threads: int = 0
     cameras: int = -1
     points: int = -1
@@ -50,7 +53,14 @@ class FrameSettings:
 
     def detector(self) -> Detector:
         """Return the detector."""
-        detector = Detector(self.model, self.checkpoint, self.device, self.precision, image_backend=self.image_backend)
+        detector = Detector(
+            self.model,
+            self.checkpoint,
+            self.device,
+            self.precision,
+            image_backend=self.image_backend,
+            cuda_graphs=self.cuda_graphs == "on",
+        )
         if self.queries >= 0:
             _set_queries(detector, self.queries)
         return detector

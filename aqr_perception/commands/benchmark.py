@@ -37,8 +37,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     several.add_argument(
         "--compare",
         metavar="SETTING=A,B",
-        help="compare values of model, precision, image_backend, aqr, threads, cameras, points or queries, for example "
-        "precision=fp32,bf16; the first is the reference",
+        help="compare values of model, precision, image_backend, aqr, cuda_graphs, threads, cameras, points or "
+        "queries, for example precision=fp32,bf16; the first is the reference",
     )
     several.add_argument(
         "--sweep",
@@ -172,15 +172,17 @@ def _compare_frames(options: argparse.Namespace) -> int:
     settings = {text: parse(text, base) for text in wanted}
     if options.plot is not None:
         import matplotlib.figure  # noqa: F401  # before minutes of measurement
-    measured = {text: compare(variants, inputs.made_up_frame(), options.seconds) for text, variants in settings.items()}
+    scene = inputs.simulated_frame() if options.compare else None
+    measured = {
+        text: compare(variants, inputs.made_up_frame(), options.seconds, scene) for text, variants in settings.items()
+    }
     for text, comparison in measured.items():
         print(f"{options.model}, {text}\n{comparison.table()}")
     if options.plot is not None:
         from aqr_perception.benchmarks.cost_plot import draw_costs
 
-        draw_costs(
-            [(text.partition("=")[0], comparison) for text, comparison in measured.items()], options.model, options.plot
-        )
+        sweeps = [(text.partition("=")[0], comparison) for text, comparison in measured.items()]
+        draw_costs(sweeps, options.model, options.plot)
         print(options.plot)
     write_json(options.json, {text: comparison.as_dict() for text, comparison in measured.items()})
     return 0

@@ -16,13 +16,8 @@ from aqr_perception.models.petr.memory import CameraFrame
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions
 
-QUERY_INPUTS = {
-    "query_points": "reference_points",
-    "query_content": "content",
-    "query_class_logits": "class_logits",
-    "query_codes": "codes",
-}
-"""Input of the decoders of models with proposals -> field of `Queries`."""
+QUERY_INPUTS = ("query_points", "query_content", "query_class_logits", "query_codes")
+"""Inputs of the decoders of models with proposals: fields of `Queries`."""
 
 
 class _DecoderPart(nn.Module):
@@ -45,7 +40,8 @@ class _DecoderPart(nn.Module):
     def _queries(given: dict[str, Tensor], learned: Queries) -> Queries:
         if "query_points" not in given:
             return learned
-        return learned._replace(**{field: given[name] for name, field in QUERY_INPUTS.items()})
+        points, content, logits, codes = (given[name] for name in QUERY_INPUTS)
+        return learned._replace(reference_points=points, content=content, class_logits=logits, codes=codes)
 
 
 class CmtDecoderPart(_DecoderPart):

@@ -15,7 +15,8 @@ from aqr_perception.models.model_io import Queries
 def normalised_images(cameras: int, size: tuple[int, int]) -> Tensor:
     """Return (V, 3, H, W) normalised noise for images of a width and height."""
     coarse = torch.randn(cameras, 3, size[1] // 8, size[0] // 8, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.interpolate(coarse, (size[1], size[0]), mode="bilinear")
+    images: Tensor = torch.nn.functional.interpolate(coarse, (size[1], size[0]), mode="bilinear")
+    return images
 
 
 def inverted(lidar_to_image: Tensor) -> Tensor:

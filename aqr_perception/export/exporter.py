@@ -100,8 +100,8 @@ def _entry(part: Part, form: Format, path: Path) -> dict[str, Any]:
         for name, value in differences.items():
             if not value <= TOLERANCE:
                 raise ExportError(
-                    f"{path}: the output {name!r} differs from PyTorch by {value:.2g} of its standard deviation, needed "
-                    f"at most {TOLERANCE:g}; use another format, or other versions of its libraries"
+                    f"{path}: the output {name!r} differs from PyTorch by {value:.2g} of its standard deviation, "
+                    f"needed at most {TOLERANCE:g}; use another format, or other versions of its libraries"
                 )
     return {
         "name": part.name,

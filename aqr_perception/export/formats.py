@@ -69,8 +69,8 @@ def traced(part: Part) -> torch.export.ExportedProgram:
             warnings.simplefilter("ignore")
             return torch.export.export(part.module, tuple(part.inputs.values()), strict=False)
     except Exception as error:  # whatever an operation raises under tracing
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"{part.name}: torch.export cannot trace this part: {first}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{part.name}: torch.export cannot trace this part: {reason}") from error
 
 
 def write(part: Part, form: Format, path: Path) -> None:
@@ -94,9 +94,8 @@ def write(part: Part, form: Format, path: Path) -> None:
     except ExportError:
         raise
     except Exception as error:  # whatever a converter raises for an operation it does not know
-        raise ExportError(
-            f"{part.name}: cannot be converted to {form}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{part.name}: cannot be converted to {form}: {reason}") from error
 
 
 def _write_onnx(program: torch.export.ExportedProgram, part: Part, path: Path) -> None:

@@ -180,9 +180,7 @@ def _kind(model: DetectionModel) -> str:
     return "cmt"
 
 
-_PREPARATION = {
-    "preprocessing": "images are scaled, cropped and normalised, and projections inverted, before the parts"
-}
+_PREPARATION = {"preprocessing": "it scales, crops and normalises images, and inverts projections"}
 _SPARSE = {"sparse encoder": "its sparse convolutions have as many rows as a sweep has occupied voxels"}
 _PILLARS = {"pillars": "points are scattered to the canvas of pillars, and their number differs from sweep to sweep"}
 _PROPOSALS = {
@@ -194,7 +192,7 @@ _DECODERS: Mapping[str, tuple[Callable[[DetectionModel, int, AqrOptions], Part] 
     "bevformer": (
         _bevformer_decoder,
         {
-            "BEV encoder": "each camera attends to the BEV cells that it sees, and their number depends on the calibration",
+            "BEV encoder": "each camera attends to the BEV cells that it sees, whose number depends on the calibration",
             "camera weights": "they need the visibility of the BEV cells, from the encoder",
         },
     ),

@@ -32,13 +32,13 @@ class StaticAttention(MultiHeadAttention):
         if mask is not None:
             added = torch.zeros(mask.shape).masked_fill(mask, float("-inf"))
         query_bias, _, value_bias = self.in_proj_bias.chunk(3)
-        projected = [
+        queries, keys, values = (
             F.linear(tokens, weight, projection_bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for tokens, weight, projection_bias in zip(
                 (query, key, value), self.in_proj_weight.chunk(3), (query_bias, None, None), strict=True
             )
-        ]
-        attended, mass = _attend(*projected, added, layout if return_mass else None)
+        )
+        attended, mass = _attend(queries, keys, values, added, layout if return_mass else None)
         attended = attended.transpose(1, 2).flatten(2) + value_bias
         return self.out_proj(attended), mass
 

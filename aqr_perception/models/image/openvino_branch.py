@@ -1,7 +1,6 @@
 """Image branch of a model in OpenVINO, on a CPU."""
 
 import importlib
-import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_log = logging.getLogger(__name__)
+from aqr_perception.models.image.graphed_branch import padded
 
 
 class OpenVinoError(RuntimeError):
@@ -105,8 +104,5 @@ class OpenVinoBranch:
         """
         views = images.shape[1]
         self.prepare(tuple(images.shape))
-        padded = images.float()
-        if views < self._views:
-            padded = torch.cat((padded, padded.new_zeros(1, self._views - views, *images.shape[2:])), dim=1)
-        features = self._compiled([padded.contiguous().numpy()])[0]
+        features = self._compiled([padded(images.float(), self._views).contiguous().numpy()])[0]
         return torch.from_numpy(features.copy())[:, :views]
