@@ -32,6 +32,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     data = train.add_argument_group("data")
     add_data(data)
     data.add_argument("--no-augmentation", action="store_true", help="no random augmentation of frames")
+    data.add_argument(
+        "--feature-cache",
+        type=Path,
+        metavar="FOLDER",
+        help="store the feature maps of a frozen image backbone in this folder (about 0.1 MB a picture), so that a "
+        "picture runs through it once; of use without augmentation of pictures",
+    )
     data.add_argument("--no-corruption", action="store_true", help="no simulated sensor failures")
     data.add_argument(
         "--history", type=int, default=2, help="earlier frames for models with memory (default: %(default)s)"
@@ -162,6 +169,8 @@ def _train(options: argparse.Namespace) -> int:
 
     model = _model(options)
     data = _data(options, "train", model, options.frames)
+    if options.feature_cache is not None:
+        _cache_features(options, model)
     validate = None
     if options.validate_every:
         held_out = _data(options, "val", model, options.validation_frames)
@@ -206,6 +215,23 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
     model.router_trained = mode != "off"
     return model
+
+
+def _cache_features(options: argparse.Namespace, model: "DetectionModel") -> None:
+    from aqr_perception.models.fusion_model import FusionModel
+    from aqr_perception.models.image.backbone_cache import BackboneCache
+    from aqr_perception.options import OptionError
+    from aqr_perception.training.trainable import freeze
+
+    if not isinstance(model, FusionModel) or model.preset.image is None:
+        raise OptionError(f"--feature-cache needs a model of CMT's kind with cameras, but {options.model} is none")
+    freeze(model, options.train, _by_part(options.learning_rate_factors or ()))
+    if any(parameter.requires_grad for parameter in model.img_backbone.parameters()):
+        raise OptionError(
+            "--feature-cache keeps the maps of an image backbone that does not change, but this training changes it: "
+            "freeze it (--learning-rate-factor img_backbone=0), or leave --feature-cache out"
+        )
+    model.backbone_cache = BackboneCache(options.feature_cache, model.img_backbone)
 
 
 def _router_weight(options: argparse.Namespace, model: "DetectionModel") -> float:

@@ -9,6 +9,7 @@ from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.config.presets import PointBranch, Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.backbone import image_backbone
+from aqr_perception.models.image.backbone_cache import BackboneCache
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.model_io import Features, ModelOutput, Predictions, QueryWeights
 from aqr_perception.models.points.pillars import PillarEncoder
@@ -21,10 +22,14 @@ class FusionModel(DetectionModel):
     """Base class of models with an image branch, a point branch or both; they ignore history.
 
     The branches are attributes of a base class because the published checkpoints' keys have them at the top level.
+
+    Attributes:
+        backbone_cache: cache of the feature maps of a frozen image backbone, for training; None for no cache.
     """
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
+        self.backbone_cache: BackboneCache | None = None
         if preset.image is not None:
             backbone = image_backbone(preset.image)
             self.img_backbone = backbone
@@ -45,7 +50,9 @@ class FusionModel(DetectionModel):
         """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None without images."""
         if images is None or images.shape[1] == 0 or self.preset.image is None:
             return None
-        features: Tensor = self.img_neck(self.img_backbone(images.flatten(0, 1)))
+        pictures, cache = images.flatten(0, 1), self.backbone_cache
+        maps = self.img_backbone(pictures) if cache is None else cache(self.img_backbone, pictures)
+        features: Tensor = self.img_neck(maps)
         return features.view(*images.shape[:2], *features.shape[1:])
 
     def bev_features(self, points: Sequence[Tensor] | None) -> Tensor | None:

@@ -114,13 +114,18 @@ class PreparedWeights(NamedTuple):
     router_prefixes: tuple[str, ...]
 
 
-def prepare(stored: StoredWeights, model: nn.Module) -> PreparedWeights:
+def prepare(stored: StoredWeights, model: nn.Module, state: Mapping[str, Tensor] | None = None) -> PreparedWeights:
     """Convert weights to a model's layout and variant; the model may be on the meta device.
+
+    Args:
+        stored: the weights.
+        model: the model that will load them.
+        state: its `state_dict()`, where a caller has it already.
 
     Raises:
         CheckpointError: constants in the weights contradict the model's; see `DetectionModel.convert_weights`.
     """
-    needed, found = model.state_dict(), stored.tensors
+    needed, found = model.state_dict() if state is None else state, stored.tensors
     prefixes: tuple[str, ...] = getattr(model, "optional_router", (ROUTER_PREFIX,))
     router = {key for key in needed if key.startswith(prefixes)}
     has_router = not router or any(key in found for key in router)

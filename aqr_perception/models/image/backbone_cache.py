@@ -1,0 +1,107 @@
+"""Cache on disk of a frozen image backbone's feature maps."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+_LEAST_FREE = 2e9
+"""Bytes that a cache leaves free on its disk."""
+
+
+class BackboneCache:
+    """Feature maps of a frozen backbone, stored in fp16 under the hash of their picture.
+
+    The key is the content of the normalised picture, so that a changed picture (another size, a simulated failure,
+    an augmentation) is another entry, and the backbone's weights name the folder, so that other weights find none.
+    Several processes may share a folder. A picture that is not stored runs through the backbone.
+
+    Args:
+        folder: folder of the entries; it is made if it does not exist.
+        backbone: the frozen backbone, already with its weights.
+        max_bytes: bytes that this process writes at most; further pictures run through the backbone each time.
+    """
+
+    def __init__(self, folder: Path, backbone: nn.Module, max_bytes: float = 50e9) -> None:
+        self._folder = folder / _weights_hash(backbone)
+        self._left = max_bytes
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, backbone: nn.Module, pictures: Tensor) -> tuple[Tensor, ...]:
+        """Return the backbone's maps of (N, 3, H, W) normalised pictures, in their dtype and on their device.
+
+        Maps have the precision of fp16, whether or not they were stored before. No gradient reaches the backbone.
+
+        Raises:
+            ValueError: the backbone is trained, so that its maps change.
+        """
+        if backbone.training or any(parameter.requires_grad for parameter in backbone.parameters()):
+            raise ValueError(
+                "the maps of a backbone that is trained cannot be cached: freeze it (--learning-rate-factor "
+                "img_backbone=0), or train without --feature-cache"
+            )
+        paths = [self._path(picture) for picture in pictures]
+        found = [_read(path) for path in paths]
+        missing = [index for index, maps in enumerate(found) if maps is None]
+        if missing:
+            with torch.no_grad():
+                computed = backbone(pictures[missing])
+            for position, index in enumerate(missing):
+                maps = [level[position].to(torch.float16).cpu() for level in computed]
+                found[index] = maps
+                self._write(paths[index], maps)
+        levels = zip(*(maps for maps in found if maps is not None), strict=True)
+        return tuple(torch.stack([maps.to(pictures) for maps in level]) for level in levels)
+
+    def _path(self, picture: Tensor) -> Path:
+        pixels = picture.detach().to(torch.float32).cpu().contiguous().numpy()
+        key = hashlib.blake2b(pixels.data, digest_size=16, person=str(tuple(pixels.shape)).encode()[:16]).hexdigest()
+        return self._folder / key[:2] / f"{key[2:]}.npz"
+
+    def _write(self, path: Path, maps: Sequence[Tensor]) -> None:
+        size = sum(level.numel() * level.element_size() for level in maps)
+        if size > self._left:
+            return
+        try:
+            path.parent.mkdir(exist_ok=True)
+            if shutil.disk_usage(path.parent).free < _LEAST_FREE + size:
+                raise OSError(f"less than {_LEAST_FREE / 1e9:g} GB would be free on the disk")
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                np.savez(file, *(level.numpy() for level in maps))
+            os.replace(file.name, path)
+        except OSError as error:
+            _log.warning("%s: further feature maps are not cached, but computed each time: %s", self._folder, error)
+            self._left = 0.0
+            return
+        self._left -= size
+
+
+def _weights_hash(backbone: nn.Module) -> str:
+    """Return a hash of a backbone's weights and statistics by key."""
+    digest = hashlib.blake2b(digest_size=8)
+    for key, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> list[Tensor] | None:
+    """Return the stored maps; None if there are none, or if their file is damaged."""
+    try:
+        with np.load(path) as stored:
+            return [torch.from_numpy(stored[name]) for name in stored.files]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        _log.warning("%s: the damaged file is computed anew: %s", path, error)
+        return None

@@ -1,0 +1,99 @@
+"""Cache on disk of a frozen image backbone's feature maps."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.image.backbone_cache import BackboneCache
+
+
+class Counted(nn.Module):
+    """A backbone of two levels that counts the pictures it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.pictures = 0
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        self.pictures += len(pictures)
+        first = self.convolution(pictures)
+        return first, first[..., ::2, ::2]
+
+
+@pytest.fixture
+def backbone() -> Counted:
+    torch.manual_seed(0)
+    frozen = Counted().eval()
+    frozen.requires_grad_(False)
+    return frozen
+
+
+def test_a_picture_runs_through_the_backbone_once(backbone: Counted, tmp_path: Path) -> None:
+    pictures = torch.rand(3, 3, 8, 10)
+    cache = BackboneCache(tmp_path, backbone)
+    first = cache(backbone, pictures)
+    assert backbone.pictures == 3
+    again = BackboneCache(tmp_path, backbone)(backbone, pictures.flip(0))
+    assert backbone.pictures == 3
+    for level, other, exact in zip(first, again, backbone(pictures), strict=True):
+        assert torch.equal(level, other.flip(0)) and level.dtype == torch.float32
+        torch.testing.assert_close(level, exact, rtol=2e-3, atol=2e-3)
+
+
+def test_maps_are_read_under_mixed_precision(backbone: Counted, tmp_path: Path) -> None:
+    pictures, cache = torch.rand(2, 3, 8, 8), BackboneCache(tmp_path, backbone)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, again = cache(backbone, pictures), cache(backbone, pictures)
+    assert backbone.pictures == 2
+    assert all(torch.equal(level, other) for level, other in zip(first, again, strict=True))
+
+
+def test_another_picture_shape_or_weight_is_another_entry(backbone: Counted, tmp_path: Path) -> None:
+    picture = torch.rand(1, 3, 8, 8)
+    cache = BackboneCache(tmp_path, backbone)
+    cache(backbone, picture)
+    changed = picture.clone()
+    changed[0, 0, 0, 0] += 1e-3
+    cache(backbone, torch.cat([picture, changed]))
+    assert backbone.pictures == 2
+    cache(backbone, picture.reshape(1, 3, 4, 16))
+    assert backbone.pictures == 3
+    backbone.convolution.bias.data += 1
+    other = BackboneCache(tmp_path, backbone)
+    torch.testing.assert_close(other(backbone, picture)[0], backbone(picture)[0], rtol=2e-3, atol=2e-3)
+
+
+def test_a_trained_backbone_is_refused(backbone: Counted, tmp_path: Path) -> None:
+    cache = BackboneCache(tmp_path, backbone)
+    backbone.requires_grad_(True)
+    with pytest.raises(ValueError, match="--learning-rate-factor img_backbone=0"):
+        cache(backbone, torch.rand(1, 3, 4, 4))
+    backbone.requires_grad_(False).train()
+    with pytest.raises(ValueError, match="freeze it"):
+        cache(backbone, torch.rand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no archive"])
+def test_a_damaged_entry_is_computed_anew(
+    backbone: Counted, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture, cache = torch.rand(1, 3, 8, 8), BackboneCache(tmp_path, backbone)
+    expected = cache(backbone, picture)
+    (stored,) = tmp_path.rglob("*.npz")
+    stored.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(cache(backbone, picture)[0], expected[0])
+    assert str(stored) in caplog.text
+    caplog.clear()
+    assert torch.equal(cache(backbone, picture)[0], expected[0]) and not caplog.text
+
+
+def test_a_full_cache_goes_on_without_storing(backbone: Counted, tmp_path: Path) -> None:
+    cache = BackboneCache(tmp_path, backbone, max_bytes=0)
+    for _ in range(2):
+        cache(backbone, torch.ones(1, 3, 8, 8))
+    assert backbone.pictures == 2 and not list(tmp_path.rglob("*.npz"))
