@@ -10,7 +10,7 @@ import pytest
 from helpers.places import ROOT
 
 from aqr_perception.cli import _parser, main
-from aqr_perception.commands import convert
+from aqr_perception.commands import benchmark, convert
 from aqr_perception.models.config.presets import preset_names
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -51,7 +51,9 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_every_documented_command_is_understood(call: str) -> None:
-    _parser().parse_args(convert.with_subject(arguments_of(call)))  # an unknown option or choice ends the test
+    _parser().parse_args(
+        convert.with_subject(benchmark.with_subject(arguments_of(call)))
+    )  # an unknown option or choice ends the test
 
 
 def with_smaller_numbers(arguments: list[str]) -> list[str]:

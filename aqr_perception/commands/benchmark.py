@@ -188,7 +188,7 @@ def _compare_frames(options: argparse.Namespace) -> int:
     return 0
 
 
-def with_subject(arguments: Sequence[str]) -> Sequence[str]:
+def with_subject(arguments: Sequence[str]) -> list[str]:
     """Return arguments with ``frame`` after ``benchmark`` where its options follow at once."""
     given = list(arguments)
     if given[:1] == ["benchmark"] and len(given) > 1 and given[1].startswith("--") and given[1] != "--help":

@@ -21,7 +21,8 @@ def normalised_images(cameras: int, size: tuple[int, int]) -> Tensor:
 
 def inverted(lidar_to_image: Tensor) -> Tensor:
     """Return the inverses of projections (..., 4, 4) in float32, computed in float64."""
-    return torch.linalg.inv(lidar_to_image.double()).float()
+    inverses: Tensor = torch.linalg.inv(lidar_to_image.double()).float()
+    return inverses
 
 
 def decoder_geometry(cameras: int, preset: Preset) -> dict[str, Tensor]:
