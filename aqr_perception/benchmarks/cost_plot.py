@@ -25,13 +25,13 @@ def draw_costs(sweeps: Sequence[tuple[str, Comparison]], title: str, path: Path)
     figure = Figure(figsize=(1.2 + 4.2 * len(sweeps), 4.2), layout="constrained")
     panels = figure.subplots(1, len(sweeps), squeeze=False, sharey=True)[0]
     for panel, (name, comparison) in zip(panels, sweeps, strict=True):
-        numbers = [int(variant.name) for variant in comparison.variants]
+        variants = sorted(comparison.variants, key=lambda variant: int(variant.name))
+        numbers = [int(variant.name) for variant in variants]
         heights = [
-            [variant.median_ms(stage) if stage in variant.seconds else 0.0 for variant in comparison.variants]
-            for stage in _STAGES
+            [variant.median_ms(stage) if stage in variant.seconds else 0.0 for variant in variants] for stage in _STAGES
         ]
         panel.stackplot(numbers, heights, labels=_STAGES, colors=_COLOURS, alpha=0.85)
-        totals = [variant.median_ms("total") for variant in comparison.variants]
+        totals = [variant.median_ms("total") for variant in variants]
         panel.plot(numbers, totals, "o-", color="black", linewidth=1, markersize=4, label="total")
         panel.set_xlabel(f"number of {name}")
         panel.set_xticks(numbers)
