@@ -25,7 +25,7 @@ lint: setup  ## run ruff, ruff format, mypy and import-linter
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
 
 # Tests of the node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
-WITH_ROS := test/nodes test/ros_from_pip test/demo/live test/benchmarks/live
+WITH_ROS := test/nodes test/ros_from_pip $(sort $(wildcard test/*/live))
 WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
 
 test: setup  ## run all tests, with the node over DDS

@@ -8,7 +8,7 @@ setup(
     description="Camera + LiDAR 3D detection with adaptive query routing",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # nodes/, demo/live/ and benchmarks/live/ import rclpy; colcon installs them.
+    # nodes/ and the folders live/ import rclpy; colcon installs them.
     packages=[
         *find_namespace_packages(
             include=["aqr_perception", "aqr_perception.*"],

@@ -1,17 +1,18 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | ...``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | convert | inspect |
+view | layout``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from aqr_perception.commands import benchmark, convert, demo, evaluate, export, inspect, simulate, train
+from aqr_perception.commands import benchmark, convert, demo, evaluate, export, inspect, layout, simulate, train, view
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(convert.with_subject(benchmark.with_subject(given)))
+    options = _parser().parse_args(with_subjects(given))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -29,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+def with_subjects(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the subjects that may be left out: ``convert SET OUT``, ``benchmark --compare ...``."""
+    return inspect.with_subject(convert.with_subject(benchmark.with_subject(arguments)))
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each command sets `run` to the function that runs it."""
     parser = argparse.ArgumentParser(
@@ -37,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_print_presets)
-    for command in (demo, simulate, train, evaluate, benchmark, export, convert, inspect):
+    for command in (demo, simulate, train, evaluate, benchmark, export, convert, inspect, view, layout):
         command.add(commands)
     return parser
 

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.devices import choose_device, choose_precision
-from aqr_perception.frame import CameraView, CameraWeightMap, Detections, Frame, FramePlacement, Result, WeightMaps
+from aqr_perception.frame import (
+    CameraView,
+    CameraWeightMap,
+    Detections,
+    Frame,
+    FramePlacement,
+    QueryEvidence,
+    Result,
+    WeightMaps,
+)
 from aqr_perception.frame_checks import usable_frame
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
@@ -29,6 +38,12 @@ from aqr_perception.models.weights.shipped import RANDOM, choose_weights
 from aqr_perception.options import AqrOptions, DetectionOptions, require
 
 _log = logging.getLogger(__name__)
+
+_FAINTEST_SCORE = 0.05
+"""Queries with lower scores would not be visible in pictures."""
+
+_CAMERA_MODEL_CELLS = 128
+"""Cells along each edge of the BEV of models without a LiDAR grid, for the size of Gaussians in pictures."""
 
 
 ImageBackend = Literal["torch", "openvino"]
@@ -278,7 +293,7 @@ class Detector:
             assert weights is not None  # requested by `decode_options`
             detections = self._detections(output, weights, options)
             detections = replace(detections, camera_weights=self._of_all_cameras(detections.camera_weights, features))
-            maps = self._weight_maps(weights, self._views(frame), source, options.aqr)
+            maps = self._weight_maps(weights, output, self._views(frame), source, options.aqr)
         return Result(detections, maps, {**features.seconds, **clock.seconds})
 
     @torch.inference_mode()
@@ -435,18 +450,39 @@ class Detector:
     def _weight_maps(
         self,
         weights: QueryWeights,
+        output: ModelOutput,
         views: tuple[CameraView, ...],
         source: Literal["router", "attention"],
         aqr: AqrOptions,
     ) -> WeightMaps:
         bev = weights.bev_map[0].float().cpu().numpy() if weights.bev_map.shape[1] else None
         maps = weights.camera_maps[0].float().cpu().numpy()
+        seen, of_cameras = self._evidence(weights, output, aqr)
         cameras = {}
-        for view, values in zip(views, maps, strict=True):
+        for index, (view, values) in enumerate(zip(views, maps, strict=True)):
             width, height = self.image_size
             to_cells = np.diag([values.shape[1] / width, values.shape[0] / height, 1.0])
-            cameras[view.name] = CameraWeightMap(values, to_cells @ self._image_to_model(view))
+            image_to_map = to_cells @ self._image_to_model(view)
+            sigma = (aqr.sigma / image_to_map[0, 0], aqr.sigma / image_to_map[1, 1])
+            queries = replace(seen, weights=of_cameras[:, index], sigma=sigma)
+            cameras[view.name] = CameraWeightMap(values, image_to_map, queries)
         x_min, y_min, _, x_max, y_max, _ = self.model.preset.point_range
         scene_range = (x_min, y_min, x_max, y_max)
         signed = source == "router" and self.model.signed_weights(aqr)
-        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, signed, scene_range)
+        return WeightMaps(bev, self.model.preset.bev_range, cameras, source, signed, scene_range, seen)
+
+    def _evidence(
+        self, weights: QueryWeights, output: ModelOutput, aqr: AqrOptions
+    ) -> tuple[QueryEvidence, NDArray[np.float32]]:
+        """Return the queries that are worth drawing with their LiDAR weights, and their weights by camera (Q, V)."""
+        logits, boxes = (predicted[-1][0] for predicted in output.predictions)
+        scores = logits.float().sigmoid().amax(-1)
+        shown = scores >= _FAINTEST_SCORE
+        tensors = (boxes[shown][:, (0, 1, 4)], scores[shown], weights.modality[0, shown], weights.cameras[0, shown])
+        positions, visibility, modality, cameras = (tensor.float().cpu().numpy() for tensor in tensors)
+        x_min, y_min, x_max, y_max = self.model.preset.bev_range
+        points = self.model.preset.points
+        columns, rows = (_CAMERA_MODEL_CELLS,) * 2 if points is None else points.bev_cells
+        sigma = (aqr.sigma * (x_max - x_min) / columns, aqr.sigma * (y_max - y_min) / rows)
+        lidar, camera = modality[:, 0], modality[:, 1]
+        return QueryEvidence(positions, visibility, lidar, lidar, camera, sigma), cameras

@@ -117,6 +117,27 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class QueryEvidence:
+    """Queries of a weight map with their scores, from which pictures are drawn; a map alone does not tell the scores.
+
+    Attributes:
+        positions: (Q, 3) float32, centre of each query's box in metres, model frame.
+        scores: (Q,) float32 in 0..1, of the query's best class.
+        weights: (Q,) float32 as `Detections.lidar_weight`, of the map's sensor.
+        lidar_weight, camera_weight: (Q,) float32, see `Detections`.
+        sigma: standard deviation of the Gaussian of a query along x and y (columns and rows), in metres for the BEV and
+            in pixels of the image for a camera.
+    """
+
+    positions: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    lidar_weight: NDArray[np.float32]
+    camera_weight: NDArray[np.float32]
+    sigma: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class CameraWeightMap:
     """Weight map of one camera and its position in the camera image.
 
@@ -124,10 +145,12 @@ class CameraWeightMap:
         values: (h, w) float32 as `WeightMaps.bev`.
         image_to_map: (3, 3) float64, affine: homogeneous pixel of `CameraView.image` -> map cell (column, row). Cell
             centres are at half-integers.
+        queries: the queries that this camera sees; None if they are unknown.
     """
 
     values: NDArray[np.float32]
     image_to_map: NDArray[np.float64]
+    queries: QueryEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +167,7 @@ class WeightMaps:
             positive values trust it. Otherwise 0 means no evidence.
         scene_range: as `bev_range`, the model's scene, which pictures show; the BEV grid may end before it. None: the
             BEV grid is the scene.
+        queries: the queries with their LiDAR weights, also of a frame without LiDAR; None if they are unknown.
     """
 
     bev: NDArray[np.float32] | None
@@ -152,6 +176,7 @@ class WeightMaps:
     source: Literal["router", "attention"]
     signed: bool = False
     scene_range: tuple[float, float, float, float] | None = None
+    queries: QueryEvidence | None = None
 
 
 @dataclass(frozen=True)

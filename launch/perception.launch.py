@@ -1,9 +1,10 @@
 """Start the perception node, and optionally play a bag and open RViz."""
 
+import atexit
 import logging
-import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from launch.action import Action
@@ -14,12 +15,13 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.substitutions import FindPackageShare
 
 from aqr_perception.nodes.transport import transport_environment
+from aqr_perception.viewers.node_topics import read_node_topics
+from aqr_perception.viewers.rviz_config import rviz_config
 from launch import LaunchContext, LaunchDescription
 
 _SHARE = FindPackageShare("aqr_perception")
-_VIEW = PathJoinSubstitution([_SHARE, "config", "aqr_perception.rviz"])
-_VIEW_LIDAR = "/LIDAR_TOP"
-"""Topic of the LiDAR in RViz's file."""
+_VIEW_FRAME = "base_link"
+"""TF frame of RViz's view, if the parameters name none."""
 
 _NONE = "none"
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -79,14 +81,16 @@ def _actions(context: LaunchContext, *_args: object, **_kwargs: object) -> list[
         play = ExecuteProcess(cmd=["ros2", "bag", "play", bag, "--clock"], output="screen", additional_env=environment)
         active = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True)
         actions.insert(0, RegisterEventHandler(active))
+    view = None
     if _flag("rviz", argument("rviz")) and _has_rviz():
+        view = _rviz_view(Path(config), argument("namespace"), overrides)
+    if view is not None:
         actions.append(
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", _VIEW],
+                arguments=["-d", str(view)],
                 parameters=[use_sim_time],
-                remappings=_view_remappings(context, argument("namespace"), _first_lidar_topic(argument)),
                 additional_env=environment,
             )
         )
@@ -121,10 +125,6 @@ def _lidar_topics(argument: Callable[[str], str]) -> list[str]:
     return [] if value in ("", _NONE) else [topic.strip() for topic in value.split(",")]
 
 
-def _first_lidar_topic(argument: Callable[[str], str]) -> str:
-    return next(iter(_lidar_topics(argument)), argument("lidar_topic"))
-
-
 def _camera_overrides(argument: Callable[[str], str]) -> dict[str, object]:
     names = "" if argument("cameras") == _NONE else argument("cameras")
     cameras = [name.strip() for name in names.split(",") if name.strip()]
@@ -151,12 +151,26 @@ def _has_rviz() -> bool:
     return False
 
 
-def _view_remappings(context: LaunchContext, namespace: str, lidar_topic: str) -> list[tuple[str, str]]:
-    """Return the remappings of the topics in RViz's file, which are those of a node without namespace."""
-    topics = re.findall(r"Value: (/aqr_perception/\S+)", Path(_VIEW.perform(context)).read_text())
-    namespace = namespace.strip("/")
-    moved = [(topic, f"/{namespace}{topic}") for topic in topics] if namespace else []
-    return moved + ([(_VIEW_LIDAR, lidar_topic)] if lidar_topic not in ("", _NONE) else [])
+def _rviz_view(config: Path, namespace: str, overrides: Mapping[str, object]) -> Path | None:
+    """Write RViz's view of the node that starts here, and return its file; None, with a warning, if it has none."""
+    logger = logging.getLogger("perception.launch")
+    try:
+        topics = read_node_topics(config, namespace, overrides)
+    except ValueError as error:
+        logger.warning(f"rviz:=true: {error}: the node runs without RViz")
+        return None
+    frame = topics.vehicle_frame
+    if not frame:
+        frame = _VIEW_FRAME
+        logger.warning(
+            "rviz:=true: found no output_frame, base_frame, model_frame or fixed_frame, needed a TF frame for the "
+            f"view: RViz shows {frame}; set output_frame, or choose the Fixed Frame in RViz"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="aqr_perception_rviz_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    view = folder / "aqr_perception.rviz"
+    view.write_text(rviz_config(topics, frame))
+    return view
 
 
 def generate_launch_description() -> LaunchDescription:

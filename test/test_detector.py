@@ -25,6 +25,7 @@ from aqr_perception.models.model_io import History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
 from aqr_perception.visualization.bev_picture import bev_picture
+from aqr_perception.visualization.picture_options import PictureOptions
 
 EVERYTHING = DetectionOptions(score_threshold=0.0)
 
@@ -161,7 +162,7 @@ def test_a_model_with_signed_weights_has_signed_maps_and_pictures(
     nothing = dataclasses.replace(
         found, **{name: getattr(found, name)[:0] for name in ("boxes", "scores", "labels", "lidar_weight")}
     )
-    picture = bev_picture(maps, None, nothing, size=400)
+    picture = bev_picture(maps, None, nothing, size=400, options=PictureOptions(by_score=False))
     cells = cv2.resize(maps.bev[::-1], (400, 400), interpolation=cv2.INTER_LINEAR)
     redness = picture[..., 2].astype(int) - picture[..., 0]
     clear = np.abs(cells[:300]) > 0.3

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from helpers.places import ROOT
+from helpers.small_bag import write_small_bag
 
-from aqr_perception.cli import _parser, main
-from aqr_perception.commands import benchmark, convert
+from aqr_perception.cli import _parser, main, with_subjects
 from aqr_perception.models.config.presets import preset_names
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -51,9 +51,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_every_documented_command_is_understood(call: str) -> None:
-    _parser().parse_args(
-        convert.with_subject(benchmark.with_subject(arguments_of(call)))
-    )  # an unknown option or choice ends the test
+    _parser().parse_args(with_subjects(arguments_of(call)))  # an unknown option or choice ends the test
 
 
 def with_smaller_numbers(arguments: list[str]) -> list[str]:
@@ -94,6 +92,10 @@ def cheap(call: str) -> list[str] | None:
         return [*smaller, "--data-root", "cache", "--workers", "0"]
     if arguments[0] == "simulate" and len(arguments) > 2:
         return [*smaller, "--size", "96", "32"]
+    if arguments[0] == "layout":
+        return ["layout", "--params", str(ROOT / "config" / "nuscenes.yaml"), *arguments[3:]]
+    if arguments[0] == "inspect" and arguments[1] == "drive.mcap":
+        return arguments
     if arguments[:2] == ["inspect", "checkpoint"]:
         return ["inspect", "checkpoint", WEIGHTS]
     if arguments[:3] == ["convert", "checkpoint", "aqr_tiny"]:
@@ -122,6 +124,8 @@ def test_every_documented_command_with_the_packages_own_data_runs(
     (tmp_path / "cache").symlink_to(folder)
     arguments = cheap(call)
     assert arguments is not None
+    if "drive.mcap" in arguments and arguments[0] == "inspect":
+        write_small_bag(tmp_path / "drive.mcap")
     assert main(arguments) == 0, capsys.readouterr().err
 
 

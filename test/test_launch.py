@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from helpers.places import ROOT
 
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -244,26 +245,62 @@ def rviz_is(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/opt/ros/bin/{name}" if installed else None)
 
 
-def test_rviz_opens_the_installed_view_on_request(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def rviz_view(rviz: Recorded) -> dict[str, Any]:
+    """Return the configuration that RViz is started with."""
+    option, view = rviz.named["arguments"]
+    assert option == "-d"
+    content: dict[str, Any] = yaml.safe_load(Path(view).read_text())["Visualization Manager"]
+    return content
+
+
+def shown_topics(rviz: Recorded) -> set[str]:
+    return {display["Topic"]["Value"] for display in rviz_view(rviz)["Displays"] if "Topic" in display}
+
+
+def test_rviz_opens_a_view_of_the_nodes_own_parameters(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rviz_is(monkeypatch, installed=True)
     (_node,) = started(description_of(PERCEPTION))
-    _node, rviz = started(description_of(PERCEPTION), rviz="true", use_sim_time="1")
-    assert (rviz.kind, rviz.named["package"], rviz.named["remappings"]) == ("Node", "rviz2", [])
-    option, view = rviz.named["arguments"]
-    assert option == "-d" and Path(text(view, {})).is_file()
+    config = str(ROOT / "config" / "demo.yaml")
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", use_sim_time="1", config=config)
+    assert (rviz.kind, rviz.named["package"]) == ("Node", "rviz2")
     assert rviz.named["parameters"] == [{"use_sim_time": True}]
+    assert {"/lidar/points", "/aqr_perception/weights/front/image", "/aqr_perception/markers"} <= shown_topics(rviz)
+    assert rviz_view(rviz)["Global Options"]["Fixed Frame"] == "odom"
 
 
-def test_rviz_shows_the_topics_of_a_node_in_a_namespace(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rviz_shows_what_the_arguments_say(recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rviz_is(monkeypatch, installed=True)
-    _node, rviz = started(description_of(PERCEPTION), rviz="true", namespace="/robot1", lidar_topic="/top/points")
-    remappings = dict(rviz.named["remappings"])
-    shown = re.findall(r"Value: (/[A-Za-z_/]+)", (ROOT / "config" / "aqr_perception.rviz").read_text())
-    assert set(remappings) == set(shown)
-    assert remappings["/aqr_perception/markers"] == "/robot1/aqr_perception/markers"
-    assert remappings["/LIDAR_TOP"] == "/top/points"
+    given = {"namespace": "/robot1", "lidar_topic": "/top/points", "cameras": "left,right", "output_frame": "vehicle"}
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", **given)
+    shown = shown_topics(rviz)
+    pictures = {topic for topic in shown if topic.endswith("/image")}
+    assert pictures == {f"/robot1/aqr_perception/weights/{name}/image" for name in ("left", "right", "bev")}
+    assert "/top/points" in shown and "/robot1/aqr_perception/markers" in shown
+    assert rviz_view(rviz)["Global Options"]["Fixed Frame"] == "vehicle"
     _node, rviz = started(description_of(PERCEPTION), rviz="true", lidar_topics="/left/points,/right/points")
-    assert dict(rviz.named["remappings"]) == {"/LIDAR_TOP": "/left/points"}
+    assert {"/left/points", "/right/points"} <= shown_topics(rviz) and "/lidar/points" not in shown_topics(rviz)
+
+
+def test_rviz_without_any_frame_in_the_parameters_is_said(
+    recorder: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    rviz_is(monkeypatch, installed=True)
+    config = tmp_path / "plain.yaml"
+    config.write_text("/**:\n  ros__parameters:\n    cameras: [front]\n")
+    _node, rviz = started(description_of(PERCEPTION), rviz="true", config=str(config))
+    assert rviz_view(rviz)["Global Options"]["Fixed Frame"] == "base_link"
+    assert "RViz shows base_link; set output_frame" in caplog.text
+
+
+def test_the_node_starts_without_rviz_where_its_parameters_show_no_view(
+    recorder: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    rviz_is(monkeypatch, installed=True)
+    config = tmp_path / "other.yaml"
+    config.write_text("/camera_driver:\n  ros__parameters:\n    rate: 10\n")
+    (node,) = started(description_of(PERCEPTION), rviz="true", config=str(config))
+    assert node.kind == "LifecycleNode"
+    assert "found the sections /camera_driver, needed one for /aqr_perception" in caplog.text
 
 
 def test_without_rviz_the_node_starts_with_a_warning(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, Qos
@@ -17,6 +17,7 @@ from rosbags.typesys.store import Typestore
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.messages import TYPESTORE
 
+_HEADER = "std_msgs/msg/Header"
 _REMEDY = "give a rosbag2 folder (with its metadata.yaml) or a single .mcap or .db3 file"
 _BROKEN = (
     AnyReaderError, ReaderError, OSError, EOFError, sqlite3.Error, struct.error, ValueError, KeyError, IndexError,
@@ -41,6 +42,13 @@ class BagTopic:
     qos: tuple[Qos, ...] = ()
 
 
+class Header(NamedTuple):
+    """Stamp in nanoseconds and TF frame of a std_msgs/Header."""
+
+    stamp_ns: int
+    frame_id: str
+
+
 @dataclass(frozen=True)
 class BagMessage:
     """A recorded message.
@@ -55,6 +63,26 @@ class BagMessage:
     stamp_ns: int
     data: bytes
     _typestore: Typestore = field(repr=False, compare=False)
+
+    def header(self) -> Header | None:
+        """Return the header at the start of the message, without decoding the rest; None if its type has none there.
+
+        Raises:
+            BagError: the data is too short for a header.
+        """
+        fields = self._typestore.fielddefs.get(self.type, ((), ()))[1]
+        if not fields or fields[0][1][1] != _HEADER:
+            return None
+        try:
+            order = "<" if self.data[1] & 1 else ">"
+            seconds, nanoseconds, length = struct.unpack_from(f"{order}iII", self.data, 4)
+            frame = self.data[16 : 16 + max(length - 1, 0)]
+            if len(frame) < max(length - 1, 0):
+                raise IndexError(f"frame_id of {length} bytes")
+        except (struct.error, IndexError) as error:
+            found = f"{len(self.data)} bytes ({error})"
+            raise BagError(f"{self.topic}: found {found}, needed a {self.type}; record the bag again") from error
+        return Header(seconds * 1_000_000_000 + nanoseconds, frame.decode(errors="replace"))
 
     def decode(self) -> Any:
         """Return the message as a dataclass with the fields of its definition; arrays are NumPy arrays.

@@ -98,7 +98,7 @@ def _play(bag: Path, checkpoint: Path | None, options: argparse.Namespace) -> "R
     if show_rviz and (reason := rviz.unavailable_reason()):
         print(reason)
         show_rviz = False
-    with rviz.open_rviz(config / "aqr_perception.rviz") if show_rviz else contextlib.nullcontext():
+    with rviz.open_rviz(config / "demo.yaml") if show_rviz else contextlib.nullcontext():
         recording = session.play(bag, FAILURES)
     if not recording.frames:
         raise DemoError(f"the node published no detections; read its log, {session.log}")

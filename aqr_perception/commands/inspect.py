@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands import inspect_bag
 from aqr_perception.commands.output import write_json
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from aqr_perception.frame import Frame
     from aqr_perception.models.weights.inspection import Inspection, WeightsReport
 
+_SUBJECTS = ("bag", "live", "checkpoint", "calibration")
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
+_NO_WEIGHTS = (".mcap", ".db3", ".bag", ".yaml", ".json", ".html", ".svg")
 _LABEL = 14
 _HARMFUL = ("NaN", "infinite", "running_var 0 or less")
 _ENTRIES = 12
@@ -20,7 +24,13 @@ _ENTRIES = 12
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the command line."""
-    subjects = commands.add_parser("inspect", help="say what a file is").add_subparsers(required=True, metavar="WHAT")
+    subjects = commands.add_parser(
+        "inspect",
+        help="say what a bag, a running system or a checkpoint is, and whether it runs",
+        description="Report on a bag, a running system, a checkpoint, or the calibration in a bag. Of a path alone, "
+        "the kind is recognised: `inspect PATH`, and `inspect --live`.",
+    ).add_subparsers(required=True, metavar="WHAT")
+    inspect_bag.add(subjects)
     checkpoint = subjects.add_parser(
         "checkpoint",
         help="what a .pth, .pt, .ckpt or .safetensors file is, and which preset it fits",
@@ -41,7 +51,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="whether each camera's rotation agrees with the LiDAR in a bag or in recorded data",
         description="Compare the pictures with the points on them (mutual information of how they look, over several "
         "frames), and estimate the rotation that each camera's calibration lacks. 'off': the rotation is certain and "
-        "0.6 degrees or more (1.0 with few points); 'fits': no such rotation; 'unclear': not "
+        "0.6 degrees or more (1.5 with few points); 'fits': no such rotation; 'unclear': not "
         "visible in these pictures.",
         epilog="Status: 0 if no camera is off, 2 if one is, 1 for data that cannot be read.",
     )
@@ -57,6 +67,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     calibration.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
     calibration.set_defaults(run=_inspect_calibration)
+
+
+def with_subject(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of the command line with ``inspect PATH`` completed by what the path is."""
+    given = list(arguments)
+    if given[:1] != ["inspect"] or len(given) < 2 or given[1] in (*_SUBJECTS, "-h", "--help"):
+        return given
+    if "--live" in given:
+        return ["inspect", "live", *(one for one in given[1:] if one != "--live")]
+    return ["inspect", "checkpoint" if any(_is_checkpoint(Path(one)) for one in given[1:]) else "bag", *given[1:]]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Return whether a path is a file of weights: by its ending, or a file that is no bag and no output."""
+    return path.suffix in _WEIGHTS or (path.is_file() and path.suffix not in _NO_WEIGHTS)
 
 
 def _inspect_checkpoint(options: argparse.Namespace) -> int:

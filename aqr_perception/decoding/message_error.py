@@ -12,6 +12,7 @@ class MessageError(ValueError):
     Attributes:
         topic: where the message came from.
         problem: a few words, e.g. ``truncated JPEG``; also the `reason` in SensorState.
+        found, needed, remedy: the value found, the value needed, and what to do.
         summary: the problem with the value found and the value needed, without topic and remedy.
     """
 
@@ -20,6 +21,7 @@ class MessageError(ValueError):
         self.summary = f"{problem}: found {printable(found)}, needed {printable(needed)}"
         super().__init__(f"{topic}: {self.summary}; {remedy}")
         self.topic, self.problem = topic, problem
+        self.found, self.needed, self.remedy = printable(found), printable(needed), remedy
 
 
 class TransformError(MessageError):

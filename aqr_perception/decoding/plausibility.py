@@ -51,9 +51,13 @@ def intensity_doubt(
     found = f"{low:.4g} to {top:.4g}, times `{parameter}` {scale:g}"
     if low < 0:
         return MessageError(topic, "negative intensity", found, needed, f"publish intensities from 0{reflectivity}")
-    largest = 1.0 if top <= 1.0 else top if top > _BRIGHTEST else _BRIGHTEST
-    remedy = f"`{parameter}` {_BRIGHTEST / largest:.4g} would fit{reflectivity}"
+    remedy = f"`{parameter}` {fitting_scale(top):.4g} would fit{reflectivity}"
     return MessageError(topic, "intensity out of range", found, needed, remedy)
+
+
+def fitting_scale(top: float) -> float:
+    """Return the factor that brings intensities to 0..255 whose 99.5th percentile, as sent, is `top`."""
+    return _BRIGHTEST if top <= 1.0 else _BRIGHTEST / top if top > _BRIGHTEST else 1.0
 
 
 def drop_absurd_intensities(intensities: NDArray[np.float32], topic: str) -> MessageError | None:

@@ -27,10 +27,13 @@ _PLOT_NOTES = (
 _MAPS = "dark means little trust"
 _SIGNED_MAPS = "blue means a suppressed sensor, black a neutral one, red a trusted one"
 
-_HEAT_MAP_NOTE = "Heat maps show the weight of the evidence at each position: black is 0, yellow is 1.5."
+_HEAT_MAP_NOTE = (
+    "Colours on the ground and in the images: the weight of the sensor for the objects there, violet 0 to yellow 1; "
+    "the fainter, the lower the score. No query, no colour."
+)
 _SIGNED_HEAT_MAP_NOTE = (
-    "Heat maps show the weight of the evidence at each position: blue is -1.5 (the sensor is suppressed), red is +1.5 "
-    "(the sensor is trusted), and 0 (neutral) is black from above and transparent in camera images."
+    "Colours on the ground and in the images: the weight of the sensor for the objects there, blue -1 (suppressed), "
+    "grey 0 (neutral), red +1 (trusted); the fainter, the lower the score. No query, no colour."
 )
 
 

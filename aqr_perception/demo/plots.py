@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aqr_perception.demo.drive_metrics import Timeline
 from aqr_perception.demo.failures import Failure
 from aqr_perception.demo.recording import BEV, CAMERA_GRID
-from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, MAP_LIMIT, heat_colours
+from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, heat_colours
 
 _LIDAR, _CAMERA = (np.array(colour) / 255 for colour in (LIDAR_COLOUR, CAMERA_COLOUR))
 _FAILING_CAMERA, _RECALL, _LATENCY, _FAILURE = "#6a2c91", "#1b7f5c", "#4a5361", "#b3261e"
@@ -107,7 +107,7 @@ def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
     axes.set_facecolor(_NO_MAP)
     axes.imshow(
         _map_strip(timeline, names, seconds),
-        cmap=_signed_colours() if timeline.signed else "inferno",
+        cmap=_map_colours(timeline.signed),
         vmin=-1.0 if timeline.signed else 0,
         vmax=1.0,
         aspect="auto",
@@ -118,9 +118,9 @@ def _plot_maps(axes: Axes, timeline: Timeline, seconds: float) -> None:
     axes.set_ylabel("mean of\nthe maps")
 
 
-def _signed_colours() -> ListedColormap:
-    """Return the colours of signed weight maps."""
-    return ListedColormap(heat_colours(np.linspace(-MAP_LIMIT, MAP_LIMIT, 255), signed=True)[:, ::-1] / 255.0)
+def _map_colours(signed: bool) -> ListedColormap:
+    """Return the colours of weight maps."""
+    return ListedColormap(heat_colours(np.linspace(-1.0 if signed else 0.0, 1.0, 255), signed)[:, ::-1] / 255.0)
 
 
 def _map_strip(timeline: Timeline, names: Sequence[str], seconds: float) -> NDArray[np.float64]:

@@ -3,14 +3,14 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aqr_perception.simulator.bag import LIDAR_TOPIC
-
-_CONFIGURED_TOPIC = "/LIDAR_TOP"
-"""Topic of the LiDAR in config/aqr_perception.rviz."""
+from aqr_perception.simulator.bag import VEHICLE_FRAME
+from aqr_perception.viewers.node_topics import read_node_topics
+from aqr_perception.viewers.rviz_config import rviz_config
 
 
 def unavailable_reason() -> str:
@@ -23,13 +23,22 @@ def unavailable_reason() -> str:
 
 
 @contextmanager
-def open_rviz(config: Path) -> Iterator[None]:
-    """Run RViz with a configuration file for the duration of a `with` block."""
-    command = ["rviz2", "-d", str(config), "--ros-args", "-p", "use_sim_time:=true"]
-    command += ["-r", f"{_CONFIGURED_TOPIC}:={LIDAR_TOPIC}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+def open_rviz(params: Path) -> Iterator[None]:
+    """Run RViz with the view of a node for the duration of a `with` block.
+
+    Args:
+        params: parameter file of the node.
+
+    Raises:
+        YamlFileError, ViewError: see `read_node_topics`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        view = Path(folder) / "aqr_perception.rviz"
+        view.write_text(rviz_config(read_node_topics(params), VEHICLE_FRAME))
+        command = ["rviz2", "-d", str(view), "--ros-args", "-p", "use_sim_time:=true"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()

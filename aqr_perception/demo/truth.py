@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.bags.detections import detections_from_message
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.poses import matrix, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
-from aqr_perception.frame import CLASSES, Detections
+from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert, project, transform_points
 from aqr_perception.simulator.bag import LIDAR_FRAME, TRUTH_TOPIC
 
@@ -85,34 +86,6 @@ class DriveTruth:
         """Return the true objects of the sweep that a frame with this stamp belongs to."""
         index = self.sweep_index(stamp_ns)
         return None if index is None else self.sweeps[index]
-
-
-def detections_from_message(message: Any) -> Detections:
-    """Return a FusedDetectionArray, from rclpy or a bag, as `Detections` in the frame of its header.
-
-    A message names only the classes that it shows: the list of classes is nuScenes' ten, then the message's others.
-    """
-    boxes = [
-        [
-            *(item.pose.position.x, item.pose.position.y, item.pose.position.z),
-            *(item.size.x, item.size.y, item.size.z),
-            2.0 * float(np.arctan2(item.pose.orientation.z, item.pose.orientation.w)),
-            *(item.velocity.x, item.velocity.y),
-        ]
-        for item in message.detections
-    ]
-    names = [item.class_name for item in message.detections]
-    classes = (*CLASSES, *sorted(set(names) - set(CLASSES)))
-    weights = [np.asarray(item.camera_weights, np.float32) for item in message.detections]
-    return Detections(
-        boxes=np.array(boxes, np.float32).reshape(-1, 9),
-        scores=np.array([item.score for item in message.detections], np.float32),
-        labels=np.array([classes.index(name) for name in names], np.int64),
-        lidar_weight=np.array([item.lidar_weight for item in message.detections], np.float32),
-        camera_weight=np.array([item.camera_weight for item in message.detections], np.float32),
-        camera_weights=np.stack(weights) if weights else np.zeros((0, len(message.camera_names)), np.float32),
-        classes=classes,
-    )
 
 
 def read_truth(path: Path) -> DriveTruth:

@@ -35,6 +35,7 @@ from aqr_perception.options import (
     WeightsSource,
 )
 from aqr_perception.tracking.track_options import TrackingOptions
+from aqr_perception.visualization.picture_options import PictureOptions, PictureView
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
 _THRESHOLDS = "class_score_thresholds."
@@ -190,6 +191,21 @@ PARAMETERS: tuple[Parameter, ...] = (
         "source of the published sensor weights; router: the query router (AQR); attention: attention mass; auto: the "
         "router if the model has a trained one, attention otherwise",
         choices=get_args(WeightsSource),
+        run_time=True,
+    ),
+    Parameter(
+        "weights.view",
+        "weights",
+        "what the pictures show; weights: of the LiDAR from above, of the camera in its image; trust: the LiDAR "
+        "against the cameras, object by object",
+        choices=get_args(PictureView),
+        run_time=True,
+    ),
+    Parameter(
+        "weights.by_score",
+        True,
+        "true: in pictures, a query is as visible as its score; false: pictures show the published maps, with every "
+        "query alike",
         run_time=True,
     ),
     Parameter(
@@ -367,6 +383,7 @@ class Settings:
     model: ModelSettings
     reliable: bool
     tracking: TrackingOptions
+    pictures: PictureOptions
 
 
 def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -461,6 +478,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         model=ModelSettings(**{field.name: values[f"model.{field.name}"] for field in fields(ModelSettings)}),
         reliable=values["sensor_reliability"] == "reliable",
         tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
+        pictures=PictureOptions(**{field.name: values[f"weights.{field.name}"] for field in fields(PictureOptions)}),
     )
 
 

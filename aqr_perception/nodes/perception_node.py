@@ -171,6 +171,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         settings = self._with_class_thresholds()
         cameras = [camera.name for camera in settings.assembler.cameras]
         outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
+        outputs.pictures = settings.pictures
         self._resources.append(outputs.destroy)
         self._tracks = TrackPublisher(
             self,
@@ -430,6 +431,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         before, self._settings = self._settings, parameters.read(self._values)
         self._pipeline.options = self._settings.detection
         self._tracks.options = self._settings.tracking
+        self._outputs.pictures = self._settings.pictures
         if self._settings.assembler != before.assembler:
             self._assembler.settings = self._supported(self._settings.assembler)
         if self._settings.model != self._model.requested:

@@ -76,9 +76,9 @@ def test_a_report_of_random_weights_starts_with_a_warning(tmp_path: Path) -> Non
 def test_a_report_of_signed_weights_explains_their_colours(page: Page, tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", recorded_drive(black_weight=-0.6))
     signed = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    for words in ("blue is -1.5 (the sensor is suppressed)", "blue means a suppressed sensor", "-0.60 during it"):
+    for words in ("blue -1 (suppressed)", "blue means a suppressed sensor", "-0.60 during it"):
         assert words in signed.words and words not in page.words
-    for words in ("black is 0, yellow is 1.5", "dark means little trust"):
+    for words in ("violet 0 to yellow 1", "dark means little trust"):
         assert words in page.words and words not in signed.words
 
 

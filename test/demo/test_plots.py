@@ -23,9 +23,12 @@ def test_the_plots_of_signed_weights_contain_them_and_colour_maps_by_sign() -> N
             assert blue > red + 0.1, "a suppressed camera is blue"
             red, _, blue, _ = strip.cmap(strip.norm(0.8))
             assert red > blue + 0.1, "a trusted one red"
-            assert max(strip.cmap(strip.norm(0.0))[:3]) < 0.15, "a neutral one black"
+            neutral = strip.cmap(strip.norm(0.0))[:3]
+            assert max(neutral) - min(neutral) < 0.03 and max(neutral) < 0.4, "a neutral one dark grey"
         else:
-            assert strip.get_cmap().name == "inferno"
+            lowest_colour, highest_colour = (strip.cmap(strip.norm(weight)) for weight in (0.0, 1.0))
+            assert lowest_colour[2] > max(lowest_colour[:2]), "weight 0 is violet"
+            assert min(highest_colour[:2]) > highest_colour[2] + 0.5, "weight 1 is yellow"
 
 
 def test_the_plots_shade_the_failures() -> None:

@@ -9,12 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.bags import messages
+from aqr_perception.bags.detections import detections_from_message
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.writer import BagWriter
 from aqr_perception.data.sources.simulated import FIRST_TRAINING_SEED, VALIDATION_SEEDS
 from aqr_perception.demo.failures import FAILURES, FailingBag
 from aqr_perception.demo.simulated_drive import DemoDrive
-from aqr_perception.demo.truth import detections_from_message, read_truth
+from aqr_perception.demo.truth import read_truth
 from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert
 from aqr_perception.simulator.drive import draw_drive

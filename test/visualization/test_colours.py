@@ -1,92 +1,129 @@
-"""Colours of signed weights: symmetric, even, readable for colour-blind people, and with hues by sign."""
+"""Scales of colours are even, rise in lightness, and are readable for colour-blind people.
 
-import cv2
+Distances are those of CAM02-UCS: 1 is just noticeable side by side, 10 is obvious.
+"""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR, heat_colours
-
-STEPS = np.linspace(-1.5, 1.5, 25, dtype=np.float32)
-BOTH_SIGNS = heat_colours(STEPS, signed=True)
-
-# Machado, Oliveira and Fernandes 2009, table of severity 1.0: linear RGB as seen without M cones and without L cones.
-DEUTERANOPIA = np.array(
-    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-)
-PROTANOPIA = np.array(
-    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+from aqr_perception.visualization.bev_picture import POINT_COLOUR
+from aqr_perception.visualization.colours import (
+    CAMERA_COLOUR,
+    LIDAR_COLOUR,
+    NEITHER_COLOUR,
+    heat_colours,
+    modality_colour,
+    trust_balance,
+    trust_colours,
 )
 
+colorspacious = pytest.importorskip("colorspacious", reason="pip install colorspacious")
 
-def lab(bgr: np.ndarray) -> np.ndarray:
-    """Return CIE Lab (N, 3) of (N, 3) uint8 BGR."""
-    return cv2.cvtColor((bgr[:, None] / 255).astype(np.float32), cv2.COLOR_BGR2LAB)[:, 0]
+EYES = ("everyone", "deuteranomaly", "protanomaly")
+SCALES = {
+    "weight": heat_colours(np.linspace(0, 1, 25)),
+    "signed": heat_colours(np.linspace(-1, 1, 25), signed=True),
+    "trust": trust_colours(np.linspace(-1, 1, 25)),
+}
 
 
-def as_seen(bgr: np.ndarray, deficiency: np.ndarray) -> np.ndarray:
-    """Return (N, 3) uint8 BGR as colour-blind people see it."""
-    encoded = bgr[:, ::-1] / 255
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    seen = (linear @ deficiency.T).clip(0, 1)
-    encoded = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
-    return np.rint(encoded[:, ::-1] * 255).astype(np.uint8)
+def seen(bgr: np.ndarray, eyes: str = "everyone") -> np.ndarray:
+    """Return CAM02-UCS coordinates (N, 3) of (N, 3) BGR; of the colours that people without M or L cones see."""
+    rgb = np.asarray(bgr, float)[..., ::-1] / 255
+    if eyes != "everyone":
+        space = {"name": "sRGB1+CVD", "cvd_type": eyes, "severity": 100}
+        rgb = colorspacious.cspace_convert(rgb, space, "sRGB1").clip(0, 1)
+    return colorspacious.cspace_convert(rgb, "sRGB1", "CAM02-UCS")
+
+
+def steps(coordinates: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.diff(coordinates, axis=0), axis=1)
 
 
 def distance(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.linalg.norm(left - right))
 
 
-def test_lightness_is_symmetric_and_rises_from_neutral_to_both_ends() -> None:
-    lightness = lab(BOTH_SIGNS)[:, 0]
-    np.testing.assert_allclose(lightness, lightness[::-1], atol=1.0)
-    assert (np.diff(lightness[12:]) > 3).all() and (np.diff(lightness[12::-1]) > 3).all()
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_steps_of_weight_are_equal_steps_of_colour(scale: str) -> None:
+    found = steps(seen(SCALES[scale][::2]))  # rounding to 8 bits is small against these steps
+    assert found.max() / found.min() < 1.3, found
 
 
-def test_neutral_is_dark_and_without_hue() -> None:
-    lightness, a, b = lab(BOTH_SIGNS)[12]
-    assert lightness < 10 and np.hypot(a, b) < 2
+@pytest.mark.parametrize("eyes", EYES)
+def test_lightness_of_weights_rises_for_everyone(eyes: str) -> None:
+    assert (np.diff(seen(SCALES["weight"], eyes)[:, 0]) > 0.5).all()
 
 
-def test_equal_steps_of_weight_are_equal_steps_of_colour() -> None:
-    steps = np.linalg.norm(np.diff(lab(BOTH_SIGNS), axis=0), axis=1)
-    assert steps.max() / steps.min() < 1.25
+@pytest.mark.parametrize(("scale", "rises"), [("signed", 1), ("trust", -1)])
+def test_lightness_of_diverging_scales_is_monotonic_from_the_middle_to_both_ends(scale: str, rises: int) -> None:
+    lightness = seen(SCALES[scale])[:, 0]
+    for arm in (lightness[12:], lightness[12::-1]):
+        assert (np.diff(arm) * rises > 0.3).all()
+    assert abs(lightness[0] - lightness[-1]) < 8
 
 
-@pytest.mark.parametrize("deficiency", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["none", "deutan", "protan"])
-def test_ends_and_neutral_are_clearly_apart_for_everyone(deficiency: np.ndarray) -> None:
-    low, neutral, high = lab(as_seen(BOTH_SIGNS[[0, 12, -1]], deficiency))
-    assert distance(low, high) > 70 and distance(low, neutral) > 50 and distance(high, neutral) > 50
+@pytest.mark.parametrize("eyes", EYES)
+@pytest.mark.parametrize("scale", ["signed", "trust"])
+def test_ends_and_middle_are_clearly_apart_for_everyone(scale: str, eyes: str) -> None:
+    low, middle, high = seen(SCALES[scale][[0, 12, -1]], eyes)
+    assert distance(low, high) > 45 and distance(low, middle) > 25 and distance(high, middle) > 22
     # Weights of 0.5 are common; their signs must be apart, too.
-    half_low, half_high = lab(as_seen(BOTH_SIGNS[[8, 16]], deficiency))
-    assert distance(half_low, half_high) > 20
+    assert distance(*seen(SCALES[scale][[6, 18]], eyes)) > 20
 
 
-@pytest.mark.parametrize("deficiency", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["none", "deutan", "protan"])
-def test_points_and_rims_of_boxes_stand_out_on_every_weight(deficiency: np.ndarray) -> None:
-    point, rim = np.full((1, 3), 225, np.uint8), np.zeros((1, 3), np.uint8)
-    heat = lab(as_seen(BOTH_SIGNS, deficiency))
-    assert min(distance(colour, lab(as_seen(point, deficiency))[0]) for colour in heat) > 25
+@pytest.mark.parametrize("eyes", EYES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_weight_looks_like_a_place_without_one(scale: str, eyes: str) -> None:
+    ground = seen(np.zeros((1, 3)), eyes)[0]
+    assert min(distance(colour, ground) for colour in seen(SCALES[scale], eyes)) > 25
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_objects_that_no_sensor_supports_look_like_no_balance(eyes: str) -> None:
+    neither = seen(np.array([NEITHER_COLOUR[::-1]]), eyes)[0]
+    assert min(distance(colour, neither) for colour in seen(SCALES["trust"], eyes)) > 15
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_boxes_stand_out_from_points_and_on_every_weight(eyes: str) -> None:
+    rim, point = seen(np.array([(0, 0, 0), POINT_COLOUR]), eyes)
     # A rim separates boxes from bright weights; on dark ones the box itself stands out.
-    for box in (LIDAR_COLOUR, CAMERA_COLOUR):
-        seen = lab(as_seen(np.array([box[::-1]], np.uint8), deficiency))[0]
-        black = lab(as_seen(rim, deficiency))[0]
-        assert all(max(distance(colour, black), distance(colour, seen)) > 40 for colour in heat)
+    for box in seen(SCALES["trust"], eyes):
+        assert distance(box, point) > 10
+        for scale in ("weight", "signed"):
+            assert all(max(distance(heat, rim), distance(heat, box)) > 25 for heat in seen(SCALES[scale], eyes))
 
 
-@given(st.floats(0.0625, 10.0, width=32))
+def test_the_ends_of_trust_are_the_colours_of_the_modalities() -> None:
+    assert trust_colours(1.0).tolist() == list(LIDAR_COLOUR[::-1])
+    assert trust_colours(-1.0).tolist() == list(CAMERA_COLOUR[::-1])
+    assert trust_colours(np.nan).tolist() == list(NEITHER_COLOUR[::-1])
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_the_balance_is_between_its_ends_and_opposite_if_sensors_are_swapped(lidar: float, camera: float) -> None:
+    balance, swapped = float(trust_balance(lidar, camera)), float(trust_balance(camera, lidar))
+    if max(lidar, camera) <= 0:
+        assert np.isnan(balance) and modality_colour(lidar, camera) == NEITHER_COLOUR
+    else:
+        assert -1 <= balance <= 1 and balance == -swapped and (balance > 0) == (lidar > camera)
+
+
+@given(st.floats(0.125, 10.0, width=32))
 def test_the_sign_decides_the_hue(weight: float) -> None:
     (blue, green, red), (low_blue, low_green, low_red) = heat_colours(np.float32([weight, -weight]), True).astype(int)
     assert red > max(blue, green) and low_blue > max(low_red, low_green)
 
 
-@given(st.floats(1.5, 100.0, width=32))
-def test_values_beyond_the_limit_have_the_colour_of_the_limit(weight: float) -> None:
-    beyond, limit = heat_colours(np.float32([weight, -weight]), True), heat_colours(np.float32([1.5, -1.5]), True)
+@given(st.floats(1.0, 100.0, width=32), st.booleans())
+def test_values_beyond_the_limit_have_the_colour_of_the_limit(weight: float, signed: bool) -> None:
+    beyond, limit = heat_colours(np.float32([weight, -weight]), signed), heat_colours(np.float32([1, -1]), signed)
     np.testing.assert_array_equal(beyond, limit)
 
 
 def test_colours_keep_the_shape_of_the_values() -> None:
     assert heat_colours(np.zeros((4, 6), np.float32), True).shape == (4, 6, 3)
-    np.testing.assert_array_equal(heat_colours(np.zeros(5, np.float32), True), np.tile(BOTH_SIGNS[12], (5, 1)))
+    np.testing.assert_array_equal(heat_colours(np.zeros(5, np.float32), True), np.tile(SCALES["signed"][12], (5, 1)))

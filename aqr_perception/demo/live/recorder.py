@@ -12,8 +12,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from aqr_perception.bags.detections import detections_from_message
 from aqr_perception.demo.recording import BEV, FrameRecord, Recording
-from aqr_perception.demo.truth import detections_from_message
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.stamps import stamp_to_ns
 

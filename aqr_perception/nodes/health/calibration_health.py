@@ -3,17 +3,12 @@
 import math
 from typing import Any
 
-import numpy as np
-
+from aqr_perception.decoding.calibration_parts import calibration_parts, changed_parts
 from aqr_perception.nodes.health.event_rate import EventRate
 from aqr_perception.nodes.health.topic_links import NO_FAULT, LinkState
 
 CHANGE_SHOWN = 10.0
 """Seconds for which a change of the calibration is reported."""
-
-_NUMBERS = ("width", "height", "d", "k", "r", "p", "binning_x", "binning_y")
-_ROI = ("x_offset", "y_offset", "height", "width")
-_PARTS = (*_NUMBERS, "distortion_model", "roi")
 
 
 class CalibrationHealth:
@@ -25,7 +20,7 @@ class CalibrationHealth:
 
     def __init__(self) -> None:
         self._rate = EventRate()
-        self._last: tuple[object, ...] = ()
+        self._last: dict[str, object] = {}
         self._changed_at = -math.inf
         self._latched = False
         self._link = NO_FAULT
@@ -40,13 +35,9 @@ class CalibrationHealth:
         """
         if live:
             self._rate.add(now)
-        parts = (
-            *(np.asarray(getattr(info, name), np.float64).tobytes() for name in _NUMBERS),
-            info.distortion_model,
-            tuple(getattr(info.roi, name) for name in _ROI),
-        )
+        parts = calibration_parts(info)
         last, self._last = self._last, parts
-        changed = [name for name, one, other in zip(_PARTS, parts, last or parts, strict=True) if one != other]
+        changed = changed_parts(last or parts, parts)
         if changed:
             self.changes += 1
             self._changed_at = now

@@ -14,7 +14,8 @@ _TRIALS = 20
 _PAUSE_NS, _LONG_PAUSE_NS = 5_000_000_000, 60_000_000_000
 """Time between two searches, with and without a doubt: the model frame's transform may be corrected at run time."""
 _MOST_POINTS = 60_000
-_HEIGHT_TOLERANCE = 0.4
+HEIGHT_TOLERANCE = 0.4
+"""Largest difference in metres of a model frame's height from that of the training."""
 _PATH = 5.0
 """Metres that the vehicle must move, straight, before its direction is judged."""
 _REVERSE_PATH = 30.0
@@ -103,7 +104,7 @@ class PlacementCheck:
 
 def _other_height(frame: Frame, found: float, expected: FramePlacement, topic: str) -> MessageError | None:
     needed = expected.height
-    if abs(found - needed) <= _HEIGHT_TOLERANCE:
+    if abs(found - needed) <= HEIGHT_TOLERANCE:
         return None
     return MessageError(
         topic,

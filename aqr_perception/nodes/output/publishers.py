@@ -19,11 +19,12 @@ from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, weight_messages
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
-from aqr_perception.nodes.stamps import ns_to_stamp
+from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
 from aqr_perception.nodes.worker import WorkerPool
 from aqr_perception.stage_clock import in_this_frame, measured
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.camera_picture import camera_picture
+from aqr_perception.visualization.picture_options import Caption, PictureOptions
 
 _DEPTH = 5
 
@@ -35,10 +36,14 @@ class Publishers:
         node: node of the publishers; the topics are private to it.
         camera_names: names of all configured cameras.
         marker_lifetime: seconds after which markers vanish.
+
+    Attributes:
+        pictures: what the pictures of the next frame show; may be replaced at any time.
     """
 
     def __init__(self, node: Node, camera_names: Sequence[str], marker_lifetime: float) -> None:
         self._node = node
+        self.pictures = PictureOptions()
         self._drawers = WorkerPool("aqr_pictures")
         self._detections = node.create_publisher(FusedDetectionArray, "~/detections", _DEPTH)
         self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
@@ -62,7 +67,7 @@ class Publishers:
     ) -> None:
         """Publish the detections, and the other outputs that have subscribers.
 
-        A frame without LiDAR has no BEV map.
+        A frame without LiDAR has no BEV map, but a picture from above, so that no old one stays.
 
         Args:
             sensors: every configured sensor, used or not.
@@ -78,8 +83,9 @@ class Publishers:
             self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
         if _has_subscribers(self._markers.topic):
             self._markers.publish(detection_messages.markers(result, to_output, header))
-        self._publish_bev(frame, result, ground)
-        self._publish_cameras(frame, result, camera_headers)
+        missing = tuple(sensor.name for sensor in sensors if not sensor.used)
+        self._publish_bev(frame, result, ground, missing)
+        self._publish_cameras(frame, result, camera_headers, missing)
 
     @property
     def wants_grid(self) -> bool:
@@ -108,29 +114,40 @@ class Publishers:
     def _camera_publisher(self, camera: str, kind: str) -> "Publisher[Image]":
         return self._node.create_publisher(Image, f"~/weights/{camera}/{kind}", _DEPTH)
 
-    def _publish_bev(self, frame: Frame, result: Result, ground: GroundPlane | None) -> None:
+    def _publish_bev(self, frame: Frame, result: Result, ground: GroundPlane | None, missing: tuple[str, ...]) -> None:
         maps = result.weight_maps
-        if maps.bev is None:
-            return
         stamp = ns_to_stamp(frame.stamp_ns)
         model_header = Header(stamp=stamp, frame_id=frame.frame_id)
-        if _has_subscribers(self._bev_raw):
+        if maps.bev is not None and _has_subscribers(self._bev_raw):
             self._bev_raw.publish(weight_messages.raw_image(maps.bev, model_header))
-        if ground is not None and self.wants_grid:
+        if maps.bev is not None and ground is not None and self.wants_grid:
             header = Header(stamp=stamp, frame_id=ground.frame_id)
             placement = ground.placement()
             grid = weight_messages.occupancy_grid(maps.bev, maps.bev_range, placement, header, maps.signed)
             self._bev_grid.publish(grid)
         if _has_subscribers(self._bev_image):
             with measured("pictures"):
-                picture = bev_picture(maps, frame.points, result.detections)
+                caption = Caption(frame.stamp_ns, missing)
+                picture = bev_picture(maps, frame.points, result.detections, options=self.pictures, caption=caption)
             self._bev_image.publish(weight_messages.colour_image(picture, model_header))
 
-    def _publish_cameras(self, frame: Frame, result: Result, headers: Mapping[str, Header]) -> None:
+    def _publish_cameras(
+        self, frame: Frame, result: Result, headers: Mapping[str, Header], missing: tuple[str, ...]
+    ) -> None:
         maps = result.weight_maps
         shown = [view for view in frame.cameras if _has_subscribers(self._camera_image[view.name])]
         work = [
-            partial(camera_picture, view, maps.cameras.get(view.name), result.detections, maps.signed) for view in shown
+            partial(
+                camera_picture,
+                view,
+                maps.cameras.get(view.name),
+                result.detections,
+                signed=maps.signed,
+                options=self.pictures,
+                caption=Caption(stamp_to_ns(headers[view.name].stamp), missing),
+                source=maps.source,
+            )
+            for view in shown
         ]
         with measured("wait"):
             pictures = self._drawers.run([in_this_frame(draw, "pictures") for draw in work])

@@ -22,6 +22,7 @@ from aqr_perception.nodes.output import detection_messages, publishers
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.output.publishers import Publishers
+from aqr_perception.visualization.picture_options import PictureOptions, PictureView
 
 CAMERAS = ("front", "back")
 DETECTIONS = "~/detections"
@@ -127,7 +128,7 @@ def test_only_the_subscribed_topic_is_made(topic: str, monkeypatch: pytest.Monke
     made: list[str] = []
 
     def recording(maker: str, make: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: (made.append(maker), make(*arguments))[1]
+        return lambda *arguments, **named: (made.append(maker), make(*arguments, **named))[1]
 
     for maker in set(MAKERS.values()):
         room, _, name = maker.rpartition(".")
@@ -167,10 +168,23 @@ def test_signed_maps_are_published_as_signed() -> None:
         assert signed_corner[0] > signed_corner[2] + 20 and unsigned[0] < unsigned[2] + 20
 
 
-def test_without_lidar_only_camera_maps_are_published() -> None:
+def test_without_lidar_there_is_a_picture_from_above_but_no_map() -> None:
+    """Without it, viewers would keep the last picture with LiDAR."""
     node = StandInNode(OPTIONAL)
     publish(node, *scene(with_lidar=False))
-    assert set(node.published()) == {DETECTIONS, *OPTIONAL} - set(BEV)
+    assert set(node.published()) == {DETECTIONS, *OPTIONAL} - {"~/weights/bev/raw", "~/weights/bev/grid"}
+
+
+def test_pictures_say_which_sensors_are_missing_and_follow_the_options() -> None:
+    def shown(view: PictureView, used: bool) -> bytes:
+        node, (frame, result) = StandInNode(OPTIONAL), scene()
+        outputs = Publishers(node, CAMERAS, 0.8)
+        outputs.pictures = PictureOptions(view)
+        headers = {camera: Header(stamp=Time(sec=3), frame_id=camera) for camera in CAMERAS}
+        outputs.publish(frame, result, [SensorUse("radar", used)], np.eye(4), "lidar", headers, None)
+        return bytes(node.last("~/weights/bev/image").data)
+
+    assert len({shown("weights", True), shown("weights", False), shown("trust", True)}) == 3
 
 
 def test_an_unused_camera_has_no_picture() -> None:

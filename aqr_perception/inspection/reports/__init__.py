@@ -1,0 +1,1 @@
+"""An inspection as text, page, picture, JSON and parameter file."""

@@ -1,0 +1,1 @@
+"""Views of the node's outputs: RViz, Foxglove and Rerun, without ROS."""
