@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def with_subjects(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with what may be left out: ``convert SET OUT``, ``inspect PATH``, ``benchmark --compare``."""
+    """Return arguments with left-out subjects: ``convert SET OUT``, ``inspect PATH``, ``benchmark --compare``."""
     return inspect.with_subject(convert.with_subject(benchmark.with_subject(arguments)))
 
 
