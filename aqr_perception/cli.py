@@ -1,5 +1,5 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | convert | inspect |
-view | layout``."""
+"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | export | convert |
+inspect | view | layout``."""
 
 import argparse
 import logging
