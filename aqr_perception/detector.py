@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -29,12 +29,14 @@ from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import DecodedBoxes, decode
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.image.graphed_branch import GraphedBranch
+from aqr_perception.models.image.openvino_branch import OpenVinoBranch, OpenVinoError
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
 from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights
-from aqr_perception.options import AqrOptions, DetectionOptions
+from aqr_perception.options import AqrOptions, DetectionOptions, require
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +47,20 @@ _CAMERA_MODEL_CELLS = 128
 """Cells along each edge of the BEV of models without a LiDAR grid, for the size of Gaussians in pictures."""
 
 
-def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
+ImageBackend = Literal["torch", "openvino"]
+"""What runs the image branch."""
+
+
+def check_model(
+    preset: str, checkpoint: str, device: str, precision: str, image_backend: ImageBackend = "torch"
+) -> None:
     """Check a `Detector`'s arguments without building the model.
 
     Raises:
         PresetError, CheckpointError, DeviceError.
+        OptionError: the image backend is unknown.
     """
+    _check_image_backend(image_backend)
     load_preset(preset)
     weights = choose_weights(preset, checkpoint)
     if weights.path is not None and not weights.path.is_file():
@@ -59,6 +69,11 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
             f"preset, or {RANDOM!r} for random ones"
         )
     choose_precision(precision, choose_device(device))
+
+
+def _check_image_backend(name: str) -> None:
+    known = get_args(ImageBackend)
+    require(name in known, "model.image_backend", name, f"one of {', '.join(known)}")
 
 
 def preset_classes(preset: str) -> tuple[str, ...]:
@@ -151,6 +166,8 @@ class Detector:
         device: str = "auto",
         precision: str = "auto",
         options: DetectionOptions | None = None,
+        image_backend: ImageBackend = "torch",
+        cuda_graphs: bool = False,
     ) -> None:
         """Build the model, load its weights and log their source.
 
@@ -161,9 +178,13 @@ class Detector:
             device: see `choose_device`.
             precision: see `choose_precision`.
             options: default options of `detect`.
+            image_backend: what runs the image branch, ``torch`` or ``openvino`` (CPU only). Where OpenVINO is missing
+                or cannot convert the branch, PyTorch runs it, and a warning says so.
+            cuda_graphs: whether a GPU runs the image branch as CUDA graphs; without effect on a CPU. Not measured.
 
         Raises:
             PresetError, CheckpointError, DeviceError: with the value found, the value needed and the remedy.
+            OptionError: the image backend is unknown.
             OptionError: a class score threshold is not for a class of the model.
         """
         self.device = choose_device(device)
@@ -187,6 +208,15 @@ class Detector:
         self.uses_lidar = self.model.preset.points is not None
         self.remembers = self.model.remembers
         self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
+        _check_image_backend(image_backend)
+        self._openvino = self._openvino_branch() if image_backend == "openvino" else None
+        graphed = cuda_graphs and self.device.type == "cuda" and self.uses_cameras
+        self._graphed = GraphedBranch(self._features_of_images) if graphed else None
+
+    @property
+    def image_backend(self) -> ImageBackend:
+        """What runs the image branch, after a fall-back to PyTorch, too."""
+        return "torch" if self._openvino is None else "openvino"
 
     @property
     def has_router(self) -> bool:
@@ -235,7 +265,7 @@ class Detector:
                 if reusable is not None and reusable.asked.cameras is asked.cameras:
                     image = reusable.maps.image
                 else:
-                    image = self.model.image_features(images)
+                    image = self._image_features(images)
             with clock.stage("points"):
                 if reusable is not None and reusable.asked.points is asked.points:
                     bev = reusable.maps.bev
@@ -305,6 +335,36 @@ class Detector:
     def forget(self) -> None:
         """Clear the memory of earlier frames."""
         self._memory.clear()
+
+    def _openvino_branch(self) -> OpenVinoBranch | None:
+        """Return the image branch in OpenVINO; None, with a warning, where that is not possible."""
+        if not self.uses_cameras:
+            return None
+        if self.device.type != "cpu":
+            _log.warning("model.image_backend is openvino, which runs on CPUs only; %s runs it", self.device)
+            return None
+        try:
+            return OpenVinoBranch(self.model, self.model.image_features, self.dtype)
+        except OpenVinoError as error:
+            _log.warning("PyTorch runs the image branch: %s", error)
+            return None
+
+    def _features_of_images(self, images: Tensor) -> Tensor:
+        features = self.model.image_features(images)
+        assert features is not None  # the model has an image branch
+        return features
+
+    def _image_features(self, images: Tensor | None) -> Tensor | None:
+        if images is not None and self._graphed is not None:
+            return self._graphed(images)
+        if images is None or self._openvino is None:
+            return self.model.image_features(images)
+        try:
+            return self._openvino(images)
+        except OpenVinoError as error:
+            _log.warning("PyTorch runs the image branch: %s", error)
+            self._openvino = None
+            return self.model.image_features(images)
 
     def _decode(self, features: Features, options: DecodeOptions, history: History | None) -> ModelOutput:
         if history is not None:

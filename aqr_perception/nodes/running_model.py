@@ -11,17 +11,19 @@ from aqr_perception.nodes.input.frame_request import AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
 if TYPE_CHECKING:
-    from aqr_perception.detector import Detector
+    from aqr_perception.detector import Detector, ImageBackend
 
-DetectorFactory = Callable[[str, str | None, str, str], "Detector"]
+DetectorFactory = Callable[[str, str | None, str, str, "ImageBackend"], "Detector"]
 _STOP_POLL = 0.05
 
 
-def load_detector(preset: str, checkpoint: str | None, device: str, precision: str) -> "Detector":
+def load_detector(
+    preset: str, checkpoint: str | None, device: str, precision: str, image_backend: "ImageBackend"
+) -> "Detector":
     """Return a detector. PyTorch is imported here, because this takes seconds in which the node already reports."""
     from aqr_perception.detector import Detector
 
-    return Detector(preset, checkpoint, device, precision)
+    return Detector(preset, checkpoint, device, precision, image_backend=image_backend)
 
 
 def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
@@ -52,7 +54,7 @@ class RunningModel:
 
     Args:
         settings: the first model.
-        factory: returns a detector for a preset, checkpoint, device and precision.
+        factory: returns a detector for a preset, checkpoint, device, precision and image backend.
         logger: the node's logger.
         restore: called with the running model's settings after another model failed to load.
         stop: once set, nobody waits for a model that is being loaded.
@@ -127,7 +129,9 @@ class RunningModel:
         return loading.result()
 
     def _load(self, model: ModelSettings) -> "Detector":
-        detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector = self._factory(
+            model.preset, model.checkpoint or None, model.device, model.precision, model.image_backend
+        )
         detector.try_out()
         return detector
 
