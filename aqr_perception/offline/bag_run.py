@@ -110,7 +110,7 @@ def process_bag(job: BagJob, progress: Progress = lambda seconds, frames: None) 
 @lru_cache(maxsize=1)
 def _detector(model: ModelSettings) -> "Detector":
     """Return a detector; the bags of a process share it."""
-    detector = load_detector(model.preset, model.checkpoint or None, model.device, model.precision)
+    detector = load_detector(model.preset, model.checkpoint or None, model.device, model.precision, model.image_backend)
     detector.try_out()
     return detector
 
