@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Detect objects in bags (rosbag2: mcap or sqlite3), with the node's steps and parameters, as fast as this machine can.
-For each bag, a folder in --output gets outputs.mcap (the node's topics, to play beside the bag), detections.jsonl and
-results_nusc.json. A run that was interrupted goes on where it was when the command is given again."""
+For each bag, a folder in --output gets outputs.mcap (the node's topics, to play beside the bag), detections.jsonl,
+results_nusc.json and report.html. A run that was interrupted goes on where it was when the command is given again."""
 
 _BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of bags [{elapsed}<{remaining}{postfix}]"
 
@@ -50,6 +50,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         default=[],
         help="also write the weight maps: pictures and grid, raw values, or both",
     )
+    report = process.add_mutually_exclusive_group()
+    report.add_argument(
+        "--report-every",
+        type=int,
+        metavar="N",
+        help="pictures of every N-th frame in report.html (default: of about 300 frames, or all if there are fewer)",
+    )
+    report.add_argument("--no-report", action="store_true", help="write no report.html")
     process.add_argument("--workers", type=int, default=1, help="bags side by side (default: %(default)s)")
     process.add_argument("--redo", action="store_true", help="replace output that was made by other settings")
     fleet = process.add_argument_group("a fleet of machines")
@@ -64,6 +72,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _process(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise OptionError(f"--workers is {options.workers}, but must be 1 or more")
+    if options.report_every is not None and options.report_every < 1:
+        raise OptionError(f"--report-every is {options.report_every}, but must be 1 or more; --no-report leaves it out")
     if options.ray and options.workers > 1:
         raise OptionError("--workers and --ray exclude each other: Ray decides how many bags run at once")
     try:
@@ -84,8 +94,9 @@ def _process(options: argparse.Namespace) -> int:
     folders = output_folders(bag_paths(options.bags), options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     where = Path.resolve if options.ray else Path.absolute
+    report_every = 0 if options.no_report else options.report_every
     jobs = [
-        BagJob(where(bag), where(folder), given, tuple(options.weight_maps), options.redo)
+        BagJob(where(bag), where(folder), given, tuple(options.weight_maps), options.redo, report_every)
         for bag, folder in folders.items()
     ]
     outcomes = list(_outcomes(jobs, options))

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.offline.bag_playback import DueFrame
 from aqr_perception.offline.journal import AnsweredFrame, Blob
 from aqr_perception.offline.recorded_topics import OutputMessage
+from aqr_perception.report.report_frame import ReportFrame, ReportSensor
+from aqr_perception.report.result_frame import report_frame
+from aqr_perception.report.stored_frame import restored, stored
 
 _DIGITS = 5
 """Decimal places in JSON lines, of metres, m/s, scores and weights."""
 
-_OBSERVED = "observed"
-_NPZ = "npz"
+_OBSERVED, _REPORT, _PICTURE = "observed", "report", "report picture"
+_NPZ, _JSON = "npz", "json"
 
 
 def answered(
@@ -31,12 +35,14 @@ def answered(
     unanswered: int,
     token: str,
     tracking: bool,
+    report: ReportFrame | None = None,
 ) -> AnsweredFrame:
     """Return what the output files need of a frame.
 
     Args:
         token: of the frame in a result file of nuScenes; empty: there is none.
         tracking: whether the objects are followed; then the detections are kept for `replayed`.
+        report: what the report shows of the frame, for `reported`; None: there is no report.
     """
     arrays = {type(one.message): one.message for one in messages if isinstance(one.message, FusedDetectionArray)}
     tracks = next((one.message for one in messages if isinstance(one.message, TrackArray)), None)
@@ -47,7 +53,7 @@ def answered(
         due.due_ns,
         json.dumps(line, separators=(",", ":")),
         tuple(Blob(one.topic, one.type, one.data) for one in messages),
-        (_observed(placed, result.detections, due.epoch),) if tracking else (),
+        (*((_observed(placed, result.detections, due.epoch),) if tracking else ()), *_report_blobs(report)),
         unanswered,
         _boxes(placed.frame, result.detections, token) if token else None,
     )
@@ -73,6 +79,34 @@ def replayed(frame: AnsweredFrame) -> tuple[Frame, Detections, NDArray[np.float6
     )
     empty = Frame(frame.stamp_ns, None, (), frame_id, to_fixed)
     return empty, detections, arrays["to_output"], output_frame, int(arrays["epoch"])
+
+
+def to_report(placed: Placed, result: Result, sigma: float, with_pictures: bool) -> ReportFrame:
+    """Return what the report shows of a frame: the same for each run, therefore without the time that it took.
+
+    Args:
+        sigma: `AqrOptions.sigma` of the detection.
+    """
+    sensors = [
+        ReportSensor(use.name, use.used, use.detail or use.reason, use.doubt, age=use.age) for use in placed.sensors
+    ]
+    frame = report_frame(placed.frame, result, sensors=sensors, sigma=sigma, with_pictures=with_pictures)
+    return replace(frame, milliseconds={})
+
+
+def reported(frame: AnsweredFrame) -> ReportFrame | None:
+    """Return what the report shows of an answered frame; None if it was kept without."""
+    numbers = next((blob.data for blob in frame.blobs if blob.name == _REPORT), None)
+    if numbers is None:
+        return None
+    return restored(numbers, {blob.type: blob.data for blob in frame.blobs if blob.name == _PICTURE})
+
+
+def _report_blobs(report: ReportFrame | None) -> list[Blob]:
+    if report is None:
+        return []
+    numbers, pictures = stored(report)
+    return [Blob(_REPORT, _JSON, numbers), *(Blob(_PICTURE, name, data) for name, data in pictures.items())]
 
 
 def _observed(placed: Placed, found: Detections, epoch: int) -> Blob:

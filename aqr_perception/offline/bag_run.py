@@ -4,7 +4,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import count
@@ -21,12 +21,12 @@ from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.output.track_publisher import TrackPublisher
 from aqr_perception.nodes.parameters import ModelSettings, Settings
 from aqr_perception.nodes.running_model import load_detector, supported_settings
-from aqr_perception.offline.answers import answered, replayed
+from aqr_perception.offline.answers import answered, replayed, to_report
 from aqr_perception.offline.bag_playback import BagPlayback, DueFrame
 from aqr_perception.offline.bag_state import JOURNAL, BagState, made_by, open_state
 from aqr_perception.offline.journal import Journal
 from aqr_perception.offline.offline_error import OfflineError
-from aqr_perception.offline.output_files import token, write_files
+from aqr_perception.offline.output_files import pictures_every, token, write_files
 from aqr_perception.offline.read_ahead import read_ahead
 from aqr_perception.offline.recorded_topics import RecordedTopics
 from aqr_perception.offline.settings import GivenParameters, settings_for
@@ -56,6 +56,7 @@ class BagJob:
         folder: where the output files go.
         weight_maps: `PICTURES`, `RAW`, both or none.
         redo: whether output of other settings is replaced instead of refused.
+        report_every: every n-th frame of the report has pictures; 0: there is no report; None: see `pictures_every`.
     """
 
     bag: Path
@@ -63,6 +64,7 @@ class BagJob:
     given: GivenParameters
     weight_maps: tuple[str, ...] = ()
     redo: bool = False
+    report_every: int | None = None
 
 
 class BagOutcome(NamedTuple):
@@ -93,7 +95,8 @@ def process_bag(job: BagJob, progress: Progress = lambda seconds, frames: None) 
     with BagReader(job.bag) as bag:
         found = settings_for(job.given, bag)
         nuscenes = find_spec("nuscenes") is not None
-        outputs = {"weight_maps": sorted(job.weight_maps), "nuscenes results": nuscenes}
+        report = "automatic" if job.report_every is None else job.report_every
+        outputs = {"weight_maps": sorted(job.weight_maps), "nuscenes results": nuscenes, "report": report}
         state = open_state(job.folder, made_by(found.values, job.bag, outputs), job.redo)
         if state.finished:
             return BagOutcome(job.bag, state.frames, state.unanswered, state.frames, finished_before=True)
@@ -151,7 +154,9 @@ class _BagRun:
         self._steps = FrameSteps(
             self._playback.buffer, outputs, self._tracks, self._playback.clock, self._playback.pause, patient=True
         )
-        self._options = settings.detection.for_classes(self._detector.classes)
+        self._report_every = pictures_every(job.report_every, bag, assembler)
+        options = settings.detection.for_classes(self._detector.classes)
+        self._options = replace(options, attention=options.attention or self._report_every > 0)
 
     def finish(self, progress: Progress) -> list[str]:
         """Process the rest of the bag and write the output files; return their names."""
@@ -172,6 +177,8 @@ class _BagRun:
             self._nuscenes_frame(),
             self._detector.uses_cameras,
             self._detector.uses_lidar,
+            self._report_every,
+            [("model", Path(self._settings.model.preset).stem), ("without an answer", str(self._unanswered))],
         )
         self._state.finished, self._state.frames = True, self._journal.count
         self._state.unanswered, self._state.warnings = self._unanswered, dict(self._said)
@@ -234,7 +241,11 @@ class _BagRun:
         self._steps.publish(placed, result, due.epoch)
         name = token(self._job.folder.name, placed.frame.stamp_ns) if self._has_place(placed) else ""
         messages, tracking = self._topics.take(), self._settings.tracking.enabled
-        self._journal.append(answered(due, placed, result, messages, self._unanswered, name, tracking))
+        report = None
+        if self._report_every:
+            with_pictures = self._journal.count % self._report_every == 0
+            report = to_report(placed, result, self._options.aqr.sigma, with_pictures)
+        self._journal.append(answered(due, placed, result, messages, self._unanswered, name, tracking, report))
 
     def _replay_tracks(self) -> None:
         """Give the tracker the frames of the journal."""

@@ -83,6 +83,15 @@ class Journal:
         for frame, _ in _records(self._file):
             yield frame
 
+    def frames_by_stamp(self) -> Iterator[AnsweredFrame]:
+        """Yield all frames in the order of their stamps, which differs after a time jump. Do not append meanwhile."""
+        starts, start = [], 0
+        for frame, after in _records(self._file):
+            starts.append((frame.stamp_ns, start))
+            start = after
+        for _, start in sorted(starts):
+            yield next(_records(self._file, start))[0]
+
     def __enter__(self) -> "Journal":
         return self
 
@@ -104,9 +113,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
         ) from error
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[AnsweredFrame, int]]:
-    """Yield the complete records of a file, and where each ends."""
-    place = 0
+def _records(file: BinaryIO, place: int = 0) -> Iterator[tuple[AnsweredFrame, int]]:
+    """Yield the complete records of a file from a place on, and where each ends."""
     while True:
         file.seek(place)
         head = file.read(_HEAD.size)

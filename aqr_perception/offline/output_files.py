@@ -2,32 +2,68 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from aqr_perception.bags.reader import BagReader
 from aqr_perception.bags.writer import BagWriter
+from aqr_perception.nodes.input.frame_request import AssemblerSettings
+from aqr_perception.offline.answers import reported
 from aqr_perception.offline.journal import Journal
+from aqr_perception.report.html_report import write_report
 
 BAG_FILE, LINES_FILE, NUSCENES_FILE = "outputs.mcap", "detections.jsonl", "results_nusc.json"
+REPORT_FILE = "report.html"
+
+_MOST_WITH_PICTURES = 300
+"""Frames with pictures in a report, at about 0.3 MB each, that a browser opens without trouble."""
 
 
-def write_files(folder: Path, journal: Journal, frame_id: str, cameras: bool, lidar: bool) -> list[str]:
+def pictures_every(chosen: int | None, bag: BagReader, settings: AssemblerSettings) -> int:
+    """Return n where every n-th frame of a report has pictures; 0: there is no report.
+
+    Args:
+        chosen: n; None: as small as makes a file that browsers open.
+    """
+    if chosen is not None:
+        return chosen
+    counts = {topic.name: topic.count for topic in bag.topics}
+    sweeps = counts.get(settings.lidar_topic, 0)
+    frames = sweeps or max((counts.get(camera.image_topic, 0) for camera in settings.cameras), default=0)
+    return max(1, -(-frames // _MOST_WITH_PICTURES))
+
+
+def write_files(
+    folder: Path,
+    journal: Journal,
+    frame_id: str,
+    cameras: bool,
+    lidar: bool,
+    report_every: int = 0,
+    facts: Sequence[tuple[str, str]] = (),
+) -> list[str]:
     """Write the output files; return their names. Each one replaces its earlier version at once.
 
     Args:
         frame_id: TF frame of the boxes in the result file of nuScenes; empty: it is not written.
         cameras, lidar: whether the model uses these sensors.
+        report_every: see `pictures_every`.
+        facts: names and values on top of the report.
     """
     _write_bag(folder / BAG_FILE, journal)
     with _replacing(folder / LINES_FILE) as file:
         for frame in journal.frames():
             file.write(frame.line + "\n")
-    if not frame_id:
-        return [BAG_FILE, LINES_FILE]
-    _write_nuscenes(folder / NUSCENES_FILE, journal, frame_id, cameras, lidar)
-    return [BAG_FILE, LINES_FILE, NUSCENES_FILE]
+    files = [BAG_FILE, LINES_FILE]
+    if frame_id:
+        _write_nuscenes(folder / NUSCENES_FILE, journal, frame_id, cameras, lidar)
+        files.append(NUSCENES_FILE)
+    if report_every:
+        _write_report(folder / REPORT_FILE, journal, report_every, facts)
+        files.append(REPORT_FILE)
+    return files
 
 
 def token(bag: str, stamp_ns: int) -> str:
@@ -62,6 +98,15 @@ def _write_nuscenes(path: Path, journal: Journal, frame_id: str, cameras: bool, 
                 file.write(f"{separator}\n{json.dumps(name)}: {json.dumps(frame.boxes)}")
                 separator = ","
         file.write("}}\n")
+
+
+def _write_report(path: Path, journal: Journal, every: int, facts: Sequence[tuple[str, str]]) -> None:
+    notes = ["Boxes are in the model's frame; detections.jsonl has them in the output frame."]
+    if every > 1:
+        notes.append(f"Every {every}. frame has pictures; all frames have their numbers.")
+    frames = (shown for frame in journal.frames_by_stamp() if (shown := reported(frame)) is not None)
+    # The frames without pictures have none in the journal either.
+    write_report(path, frames, title=path.parent.name, facts=facts, notes=notes, pictures_every=1)
 
 
 @contextmanager

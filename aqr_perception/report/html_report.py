@@ -107,7 +107,7 @@ class _Content:
             self._curves.add(frame)
             self._signed |= frame.signed
             shown = index % self._every == 0
-            self._with_pictures.append(shown)
+            self._with_pictures.append(shown and bool(frame.pictures or frame.unanswered))
             self._pictures += [name for name in frame.pictures if name not in self._pictures]
             yield {
                 "unanswered": frame.unanswered,

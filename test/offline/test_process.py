@@ -1,6 +1,7 @@
 """`aqr_perception process` on bags: content, containers, interruptions, changed settings, broken bags."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,28 @@ def test_the_output_bag_has_the_nodes_topics_and_lies_beside_the_input(drive: Dr
         )
 
 
+def test_the_report_has_the_frames_and_numbers_of_the_lines(processed: Path) -> None:
+    text = (processed / "report.html").read_text()
+    found = re.findall(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', text, re.DOTALL)
+    data = {name: json.loads(content) for name, content in found}
+    summary = data.pop("summary")
+    assert len(data) == FRAMES
+    stamps = [int(summary["start_ns"]) + round(1e9 * seconds) for seconds in summary["seconds"]]
+    for stamp, frame, line in zip(stamps, data.values(), lines(processed), strict=True):
+        assert stamp == pytest.approx(line["stamp_ns"], abs=1e5)
+        assert [one["class"] for one in frame["detections"]] == [one["class"] for one in line["detections"]]
+        for name in ("score", "lidar_weight", "camera_weight"):
+            expected = [one[name] for one in line["detections"]]
+            assert [one[name] for one in frame["detections"]] == pytest.approx(expected, abs=1e-4)
+        assert [(one["name"], one["used"]) for one in frame["sensors"]] == [
+            (one["name"], one["used"]) for one in line["sensors"]
+        ]
+        assert set(frame["pictures"]) == {"bev", *(one["name"] for one in line["sensors"])} - {"lidar"}
+        for one in frame["detections"]:
+            assert sum(one["attention"].values()) == pytest.approx(1.0, abs=1e-3)
+            assert "bev" in one["windows"]
+
+
 def test_nuscenes_results_lie_in_the_fixed_frame(processed: Path) -> None:
     pytest.importorskip("nuscenes", reason="needs nuscenes-devkit")
     content = json.loads((processed / "results_nusc.json").read_text())
@@ -131,7 +154,7 @@ def test_an_interrupted_bag_is_completed_without_repeated_or_lost_frames(
         file.write(b"\x99\x00\x00\x00\x00\x00\x00\x00 half a record")
     assert drive.process(tmp_path) == 0
     assert "5 frames, 3 of them before an interruption" in capsys.readouterr().out
-    for name in ("detections.jsonl", "results_nusc.json"):
+    for name in ("detections.jsonl", "results_nusc.json", "report.html"):
         assert (folder / name).read_text() == (processed / name).read_text()
     assert messages_of(folder / "outputs.mcap") == messages_of(processed / "outputs.mcap")
     assert not (folder / "frames.partial").exists()
@@ -178,8 +201,14 @@ def test_a_broken_bag_does_not_stop_the_others(
     assert lines(tmp_path / "out" / "drive") == lines(processed)
 
 
-def test_weight_maps_are_written_where_asked_for(drive: Drive, tmp_path: Path) -> None:
-    assert drive.process(tmp_path, "--weight-maps", "pictures", "raw") == 0
+def test_weight_maps_and_report_are_written_where_asked_for(drive: Drive, processed: Path, tmp_path: Path) -> None:
+    assert drive.process(tmp_path, "--weight-maps", "pictures", "raw", "--no-report") == 0
+    assert not (tmp_path / "drive" / "report.html").exists()
+    for ours, theirs in zip(lines(tmp_path / "drive"), lines(processed), strict=True):
+        # The report's attention rounds differently, but neither changes the detections.
+        for one, other in zip(ours["detections"], theirs["detections"], strict=True):
+            assert one["class"] == other["class"]
+            assert [one["score"], *one["position"]] == pytest.approx([other["score"], *other["position"]], abs=1e-4)
     with BagReader(tmp_path / "drive" / "outputs.mcap") as reader:
         names = {topic.name.removeprefix("/aqr_perception/weights/") for topic in reader.topics}
     assert {"bev/image", "bev/raw", "bev/grid", "front/image", "back/raw"} <= names
