@@ -109,7 +109,7 @@ def _evaluate_tracking(options: argparse.Namespace) -> int:
     picture = (352, 128) if preset.image is None else preset.image.size
     sweeps = 2 if preset.points is None else preset.sweeps
     drives = {
-        str(seed): partial(tracked_drives.simulated_drive, seed, options.drive_seconds, picture, sweeps)
+        str(seed): partial(tracked_drives.simulated_drive, seed, options.drive_seconds, picture, sweeps, options.world or 1)
         for seed in VALIDATION_SEEDS[: options.tracking]
     }
     results = tracked_drives.run(detector, drives, TrackingOptions(), DetectionOptions(), progress=sys.stderr.isatty())
@@ -167,6 +167,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.split,
         options.rig,
         options.skip_bad,
+        options.world,
     )
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

@@ -12,8 +12,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.evaluation.tracking_metrics import TrackedFrame, TrackingScores, evaluate_tracks
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.options import DetectionOptions
-from aqr_perception.simulator.drive import draw_drive
-from aqr_perception.simulator.rig import nuscenes_rig
+from aqr_perception.simulator.drive import draw_drive, world_rig
 from aqr_perception.tracking.track_options import TrackingOptions
 from aqr_perception.tracking.tracker import Tracker
 
@@ -29,15 +28,18 @@ _STEP = 0.5
 """Seconds between two frames, as between nuScenes' keyframes."""
 
 
-def simulated_drive(seed: int, duration: float, picture: tuple[int, int], sweeps: int) -> Iterable[LabelledFrame]:
+def simulated_drive(
+    seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int = 1
+) -> Iterable[LabelledFrame]:
     """Return the frames of a simulated drive, twice a second.
 
     Args:
         duration: in seconds.
         picture: width and height of the images in pixels.
         sweeps: LiDAR sweeps in a frame.
+        world: version of the simulated world.
     """
-    drive = draw_drive(seed, duration, nuscenes_rig(picture), sweeps=sweeps)
+    drive = draw_drive(seed, duration, world_rig(world, seed, picture), world, sweeps=sweeps)
     for time in np.arange(0.0, duration, _STEP):
         labelled = drive.frame(float(time))
         yield replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))

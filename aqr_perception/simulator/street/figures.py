@@ -165,7 +165,7 @@ def traffic_cone(rng: Random) -> Figure:
         parts = [tube((0, 0, 0.05), (0, 0, 1.0), 0.09, "paint", 9)]
         return Figure(merged([foot, *parts, *(tube((0, 0, z), (0, 0, z + 0.12), 0.095, "band", 9) for z in (0.5, 0.75))]))
     body = tube((0, 0, 0.05), (0, 0, 1.0), 0.16, "paint", 10, 0.03)
-    bands = [tube((0, 0, z), (0, 0, z + h), 0.162 - 0.137 * z, "band", 10, 0.162 - 0.137 * (z + h)) for z, h in ((0.35, 0.16), (0.62, 0.1))]
+    bands = [tube((0, 0, z), (0, 0, z + h), 0.172 - 0.137 * z, "band", 10, 0.172 - 0.137 * (z + h)) for z, h in ((0.35, 0.16), (0.62, 0.1))]
     return Figure(merged([foot, body, *bands]))
 
 

@@ -1,5 +1,6 @@
 """The street's layout and ground: lanes, kerbs, pavements, a crossing road, gradients and banks."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,27 +74,47 @@ class Street:
 
     def pose(self, s: float, d: float, turn: float) -> _Floats:
         """Return the (4, 4) pose on the ground, x along the heading: `turn` relative to the road; tilted by gradients."""
-        heading = float(self.road.direction(s)) + turn
-        forward = np.array([np.cos(heading), np.sin(heading), 0.0])
         amplitude, wavelength, phase = self.gradient
-        slope = amplitude * 2 * np.pi / wavelength * np.cos(2 * np.pi * s / wavelength + phase)
-        direction = float(self.road.direction(s))
-        normal = np.array([-slope * np.cos(direction), -slope * np.sin(direction), 1.0])
-        normal /= np.linalg.norm(normal)
-        forward -= normal * (forward @ normal)
-        forward /= np.linalg.norm(forward)
+        slope = amplitude * 2 * math.pi / wavelength * math.cos(2 * math.pi * s / wavelength + phase)
+        direction = self.road.heading + self.road.curvature * s
+        cos, sin = math.cos(direction), math.sin(direction)
+        length = math.hypot(slope, 1.0)
+        # Axes along the road, to its left and up from it, then turned about the last one.
+        along, left = np.array([cos, sin, slope]) / length, np.array([-sin, cos, 0.0])
         pose = np.eye(4)
-        pose[:3, :3] = np.stack([forward, np.cross(normal, forward), normal], axis=1)
-        pose[:2, 3], pose[2, 3] = self.road.position(s, d), self.height(s, d)
+        pose[:3, 0] = math.cos(turn) * along + math.sin(turn) * left
+        pose[:3, 1] = math.cos(turn) * left - math.sin(turn) * along
+        pose[:3, 2] = np.array([-slope * cos, -slope * sin, 1.0]) / length
+        pose[:3, 3] = self._place(s, d)
         return pose
 
     def upright(self, s: float, d: float, turn: float) -> _Floats:
         """Return the (4, 4) pose of something vertical on the ground."""
-        heading = float(self.road.direction(s)) + turn
+        heading = self.road.heading + self.road.curvature * s + turn
         pose = np.eye(4)
-        pose[:2, :2] = [[np.cos(heading), -np.sin(heading)], [np.sin(heading), np.cos(heading)]]
-        pose[:2, 3], pose[2, 3] = self.road.position(s, d), self.height(s, d)
+        pose[:2, :2] = [[math.cos(heading), -math.sin(heading)], [math.sin(heading), math.cos(heading)]]
+        pose[:3, 3] = self._place(s, d)
         return pose
+
+    def _place(self, s: float, d: float) -> tuple[float, float, float]:
+        """Return x, y and z of one point on the ground: as `Road.position` and `height`, and faster."""
+        curvature, heading = self.road.curvature, self.road.heading
+        middle, half = heading + curvature * s / 2, curvature * s / 2
+        chord = s * (math.sin(half) / half if half else 1.0)
+        direction = heading + curvature * s
+        x = chord * math.cos(middle) - d * math.sin(direction)
+        y = chord * math.sin(middle) + d * math.cos(direction)
+        amplitude, wavelength, phase = self.gradient
+        height = amplitude * math.sin(2 * math.pi * s / wavelength + phase)
+        across = abs(d)
+        if across > self.kerb:
+            fade = 1.0
+            if self.crossing is not None:
+                fade = min(max((abs(s - self.crossing[0]) - self.crossing[1]) / BLEND, 0.0), 1.0)
+            raised = min((across - self.kerb) / 0.02, 1.0)
+            bank = self.banks[0 if d < 0 else 1] * min(max(across - self.edge - 0.3, 0.0), 12.0)
+            height += fade * (self.kerb_height * raised + bank)
+        return x, y, height
 
     def coordinates(self, points: NDArray[Any]) -> tuple[_Floats, _Floats]:
         """Return s and d of (N, 2 or more) world points."""

@@ -21,7 +21,7 @@ class LidarModel(NamedTuple):
     Attributes:
         elevations: angle of each beam in degrees, highest first.
         columns: azimuths of a sweep.
-        reach: largest range, metres.
+        reach: largest range that is delivered, metres; at most 150 in this world.
         sensitivity: range in metres at which half of the pulses on a target of 10 % reflectivity return.
         noise: standard deviation of a range, metres.
         periods: seconds of a sweep: the choices.
@@ -56,9 +56,9 @@ LIDAR_MODELS: dict[str, LidarModel] = {
     "os1_64": LidarModel(_even(22.5, -22.5, 64), 1024, 100.0, 42.0, 0.025, (0.1,)),
     "os1_128": LidarModel(_even(22.5, -22.5, 128), 512, 100.0, 42.0, 0.025, (0.05, 0.1)),
     # Hesai Pandar64: 1/6 degree apart around the horizon, up to 6 degrees below it.
-    "pandar64": LidarModel(tuple(float(angle) for angle in _PANDAR64), 900, 180.0, 80.0, 0.02, (0.05, 0.1)),
+    "pandar64": LidarModel(tuple(float(angle) for angle in _PANDAR64), 900, 150.0, 80.0, 0.02, (0.05, 0.1)),
     # Velodyne Alpha Prime: 128 beams, 0.11 degrees apart around the horizon, approximated in four blocks.
-    "alpha128": LidarModel(tuple(float(angle) for angle in _ALPHA128), 600, 200.0, 90.0, 0.02, (0.05, 0.1)),
+    "alpha128": LidarModel(tuple(float(angle) for angle in _ALPHA128), 600, 150.0, 90.0, 0.02, (0.05, 0.1)),
 }  # fmt: skip
 """Models by name. Elevations: the makers' manuals; the two with 64 uneven beams and Alpha Prime to a tenth of a degree."""
 

@@ -51,9 +51,8 @@ def scan_street(
     depth = optical_depth(scene.weather, origins32, rays32, np.minimum(hits.distance, lidar.reach), lidar=True)
     sensitivity = lidar.sensitivity if isinstance(lidar, ModelledLidar) else 60.0
     surface = reflectivity * (0.15 + 0.85 * incidence) * np.exp(-2 * depth)
-    with np.errstate(divide="ignore"):
-        strength = surface / _TARGET * (sensitivity / np.maximum(hits.distance, _NEAREST)) ** 2
-        chance = 1 / (1 + np.maximum(strength, 1e-9) ** -_STEEPNESS)
+    strength = surface / _TARGET * (sensitivity / np.clip(hits.distance, _NEAREST, 1e4)) ** 2
+    chance = 1 / (1 + np.clip(strength, 1e-3, 1e3) ** -_STEEPNESS)
     echo = (hits.distance < lidar.reach) & (hits.distance > _NEAREST) & (rng.random(len(rays)) < chance)
     echo &= rng.random(len(rays)) >= lidar.dropout
     echo &= (hits.material != INDEX["glass"]) | (rng.random(len(rays)) < 0.45)

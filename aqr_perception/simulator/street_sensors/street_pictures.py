@@ -108,12 +108,15 @@ def _surfaces(
     arriving = _arriving(scene, tracer, time, points, normal)
     surface = colour * arriving
     gloss = GLOSS[material]
-    gloss[ground] = 0.3 * scene.weather.wetness
+    gloss[ground] = 0.06 * scene.weather.wetness
     shiny = np.flatnonzero(gloss > 0.005)
     against = np.einsum("ij,ij->i", rays[shiny], normal[shiny])[:, None]
     mirrored = rays[shiny] - 2 * against * normal[shiny]
-    fresnel = gloss[shiny, None] + (0.9 - gloss[shiny, None]) * (1 - np.abs(against)) ** 5
-    surroundings = np.where(mirrored[:, 2:] > 0.12, sky(light, mirrored, with_sun=False), 0.35 * light.skylight)
+    # Schlick's approximation; a rough wet road mirrors less at grazing angles than glass.
+    grazing = np.where(is_ground[shiny], 0.45 * scene.weather.wetness, 0.9)[:, None]
+    fresnel = gloss[shiny, None] + (grazing - gloss[shiny, None]) * (1 - np.abs(against)) ** 5
+    open_sky = np.clip((mirrored[:, 2:] - 0.02) / 0.2, 0, 1)
+    surroundings = open_sky * sky(light, mirrored, with_sun=False) + (1 - open_sky) * 0.35 * light.skylight
     if light.disc:
         highlight = np.clip(mirrored @ light.sun.astype(np.float32), 0, 1) ** 200
         surroundings = surroundings + 6.0 * highlight[:, None] * light.sunlight

@@ -36,9 +36,10 @@ class SurfaceHits(NamedTuple):
 
 class _Target:
     def __init__(self, mesh: Mesh, owner: NDArray[np.int64]) -> None:
-        corners = mesh.vertices[mesh.faces]
-        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normal /= np.maximum(np.sqrt((normal**2).sum(axis=1, keepdims=True)), 1e-12)
+        first, second, third = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
+        (ax, ay, az), (bx, by, bz) = (second - first).T, (third - first).T
+        normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
+        normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-12)[:, None]
         self.normal, self.material, self.colour, self.owner = normal, mesh.materials, mesh.colours, owner
         self.empty = not len(mesh.faces)
         self._scene = EmbreeScene()
