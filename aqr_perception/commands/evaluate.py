@@ -109,7 +109,9 @@ def _evaluate_tracking(options: argparse.Namespace) -> int:
     picture = (352, 128) if preset.image is None else preset.image.size
     sweeps = 2 if preset.points is None else preset.sweeps
     drives = {
-        str(seed): partial(tracked_drives.simulated_drive, seed, options.drive_seconds, picture, sweeps, options.world or 1)
+        str(seed): partial(
+            tracked_drives.simulated_drive, seed, options.drive_seconds, picture, sweeps, options.world or 1
+        )
         for seed in VALIDATION_SEEDS[: options.tracking]
     }
     results = tracked_drives.run(detector, drives, TrackingOptions(), DetectionOptions(), progress=sys.stderr.isatty())
@@ -125,6 +127,8 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import keyframe_recall
 
+    if options.world is not None:
+        raise ValueError(f"--world {options.world} with --data keyframes: needed only with --data synthetic")
     if not options.folders:
         raise ValueError("--data keyframes: found no folder, needed at least one: --data keyframes FOLDER...")
     recordings = [open_recording(folder) for folder in options.folders]

@@ -42,7 +42,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Render and cache training frames, which a training would otherwise render at their first use.",
     )
     frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
-    frames.add_argument("--first", type=int, default=0, help="number of the first training frame (default: 0)")
     add_world(frames)
     add_model(frames, ", for the image size")
     frames.add_argument(
@@ -114,9 +113,8 @@ def _frames(options: argparse.Namespace) -> int:
             f"model {options.model!r} has no cameras, but training frames need an image size; choose another model"
         )
     cache = Path(options.data_root) if options.data_root else default_cache()
-    seeds = training_seeds(options.first + options.count)[options.first :]
     sweeps = 2 if preset.points is None else preset.sweeps
-    data = SimulatedDataset(seeds, preset.image.size, sweeps, cache, world=options.world or 1)
+    data = SimulatedDataset(training_seeds(options.count), preset.image.size, sweeps, cache, world=options.world or 1)
     # DataLoader accepts any sequence; its annotation asks for its own Dataset.
     loader: DataLoader[LabelledFrame] = DataLoader(
         data,  # type: ignore[arg-type]

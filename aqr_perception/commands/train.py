@@ -110,8 +110,8 @@ def add_world(command: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
         "--world",
         type=int,
         choices=(1, 2),
-        help="simulated world: 1, in which the shipped weights were trained, or 2 (in preparation: no weights yet), with "
-        "weather, night, slopes, random sensor rigs and more kinds of objects (default: 1)",
+        help="simulated world: 1, in which the shipped weights were trained, or 2 (in preparation: no weights yet), "
+        "with weather, night, slopes, random sensor rigs and more kinds of objects (default: 1)",
     )
 
 

@@ -108,7 +108,7 @@ class Drive:
         """Return boxes (N, 9), in the LiDAR's frame, and tracks (N,) of all objects within `REACH` at a time."""
         scene, to_lidar = self.scene, invert(self.lidar_to_world(time))
         boxes, tracks = [], []
-        for track, actor in enumerate(scene.actors):
+        for track in range(len(scene.actors)):
             now = to_lidar @ scene.pose_of(track, time)
             if np.hypot(now[0, 3], now[1, 3]) > REACH:
                 continue
@@ -116,7 +116,7 @@ class Drive:
             ahead, behind = (to_lidar @ scene.pose_of(track, time + side * step) for side in (1, -1))
             velocity = (ahead[:2, 3] - behind[:2, 3]) / (2 * step)
             yaw = np.arctan2(now[1, 0], now[0, 0])
-            boxes.append(np.r_[now[:3, 3], actor.size, yaw, velocity])
+            boxes.append(np.r_[now[:3, 3], scene.actors[track].size, yaw, velocity])
             tracks.append(track)
         return np.array(boxes, dtype=np.float64).reshape(-1, 9), np.array(tracks, dtype=np.int64)
 

@@ -16,7 +16,7 @@ VERSION = 1
 """Version of the first simulated world, in which the shipped weights were trained. Its scenes do not change."""
 
 CACHE_NAMES = {1: f"v{VERSION}", 2: "v2.1"}
-"""Beginnings of the cache folders' names, by world; cached frames of others are ignored. Change one when scenes change."""
+"""Beginnings of the cache folders' names, by world; frames of others are ignored. Change one when scenes change."""
 
 VALIDATION_SEEDS = range(0, 200)
 """Seeds of the scenes for evaluation, which training does not use."""

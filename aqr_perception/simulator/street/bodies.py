@@ -23,7 +23,9 @@ _CAR_SHARES = np.array([0.24, 0.2, 0.17, 0.15, 0.08, 0.06, 0.03, 0.03, 0.02, 0.0
 _MACHINE = np.array([(0.01, 0.45, 0.75), (0.01, 0.3, 0.75), (0.02, 0.55, 0.8)], np.float32)  # yellow to orange
 _CONE = np.array([(0.01, 0.13, 0.75), (0.02, 0.2, 0.8)], np.float32)  # orange
 _BARRIER = np.array([(0.03, 0.03, 0.55), (0.5, 0.52, 0.52), (0.02, 0.2, 0.7)], np.float32)  # red, concrete, orange
-_BUS = np.array([(0.05, 0.05, 0.4), (0.02, 0.4, 0.55), (0.35, 0.12, 0.03), (0.7, 0.7, 0.7), (0.1, 0.35, 0.08)], np.float32)
+_BUS = np.array(
+    [(0.05, 0.05, 0.4), (0.02, 0.4, 0.55), (0.35, 0.12, 0.03), (0.7, 0.7, 0.7), (0.1, 0.35, 0.08)], np.float32
+)
 
 _SHAPES: dict[str, Callable[[np.random.Generator], Figure]] = {
     "car": lambda rng: Figure(vehicles.car(rng)),
@@ -45,28 +47,27 @@ def draw_body(name: str, size: NDArray[np.float64], rng: np.random.Generator) ->
 
     Moving limbs stay inside the box at every angle up to `SWING`.
     """
-    figure = _variant(name, int(rng.integers(VARIANTS))).scaled(size)
-    colours = _colours(name, rng)
-    limbs = tuple(figures.Limb(painted(limb.mesh, colours), limb.pivot, limb.sense) for limb in figure.limbs)
-    return Figure(painted(figure.body, colours), limbs)
+    shape, extent = _variant(name, int(rng.integers(VARIANTS)))
+    colours, stretch = _colours(name, rng), size / extent
+    if not shape.limbs:
+        return Figure(painted(shape.body.scaled(stretch), colours))
+    limbs = tuple(figures.Limb(painted(limb.mesh, colours), limb.pivot, limb.sense) for limb in shape.limbs)
+    return Figure(painted(shape.body, colours), limbs, stretch)
 
 
 @cache
-def _variant(name: str, number: int) -> Figure:
-    """Return a shape in the unit box -0.5..0.5."""
+def _variant(name: str, number: int) -> tuple[Figure, NDArray[np.float64]]:
+    """Return a shape around the origin, and the extent (3,) of the box that it fills as its limbs swing."""
     figure = _SHAPES[name](np.random.default_rng([0xB0D1, CLASSES.index(name), number]))
-    poses = [figure.posed(angle).vertices for angle in ((-SWING, 0.0, SWING) if figure.limbs else (0.0,))]
-    vertices = np.concatenate(poses).astype(np.float64)
+    angles = np.linspace(-SWING, SWING, 7) if figure.limbs else (0.0,)
+    vertices = np.concatenate([figure.posed(angle).vertices for angle in angles]).astype(np.float64)
     lower, upper = vertices.min(axis=0), vertices.max(axis=0)
-    middle = np.eye(4)
-    middle[:3, 3] = -(lower + upper) / 2
-    centred = Figure(
-        figure.body.moved(middle),
-        tuple(
-            figures.Limb(limb.mesh.moved(middle), limb.pivot + middle[:3, 3], limb.sense) for limb in figure.limbs
-        ),
+    centre = np.eye(4)
+    centre[:3, 3] = -(lower + upper) / 2
+    limbs = tuple(
+        figures.Limb(limb.mesh.moved(centre), limb.pivot + centre[:3, 3], limb.sense) for limb in figure.limbs
     )
-    return centred.scaled(1 / (upper - lower))
+    return Figure(figure.body.moved(centre), limbs), upper - lower
 
 
 def _colours(name: str, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 """People, two-wheelers with riders, cones and barriers; limbs swing with the distance walked."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,27 +34,25 @@ class Limb:
         turn[:3, 3] = self.pivot - turn[:3, :3] @ self.pivot
         return self.mesh.moved(turn)
 
-    def scaled(self, size: NDArray[np.float64]) -> "Limb":
-        """Return the limb scaled along x, y and z."""
-        return Limb(self.mesh.scaled(size), self.pivot * size, self.sense)
-
 
 @dataclass(frozen=True)
 class Figure:
-    """A body with limbs."""
+    """A body with limbs.
+
+    Attributes:
+        stretch: factors along x, y and z (3,) after the limbs have turned; None for a body of its final size.
+    """
 
     body: Mesh
     limbs: tuple[Limb, ...] = ()
+    stretch: NDArray[np.float64] | None = None
 
     def posed(self, angle: float) -> Mesh:
         """Return the mesh with the limbs swung by an angle."""
         if not self.limbs:
-            return self.body
-        return merged([self.body, *(limb.turned(angle) for limb in self.limbs)])
-
-    def scaled(self, size: NDArray[np.float64]) -> "Figure":
-        """Return the figure scaled along x, y and z."""
-        return Figure(self.body.scaled(size), tuple(limb.scaled(size) for limb in self.limbs))
+            return self.body if self.stretch is None else self.body.scaled(self.stretch)
+        mesh = merged([self.body, *(limb.turned(angle) for limb in self.limbs)])
+        return mesh if self.stretch is None else mesh.scaled(self.stretch)
 
 
 SWING = 0.42
@@ -96,19 +95,22 @@ def pedestrian(rng: Random) -> Figure:
 def _wheel(x: float, radius: float, thickness: float) -> Mesh:
     """Return a wheel as a flat ring of tubes with spokes, which a ray can pass."""
     corners = [(x + radius * np.cos(a), 0, radius + radius * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 10)]
-    rim = [tube(one, other, thickness, "rubber", 4) for one, other in zip(corners[:-1], corners[1:], strict=True)]
+    rim = [tube(one, other, thickness, "rubber", 4) for one, other in pairwise(corners)]
     return merged([*rim, *(tube((x, 0, radius), corners[k], 0.012, "metal", 3) for k in (0, 3, 6))])
 
 
 def _rider(seat: float, lean: float, helmet: bool) -> list[Mesh]:
     hips, chest = np.array([-0.18, 0, seat + 0.05]), np.array([-0.18 + lean, 0, seat + 0.5])
     parts = [tube(hips, chest, 0.16, "cloth", 7, 0.19)]
-    parts.append(lump(chest + (0.08, 0, 0.24), (0.12, 0.1, 0.14), "skin"))
-    parts.append(lump(chest + (0.06, 0, 0.3), (0.14, 0.12, 0.12), "panel" if helmet else "plastic"))
+    parts.append(lump(np.add(chest, (0.08, 0, 0.24)), (0.12, 0.1, 0.14), "skin"))
+    parts.append(lump(np.add(chest, (0.06, 0, 0.3)), (0.14, 0.12, 0.12), "panel" if helmet else "plastic"))
     for side, knee_z in ((-1, 0.02), (1, -0.12)):
         knee = np.array([0.2, side * 0.16, seat + knee_z - 0.1])
-        parts += [tube(hips, knee, 0.08, "trousers", 6), tube(knee, (0.02, side * 0.15, seat - 0.55 + knee_z), 0.06, "trousers", 6)]
-        parts.append(tube(chest + (0, side * 0.18, 0), (0.42, side * 0.24, seat + 0.28), 0.05, "cloth", 6))
+        parts += [
+            tube(hips, knee, 0.08, "trousers", 6),
+            tube(knee, (0.02, side * 0.15, seat - 0.55 + knee_z), 0.06, "trousers", 6),
+        ]
+        parts.append(tube(np.add(chest, (0, side * 0.18, 0)), (0.42, side * 0.24, seat + 0.28), 0.05, "cloth", 6))
     return parts
 
 
@@ -163,9 +165,14 @@ def traffic_cone(rng: Random) -> Figure:
     foot = cuboid((0, 0, 0.03), (0.4, 0.4, 0.06), "plastic")
     if rng.random() < 0.25:
         parts = [tube((0, 0, 0.05), (0, 0, 1.0), 0.09, "paint", 9)]
-        return Figure(merged([foot, *parts, *(tube((0, 0, z), (0, 0, z + 0.12), 0.095, "band", 9) for z in (0.5, 0.75))]))
+        return Figure(
+            merged([foot, *parts, *(tube((0, 0, z), (0, 0, z + 0.12), 0.095, "band", 9) for z in (0.5, 0.75))])
+        )
     body = tube((0, 0, 0.05), (0, 0, 1.0), 0.16, "paint", 10, 0.03)
-    bands = [tube((0, 0, z), (0, 0, z + h), 0.172 - 0.137 * z, "band", 10, 0.172 - 0.137 * (z + h)) for z, h in ((0.35, 0.16), (0.62, 0.1))]
+    bands = [
+        tube((0, 0, z), (0, 0, z + h), 0.172 - 0.137 * z, "band", 10, 0.172 - 0.137 * (z + h))
+        for z, h in ((0.35, 0.16), (0.62, 0.1))
+    ]
     return Figure(merged([foot, body, *bands]))
 
 
@@ -177,5 +184,9 @@ def barrier(rng: Random) -> Figure:
         return Figure(merged([foot, wall, *(cuboid((0, y, 0.7), (0.3, 0.5, 0.16), "band") for y in (-0.8, 0.8))]))
     legs = [cuboid((0, y, 0.05), (0.5, 0.1, 0.1), "plastic") for y in (-1.1, 1.1)]
     posts = [tube((0, y, 0), (0, y, 1.0), 0.04, "metal", 5) for y in (-1.1, 1.1)]
-    boards = [cuboid((0, -1.0 + 0.5 * k, z), (0.05, 0.5, 0.22), "band" if k % 2 else "paint") for k in range(5) for z in (0.55, 0.88)]
+    boards = [
+        cuboid((0, -1.0 + 0.5 * k, z), (0.05, 0.5, 0.22), "band" if k % 2 else "paint")
+        for k in range(5)
+        for z in (0.55, 0.88)
+    ]
     return Figure(merged([*legs, *posts, *boards]))

@@ -16,7 +16,11 @@ def building(rng: Random, length: float, depth: float) -> Mesh:
     tone = rng.uniform(0.1, 0.55) * np.array((rng.uniform(0.6, 1.05), rng.uniform(0.8, 1.05), 1.1))
     parts = [cuboid((0, 0, high / 2 - 1), (length, depth, high + 2), "wall")]
     if high < 8 and rng.random() < 0.7:
-        roof = prism([(-depth / 2 - 0.4, high), (depth / 2 + 0.4, high), (0, high + rng.uniform(1.5, 3.5))], [length / 2 + 0.3] * 3, "load")
+        roof = prism(
+            [(-depth / 2 - 0.4, high), (depth / 2 + 0.4, high), (0, high + rng.uniform(1.5, 3.5))],
+            [length / 2 + 0.3] * 3,
+            "load",
+        )
         turn = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         parts.append(coloured(roof.moved(turn), rng.uniform(0.4, 1.0) * np.array((0.07, 0.09, 0.22))))
     if rng.random() < 0.5:
@@ -33,13 +37,21 @@ def fence(rng: Random, length: float) -> Mesh:
     kind = rng.integers(3)
     if kind == 0:
         high = rng.uniform(0.8, 1.8)
-        posts = [cuboid((x, 0, high / 2 - 0.3), (0.1, 0.1, high + 0.6), "wood") for x in np.arange(-length / 2, length / 2 + 0.1, 2.0)]
+        posts = [
+            cuboid((x, 0, high / 2 - 0.3), (0.1, 0.1, high + 0.6), "wood")
+            for x in np.arange(-length / 2, length / 2 + 0.1, 2.0)
+        ]
         return merged([*posts, *(cuboid((0, 0, z), (length, 0.04, 0.14), "wood") for z in np.arange(0.3, high, 0.35))])
     if kind == 1:
         posts = [cuboid((x, 0, 0.2), (0.08, 0.12, 1.1), "metal") for x in np.arange(-length / 2, length / 2 + 0.1, 4.0)]
         return merged([*posts, cuboid((0, 0.05, 0.6), (length, 0.06, 0.3), "metal")])
     high = rng.uniform(0.5, 1.6)
-    return merged([cuboid((0, 0, high / 2 - 0.3), (length, 0.25, high + 0.6), "wall"), cuboid((0, 0, high), (length, 0.32, 0.08), "concrete")])
+    return merged(
+        [
+            cuboid((0, 0, high / 2 - 0.3), (length, 0.25, high + 0.6), "wall"),
+            cuboid((0, 0, high), (length, 0.32, 0.08), "concrete"),
+        ]
+    )
 
 
 def street_lamp(rng: Random, height: float, towards: float) -> Mesh:
@@ -69,7 +81,12 @@ def _signal(rng: Random) -> Mesh:
 
 def _bollard(rng: Random) -> Mesh:
     high = rng.uniform(0.7, 1.1)
-    return merged([tube((0, 0, -0.2), (0, 0, high), rng.uniform(0.07, 0.16), "metal", 8), lump((0, 0, high), (0.1, 0.1, 0.08), "metal")])
+    return merged(
+        [
+            tube((0, 0, -0.2), (0, 0, high), rng.uniform(0.07, 0.16), "metal", 8),
+            lump((0, 0, high), (0.1, 0.1, 0.08), "metal"),
+        ]
+    )
 
 
 def _bin(rng: Random) -> Mesh:
@@ -84,12 +101,17 @@ def _hydrant(rng: Random) -> Mesh:
 
 
 def _cabinet(rng: Random) -> Mesh:
-    return coloured(cuboid((0, 0, 0.5), (rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.4), 1.3), "plastic"), rng.uniform(0.15, 0.3) * np.ones(3))
+    return coloured(
+        cuboid((0, 0, 0.5), (rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.4), 1.3), "plastic"),
+        rng.uniform(0.15, 0.3) * np.ones(3),
+    )
 
 
 def _bench(rng: Random) -> Mesh:
     legs = [cuboid((0, y, 0.2), (0.4, 0.08, 0.45), "metal") for y in (-0.7, 0.7)]
-    return merged([*legs, cuboid((0, 0, 0.45), (0.45, 1.7, 0.06), "wood"), cuboid((0.22, 0, 0.75), (0.05, 1.7, 0.35), "wood")])
+    return merged(
+        [*legs, cuboid((0, 0, 0.45), (0.45, 1.7, 0.06), "wood"), cuboid((0.22, 0, 0.75), (0.05, 1.7, 0.35), "wood")]
+    )
 
 
 def _column(rng: Random) -> Mesh:
@@ -101,7 +123,9 @@ def _column(rng: Random) -> Mesh:
 def shelter(rng: Random) -> Mesh:
     """Return a bus shelter, open towards -y."""
     posts = [tube((x, y, -0.1), (x, y, 2.4), 0.05, "metal", 5) for x in (-1.8, 1.8) for y in (-0.6, 0.6)]
-    return merged([*posts, cuboid((0, 0, 2.45), (4.0, 1.6, 0.1), "metal"), cuboid((0, 0.6, 1.3), (3.6, 0.04, 1.9), "glass")])
+    return merged(
+        [*posts, cuboid((0, 0, 2.45), (4.0, 1.6, 0.1), "metal"), cuboid((0, 0.6, 1.3), (3.6, 0.04, 1.9), "glass")]
+    )
 
 
 def container(rng: Random) -> Mesh:
@@ -113,7 +137,8 @@ def container(rng: Random) -> Mesh:
 
 
 _THINGS: tuple[tuple[Callable[[Random], Mesh], float], ...] = (
-    (_sign, 0.26), (_signal, 0.08), (_bollard, 0.22), (_bin, 0.14), (_hydrant, 0.08), (_cabinet, 0.08), (_bench, 0.07), (_column, 0.07),
+    (_sign, 0.26), (_signal, 0.08), (_bollard, 0.22), (_bin, 0.14),
+    (_hydrant, 0.08), (_cabinet, 0.08), (_bench, 0.07), (_column, 0.07),
 )  # fmt: skip
 
 

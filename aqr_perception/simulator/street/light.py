@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TimeOfDay = Literal["day", "dusk", "night"]
+_TIMES: tuple[TimeOfDay, ...] = ("day", "dusk", "night")
 _Floats = NDArray[np.float32]
 
 
@@ -43,15 +44,15 @@ def draw_light(rng: np.random.Generator, murky: float, time_of_day: TimeOfDay | 
         murky: share of the sunlight that rain, fog or dust takes away.
         time_of_day: random if None: mostly day, a quarter night.
     """
-    chosen = time_of_day or ("day", "dusk", "night")[int(rng.choice(3, p=(0.62, 0.15, 0.23)))]
+    chosen: TimeOfDay = time_of_day or _TIMES[int(rng.choice(3, p=(0.62, 0.15, 0.23)))]
     lowest, highest = {"day": (14, 68), "dusk": (1.5, 11), "night": (20, 60)}[chosen]
     azimuth, height = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(lowest, highest))
     sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
-    clouds = max(rng.uniform(0, 1), murky)
+    clouds = max(rng.beta(0.8, 1.1), murky)
     direct = (1 - clouds) ** 1.5
     if chosen == "day":
-        sunlight = 1.5 * direct * np.array((0.82, 0.94, 1.0))
-        horizon = np.array((0.85, 0.8, 0.74)) * (1 - 0.3 * clouds)
+        sunlight = 1.9 * direct * np.array((0.82, 0.94, 1.0))
+        horizon = (1 - clouds) * np.array((0.98, 0.8, 0.64)) + clouds * np.array((0.6, 0.57, 0.55))
         zenith = (1 - clouds) * np.array((0.8, 0.48, 0.24)) + clouds * np.array((0.56, 0.55, 0.54))
         skylight = (0.42 + 0.3 * clouds) * ((1 - clouds) * np.array((1.25, 1.0, 0.85)) + clouds)
     elif chosen == "dusk":
@@ -65,12 +66,15 @@ def draw_light(rng: np.random.Generator, murky: float, time_of_day: TimeOfDay | 
         horizon = rng.uniform(0.006, 0.03) * np.array((0.8, 0.9, 1.1))  # the town's glow
         zenith = 0.3 * horizon
         skylight = moon * np.array((1.1, 1.0, 0.9))
-    lit = chosen == "night" and rng.random() < 0.8 or chosen == "dusk" and rng.random() < 0.5
+    lit = (chosen == "night" and rng.random() < 0.8) or (chosen == "dusk" and rng.random() < 0.5)
     warm = np.array((0.55, 0.8, 1.0)) if rng.random() < 0.6 else np.array((1.0, 0.98, 0.92))
     return Light(
-        chosen,  # type: ignore[arg-type]
+        chosen,
         sun,
-        *(np.asarray(colour, np.float32) for colour in (sunlight, skylight, horizon, zenith)),
+        np.asarray(sunlight, np.float32),
+        np.asarray(skylight, np.float32),
+        np.asarray(horizon, np.float32),
+        np.asarray(zenith, np.float32),
         clouds=float(clouds),
         disc=float(60.0 * direct) if chosen != "night" and clouds < 0.75 else 0.0,
         lamps=bool(chosen != "day" or murky > 0.3 or rng.random() < 0.25),
@@ -84,7 +88,9 @@ def sky(light: Light, directions: _Floats, with_sun: bool = True) -> _Floats:
     colour = light.horizon * (1 - upward) + light.zenith * upward
     if light.time_of_day != "night" and light.clouds > 0.1:
         plane = directions[:, :2] / np.maximum(directions[:, 2:], 0.06)
-        waves = np.sin(plane[:, 0] * 1.7 + np.sin(plane[:, 1] * 1.3)) * np.sin(plane[:, 1] * 1.9 + np.sin(plane[:, 0] * 0.7))
+        waves = np.sin(plane[:, 0] * 1.7 + np.sin(plane[:, 1] * 1.3)) * np.sin(
+            plane[:, 1] * 1.9 + np.sin(plane[:, 0] * 0.7)
+        )
         veil = np.clip(0.5 + 0.5 * waves + (light.clouds - 0.6), 0, 1)[:, None] * upward
         colour = colour + veil * (light.skylight * 1.1 - colour) * 0.7
     if with_sun and light.disc:

@@ -12,7 +12,15 @@ _MARGIN = 85.0
 """Metres behind the vehicle's start and ahead of its end in which objects are placed."""
 _BEFORE = 2.5
 """Seconds before the scene's start that a frame with earlier sweeps may show."""
-_LANE = {"car": 0.6, "truck": 0.13, "bus": 0.07, "motorcycle": 0.08, "bicycle": 0.08, "construction_vehicle": 0.02, "trailer": 0.02}
+_LANE = {
+    "car": 0.6,
+    "truck": 0.13,
+    "bus": 0.07,
+    "motorcycle": 0.08,
+    "bicycle": 0.08,
+    "construction_vehicle": 0.02,
+    "trailer": 0.02,
+}
 _PARKED = {"car": 0.7, "truck": 0.08, "bus": 0.03, "motorcycle": 0.07, "bicycle": 0.06, "trailer": 0.06}
 EGO_LENGTH, EGO_WIDTH, EGO_MIDDLE = 5.0, 2.0, 1.4
 """Footprint of the own vehicle, and its middle ahead of the rear axle, metres."""
@@ -87,24 +95,38 @@ class Occupancy:
         self.placed: list[Placed] = []
         self._times = np.arange(-_BEFORE, duration + 1.0, 0.5)
         self._boxes = np.zeros((0, len(self._times), 4))
+        self._heights = np.zeros(0)
 
-    def reserve(self, track: Track, length: float, width: float, gap: float) -> bool:
+    def reserve(self, track: Track, length: float, width: float, gap: float, height: float = 0.0) -> bool:
         """Reserve the rectangle of an object; return False if it meets another at any time of the scene."""
+        box = self._rectangles(track, length, width, gap)
+        if self._met(box).any():
+            return False
+        self._boxes, self._heights = np.concatenate([self._boxes, box]), np.append(self._heights, height)
+        return True
+
+    def clear_above(self, track: Track, length: float, width: float, height: float) -> bool:
+        """Return whether no object reaches above a height inside a rectangle, e.g. into the crown of a tree."""
+        return not (self._met(self._rectangles(track, length, width, 0.0)) & (self._heights > height)).any()
+
+    def _met(self, box: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return a mask of the reserved rectangles that meet a rectangle (1, T, 4) at any time."""
+        near = np.abs(self._boxes[..., :2] - box[..., :2]) < self._boxes[..., 2:] + box[..., 2:]
+        return np.asarray(near.all(axis=-1).any(axis=-1))
+
+    def _rectangles(self, track: Track, length: float, width: float, gap: float) -> NDArray[np.float64]:
+        """Return s, d and half the extents along both (1, T, 4) at the times of the scene."""
         s, d = track.place(self._times)
         cos, sin = abs(np.cos(track.turn)), abs(np.sin(track.turn))
         box = np.empty((1, len(self._times), 4))
         box[0, :, 0], box[0, :, 1] = s, d
         box[0, :, 2], box[0, :, 3] = (length * cos + width * sin) / 2 + gap, (length * sin + width * cos) / 2 + gap
-        near = np.abs(self._boxes[..., :2] - box[..., :2]) < self._boxes[..., 2:] + box[..., 2:]
-        if near.all(axis=-1).any():
-            return False
-        self._boxes = np.concatenate([self._boxes, box])
-        return True
+        return box
 
     def place(self, name: str, track: Track, gap: float = 0.15) -> bool:
         """Place an object of a class; return False if there is no room."""
         size = draw_size(name, self.rng)
-        if not self.reserve(track, size[0], size[1], gap):
+        if not self.reserve(track, size[0], size[1], gap, size[2]):
             return False
         self.placed.append(Placed(name, size, track))
         return True
@@ -122,7 +144,14 @@ def draw_traffic(street: Street, rng: np.random.Generator, duration: float) -> t
     _work_zones(occupancy, street, end, density)
     for d, pace in paces.items():
         reach = float(pace.distance(duration)) if d < 0 else -float(pace.distance(duration))
-        _fill_lane(occupancy, street, d, pace, (-_MARGIN - max(reach - end, 0.0), end + _MARGIN - min(reach - end, 0.0)), density)
+        _fill_lane(
+            occupancy,
+            street,
+            d,
+            pace,
+            (-_MARGIN - max(reach - end, 0.0), end + _MARGIN - min(reach - end, 0.0)),
+            density,
+        )
     _crossing_traffic(occupancy, street, density)
     if street.parking > 2:
         _park(occupancy, street, (-_MARGIN, end + _MARGIN), density)
@@ -229,7 +258,14 @@ def _people(occupancy: Occupancy, street: Street, span: tuple[float, float], den
             occupancy.place("pedestrian", track, 0.05)
     for _ in range(rng.poisson(2.0 * density)):
         sense = float(rng.choice((-1.0, 1.0)))
-        track = Track(rng.uniform(*span), rng.uniform(-street.kerb, street.kerb), sense * np.pi / 2, Pace(rng.uniform(0.8, 1.7)), 0.0, sense)
+        track = Track(
+            rng.uniform(*span),
+            rng.uniform(-street.kerb, street.kerb),
+            sense * np.pi / 2,
+            Pace(rng.uniform(0.8, 1.7)),
+            0.0,
+            sense,
+        )
         occupancy.place("pedestrian", track, 0.2)
     for _ in range(rng.poisson(1.5 * density)):
         name = str(rng.choice(("traffic_cone", "barrier", "bicycle", "motorcycle")))

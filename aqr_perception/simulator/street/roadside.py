@@ -30,7 +30,9 @@ def draw_roadside(
 ) -> tuple[Mesh, StreetLamps]:
     """Return ground and scenery between two s, in the world's frame, where no object is, and the street lamps."""
     side = int(rng.choice((-1, 1)))
-    lamps = StreetLamps(lower + rng.uniform(0, 20), rng.uniform(22, 38), side * (street.kerb + 0.5), rng.uniform(5.5, 9.0))
+    lamps = StreetLamps(
+        lower + rng.uniform(0, 20), rng.uniform(22, 38), side * (street.kerb + 0.5), rng.uniform(5.5, 9.0)
+    )
     parts = [ground(street, lower - 30, upper + 30)]
     for s in np.arange(lamps.first, upper, lamps.step):
         if _free(street, occupancy, s, lamps.d, 0.3, 0.3):
@@ -48,6 +50,11 @@ def _free(street: Street, occupancy: Occupancy, s: float, d: float, length: floa
     return clear and occupancy.reserve(Track(s, d), length, width, 0.05)
 
 
+def _room_for_tree(street: Street, occupancy: Occupancy, s: float, d: float) -> bool:
+    """Reserve the place of a trunk where no vehicle reaches into the crown."""
+    return occupancy.clear_above(Track(s, d), 5.0, 5.0, 1.7) and _free(street, occupancy, s, d, 0.7, 0.7)
+
+
 def _pavement(
     street: Street, occupancy: Occupancy, side: int, lower: float, upper: float, rng: np.random.Generator
 ) -> list[Mesh]:
@@ -59,7 +66,7 @@ def _pavement(
         d = side * (street.kerb + 0.55 + rng.uniform(0, 0.25))
         turn = rng.choice((0.0, np.pi / 2)) + rng.normal(0, 0.1)
         if trees and rng.random() < 0.4:
-            if _free(street, occupancy, s, d, 0.5, 0.5):
+            if _room_for_tree(street, occupancy, s, d):
                 parts.append(vegetation.draw_tree(rng).moved(street.upright(s, d, rng.uniform(-np.pi, np.pi))))
         elif rng.random() < 0.04:
             far = side * (street.edge - 1.0)
@@ -98,7 +105,7 @@ def _behind(
     thick = float(rng.choice((10.0, 20.0, 45.0)))
     for _ in range(rng.poisson((upper - lower) / thick)):
         s, d = rng.uniform(lower, upper), side * (street.edge + 1.2 + rng.exponential(9.0))
-        if _free(street, occupancy, s, d, 1.0, 1.0):
+        if _room_for_tree(street, occupancy, s, d):
             parts.append(vegetation.draw_tree(rng).moved(street.upright(s, d, rng.uniform(-np.pi, np.pi))))
     for _ in range(rng.poisson((upper - lower) / 16)):
         s, d = rng.uniform(lower, upper), side * (street.edge + 0.9 + rng.exponential(5.0))
@@ -116,4 +123,5 @@ def lamp_light(lamps: StreetLamps, s: NDArray[np.float64], d: NDArray[np.float64
     along = (s - lamps.first + lamps.step / 2) % lamps.step - lamps.step / 2
     across = d - lamps.d + np.sign(lamps.d) * 1.6
     squared = along**2 + across**2 + lamps.height**2
-    return (lamps.height**3 / squared**1.5).astype(np.float32)
+    brightness: NDArray[np.float32] = (lamps.height**3 / squared**1.5).astype(np.float32)
+    return brightness

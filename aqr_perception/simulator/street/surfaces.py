@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,15 +45,17 @@ def _noise_tile() -> _Floats:
         grown = cv2.resize(padded, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         total += weight * grown[2 * scale : 2 * scale + _TILE, 2 * scale : 2 * scale + _TILE]
     lower, upper = np.percentile(total, (1, 99))
-    return np.clip((total - lower) / (upper - lower), 0, 1).astype(np.float32)
+    tile: _Floats = np.clip((total - lower) / (upper - lower), 0, 1).astype(np.float32)
+    return tile
 
 
-def noise(x: NDArray[np.floating], y: NDArray[np.floating], size: float) -> _Floats:  # type: ignore[type-arg]
+def noise(x: NDArray[Any], y: NDArray[Any], size: float) -> _Floats:
     """Return smooth noise (N,) in 0..1 at two coordinates; the pattern repeats after `size` metres."""
     scale = _TILE / size
     column = (x * scale).astype(np.int64) & (_TILE - 1)
     row = (y * scale).astype(np.int64) & (_TILE - 1)
-    return _noise_tile()[row, column]
+    values: _Floats = _noise_tile()[row, column]
+    return values
 
 
 def ground_kinds(street: Street, s: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -103,7 +106,9 @@ def patterned(
     for name, size, depth in (("leaves", 5.0, 1.1), ("bark", 3.0, 0.8), ("concrete", 11.0, 0.4), ("load", 4.0, 0.7)):
         rough = np.flatnonzero(material == INDEX[name])
         at = points[rough]
-        colour[rough] *= (1 - depth / 2 + depth * noise(at[:, 0] + at[:, 1] * 0.7, at[:, 2] + at[:, 1] * 0.6, size))[:, None]
+        colour[rough] *= (1 - depth / 2 + depth * noise(at[:, 0] + at[:, 1] * 0.7, at[:, 2] + at[:, 1] * 0.6, size))[
+            :, None
+        ]
     return colour, glow
 
 

@@ -60,7 +60,8 @@ class Street:
         along = np.asarray(s, np.float64)
         if self.crossing is None:
             return np.ones_like(along)
-        return np.clip((np.abs(along - self.crossing[0]) - self.crossing[1]) / BLEND, 0.0, 1.0)
+        share: _Floats = np.clip((np.abs(along - self.crossing[0]) - self.crossing[1]) / BLEND, 0.0, 1.0)
+        return share
 
     def height(self, s: ArrayLike, d: ArrayLike) -> _Floats:
         """Return the ground's height in metres."""
@@ -70,10 +71,11 @@ class Street:
         height = amplitude * np.sin(2 * np.pi * along / wavelength + phase)
         raised = np.clip((np.abs(across) - self.kerb) / 0.02, 0.0, 1.0)
         bank = np.where(across < 0, self.banks[0], self.banks[1]) * np.clip(np.abs(across) - self.edge - 0.3, 0.0, 12.0)
-        return height + fade * (self.kerb_height * raised + bank)
+        ground_height: _Floats = height + fade * (self.kerb_height * raised + bank)
+        return ground_height
 
     def pose(self, s: float, d: float, turn: float) -> _Floats:
-        """Return the (4, 4) pose on the ground, x along the heading: `turn` relative to the road; tilted by gradients."""
+        """Return the (4, 4) pose on the ground, tilted by gradients; x points `turn` radians left of the road."""
         amplitude, wavelength, phase = self.gradient
         slope = amplitude * 2 * math.pi / wavelength * math.cos(2 * math.pi * s / wavelength + phase)
         direction = self.road.heading + self.road.curvature * s
@@ -142,7 +144,16 @@ def draw_street(rng: np.random.Generator) -> Street:
 
 def ground(street: Street, lower: float, upper: float) -> Mesh:
     """Return the ground as a mesh: fine along a stretch of the road, coarse around it."""
-    across = [street.kerb, street.kerb + 0.025, street.edge, street.edge + 0.3, street.edge + 5, street.edge + 12.3, 60.0, 200.0]
+    across = [
+        street.kerb,
+        street.kerb + 0.025,
+        street.edge,
+        street.edge + 0.3,
+        street.edge + 5,
+        street.edge + 12.3,
+        60.0,
+        200.0,
+    ]
     d = np.array([*(-value for value in reversed(across)), 0.0, *across])
     s = [-350.0 + lower, -120.0 + lower, *np.arange(lower, upper, 6.0), upper + 120.0, upper + 350.0]
     if street.crossing is not None:

@@ -1,6 +1,7 @@
 """Bodies of cars, trucks, buses, trailers and machines, in variants drawn from a seed."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aqr_perception.simulator.solids import Mesh, merged
 from aqr_perception.simulator.street.forms import coloured, cuboid, lump, prism, taper, tube
@@ -19,7 +20,9 @@ def _wheels(xs: tuple[float, ...], half_width: float, radius: float, thickness: 
     return parts
 
 
-def _lamps(front: float, back: float, half_width: float, front_z: float, back_z: float, size: float = 0.14) -> list[Mesh]:
+def _lamps(
+    front: float, back: float, half_width: float, front_z: float, back_z: float, size: float = 0.14
+) -> list[Mesh]:
     parts = [cuboid((back - 0.005, 0, back_z + 0.35), (0.03, 0.4, 0.05), "brake")]
     for side in (-1, 1):
         y = side * (half_width - 0.22)
@@ -48,7 +51,12 @@ def car(rng: Random) -> Mesh:
         (glass_back, belt), (back + 0.04, belt * 0.97), (back, clear + 0.25), (back + 0.1, clear),
     ]  # fmt: skip
     parts = [prism(profile, [half * w for w in (0.95, 0.86, 0.88, 0.9, 1.0, 1.0, 0.95, 0.92, 0.9)], "paint")]
-    cabin = [(roof_back, high - 0.05), (glass_back, belt - 0.01), (hood_x + 0.02, hood_z - 0.01), (roof_front, high - 0.05)]
+    cabin = [
+        (roof_back, high - 0.05),
+        (glass_back, belt - 0.01),
+        (hood_x + 0.02, hood_z - 0.01),
+        (roof_front, high - 0.05),
+    ]
     parts.append(prism(cabin, [half * w for w in (0.74, 0.93, 0.93, 0.74)], "glass"))
     middle = (roof_front + roof_back) / 2
     parts.append(
@@ -67,7 +75,9 @@ def car(rng: Random) -> Mesh:
     parts += _wheels((1.38, -1.35), half, radius)
     parts += _lamps(front, back, half, nose_z - 0.08, belt * 0.85)
     parts += [cuboid((front - 0.03, 0, clear + 0.2), (0.08, 1.3, 0.2), "plastic")]
-    parts += [cuboid((hood_x - 0.1, side * (half + 0.06), belt + 0.06), (0.14, 0.16, 0.12), "paint") for side in (-1, 1)]
+    parts += [
+        cuboid((hood_x - 0.1, side * (half + 0.06), belt + 0.06), (0.14, 0.16, 0.12), "paint") for side in (-1, 1)
+    ]
     if style in ("estate", "suv") and rng.random() < 0.25:
         parts.append(taper((-0.7, 0, high), (1.6, 0.7), (-0.7, 0, high + 0.25), (1.3, 0.6), "plastic"))
     return merged(parts)
@@ -94,7 +104,10 @@ def _bed(rng: Random, kind: str, front: float, back: float) -> list[Mesh]:
         parts = [cuboid((middle, 0, (1.0 + top) / 2), (length, 2.48, top - 1.0), "panel")]
         return [*parts, cuboid((middle, 0, 1.2), (length * 0.98, 2.5, 0.12), "metal")]
     if kind == "tank":
-        parts = [tube((back, 0, 2.0), (front, 0, 2.0), 1.05, "metal", 14), cuboid((middle, 0, 1.0), (length, 2.0, 0.15), "metal")]
+        parts = [
+            tube((back, 0, 2.0), (front, 0, 2.0), 1.05, "metal", 14),
+            cuboid((middle, 0, 1.0), (length, 2.0, 0.15), "metal"),
+        ]
         return [*parts, cuboid((middle, 0, 3.05), (length * 0.5, 0.5, 0.1), "plastic")]
     if kind == "flat":
         parts = [cuboid((middle, 0, 1.1), (length, 2.45, 0.18), "wood")]
@@ -102,9 +115,17 @@ def _bed(rng: Random, kind: str, front: float, back: float) -> list[Mesh]:
             if rng.random() < 0.75:
                 high = rng.uniform(0.5, 1.7)
                 colour = rng.uniform(0.05, 0.5, 3)
-                parts.append(coloured(cuboid((at, 0, 1.2 + high / 2), (1.1, rng.uniform(1.2, 2.3), high), "load"), colour))
+                parts.append(
+                    coloured(cuboid((at, 0, 1.2 + high / 2), (1.1, rng.uniform(1.2, 2.3), high), "load"), colour)
+                )
         return [*parts, cuboid((front - 0.05, 0, 1.9), (0.1, 2.4, 1.5), "metal")]
-    parts = [prism([(middle, 1.0), (front, 1.0), (front, 2.4), (back, 2.4), (back + 0.5, 1.1)], [1.0, 1.1, 1.24, 1.24, 1.1], "paint")]
+    parts = [
+        prism(
+            [(middle, 1.0), (front, 1.0), (front, 2.4), (back, 2.4), (back + 0.5, 1.1)],
+            [1.0, 1.1, 1.24, 1.24, 1.1],
+            "paint",
+        )
+    ]
     return [*parts, lump((middle, 0, 2.35), (length * 0.42, 1.05, rng.uniform(0.2, 0.6)), "load", rng, 0.15)]
 
 
@@ -132,7 +153,11 @@ def bus(rng: Random) -> Mesh:
     for x in (4.3, 0.2):
         parts.append(cuboid((x, -0.63, 1.35), (1.1, 1.26, 1.9), "glass"))
     if rng.random() < 0.6:
-        parts.append(coloured(cuboid((rng.uniform(-3, 2), 0, 1.0), (rng.uniform(2, 4), 2.5, 0.7), "panel"), rng.uniform(0.02, 0.8, 3)))
+        parts.append(
+            coloured(
+                cuboid((rng.uniform(-3, 2), 0, 1.0), (rng.uniform(2, 4), 2.5, 0.7), "panel"), rng.uniform(0.02, 0.8, 3)
+            )
+        )
     parts.append(taper((-1, 0, high), (4, 1.7), (-1, 0, high + 0.22), (3.6, 1.5), "panel"))
     parts += _wheels((3.4, -2.8), 1.25, 0.5, 0.3) + _lamps(5.5, -5.5, 1.25, 0.75, 0.95, 0.2)
     return merged(parts)
@@ -155,7 +180,9 @@ def construction_vehicle(rng: Random) -> Mesh:
 
 def _machine_cab(x: float, y: float, z: float) -> list[Mesh]:
     parts = [cuboid((x, y, z + 0.7), (1.3, 1.1, 1.4), "glass"), cuboid((x, y, z + 1.45), (1.45, 1.25, 0.12), "paint")]
-    parts += [cuboid((x + dx, y + dy, z + 0.7), (0.1, 0.1, 1.4), "paint") for dx in (-0.65, 0.65) for dy in (-0.55, 0.55)]
+    parts += [
+        cuboid((x + dx, y + dy, z + 0.7), (0.1, 0.1, 1.4), "paint") for dx in (-0.65, 0.65) for dy in (-0.55, 0.55)
+    ]
     return [*parts, tube((x, y, z + 1.5), (x, y, z + 1.68), 0.1, "beacon", 6)]
 
 
@@ -195,7 +222,7 @@ def _tipper(rng: Random) -> Mesh:
     return merged([*parts, *_wheels((2.2, -1.3, -2.4), 1.22, 0.52, 0.34), *_lamps(3.2, -3.2, 1.2, 0.85, 0.85, 0.18)])
 
 
-def _shift(x: float, y: float) -> np.ndarray:  # type: ignore[type-arg]
+def _shift(x: float, y: float) -> NDArray[np.float64]:
     shift = np.eye(4)
     shift[:2, 3] = x, y
     return shift

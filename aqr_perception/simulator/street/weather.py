@@ -43,7 +43,9 @@ def draw_weather(rng: np.random.Generator, kind: Kind | None = None) -> Weather:
     white, no_puffs = np.ones(3, np.float32), np.zeros((0, 5))
     if chosen == "rain":
         rain = float(rng.uniform(0.1, 1.0))
-        return Weather("rain", 0.002 + 0.01 * rain, 0.004 + 0.012 * rain, rain, float(rng.uniform(0.6, 1.0)), no_puffs, white)
+        return Weather(
+            "rain", 0.002 + 0.01 * rain, 0.004 + 0.012 * rain, rain, float(rng.uniform(0.6, 1.0)), no_puffs, white
+        )
     if chosen == "fog":
         haze = 3.0 / float(np.exp(rng.uniform(np.log(40), np.log(250))))  # visibility 40 to 250 m
         return Weather("fog", haze, 0.7 * haze, 0.0, float(rng.uniform(0, 0.5)), no_puffs, white)

@@ -16,7 +16,14 @@ from aqr_perception.simulator.street_sensors.lidar_models import LIDAR_MODELS, S
 
 _OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Optical axes (x right, y down, z forward) in a frame with x forward, y left, z up."""
-_HEADINGS = {"front": 0.0, "front_right": -58.0, "front_left": 58.0, "back": 180.0, "back_left": 113.0, "back_right": -113.0}
+_HEADINGS = {
+    "front": 0.0,
+    "front_right": -58.0,
+    "front_left": 58.0,
+    "back": 180.0,
+    "back_left": 113.0,
+    "back_right": -113.0,
+}
 _SUBSETS = {
     1: ("front",),
     2: ("front", "back"),
@@ -147,7 +154,7 @@ def _draw_lidar(rng: np.random.Generator, forward: Forward) -> ModelledLidar:
         table=model.elevations,
         forward=forward,
         sensitivity=model.sensitivity * float(rng.uniform(0.6, 1.1)),
-        compensated=bool(rng.random() < 0.7),
+        compensated=bool(rng.random() < 0.8),
         fading=bool(rng.random() < 0.35),
     )
 

@@ -9,10 +9,12 @@ from aqr_perception.simulator.street.street_scene import StreetScene
 from aqr_perception.simulator.street_sensors.camera_models import RollingCamera
 
 _Floats = NDArray[np.float32]
-_MIDDLE = 0.18
+_MIDDLE = 0.2
 """Mean light that the exposure aims at."""
-_GAINS = (0.25, 7.0)
-"""Smallest and largest gain of the exposure: night stays dark."""
+_GAINS = (0.25, 6.0)
+"""Smallest and largest gain of the exposure."""
+_ADAPTATION = (0.55, 0.85)
+"""Exponents of the exposure in dark and in bright scenes; night stays darker than day."""
 
 
 def develop(light: _Floats, scene: StreetScene, camera: CameraMount, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -25,7 +27,8 @@ def develop(light: _Floats, scene: StreetScene, camera: CameraMount, rng: np.ran
     light = _glare(light)
     # Bright spots do not darken the whole picture.
     mean = float(np.minimum(light, 1.5).mean())
-    gain = float(np.clip((_MIDDLE / max(mean, 1e-4)) ** 0.8, *_GAINS)) * float(rng.uniform(0.85, 1.18))
+    exponent = _ADAPTATION[int(mean > _MIDDLE)]
+    gain = float(np.clip((_MIDDLE / max(mean, 1e-4)) ** exponent, *_GAINS)) * float(rng.uniform(0.85, 1.18))
     picture = light * gain * np.array(lens.balance, np.float32) * _falloff(light.shape[:2], lens.vignetting)
     picture = np.minimum(picture, 4.0)
     if lens.softness > 0.3:
@@ -33,7 +36,8 @@ def develop(light: _Floats, scene: StreetScene, camera: CameraMount, rng: np.ran
     spread = lens.grain * (0.35 + 0.65 * np.sqrt(max(gain, 1.0))) * np.sqrt(0.15 + np.clip(picture, 0, 1))
     picture = picture + spread * rng.standard_normal(picture.shape, np.float32)
     shoulder = np.where(picture > 0.8, 0.8 + 0.2 * (1 - np.exp(-np.maximum(picture - 0.8, 0) / 0.2)), picture)
-    return (255 * np.clip(shoulder, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+    image: NDArray[np.uint8] = (255 * np.clip(shoulder, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+    return image
 
 
 def _glare(light: _Floats) -> _Floats:
@@ -61,11 +65,11 @@ def _rain(light: _Floats, rate: float, rng: np.random.Generator) -> _Floats:
     ambient = cv2.blur(light, (31, 31))
     light = light + streaks[..., None] * (0.5 * ambient.mean(axis=(0, 1)) + 0.5 * ambient - 0.3 * light)
     blurred = cv2.GaussianBlur(light, (0, 0), width / 90)
-    drops = np.zeros((height, width), np.float32)
+    spots = np.zeros((height, width), np.float32)
     for _ in range(int(rng.poisson(3.0 * rate))):
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0, height)))
-        cv2.circle(drops, centre, int(rng.uniform(0.01, 0.045) * width) + 1, 1.0, -1)
-    drops = cv2.GaussianBlur(drops, (0, 0), width / 250)[..., None]
+        cv2.circle(spots, centre, int(rng.uniform(0.01, 0.045) * width) + 1, 1.0, -1)
+    drops = cv2.GaussianBlur(spots, (0, 0), width / 250)[..., None]
     wet: _Floats = (light * (1 - drops) + 1.05 * blurred * drops).astype(np.float32)
     return wet
 

@@ -8,7 +8,9 @@ from aqr_perception.simulator.street.materials import INDEX
 from aqr_perception.simulator.street.street_scene import StreetScene
 
 _Floats = NDArray[np.float32]
-_WHITE, _RED, _AMBER = (np.array(colour, np.float32) for colour in ((0.95, 1.0, 1.0), (0.03, 0.03, 1.0), (0.02, 0.5, 1.0)))
+_WHITE, _RED, _AMBER = (
+    np.array(colour, np.float32) for colour in ((0.95, 1.0, 1.0), (0.03, 0.03, 1.0), (0.02, 0.5, 1.0))
+)
 _HEADLIGHTS = 6
 """Number of the nearest vehicles whose headlights light the street."""
 
@@ -51,7 +53,7 @@ def headlights(scene: StreetScene, time: float, points: _Floats, normals: _Float
         offset, ahead = offset[near], ahead[near]
         aside, up = offset @ pose[:3, 1].astype(np.float32), offset @ pose[:3, 2].astype(np.float32)
         squared = ahead**2 + aside**2 + up**2
-        beam = np.exp(-((aside / ahead / 0.38) ** 2)) * np.exp(-(np.maximum(up / ahead - 0.01, 0) / 0.035) ** 2)
+        beam = np.exp(-((aside / ahead / 0.38) ** 2)) * np.exp(-((np.maximum(up / ahead - 0.01, 0) / 0.035) ** 2))
         facing = np.clip(-np.einsum("ij,ij->i", normals[near], offset) / np.sqrt(squared), 0, 1)
         total[near] += strength * beam * (0.1 + facing) / (1.0 + squared / 90.0)
     return total[:, None] * _WHITE

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PANDAR64 = (
-    15.0, 11.0, 8.0, 5.0, 3.0, 2.0, *(1.86 - 0.169 * k for k in range(48)), -7.0, -8.0, -9.0, -10.0, -11.0, -12.0, -13.0,
-    -14.0, -19.0, -25.0,
+    15.0, 11.0, 8.0, 5.0, 3.0, 2.0, *(1.86 - 0.169 * k for k in range(48)), -7.0, -8.0, -9.0, -10.0, -11.0, -12.0,
+    -13.0, -14.0, -19.0, -25.0,
 )  # fmt: skip
 _HDL64 = (*np.linspace(2.0, -8.33, 32), *np.linspace(-8.83, -24.33, 32))
 _ALPHA128 = (
-    *np.linspace(15.0, 3.0, 16), *np.linspace(2.8, -4.9, 70), *np.linspace(-5.1, -12.0, 26), *np.linspace(-12.6, -25.0, 16),
+    *np.linspace(15.0, 3.0, 16), *np.linspace(2.8, -4.9, 70), *np.linspace(-5.1, -12.0, 26),
+    *np.linspace(-12.6, -25.0, 16),
 )  # fmt: skip
 
 
@@ -60,10 +61,11 @@ LIDAR_MODELS: dict[str, LidarModel] = {
     # Velodyne Alpha Prime: 128 beams, 0.11 degrees apart around the horizon, approximated in four blocks.
     "alpha128": LidarModel(tuple(float(angle) for angle in _ALPHA128), 600, 150.0, 90.0, 0.02, (0.05, 0.1)),
 }  # fmt: skip
-"""Models by name. Elevations: the makers' manuals; the two with 64 uneven beams and Alpha Prime to a tenth of a degree."""
+"""Models by name. Elevations as in the makers' manuals; those of Pandar64 and Alpha Prime to about 0.2 degrees."""
 
 SHARES = {
-    "vlp16": 0.18, "hdl32e": 0.28, "hdl64e": 0.12, "os1_32": 0.1, "os1_64": 0.1, "os1_128": 0.06, "pandar64": 0.1, "alpha128": 0.06,
+    "vlp16": 0.18, "hdl32e": 0.28, "hdl64e": 0.12, "os1_32": 0.1,
+    "os1_64": 0.1, "os1_128": 0.06, "pandar64": 0.1, "alpha128": 0.06,
 }  # fmt: skip
 """How often a scene's vehicle has each model."""
 
