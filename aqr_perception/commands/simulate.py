@@ -15,7 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     simulate = commands.add_parser(
         "simulate",
         help="drive through a simulated world",
-        description="Render scenes of a small simulated world with six cameras and a 32-beam LiDAR, or, with --world 2, "
+        description="Render scenes of a small simulated world with six cameras and a 32-beam LiDAR, or with --world 2 "
         "with a random rig of one to six cameras and a LiDAR of 16 to 128 beams.",
     ).add_subparsers(required=True, metavar="WHAT")
 

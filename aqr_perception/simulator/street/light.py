@@ -61,9 +61,9 @@ def draw_light(rng: np.random.Generator, murky: float, time_of_day: TimeOfDay | 
         zenith = (1 - clouds) * np.array((0.33, 0.2, 0.13)) + clouds * np.array((0.2, 0.19, 0.19))
         skylight = 0.22 * np.array((1.2, 1.0, 0.95))
     else:
-        moon = rng.uniform(0.002, 0.02)
+        moon = rng.uniform(0.001, 0.012)
         sunlight = np.zeros(3)
-        horizon = rng.uniform(0.006, 0.03) * np.array((0.8, 0.9, 1.1))  # the town's glow
+        horizon = rng.uniform(0.002, 0.012) * np.array((0.8, 0.9, 1.1))  # the town's glow
         zenith = 0.3 * horizon
         skylight = moon * np.array((1.1, 1.0, 0.9))
     lit = (chosen == "night" and rng.random() < 0.8) or (chosen == "dusk" and rng.random() < 0.5)

@@ -13,7 +13,7 @@ _MIDDLE = 0.2
 """Mean light that the exposure aims at."""
 _GAINS = (0.25, 6.0)
 """Smallest and largest gain of the exposure."""
-_ADAPTATION = (0.55, 0.85)
+_ADAPTATION = (0.5, 0.85)
 """Exponents of the exposure in dark and in bright scenes; night stays darker than day."""
 
 

@@ -66,7 +66,7 @@ def test_every_weather_and_time_of_day_occurs() -> None:
     assert {light.time_of_day for light in lights} == {"day", "dusk", "night"}
     for light in lights:
         dark = light.time_of_day == "night"
-        assert (light.sunlight.max() + light.skylight.max() < 0.05) is dark
+        assert bool(light.sunlight.max() + light.skylight.max() < 0.05) is dark
         assert light.lamps or light.time_of_day == "day"
 
 
