@@ -28,7 +28,7 @@ class Ground(IntEnum):
 _GROUND_COLOURS = np.array(
     [(0.075, 0.075, 0.075), (0.55, 0.56, 0.56), (0.2, 0.21, 0.215), (0.3, 0.3, 0.3), (0.035, 0.1, 0.06)], np.float32
 )
-GROUND_REFLECTIVITY = np.array([0.12, 0.6, 0.22, 0.28, 0.3], np.float32)
+GROUND_REFLECTIVITY = np.array([0.16, 0.6, 0.24, 0.3, 0.32], np.float32)
 """LiDAR reflectivity by kind of ground."""
 _LIT_WINDOWS = 0.35
 

@@ -153,7 +153,7 @@ def _draw_lidar(rng: np.random.Generator, forward: Forward) -> ModelledLidar:
         model=name,
         table=model.elevations,
         forward=forward,
-        sensitivity=model.sensitivity * float(rng.uniform(0.6, 1.1)),
+        sensitivity=model.sensitivity * float(rng.uniform(0.7, 1.3)),
         compensated=bool(rng.random() < 0.8),
         fading=bool(rng.random() < 0.35),
     )

@@ -50,7 +50,7 @@ def scan_street(
     incidence = np.where(reflectivity > 1, 1.0, incidence)  # retroreflectors
     depth = optical_depth(scene.weather, origins32, rays32, np.minimum(hits.distance, lidar.reach), lidar=True)
     sensitivity = lidar.sensitivity if isinstance(lidar, ModelledLidar) else 60.0
-    surface = reflectivity * (0.15 + 0.85 * incidence) * np.exp(-2 * depth)
+    surface = reflectivity * (0.3 + 0.7 * incidence) * np.exp(-2 * depth)
     strength = surface / _TARGET * (sensitivity / np.clip(hits.distance, _NEAREST, 1e4)) ** 2
     chance = 1 / (1 + np.clip(strength, 1e-3, 1e3) ** -_STEEPNESS)
     echo = (hits.distance < lidar.reach) & (hits.distance > _NEAREST) & (rng.random(len(rays)) < chance)
