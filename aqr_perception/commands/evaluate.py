@@ -157,7 +157,7 @@ def _drives(options: argparse.Namespace, detector: "Detector") -> "list[Labelled
         picture = (352, 128) if preset.image is None else preset.image.size
         sweeps = 2 if preset.points is None else preset.sweeps
         return [
-            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps)
+            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1)
             for seed in VALIDATION_SEEDS[:count]
         ]
     data = open_data(
@@ -170,6 +170,7 @@ def _drives(options: argparse.Namespace, detector: "Detector") -> "list[Labelled
         options.split,
         options.rig,
         options.skip_bad,
+        options.world,
     )
     if not data.labelled:
         raise ValueError(f"{options.data_root}: found no annotations, needed them to score tracks")
@@ -190,6 +191,8 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import keyframe_recall
 
+    if options.world is not None:
+        raise ValueError(f"--world {options.world} with --data keyframes: needed only with --data synthetic")
     if not options.folders:
         raise ValueError("--data keyframes: found no folder, needed at least one: --data keyframes FOLDER...")
     recordings = [open_recording(folder) for folder in options.folders]
@@ -232,6 +235,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.split,
         options.rig,
         options.skip_bad,
+        options.world,
     )
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

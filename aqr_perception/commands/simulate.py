@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_alias, add_model
+from aqr_perception.commands.train import add_world
 
 _log = logging.getLogger(__name__)
 
@@ -14,7 +15,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     simulate = commands.add_parser(
         "simulate",
         help="drive through a simulated world",
-        description="Render scenes of a small simulated world with six cameras and a 32-beam LiDAR.",
+        description="Render scenes of a small simulated world with six cameras and a 32-beam LiDAR, or with --world 2 "
+        "with a random rig of one to six cameras and a LiDAR of 16 to 128 beams.",
     ).add_subparsers(required=True, metavar="WHAT")
 
     bag = simulate.add_parser("bag", help="a drive as a rosbag2 file, with the true objects")
@@ -40,6 +42,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Render and cache training frames, which a training would otherwise render at their first use.",
     )
     frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
+    add_world(frames)
     add_model(frames, ", for the image size")
     frames.add_argument(
         "--data-root",
@@ -61,16 +64,17 @@ def _add_scene(command: argparse.ArgumentParser) -> None:
         metavar=("WIDTH", "HEIGHT"),
         help="size of the images in pixels (default: 704 256)",
     )
+    add_world(command)
     command.add_argument("--samples", type=int, default=1, help="rays along a pixel's edge (default: %(default)s)")
 
 
 def _bag(options: argparse.Namespace) -> int:
     from aqr_perception.simulator.bag import write_bag
-    from aqr_perception.simulator.drive import draw_drive
-    from aqr_perception.simulator.rig import nuscenes_rig
+    from aqr_perception.simulator.drive import draw_drive, world_rig
 
-    rig = nuscenes_rig(tuple(options.size))
-    drive = draw_drive(options.seed, options.seconds, rig, samples=options.samples)
+    world = options.world or 1
+    rig = world_rig(world, options.seed, tuple(options.size))
+    drive = draw_drive(options.seed, options.seconds, rig, world, samples=options.samples)
     written = write_bag(
         drive, options.path, options.seconds, rate=options.rate, raw=options.raw, storage=options.storage
     )
@@ -81,12 +85,12 @@ def _bag(options: argparse.Namespace) -> int:
 def _picture(options: argparse.Namespace) -> int:
     import cv2
 
-    from aqr_perception.simulator.drive import draw_drive
-    from aqr_perception.simulator.rig import nuscenes_rig
+    from aqr_perception.simulator.drive import draw_drive, world_rig
     from aqr_perception.visualization.truth_picture import truth_picture
 
-    rig = nuscenes_rig(tuple(options.size))
-    labelled = draw_drive(options.seed, options.time + 1.0, rig, samples=options.samples).frame(options.time)
+    world = options.world or 1
+    rig = world_rig(world, options.seed, tuple(options.size))
+    labelled = draw_drive(options.seed, options.time + 1.0, rig, world, samples=options.samples).frame(options.time)
     if not cv2.imwrite(str(options.path), truth_picture(labelled)):
         raise OSError(f"{options.path}: cannot be written; give a name ending in .png in an existing folder")
     print(options.path)
@@ -109,7 +113,8 @@ def _frames(options: argparse.Namespace) -> int:
             f"model {options.model!r} has no cameras, but training frames need an image size; choose another model"
         )
     cache = Path(options.data_root) if options.data_root else default_cache()
-    data = SimulatedDataset(training_seeds(options.count), preset.image.size, cache=cache)
+    sweeps = 2 if preset.points is None else preset.sweeps
+    data = SimulatedDataset(training_seeds(options.count), preset.image.size, sweeps, cache, world=options.world or 1)
     # DataLoader accepts any sequence; its annotation asks for its own Dataset.
     loader: DataLoader[LabelledFrame] = DataLoader(
         data,  # type: ignore[arg-type]

@@ -100,7 +100,19 @@ def add_data(data: argparse._ArgumentGroup, also: str = "") -> None:
         "(default: what the data shows)",
     )
     data.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be used, and count them")
+    add_world(data)
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
+
+
+def add_world(command: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add the version of the simulated world."""
+    command.add_argument(
+        "--world",
+        type=int,
+        choices=(1, 2),
+        help="simulated world: 1, in which the shipped weights were trained, or 2 (in preparation: no weights yet), "
+        "with weather, night, slopes, random sensor rigs and more kinds of objects (default: 1)",
+    )
 
 
 def _add_optimisation(group: argparse._ArgumentGroup) -> None:
@@ -260,6 +272,7 @@ def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", f
         options.data_version,
         rig=options.rig,
         skip_bad=options.skip_bad,
+        world=options.world,
     )
 
 

@@ -19,8 +19,7 @@ from aqr_perception.evaluation.drive_detections import (
 from aqr_perception.evaluation.tracking_metrics import TrackedFrame, TrackingScores, evaluate_tracks
 from aqr_perception.evaluation.workers import in_processes
 from aqr_perception.frame import LabelledFrame
-from aqr_perception.simulator.drive import draw_drive
-from aqr_perception.simulator.rig import nuscenes_rig
+from aqr_perception.simulator.drive import draw_drive, world_rig
 from aqr_perception.tracking.track_options import TrackingOptions
 from aqr_perception.tracking.tracker import Tracker
 
@@ -32,21 +31,24 @@ _STEP = 0.5
 """Seconds between two frames, as between nuScenes' keyframes."""
 
 
-def simulated_drive(seed: int, duration: float, picture: tuple[int, int], sweeps: int) -> LabelledDrive:
+def simulated_drive(seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int = 1) -> LabelledDrive:
     """Return a simulated drive with a frame every half second.
 
     Args:
         duration: in seconds.
         picture: width and height of the images in pixels.
         sweeps: LiDAR sweeps in a frame.
+        world: version of the simulated world.
     """
-    origin = {"seed": seed, "duration": duration, "picture": picture, "sweeps": sweeps}
-    begin = partial(_simulated_frames, seed, duration, picture, sweeps)
+    origin = {"seed": seed, "duration": duration, "picture": picture, "sweeps": sweeps, "world": world}
+    begin = partial(_simulated_frames, seed, duration, picture, sweeps, world)
     return LabelledDrive(f"simulated_{seed}", len(np.arange(0.0, duration, _STEP)), begin, origin)
 
 
-def _simulated_frames(seed: int, duration: float, picture: tuple[int, int], sweeps: int) -> Iterable[LabelledFrame]:
-    drive = draw_drive(seed, duration, nuscenes_rig(picture), sweeps=sweeps)
+def _simulated_frames(
+    seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int
+) -> Iterable[LabelledFrame]:
+    drive = draw_drive(seed, duration, world_rig(world, seed, picture), world, sweeps=sweeps)
     for time in np.arange(0.0, duration, _STEP):
         labelled = drive.frame(float(time))
         yield replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))

@@ -6,10 +6,15 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import box_corners, invert, project, transform_points
-from aqr_perception.simulator.raycasting import RayCaster
 from aqr_perception.simulator.rig import CameraMount, Rig, nuscenes_rig
 from aqr_perception.simulator.scene import Scene, draw_scene
-from aqr_perception.simulator.sensors import RenderedPicture, Sweep, render_picture, scan
+from aqr_perception.simulator.sensors import PlainSensors, RenderedPicture, Sweep
+from aqr_perception.simulator.street.street_scene import StreetScene, draw_street_scene
+from aqr_perception.simulator.street_sensors.camera_models import draw_rig
+from aqr_perception.simulator.street_sensors.sensor_suite import StreetSensors
+
+WORLDS = (1, 2)
+"""Versions of the simulated world."""
 
 REACH = 60.0
 """Largest distance in metres of a true object's centre from the LiDAR."""
@@ -22,18 +27,28 @@ class Drive:
     """A vehicle with sensors in a scene.
 
     Args:
-        rig: the vehicle's sensors.
+        scene: of world 1 or of world 2.
+        rig: the vehicle's sensors; by default nuScenes' in world 1 and those of the scene's seed in world 2.
         sweeps: LiDAR sweeps in a frame, the newest first.
         sweep_step: seconds between two sweeps.
         samples: see `sensors.render_picture`.
     """
 
     def __init__(
-        self, scene: Scene, rig: Rig | None = None, sweeps: int = 2, sweep_step: float = 0.1, samples: int = 1
+        self,
+        scene: Scene | StreetScene,
+        rig: Rig | None = None,
+        sweeps: int = 2,
+        sweep_step: float = 0.1,
+        samples: int = 1,
     ) -> None:
-        self.scene, self.rig = scene, rig or nuscenes_rig()
+        self.scene = scene
+        self._sensors: PlainSensors | StreetSensors
+        if isinstance(scene, StreetScene):
+            self.rig, self._sensors = rig or draw_rig(scene.seed), StreetSensors(scene)
+        else:
+            self.rig, self._sensors = rig or nuscenes_rig(), PlainSensors(scene)
         self._sweeps, self._sweep_step, self._samples = sweeps, sweep_step, samples
-        self._caster = RayCaster(scene)
 
     def lidar_to_world(self, time: float) -> NDArray[np.float64]:
         """Return the LiDAR's (4, 4) pose at a time."""
@@ -42,7 +57,8 @@ class Drive:
     def frame(self, time: float) -> LabelledFrame:
         """Return the frame with the newest sweep that ends at a time, in seconds since the scene's start.
 
-        The model frame is the LiDAR's: x forward, y left, z up.
+        The model frame is the LiDAR's: z up; x forward and y left in world 1, and in world 2 as the rig says, perhaps x
+        right and y forward.
         """
         points, owners = self.points(time)
         views, pictures = [], []
@@ -57,7 +73,7 @@ class Drive:
     def picture(self, camera: CameraMount, time: float) -> RenderedPicture:
         """Return a camera's image at a time."""
         rng = self._random(time, 1 + self.rig.cameras.index(camera))
-        return render_picture(self.scene, self._caster, camera, time, rng, self._samples)
+        return self._sensors.picture(camera, time, rng, self._samples)
 
     def view(self, camera: CameraMount, time: float) -> tuple[CameraView, RenderedPicture]:
         """Return a camera's view in the frame at a time, exposed when the LiDAR's beam passes the camera's axis."""
@@ -70,7 +86,7 @@ class Drive:
     def single_sweep(self, time: float) -> Sweep:
         """Return the sweep that ends at a time."""
         rng = self._random(time, 0)
-        return scan(self.scene, self._caster, self.rig.lidar, time, rng)
+        return self._sensors.sweep(self.rig.lidar, time, rng)
 
     def _random(self, time: float, sensor: int) -> np.random.Generator:
         """Return a sensor's random generator at a time, which may be before the scene's start."""
@@ -92,15 +108,15 @@ class Drive:
         """Return boxes (N, 9), in the LiDAR's frame, and tracks (N,) of all objects within `REACH` at a time."""
         scene, to_lidar = self.scene, invert(self.lidar_to_world(time))
         boxes, tracks = [], []
-        for track, actor in enumerate(scene.actors):
-            now = to_lidar @ actor.pose(scene.road, time)
+        for track in range(len(scene.actors)):
+            now = to_lidar @ scene.pose_of(track, time)
             if np.hypot(now[0, 3], now[1, 3]) > REACH:
                 continue
             step = 0.05
-            ahead, behind = (to_lidar @ actor.pose(scene.road, time + side * step) for side in (1, -1))
+            ahead, behind = (to_lidar @ scene.pose_of(track, time + side * step) for side in (1, -1))
             velocity = (ahead[:2, 3] - behind[:2, 3]) / (2 * step)
             yaw = np.arctan2(now[1, 0], now[0, 0])
-            boxes.append(np.r_[now[:3, 3], actor.size, yaw, velocity])
+            boxes.append(np.r_[now[:3, 3], scene.actors[track].size, yaw, velocity])
             tracks.append(track)
         return np.array(boxes, dtype=np.float64).reshape(-1, 9), np.array(tracks, dtype=np.int64)
 
@@ -114,7 +130,7 @@ class Drive:
             to_camera = invert(self.scene.vehicle_to_world(taken) @ camera.to_vehicle)
             for row, track in enumerate(tracks):
                 if pixels[track]:
-                    pose = to_camera @ actors[track].pose(self.scene.road, taken)
+                    pose = to_camera @ self.scene.pose_of(track, taken)
                     outline = _outline(actors[track].size, pose, camera)
                     visibility[row, column] = min(pixels[track] / max(outline, 1.0), 1.0)
         return GroundTruth(
@@ -135,6 +151,25 @@ def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: Camer
     return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
 
 
-def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, **settings: int) -> Drive:
-    """Return a drive through the scene of a seed, with the settings of `Drive`."""
-    return Drive(draw_scene(seed, duration), rig, **settings)
+def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, world: int = 1, **settings: int) -> Drive:
+    """Return a drive through the scene of a seed, with the settings of `Drive`.
+
+    Args:
+        world: 1, in which the shipped weights were trained, or 2, whose streets are closer to real ones.
+
+    Raises:
+        ValueError: there is no such world.
+    """
+    if world not in WORLDS:
+        raise ValueError(f"world is {world}, but must be one of {', '.join(map(str, WORLDS))}")
+    scene = draw_scene(seed, duration) if world == 1 else draw_street_scene(seed, duration)
+    return Drive(scene, rig, **settings)
+
+
+def world_rig(world: int, seed: int, picture: tuple[int, int]) -> Rig:
+    """Return the sensors of a scene's vehicle: nuScenes' in world 1, random ones in world 2.
+
+    Args:
+        picture: width and height of the images in pixels.
+    """
+    return nuscenes_rig(picture) if world == 1 else draw_rig(seed, picture)

@@ -57,6 +57,10 @@ class Scene:
         """Return the (4, 4) pose, vehicle frame (on the ground) -> world."""
         return self.ego.pose(self.road, time, 0.0)
 
+    def pose_of(self, track: int, time: float) -> NDArray[np.float64]:
+        """Return an object's (4, 4) pose, box frame -> world."""
+        return self.actors[track].pose(self.road, time)
+
 
 def draw_scene(seed: int, duration: float = 20.0) -> Scene:
     """Return the scene of a seed, always the same one.

@@ -115,3 +115,18 @@ def scan(scene: Scene, caster: RayCaster, lidar: LidarMount, time: float, rng: n
     points = directions[echo] * distance[:, None]
     intensity = np.clip(255 * strength[echo] + rng.normal(0, 3, len(points)), 0, 255)
     return Sweep(np.c_[points, intensity].astype(np.float32), hits.owner[echo])
+
+
+class PlainSensors:
+    """Pictures and sweeps of a scene of world 1."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene, self._caster = scene, RayCaster(scene)
+
+    def picture(self, camera: CameraMount, time: float, rng: np.random.Generator, samples: int) -> RenderedPicture:
+        """Return a camera's image at a time."""
+        return render_picture(self._scene, self._caster, camera, time, rng, samples)
+
+    def sweep(self, lidar: LidarMount, time: float, rng: np.random.Generator) -> Sweep:
+        """Return the sweep that ends at a time."""
+        return scan(self._scene, self._caster, lidar, time, rng)

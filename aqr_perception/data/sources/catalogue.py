@@ -81,6 +81,7 @@ def open_data(
     scenes: Sequence[str] | None = None,
     rig: Path | None = None,
     skip_bad: bool = False,
+    world: int | None = None,
 ) -> Data:
     """Return a data set whose truth has the preset's classes; objects of other classes are left out.
 
@@ -97,6 +98,7 @@ def open_data(
         rig: file of the sensors and classes of recorded data; see `rig_file`.
         skip_bad: leave out records and frames that cannot be used, and count them, in place of an error. For ``val``
             every frame is read once before the first use.
+        world: version of the simulated world; None for 1. See `SimulatedDataset`.
 
     Raises:
         DataError: the source is unknown, its root is missing, it has no scenes to choose, or the simulated world has
@@ -110,6 +112,8 @@ def open_data(
         raise DataError(f"data {source!r} has no splits to choose from: leave --split out, or use --data nuscenes")
     if source == "synthetic" and (rig is not None or skip_bad):
         raise DataError("data 'synthetic' has no rig and no bad records: leave --rig and --skip-bad out")
+    if source != "synthetic" and world is not None:
+        raise DataError(f"data {source!r} has no worlds: leave --world out, or use --data synthetic")
     if source == "synthetic":
         problem = class_problem(preset.classes, CLASSES)
         if problem is not None:
@@ -119,7 +123,7 @@ def open_data(
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SIMULATED_PICTURE if preset.image is None else preset.image.size
         sweeps = _SIMULATED_SWEEPS if preset.points is None else preset.sweeps
-        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache(), preset.classes))
+        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache(), preset.classes, world or 1))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     _log.info("reading %s: data %s", root, source)

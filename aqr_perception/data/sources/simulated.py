@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
-from aqr_perception.simulator.drive import draw_drive
-from aqr_perception.simulator.rig import nuscenes_rig
+from aqr_perception.simulator.drive import draw_drive, world_rig
 
 VERSION = 1
-"""Version of the simulated world; cached frames of other versions are ignored. Increase it when scenes change."""
+"""Version of the first simulated world, in which the shipped weights were trained. Its scenes do not change."""
+
+CACHE_NAMES = {1: f"v{VERSION}", 2: "v2.1"}
+"""Beginnings of the cache folders' names, by world; frames of others are ignored. Change one when scenes change."""
 
 VALIDATION_SEEDS = range(0, 200)
 """Seeds of the scenes for evaluation, which training does not use."""
@@ -43,6 +45,10 @@ class SimulatedDataset:
         sweeps: LiDAR sweeps in a frame, 0.1 s apart.
         cache: folder for rendered frames, about 0.4 MB each, with all ten classes; None for no cache.
         classes: class names of the ground truth; objects of other classes are left out.
+        world: 1, with nuScenes' rig in every scene, or 2, with a random rig of one to six cameras in each.
+
+    Raises:
+        ValueError: there is no such world.
     """
 
     def __init__(
@@ -52,9 +58,13 @@ class SimulatedDataset:
         sweeps: int = 2,
         cache: Path | None = None,
         classes: tuple[str, ...] = CLASSES,
+        world: int = 1,
     ) -> None:
+        if world not in CACHE_NAMES:
+            raise ValueError(f"world is {world}, but must be one of {', '.join(map(str, CACHE_NAMES))}")
         self._seeds, self._picture, self._sweeps, self._classes = seeds, picture, sweeps, classes
-        self._folder = None if cache is None else cache / f"v{VERSION}_{picture[0]}x{picture[1]}_{sweeps}"
+        self._world = world
+        self._folder = None if cache is None else cache / f"{CACHE_NAMES[world]}_{picture[0]}x{picture[1]}_{sweeps}"
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -81,7 +91,8 @@ class SimulatedDataset:
         return _read(path)
 
     def _draw(self, seed: int, age: float) -> LabelledFrame:
-        drive = draw_drive(seed, 2.0, nuscenes_rig(self._picture), sweeps=self._sweeps)
+        rig = world_rig(self._world, seed, self._picture)
+        drive = draw_drive(seed, 2.0, rig, self._world, sweeps=self._sweeps)
         labelled = drive.frame(float(np.random.default_rng([seed, 1]).uniform(0.0, 2.0)) - age)
         return replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))
 

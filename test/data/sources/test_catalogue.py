@@ -7,12 +7,15 @@ import pytest
 from helpers.own_classes import OWN, write_preset
 
 from aqr_perception.bags.errors import BagError
+from aqr_perception.data.batch import collate
+from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.data.sources.catalogue import DataError, open_data
 from aqr_perception.frame import CLASSES, GroundTruth
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.simulator import bag
 from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.simulator.rig import nuscenes_rig
+from aqr_perception.simulator.street_sensors.camera_models import draw_rig
 
 
 def test_small_models_with_and_without_a_lidar_share_cached_scenes(tmp_path: Path) -> None:
@@ -35,6 +38,23 @@ def test_an_unknown_source_names_the_known_ones() -> None:
 def test_recorded_data_needs_a_folder(source: str) -> None:
     with pytest.raises(DataError, match="--data-root"):
         open_data(source, "val", load_preset("aqr_tiny"))
+
+
+@pytest.mark.parametrize("source", ["nuscenes", "bags", "recordings"])
+def test_recorded_data_has_no_worlds(source: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"'{source}' has no worlds: leave --world out"):
+        open_data(source, "val", load_preset("aqr_tiny"), tmp_path, world=2)
+
+
+def test_frames_of_world_2_with_different_cameras_make_a_batch(tmp_path: Path) -> None:
+    preset = load_preset("aqr_tiny")
+    frames = open_data("synthetic", "val", preset, tmp_path, frames=3, world=2).frames
+    counts = {seed: len(draw_rig(seed).cameras) for seed in range(3)}
+    assert len(set(counts.values())) > 1
+    samples = [FrameWithHealth(frames[seed]) for seed in counts]
+    assert [len(sample.labelled.frame.cameras) for sample in samples] == list(counts.values())
+    batch = collate(samples, preset)
+    assert batch.images is not None and batch.images.shape[:2] == (3, max(counts.values()))
 
 
 def names_of(truth: GroundTruth) -> list[str]:

@@ -1,0 +1,1 @@
+"""Sensors of world 2: LiDAR and camera models, sweeps and pictures."""
