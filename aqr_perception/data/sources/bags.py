@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.poses import TransformTree, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
+from aqr_perception.bags.reader_cache import ReaderCache
 from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.data.outlines import outline_shares
 from aqr_perception.data.rig_file import Rig, RigCamera
@@ -100,6 +101,7 @@ class BagDataset:
         self._classes, self._skip_bad, self.left_out = classes, skip_bad, 0
         self._sweeps = sweeps if rig is None or rig.max_sweeps is None else min(sweeps, rig.max_sweeps)
         self._said: set[tuple[str, str]] = set()
+        self._opened = ReaderCache()
         bags = [self._open(path, rig) for path in _bag_paths(folder)]
         self._moments = [moment for bag in bags for moment in self._bag_moments(bag)]
         self._check_classes(folder, bags)
@@ -197,7 +199,7 @@ class BagDataset:
         bag, stamp_ns = moment.bag, moment.stamp_ns
         tree = _transforms(bag.path)
         fixed = fixed_frame(bag.rig, tree.frames)
-        messages = _read_messages(bag.path, self._wanted(bag, stamp_ns, fixed))
+        messages = _read_messages(self._opened.reader(bag.path), self._wanted(bag, stamp_ns, fixed))
         sweeps = {topic: messages.get(topic, []) for topic in bag.rig.lidar_topics}
         frame_id = _model_frame(bag, sweeps, moment.labels)
         doubts: list[MessageError] = []
@@ -341,19 +343,18 @@ def _transforms(bag: Path) -> TransformTree:
     return TransformTree(moving, static, str(bag))
 
 
-def _read_messages(bag: Path, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
+def _read_messages(reader: BagReader, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
     """Return the decoded messages of a frame by topic."""
     found: dict[str, list[Any]] = {}
     pending = {(topic, recorded) for topic, times in wanted.items() for _, recorded in times}
     stamps = {topic: {measured for measured, _ in times} for topic, times in wanted.items()}
-    with BagReader(bag) as reader:
-        # One pass over the frame's time; calibration may be recorded once, long before.
-        for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
-            for message in reader.messages((topic,), recorded, recorded + 1):
-                decoded = message.decode()
-                if _stamp_ns(decoded) in stamps[topic]:
-                    found.setdefault(topic, []).append(decoded)
-                    break
+    # One pass over the frame's time; calibration may be recorded once, long before.
+    for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
+        for message in reader.messages((topic,), recorded, recorded + 1):
+            decoded = message.decode()
+            if _stamp_ns(decoded) in stamps[topic]:
+                found.setdefault(topic, []).append(decoded)
+                break
     return found
 
 
