@@ -203,6 +203,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed
 
 
+@pytest.mark.slow
 def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     sources = (
         path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.relative_to(ROOT).parts)

@@ -36,9 +36,10 @@ for _name, _text in VISION.items():
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short raw bag of two sweeps."""
-    path = tmp_path_factory.mktemp("drive") / "drive.mcap"
-    return write_bag(draw_drive(3, 2.0, nuscenes_rig((96, 32))), path, 0.2, raw=True, progress=False)
+    """A short raw bag of two sweeps and two cameras."""
+    path, rig = tmp_path_factory.mktemp("drive") / "drive.mcap", nuscenes_rig((96, 32))
+    rig = replace(rig, cameras=rig.cameras[:2])
+    return write_bag(draw_drive(3, 2.0, rig), path, 0.2, raw=True, progress=False)
 
 
 @pytest.fixture(scope="module")
