@@ -140,16 +140,16 @@ class BagDataset:
         _log.warning("left out: %s", error)
 
     def _open(self, path: Path, rig: Rig | None) -> _Bag:
-        with BagReader(path) as reader:
-            found = bag_rig(reader, rig)
-            place = labels_place(reader, found)
-            labels = (
-                labels_from_json(place, self._problem)
-                if isinstance(place, Path)
-                else labels_from_topic(reader, place, self._problem)
-            )
-            topics = [*found.lidar_topics, *(topic for c in found.cameras for topic in (c.image_topic, c.info_topic))]
-            stamps = read_stamps(reader, topics)
+        reader = self._opened.reader(path)
+        found = bag_rig(reader, rig)
+        place = labels_place(reader, found)
+        labels = (
+            labels_from_json(place, self._problem)
+            if isinstance(place, Path)
+            else labels_from_topic(reader, place, self._problem)
+        )
+        topics = [*found.lidar_topics, *(topic for c in found.cameras for topic in (c.image_topic, c.info_topic))]
+        stamps = read_stamps(reader, topics)
         times = np.array([moment.stamp_ns for moment in labels], np.int64)
         check_times(path, stamps, times, str(place))
         return _Bag(path, found, stamps, tuple(labels))
@@ -197,9 +197,10 @@ class BagDataset:
 
     def _read(self, moment: _Moment) -> LabelledFrame:
         bag, stamp_ns = moment.bag, moment.stamp_ns
-        tree = _transforms(bag.path)
+        reader = self._opened.reader(bag.path)
+        tree = _transforms(reader)
         fixed = fixed_frame(bag.rig, tree.frames)
-        messages = _read_messages(self._opened.reader(bag.path), self._wanted(bag, stamp_ns, fixed))
+        messages = _read_messages(reader, self._wanted(bag, stamp_ns, fixed))
         sweeps = {topic: messages.get(topic, []) for topic in bag.rig.lidar_topics}
         frame_id = _model_frame(bag, sweeps, moment.labels)
         doubts: list[MessageError] = []
@@ -334,13 +335,12 @@ def _is_bag_folder(path: Path) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _transforms(bag: Path) -> TransformTree:
-    with BagReader(bag) as reader:
-        topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
-        decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
+def _transforms(reader: BagReader) -> TransformTree:
+    topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
+    decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
     moving = [message for topic, message in decoded if topic == "/tf"]
     static = [message for topic, message in decoded if topic == "/tf_static"]
-    return TransformTree(moving, static, str(bag))
+    return TransformTree(moving, static, str(reader.path))
 
 
 def _read_messages(reader: BagReader, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
