@@ -25,7 +25,7 @@ lint: setup  ## run ruff, ruff format, mypy and import-linter
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
 
 # Tests of the node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
-WITH_ROS := test/nodes test/ros_from_pip $(sort $(wildcard test/*/live))
+WITH_ROS := test/nodes test/offline test/ros_from_pip $(sort $(wildcard test/*/live))
 WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
 
 test: setup  ## run all tests, with the node over DDS
@@ -39,8 +39,8 @@ run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the nod
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
 	@$(ENV) bash scripts/run_bag.sh "$$BAG" "$$CONFIG" "$$MODEL"
 
-demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=0.25]: play a simulated drive with failing sensors; write demo/report.html
-	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-0.25}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
+demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=1]: play a simulated drive with failing sensors; write demo/report.html
+	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-1}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
 
 benchmark: setup  ## measure a frame and the cross-attention on this machine
 	@$(ENV) aqr_perception benchmark frame --model "$${MODEL:-aqr_tiny}" && aqr_perception benchmark attention

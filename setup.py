@@ -8,18 +8,18 @@ setup(
     description="Camera + LiDAR 3D detection with adaptive query routing",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # nodes/ and the folders live/ import rclpy; colcon installs them.
+    # nodes/, offline/ and the folders live/ import rclpy; colcon installs them.
     packages=[
         *find_namespace_packages(
             include=["aqr_perception", "aqr_perception.*"],
-            exclude=["aqr_perception.nodes*", "aqr_perception.*.live*", "*.__pycache__"],
+            exclude=["aqr_perception.nodes*", "aqr_perception.offline*", "aqr_perception.*.live*", "*.__pycache__"],
         ),
         "aqr_perception.config",
         "aqr_perception.definitions",
     ],
     package_dir={"aqr_perception.config": "config", "aqr_perception.definitions": "msg"},
     package_data={
-        "aqr_perception": ["py.typed", "weights/*.safetensors"],
+        "aqr_perception": ["py.typed", "models/*/*.cpp", "report/assets/*", "weights/*.safetensors"],
         "aqr_perception.config": ["**/*.yaml"],
         "aqr_perception.definitions": ["*.msg"],
     },

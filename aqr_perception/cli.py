@@ -1,16 +1,29 @@
-"""Command line: ``aqr_perception presets | demo | simulate | train | evaluate | benchmark | convert | inspect | view |
-layout``."""
+"""Command line: ``aqr_perception COMMAND``, with the commands of ``commands/`` and ``presets``."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from aqr_perception.commands import benchmark, convert, demo, evaluate, inspect, layout, simulate, train, view
+from aqr_perception.commands import (
+    benchmark,
+    convert,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    layout,
+    process,
+    simulate,
+    train,
+    view,
+)
+from aqr_perception.process_environment import prepare_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error, which is printed in one line."""
+    prepare_process()  # before a command loads torch
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(with_subjects(given))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
@@ -31,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def with_subjects(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the subjects that may be left out: ``convert SET OUT``, ``inspect PATH``."""
-    return inspect.with_subject(convert.with_subject(arguments))
+    """Return arguments with left-out subjects: ``convert SET OUT``, ``inspect PATH``, ``benchmark --compare``."""
+    return inspect.with_subject(convert.with_subject(benchmark.with_subject(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     presets = commands.add_parser("presets", help="list the model presets")
     presets.set_defaults(run=_print_presets)
-    for command in (demo, simulate, train, evaluate, benchmark, convert, inspect, view, layout):
+    for command in (demo, simulate, train, evaluate, benchmark, export, convert, inspect, process, view, layout):
         command.add(commands)
     return parser
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from aqr_perception.devices import choose_device, choose_precision
 from aqr_perception.frame import (
     CameraView,
     CameraWeightMap,
+    DetectionQueries,
     Detections,
     Frame,
     FramePlacement,
@@ -25,15 +26,17 @@ from aqr_perception.frame import (
 )
 from aqr_perception.frame_checks import usable_frame
 from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.boxes.coder import decode
+from aqr_perception.models.boxes.coder import DecodedBoxes, decode
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.image.graphed_branch import GraphedBranch
+from aqr_perception.models.image.openvino_branch import OpenVinoBranch, OpenVinoError
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
 from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights
-from aqr_perception.options import AqrOptions, DetectionOptions
+from aqr_perception.options import AqrOptions, DetectionOptions, require
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +47,20 @@ _CAMERA_MODEL_CELLS = 128
 """Cells along each edge of the BEV of models without a LiDAR grid, for the size of Gaussians in pictures."""
 
 
-def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
+ImageBackend = Literal["torch", "openvino"]
+"""What runs the image branch."""
+
+
+def check_model(
+    preset: str, checkpoint: str, device: str, precision: str, image_backend: ImageBackend = "torch"
+) -> None:
     """Check a `Detector`'s arguments without building the model.
 
     Raises:
         PresetError, CheckpointError, DeviceError.
+        OptionError: the image backend is unknown.
     """
+    _check_image_backend(image_backend)
     load_preset(preset)
     weights = choose_weights(preset, checkpoint)
     if weights.path is not None and not weights.path.is_file():
@@ -58,6 +69,11 @@ def check_model(preset: str, checkpoint: str, device: str, precision: str) -> No
             f"preset, or {RANDOM!r} for random ones"
         )
     choose_precision(precision, choose_device(device))
+
+
+def _check_image_backend(name: str) -> None:
+    known = get_args(ImageBackend)
+    require(name in known, "model.image_backend", name, f"one of {', '.join(known)}")
 
 
 def preset_classes(preset: str) -> tuple[str, ...]:
@@ -150,6 +166,8 @@ class Detector:
         device: str = "auto",
         precision: str = "auto",
         options: DetectionOptions | None = None,
+        image_backend: ImageBackend = "torch",
+        cuda_graphs: bool = False,
     ) -> None:
         """Build the model, load its weights and log their source.
 
@@ -160,9 +178,13 @@ class Detector:
             device: see `choose_device`.
             precision: see `choose_precision`.
             options: default options of `detect`.
+            image_backend: what runs the image branch, ``torch`` or ``openvino`` (CPU only). Where OpenVINO is missing
+                or cannot convert the branch, PyTorch runs it, and a warning says so.
+            cuda_graphs: whether a GPU runs the image branch as CUDA graphs; without effect on a CPU. Not measured.
 
         Raises:
             PresetError, CheckpointError, DeviceError: with the value found, the value needed and the remedy.
+            OptionError: the image backend is unknown.
             OptionError: a class score threshold is not for a class of the model.
         """
         self.device = choose_device(device)
@@ -186,6 +208,15 @@ class Detector:
         self.uses_lidar = self.model.preset.points is not None
         self.remembers = self.model.remembers
         self.image_size: tuple[int, int] = image.size if image is not None else (0, 0)
+        _check_image_backend(image_backend)
+        self._openvino = self._openvino_branch() if image_backend == "openvino" else None
+        graphed = cuda_graphs and self.device.type == "cuda" and self.uses_cameras
+        self._graphed = GraphedBranch(self._features_of_images) if graphed else None
+
+    @property
+    def image_backend(self) -> ImageBackend:
+        """What runs the image branch, after a fall-back to PyTorch, too."""
+        return "torch" if self._openvino is None else "openvino"
 
     @property
     def has_router(self) -> bool:
@@ -234,7 +265,7 @@ class Detector:
                 if reusable is not None and reusable.asked.cameras is asked.cameras:
                     image = reusable.maps.image
                 else:
-                    image = self.model.image_features(images)
+                    image = self._image_features(images)
             with clock.stage("points"):
                 if reusable is not None and reusable.asked.points is asked.points:
                     bev = reusable.maps.bev
@@ -250,7 +281,8 @@ class Detector:
         options = options or self.options
         options.check_classes(self.classes)
         frame, source = features.frame, self._source(options)
-        decode_options = DecodeOptions(options.aqr, source == "router", source == "attention", LAST_LAYER)
+        needs_attention = options.attention or source == "attention"
+        decode_options = DecodeOptions(options.aqr, source == "router", needs_attention, LAST_LAYER)
         moment = self._moment(frame)
         history = self._memory.history(moment, options.max_history_gap)
         clock = StageClock(self.device)
@@ -261,10 +293,12 @@ class Detector:
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
             assert weights is not None  # requested by `decode_options`
-            detections = self._detections(output, weights, options)
+            best, query = self._best(output, options)
+            detections = self._detections(best, query, weights)
             detections = replace(detections, camera_weights=self._of_all_cameras(detections.camera_weights, features))
+            queries = self._queries(output, query, features, options.attention)
             maps = self._weight_maps(weights, output, self._views(frame), source, options.aqr)
-        return Result(detections, maps, {**features.seconds, **clock.seconds})
+        return Result(detections, maps, {**features.seconds, **clock.seconds}, queries)
 
     @torch.inference_mode()
     def routed_queries(self, features: FrameFeatures) -> RoutedQueries:
@@ -301,6 +335,36 @@ class Detector:
     def forget(self) -> None:
         """Clear the memory of earlier frames."""
         self._memory.clear()
+
+    def _openvino_branch(self) -> OpenVinoBranch | None:
+        """Return the image branch in OpenVINO; None, with a warning, where that is not possible."""
+        if not self.uses_cameras:
+            return None
+        if self.device.type != "cpu":
+            _log.warning("model.image_backend is openvino, which runs on CPUs only; %s runs it", self.device)
+            return None
+        try:
+            return OpenVinoBranch(self.model, self.model.image_features, self.dtype)
+        except OpenVinoError as error:
+            _log.warning("PyTorch runs the image branch: %s", error)
+            return None
+
+    def _features_of_images(self, images: Tensor) -> Tensor:
+        features = self.model.image_features(images)
+        assert features is not None  # the model has an image branch
+        return features
+
+    def _image_features(self, images: Tensor | None) -> Tensor | None:
+        if images is not None and self._graphed is not None:
+            return self._graphed(images)
+        if images is None or self._openvino is None:
+            return self.model.image_features(images)
+        try:
+            return self._openvino(images)
+        except OpenVinoError as error:
+            _log.warning("PyTorch runs the image branch: %s", error)
+            self._openvino = None
+            return self.model.image_features(images)
 
     def _decode(self, features: Features, options: DecodeOptions, history: History | None) -> ModelOutput:
         if history is not None:
@@ -370,22 +434,46 @@ class Detector:
         whole[:, [index for index, view in enumerate(asked) if view.name in names]] = weights
         return whole
 
-    def _detections(self, output: ModelOutput, weights: QueryWeights, options: DetectionOptions) -> Detections:
+    def _best(self, output: ModelOutput, options: DetectionOptions) -> tuple[DecodedBoxes, Tensor]:
+        """Return the objects to report, and the query (N,) of each."""
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
         thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in self.classes]
         selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
-        query = best.query_index[selected]
+        best = DecodedBoxes(*(values[selected] for values in best))
+        return best, best.query_index
+
+    def _detections(self, best: DecodedBoxes, query: Tensor, weights: QueryWeights) -> Detections:
         modality = weights.modality[0, query].float().cpu().numpy()
         return Detections(
-            boxes=best.boxes[selected].cpu().numpy(),
-            scores=best.scores[selected].cpu().numpy(),
-            labels=best.labels[selected].cpu().numpy(),
+            boxes=best.boxes.cpu().numpy(),
+            scores=best.scores.cpu().numpy(),
+            labels=best.labels.cpu().numpy(),
             lidar_weight=modality[:, 0],
             camera_weight=modality[:, 1],
             camera_weights=weights.cameras[0, query].float().cpu().numpy(),
             classes=self.classes,
         )
+
+    def _queries(
+        self, output: ModelOutput, query: Tensor, features: FrameFeatures, attention: bool
+    ) -> DetectionQueries | None:
+        """Return the queries (N,) of the detections; None if the model does not tell where they are."""
+        if output.queries is None:
+            return None
+        if self.model.weights_at_boxes:
+            points = output.predictions.boxes[-1][0, query][:, (0, 1, 4)].float()
+        else:
+            lower, upper = np.split(np.asarray(self.model.preset.point_range, np.float32), 2)
+            shares = output.queries.reference_points[0, query].float()
+            points = shares * shares.new_tensor(upper - lower) + shares.new_tensor(lower)
+        if not attention:
+            return DetectionQueries(points.cpu().numpy())
+        weights = output.attention
+        assert weights is not None  # requested by `decode_options`
+        cameras = self._of_all_cameras(weights.cameras[0, query].float().cpu().numpy(), features)
+        mass = np.concatenate([weights.modality[0, query, :1].float().cpu().numpy(), cameras], axis=1)
+        return DetectionQueries(points.cpu().numpy(), mass)
 
     def _weight_maps(
         self,

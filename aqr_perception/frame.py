@@ -180,6 +180,21 @@ class WeightMaps:
 
 
 @dataclass(frozen=True)
+class DetectionQueries:
+    """The decoder's query behind each detection, in the order of the detections.
+
+    Attributes:
+        points: (N, 3) float32 in metres, model frame: centres of the queries' windows and of their weights in the maps.
+        attention: (N, 1 + V) float32 in 0..1: share of the query's attention on the LiDAR and on each of
+            `Frame.cameras`, in the last decoder layer. It sums to 1, or is 0 for a frame without data. None unless
+            `DetectionOptions.attention` is set.
+    """
+
+    points: NDArray[np.float32]
+    attention: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """Output of the detector for one frame.
 
@@ -187,11 +202,13 @@ class Result:
         detections: detected objects in the model frame.
         weight_maps: sensor weights behind these detections.
         seconds: stage name -> wall time, in order of execution.
+        queries: the queries behind these detections; None if they are unknown.
     """
 
     detections: Detections
     weight_maps: WeightMaps
     seconds: Mapping[str, float] = field(default_factory=dict)
+    queries: DetectionQueries | None = None
 
 
 @dataclass(frozen=True)

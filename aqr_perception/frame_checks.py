@@ -16,6 +16,8 @@ _FURTHEST_CAMERA = 100.0
 """Metres; the longest vehicles are shorter."""
 _LONGEST_LAG = 5.0
 """Seconds; ten sweeps of a slow LiDAR take less."""
+_MOST_INTENSE = 65_535.0
+"""That of 16-bit integers without a scale; models bear a few of them, and the node warns of them."""
 _FEWEST_RINGS = 4
 _WIDEST_VIEW = 50.0
 """Largest ratio of an image's width to its focal length: 178 degrees."""
@@ -80,6 +82,8 @@ def _check_points(points: NDArray[np.float32]) -> None:
         raise FrameError("points", f"{count} of {len(points)} that are not finite", "finite numbers: drop the others")
     if (furthest := float(np.maximum(-low[:3], high[:3]).max())) > _FURTHEST_POINT:
         raise FrameError("points[:, :3]", f"a coordinate of {furthest:g}", f"metres, at most {_FURTHEST_POINT:g}")
+    if max(-float(low[3]), float(high[3])) > _MOST_INTENSE:
+        raise FrameError("points[:, 3]", f"{low[3]:g} to {high[3]:g}", "intensities scaled to 0..255")
     _check_lags(points[:, 4], float(low[4]), float(high[4]))
 
 

@@ -127,6 +127,7 @@ class DetectionOptions:
             checkpoint has one, otherwise the attention mass.
         aqr: see `AqrOptions`.
         max_history_gap: largest time in seconds to the previous frame. After a longer gap, models with memory clear it.
+        attention: also return the attention mass by sensor of each detection; see `DetectionQueries.attention`.
     """
 
     score_threshold: float = 0.3
@@ -135,6 +136,7 @@ class DetectionOptions:
     weights_source: WeightsSource = "auto"
     aqr: AqrOptions = field(default_factory=AqrOptions.of_model)
     max_history_gap: float = 1.0
+    attention: bool = False
 
     def __post_init__(self) -> None:
         require(0.0 < self.max_history_gap <= 60.0, "max_history_gap", self.max_history_gap, "in (0, 60] s")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from aqr_perception import devices
 from aqr_perception.devices import DeviceError, choose_device, choose_precision
 
 
@@ -15,3 +16,32 @@ def test_an_unavailable_device_is_named_with_the_available_ones() -> None:
         choose_precision("fp16", torch.device("cpu"))
     with pytest.raises(DeviceError, match="fp8"):
         choose_precision("fp8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("slowdown", "expected"), [(0.3, torch.bfloat16), (3.0, torch.float32)])
+def test_auto_uses_bf16_on_a_cpu_only_where_its_products_are_faster(
+    monkeypatch: pytest.MonkeyPatch, slowdown: float, expected: torch.dtype
+) -> None:
+    now = 0.0
+    product = torch.mm
+
+    def timed(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        nonlocal now
+        now += slowdown if left.dtype == torch.bfloat16 else 1.0
+        return product(left.float(), right.float())
+
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(torch, "mm", timed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    devices._bf16_is_faster.cache_clear()
+    try:
+        assert choose_precision("auto", torch.device("cpu")) == expected
+    finally:
+        devices._bf16_is_faster.cache_clear()
+
+
+def test_auto_never_emulates_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(devices, "_bf16_is_faster", lambda: True)
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32

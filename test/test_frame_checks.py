@@ -58,6 +58,7 @@ BROKEN: dict[str, tuple[Callable[[Frame], Frame], str, str]] = {
     "a point that is NaN": (column(1, 0.0, np.nan), "points", "1 of 2 that are not finite"),
     "an infinite intensity": (column(3, 0.0, np.inf), "points", "not finite"),
     "millimetres": (column(0, 1.0, 50_000.0), r"points\[:, :3\]", "50000"),
+    "unscaled intensity": (column(3, 0.0, 1e6), r"points\[:, 3\]", "1e\\+06"),
     "ring index": (column(4, *range(32)), r"points\[:, 4\]", "31"),
     "ring index of four beams": (column(4, *range(4)), r"points\[:, 4\]", "ring index"),
     "absolute time": (column(4, 1.7e9, 1.7e9), r"points\[:, 4\]", "age"),

@@ -47,7 +47,7 @@ OPTIONAL_EXTRAS = {"export", "openvino", "ray", "rerun"}
 # A library to compare with by hand.
 COMPARED_WITH = {"spconv"}
 # Folders whose modules import rclpy or this package's generated messages: colcon installs them, pip does not.
-NEEDS_ROS = {"nodes", "live"}
+NEEDS_ROS = {"nodes", "offline", "live"}
 
 
 def script(path: str) -> ModuleType:

@@ -1,5 +1,6 @@
-"""Made-up frame of the size of a nuScenes frame, for measurements."""
+"""Frames for measurements: a made-up one of the size of a nuScenes frame, and a simulated one with objects."""
 
+import logging
 from typing import Any
 
 import cv2
@@ -8,6 +9,21 @@ from numpy.typing import NDArray
 
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import rigid_transform
+
+_log = logging.getLogger(__name__)
+
+
+def simulated_frame() -> Frame | None:
+    """Return a frame of the simulated world, in which detections of variants are compared; None without simulator."""
+    try:
+        from aqr_perception.data.sources.simulated import SimulatedDataset
+
+        return SimulatedDataset([0])[0].frame
+    except ModuleNotFoundError as error:
+        _log.warning(
+            "boxes are not compared: the simulator needs %s; run: pip install 'aqr_perception[simulate]'", error.name
+        )
+        return None
 
 
 def made_up_frame(seed: int = 0) -> Frame:

@@ -20,9 +20,9 @@ from scipy.spatial.transform import Rotation
 from aqr_perception.calibration.appearance import (
     GROUPINGS,
     GROUPS,
+    CloudFeatures,
     pixel_features,
     pixel_groups,
-    point_features,
     point_groups,
 )
 from aqr_perception.frame import CameraView
@@ -100,13 +100,15 @@ def align(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) ->
     if abs(rotation[2]) > _STEP / 2:
         offsets, tables = _grid(shots, float(rotation[2]))
     ends = np.stack([_tables(shots, np.zeros(3)), _tables(shots, rotation)])
-    rng = np.random.default_rng(0)
     distances, wins = [], 0
+    by_region, ends_by_region = _region_rows(tables), _region_rows(ends)
+    rng = np.random.default_rng(0)
     for _ in range(_REPETITIONS):
-        weights = np.bincount(rng.integers(tables.shape[1], size=tables.shape[1]), minlength=tables.shape[1])
-        found = offsets[_information(np.tensordot(tables, weights, (1, 0))).argmax()]
+        regions = len(by_region)
+        weights = np.bincount(rng.integers(regions, size=regions), minlength=regions).astype(np.float32)
+        found = offsets[_information((weights @ by_region).reshape(len(offsets), *tables.shape[2:])).argmax()]
         distances.append(np.linalg.norm(found - rotation))
-        before, after = _information(np.tensordot(ends, weights, (1, 0)))
+        before, after = _information((weights @ ends_by_region).reshape(2, *tables.shape[2:]))
         wins += int(after > before)
     before, after = _information(ends.sum(axis=1))
     return Alignment(rotation, float(np.median(distances)), wins / _REPETITIONS, float(after - before), count)
@@ -117,6 +119,11 @@ def _grid(shots: Sequence[_Shot], roll: float) -> tuple[NDArray[np.float64], NDA
     steps = np.arange(-SPAN, SPAN + _STEP / 2, _STEP)
     offsets = np.array([(x, y, roll) for x in steps for y in steps])
     return offsets, np.stack([_tables(shots, offset) for offset in offsets])
+
+
+def _region_rows(tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (regions, ...) tables (rotations, regions, ...), one contiguous row a region, for fast weighted sums."""
+    return np.ascontiguousarray(np.moveaxis(tables, 1, 0)).reshape(tables.shape[1], -1)
 
 
 def _with_roll(shots: Sequence[_Shot], start: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,12 +153,12 @@ def _score(shots: Sequence[_Shot], rotation: NDArray[np.float64]) -> float:
 
 def _shots(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) -> list[_Shot]:
     pictures, parts, seen = [], [], []
-    by_cloud: dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]] = {}
+    by_cloud: dict[int, tuple[NDArray[np.float32], CloudFeatures]] = {}
     for view, cloud in zip(views, clouds, strict=True):
         if id(cloud) not in by_cloud:
             distances = np.linalg.norm(cloud[:, :3], axis=1)
             kept = cloud[(distances > _NEAREST) & (distances < _FURTHEST)]
-            by_cloud[id(cloud)] = kept, point_features(kept) if len(kept) else np.zeros((0, 4))
+            by_cloud[id(cloud)] = kept, CloudFeatures(kept)
         points, features = by_cloud[id(cloud)]
         scale = min(1.0, _WIDTH / view.image.shape[1])
         image = cv2.resize(view.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -162,7 +169,7 @@ def _shots(views: Sequence[CameraView], clouds: Sequence[NDArray[np.float32]]) -
             visible = np.sort(np.random.default_rng(0).choice(visible, _MOST_POINTS, replace=False))
         pictures.append(pixel_features(image.astype(np.uint8, copy=False)))
         parts.append((intrinsics, in_camera[visible]))
-        seen.append(features[visible])
+        seen.append(features.at(visible))
     groups = pixel_groups(np.concatenate([picture.reshape(-1, picture.shape[2]) for picture in pictures]))
     if sum(map(len, seen)) < _FEWEST_POINTS:
         return []

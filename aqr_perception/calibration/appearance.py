@@ -27,19 +27,40 @@ _TEXTURE, _SURROUNDINGS = 3.0, 12.0
 """Standard deviations in pixels of the areas of texture and of surroundings."""
 
 
-def point_features(points: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return (N, 4) weighted features of (N, 5) points: rank of intensity, slope, height and log range."""
-    xyz = points[:, :3].astype(np.float64)
-    count = min(_NEIGHBOURS, len(points))
-    _, near = cKDTree(xyz).query(xyz, k=[*range(1, count + 1)])
-    offsets = xyz[near] - xyz[near].mean(axis=1, keepdims=True)
-    _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
-    intensity = points[near[:, :_INTENSITY_NEIGHBOURS], 3].mean(axis=1)
-    rank = np.argsort(np.argsort(intensity, kind="stable"), kind="stable") / len(points)
-    log_range = np.log(np.linalg.norm(xyz, axis=1))
-    features = np.c_[rank, np.abs(axes[:, 2, 0]), np.clip(xyz[:, 2], -3, 4), log_range]
-    weighted: NDArray[np.float64] = features * _POINT_WEIGHTS
-    return weighted
+class CloudFeatures:
+    """Features of the points of one cloud, computed for the points that are asked for.
+
+    Args:
+        points: (N, 5).
+    """
+
+    def __init__(self, points: NDArray[np.float32]) -> None:
+        self._points = points
+        self._xyz = points[:, :3].astype(np.float64)
+        self._tree = cKDTree(self._xyz) if len(points) else None
+        self._ranks = np.zeros(0)
+        if self._tree is not None:
+            near = self._neighbours(self._xyz, _INTENSITY_NEIGHBOURS)
+            intensity = points[near, 3].mean(axis=1)
+            self._ranks = np.argsort(np.argsort(intensity, kind="stable"), kind="stable") / len(points)
+
+    def at(self, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return (M, 4) weighted features of M points: rank of intensity, slope, height and log range."""
+        if not len(indices):
+            return np.zeros((0, 4))
+        xyz = self._xyz[indices]
+        near = self._xyz[self._neighbours(xyz, _NEIGHBOURS)]
+        offsets = near - near.mean(axis=1, keepdims=True)
+        _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
+        log_range = np.log(np.linalg.norm(xyz, axis=1))
+        features = np.c_[self._ranks[indices], np.abs(axes[:, 2, 0]), np.clip(xyz[:, 2], -3, 4), log_range]
+        weighted: NDArray[np.float64] = features * _POINT_WEIGHTS
+        return weighted
+
+    def _neighbours(self, xyz: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+        assert self._tree is not None
+        _, near = self._tree.query(xyz, k=[*range(1, min(count, len(self._xyz)) + 1)])
+        return np.asarray(near, np.intp)
 
 
 def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -53,7 +74,7 @@ def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def point_groups(features: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the groups (`GROUPINGS`, N) of points from their features, see `point_features`."""
+    """Return the groups (`GROUPINGS`, N) of points from their features, see `CloudFeatures`."""
     return np.stack([*(_groups(features, seed) for seed in range(GROUPINGS - 1)), _ranks(features[:, 0])])
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from aqr_perception.commands.model_option import add_model
@@ -18,7 +19,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     frame = benchmark.add_parser(
         "frame",
         help="one frame by stage",
-        description="Measure repeated detection in one frame: median and 95th percentile by stage, and peak memory.",
+        description="Measure repeated detection in one frame: median and 95th percentile by stage, and peak memory. "
+        "With --compare or --sweep: several settings in alternation until the medians are stable to 5 %, operations, "
+        "limits of this machine and the distance to them by stage.",
     )
     add_model(frame)
     frame.add_argument(
@@ -27,6 +30,26 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")
+    frame.add_argument(
+        "--image-backend", choices=("torch", "openvino"), default="torch", help="what runs the image branch"
+    )
+    several = frame.add_mutually_exclusive_group()
+    several.add_argument(
+        "--compare",
+        metavar="SETTING=A,B",
+        help="compare values of model, precision, image_backend, aqr, cuda_graphs, threads, cameras, points or "
+        "queries, for example precision=fp32,bf16; the first is the reference",
+    )
+    several.add_argument(
+        "--sweep",
+        action="append",
+        metavar="SETTING=N,...",
+        help="measure the cost against cameras, points or queries, for example cameras=1,2,4,6; may be repeated",
+    )
+    frame.add_argument("--plot", type=Path, help="picture of a sweep, .png or .svg (needs matplotlib)")
+    frame.add_argument(
+        "--seconds", type=float, default=60.0, help="longest time of a comparison (default: %(default)s)"
+    )
     _add_measuring(frame, repeats=10)
     frame.set_defaults(run=_benchmark_frame)
 
@@ -118,12 +141,59 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
     from aqr_perception.detector import Detector
     from aqr_perception.options import AqrOptions, DetectionOptions
 
-    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    if options.compare or options.sweep:
+        return _compare_frames(options)
+    if options.plot is not None:
+        raise ValueError("--plot draws a sweep; give --sweep, too, for example --sweep cameras=1,2,4,6")
+    detector = Detector(
+        options.model, options.checkpoint, options.device, options.precision, image_backend=options.image_backend
+    )
     detection = DetectionOptions(aqr=AqrOptions.of_model(options.aqr))
     measured = frame_time.run(detector, inputs.made_up_frame(), options.repeats, detection)
     print(measured.table())
     write_json(options.json, measured.as_dict())
     return 0
+
+
+def _compare_frames(options: argparse.Namespace) -> int:
+    from aqr_perception.benchmarks import inputs
+    from aqr_perception.benchmarks.frame_comparison import compare
+    from aqr_perception.benchmarks.frame_settings import FrameSettings, parse
+
+    if options.plot is not None and not options.sweep:
+        raise ValueError("--plot draws a sweep; found --compare, needed --sweep, for example --sweep cameras=1,2,4,6")
+    base = FrameSettings(
+        *(options.model, options.checkpoint, options.device, options.precision, options.image_backend, options.aqr)
+    )
+    wanted = options.sweep or [options.compare]
+    for text in options.sweep or ():
+        if text.partition("=")[0] not in ("cameras", "points", "queries"):
+            raise ValueError(f"--sweep {text}: needed cameras=..., points=... or queries=...; use --compare for others")
+    settings = {text: parse(text, base) for text in wanted}
+    if options.plot is not None:
+        import matplotlib.figure  # noqa: F401  # before minutes of measurement
+    scene = inputs.simulated_frame() if options.compare else None
+    measured = {
+        text: compare(variants, inputs.made_up_frame(), options.seconds, scene) for text, variants in settings.items()
+    }
+    for text, comparison in measured.items():
+        print(f"{options.model}, {text}\n{comparison.table()}")
+    if options.plot is not None:
+        from aqr_perception.benchmarks.cost_plot import draw_costs
+
+        sweeps = [(text.partition("=")[0], comparison) for text, comparison in measured.items()]
+        draw_costs(sweeps, options.model, options.plot)
+        print(options.plot)
+    write_json(options.json, {text: comparison.as_dict() for text, comparison in measured.items()})
+    return 0
+
+
+def with_subject(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with ``frame`` after ``benchmark`` where its options follow at once."""
+    given = list(arguments)
+    if given[:1] == ["benchmark"] and len(given) > 1 and given[1].startswith("--") and given[1] != "--help":
+        return [given[0], "frame", *given[1:]]
+    return given
 
 
 def _benchmark_attention(options: argparse.Namespace) -> int:

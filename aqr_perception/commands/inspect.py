@@ -51,7 +51,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="whether each camera's rotation agrees with the LiDAR in a bag or in recorded data",
         description="Compare the pictures with the points on them (mutual information of how they look, over several "
         "frames), and estimate the rotation that each camera's calibration lacks. 'off': the rotation is certain and "
-        "0.6 degrees or more (1.0 with few points); 'fits': no such rotation; 'unclear': not "
+        "0.6 degrees or more (1.5 with few points); 'fits': no such rotation; 'unclear': not "
         "visible in these pictures.",
         epilog="Status: 0 if no camera is off, 2 if one is, 1 for data that cannot be read.",
     )

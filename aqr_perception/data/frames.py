@@ -40,6 +40,15 @@ class LabelledDrives(LabelledFrames, Protocol):
         ...
 
 
+@runtime_checkable
+class NamedDrives(LabelledFrames, Protocol):
+    """A data set of labelled frames whose frames belong to drives."""
+
+    def drive_of(self, index: int) -> str:
+        """Return the name of a frame's drive; a drive's frames are contiguous and in order of time."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingFrames:
     """Labelled frames prepared for the training of a model; see `batch_loader.TrainingSamples`.
@@ -100,6 +109,11 @@ class TrainingFrames:
         if self.preset.image is None or not self.cameras:
             labelled = with_views(labelled, ())
         return labelled
+
+
+def drive_of(frames: LabelledFrames, index: int) -> str:
+    """Return `NamedDrives.drive_of`; for a data set of single frames, every frame is a drive."""
+    return frames.drive_of(index) if isinstance(frames, NamedDrives) else str(index)
 
 
 def earlier_frames(frames: LabelledFrames, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:

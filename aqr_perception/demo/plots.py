@@ -1,10 +1,7 @@
 """Plots of a drive over time: sensor weights, weight maps, recall and latency, with the failures shaded."""
 
-import io
-import re
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,15 +50,6 @@ def timeline_figure(
         _mark_failures(axes, visible, shaded=axes is not maps)  # shading would hide the maps
     _label_failures(weights, visible, seconds)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, with its text as text."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def pixels(figure: Figure, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:

@@ -1,5 +1,6 @@
 """Outputs of the node recorded during a drive."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,21 @@ CAMERA_GRID = ("front_left", "front", "front_right", "back_left", "back", "back_
 
 
 @dataclass(frozen=True)
+class QueryRecord:
+    """The queries of a frame's detections, in their order.
+
+    Attributes:
+        points: (N, 3) centres of their windows in metres, LiDAR frame.
+        attention: (N,) share of the attention on each sensor used, by name (``lidar`` and cameras).
+        pixels: (N, 2) centre in each camera's picture, by name; NaN where the picture does not show it.
+    """
+
+    points: NDArray[np.float32]
+    attention: Mapping[str, NDArray[np.float32]]
+    pixels: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class FrameRecord:
     """Outputs of the node for one frame.
 
@@ -29,6 +45,11 @@ class FrameRecord:
         pictures: JPEG files of the published pictures, by camera name and `BEV`.
         map_means: mean of the published weight maps, by the same names.
         negative_maps: whether a published weight map has a negative value, as only those of signed weights have.
+        map_shapes: rows and columns of the published weight maps, by the same names.
+        ages: frame stamp minus data stamp in seconds, by sensor name, of all configured sensors in their order.
+        doubts: what /diagnostics found odd about a sensor that the frame uses, by name.
+        stages: milliseconds by stage.
+        queries: the detections' queries; None if they did not arrive.
     """
 
     stamp_ns: int
@@ -39,6 +60,11 @@ class FrameRecord:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     map_means: Mapping[str, float] = field(default_factory=dict)
     negative_maps: bool = False
+    map_shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    ages: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+    queries: QueryRecord | None = None
 
     @property
     def signed(self) -> bool:
@@ -64,12 +90,16 @@ class Recording:
         model: the node's description of its model.
         trained: whether the model has trained weights; detections of random weights are meaningless.
         frames_dropped: number of frames that the node dropped for newer ones.
+        seconds: duration of the playback; NaN if it is unknown.
+        seconds_held: part of it in which the playback waited for the node.
     """
 
     frames: Sequence[FrameRecord]
     model: str
     trained: bool
     frames_dropped: int = 0
+    seconds: float = math.nan
+    seconds_held: float = 0.0
 
     @property
     def signed(self) -> bool:

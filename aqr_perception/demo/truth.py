@@ -17,7 +17,7 @@ from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert, project, transform_points
 from aqr_perception.simulator.bag import LIDAR_FRAME, TRUTH_TOPIC
 
-_SAME_SWEEP_NS = 50_000_000
+SAME_SWEEP_NS = 50_000_000
 """A camera-only frame has the stamp of its newest image, which is slightly older than the missing sweep."""
 
 
@@ -80,7 +80,7 @@ class DriveTruth:
         after = bisect.bisect_left(stamps, stamp_ns)
         neighbours = [index for index in (after - 1, after) if 0 <= index < len(stamps)]
         nearest = min(neighbours, key=lambda index: abs(stamps[index] - stamp_ns), default=None)
-        return None if nearest is None or abs(stamps[nearest] - stamp_ns) > _SAME_SWEEP_NS else nearest
+        return None if nearest is None or abs(stamps[nearest] - stamp_ns) > SAME_SWEEP_NS else nearest
 
     def sweep_at(self, stamp_ns: int) -> TrueObjects | None:
         """Return the true objects of the sweep that a frame with this stamp belongs to."""

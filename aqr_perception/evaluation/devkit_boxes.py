@@ -14,7 +14,7 @@ from nuscenes.utils.geometry_utils import points_in_box
 from pyquaternion import Quaternion
 from scipy.spatial.transform import Rotation
 
-from aqr_perception.frame import WorldTruth
+from aqr_perception.frame import GroundTruth, WorldTruth
 from aqr_perception.geometry import transform_points
 
 OWN_CLASS_RANGE = 50.0
@@ -63,16 +63,34 @@ class DevkitBoxes:
         """
         token = str(frame)
         ego = np.zeros(3) if world is None else world.ego_position
-        racks = [] if world is None else [_rack(row) for row in world.bicycle_racks]
+        racks = bicycle_racks(world)
         for index, name in enumerate(names):
             score = -1.0 if scores is None else float(scores[index])
             box = _box(token, name, boxes[index], attributes[index], score, ego)
             if not box.ego_dist < self._ranges.get(name, OWN_CLASS_RANGE):
                 continue
-            if name in _IN_RACKS and any(_inside(rack, box) for rack in racks):
+            if in_rack(name, box.translation, racks):
                 continue
             self.boxes[name].add_boxes(token, [box])
             self.objects[name] += 1
+
+
+def bicycle_racks(world: WorldTruth | None) -> list[Box]:
+    """Return the bicycle racks of a frame as the devkit's boxes."""
+    if world is None:
+        return []
+    return [Box(row[:3].tolist(), row[3:6].tolist(), Quaternion(row[6:10])) for row in world.bicycle_racks]
+
+
+def in_rack(name: str, centre: Sequence[float], racks: Sequence[Box]) -> bool:
+    """Return whether an object does not count because it is a cycle in a bicycle rack."""
+    place = np.array(centre)[:, None]
+    return name in _IN_RACKS and any(points_in_box(rack, place).any() for rack in racks)
+
+
+def sensor_points(truth: GroundTruth) -> NDArray[np.int64]:
+    """Return (N,) numbers of LiDAR and radar points in each object; the devkit ignores objects without."""
+    return truth.lidar_points if truth.radar_points is None else truth.lidar_points + truth.radar_points
 
 
 def devkit_name(name: str) -> str:
@@ -153,11 +171,3 @@ def _box(token: str, name: str, box: Matrix, attribute: str, score: float, ego: 
         detection_score=score,
         attribute_name=attribute,
     )
-
-
-def _rack(row: Matrix) -> Box:
-    return Box(row[:3].tolist(), row[3:6].tolist(), Quaternion(row[6:10]))
-
-
-def _inside(rack: Box, box: DetectionBox) -> bool:
-    return bool(points_in_box(rack, np.array(box.translation)[:, None]).any())

@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
@@ -39,6 +38,7 @@ from aqr_perception.evaluation.devkit_boxes import (
     annotated_attributes,
     derived_attributes,
     devkit_name,
+    sensor_points,
     world_boxes,
 )
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
@@ -127,7 +127,7 @@ def evaluate(
         rules = rules or ("own" if _devkit_problem(truth) else "devkit")
         _check_rules(rules, truth, frames)
         if need_lidar_points:
-            truth = truth.keep(_points(truth) > 0)
+            truth = truth.keep(sensor_points(truth) > 0)
         _add(frames, detections, truth, rules, predicted, true)
     present = tuple(name for name in all_classes or () if true.objects[name])
     if not present:
@@ -157,10 +157,6 @@ def _check_rules(rules: Rules, truth: GroundTruth, frame: int) -> None:
     problem = _devkit_problem(truth) if rules == "devkit" else None
     if problem is not None:
         raise EvaluationError(f"frame {frame}: its truth {problem}, but rules 'devkit' need both; use rules 'own'")
-
-
-def _points(truth: GroundTruth) -> NDArray[np.int64]:
-    return truth.lidar_points if truth.radar_points is None else truth.lidar_points + truth.radar_points
 
 
 def _add(

@@ -14,11 +14,13 @@ from aqr_perception.detector import Detector
 from aqr_perception.evaluation.devkit_boxes import EvaluationError, derived_attribute, world_boxes
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator
 from aqr_perception.evaluation.scenarios import SCENARIOS
+from aqr_perception.evaluation.tracking_metrics import TrackedFrame
 from aqr_perception.evaluation.workers import evaluate_frames
 from aqr_perception.frame import Detections, GroundTruth, WorldTruth
 from aqr_perception.options import AqrMode
 
 FILE_NAME = "results_nusc.json"
+TRACKS_FILE_NAME = "tracks_nusc.json"
 
 _CLEAN = "clean"
 
@@ -70,12 +72,48 @@ def write_results(path: Path, pairs: Iterable[tuple[Detections, GroundTruth]], c
                 "max_detections"
             )
         results[truth.world.token] = boxes
-    content = {"meta": _meta(cameras, lidar), "results": results}
+    _write(path, results, cameras, lidar)
+    return len(results)
+
+
+def write_tracks(path: Path, frames: Iterable[TrackedFrame], cameras: bool, lidar: bool) -> int:
+    """Write tracks as a result file of nuScenes' tracking task; return the number of samples in it.
+
+    Tracks of classes that the task does not have are left out. The file is replaced atomically.
+
+    Raises:
+        EvaluationError: a frame is not a sample of nuScenes.
+    """
+    names = config_factory("tracking_nips_2019").tracking_names
+    results: dict[str, list[dict[str, Any]]] = {}
+    for number, frame in enumerate(frames, start=1):
+        world, tracks = frame.truth.world, frame.tracks
+        if world is None:
+            raise EvaluationError(f"frame {number} is not a sample of nuScenes' tables, which a result file needs")
+        boxes = world_boxes(tracks.boxes, None)  # tracks are in the world frame already
+        results[world.token] = [
+            {
+                "sample_token": world.token,
+                "translation": box[:3].tolist(),
+                "size": box[3:6].tolist(),
+                "rotation": box[6:10].tolist(),
+                "velocity": box[10:12].tolist(),
+                "tracking_id": str(identity),
+                "tracking_name": tracks.classes[label],
+                "tracking_score": float(score),
+            }
+            for box, identity, label, score in zip(boxes, tracks.ids, tracks.labels, tracks.scores, strict=True)
+            if tracks.classes[label] in names
+        ]
+    _write(path, results, cameras, lidar)
+    return len(results)
+
+
+def _write(path: Path, results: Mapping[str, object], cameras: bool, lidar: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content))
+    partial.write_text(json.dumps({"meta": _meta(cameras, lidar), "results": results}))
     partial.replace(path)
-    return len(results)
 
 
 def sample_results(detections: Detections, world: WorldTruth) -> list[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """nuScenes tracking metrics (AMOTA, AMOTP, switches, fragmentations), computed with nuscenes-devkit's functions.
 
 The devkit does interpolation, matching, thresholds and averages, with its configuration ``tracking_nips_2019``: seven
-classes, matches within 2 m. Two things differ from its submission script, which needs nuScenes' tables:
-
-- Boxes come from memory, and their range is measured from the model frame's origin, as in `evaluation.metrics`.
-- Only classes with an object in the truth count.
+classes, matches within 2 m. On nuScenes' tables the figures equal those of its ``TrackingEval``. Other data has no
+bicycle racks, and ranges are measured from the model frame's origin, as in `evaluation.metrics`.
 
 Needs pandas and motmetrics, the extra ``tracking``.
 """
@@ -16,10 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from aqr_perception.evaluation.metrics import EvaluationError
+from aqr_perception.evaluation.devkit_boxes import EvaluationError, bicycle_racks, in_rack, sensor_points, world_boxes
 from aqr_perception.frame import GroundTruth
-from aqr_perception.geometry import invert, transform_points
+from aqr_perception.tracking.motion import Floats
 from aqr_perception.tracking.track_list import Tracks, moved
 
 
@@ -68,13 +67,16 @@ class TrackingScores:
         return asdict(self)
 
 
-def evaluate_tracks(drives: Mapping[str, Sequence[TrackedFrame]], *, need_lidar_points: bool = True) -> TrackingScores:
+def evaluate_tracks(
+    drives: Mapping[str, Sequence[TrackedFrame]], *, need_points: bool = True, progress: bool = False
+) -> TrackingScores:
     """Return the nuScenes tracking metrics (nuscenes.org/tracking; AMOTA: arXiv:1907.03961) of drives.
 
     Args:
         drives: frames of each drive, in order of time.
-        need_lidar_points: whether to ignore true objects without a LiDAR point in the frame, as the devkit does. The
-            truth is that of the frame with all sensors.
+        need_points: whether to ignore true objects without a LiDAR or radar point in the frame, as the devkit does.
+            The truth is that of the frame with all sensors.
+        progress: whether to show a progress bar.
 
     Raises:
         EvaluationError: pandas or motmetrics is missing, or the truth has no tracked object.
@@ -85,22 +87,20 @@ def evaluate_tracks(drives: Mapping[str, Sequence[TrackedFrame]], *, need_lidar_
     for name, frames in drives.items():
         truth: dict[int, list[Any]] = {}
         tracks: dict[int, list[Any]] = {}
-        scores = _mean_scores(frames)
         for frame in frames:
             time = frame.stamp_ns // 1000
-            seen = frame.truth.keep((frame.truth.lidar_points > 0) | (not need_lidar_points))
-            seen = seen.keep(seen.tracks >= 0)
-            names = [seen.classes[label] for label in seen.labels]
-            boxes = moved(seen.boxes.astype(np.float64), frame.to_world)
-            truth[time] = _boxes(config, frame, boxes, names, seen.tracks, None)
-            names = [frame.tracks.classes[label] for label in frame.tracks.labels]
-            own = np.array([scores[track] for track in frame.tracks.ids.tolist()])
-            tracks[time] = _boxes(config, frame, frame.tracks.boxes, names, frame.tracks.ids, own)
+            seen = frame.truth if not need_points else frame.truth.keep(sensor_points(frame.truth) > 0)
+            truth[time] = _true_boxes(config, frame, seen.keep(seen.tracks >= 0))
+            tracks[time] = _found_boxes(config, frame)
+        _give_mean_scores(tracks)
         true[name], found[name] = devkit.interpolate_tracks(_lists(truth)), devkit.interpolate_tracks(_lists(tracks))
     classes = {box.tracking_name for frames in true.values() for boxes in frames.values() for box in boxes}
     if not classes:
-        raise EvaluationError(f"found no tracked object of {', '.join(config.class_names)} in {len(drives)} drives")
-    by_class = {name: _class_scores(devkit, config, true, found, name) for name in sorted(classes)}
+        raise EvaluationError(
+            f"found no object with points and an identity of {', '.join(config.class_names)} in {len(drives)} drives"
+        )
+    bar = tqdm(sorted(classes), desc="scoring", unit="class", leave=False, disable=not progress)
+    by_class = {name: _class_scores(devkit, config, true, found, name) for name in bar}
     mean = {key: float(np.nanmean([row[key] for row in by_class.values()])) for key in ("amota", "amotp", "recall")}
     total = {key: int(np.nansum([row[key] for row in by_class.values()])) for key in ("switches", "fragmentations")}
     return TrackingScores(
@@ -139,45 +139,78 @@ def _lists(frames: dict[int, list[Any]]) -> defaultdict[int, list[Any]]:
     return defaultdict(list, sorted(frames.items()))
 
 
-def _mean_scores(frames: Sequence[TrackedFrame]) -> dict[int, float]:
-    """Return the mean score of each track, which the devkit uses as the score of all its boxes."""
-    scores: dict[int, list[float]] = defaultdict(list)
-    for frame in frames:
-        for track, score in zip(frame.tracks.ids.tolist(), frame.tracks.scores.tolist(), strict=True):
-            scores[track].append(score)
-    return {track: float(np.mean(values)) for track, values in scores.items()}
+def _true_boxes(config: Any, frame: TrackedFrame, truth: GroundTruth) -> list[Any]:
+    names, ids = [truth.classes[label] for label in truth.labels], [str(track) for track in truth.tracks]
+    if truth.world is not None:  # unrounded, and with roll and pitch
+        rows = truth.world.boxes
+        return _counted(config, frame, rows[:, :6], rows[:, 6:10], rows[:, 10:12], names, ids, [-1.0] * len(ids))
+    boxes = moved(truth.boxes.astype(np.float64), frame.to_world)
+    return _boxes_of(config, frame, boxes, names, ids, [-1.0] * len(ids))
 
 
-def _boxes(
+def _found_boxes(config: Any, frame: TrackedFrame) -> list[Any]:
+    tracks = frame.tracks
+    names = [tracks.classes[label] for label in tracks.labels]
+    ids = [str(track) for track in tracks.ids]
+    return _boxes_of(config, frame, tracks.boxes, names, ids, tracks.scores.tolist())
+
+
+def _boxes_of(
+    config: Any, frame: TrackedFrame, boxes: Floats, names: Sequence[str], ids: Sequence[str], scores: Sequence[float]
+) -> list[Any]:
+    rows = world_boxes(boxes, None)
+    return _counted(config, frame, rows[:, :6], rows[:, 6:10], rows[:, 10:12], names, ids, scores)
+
+
+def _counted(
     config: Any,
     frame: TrackedFrame,
-    boxes: NDArray[np.float64],
+    places: Floats,
+    rotations: Floats,
+    velocities: Floats,
     names: Sequence[str],
-    ids: NDArray[np.int64],
-    scores: NDArray[np.float64] | None,
+    ids: Sequence[str],
+    scores: Sequence[float],
 ) -> list[Any]:
-    """Return the devkit's boxes of the tracked classes within the range of their class."""
+    """Return the devkit's boxes of the tracked classes within the range of their class and outside bicycle racks."""
     from nuscenes.eval.tracking.data_classes import TrackingBox
 
-    distances = np.hypot(*transform_points(invert(frame.to_world), boxes)[:, :2].T)
+    world = frame.truth.world
+    ego = frame.to_world[:3, 3] if world is None else world.ego_position
+    apart = places[:, :3] - ego
+    if world is None:  # the range is that in the model frame's plane
+        apart = apart @ frame.to_world[:3, :3]
+    racks = bicycle_racks(world)
     result = []
     for index, name in enumerate(names):
-        if name not in config.class_range or distances[index] >= config.class_range[name]:
+        if name not in config.class_range or not np.hypot(*apart[index, :2]) < config.class_range[name]:
             continue
-        x, y, z, length, width, height, yaw, *velocity = boxes[index].tolist()
+        x, y, z, *size = places[index].tolist()
+        if in_rack(name, (x, y, z), racks):
+            continue
         result.append(
             TrackingBox(
-                sample_token=str(frame.stamp_ns),
+                sample_token=str(frame.stamp_ns) if world is None else world.token,
                 translation=(x, y, z),
-                size=(width, length, height),
-                rotation=(float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))),
-                velocity=tuple(velocity),
-                tracking_id=str(ids[index]),
+                size=tuple(size),
+                rotation=tuple(rotations[index].tolist()),
+                velocity=tuple(velocities[index].tolist()),
+                ego_translation=tuple(apart[index].tolist()),
+                tracking_id=ids[index],
                 tracking_name=name,
-                tracking_score=-1.0 if scores is None else float(scores[index]),
+                tracking_score=scores[index],
             )
         )
     return result
+
+
+def _give_mean_scores(frames: Mapping[int, Sequence[Any]]) -> None:
+    """Give each box the mean score of its track, as the devkit does."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for box in (box for boxes in frames.values() for box in boxes):
+        scores[box.tracking_id].append(box.tracking_score)
+    for box in (box for boxes in frames.values() for box in boxes):
+        box.tracking_score = float(np.mean(scores[box.tracking_id]))
 
 
 def _class_scores(devkit: _devkit, config: Any, true: Any, found: Any, name: str) -> dict[str, float]:

@@ -37,6 +37,7 @@ class DetectionModel(nn.Module, ABC):
         takes_queries: whether `decode` accepts denoising queries.
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.
+        weights_at_boxes: whether query weights are drawn at the predicted boxes instead of the reference points.
         bev_of_cameras: whether BEV proposals come from the cameras instead of the LiDAR.
         box_convention: convention of the box codes in the weights; None where the published weights have always had
             this package's own, whatever version of mmdetection3d they name.
@@ -44,6 +45,7 @@ class DetectionModel(nn.Module, ABC):
     """
 
     branches: tuple[str, ...] = BRANCHES
+    weights_at_boxes: bool = False
     bev_of_cameras: bool = False
     remembers: bool = False
     optional_router: tuple[str, ...] = (ROUTER_PREFIX,)

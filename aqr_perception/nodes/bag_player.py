@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -104,13 +104,21 @@ class BagPlayer:
                 return False
         return True
 
-    def play(self, rate: float = 1.0, start: float = 0.0, duration: float | None = None, progress: bool = True) -> int:
+    def play(
+        self,
+        rate: float = 1.0,
+        start: float = 0.0,
+        duration: float | None = None,
+        progress: bool = True,
+        hold: Callable[[BagMessage], object] = lambda message: None,
+    ) -> int:
         """Play the bag once; return the number of published messages.
 
         Args:
             rate: playback speed; 1 is real time.
             start, duration: part of the bag to play, in seconds of bag time.
             progress: show a progress bar.
+            hold: called before each message, as long as the bag's time should stand still.
         """
         start_ns = self._bag.start_ns + round(start * 1e9)
         stop_ns = None if duration is None else start_ns + round(duration * 1e9)
@@ -121,6 +129,9 @@ class BagPlayer:
         with tqdm(total=round(max(length, 0.0), 3), unit="s", disable=not progress, bar_format=_PROGRESS_FORMAT) as bar:
             for message in self._bag.messages(tuple(self._publishers), start_ns, stop_ns):
                 self._wait_until_due(message, start_ns, started, rate)
+                before = time.monotonic()
+                hold(message)
+                started += time.monotonic() - before
                 if self._stop.is_set():
                     break
                 self._publish(message)

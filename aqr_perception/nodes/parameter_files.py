@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aqr_perception.models.config.yaml_file import YamlFileError, read_yaml_texts
+from aqr_perception.models.config.yaml_file import YamlFileError, read_yaml, read_yaml_texts
 
 _FLAG = "--params-file"
 _PARAMETERS = "ros__parameters"
@@ -43,6 +43,26 @@ def read(arguments: Sequence[str]) -> tuple[ParameterFile, ...]:
     return tuple(_read(Path(path)) for flag, path in itertools.pairwise(arguments) if flag == _FLAG)
 
 
+def values_for(path: Path, node: str) -> dict[str, Any]:
+    """Return the parameters that a file gives a node, by name; later sections of the file replace earlier ones.
+
+    Args:
+        node: name with its namespace, such as ``/robot/aqr_perception``.
+
+    Raises:
+        YamlFileError: the file is missing, not YAML, or has no section for the node.
+    """
+    content = read_yaml(path)
+    sections = tuple(_sections(content, ""))
+    values: dict[str, Any] = {}
+    for section, given in _section_values(content, ""):
+        if _addresses(section, node):
+            values |= dict(_flat(given, ""))
+    if not values:
+        raise YamlFileError(ParameterFile(path, sections).ignored_by(node))
+    return values
+
+
 def one_line(error: Exception) -> str:
     """Return an error's text in one line, with its type if it has no text; rcl's source locations are left out."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -58,13 +78,28 @@ def _read(path: Path) -> ParameterFile:
 
 
 def _sections(tree: Any, prefix: str) -> Iterator[str]:
+    for section, _ in _section_values(tree, prefix):
+        yield section
+
+
+def _section_values(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(tree, dict):
         return
     for key, value in tree.items():
         if key == _PARAMETERS:
-            yield prefix
+            yield prefix, value
         else:
-            yield from _sections(value, f"{prefix}/{str(key).strip('/')}")
+            yield from _section_values(value, f"{prefix}/{str(key).strip('/')}")
+
+
+def _flat(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield parameters by their full names, as ``camera.front.image_topic``."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
 
 
 def _addresses(section: str, node: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.expand_topic_name import expand_topic_name
@@ -164,6 +164,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "auto",
         "number format of the network",
         choices=("auto", "fp32", "fp16", "bf16"),
+        run_time=True,
+    ),
+    Parameter(
+        "model.image_backend",
+        "torch",
+        "what runs the image branch; openvino needs a CPU and the library openvino, otherwise PyTorch runs it",
+        choices=("torch", "openvino"),
         run_time=True,
     ),
     Parameter("use_lidar", True, "whether to use the LiDAR, or any of several", run_time=True),
@@ -364,6 +371,7 @@ class ModelSettings:
     checkpoint: str
     device: str
     precision: str
+    image_backend: Literal["torch", "openvino"] = "torch"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
     """The lifecycle node `aqr_perception`; see the README for its topics and parameters.
 
     Args:
-        detector_factory: returns the detector for a preset, checkpoint, device and precision.
+        detector_factory: returns the detector for a preset, checkpoint, device, precision and image backend.
         stop: ends the wait for a model that is being loaded.
     """
 

@@ -5,22 +5,21 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import tf2_ros
-from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from aqr_perception.byte_cache import ByteCache, ByteSet, text_bytes
+from aqr_perception.byte_cache import ByteCache, text_bytes
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Frame
 from aqr_perception.msg import FrameTiming
 from aqr_perception.nodes.diagnostics import Diagnostics
-from aqr_perception.nodes.input.frame_builder import AssembledFrame, FrameBuilder
-from aqr_perception.nodes.input.frame_request import CameraInput, FrameRequest
-from aqr_perception.nodes.input.transforms import FramePair, FrameTransforms
-from aqr_perception.nodes.output.ground_plane import GroundPlane
+from aqr_perception.nodes.frame_steps import MOST_TEXT_BYTES, FrameSteps, Placed, no_output
+from aqr_perception.nodes.input.frame_builder import AssembledFrame
+from aqr_perception.nodes.input.frame_request import FrameRequest
+from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.output.track_publisher import TrackPublisher
 from aqr_perception.nodes.running_model import RunningModel
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from aqr_perception.detector import Detector
 
 _SAME_WARNING_PERIOD = 5.0
-_MOST_TEXT_BYTES = 2**20
-"""Bytes of the texts kept to recognise what was said or missed before; messages bring new ones without end."""
-
 _STUCK_SECONDS, _STUCK_TIMES = 0.8, 3.0
 _SPARE_LATENCY = 1.5
 """Latency to allow for, in units of the one found: frames differ."""
@@ -54,12 +50,6 @@ class _Job(NamedTuple):
     request: FrameRequest
     detector: "Detector"
     epoch: int
-
-
-def _camera_header(camera: CameraInput) -> Header:
-    """Return the header of a camera's own image."""
-    header = camera.image.header
-    return Header(stamp=header.stamp, frame_id=header.frame_id or camera.info.header.frame_id)
 
 
 class Pipeline:
@@ -86,18 +76,16 @@ class Pipeline:
         clock_ns: Callable[[], int] = time.time_ns,
         tracks: TrackPublisher | None = None,
     ) -> None:
-        self._buffer, self._model, self._outputs = buffer, model, outputs
+        self._model, self._outputs = model, outputs
         self._diagnostics, self._logger, self._clock_ns = diagnostics, logger, clock_ns
-        self._tracks = tracks
+        self._steps = FrameSteps(buffer, outputs, tracks)
         self._epoch = 0
         self._last_jump, self._between_jumps = -math.inf, math.inf
         self._last_output: tuple[int, int] = (-1, 0)
         self.options = options
-        self._builder = FrameBuilder()
-        self._unconnected: ByteSet[FramePair] = ByteSet(_MOST_TEXT_BYTES, lambda pair: text_bytes(*pair))
         self._worker: Worker[_Job] | None = None
         self._stages = StageClock()
-        self._last_warned: ByteCache[str, float] = ByteCache(_MOST_TEXT_BYTES, lambda kind, _: text_bytes(kind))
+        self._last_warned: ByteCache[str, float] = ByteCache(MOST_TEXT_BYTES, lambda kind, _: text_bytes(kind))
         self._traced: set[tuple[str, str, int]] = set()
 
     def start(self) -> None:
@@ -153,9 +141,7 @@ class Pipeline:
             return
         stages = self._stages = StageClock()
         with stages.run("assemble", "build"):
-            settings = request.settings
-            transforms = FrameTransforms(self._buffer, settings.fixed_frame, settings.transform_wait, self._unconnected)
-            assembled = self._builder.build(request, transforms, detector.image_size[0], detector.placement)
+            assembled, transforms = self._steps.build(request, detector.image_size[0], detector.placement)
         with stages.run("inspect", "inspect"):
             self._report_sensors(assembled)
         frame = assembled.frame
@@ -163,23 +149,21 @@ class Pipeline:
             return
         with stages.run("detect"):
             # Parameters of classes that only an earlier model had stay declared.
-            result = detector.detect(frame, self.options.for_classes(detector.classes))
+            options = self.options.for_classes(detector.classes)
+            # The attention by sensor takes time, and only ~/queries tells it.
+            options = replace(options, attention=options.attention or self._outputs.wants_queries)
+            result = detector.detect(frame, options)
         with stages.run("publish", "publish"):
-            output_frame = settings.output_frame or frame.frame_id
-            to_output = self._to_output(frame, output_frame, transforms)
-            if to_output is None or self._is_outdated(job):
+            placed = self._place(request, frame, assembled, transforms)
+            if placed is None or self._is_outdated(job):
                 return
-            headers = {camera.settings.name: _camera_header(camera) for camera in request.cameras}
-            ground = self._ground(frame, settings.ground_frame, transforms)
-            self._outputs.publish(frame, result, assembled.sensors, to_output, output_frame, headers, ground)
-            if self._tracks is not None:
-                self._tracks.publish(frame, result, to_output, output_frame, job.epoch)
+            self._steps.publish(placed, result, job.epoch)
             self._last_output = (job.epoch, frame.stamp_ns)
         now = time.monotonic()
         self._diagnostics.add_output(now)
         self._diagnostics.add_age(self._age(request), now)
         self._diagnostics.add_times(stages, now)
-        self._publish_timing(frame.stamp_ns, output_frame, stages.seconds, result.seconds)
+        self._publish_timing(frame.stamp_ns, placed.output_frame, stages.seconds, result.seconds)
         self._diagnostics.frames.error = ""
 
     def _age(self, request: FrameRequest) -> float:
@@ -223,28 +207,20 @@ class Pipeline:
         if assembled.frame is not None:
             self._diagnostics.inspect(assembled.frame, time.monotonic())
 
-    def _to_output(self, frame: Frame, output_frame: str, transforms: FrameTransforms) -> NDArray[np.float64] | None:
-        """Return (4, 4) model frame -> output frame; None if TF lacks it at the frame's time."""
-        if output_frame == frame.frame_id:
-            return np.eye(4)
+    def _place(
+        self, request: FrameRequest, frame: Frame, assembled: AssembledFrame, transforms: FrameTransforms
+    ) -> Placed | None:
+        """Return where a frame's output belongs; None, with a warning, if TF lacks it at the frame's time."""
         try:
-            return transforms.lookup(output_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
+            placed = self._steps.place(request, frame, assembled.sensors, transforms)
         except MessageError as error:
-            self._diagnostics.frames.error = f"no detections in output_frame {output_frame}: {error}"
+            self._diagnostics.frames.error = no_output(request.settings.output_frame, error)
             self._warn(self._diagnostics.frames.error)
-        return None
-
-    def _ground(self, frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane | None:
-        """Return where the ground is; None if nobody needs it, and with a warning if it is unknown."""
-        ground, problem = None, ""
-        if self._outputs.wants_grid:
-            try:
-                ground = _ground_plane(frame, ground_frame, transforms)
-            except ValueError as error:
-                problem = f"no ~/weights/bev/grid: {error}"
-                self._warn(problem)
-        self._diagnostics.set_frame_doubt("grid", problem)
-        return ground
+            return None
+        if placed.doubt:
+            self._warn(placed.doubt)
+        self._diagnostics.set_frame_doubt("grid", placed.doubt)
+        return placed
 
     def _publish_timing(
         self, stamp_ns: int, frame_id: str, stages: dict[str, float], detector_stages: Mapping[str, float]
@@ -287,20 +263,3 @@ def _at_least(value: float) -> float:
     """Return a round number that is not smaller than a value, with two digits."""
     step: float = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / step) * step
-
-
-def _ground_plane(frame: Frame, ground_frame: str, transforms: FrameTransforms) -> GroundPlane:
-    """Return where the ground is at a frame's time.
-
-    Raises:
-        ValueError: that is unknown.
-    """
-    if not ground_frame:
-        raise ValueError("found no base_frame and no output_frame, needed a TF frame on the ground")
-    try:
-        to_ground = transforms.lookup(ground_frame, frame.stamp_ns, frame.frame_id, frame.stamp_ns)
-        ground = GroundPlane(ground_frame, to_ground)
-        ground.placement()
-    except ValueError as error:
-        raise ValueError(f"{ground_frame} (base_frame, or else output_frame): {error}") from error
-    return ground

@@ -11,17 +11,19 @@ from aqr_perception.nodes.input.frame_request import AssemblerSettings
 from aqr_perception.nodes.parameters import ModelSettings
 
 if TYPE_CHECKING:
-    from aqr_perception.detector import Detector
+    from aqr_perception.detector import Detector, ImageBackend
 
-DetectorFactory = Callable[[str, str | None, str, str], "Detector"]
+DetectorFactory = Callable[[str, str | None, str, str, "ImageBackend"], "Detector"]
 _STOP_POLL = 0.05
 
 
-def load_detector(preset: str, checkpoint: str | None, device: str, precision: str) -> "Detector":
+def load_detector(
+    preset: str, checkpoint: str | None, device: str, precision: str, image_backend: "ImageBackend"
+) -> "Detector":
     """Return a detector. PyTorch is imported here, because this takes seconds in which the node already reports."""
     from aqr_perception.detector import Detector
 
-    return Detector(preset, checkpoint, device, precision)
+    return Detector(preset, checkpoint, device, precision, image_backend=image_backend)
 
 
 def check_model(preset: str, checkpoint: str, device: str, precision: str) -> None:
@@ -35,12 +37,24 @@ class LoadingStoppedError(RuntimeError):
     """The process is to stop while its first model is being loaded."""
 
 
+def supported_settings(settings: AssemblerSettings, detector: "Detector") -> AssemblerSettings:
+    """Return the settings limited to what a model uses.
+
+    Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that the
+    model was trained with.
+    """
+    cameras = {camera.name for camera in settings.cameras if not detector.uses_cameras}
+    lidars = {lidar.name for lidar in settings.lidars if not detector.uses_lidar}
+    sweeps = min(settings.max_sweeps, detector.sweeps)
+    return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
+
+
 class RunningModel:
     """Owner of the detector. Models load in a background thread; all else runs in the caller's thread.
 
     Args:
         settings: the first model.
-        factory: returns a detector for a preset, checkpoint, device and precision.
+        factory: returns a detector for a preset, checkpoint, device, precision and image backend.
         logger: the node's logger.
         restore: called with the running model's settings after another model failed to load.
         stop: once set, nobody waits for a model that is being loaded.
@@ -103,15 +117,8 @@ class RunningModel:
         self._loading = None
 
     def supported_settings(self, settings: AssemblerSettings) -> AssemblerSettings:
-        """Return the settings limited to what the running model uses.
-
-        Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that
-        the model was trained with.
-        """
-        cameras = {camera.name for camera in settings.cameras if not self.detector.uses_cameras}
-        lidars = {lidar.name for lidar in settings.lidars if not self.detector.uses_lidar}
-        sweeps = min(settings.max_sweeps, self.detector.sweeps)
-        return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
+        """Return the settings limited to what the running model uses; see the function of this name."""
+        return supported_settings(settings, self.detector)
 
     def _first_model(self) -> "Detector":
         loading = self._loader.submit(self._load, self.requested)
@@ -122,7 +129,9 @@ class RunningModel:
         return loading.result()
 
     def _load(self, model: ModelSettings) -> "Detector":
-        detector = self._factory(model.preset, model.checkpoint or None, model.device, model.precision)
+        detector = self._factory(
+            model.preset, model.checkpoint or None, model.device, model.precision, model.image_backend
+        )
         detector.try_out()
         return detector
 

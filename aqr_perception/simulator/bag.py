@@ -1,6 +1,6 @@
 """Simulated drives as rosbag2 files: sensors, transforms, clock and true objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,13 @@ _TF_PERIOD = 0.02
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
 
 
-class _Entry(NamedTuple):
-    """A message with its topic and its time in seconds since the drive's start."""
+class Entry(NamedTuple):
+    """A serialized message with its topic, its type and its time in seconds since the drive's start."""
 
     time: float
     topic: str
-    message: Any
+    message_type: str
+    data: bytes
 
 
 def write_bag(
@@ -41,6 +42,7 @@ def write_bag(
     raw: bool = False,
     storage: str = "mcap",
     progress: bool = True,
+    sensor_frames: Iterable[Sequence[Entry]] | None = None,
 ) -> Path:
     """Write a drive as a bag with the topics of config/perception.yaml.
 
@@ -53,11 +55,15 @@ def write_bag(
         duration: seconds.
         rate: sweeps, and images of each camera, per second.
         raw: write decoded images (sensor_msgs/Image, bgr8).
+        sensor_frames: `sensor_messages` of each time of `sweep_times`, for example from several processes; None: they
+            are made here.
 
     Raises:
         BagError: see `BagWriter`.
     """
-    frames = int(duration * rate)
+    times = sweep_times(duration, rate)
+    frames = len(times)
+    sensed = iter(sensor_frames if sensor_frames is not None else (sensor_messages(drive, time, raw) for time in times))
     with BagWriter(path, storage) as writer:
         writer.write("/tf_static", _mounts(drive), START_NS, latched=True)
         for frame in tqdm(range(frames + 1), desc="simulating", unit="frame", disable=not progress):
@@ -65,44 +71,58 @@ def write_bag(
             if frame == frames:  # poses after the last sweep, for interpolation at its stamp
                 entries = [*_poses_and_clock(drive, begin, begin + 3 * _TF_PERIOD)]
             else:
-                entries = [*_sensor_messages(drive, end, raw), *_poses_and_clock(drive, begin, end)]
+                entries = [*next(sensed), *_poses_and_clock(drive, begin, end)]
             for entry in sorted(entries, key=lambda entry: (entry.time, entry.topic != "/clock", entry.topic != "/tf")):
-                writer.write(entry.topic, entry.message, _ns(entry.time))
+                writer.write_raw(entry.topic, entry.message_type, entry.data, _ns(entry.time))
     return Path(path)
+
+
+def sweep_times(duration: float, rate: float) -> list[float]:
+    """Return the times in seconds at which the sweeps of a drive end."""
+    return [(frame + 1) / rate for frame in range(int(duration * rate))]
 
 
 def _ns(time: float) -> int:
     return START_NS + round(time * 1e6) * 1000
 
 
-def _sensor_messages(drive: Drive, time: float, raw: bool) -> Iterator[_Entry]:
-    """Yield images, calibration, sweep and ground truth of the frame with the sweep that ends at a time."""
+def sensor_messages(drive: Drive, time: float, raw: bool = False) -> list[Entry]:
+    """Return images, calibration, sweep and ground truth of the frame with the sweep that ends at a time."""
+    return list(_sensor_messages(drive, time, raw))
+
+
+def _entry(time: float, topic: str, message: Any) -> Entry:
+    data = messages.TYPESTORE.serialize_cdr(message, message.__msgtype__)
+    return Entry(time, topic, message.__msgtype__, bytes(data))
+
+
+def _sensor_messages(drive: Drive, time: float, raw: bool) -> Iterator[Entry]:
     for camera in drive.rig.cameras:
         taken = time - (drive.rig.lidar.period - camera.delay)
         image = drive.picture(camera, taken).image
         info = messages.camera_info(_ns(taken), camera.name, camera.size, camera.intrinsics)
-        yield _Entry(taken, f"/{camera.name}/camera_info", info)
+        yield _entry(taken, f"/{camera.name}/camera_info", info)
         if raw:
-            yield _Entry(taken, f"/{camera.name}/image_raw", messages.image(_ns(taken), camera.name, image))
+            yield _entry(taken, f"/{camera.name}/image_raw", messages.image(_ns(taken), camera.name, image))
         else:
             jpeg = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 92))[1].tobytes()
             message = messages.compressed_image(_ns(taken), camera.name, jpeg)
-            yield _Entry(taken, f"/{camera.name}/image_raw/compressed", message)
+            yield _entry(taken, f"/{camera.name}/image_raw/compressed", message)
     points, owners = drive.single_sweep(time)
     records = np.zeros(len(points), _POINT)
     for column, name in enumerate(_POINT.names or ()):
         records[name] = points[:, column]
-    yield _Entry(time, LIDAR_TOPIC, messages.cloud(_ns(time), LIDAR_FRAME, records))
-    yield _Entry(time, TRUTH_TOPIC, _objects(drive, time, owners))
+    yield _entry(time, LIDAR_TOPIC, messages.cloud(_ns(time), LIDAR_FRAME, records))
+    yield _entry(time, TRUTH_TOPIC, _objects(drive, time, owners))
 
 
-def _poses_and_clock(drive: Drive, begin: float, end: float) -> Iterator[_Entry]:
+def _poses_and_clock(drive: Drive, begin: float, end: float) -> Iterator[Entry]:
     """Yield the vehicle's pose and the clock at the rate of its odometry."""
     for index in range(round(begin / _TF_PERIOD), round(end / _TF_PERIOD)):
         time = index * _TF_PERIOD
         pose = messages.transform(_ns(time), FIXED_FRAME, VEHICLE_FRAME, drive.scene.vehicle_to_world(time))
-        yield _Entry(time, "/tf", messages.tf([pose]))
-        yield _Entry(time, "/clock", messages.make("rosgraph_msgs/msg/Clock", clock=messages.time(_ns(time))))
+        yield _entry(time, "/tf", messages.tf([pose]))
+        yield _entry(time, "/clock", messages.make("rosgraph_msgs/msg/Clock", clock=messages.time(_ns(time))))
 
 
 def _mounts(drive: Drive) -> Any:

@@ -80,3 +80,22 @@ def test_the_test_split_without_truth_gives_the_result_file_alone(
 def test_a_split_of_other_data_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--model", "aqr_tiny", "--device", "cpu", "--split", "val"]) != 0
     assert "data 'synthetic' has no splits to choose from: leave --split out" in capsys.readouterr().err
+
+
+def test_drives_of_nuscenes_are_tracked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("motmetrics", reason="needs the extra `tracking`")
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    output = evaluated(tmp_path, root, VERSION, "--tracking")
+    printed = capsys.readouterr().out
+    assert "| clean | kalman |" in printed and "1 drives, 3 frames; all end before the first failure" in printed
+    tracks = json.loads((output / "tracks_nusc.json").read_text())
+    assert sorted(tracks["results"]) == ["sample-0", "sample-1", "sample-2"]
+    assert [path.name for path in (output / "tracking").iterdir()] == ["scene.pt"]
+
+
+@pytest.mark.parametrize("options", [["--tracking", "-1"], ["--tracking", "2", "--data", "keyframes"]])
+def test_drives_that_cannot_be_tracked_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *options]) == 1
+    assert f"--tracking {options[1]}" in capsys.readouterr().err

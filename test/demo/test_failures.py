@@ -13,6 +13,7 @@ from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.poses import stamp_to_ns
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.bags.writer import BagWriter
+from aqr_perception.demo.failing_pictures import dirty_picture, turned_picture
 from aqr_perception.demo.failures import FAILURES, FailingBag, Failure
 
 START = 1_700_000_000_000_000_000
@@ -39,8 +40,10 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demo_has_the_documented_failures() -> None:
     assert [(str(failure), failure.begin, failure.end) for failure in FAILURES] == [
-        ("camera front black", 6.0, 12.0),
-        ("LiDAR gone", 12.0, 16.0),
+        ("camera front black", 3.0, 6.0),
+        ("LiDAR gone", 7.0, 10.0),
+        ("camera front_left dirty", 11.0, 14.0),
+        ("camera back misaligned by 4°", 15.0, 18.0),
     ]
 
 
@@ -81,8 +84,49 @@ def test_without_failures_a_part_of_the_bag_is_unchanged(bag: Path) -> None:
     [
         (Failure("front", CLOUD, "black", 0, 1), "found sensor_msgs/msg/PointCloud2, needed .*CompressedImage"),
         (Failure("lidar", "/nowhere", "gone", 0, 1), "/nowhere: found no such topic"),
+        (Failure("front", CLOUD, "dirty", 0, 1), "found sensor_msgs/msg/PointCloud2, needed .*CompressedImage"),
+        (Failure("front", IMAGE, "misaligned", 0, 1), "found no /front/camera_info, needed the intrinsics"),
     ],
 )
 def test_impossible_failures_are_refused_and_named(bag: Path, failure: Failure, error: str) -> None:
     with pytest.raises(BagError, match=error):
         FailingBag(bag, (failure,))
+
+
+def scene() -> np.ndarray:
+    picture = np.full((96, 264, 3), 110, np.uint8)
+    picture[40:50, 128:137] = 255
+    return picture
+
+
+def test_a_dirty_lens_keeps_its_mud_and_hides_less_than_all() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(90, 200, (96, 264, 3), dtype=np.uint8) for _ in range(2))
+    muddy = [dirty_picture(picture).astype(int) for picture in (first, second)]
+    hidden = [(picture.max(-1) < 80) for picture in muddy]
+    assert (hidden[0] == hidden[1]).mean() > 0.97 and 0.15 < hidden[0].mean() < 0.7
+    free = ~hidden[0]
+    assert abs(muddy[0] - first)[free].mean() > 5, "what the mud leaves is blurred"
+    np.testing.assert_array_equal(muddy[0], dirty_picture(first))
+
+
+def test_a_turned_camera_shows_what_is_ahead_at_the_angles_pixels() -> None:
+    intrinsics = np.array([[200.0, 0, 132], [0, 200, 45], [0, 0, 1]])
+    for degrees in (4.0, -4.0):
+        bright = np.argwhere(turned_picture(scene(), intrinsics, degrees)[..., 0] > 200)
+        moved = 132 - 200 * np.tan(np.radians(degrees))
+        assert abs(bright[:, 1].mean() - moved) < 1.0 and abs(bright[:, 0].mean() - 44.5) < 1.0
+    np.testing.assert_array_equal(turned_picture(scene(), intrinsics, 0.0), scene())
+
+
+def test_a_misaligned_cameras_pictures_are_turned_by_its_own_intrinsics(tmp_path: Path) -> None:
+    intrinsics = np.array([[200.0, 0, 132], [0, 200, 45], [0, 0, 1]])
+    with BagWriter(tmp_path / "drive.mcap") as writer:
+        info = messages.camera_info(START, "front", (264, 96), intrinsics)
+        writer.write("/front/camera_info", info, START)
+        png = cv2.imencode(".png", scene())[1].tobytes()
+        writer.write(IMAGE, messages.compressed_image(START, "front", png, "png"), START + STEP)
+    with FailingBag(tmp_path / "drive.mcap", [Failure("front", IMAGE, "misaligned", 0.0, 1.0)]) as failing:
+        (played,) = failing.messages([IMAGE])
+    seen = cv2.imdecode(played.decode().data, cv2.IMREAD_COLOR).astype(int)
+    assert abs(seen - turned_picture(scene(), intrinsics).astype(int)).mean() < 3

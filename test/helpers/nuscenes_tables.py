@@ -219,7 +219,8 @@ def write_drive(
     drive.add("log", "log")
     drive.add("map", "map", log_tokens=["log"], category="semantic_prior", filename="maps/map.png")
     drive.add("scene", "other", log_token="log", name=scenes[1], first_sample_token="", last_sample_token="")
-    drive.add("scene", "scene", log_token="log", name=scenes[0], first_sample_token="sample-0")
+    samples = {"first_sample_token": "sample-0", "last_sample_token": "sample-2"}
+    drive.add("scene", "scene", log_token="log", name=scenes[0], **samples)
     for category in dict.fromkeys(entry["category"] for entry in (OBJECTS | dict(objects)).values()):
         drive.add("category", category, name=category)
     for attribute in ATTRIBUTES:

@@ -82,14 +82,15 @@ def assert_close(found: Golden, expected: Golden) -> None:
         np.testing.assert_allclose(found[stage], samples, atol=tolerance, rtol=0, err_msg=stage)
 
 
-def compute(name: str, recorded: Golden | None = None) -> Golden:
+def compute(name: str, recorded: Golden | None = None, device: str = "cpu", precision: str = "fp32") -> Golden:
     """Return samples of every stage of a published model.
 
     Args:
         recorded: the recorded samples; None to record new ones. They contain the normalisation of MoME's router logits,
             without which a router with formula weights sends nearly all queries to one expert.
+        device, precision: of the `Detector`.
     """
-    detector = _detector(name)
+    detector = _detector(name, device, precision)
     golden: Golden = {}
     frame = _frame(0, detector)
     if name.startswith("mome"):
@@ -117,7 +118,7 @@ def compute(name: str, recorded: Golden | None = None) -> Golden:
     return golden
 
 
-def _detector(name: str) -> Detector:
+def _detector(name: str, device: str, precision: str) -> Detector:
     """Return a detector of the changed preset with formula weights."""
     preset = yaml.safe_load((preset_directory() / f"{name}.yaml").read_text())
     for section, changes in CASES[name].items():
@@ -125,7 +126,7 @@ def _detector(name: str) -> Detector:
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(yaml.safe_dump(preset))
-        detector = Detector(str(path), "random", device="cpu", precision="fp32")
+        detector = Detector(str(path), "random", device=device, precision=precision)
     own = detector.model.state_dict()
     constants = {key: tensor for key, tensor in own.items() if key.startswith(_CONSTANTS) and key not in _PARAMETERS}
     load_checkpoint(detector.model, formula_state({key: tuple(own[key].shape) for key in own}) | constants)
@@ -226,13 +227,13 @@ def _router_statistics(detector: Detector, frame: Frame) -> NDArray[np.float32]:
     detector.detect(frame, _options("off"))
     hook.remove()
     deviation, mean = torch.std_mean(logits[0], dim=0)
-    return torch.stack((mean, deviation)).numpy()
+    return torch.stack((mean, deviation)).cpu().numpy()
 
 
 @torch.no_grad()
 def _normalise_router(router: Any, statistics: NDArray[np.float32]) -> None:
     """Change the router so that logits of these statistics get mean 0 and deviation 1."""
-    mean, deviation = torch.from_numpy(statistics)
+    mean, deviation = torch.from_numpy(statistics).to(router.weight.device)
     router.weight.div_(deviation[:, None])
     router.bias.sub_(mean).div_(deviation)
 

@@ -59,7 +59,10 @@ class Stage:
         self.model = SimpleNamespace(detector=self.detector("first"))
         logger = SimpleNamespace(debug=self._debug, warning=self.warnings.append)
         self.outputs = outputs = SimpleNamespace(
-            publish=lambda *what: self.published.append(what), publish_timing=self.timings.append, wants_grid=False
+            publish=lambda *what: self.published.append(what),
+            publish_timing=self.timings.append,
+            wants_grid=False,
+            wants_queries=False,
         )
         self.clock_ns = START
         self.pipeline = Pipeline(
@@ -158,6 +161,20 @@ def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Sta
     stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
     stage.process(request())
     assert given == [{"forklift": 0.25}]
+
+
+def test_attention_is_asked_for_while_the_queries_have_subscribers(stage: Stage) -> None:
+    given = []
+
+    def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
+        given.append(options.attention)
+        return SimpleNamespace(seconds={})
+
+    stage.model.detector.detect = detect
+    for stamp_ns, subscribed in ((START, False), (START + 1, True), (START + 2, False)):
+        stage.outputs.wants_queries = subscribed
+        stage.process(request(stamp_ns=stamp_ns))
+    assert given == [False, True, False]
 
 
 def test_a_frame_without_usable_sensors_ends_with_a_warning(stage: Stage) -> None:

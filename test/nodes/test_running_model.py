@@ -38,7 +38,9 @@ class StandInFactory:
         self.restored: list[ModelSettings] = []
         self.finite = True
 
-    def make(self, preset: str, checkpoint: str | None, device: str, precision: str) -> SimpleNamespace:
+    def make(
+        self, preset: str, checkpoint: str | None, device: str, precision: str, image_backend: str
+    ) -> SimpleNamespace:
         if "slow" in preset:
             assert self.may_finish.wait(5)
         if "broken" in preset:

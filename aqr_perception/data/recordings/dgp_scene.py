@@ -153,7 +153,7 @@ class _Scene:
             orientation = (float(turn["qx"]), float(turn["qy"]), float(turn["qz"]), float(turn["qw"]))
             hits = len(points_in_box(points, values))
             track = int(entry["instance_id"])
-            objects.append(LabelledObject(_CLASSES.get(name, name), values, track, hits, orientation))
+            objects.append(LabelledObject(_CLASSES.get(name, name), values, track, hits, orientation, name))
         return tuple(objects)
 
     def _ns(self, text: str) -> int:

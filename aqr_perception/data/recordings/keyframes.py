@@ -157,6 +157,7 @@ def _labels(description: dict[str, Any], stamp_ns: int) -> list[Labels]:
             int(entry.get("track", -1)),
             int(entry["lidar_points"]),
             None if "orientation_xyzw" not in entry else _four(entry["orientation_xyzw"]),
+            str(entry.get("class_original", "")),
         )
         for entry in description["objects"]
     )

@@ -122,7 +122,7 @@ def _labels(path: Path, stamp_ns: int, to_rectified: Matrix, classes: Mapping[st
         heading = to_lidar[:3, :3] @ (np.cos(turn), 0.0, -np.sin(turn))
         yaw = float(np.arctan2(heading[1], heading[0]))
         box = np.array([*centre[:3], length, width, height, yaw, np.nan, np.nan])
-        objects.append(LabelledObject(classes.get(words[0], words[0]), box))
+        objects.append(LabelledObject(classes.get(words[0], words[0]), box, source_class=words[0]))
     rectangles = {_CAMERA: np.array(ignored, np.float64).reshape(-1, 4)}
     return Labels(stamp_ns, tuple(objects), everywhere=False, ignored=rectangles)
 

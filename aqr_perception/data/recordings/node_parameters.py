@@ -7,7 +7,7 @@ import yaml
 
 from aqr_perception.data.recordings.recorded_data import Recording
 from aqr_perception.data.recordings.recording_bag import GROUND_FRAME, MODEL_FRAME
-from aqr_perception.simulator.bag import FIXED_FRAME, LIDAR_TOPIC, VEHICLE_FRAME
+from aqr_perception.simulator.bag import FIXED_FRAME, LIDAR_TOPIC, TRUTH_TOPIC, VEHICLE_FRAME
 
 
 def node_parameters(recording: Recording, model: str, sweeps: int, frames: Collection[str]) -> str:
@@ -40,6 +40,9 @@ def node_parameters(recording: Recording, model: str, sweeps: int, frames: Colle
             for name in recording.cameras
         },
     }
+    content = {"/**": {"ros__parameters": values}}
+    if recording.labels:  # for `--rig`; the node does not read it
+        content["data"] = {"ros__parameters": {"labels": TRUTH_TOPIC}}
     notes = "".join(f"# {note}\n" for note in recording.notes)
-    body = yaml.safe_dump({"/**": {"ros__parameters": values}}, sort_keys=False)
+    body = yaml.safe_dump(content, sort_keys=False)
     return f"# Parameters for the bag of {recording.name}, written by `aqr_perception convert`.\n{notes}{body}"

@@ -140,6 +140,7 @@ def _labels(tables: Any, sample: dict[str, Any]) -> Labels:
                 tables.getind("instance", annotation["instance_token"]),
                 int(annotation["num_lidar_pts"]),
                 (x, y, z, w),
+                category,
             )
         )
     return Labels(int(record["timestamp"]) * 1000, tuple(objects))

@@ -87,6 +87,7 @@ class LabelledObject:
         track: identity of the object within the recording; -1 if unknown.
         lidar_points: LiDAR points inside the box.
         orientation_xyzw: whole orientation, where it is more than the yaw.
+        source_class: the data's own name, where `class_name` is nuScenes' counterpart; a rig file may map it otherwise.
     """
 
     class_name: str
@@ -94,6 +95,7 @@ class LabelledObject:
     track: int = -1
     lidar_points: int = 0
     orientation_xyzw: tuple[float, float, float, float] | None = None
+    source_class: str = ""
 
     def quaternion(self) -> tuple[float, float, float, float]:
         """Return the orientation (x, y, z, w) in the LiDAR's frame."""

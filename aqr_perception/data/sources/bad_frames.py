@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from aqr_perception.data.frames import LabelledFrames, earlier_frames
+from aqr_perception.data.frames import LabelledFrames, drive_of, earlier_frames
 from aqr_perception.frame import LabelledFrame
 
 _log = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ class ChosenFrames:
 
     def __getitem__(self, index: int) -> LabelledFrame:
         return self._frames[self._indices[index]]
+
+    def drive_of(self, index: int) -> str:
+        return drive_of(self._frames, self._indices[index])
 
     def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
         return earlier_frames(self._frames, self._indices[index], count, step)

@@ -41,15 +41,18 @@ class Stamps:
         return index if abs(int(self.measured[index]) - stamp_ns) <= tolerance * 1e9 else None
 
 
-def bag_rig(bag: BagReader, rig: Rig | None) -> Rig:
+def bag_rig(bag: BagReader, rig: Rig | None, remedy: str = _REMEDY) -> Rig:
     """Return the rig of a bag: the given one, checked, or the one that the bag's topics show.
+
+    Args:
+        remedy: what to do where the topics leave a choice.
 
     Raises:
         BagError: a topic of the rig is missing or of another type; or, without a rig, the topics leave a choice.
     """
     types = {topic.name: topic.type for topic in bag.topics if topic.count}
     if rig is None:
-        return _shown_rig(bag.path, types)
+        return _shown_rig(bag.path, types, remedy)
     for camera in rig.cameras:
         wanted = {None: (IMAGE, COMPRESSED), True: (COMPRESSED,), False: (IMAGE,)}[camera.compressed]
         _check_topic(bag.path, types, camera.image_topic, wanted, f"camera.{camera.name}.image_topic")
@@ -144,7 +147,7 @@ def _check_topic(bag: Path, types: Mapping[str, str], topic: str, wanted: tuple[
     raise BagError(f"{bag}: {parameter} is {topic!r}: found {found}, needed {needed}")
 
 
-def _shown_rig(bag: Path, types: Mapping[str, str]) -> Rig:
+def _shown_rig(bag: Path, types: Mapping[str, str], remedy: str) -> Rig:
     """Return the rig that the topics of a bag show."""
     cameras = []
     for info in sorted(topic for topic, kind in types.items() if kind == INFO):
@@ -157,21 +160,21 @@ def _shown_rig(bag: Path, types: Mapping[str, str]) -> Rig:
             cameras.append(RigCamera(namespace.removeprefix("/") or "camera", (usual or images)[0], info))
         else:
             found = ", ".join(images) or "no image topic"
-            raise BagError(f"{bag}: {info}: found {found} beside it, needed one image topic; {_REMEDY}")
+            raise BagError(f"{bag}: {info}: found {found} beside it, needed one image topic; {remedy}")
     namespaces = tuple(camera.info_topic.rpartition("/")[0] + "/" for camera in cameras)
     pictures = [topic for topic, kind in types.items() if kind in (IMAGE, COMPRESSED)]
     left = [topic for topic in pictures if not namespaces or not topic.startswith(namespaces)]
     if left:
         found = f"pictures without a camera_info beside them on {', '.join(sorted(left))}"
-        raise BagError(f"{bag}: {found}, needed the calibration of each camera; {_REMEDY}")
+        raise BagError(f"{bag}: {found}, needed the calibration of each camera; {remedy}")
     clouds = sorted(topic for topic, kind in types.items() if kind == CLOUD)
     if LIDAR_TOPIC in clouds:
         clouds = [LIDAR_TOPIC]
     if len(clouds) > 1:
-        raise BagError(f"{bag}: found the point clouds {', '.join(clouds)}, needed one to choose; {_REMEDY}")
+        raise BagError(f"{bag}: found the point clouds {', '.join(clouds)}, needed one to choose; {remedy}")
     if not clouds and not cameras:
         found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(types.items())) or "no topic"
-        raise BagError(f"{bag}: found {found}, needed a PointCloud2 or cameras with CameraInfo; {_REMEDY}")
+        raise BagError(f"{bag}: found {found}, needed a PointCloud2 or cameras with CameraInfo; {remedy}")
     return Rig(tuple(cameras), tuple(clouds))
 
 

@@ -121,6 +121,10 @@ class BagDataset:
         moments = [(moment.bag.path, moment.stamp_ns) for moment in self._moments]
         return tuple(self[earlier] for earlier in preceding(moments, index, count, step))
 
+    def drive_of(self, index: int) -> str:
+        """Return the drive of a frame: the name of its bag."""
+        return self._moments[index].bag.path.name
+
     def place_of(self, index: int) -> str:
         """Return where a frame is from: bag, topic or file of its labels, and time."""
         return self._moments[index].labels.place

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from aqr_perception.data.frames import LabelledFrames, earlier_frames
+from aqr_perception.data.frames import LabelledFrames, drive_of, earlier_frames
 from aqr_perception.data.rig_file import Rig, read_rig
 from aqr_perception.data.sources.bad_frames import ChosenFrames, GoodFrames, readable
 from aqr_perception.data.sources.class_lists import class_problem
@@ -63,6 +63,9 @@ class _FirstFrames:
         if not 0 <= index < self._count:
             raise IndexError(index)
         return self._frames[index]
+
+    def drive_of(self, index: int) -> str:
+        return drive_of(self._frames, index)
 
     def earlier_frames(self, index: int, count: int, step: float) -> tuple[LabelledFrame, ...]:
         return earlier_frames(self._frames, index, count, step)

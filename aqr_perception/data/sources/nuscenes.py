@@ -80,6 +80,10 @@ class NuScenesDataset(Dataset[LabelledFrame]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    def drive_of(self, index: int) -> str:
+        """Return the drive of a frame: the token of its scene."""
+        return self._samples[index].scene
+
     def place_of(self, index: int) -> str:
         """Return where a frame is from: the token of its sample."""
         return f"sample {self._samples[index].token}"

@@ -18,7 +18,7 @@ from aqr_perception.data.recordings.kitti_object import (
     read_kitti_object,
 )
 from aqr_perception.data.recordings.recognition import open_recording
-from aqr_perception.data.recordings.recorded_data import Labels, Recording, RecordingError
+from aqr_perception.data.recordings.recorded_data import LabelledObject, Labels, Recording, RecordingError
 from aqr_perception.data.recordings.recorded_frames import RecordedFrame, recorded_frames
 from aqr_perception.data.rig_file import Rig, RigCamera
 from aqr_perception.data.sources.class_lists import class_problem
@@ -91,7 +91,7 @@ class RecordingDataset:
         if frame.points is not None and self._rig.intensity_scale != 1.0:
             frame.points[:, 3] *= self._rig.intensity_scale
         frame = replace(frame, cameras=self._named(frame.cameras))
-        names = [self._rig.class_of(labelled.class_name, self._classes) for labelled in entry.labels.objects]
+        names = [self._class(labelled) for labelled in entry.labels.objects]
         kept = [(o, name) for o, name in zip(entry.labels.objects, names, strict=True) if name is not None]
         boxes = np.array([labelled.box for labelled, _ in kept], np.float32).reshape(-1, 9)
         hits = np.zeros(len(boxes), np.int64)
@@ -116,6 +116,10 @@ class RecordingDataset:
         moments = [(entry.drive, entry.stamp_ns) for entry in self._entries]
         return tuple(self[earlier] for earlier in preceding(moments, index, count, step))
 
+    def drive_of(self, index: int) -> str:
+        """Return the drive of a frame: its recording."""
+        return str(self._entries[index].drive)
+
     def place_of(self, index: int) -> str:
         """Return where a frame is from: its recording and time."""
         entry = self._entries[index]
@@ -123,8 +127,13 @@ class RecordingDataset:
 
     def label_sets(self) -> list[frozenset[int]]:
         """Return the labels in each frame, for class-balanced sampling, without reading sensor data."""
-        found = [{self._rig.class_of(o.class_name, self._classes) for o in e.labels.objects} for e in self._entries]
+        found = [{self._class(labelled) for labelled in entry.labels.objects} for entry in self._entries]
         return [frozenset(self._classes.index(name) for name in names if name is not None) for names in found]
+
+    def _class(self, labelled: LabelledObject) -> str | None:
+        """Return an object's class of the model; the rig's mapping of the data's own name goes first."""
+        name = labelled.source_class if labelled.source_class in self._rig.classes else labelled.class_name
+        return self._rig.class_of(name, self._classes)
 
     def _labelled(self, recording: Recording, sweeps: int) -> list[_Entry]:
         by_stamp = {labels.stamp_ns: labels for labels in recording.labels}
@@ -164,8 +173,9 @@ class RecordingDataset:
     def _check_classes(self) -> None:
         if not self._entries:
             raise RecordingError(f"{self._root}: found no labelled sweep, needed one; give data with labels")
-        names = {entry.class_name for one in self._entries for entry in one.labels.objects}
-        if not any(self._rig.class_of(name, self._classes) for name in names):
+        objects = [labelled for entry in self._entries for labelled in entry.labels.objects]
+        names = {labelled.class_name for labelled in objects if labelled.source_class not in self._rig.classes}
+        if not any(map(self._class, objects)):
             problem = class_problem(self._classes, names)
             if problem is not None:
                 raise RecordingError(f"{self._root}: {problem}, or map them with 'classes' in a rig file (--rig)")

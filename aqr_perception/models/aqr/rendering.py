@@ -51,23 +51,25 @@ def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, in
     offsets = torch.cartesian_prod(steps, steps)
     falloff = torch.exp(-(offsets**2).sum(-1) / (2 * options.sigma**2))
 
-    splats = cells[:, :, None] + offsets  # (N, Q, S, 2)
-    row, column = splats.unbind(-1)
-    inside = visible[..., None] & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    index = torch.where(inside, row * columns + column, 0).flatten(1)
-    values = torch.where(inside, weights.float()[..., None] * falloff, 0.0).flatten(1)
-    maps = _largest(maps, index, values) if options.reduce == "max" else maps.scatter_add(1, index, values)
-    return clip(maps, options.min_weight).view(weights.shape[0], rows, columns)
+    # A few of all pairs only: one or two of six cameras see a query.
+    number, query = visible.nonzero(as_tuple=True)
+    row, column = (cells[number, query][:, None] + offsets).unbind(-1)  # (P, S)
+    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    index = torch.where(inside, (number[:, None] * rows + row) * columns + column, 0).flatten()
+    values = torch.where(inside, weights[number, query].float()[:, None] * falloff, 0.0).flatten()
+    flat = maps.flatten()
+    flat = _largest(flat, index, values) if options.reduce == "max" else flat.scatter_add(0, index, values)
+    return clip(flat, options.min_weight).view(weights.shape[0], rows, columns)
 
 
 def _largest(zeros: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Return for each cell (N, cells) the value (N, S) with the largest magnitude; 0 where opposite ones are equal."""
-    cells = zeros.shape[1]
+    """Return for each cell (K,) the value (S,) with the largest magnitude; 0 where opposite ones are equal."""
+    cells = len(zeros)
     negative = values < 0
     # One reduction for both signs: magnitudes of negative values go to the second half.
-    magnitudes = torch.cat((zeros, zeros), dim=1).scatter_reduce(
-        1, torch.where(negative, index + cells, index), torch.where(negative, -values, values), "amax"
+    magnitudes = torch.cat((zeros, zeros)).scatter_reduce(
+        0, torch.where(negative, index + cells, index), torch.where(negative, -values, values), "amax"
     )
-    above, below = magnitudes.split(cells, dim=1)
+    above, below = magnitudes.split(cells)
     # The difference is 0 for equal magnitudes, and NaN for weights that are not numbers.
     return torch.where(above > below, above, torch.where(above < below, -below, above - below))

@@ -85,15 +85,14 @@ class Router(nn.Module):
             layout: layout of the tokens.
             options: window sizes.
         """
-        batch, count, channels = query.shape
+        batch, count, _ = query.shape
         bev = _bev_windows(cells, layout, options.router_bev_window)
         image = _image_windows(cells, layout, options.router_image_window)
-        by_head = (-1, _HEADS, channels // _HEADS)
-        projected = self.query(query).view(by_head)
-        key, value = self.key(keys).view(by_head), self.value(values).view(by_head)
+        tokens = (keys.flatten(0, 1), values.flatten(0, 1))
+        projected = self._folded_queries(query)
 
-        lidar_attended, lidar_lse = self._attend(projected, key, value, bev)
-        camera_attended, camera_lse = self._attend(projected, key, value, image)
+        lidar_attended, lidar_lse = self._attend(projected, *tokens, bev)
+        camera_attended, camera_lse = self._attend(projected, *tokens, image)
         attended = _merge_windows(
             torch.cat((lidar_attended, camera_attended)),
             torch.cat((lidar_lse, camera_lse)),
@@ -115,18 +114,29 @@ class Router(nn.Module):
         modality = torch.stack((lidar, camera), dim=-1).view(batch, count, 2)
         return RouterWeights(modality, evidence * modality[..., 1:])
 
-    def _attend(self, projected: Tensor, key: Tensor, value: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
+    def _folded_queries(self, query: Tensor) -> Tensor:
+        """Return (B * Q, heads, C) queries whose products with tokens, instead of with projected ones, are the scores.
+
+        q . (K k) = (K^T q) . k, and a weighted sum of projections is the projection of the weighted sum: projecting a
+        few hundred queries and sums replaces that of tens of thousands of tokens. The keys' bias adds the same to all
+        scores of a query, and the softmax cancels it.
+        """
+        projected = self.query(query).flatten(0, 1).unflatten(-1, (_HEADS, -1))
+        to_key = self.key.weight.view(_HEADS, -1, query.shape[-1])
+        return torch.einsum("qhd,hdc->qhc", projected * projected.shape[-1] ** -0.5, to_key)
+
+    def _attend(self, projected: Tensor, keys: Tensor, values: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
-        attended, log_sum_exp = [], []
-        block = _BLOCK.get(key.device.type, _BLOCK["cpu"])
+        sums, log_sum_exp = [], []
+        block = _BLOCK.get(keys.device.type, _BLOCK["cpu"])
         for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
-            # (P, W, heads, d) products. Each window has its own query, so a matrix product would not save work.
-            scores = (projected[query][:, None] * key[tokens]).sum(-1).float() * key.shape[-1] ** -0.5
-            scores = scores.masked_fill(~inside[..., None], float("-inf"))
-            log_sum_exp.append(scores.logsumexp(1))
-            attention = scores.softmax(1).to(value.dtype)
-            attended.append((attention[..., None] * value[tokens]).sum(1).flatten(1))
-        return torch.cat(attended), torch.cat(log_sum_exp)
+            scores = (projected[query] @ keys[tokens].transpose(1, 2)).float()  # (P, heads, W)
+            scores = scores.masked_fill(~inside[:, None], float("-inf"))
+            log_sum_exp.append(scores.logsumexp(-1))
+            sums.append(scores.softmax(-1).to(values.dtype) @ values[tokens])
+        to_value = self.value.weight.view(_HEADS, -1, keys.shape[-1])
+        attended = torch.einsum("phc,hdc->phd", torch.cat(sums), to_value).flatten(1)
+        return attended + self.value.bias, torch.cat(log_sum_exp)
 
 
 def _merge_windows(attended: Tensor, log_sum_exp: Tensor, query: Tensor, count: int) -> Tensor:

@@ -50,6 +50,21 @@ class Tiles(NamedTuple):
         return (self.row_growth[..., :, None] * self.column_inside[..., None, :]).flatten(-2)
 
 
+class WindowList(NamedTuple):
+    """Windows with a bias, query by query.
+
+    Attributes:
+        starts: (B * Q + 1,) int64, the first window of each query.
+        windows: (P, 7) int64: the token of the grid's first cell, numbered over the batch, the grid's columns, the
+            window's first row, last row + 1, first column and last column + 1, and the index of the segment.
+        growth: (P,) float32, exp(bias) - 1.
+    """
+
+    starts: Tensor
+    windows: Tensor
+    growth: Tensor
+
+
 @dataclass(frozen=True)
 class WindowBias:
     """Additive attention bias of the queries inside their windows.
@@ -75,6 +90,31 @@ class WindowBias:
         bev = (self.lidar[..., None], self.cells.bev[:, :, None], self.layout.bev, self.bev_window, 0)
         image = (self.cameras, self.cells.image, self.layout.image, self.image_window, self.layout.bev_tokens)
         return _tiles(*bev, self.layout.total, 0), _tiles(*image, self.layout.total, 1)
+
+    @cached_property
+    def windows(self) -> WindowList:
+        """The same windows one by one, clipped at the grids' borders, computed once for all decoder layers."""
+        weights = torch.cat((self.lidar[..., None], self.cameras), dim=-1)
+        sample, query, segment = weights.nonzero(as_tuple=True)
+        cells = torch.cat((self.cells.bev[:, :, None], self.cells.image), dim=2)[sample, query, segment]
+        is_bev = segment == 0
+
+        def by_kind(bev: int, image: int) -> Tensor:
+            return torch.where(is_bev, bev, image)
+
+        (bev_before, bev_after), (image_before, image_after) = reach(self.bev_window), reach(self.image_window)
+        before, after = by_kind(bev_before, image_before), by_kind(bev_after, image_after)
+        edges = []
+        for axis in range(2):
+            length = by_kind(self.layout.bev[axis], self.layout.image[axis])
+            edges += [(cells[:, axis] - before).clamp(min=0), torch.minimum(cells[:, axis] + after + 1, length)]
+        first = self.layout.bev_tokens + (segment - 1) * self.layout.tokens_per_view
+        first = sample * self.layout.total + torch.where(is_bev, 0, first)
+        columns = by_kind(self.layout.bev[1], self.layout.image[1])
+        count = weights.shape[0] * weights.shape[1]
+        owner, queries = sample * weights.shape[1] + query, torch.arange(count + 1, device=weights.device)
+        windows = torch.stack((first, columns, *edges, segment), dim=1)
+        return WindowList(torch.searchsorted(owner, queries), windows, torch.expm1(weights[sample, query, segment]))
 
     def dense(self, queries: slice = slice(None)) -> Tensor:
         """Return the bias of a slice of the queries as (B, Q, K), differentiable in the weights."""

@@ -150,7 +150,7 @@ def _counted(weights: Tensor) -> Tensor:
 
 def _truncated(cells: Tensor) -> Tensor:
     # The research code rounds towards 0, so that cells between -1 and 0 fall in the first row or column.
-    return cells.trunc()
+    return cells.trunc() if cells.is_floating_point() else cells
 
 
 def _window(centres: Tensor, first: int, last: int) -> Window:

@@ -39,6 +39,7 @@ class BEVFormer(DetectionModel):
     bev_of_cameras = True
     remembers = True
     takes_queries = False
+    weights_at_boxes = True
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)

@@ -1,6 +1,8 @@
 """Fused convolution, batch norm, residual and ReLU for inference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +40,14 @@ def convolve(
             outputs = outputs + residual
         return _activated(outputs, relu, relu6)
 
-    weight, bias = _folded_weights(convolution, norm)
-    if _can_fuse(features, convolution) and not (relu6 and residual is not None):  # no such operation exists
+    dtype = _computing_dtype(features, convolution)
+    if _can_fuse(features, convolution, dtype, residual) and not (relu6 and residual is not None):  # no such operation
+        features = features.to(dtype)
+        weight, bias = _folded_weights(convolution, norm, dtype, packed_for=features)
         if relu6:
             return _convolve_fused(features, convolution, weight, bias, "hardtanh", None, [0.0, 6.0])
         return _convolve_fused(features, convolution, weight, bias, "relu" if relu else None, residual)
+    weight, bias = _folded_weights(convolution, norm, dtype)
     outputs = convolution._conv_forward(features, weight, bias)  # supports every padding mode
     if residual is not None:
         outputs = residual.add_(outputs) if residual.dtype == outputs.dtype else outputs.add_(residual)
@@ -55,33 +60,65 @@ def _activated(outputs: Tensor, relu: bool, relu6: bool) -> Tensor:
     return F.relu(outputs, inplace=True) if relu else outputs
 
 
-def _folded_weights(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """Return the weight, channels last in memory, and the bias of convolution and norm."""
+def _computing_dtype(features: Tensor, convolution: nn.Conv2d) -> torch.dtype:
+    """Return the number format in which autocast computes, or else that of the weights."""
+    device = features.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else convolution.weight.dtype
+
+
+def _folded_weights(
+    convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, dtype: torch.dtype, packed_for: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the weight, channels last in memory, and the bias of convolution and norm.
+
+    They are cast once, because autocast would cast them in every frame.
+
+    Args:
+        packed_for: features for which oneDNN chooses the weight's layout in memory, which it would otherwise change in
+            every call; such a weight fits only its fused operations.
+    """
 
     def compute() -> tuple[Tensor, ...]:
         weight, bias = (convolution.weight, convolution.bias) if norm is None else fold(convolution, norm)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        return (weight,) if bias is None else (weight, bias)
+        weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        reorder: Callable[..., Tensor] | None = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
+        if packed_for is not None and reorder is not None:
+            weight = reorder(weight.detach().to_mkldnn(), *_geometry(convolution), list(packed_for.shape))
+        return (weight,) if bias is None else (weight, bias.to(dtype))
 
     sources = (convolution.weight, convolution.bias)
     of_norm = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    weight, *bias = _folded.get(convolution, (*sources, *of_norm), compute)
+    key = (dtype, packed_for is not None)
+    weight, *bias = _folded.get(convolution, (*sources, *of_norm), compute, key)
     return weight, bias[0] if bias else None
 
 
-def _can_fuse(features: Tensor, convolution: nn.Conv2d) -> bool:
+def _geometry(convolution: nn.Conv2d) -> tuple[Any, Any, Any, int]:
+    return convolution.padding, convolution.stride, convolution.dilation, convolution.groups
+
+
+def _can_fuse(features: Tensor, convolution: nn.Conv2d, dtype: torch.dtype, residual: Tensor | None) -> bool:
     # The fused operations are undocumented: a release or a build of PyTorch may lack them.
     return (
         features.device.type == "cpu"
-        and features.dtype == convolution.weight.dtype == torch.float32
+        and convolution.weight.dtype == torch.float32
+        and (features.dtype == torch.float32 or features.dtype == dtype)
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and _supports_bf16()))
+        and (residual is None or residual.dtype == dtype)
         and features.numel() > 0
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
         and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
-        and not torch.is_autocast_enabled("cpu")
     )
+
+
+@cache
+def _supports_bf16() -> bool:
+    """Return whether oneDNN has bf16 kernels for this CPU (from AVX-512 on); it refuses bf16 otherwise."""
+    operations = torch.ops.mkldnn
+    return hasattr(operations, "_is_mkldnn_bf16_supported") and bool(operations._is_mkldnn_bf16_supported())
 
 
 def _convolve_fused(
@@ -94,7 +131,7 @@ def _convolve_fused(
     limits: Sequence[float] = (),
 ) -> Tensor:
     """Convolve with oneDNN's fused operations, which torch.compile emits on CPUs."""
-    arguments = (weight, bias, convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+    arguments = (weight, bias, *_geometry(convolution))
     onednn = torch.ops.mkldnn
     outputs: Tensor
     if residual is None:

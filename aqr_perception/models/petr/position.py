@@ -101,7 +101,10 @@ class FrustumEncoder(nn.Sequential):
 
     def image_grid(self, lidar_to_image: Tensor, rows: int, columns: int, image_size: tuple[int, int]) -> Tensor:
         """Return (B, V, rows * columns, C); see `lift`."""
-        points = lift(lidar_to_image, rows, columns, image_size, self._depths)
+        return self.embed(lift(lidar_to_image, rows, columns, image_size, self._depths))
+
+    def embed(self, points: Tensor) -> Tensor:
+        """Return (B, V, N, C) embeddings of the points (B, V, N, D, 3) of N rays, in metres, model frame."""
         with torch.autocast(points.device.type, enabled=False):  # a bf16 coordinate has a resolution of 0.1 m
             coordinates = _inverse_sigmoid((points - self._lower) / self._extent).flatten(-2)
             hidden = _pointwise(self[0], coordinates).relu_()

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aqr_perception.models.points import native_sparse
+
 Grid = tuple[int, int, int]
 
 
@@ -106,6 +108,10 @@ class Sites:
     batch_size: int
     _submanifold: Rulebook | None = field(default=None, repr=False)
     _strided: "dict[tuple[Grid, Grid, Grid], tuple[Sites, Rulebook]]" = field(default_factory=dict, repr=False)
+    _table: Tensor | None = field(default=None, repr=False)
+    _strided_tables: "dict[tuple[Grid, Grid, Grid], tuple[Sites, Tensor] | None]" = field(
+        default_factory=dict, repr=False
+    )
 
     @staticmethod
     def from_coordinates(coordinates: Tensor, grid: Grid, batch_size: int) -> "tuple[Sites, Tensor]":
@@ -172,6 +178,22 @@ class Sites:
             len(self),
         )
 
+    def submanifold_table(self) -> Tensor:
+        """Return the neighbour table of a 3x3x3 convolution on these sites; see `native_sparse`."""
+        if self._table is None:
+            self._table = native_sparse.neighbours(self.keys, self.grid)
+        return self._table
+
+    def strided_table(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Tensor] | None":
+        """Return the output sites of a convolution on these sites, and its neighbour table; None for a huge grid."""
+        geometry = (kernel, stride, padding)
+        if geometry not in self._strided_tables:
+            grid = self._output_grid(*geometry)
+            found = native_sparse.strided(self.keys, self.batch_size, self.grid, grid, *geometry)
+            connected = None if found is None else (Sites(found[0], grid, self.batch_size), found[1])
+            self._strided_tables[geometry] = connected
+        return self._strided_tables[geometry]
+
     def strided(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
         """Return the output sites of a convolution on these sites, and its rulebook.
 
@@ -183,10 +205,13 @@ class Sites:
             connections = self._strided[kernel, stride, padding] = self._connect(kernel, stride, padding)
         return connections
 
-    def _connect(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
+    def _output_grid(self, kernel: Grid, stride: Grid, padding: Grid) -> Grid:
         sizes = zip(self.grid, kernel, stride, padding, strict=True)
         depth, height, width = ((size + 2 * p - k) // s + 1 for size, k, s, p in sizes)
-        grid = (depth, height, width)
+        return depth, height, width
+
+    def _connect(self, kernel: Grid, stride: Grid, padding: Grid) -> "tuple[Sites, Rulebook]":
+        grid = self._output_grid(kernel, stride, padding)
         samples, *cells = self.coordinates()
         z, y, x = map(_output_cells, cells, kernel, stride, padding, grid)
         hit = (z.valid[:, None, None] & y.valid[None, :, None] & x.valid[None, None, :]).flatten(0, 2)

@@ -1,5 +1,6 @@
 """Sparse 3D convolutions built from torch operations: gather, matrix product and scatter along a rulebook.
 
+Inference on a CPU with a compiler uses the kernels of `native_sparse` instead.
 Kernels are stored in spconv 2's layout: (out, kD, kH, kW, in).
 """
 
@@ -15,6 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from aqr_perception.models.ops.derived_tensors import DerivedTensors
 from aqr_perception.models.ops.folding import scale_and_shift
+from aqr_perception.models.points import native_sparse
 from aqr_perception.models.points.sites import Grid, Rulebook, Sites
 
 _kernels = DerivedTensors()
@@ -64,6 +66,10 @@ class _SparseConvolution(nn.Module, ABC):
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
         """Return the output sites for these input sites, and the rulebook that connects them."""
 
+    @abstractmethod
+    def connect_table(self, sites: Sites) -> tuple[Sites, Tensor] | None:
+        """Return the output sites and the neighbour table for the compiled kernels; None where these are unsuited."""
+
     def forward(self, inputs: SparseTensor) -> SparseTensor:
         """Return the convolved tensor, differentiable in features and kernel."""
         sites, rulebook = self.connect(inputs.sites)
@@ -79,6 +85,9 @@ class SubmanifoldConv3d(_SparseConvolution):
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
         return sites, sites.submanifold()
 
+    def connect_table(self, sites: Sites) -> tuple[Sites, Tensor] | None:
+        return sites, sites.submanifold_table()
+
 
 class SparseConv3d(_SparseConvolution):
     """Convolution with an output site wherever its kernel covers an input site.
@@ -93,6 +102,9 @@ class SparseConv3d(_SparseConvolution):
 
     def connect(self, sites: Sites) -> tuple[Sites, Rulebook]:
         return sites.strided(self.kernel, self.stride, self.padding)
+
+    def connect_table(self, sites: Sites) -> tuple[Sites, Tensor] | None:
+        return sites.strided_table(self.kernel, self.stride, self.padding)
 
 
 def convolve(
@@ -110,9 +122,12 @@ def convolve(
         outputs = convolution(inputs)
         features = _normalize(outputs.features, norm)
         return SparseTensor(F.relu(features if residual is None else features + residual), outputs.sites)
-    sites, rulebook = convolution.connect(inputs.sites)
     sources = (convolution.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
     kernel, bias = _kernels.get(convolution, sources, lambda: _fold(convolution, norm))
+    if native_sparse.supports(inputs.features, kernel) and (connected := convolution.connect_table(inputs.sites)):
+        sites, table = connected
+        return SparseTensor(native_sparse.convolve(inputs.features, table, kernel, bias, residual), sites)
+    sites, rulebook = convolution.connect(inputs.sites)
     if kernel.is_cpu and kernel.dtype == torch.float32 and inputs.features.dtype == torch.float32:
         return SparseTensor(_apply_in_blocks(inputs.features, rulebook, kernel, bias, residual), sites)
     features = _apply(inputs.features, rulebook, kernel, bias)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aqr_perception.models.aqr.window_bias import Tiles, WindowBias
 from aqr_perception.models.tokens import TokenLayout
+from aqr_perception.models.transformer import native_correction
 from aqr_perception.models.transformer.flex import flex_attend
 
 _QUERY_BLOCK = 128
@@ -27,6 +28,8 @@ _DIRECT_BLOCK = 32
 """Queries per block that are computed directly: 32 x 8 heads x 56,400 keys take 58 MB."""
 _LEAST_DENOMINATOR, _LEAST_REDUCED_DENOMINATOR = 0.01, 0.3
 """Denominators below which rounding errors, which grow with its inverse, would show; the latter in half precision."""
+_TILE_BYTES = 2**21
+"""Size of the keys of the tiles that are corrected at once."""
 _MAX_STORED_SCORES = 40_000_000
 """Largest number of scores (samples x heads x queries x keys) stored for the backward pass instead of recomputed."""
 
@@ -88,7 +91,8 @@ def _attend_by_segment(
     share = query.new_zeros(*total.shape, len(segments), dtype=torch.float32)
     share[..., filled] = (torch.stack(by_segment, dim=-1) - total[..., None]).exp()
     if bias is not None:
-        output, share = _correct(output, share, total, query, key, value, bias)
+        correct = native_correction.correct if native_correction.supports(query, key, value) else _correct
+        output, share = correct(output.float(), share, total, query, key, value, bias)
         denominator = share.sum(-1, keepdim=True)
         output, share = output / denominator, share / denominator
         limit = _LEAST_DENOMINATOR if query.dtype == torch.float32 else _LEAST_REDUCED_DENOMINATOR
@@ -122,26 +126,48 @@ def _correct(
     Args:
         output, share, total: output, shares of the segments and log-sum-exp (B, heads, Q) of attention without bias.
     """
-    count, tokens_each, segments = query.shape[2], key.shape[2], share.shape[-1]
-    scaled = (query * query.shape[-1] ** -0.5).contiguous()
-    # All heads of a token are contiguous, as after the projections, so one gather fetches a token for all heads.
-    keys, values = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
-    numerator = output.float().contiguous()
+    batch, heads, count, width = query.shape
+    segments = share.shape[-1]
+    scaled = (query * width**-0.5).reshape(-1, width)  # rows by sample, head and query
+    # Rows by sample, token and head. The keys come from a projection, so this order is theirs in memory.
+    keys, values = (tokens.transpose(1, 2).reshape(-1, width) for tokens in (key, value))
+    lse = total.flatten()
+    numerator = output.transpose(1, 2).reshape(batch * count, heads * width)
     share = share.contiguous()
+    head = torch.arange(heads, device=query.device)[:, None]
     for tiles in bias.tiles:
-        # Tile by tile, to keep the tokens in the processor's cache from the gather to the last product.
-        samples = torch.div(tiles.queries[:, 0], count, rounding_mode="floor").tolist()
-        single_tiles = map(Tiles._make, zip(*tiles, strict=True))
-        for sample, segment, tile in zip(samples, tiles.segment.tolist(), single_tiles, strict=True):
-            queries, tokens = tile.queries - sample * count, tile.tokens - sample * tokens_each
-            near = keys[sample].index_select(0, tokens).permute(1, 2, 0)
-            scores = scaled[sample].index_select(1, queries) @ near
-            lse = total[sample].index_select(1, queries)
-            extra = scores.float().sub_(lse[..., None]).exp_().mul_(tile.growth)
-            correction = extra.to(value.dtype) @ values[sample].index_select(0, tokens).transpose(0, 1)
-            numerator[sample].index_add_(1, queries, correction.float())
-            share[sample, ..., segment if segments > 1 else 0].index_add_(1, queries, extra.sum(-1))
-    return numerator, share
+        tile_tokens = tiles.row_tokens.shape[1] * tiles.column_tokens.shape[1]
+        if not len(tiles.queries) or not tile_tokens:
+            continue
+        slots = tiles.queries.shape[1]
+        corrections = numerator.new_empty(len(tiles.queries), slots, heads * width)
+        step = max(1, _TILE_BYTES // (4 * heads * width * tile_tokens))
+        # A few tiles at once: their tokens stay in the processor's cache from the gather to the last product.
+        for start in range(0, len(tiles.queries), step):
+            some = Tiles(*(field[start : start + step] for field in tiles))
+            queries = some.queries[:, None]
+            rows = (torch.div(queries, count, rounding_mode="floor") * heads + head) * count + queries % count
+            tokens = (some.tokens[:, None] * heads + head).flatten()
+            shape = (len(queries) * heads, -1, width)
+            near = keys.index_select(0, tokens).view(shape)
+            scores = torch.bmm(scaled.index_select(0, rows.flatten()).view(shape), near.transpose(1, 2))
+            extra = scores.float().view(len(queries), heads, slots, -1).sub_(lse[rows][..., None]).exp_()
+            extra.mul_(some.growth[:, None])
+            correction = torch.bmm(extra.flatten(0, 1).to(values.dtype), values.index_select(0, tokens).view(shape))
+            by_slot = corrections[start : start + step].unflatten(-1, (heads, width))
+            by_slot.copy_(correction.view(len(queries), heads, slots, width).transpose(1, 2))
+            segment = some.segment[:, None, None] if segments > 1 else 0
+            share.view(-1).scatter_add_(0, (rows * segments + segment).flatten(), extra.sum(-1).flatten())
+        numerator += _sum_by_query(corrections.flatten(0, 1), tiles, batch * count)
+    return numerator.view(batch, count, heads, width).transpose(1, 2), share
+
+
+def _sum_by_query(corrections: Tensor, tiles: Tiles, count: int) -> Tensor:
+    """Return the sums (count, C) of the slots' corrections (T * N, C) by query; empty slots are left out."""
+    used = (tiles.row_growth != 0).any(-1).flatten().nonzero()[:, 0]
+    query, order = tiles.queries.flatten()[used].sort()
+    starts = torch.searchsorted(query, torch.arange(count, device=query.device))
+    return F.embedding_bag(used[order], corrections, starts, mode="sum")
 
 
 def _attend_differentiably(

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Any
 
-from message_filters import Subscriber
+from message_filters import SimpleFilter, Subscriber
 
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.nodes.stamps import stamp_to_ns
@@ -116,6 +116,27 @@ def _size(message: Any) -> int:
     return len(getattr(message, "data", b""))
 
 
+class GuardedFilter(SimpleFilter):  # type: ignore[misc]  # ROS 2 is untyped here
+    """A filter from which no message ends its user: it drops messages that cannot be used.
+
+    Args:
+        topic: name of the topic, for errors.
+        on_error: called with the error when a message is dropped.
+    """
+
+    def __init__(self, topic: str, on_error: Callable[[Exception], object]) -> None:
+        super().__init__()
+        self._topic, self._on_error = topic, on_error
+
+    def signalMessage(self, *messages: Any) -> None:  # noqa: N802  # the original's name
+        """Pass on a message; drop it if its stamp is negative, which rclpy has no time for."""
+        try:
+            _check_stamp(messages[0], self._topic)
+            super().signalMessage(*messages)
+        except Exception as error:
+            self._on_error(error)
+
+
 class GuardedSubscriber(Subscriber):  # type: ignore[misc]  # ROS 2 is untyped here
     """A message_filters.Subscriber from which no message ends the node: rclpy ends with an error in a callback.
 
@@ -129,12 +150,16 @@ class GuardedSubscriber(Subscriber):  # type: ignore[misc]  # ROS 2 is untyped h
         super().__init__(*arguments, **keywords)
 
     def signalMessage(self, *messages: Any) -> None:  # noqa: N802  # the original's name
-        """Pass on a message; drop it if its stamp is negative, which rclpy has no time for."""
-        stamp = messages[0].header.stamp
+        """Pass on a message; drop it as `GuardedFilter` does."""
         try:
-            if stamp.sec < 0:
-                found = f"{stamp_to_ns(stamp) / 1e9:.3f} s"
-                raise MessageError(self.topic, "negative stamp", found, "a time since 1970", "check the driver's clock")
+            _check_stamp(messages[0], self.topic)
             super().signalMessage(*messages)
         except Exception as error:
             self._on_error(error)
+
+
+def _check_stamp(message: Any, topic: str) -> None:
+    stamp = message.header.stamp
+    if stamp.sec < 0:
+        found = f"{stamp_to_ns(stamp) / 1e9:.3f} s"
+        raise MessageError(topic, "negative stamp", found, "a time since 1970", "check the driver's clock")

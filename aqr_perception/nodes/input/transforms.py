@@ -47,6 +47,8 @@ class FrameTransforms:
             ignored. A transform that moves is looked up at the earlier time, and may be older by `LONGEST_TF_AGE`.
         wait: seconds after construction during which lookups may wait.
         unconnected: pairs that TF did not connect in earlier frames; lookups update it.
+        clock: a monotonic clock, in seconds; None: Python's.
+        pause: waits about so many seconds of that clock for more transforms; None: sleeps.
     """
 
     def __init__(
@@ -55,10 +57,13 @@ class FrameTransforms:
         fixed_frame: str = "",
         wait: float = 0.0,
         unconnected: MutableSet[FramePair] | None = None,
+        clock: Callable[[], float] | None = None,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self._buffer = buffer
         self._fixed_frame = fixed_frame
-        self._deadline = time.monotonic() + wait
+        self._clock, self._pause = clock or time.monotonic, pause or time.sleep
+        self._deadline = self._clock() + wait
         self._unconnected = set() if unconnected is None else unconnected
 
     def lookup(self, target_frame: str, target_ns: int, source_frame: str, source_ns: int) -> NDArray[np.float64]:
@@ -69,14 +74,14 @@ class FrameTransforms:
         """
         pair = (target_frame, source_frame)
         while True:
-            late = time.monotonic() >= self._deadline
+            late = self._clock() >= self._deadline
             try:
                 found = self._look_up_now(target_frame, target_ns, source_frame, source_ns, late)
             except tf2_ros.TransformException as error:
                 # An extrapolation error means that TF knows both frames and the transform is late.
                 known = isinstance(error, tf2_ros.ExtrapolationException) or pair not in self._unconnected
                 if known and not late:
-                    time.sleep(_POLL_SECONDS)
+                    self._pause(_POLL_SECONDS)
                     continue
                 self._unconnected.add(pair)
                 raise self._missing(pair, target_ns, source_ns, error) from error
@@ -135,10 +140,12 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
 
     Attributes:
         now_ns: returns the present in the time of the sensors' stamps, in nanoseconds; 0 if it is unknown.
+        steady: a monotonic clock, in seconds.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.now_ns: Callable[[], int] = lambda: 0
+        self.steady: Callable[[], float] = time.monotonic
         self._sequences: dict[str, StampSequence[tuple[TransformStamped, str]]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         self._known: set[str] = set()
@@ -149,7 +156,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
         if self._is_surplus(transform):
             return
         child, stamp_ns = transform.child_frame_id, stamp_to_ns(transform.header.stamp)
-        now, now_ns = time.monotonic(), self.now_ns()
+        now, now_ns = self.steady(), self.now_ns()
         lead = (stamp_ns - now_ns) / 1e9
         if now_ns > 0 and lead > LONGEST_TF_LEAD:
             self._refused[child] = (now, f"transforms of {child} are {lead:.1f} s ahead of the sensors and refused")
@@ -182,7 +189,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
             self._known |= new
             return False
         text = f"transforms with more than {_MOST_FRAMES} frames or {_LONGEST_NAME} characters in a name are refused"
-        self._refused[""] = (time.monotonic(), text)
+        self._refused[""] = (self.steady(), text)
         return True
 
     def clear(self) -> None:
@@ -192,7 +199,7 @@ class TransformBuffer(tf2_ros.Buffer):  # type: ignore[misc]  # ROS 2 is untyped
 
     def faults(self) -> list[str]:
         """Return what was wrong with the transforms of the last seconds."""
-        now = time.monotonic()
+        now = self.steady()
         return [text for moment, text in list(self._refused.values()) if now - moment <= _REFUSED_FOR]
 
 

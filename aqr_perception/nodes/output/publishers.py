@@ -9,14 +9,14 @@ from nav_msgs.msg import OccupancyGrid
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 
 from aqr_perception.frame import Frame, Result
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.input.frame_request import SensorUse
-from aqr_perception.nodes.output import detection_messages, weight_messages
+from aqr_perception.nodes.output import detection_messages, query_messages, weight_messages
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
@@ -49,6 +49,7 @@ class Publishers:
         self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
         self._markers = MarkerPublisher(node, _DEPTH, marker_lifetime)
         self._timing = node.create_publisher(FrameTiming, "~/timing", _DEPTH)
+        self._queries = node.create_publisher(PointCloud2, "~/queries", _DEPTH)
         self._bev_image = node.create_publisher(Image, "~/weights/bev/image", _DEPTH)
         self._bev_raw = node.create_publisher(Image, "~/weights/bev/raw", _DEPTH)
         self._bev_grid = node.create_publisher(OccupancyGrid, "~/weights/bev/grid", _DEPTH)
@@ -83,6 +84,9 @@ class Publishers:
             self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
         if _has_subscribers(self._markers.topic):
             self._markers.publish(detection_messages.markers(result, to_output, header))
+        if self.wants_queries:
+            model_header = Header(stamp=stamp, frame_id=frame.frame_id)
+            self._queries.publish(query_messages.query_cloud(frame, result, model_header))
         missing = tuple(sensor.name for sensor in sensors if not sensor.used)
         self._publish_bev(frame, result, ground, missing)
         self._publish_cameras(frame, result, camera_headers, missing)
@@ -91,6 +95,11 @@ class Publishers:
     def wants_grid(self) -> bool:
         """Whether the BEV grid has subscribers."""
         return _has_subscribers(self._bev_grid)
+
+    @property
+    def wants_queries(self) -> bool:
+        """Whether the queries, with their attention, have subscribers."""
+        return _has_subscribers(self._queries)
 
     def publish_timing(self, timing: FrameTiming) -> None:
         self._timing.publish(timing)
@@ -106,7 +115,7 @@ class Publishers:
     def destroy(self) -> None:
         """Destroy all publishers."""
         self._markers.delete()
-        boxes = (self._detections, self._detections_3d, self._markers.topic)
+        boxes = (self._detections, self._detections_3d, self._markers.topic, self._queries)
         bev = (self._bev_image, self._bev_raw, self._bev_grid)
         for publisher in (*boxes, self._timing, *bev, *self._camera_image.values(), *self._camera_raw.values()):
             self._node.destroy_publisher(publisher)

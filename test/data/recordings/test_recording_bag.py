@@ -26,6 +26,8 @@ from aqr_perception.data.recordings.bag_frames import bag_frames
 from aqr_perception.data.recordings.keyframes import read_keyframes
 from aqr_perception.data.recordings.recorded_data import Recording
 from aqr_perception.data.recordings.recorded_frames import recorded_frames
+from aqr_perception.data.rig_file import read_rig
+from aqr_perception.data.sources.bags import BagDataset
 from aqr_perception.geometry import box_corners, project, rigid_transform, transform_points
 
 SETS = ("ddad_scene_01", "ddad_scene_02", "kitti_object", "kitti_raw", "pandar64")
@@ -85,6 +87,20 @@ def test_the_parameter_file_names_the_bags_topics(folder: Path, tmp_path: Path) 
     assert {camera["image_topic"], camera["info_topic"], values["lidar_topic"]} <= found.keys()
     assert (camera["compressed"], camera["rectified"], values["fixed_frame"]) == (True, True, "odom")
     assert values["model_frame"] == "", "two points show no ground: no frame of the model is guessed"
+
+
+def test_the_parameter_file_reads_the_bag_with_its_labels(folder: Path, tmp_path: Path) -> None:
+    converted(folder, tmp_path / "bag.mcap")
+    rig = read_rig(tmp_path / "bag.yaml")
+    assert rig.labels == "/ground_truth/objects"
+    data = BagDataset(tmp_path / "bag.mcap", rig=rig)
+    labelled = data[0]
+    assert [labelled.truth.classes[label] for label in labelled.truth.labels] == ["car"]
+    content = json.loads((folder / "keyframe.json").read_text())
+    del content["objects"]
+    (folder / "keyframe.json").write_text(json.dumps(content))
+    converted(folder, tmp_path / "plain.mcap")
+    assert "data" not in yaml.safe_load((tmp_path / "plain.yaml").read_text())
 
 
 def test_unknown_motion_is_no_motion_of_zero(folder: Path, tmp_path: Path) -> None:

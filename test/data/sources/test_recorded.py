@@ -199,6 +199,16 @@ def test_scenes_in_the_layout_of_ddad_are_labelled_frames(tmp_path: Path) -> Non
     np.testing.assert_allclose(points[2], [9, 0, 0, 127.5, 0.1], atol=1e-5)  # the past sweep, 1 m of motion later
 
 
+@pytest.mark.parametrize(("mapped", "names"), [("truck", ["truck", "bicycle"]), ("", ["bicycle"])])
+def test_the_rig_files_mapping_goes_before_that_of_the_layout(tmp_path: Path, mapped: str, names: list[str]) -> None:
+    write_scene(tmp_path / "000000")
+    rig = Rig((RigCamera("front", channel="CAMERA_01"),), classes={"Car": mapped, "Wheeled Slow": "bicycle"})
+    data = dataset(tmp_path, rig)
+    truth = data[0].truth
+    assert [truth.classes[label] for label in truth.labels] == names
+    assert data.label_sets()[0] == set(truth.labels.tolist())
+
+
 def test_an_empty_box_of_a_scene_is_named(tmp_path: Path) -> None:
     write_scene(tmp_path / "000000", (1.8, 0.0, 1.5))
     with pytest.raises(RecordingError, match=r"000000 at 1556919593000000000 ns: object 0 \(car\): found the box size"):

@@ -9,13 +9,16 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
+from aqr_perception.msg import FrameTiming, FusedDetection, FusedDetectionArray, SensorState
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Pose, Vector3
 from rclpy.node import Node
 from std_msgs.msg import Header
 
 from aqr_perception.demo.live.recorder import OutputRecorder
 from aqr_perception.demo.recording import BEV, FrameRecord
+from aqr_perception.frame import CameraView, DetectionQueries, Detections, Frame, Result, WeightMaps
+from aqr_perception.nodes.output.query_messages import query_cloud
 from aqr_perception.nodes.output.weight_messages import raw_image
 from aqr_perception.nodes.stamps import ns_to_stamp
 
@@ -71,3 +74,65 @@ def test_a_map_with_one_negative_cell_shows_that_weights_are_signed() -> None:
     for maps in ((values, ONES), (ONES, values)):
         assert recorded(0.5, *maps).signed
     assert not recorded(0.5, ONES, ONES).signed
+
+
+def test_queries_are_recorded_with_their_attention_and_pixels() -> None:
+    node = StandInNode()
+    recorder = OutputRecorder(cast(Node, node), ["front"])
+    header = Header(stamp=ns_to_stamp(1_500_000_000))
+    node.receive["/aqr_perception/detections"](
+        FusedDetectionArray(
+            header=header,
+            sensors=[SensorState(name="lidar", used=True), SensorState(name="front", used=True, age=0.02)],
+            camera_names=["front"],
+            detections=[FusedDetection(class_name="car", camera_weights=[0.5])] * 2,
+        )
+    )
+    points = np.array([[10.0, 1, 0], [-10, 2, 0]], np.float32)
+    shares = np.array([[0.7, 0.3], [1.0, 0.0]], np.float32)
+    ahead = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    intrinsics = np.array([[50.0, 0, 50], [0, 50, 25], [0, 0, 1]])
+    view = CameraView("front", np.zeros((50, 100, 3), np.uint8), intrinsics, ahead)
+    empty = np.zeros((0,), np.float32)
+    none = Detections(np.zeros((0, 9), np.float32), empty, np.zeros(0, np.int64), empty, empty, empty[:, None])
+    maps = WeightMaps(None, (-1, -1, 1, 1), {}, "router")
+    result = Result(none, maps, queries=DetectionQueries(points, shares))
+    node.receive["/aqr_perception/queries"](query_cloud(Frame(0, None, (view,)), result, header))
+    (frame,) = recorder.recording(trained=True).frames
+    assert frame.queries is not None and set(frame.queries.attention) == {"lidar", "front"}
+    np.testing.assert_array_equal(frame.queries.points, points)
+    np.testing.assert_array_equal(frame.queries.attention["front"], shares[:, 1])
+    np.testing.assert_allclose(frame.queries.pixels["front"], [[45.0, 25.0], [np.nan, np.nan]])
+
+
+def test_a_frame_is_finished_when_its_timing_arrives() -> None:
+    node = StandInNode()
+    recorder = OutputRecorder(cast(Node, node), [])
+    header = Header(stamp=ns_to_stamp(1_500_000_000))
+    node.receive["/aqr_perception/detections"](FusedDetectionArray(header=header))
+    assert not recorder.has_finished_near(1_500_000_000, 20_000_000), "its pictures are still being drawn"
+    node.receive["/aqr_perception/timing"](FrameTiming(header=header, stages=["image"], milliseconds=[3.0]))
+    assert recorder.has_finished_near(1_510_000_000, 20_000_000) and not recorder.has_finished_near(1_510_000_000, 0)
+
+
+def status(name: str, message: str = "used") -> DiagnosticStatus:
+    level = DiagnosticStatus.OK if message == "used" else DiagnosticStatus.WARN
+    return DiagnosticStatus(name=f"aqr_perception: sensor {name}", level=level, message=message)
+
+
+def test_doubts_of_one_sensor_are_recorded_and_those_of_all_cameras_are_the_playbacks() -> None:
+    for rear, expected in (("used", {"front": "black"}), ("slow: 3 Hz", {})):
+        node = StandInNode()
+        recorder = OutputRecorder(cast(Node, node), ["front", "back"])
+        node.receive["/aqr_perception/detections"](
+            FusedDetectionArray(
+                header=Header(stamp=ns_to_stamp(1_500_000_000)),
+                sensors=[SensorState(name=name, used=True) for name in ("lidar", "front", "back")],
+            )
+        )
+        front = "black" if rear == "used" else "slow: 4 Hz"
+        report = DiagnosticArray(header=Header(stamp=ns_to_stamp(1_900_000_000)))
+        report.status = [status("lidar"), status("front", front), status("back", rear)]
+        node.receive["/diagnostics"](report)
+        (frame,) = recorder.recording(trained=True).frames
+        assert frame.doubts == expected

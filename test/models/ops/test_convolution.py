@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aqr_perception.models.ops.convolution import _folded_weights, convolve
+from aqr_perception.models.ops.convolution import _folded_weights, _supports_bf16, convolve
 
 
 def pair(
@@ -132,7 +132,7 @@ def test_folded_weights_are_freed_with_their_model() -> None:
     with torch.no_grad():
         convolve(features, modules[0], modules[1])
     weight = weakref.ref(modules[0].weight)
-    folded = weakref.ref(_folded_weights(modules[0], modules[1])[0])
+    folded = weakref.ref(_folded_weights(modules[0], modules[1], torch.float32, features)[0])
     assert folded() is not None
     del modules
     gc.collect()
@@ -176,3 +176,32 @@ def test_inference_equals_the_modules_after_any_sequence_of_changes(changes: lis
         elif change == "copy":
             modules = copy.deepcopy(modules)
         check()
+
+
+@pytest.mark.skipif(not _supports_bf16(), reason="oneDNN has no bf16 kernels for this CPU")
+@pytest.mark.parametrize("adds", [False, True])
+def test_under_autocast_one_fused_operation_computes_in_bf16(adds: bool) -> None:
+    modules = pair(in_channels=16, out_channels=16)
+    features = torch.randn(2, 16, 9, 11).contiguous(memory_format=torch.channels_last)
+    residual = torch.randn(2, 16, 9, 11).contiguous(memory_format=torch.channels_last) if adds else None
+    with torch.no_grad():
+        expected = reference(features, modules, "relu", residual)
+        with torch.autocast("cpu", torch.bfloat16):
+            reduced = None if residual is None else residual.bfloat16()
+            convolve(features, modules[0], modules[1], relu=True, residual=reduced)
+            reduced, inputs = None if residual is None else residual.bfloat16(), features.bfloat16()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                found = convolve(inputs, modules[0], modules[1], relu=True, residual=reduced)
+    names = {event.key for event in profile.key_averages()}
+    assert not names & {"aten::relu_", "aten::add_", "aten::clamp_min_", "aten::_to_copy"}
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.05)
+
+
+def test_a_change_of_precision_reaches_the_next_inference() -> None:
+    modules, features = pair(), torch.randn(1, 4, 5, 5)
+    with torch.no_grad():
+        expected = reference(features, modules)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert convolve(features, modules[0], modules[1]).dtype == torch.bfloat16
+        torch.testing.assert_close(convolve(features, modules[0], modules[1]), expected, atol=1e-5, rtol=1e-5)

@@ -30,12 +30,14 @@ BEV = ("~/weights/bev/image", "~/weights/bev/raw", "~/weights/bev/grid")
 OPTIONAL = (
     "~/detections_3d",
     "~/markers",
+    "~/queries",
     *BEV,
     *(f"~/weights/{camera}/{kind}" for camera in CAMERAS for kind in ("image", "raw")),
 )
 MAKERS = {
     "~/detections_3d": "detection_messages.detections_3d",
     "~/markers": "detection_messages.markers",
+    "~/queries": "query_messages.query_cloud",
     "~/weights/bev/image": "bev_picture",
     "~/weights/bev/raw": "weight_messages.raw_image",
     "~/weights/bev/grid": "weight_messages.occupancy_grid",

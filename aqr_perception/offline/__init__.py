@@ -1,0 +1,1 @@
+"""Bags through the node's own steps, without DDS."""

@@ -1,0 +1,5 @@
+"""Error of a bag that cannot be processed."""
+
+
+class OfflineError(ValueError):
+    """A bag cannot be processed; the message names the bag, the value found, the value needed and the remedy."""
