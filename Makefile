@@ -35,7 +35,7 @@ test: setup  ## run all tests, with the node over DDS
 	@$(TEST_ENV) pytest $(WITH_ROS)
 
 unit: setup  ## run the quick tests, which need no ROS
-	@$(TEST_ENV) OMP_NUM_THREADS=1 pytest -m "not slow" $(WITHOUT_ROS)
+	@$(TEST_ENV) OMP_NUM_THREADS=1 AQR_TEST_EXAMPLES=few pytest -m "not slow" $(WITHOUT_ROS)
 
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }

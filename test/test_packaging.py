@@ -217,6 +217,7 @@ def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     assert definitions == {path.name for path in (ROOT / "msg").glob("*.msg")}
 
 
+@pytest.mark.slow
 def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path) -> None:
     command = "import sys; from aqr_perception.cli import main; sys.exit(main(['presets']))"
     done = subprocess.run(

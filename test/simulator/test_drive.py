@@ -12,7 +12,7 @@ from aqr_perception.simulator.rig import nuscenes_rig
 TIME = 0.5
 
 
-@pytest.fixture(scope="module", params=(3, 7, 11))
+@pytest.fixture(scope="module", params=(3, 7, pytest.param(11, marks=pytest.mark.slow)))
 def drive(request: pytest.FixtureRequest) -> Drive:
     return draw_drive(request.param, 1.0)
 
