@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.name.startswith("test_published"):
             item.add_marker(pytest.mark.slow)
     if os.environ.get("AQR_TEST_EXAMPLES") == "few":
-        for test in {getattr(item, "obj", None) for item in items}:
+        for test in {getattr(item, "function", None) for item in items}:
             _draw_fewer_examples(test)
 
 
