@@ -24,16 +24,19 @@ setup:  ## install ROS 2 (from wheels where none is sourced), libraries and this
 lint: setup  ## run ruff, ruff format, mypy and import-linter
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
 
-# Tests of the node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
-WITH_ROS := test/nodes test/offline test/ros_from_pip $(sort $(wildcard test/*/live))
+# Tests of a running node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
+WITH_ROS := test/nodes test/offline/test_same_as_the_node.py test/ros_from_pip $(sort $(wildcard test/*/live))
 WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
+# Bytecode is kept even where the environment forbids it: else every process rewrites the assertions of all tests.
+# Threads that wait do not spin, because several processes share the cores.
+TEST_ENV := $(ENV) export PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive &&
 
 test: setup  ## run all tests, with the node over DDS
-	@$(ENV) OMP_NUM_THREADS=1 pytest $(WITHOUT_ROS)
-	@$(ENV) pytest $(WITH_ROS)
+	@$(TEST_ENV) OMP_NUM_THREADS=1 pytest $(WITHOUT_ROS)
+	@$(TEST_ENV) pytest $(WITH_ROS)
 
 unit: setup  ## run the quick tests, which need no ROS
-	@$(ENV) OMP_NUM_THREADS=1 pytest -m "not slow" $(WITHOUT_ROS)
+	@$(TEST_ENV) OMP_NUM_THREADS=1 AQR_TEST_EXAMPLES=few pytest -m "not slow" $(WITHOUT_ROS)
 
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }

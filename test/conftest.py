@@ -1,8 +1,10 @@
 """Fixtures and marks of all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from helpers.places import REFERENCE
 
@@ -28,7 +30,18 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of published models as slow: they run networks of full size."""
+    """Mark the tests of published models as slow: they run networks of full size; with few examples, see below."""
     for item in items:
         if item.path.name.startswith("test_published"):
             item.add_marker(pytest.mark.slow)
+    if os.environ.get("AQR_TEST_EXAMPLES") == "few":
+        for test in {getattr(item, "function", None) for item in items}:
+            _draw_fewer_examples(test)
+
+
+def _draw_fewer_examples(test: object) -> None:
+    """Let a test of properties draw a quarter of its examples, at least five; those written out all run."""
+    own = getattr(test, "_hypothesis_internal_use_settings", None)
+    if isinstance(own, hypothesis.settings) and own.max_examples > 5:
+        fewer = hypothesis.settings(own, max_examples=max(own.max_examples // 4, 5))
+        test._hypothesis_internal_use_settings = fewer  # type: ignore[attr-defined]

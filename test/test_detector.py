@@ -380,20 +380,25 @@ def test_a_frame_with_an_output_that_is_not_finite_leaves_no_memory(frame: Frame
     np.testing.assert_array_equal(found.boxes, expected.boxes)
 
 
-@pytest.mark.parametrize("architecture", ["cmt", "mome", "aqr_cmt"])
+@pytest.fixture(scope="module", params=["cmt", "mome", "aqr_cmt"])
+def short_sighted(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Detector:
+    """A detector whose grid ends before its point range."""
+    preset = write_short_grid(tmp_path_factory.mktemp("presets"), request.param)
+    return Detector(preset, "random", device="cpu", precision="fp32")
+
+
 @pytest.mark.parametrize("source", ["router", "attention"])
 @pytest.mark.parametrize("position", [(45.0, 33.0), (-52.0, -38.0), (47.5, -20.0), (3.0, 36.0)])
 def test_the_weight_of_a_query_is_at_its_position_where_the_grid_ends_before_the_range(
-    tmp_path: Path, position: tuple[float, float], source: str, architecture: str
+    short_sighted: Detector, position: tuple[float, float], source: str
 ) -> None:
-    detector = Detector(write_short_grid(tmp_path, architecture), "random", device="cpu", precision="fp32")
     lower, upper = np.array(POINT_RANGE[:3]), np.array(POINT_RANGE[3:])
     share = (np.array([*position, -1.0]) - lower) / (upper - lower)
     with torch.no_grad():
-        detector.model.get_parameter("pts_bbox_head.reference_points.weight").copy_(torch.from_numpy(share))
+        short_sighted.model.get_parameter("pts_bbox_head.reference_points.weight").copy_(torch.from_numpy(share))
     points = np.float32([[*position, -1.0, 0.0, 0.0]]).repeat(5, axis=0)
     options = DetectionOptions(score_threshold=0.0, weights_source=source, aqr=AqrOptions(min_weight=0.0))
-    maps = detector.detect(Frame(0, points, ()), options).weight_maps
+    maps = short_sighted.detect(Frame(0, points, ()), options).weight_maps
     assert maps.bev is not None
     assert maps.bev.shape == GRID
     assert maps.bev_range == BEV_RANGE

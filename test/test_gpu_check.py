@@ -32,6 +32,7 @@ def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_measured_and_that_is_said(tmp_path: Path) -> None:
     done = run(tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr

@@ -203,6 +203,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed
 
 
+@pytest.mark.slow
 def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     sources = (
         path for path in (ROOT / "aqr_perception").rglob("*.py") if not NEEDS_ROS & set(path.relative_to(ROOT).parts)
@@ -216,6 +217,7 @@ def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     assert definitions == {path.name for path in (ROOT / "msg").glob("*.msg")}
 
 
+@pytest.mark.slow
 def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path) -> None:
     command = "import sys; from aqr_perception.cli import main; sys.exit(main(['presets']))"
     done = subprocess.run(

@@ -40,6 +40,7 @@ def painted_wall(points: int = 6000) -> Frame:
     return Frame(1, cloud, (CameraView("front", image, INTRINSICS, OPTICAL),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", [(-1.0, 2.0, 0.0)])
 def test_the_rotation_of_a_turned_camera_is_found(rotation: tuple[float, float, float]) -> None:
     (check,) = check_calibration([turned(painted_wall(), rotation)])

@@ -123,6 +123,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_ends_the_process_with_one_line() -> None:
     folder = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, folder])}

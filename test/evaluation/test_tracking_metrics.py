@@ -67,7 +67,7 @@ def test_nothing_to_track_is_an_error() -> None:
 
 
 def test_the_failures_are_of_the_demos_kinds_and_follow_each_other() -> None:
-    sensors = {(failure.sensor, failure.kind) for failure in FAILURES}
+    sensors = {(failure.sensor, failure.effect) for failure in FAILURES}
     camera, begin, end = drive_detections.BLACK_CAMERA
     assert {(camera, "black"), ("lidar", "gone")} <= sensors
     assert 0 < begin < end <= drive_detections.LIDAR_GONE[0] < drive_detections.LIDAR_GONE[1]

@@ -16,10 +16,12 @@ from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import LabelledFrame
 
 
+@pytest.mark.slow
 def test_a_pool_returns_results_in_order() -> None:
     assert list(in_processes(math.factorial, range(8), 2)) == [1, 1, 2, 6, 24, 120, 720, 5040]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_ends_the_others_at_once_with_one_line() -> None:
     began = time.monotonic()
     with pytest.raises(WorkerError, match="sleep length must be non-negative"):
@@ -33,6 +35,7 @@ def test_an_unexpected_error_in_a_process_is_named_in_one_line() -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_named_with_the_remedy() -> None:
     with pytest.raises(WorkerError, match=r"ended unexpectedly.*fewer --workers"):
         list(in_processes(os._exit, [9, 9], 2))

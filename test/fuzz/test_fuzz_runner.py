@@ -22,6 +22,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_every_kind_of_fault_is_kept_and_the_run_goes_on_and_resumes(tmp_path: Path) -> None:
     first = run(f"deliberate={INPUTS}", "--seed", SEED, "--output", tmp_path)
     assert first.returncode == 1, first.stderr

@@ -130,6 +130,7 @@ def test_sensors_state_and_phase_are_told(page: Any) -> None:
     assert page.text_content("#phase-table tbody tr:nth-child(2) td:nth-child(3)") == "2 of 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1500, "light")])
 def test_the_page_fits_phones_and_desktops_in_both_colour_schemes(
     browser: Any, report: Path, width: int, scheme: str

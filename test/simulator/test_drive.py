@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import box_corners, project, transform_points
 from aqr_perception.simulator.drive import REACH, Drive, draw_drive
 from aqr_perception.simulator.raycasting import SCENERY
@@ -11,13 +12,18 @@ from aqr_perception.simulator.rig import nuscenes_rig
 TIME = 0.5
 
 
-@pytest.fixture(scope="module", params=(3, 7, 11))
+@pytest.fixture(scope="module", params=(3, 7, pytest.param(11, marks=pytest.mark.slow)))
 def drive(request: pytest.FixtureRequest) -> Drive:
     return draw_drive(request.param, 1.0)
 
 
-def test_the_same_seed_and_time_give_the_same_frame(drive: Drive) -> None:
-    first, second = drive.frame(TIME), draw_drive(drive.scene.seed, 1.0).frame(TIME)
+@pytest.fixture(scope="module")
+def labelled(drive: Drive) -> LabelledFrame:
+    return drive.frame(TIME)
+
+
+def test_the_same_seed_and_time_give_the_same_frame(drive: Drive, labelled: LabelledFrame) -> None:
+    first, second = labelled, draw_drive(drive.scene.seed, 1.0).frame(TIME)
     np.testing.assert_array_equal(first.frame.points, second.frame.points)
     np.testing.assert_array_equal(first.truth.boxes, second.truth.boxes)
     for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
@@ -29,7 +35,9 @@ def test_a_frame_at_the_start_has_earlier_sweeps() -> None:
     assert points[:, 4].max() > 0
 
 
-def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive: Drive) -> None:
+def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(
+    drive: Drive, labelled: LabelledFrame
+) -> None:
     boxes, tracks = drive.true_boxes(TIME)
     points, owner = drive.single_sweep(TIME)
     for box, track in zip(boxes, tracks, strict=True):
@@ -37,7 +45,7 @@ def test_the_points_of_an_object_lie_in_its_box_and_those_of_others_do_not(drive
         assert inside[owner == track].all()
         deep = _inside(points[:, :3], box, margin=-0.1)
         assert set(owner[deep]) <= {track, SCENERY}  # a pedestrian may walk by a tree, below its crown
-    truth = drive.frame(TIME).truth
+    truth = labelled.truth
     assert truth.lidar_points.tolist() == [int((owner == track).sum()) for track in tracks]
 
 
@@ -69,8 +77,8 @@ def test_a_box_projects_onto_the_pixels_of_its_object(drive: Drive) -> None:
     assert seen >= 3
 
 
-def test_visible_objects_are_those_with_pixels(drive: Drive) -> None:
-    truth, cameras = drive.frame(TIME).truth, drive.rig.cameras
+def test_visible_objects_are_those_with_pixels(drive: Drive, labelled: LabelledFrame) -> None:
+    truth, cameras = labelled.truth, drive.rig.cameras
     assert truth.visibility.shape == (len(truth), len(cameras))
     assert truth.visibility.min() >= 0 and truth.visibility.max() <= 1
     for column, camera in enumerate(cameras):

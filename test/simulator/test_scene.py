@@ -27,6 +27,7 @@ def test_every_class_fills_its_box_and_its_size_is_near_the_mean(name: str) -> N
     assert mesh.colours.min() >= 0 and mesh.colours.max() <= 1
 
 
+@pytest.mark.slow
 def test_scenes_range_from_empty_to_crowded_and_show_every_class() -> None:
     scenes = [draw_scene(seed, 1.0) for seed in range(40)]
     counts = [len(scene.actors) for scene in scenes]

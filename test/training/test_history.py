@@ -92,6 +92,7 @@ def test_some_batches_are_treated_as_the_start_of_a_drive(
     assert set(kept) == {0, 1} and 0.05 < kept.count(0) / len(kept) < 0.4
 
 
+@pytest.mark.slow
 def test_history_equals_the_detectors_memory(model: DetectionModel, data: SimulatedDataset) -> None:
     detector = Detector(model.preset.name, device="cpu", precision="fp32")
     detector.model.load_state_dict(model.state_dict())
@@ -110,6 +111,7 @@ def test_history_equals_the_detectors_memory(model: DetectionModel, data: Simula
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data: SimulatedDataset) -> None:
     """One sample's motion must not affect another's."""
     model.eval()

@@ -43,6 +43,7 @@ class SignalAfter:
         return stand_in.loss(model, batch, generator)
 
 
+@pytest.mark.slow
 def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> None:
     batches: list[Tensor] = []
     losses: list[float] = []

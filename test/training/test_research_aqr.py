@@ -250,6 +250,7 @@ def test_the_loss_falls_on_one_batch(small: SmallModel, labelled: LabelledFrame,
     assert np.mean(losses[-5:]) < 0.65 * np.mean(losses[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["bias", "modulation"])
 def test_the_router_alone_lowers_the_loss(
     small: SmallModel, labelled: LabelledFrame, tmp_path: Path, mode: str

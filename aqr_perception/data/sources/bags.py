@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aqr_perception.bags.errors import BagError
 from aqr_perception.bags.poses import TransformTree, stamp_to_ns
 from aqr_perception.bags.reader import BagReader
+from aqr_perception.bags.reader_cache import ReaderCache
 from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.data.outlines import outline_shares
 from aqr_perception.data.rig_file import Rig, RigCamera
@@ -100,6 +101,7 @@ class BagDataset:
         self._classes, self._skip_bad, self.left_out = classes, skip_bad, 0
         self._sweeps = sweeps if rig is None or rig.max_sweeps is None else min(sweeps, rig.max_sweeps)
         self._said: set[tuple[str, str]] = set()
+        self._opened = ReaderCache()
         bags = [self._open(path, rig) for path in _bag_paths(folder)]
         self._moments = [moment for bag in bags for moment in self._bag_moments(bag)]
         self._check_classes(folder, bags)
@@ -142,16 +144,16 @@ class BagDataset:
         _log.warning("left out: %s", error)
 
     def _open(self, path: Path, rig: Rig | None) -> _Bag:
-        with BagReader(path) as reader:
-            found = bag_rig(reader, rig)
-            place = labels_place(reader, found)
-            labels = (
-                labels_from_json(place, self._problem)
-                if isinstance(place, Path)
-                else labels_from_topic(reader, place, self._problem)
-            )
-            topics = [*found.lidar_topics, *(topic for c in found.cameras for topic in (c.image_topic, c.info_topic))]
-            stamps = read_stamps(reader, topics)
+        reader = self._opened.reader(path)
+        found = bag_rig(reader, rig)
+        place = labels_place(reader, found)
+        labels = (
+            labels_from_json(place, self._problem)
+            if isinstance(place, Path)
+            else labels_from_topic(reader, place, self._problem)
+        )
+        topics = [*found.lidar_topics, *(topic for c in found.cameras for topic in (c.image_topic, c.info_topic))]
+        stamps = read_stamps(reader, topics)
         times = np.array([moment.stamp_ns for moment in labels], np.int64)
         check_times(path, stamps, times, str(place))
         return _Bag(path, found, stamps, tuple(labels))
@@ -199,9 +201,10 @@ class BagDataset:
 
     def _read(self, moment: _Moment) -> LabelledFrame:
         bag, stamp_ns = moment.bag, moment.stamp_ns
-        tree = _transforms(bag.path)
+        reader = self._opened.reader(bag.path)
+        tree = _transforms(reader)
         fixed = fixed_frame(bag.rig, tree.frames)
-        messages = _read_messages(bag.path, self._wanted(bag, stamp_ns, fixed))
+        messages = _read_messages(reader, self._wanted(bag, stamp_ns, fixed))
         sweeps = {topic: messages.get(topic, []) for topic in bag.rig.lidar_topics}
         frame_id = _model_frame(bag, sweeps, moment.labels)
         doubts: list[MessageError] = []
@@ -336,28 +339,26 @@ def _is_bag_folder(path: Path) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _transforms(bag: Path) -> TransformTree:
-    with BagReader(bag) as reader:
-        topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
-        decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
+def _transforms(reader: BagReader) -> TransformTree:
+    topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
+    decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
     moving = [message for topic, message in decoded if topic == "/tf"]
     static = [message for topic, message in decoded if topic == "/tf_static"]
-    return TransformTree(moving, static, str(bag))
+    return TransformTree(moving, static, str(reader.path))
 
 
-def _read_messages(bag: Path, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
+def _read_messages(reader: BagReader, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
     """Return the decoded messages of a frame by topic."""
     found: dict[str, list[Any]] = {}
     pending = {(topic, recorded) for topic, times in wanted.items() for _, recorded in times}
     stamps = {topic: {measured for measured, _ in times} for topic, times in wanted.items()}
-    with BagReader(bag) as reader:
-        # One pass over the frame's time; calibration may be recorded once, long before.
-        for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
-            for message in reader.messages((topic,), recorded, recorded + 1):
-                decoded = message.decode()
-                if _stamp_ns(decoded) in stamps[topic]:
-                    found.setdefault(topic, []).append(decoded)
-                    break
+    # One pass over the frame's time; calibration may be recorded once, long before.
+    for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
+        for message in reader.messages((topic,), recorded, recorded + 1):
+            decoded = message.decode()
+            if _stamp_ns(decoded) in stamps[topic]:
+                found.setdefault(topic, []).append(decoded)
+                break
     return found
 
 

@@ -22,6 +22,8 @@ from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.simulator.rig import nuscenes_rig
 
 Change = Callable[[str, Any], Any]
+Records = list[tuple[str, int, Any]]
+"""Topic, stamp and message of each record of a bag."""
 VISION = {
     "ObjectHypothesis": "string class_id\nfloat64 score\n",
     "ObjectHypothesisWithPose": "ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n",
@@ -35,26 +37,33 @@ for _name, _text in VISION.items():
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short raw bag of two sweeps."""
-    path = tmp_path_factory.mktemp("drive") / "drive.mcap"
-    return write_bag(draw_drive(3, 2.0, nuscenes_rig((96, 32))), path, 0.2, raw=True, progress=False)
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short raw bag of two sweeps and two cameras."""
+    path, rig = tmp_path_factory.mktemp("drive") / "drive.mcap", nuscenes_rig((96, 32))
+    rig = replace(rig, cameras=rig.cameras[:2])
+    return write_bag(draw_drive(3, 2.0, rig), path, 0.2, raw=True, progress=False)
 
 
 @pytest.fixture(scope="module")
-def plain(drive: Path) -> LabelledFrame:
-    return BagDataset(drive, 1)[1]
+def drive(bag: Path) -> Records:
+    """The bag's messages, which the tests do not change."""
+    with BagReader(bag) as reader:
+        return [(message.topic, message.stamp_ns, message.decode()) for message in reader.messages()]
 
 
-def rewritten(drive: Path, folder: Path, change: Change, rename: Callable[[str], str] = str) -> Path:
+@pytest.fixture(scope="module")
+def plain(bag: Path) -> LabelledFrame:
+    return BagDataset(bag, 1)[1]
+
+
+def rewritten(drive: Records, folder: Path, change: Change, rename: Callable[[str], str] = str) -> Path:
     """Copy a bag with changed messages; a change that returns None leaves the message out."""
     path = folder / "own.mcap"
-    with BagReader(drive) as reader, BagWriter(path) as writer:
-        for message in reader.messages():
-            changed = change(message.topic, message.decode())
+    with BagWriter(path) as writer:
+        for topic, stamp_ns, message in drive:
+            changed = change(topic, message)
             if changed is not None:
-                latched = message.topic == "/tf_static"
-                writer.write(rename(message.topic), changed, message.stamp_ns, latched=latched)
+                writer.write(rename(topic), changed, stamp_ns, latched=topic == "/tf_static")
     return path
 
 
@@ -71,7 +80,7 @@ def sensors(part: str, change: Callable[[Any], Any]) -> Change:
     return lambda topic, message: change(message) if topic.endswith(part) else message
 
 
-def test_pictures_of_other_encodings_have_the_same_pixels(drive: Path, tmp_path: Path, plain: LabelledFrame) -> None:
+def test_pictures_of_other_encodings_have_the_same_pixels(drive: Records, tmp_path: Path, plain: LabelledFrame) -> None:
     def bgra(image: Any) -> Any:
         pixels = np.asarray(image.data).reshape(image.height, image.width, 3)
         wide = np.concatenate((pixels[..., ::-1], pixels[..., :1]), -1).reshape(image.height, -1)
@@ -83,7 +92,7 @@ def test_pictures_of_other_encodings_have_the_same_pixels(drive: Path, tmp_path:
         np.testing.assert_array_equal(view.image, own.image)
 
 
-def test_points_of_another_layout_are_the_same_points(drive: Path, tmp_path: Path, plain: LabelledFrame) -> None:
+def test_points_of_another_layout_are_the_same_points(drive: Records, tmp_path: Path, plain: LabelledFrame) -> None:
     def padded(cloud: Any) -> Any:
         old = np.asarray(cloud.data).view(np.uint8).reshape(-1, 16)
         new = np.zeros((len(old), 32), np.uint8)
@@ -114,7 +123,7 @@ def test_points_of_another_layout_are_the_same_points(drive: Path, tmp_path: Pat
     ],
 )
 def test_sensor_data_that_cannot_be_used_is_named_with_bag_and_topic(
-    drive: Path, tmp_path: Path, part: str, change: Callable[[Any], Any], said: str
+    drive: Records, tmp_path: Path, part: str, change: Callable[[Any], Any], said: str
 ) -> None:
     with pytest.raises(BagError, match=rf"own\.mcap.*{said}"):
         last(rewritten(drive, tmp_path, sensors(part, change)))
@@ -141,7 +150,7 @@ def first(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     ],
 )
 def test_a_label_that_is_no_box_is_named_or_left_out(
-    drive: Path, tmp_path: Path, plain: LabelledFrame, change: Callable[[Any], Any], said: str
+    drive: Records, tmp_path: Path, plain: LabelledFrame, change: Callable[[Any], Any], said: str
 ) -> None:
     bag = rewritten(drive, tmp_path, truth(first(change)))
     with pytest.raises(BagError, match=rf"own\.mcap: /ground_truth/objects at .*object 0.*{said}"):
@@ -187,7 +196,7 @@ def as_markers(message: Any, kind: int = 1) -> Any:
 
 @pytest.mark.parametrize("convert", [as_vision, as_markers])
 def test_labels_come_from_other_message_types(
-    drive: Path, tmp_path: Path, plain: LabelledFrame, convert: Callable[[Any], Any]
+    drive: Records, tmp_path: Path, plain: LabelledFrame, convert: Callable[[Any], Any]
 ) -> None:
     bag = rewritten(drive, tmp_path, truth(convert), lambda topic: "/labels" if topic == TRUTH_TOPIC else topic)
     found, expected = last(bag).truth, plain.truth
@@ -196,34 +205,33 @@ def test_labels_come_from_other_message_types(
     assert np.isnan(found.boxes[:, 7:]).all() and list(found.tracks) == list(range(len(found)))
 
 
-def test_markers_of_another_kind_are_refused(drive: Path, tmp_path: Path) -> None:
+def test_markers_of_another_kind_are_refused(drive: Records, tmp_path: Path) -> None:
     bag = rewritten(drive, tmp_path, truth(lambda message: as_markers(message, 9)))
     with pytest.raises(BagError, match=r"/ground_truth/objects at .*TEXT_VIEW_FACING, needed CUBE"):
         BagDataset(bag)
 
 
-def labels_json(drive: Path, target: Path, **changes: Any) -> Path:
-    with BagReader(drive) as reader:
-        frames = [
-            {
-                "stamp_ns": message.stamp_ns,
-                "frame_id": "lidar",
-                "objects": [
-                    {
-                        "class": entry.class_name,
-                        "box": [
-                            entry.pose.position.x, entry.pose.position.y, entry.pose.position.z,
-                            entry.size.x, entry.size.y, entry.size.z,
-                            2 * float(np.arctan2(entry.pose.orientation.z, entry.pose.orientation.w)),
-                        ],
-                        "velocity": [entry.velocity.x, entry.velocity.y],
-                    }
-                    for entry in message.decode().detections
-                ],
-                **changes,
-            }
-            for message in reader.messages((TRUTH_TOPIC,))
-        ]  # fmt: skip
+def labels_json(drive: Records, target: Path, **changes: Any) -> Path:
+    frames = [
+        {
+            "stamp_ns": stamp_ns,
+            "frame_id": "lidar",
+            "objects": [
+                {
+                    "class": entry.class_name,
+                    "box": [
+                        entry.pose.position.x, entry.pose.position.y, entry.pose.position.z,
+                        entry.size.x, entry.size.y, entry.size.z,
+                        2 * float(np.arctan2(entry.pose.orientation.z, entry.pose.orientation.w)),
+                    ],
+                    "velocity": [entry.velocity.x, entry.velocity.y],
+                }
+                for entry in message.detections
+            ],
+            **changes,
+        }
+        for topic, stamp_ns, message in drive if topic == TRUTH_TOPIC
+    ]  # fmt: skip
     target.write_text(json.dumps({"frames": frames}))
     return target
 
@@ -232,7 +240,7 @@ def without_truth(topic: str, message: Any) -> Any:
     return None if topic == TRUTH_TOPIC else message
 
 
-def test_labels_come_from_a_json_beside_the_bag(drive: Path, tmp_path: Path, plain: LabelledFrame) -> None:
+def test_labels_come_from_a_json_beside_the_bag(drive: Records, tmp_path: Path, plain: LabelledFrame) -> None:
     bag = rewritten(drive, tmp_path, without_truth)
     with pytest.raises(BagError, match=r"labels: found none .*needed one topic .* or own\.labels\.json"):
         BagDataset(bag)
@@ -252,7 +260,7 @@ def test_labels_come_from_a_json_beside_the_bag(drive: Path, tmp_path: Path, pla
     ],
 )
 def test_a_json_that_is_not_understood_is_named_by_entry(
-    drive: Path, tmp_path: Path, changes: dict[str, Any], said: str
+    drive: Records, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     bag = rewritten(drive, tmp_path, without_truth)
     labels_json(drive, tmp_path / "own.labels.json", **changes)
@@ -260,7 +268,7 @@ def test_a_json_that_is_not_understood_is_named_by_entry(
         BagDataset(bag)
 
 
-def test_a_rig_file_chooses_topics_names_and_classes(drive: Path, tmp_path: Path, plain: LabelledFrame) -> None:
+def test_a_rig_file_chooses_topics_names_and_classes(drive: Records, tmp_path: Path, plain: LabelledFrame) -> None:
     rename = {"/front/image_raw": "/a/rgb", "/front/camera_info": "/a/info", "/lidar/points": "/top"}
     vans = truth(lambda m: replace(m, detections=[replace(o, class_name=f"my_{o.class_name}") for o in m.detections]))
     bag = rewritten(drive, tmp_path, vans, lambda topic: rename.get(topic, topic))
@@ -280,14 +288,13 @@ def test_a_rig_file_chooses_topics_names_and_classes(drive: Path, tmp_path: Path
         BagDataset(bag, rig=wrong)
 
 
-def test_a_choice_of_point_clouds_needs_a_rig_file(drive: Path, tmp_path: Path) -> None:
+def test_a_choice_of_point_clouds_needs_a_rig_file(drive: Records, tmp_path: Path) -> None:
     path = tmp_path / "two.mcap"
-    with BagReader(drive) as reader, BagWriter(path) as writer:
-        for message in reader.messages():
-            decoded, latched = message.decode(), message.topic == "/tf_static"
-            names = ("/left", "/right") if message.topic == "/lidar/points" else (message.topic,)
+    with BagWriter(path) as writer:
+        for topic, stamp_ns, message in drive:
+            names = ("/left", "/right") if topic == "/lidar/points" else (topic,)
             for name in names:
-                writer.write(name, decoded, message.stamp_ns, latched=latched)
+                writer.write(name, message, stamp_ns, latched=topic == "/tf_static")
     with pytest.raises(BagError, match=r"found the point clouds /left, /right, needed one.*--rig"):
         BagDataset(path)
     both = last(path, rig=Rig(lidar_topics=("/left", "/right"), fixed_frame="odom"))
@@ -297,13 +304,12 @@ def test_a_choice_of_point_clouds_needs_a_rig_file(drive: Path, tmp_path: Path) 
 
 
 def test_stamps_of_recording_may_differ_from_those_of_measurement(
-    drive: Path, tmp_path: Path, plain: LabelledFrame
+    drive: Records, tmp_path: Path, plain: LabelledFrame
 ) -> None:
     path = tmp_path / "late.mcap"
-    with BagReader(drive) as reader, BagWriter(path) as writer:
-        for message in reader.messages():
-            late = message.stamp_ns + 3_600_000_000_000
-            writer.write(message.topic, message.decode(), late, latched=message.topic == "/tf_static")
+    with BagWriter(path) as writer:
+        for topic, stamp_ns, message in drive:
+            writer.write(topic, message, stamp_ns + 3_600_000_000_000, latched=topic == "/tf_static")
     found = last(path)
     np.testing.assert_allclose(found.truth.boxes, plain.truth.boxes, atol=1e-5)
     assert found.frame.stamp_ns == plain.frame.stamp_ns and len(found.frame.cameras) == len(plain.frame.cameras)

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from aqr_perception.models.aqr.projection import project
-from aqr_perception.models.config.presets import load_preset, preset_names
+from aqr_perception.models.config.presets import Preset, load_preset, preset_names
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.models.tokens import TokenLayout
@@ -88,7 +88,7 @@ def bev_cell(
     return cells.bev[0, 0].tolist() if cells.bev_inside.item() else None
 
 
-WITH_LIDAR = [name for name in preset_names() if load_preset(name).points is not None]
+WITH_LIDAR = {name: preset for name in preset_names() if (preset := load_preset(name)).points is not None}
 
 
 @pytest.mark.parametrize("name", WITH_LIDAR)
@@ -97,7 +97,7 @@ WITH_LIDAR = [name for name in preset_names() if load_preset(name).points is not
 @example(across=0.961, along=0.3)
 @settings(max_examples=60, deadline=None)
 def test_a_point_is_in_the_cell_that_its_voxel_activates(name: str, across: float, along: float) -> None:
-    preset = load_preset(name)
+    preset = WITH_LIDAR[name]
     branch, low, high = preset.points, preset.point_range[:2], preset.point_range[3:5]
     assert branch is not None
     position = [low[axis] + share * (high[axis] - low[axis]) for axis, share in enumerate((across, along))]
@@ -108,6 +108,11 @@ def test_a_point_is_in_the_cell_that_its_voxel_activates(name: str, across: floa
     grid = (branch.grid[1] // 8, branch.grid[0] // 8)
     expected = [row, column] if row < grid[0] and column < grid[1] else None
     assert bev_cell(*position, preset.bev_range, grid) == expected
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    return short_grid(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +132,8 @@ def encoder() -> SparseEncoder:
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
 def test_the_features_of_a_point_are_in_its_cell(
-    tmp_path_factory: pytest.TempPathFactory, encoder: SparseEncoder, x: float, y: float, z: float
+    preset: Preset, encoder: SparseEncoder, x: float, y: float, z: float
 ) -> None:
-    preset = short_grid(tmp_path_factory.getbasetemp())
     assert preset.points is not None
     assert preset.bev_range == BEV_RANGE
     points = [torch.tensor([[x, y, z]])]

@@ -68,6 +68,7 @@ def assert_stage(golden: dict[str, np.ndarray], stage: str, found: Tensor, toler
     np.testing.assert_allclose(sampled.numpy(), golden[f"{stage}/samples"], atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 def test_voxels_equal_the_published_models(golden, published: CMT, golden_input) -> None:
     branch = published.preset.points
     assert branch is not None

@@ -17,6 +17,7 @@ from aqr_perception.models.image.openvino_branch import OpenVinoBranch
 from aqr_perception.options import OptionError
 
 
+@pytest.mark.slow
 def test_features_are_pytorchs_and_fewer_cameras_need_no_compilation(tmp_path: Path, one_thread: None) -> None:
     pytest.importorskip("openvino", reason="the image branch in OpenVINO needs openvino")
     model = build_model(write_preset(tmp_path, SMALL))

@@ -53,6 +53,7 @@ def test_gradients_reach_every_branch_and_expert(new_model: Callable[[], MoME], 
     assert [name for name in silent if not any(part in name for part in first)] == []
 
 
+@pytest.mark.slow
 def test_the_router_learns_which_sensor_is_blind(new_model: Callable[[], MoME], batch: Batch) -> None:
     model = new_model()
     freeze(model, "aqr")

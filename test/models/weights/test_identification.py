@@ -54,6 +54,7 @@ def test_all_presets_with_the_same_shapes_are_named() -> None:
     assert fits(weights_of("petr_vov_800x320")) == ("petr_vov_1600x640", "petr_vov_800x320")
 
 
+@pytest.mark.slow
 def test_building_all_presets_without_memory_takes_seconds() -> None:
     empty_model.cache_clear()
     start = time.perf_counter()

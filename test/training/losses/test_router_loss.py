@@ -75,6 +75,7 @@ def test_weights_equal_to_health_have_the_least_loss(seed: int, lidar: float, ca
         assert router_loss(other, cells, batch) >= least - 1e-5
 
 
+@pytest.mark.slow
 def test_minimising_the_loss_teaches_the_health_of_every_place() -> None:
     random = torch.Generator().manual_seed(0)
     cells = cells_of(1)
