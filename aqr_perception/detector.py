@@ -86,14 +86,7 @@ def preset_classes(preset: str) -> tuple[str, ...]:
 
 
 class ModelOutputError(ValueError):
-    """A model's output has numbers that are not finite; the message names the model and the inputs."""
-
-
-def _suspects(frame: Frame) -> str:
-    """Return which input of a frame may be the cause of an output that is not finite, or the remedy if none is."""
-    if frame.points is not None and len(frame.points) and (largest := float(np.abs(frame.points).max())) > 1e6:
-        return f"the frame has a point with the number {largest:g}"
-    return "check the checkpoint, or set model.precision to fp32"
+    """A model's output has numbers that are not finite; the message names the model and its weights."""
 
 
 class StageClock:
@@ -288,7 +281,7 @@ class Detector:
         clock = StageClock(self.device)
         with clock.stage("decoder"):
             output = self._decode(features.maps, decode_options, history)
-            self._check_output(output, frame)
+            self._check_output(output)
         self._memory.update(moment, output.state)
         with clock.stage("postprocess"):
             weights = output.router if source == "router" else output.attention
@@ -372,7 +365,7 @@ class Detector:
         with self._autocast():
             return self.model.decode(features, options, history=history)
 
-    def _check_output(self, output: ModelOutput, frame: Frame) -> None:
+    def _check_output(self, output: ModelOutput) -> None:
         """Refuse an output that is not finite: its objects would vanish as if nothing were there."""
         logits, boxes = (predicted[-1] for predicted in output.predictions)
         if bool(logits.isfinite().all() & boxes.isfinite().all()):
@@ -381,7 +374,8 @@ class Detector:
         bad = int((~logits.isfinite()).sum()) + int((~boxes.isfinite()).sum())
         raise ModelOutputError(
             f"{self.preset_name} with {self.weights}: found {bad} of {logits.numel() + boxes.numel()} output numbers "
-            f"that are not finite (computed in {self.dtype}), needed none; {_suspects(frame)}"
+            f"that are not finite (computed in {self.dtype}), needed none; "
+            "check the checkpoint, or set model.precision to fp32"
         )
 
     @staticmethod
