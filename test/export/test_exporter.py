@@ -43,7 +43,7 @@ def test_a_small_model_runs_in_another_runtime(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("form", ["onnx"])  # the small model's parts run in the others, too
 def test_exported_aqr_tiny_gives_the_detectors_boxes(form: str, tmp_path: Path, one_thread: None) -> None:
     for library in ("onnxscript", "onnxruntime" if form == "onnx" else "openvino"):
         pytest.importorskip(library, reason=f"the format {form} needs {library}")

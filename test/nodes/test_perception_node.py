@@ -220,14 +220,17 @@ def test_a_lidar_an_hour_ahead_is_named_in_diagnostics_and_the_cameras_go_on(veh
     diagnostics = vehicle.listen(DiagnosticArray, "/diagnostics")
     hour_ns = 3_600_000_000_000
     cameras_only = {name: name != "lidar" for name in EVERY_SENSOR}
-    for _ in range(6):
+    reason = ""
+    # A clock is judged after a few sweeps; until then the last good sweep is too old.
+    for _ in range(8):
         vehicle.next_frame()
         cloud = vehicle.cloud()
         cloud.header.stamp = ns_to_stamp(vehicle.stamp_ns + hour_ns)
-        if used(found := vehicle.drive(cloud=cloud)) == cameras_only:
+        found = vehicle.drive(cloud=cloud)
+        reason = {sensor.name: sensor.reason for sensor in found.sensors}["lidar"]
+        if used(found) == cameras_only and reason != "too old":
             break
     assert used(found) == cameras_only, "the others are not shut out"
-    reason = {sensor.name: sensor.reason for sensor in found.sensors}["lidar"]
     assert "ahead of the other sensors" in reason
 
     def lidar_status() -> str:
