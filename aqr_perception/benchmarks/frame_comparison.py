@@ -179,7 +179,7 @@ def compare(
             detectors[name], frames[name] = setting.detector(), setting.frame(whole)
             dtype = detectors[name].dtype
             limits = measure_limits(detectors[name].device, (torch.float32, dtype))
-            variants[name] = Variant(name, dtype, limits, _work(detectors[name], frames[name], setting))
+            variants[name] = Variant(name, dtype, limits, stage_amounts(detectors[name], frames[name], setting))
             if scene is not None:
                 variants[name].detections = detectors[name].detect(setting.frame(scene), setting.options()).detections
                 detectors[name].forget()
@@ -205,7 +205,7 @@ def _measure(variant: Variant, detector: Detector, frame: Frame, setting: FrameS
         variant.seconds.setdefault(stage, []).append(duration)
 
 
-def _work(detector: Detector, frame: Frame, setting: FrameSettings) -> dict[str, Amount]:
+def stage_amounts(detector: Detector, frame: Frame, setting: FrameSettings) -> dict[str, Amount]:
     """Return the operations and bytes of the model's stages."""
     model, branch = detector.model, detector.model.preset.image
     features = detector.extract(frame)
@@ -216,7 +216,8 @@ def _work(detector: Detector, frame: Frame, setting: FrameSettings) -> dict[str,
     if detector.uses_lidar and frame.points is not None:
         points = [torch.from_numpy(frame.points).to(detector.device)]
     options = DecodeOptions(setting.options().aqr, layers=LAST_LAYER)
-    with torch.inference_mode(), torch.autocast(detector.device.type, detector.dtype, detector.dtype != torch.float32):
+    # In inference mode, a composite operation would be taken apart below autocast, which then casts none of its parts.
+    with torch.no_grad(), torch.autocast(detector.device.type, detector.dtype, detector.dtype != torch.float32):
         work = (
             amount(lambda: model.image_features(images)),
             amount(lambda: model.bev_features(points)),

@@ -1,5 +1,6 @@
 """Comparison of settings of one frame: parsing, agreement of boxes, noise, limits, plots."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from helpers.small_fusion import SMALL, write_preset
 
 from aqr_perception.benchmarks import inputs, machine_load
-from aqr_perception.benchmarks.frame_comparison import Comparison, Variant, agreeing_boxes
+from aqr_perception.benchmarks.frame_comparison import Comparison, Variant, agreeing_boxes, stage_amounts
 from aqr_perception.benchmarks.frame_settings import FrameSettings, SettingError, parse
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.benchmarks.machine_limits import Amount, MachineLimits, amount
@@ -160,6 +161,15 @@ def test_a_comparison_prints_and_writes_its_figures(
     assert on["stages"]["image"]["gflop"] == off["stages"]["image"]["gflop"] > 0
     assert on["frames"] == off["frames"] == 5 and "boxes above 0.3 agree with on" in printed
     assert "GFLOP/s" in printed and "CPUs busy" in printed
+
+
+def test_operations_in_mixed_precision_are_those_in_fp32(tmp_path: Path) -> None:
+    setting, frame = FrameSettings(write_preset(tmp_path, SMALL), precision="bf16"), made_up_frame()
+    reduced = stage_amounts(setting.detector(), frame, setting)
+    setting = dataclasses.replace(setting, precision="fp32")
+    exact = stage_amounts(setting.detector(), frame, setting)
+    for stage, work in exact.items():
+        assert reduced[stage].flops == pytest.approx(work.flops, rel=0.1) and work.flops > 0
 
 
 @pytest.mark.slow
