@@ -1,4 +1,4 @@
-"""What this machine can do: matrix products and copies per second, and their amounts in each stage of a frame."""
+"""Rates of matrix products and copies on this machine, and their amounts in each stage of a frame."""
 
 import statistics
 import time

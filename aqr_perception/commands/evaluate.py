@@ -12,8 +12,10 @@ from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
 
 if TYPE_CHECKING:
+    from aqr_perception.data.sources.catalogue import Data
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation.drive_detections import LabelledDrive
+    from aqr_perception.models.config.presets import Preset
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +147,6 @@ def _evaluate_tracking(options: argparse.Namespace) -> int:
 
 def _drives(options: argparse.Namespace, detector: "Detector") -> "list[LabelledDrive]":
     """Return the drives of ``--tracking``."""
-    from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.data.sources.simulated import VALIDATION_SEEDS
     from aqr_perception.evaluation import tracked_drives
 
@@ -160,18 +161,7 @@ def _drives(options: argparse.Namespace, detector: "Detector") -> "list[Labelled
             tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1)
             for seed in VALIDATION_SEEDS[:count]
         ]
-    data = open_data(
-        options.data,
-        "val",
-        preset,
-        options.data_root,
-        options.frames,
-        options.data_version,
-        options.split,
-        options.rig,
-        options.skip_bad,
-        options.world,
-    )
+    data = _data(options, preset)
     if not data.labelled:
         raise ValueError(f"{options.data_root}: found no annotations, needed them to score tracks")
     root = options.data_root.resolve()
@@ -184,6 +174,24 @@ def _drives(options: argparse.Namespace, detector: "Detector") -> "list[Labelled
         "rig": None if options.rig is None else options.rig.read_text(),
     }
     return tracked_drives.recorded_drives(data.frames, origin, options.tracking or None)
+
+
+def _data(options: argparse.Namespace, preset: "Preset") -> "Data":
+    """Return the data that `train.add_data`'s options and ``--split`` choose."""
+    from aqr_perception.data.sources.catalogue import open_data
+
+    return open_data(
+        options.data,
+        "val",
+        preset,
+        options.data_root,
+        options.frames,
+        options.data_version,
+        options.split,
+        options.rig,
+        options.skip_bad,
+        options.world,
+    )
 
 
 def _evaluate_keyframes(options: argparse.Namespace) -> int:
@@ -214,7 +222,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
-    from aqr_perception.data.sources.catalogue import open_data
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
     from aqr_perception.evaluation.scenarios import SCENARIOS
@@ -225,18 +232,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     names = {robustness.CLEAN, *(options.scenarios or SCENARIOS)}
     scenarios = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    data = open_data(
-        options.data,
-        "val",
-        detector.model.preset,
-        options.data_root,
-        options.frames,
-        options.data_version,
-        options.split,
-        options.rig,
-        options.skip_bad,
-        options.world,
-    )
+    data = _data(options, detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME
     if not data.labelled:

@@ -1,1 +1,1 @@
-"""What a bag or a running system holds, and whether the node can run it: without ROS, all but `live/`."""
+"""Inspection of bags and running systems: their content, and whether the node can run it. Only `live/` needs ROS."""

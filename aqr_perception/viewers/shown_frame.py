@@ -1,4 +1,4 @@
-"""What a viewer shows of one frame, from the detector or from the node's messages."""
+"""One frame as viewers show it, from the detector or from the node's messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

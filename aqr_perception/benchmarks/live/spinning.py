@@ -10,8 +10,8 @@ from rclpy.node import Node
 
 @contextmanager
 def spinning(node: Node) -> Iterator[None]:
-    """Spin a node in a background thread."""
-    executor = SingleThreadedExecutor()
+    """Spin a node in a background thread, in the node's own context."""
+    executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
 
     def spin() -> None:

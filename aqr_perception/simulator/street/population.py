@@ -1,4 +1,4 @@
-"""Traffic of world 2: who is where, how it moves, and that nobody is inside another."""
+"""Traffic of world 2: places and motion of its objects, none of which is inside another."""
 
 from dataclasses import dataclass
 

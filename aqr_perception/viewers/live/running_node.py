@@ -4,7 +4,6 @@ import logging
 import os
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,6 @@ import tf2_ros
 from numpy.typing import NDArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -27,6 +25,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from aqr_perception.bags.poses import matrix
+from aqr_perception.benchmarks.live.spinning import spinning
 from aqr_perception.msg import FusedDetectionArray, TrackArray
 from aqr_perception.nodes.transport import transport_environment
 from aqr_perception.viewers.message_frames import BEV, MessageFrames, OutputTopics
@@ -213,19 +212,9 @@ def _spinning_node() -> Iterator[Node]:
     # Ctrl-C ends the command, which then finishes the recording.
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     viewer = rclpy.create_node("aqr_perception_view", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(viewer)
-
-    def spin() -> None:
-        with suppress(ExternalShutdownException):  # raised when the executor is shut down
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
     try:
-        yield viewer
+        with spinning(viewer):
+            yield viewer
     finally:
-        executor.shutdown()
-        thread.join()
         viewer.destroy_node()
         context.try_shutdown()
