@@ -43,6 +43,30 @@ void multiply_rows(const float** rows, float** sums, int count, const float* mat
 
 inline int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
+// Calls visit(key of the output cell, index of the kernel's offset) for each output of the strided convolution that
+// covers an input cell.
+template <typename Visit>
+inline void for_each_output(int64_t in_key, const int64_t* in_grid, const int64_t* out_grid, const int64_t* kernel,
+                            const int64_t* stride, const int64_t* padding, const Visit& visit) {
+  const int64_t row = in_key / in_grid[2], x = in_key % in_grid[2];
+  const int64_t plane = row / in_grid[1], y = row % in_grid[1];
+  const int64_t sample = plane / in_grid[0], z = plane % in_grid[0];
+  const int64_t cell[3] = {z, y, x};
+  int64_t from[3], to[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    from[axis] = std::max<int64_t>(0, -floor_divide(-(cell[axis] + padding[axis] - kernel[axis] + 1), stride[axis]));
+    to[axis] = std::min(out_grid[axis] - 2, floor_divide(cell[axis] + padding[axis], stride[axis]));
+  }
+  for (int64_t oz = from[0]; oz <= to[0]; ++oz)
+    for (int64_t oy = from[1]; oy <= to[1]; ++oy)
+      for (int64_t ox = from[2]; ox <= to[2]; ++ox) {
+        const int64_t kz = z + padding[0] - oz * stride[0], ky = y + padding[1] - oy * stride[1];
+        const int64_t kx = x + padding[2] - ox * stride[2];
+        visit(((sample * out_grid[0] + oz) * out_grid[1] + oy) * out_grid[2] + ox,
+              (kz * kernel[1] + ky) * kernel[2] + kx);
+      }
+}
+
 }  // namespace
 
 extern "C" {
@@ -134,23 +158,9 @@ void aqr_neighbours(const int64_t* keys, int64_t count, int64_t height, int64_t 
 int64_t aqr_mark(const int64_t* keys, int64_t count, const int64_t* in_grid, const int64_t* out_grid,
                  const int64_t* kernel, const int64_t* stride, const int64_t* padding, uint64_t* bits, int32_t* ranks,
                  int64_t words) {
-  for (int64_t site = 0; site < count; ++site) {
-    const int64_t row = keys[site] / in_grid[2], x = keys[site] % in_grid[2];
-    const int64_t plane = row / in_grid[1], y = row % in_grid[1];
-    const int64_t sample = plane / in_grid[0], z = plane % in_grid[0];
-    const int64_t cell[3] = {z, y, x};
-    int64_t from[3], to[3];
-    for (int axis = 0; axis < 3; ++axis) {
-      from[axis] = std::max<int64_t>(0, -floor_divide(-(cell[axis] + padding[axis] - kernel[axis] + 1), stride[axis]));
-      to[axis] = std::min(out_grid[axis] - 2, floor_divide(cell[axis] + padding[axis], stride[axis]));
-    }
-    for (int64_t oz = from[0]; oz <= to[0]; ++oz)
-      for (int64_t oy = from[1]; oy <= to[1]; ++oy)
-        for (int64_t ox = from[2]; ox <= to[2]; ++ox) {
-          const int64_t key = ((sample * out_grid[0] + oz) * out_grid[1] + oy) * out_grid[2] + ox;
-          bits[key >> 6] |= uint64_t{1} << (key & 63);
-        }
-  }
+  for (int64_t site = 0; site < count; ++site)
+    for_each_output(keys[site], in_grid, out_grid, kernel, stride, padding,
+                    [&](int64_t key, int64_t) { bits[key >> 6] |= uint64_t{1} << (key & 63); });
   int64_t total = 0;
   for (int64_t word = 0; word < words; ++word) {
     ranks[word] = static_cast<int32_t>(total);
@@ -167,27 +177,12 @@ void aqr_connect(const int64_t* keys, int64_t count, const int64_t* in_grid, con
   for (int64_t word = 0; word < words; ++word)
     for (uint64_t left = bits[word]; left != 0; left &= left - 1) out_keys[index++] = word * 64 + __builtin_ctzll(left);
   const int64_t offsets = kernel[0] * kernel[1] * kernel[2];
-  for (int64_t site = 0; site < count; ++site) {
-    const int64_t row = keys[site] / in_grid[2], x = keys[site] % in_grid[2];
-    const int64_t plane = row / in_grid[1], y = row % in_grid[1];
-    const int64_t sample = plane / in_grid[0], z = plane % in_grid[0];
-    const int64_t cell[3] = {z, y, x};
-    int64_t from[3], to[3];
-    for (int axis = 0; axis < 3; ++axis) {
-      from[axis] = std::max<int64_t>(0, -floor_divide(-(cell[axis] + padding[axis] - kernel[axis] + 1), stride[axis]));
-      to[axis] = std::min(out_grid[axis] - 2, floor_divide(cell[axis] + padding[axis], stride[axis]));
-    }
-    for (int64_t oz = from[0]; oz <= to[0]; ++oz)
-      for (int64_t oy = from[1]; oy <= to[1]; ++oy)
-        for (int64_t ox = from[2]; ox <= to[2]; ++ox) {
-          const int64_t key = ((sample * out_grid[0] + oz) * out_grid[1] + oy) * out_grid[2] + ox;
-          const uint64_t before = bits[key >> 6] & ((uint64_t{1} << (key & 63)) - 1);
-          const int64_t output = ranks[key >> 6] + __builtin_popcountll(before);
-          const int64_t kz = z + padding[0] - oz * stride[0], ky = y + padding[1] - oy * stride[1];
-          const int64_t kx = x + padding[2] - ox * stride[2];
-          table[output * offsets + (kz * kernel[1] + ky) * kernel[2] + kx] = static_cast<int32_t>(site);
-        }
-  }
+  for (int64_t site = 0; site < count; ++site)
+    for_each_output(keys[site], in_grid, out_grid, kernel, stride, padding, [&](int64_t key, int64_t offset) {
+      const uint64_t before = bits[key >> 6] & ((uint64_t{1} << (key & 63)) - 1);
+      const int64_t output = ranks[key >> 6] + __builtin_popcountll(before);
+      table[output * offsets + offset] = static_cast<int32_t>(site);
+    });
 }
 
 }  // extern "C"
