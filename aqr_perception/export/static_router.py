@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import Router, RouterWeights
+from aqr_perception.models.aqr.router import HEADS, Router, RouterWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
-_HEADS = 4
 _NO_WINDOW = -1e9
 """Log-sum-exp of a window that does not exist."""
 
@@ -27,7 +26,7 @@ class StaticRouter(Router):
     ) -> RouterWeights:
         """Return the weights of the queries; see `Router.forward`."""
         projected, key, value = (
-            linear(tokens).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+            linear(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for linear, tokens in ((self.query, query), (self.key, keys), (self.value, values))
         )
         lidar, *cameras = layout.segments

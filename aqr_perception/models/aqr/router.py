@@ -13,7 +13,8 @@ from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
-_HEADS = 4
+HEADS = 4
+"""Attention heads of the router."""
 
 _BLOCK = {"cpu": 32, "cuda": 2048}
 """Windows per gather: their tokens fit into a processor's cache, or keep a GPU busy."""
@@ -121,8 +122,8 @@ class Router(nn.Module):
         few hundred queries and sums replaces that of tens of thousands of tokens. The keys' bias adds the same to all
         scores of a query, and the softmax cancels it.
         """
-        projected = self.query(query).flatten(0, 1).unflatten(-1, (_HEADS, -1))
-        to_key = self.key.weight.view(_HEADS, -1, query.shape[-1])
+        projected = self.query(query).flatten(0, 1).unflatten(-1, (HEADS, -1))
+        to_key = self.key.weight.view(HEADS, -1, query.shape[-1])
         return torch.einsum("qhd,hdc->qhc", projected * projected.shape[-1] ** -0.5, to_key)
 
     def _attend(self, projected: Tensor, keys: Tensor, values: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
@@ -134,7 +135,7 @@ class Router(nn.Module):
             scores = scores.masked_fill(~inside[:, None], float("-inf"))
             log_sum_exp.append(scores.logsumexp(-1))
             sums.append(scores.softmax(-1).to(values.dtype) @ values[tokens])
-        to_value = self.value.weight.view(_HEADS, -1, keys.shape[-1])
+        to_value = self.value.weight.view(HEADS, -1, keys.shape[-1])
         attended = torch.einsum("phc,hdc->phd", torch.cat(sums), to_value).flatten(1)
         return attended + self.value.bias, torch.cat(log_sum_exp)
 
