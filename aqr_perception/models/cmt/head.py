@@ -164,8 +164,10 @@ def _pooled(features: Tensor, edge: int) -> Tensor:
     """Return (B, V, C, h / edge, w / edge) means of squares of (B, V, C, h, w) features."""
     if edge == 1:
         return features
-    pooled: Tensor = F.avg_pool2d(features.flatten(0, 1), edge)
-    return pooled.unflatten(0, features.shape[:2])
+    batch, views = features.shape[:2]
+    return F.avg_pool2d(features.flatten(0, 1), edge).view(
+        batch, views, features.shape[2], -1, features.shape[4] // edge
+    )
 
 
 def embedded_points(queries: Queries) -> Tensor:
