@@ -21,8 +21,8 @@ from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.output.track_publisher import TrackPublisher
 
-MOST_TEXT_BYTES = 2**20
-"""Bytes of the texts kept to recognise what was said or missed before; messages bring new ones without end."""
+_MOST_TEXT_BYTES = 2**20
+"""Bytes of the names kept to recognise what TF lacked before; messages bring new ones without end."""
 
 
 class Placed(NamedTuple):
@@ -46,7 +46,11 @@ class Placed(NamedTuple):
 
 
 class FrameSteps:
-    """Steps of a frame, with the state that frames share. Use it from one thread at a time.
+    """Steps of a frame, with the state that frames share.
+
+    `build` is for one thread at a time, and so are `place` and `publish`. One frame may be built while another one is
+    placed and published: they share only the TF buffer and the pairs of frames that TF did not connect, and both are
+    thread-safe.
 
     Args:
         buffer: TF buffer.
@@ -67,7 +71,7 @@ class FrameSteps:
         self._buffer, self._outputs, self._tracks, self._patient = buffer, outputs, tracks, patient
         self._clock, self._pause = clock, pause
         self._builder = FrameBuilder()
-        self._unconnected: ByteSet[FramePair] = ByteSet(MOST_TEXT_BYTES, lambda pair: text_bytes(*pair))
+        self._unconnected: ByteSet[FramePair] = ByteSet(_MOST_TEXT_BYTES, lambda pair: text_bytes(*pair))
 
     def build(
         self, request: FrameRequest, image_width: int, placement: FramePlacement | None

@@ -16,6 +16,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from aqr_perception.frame import CLASSES
 from aqr_perception.models.weights.shipped import RANDOM
 from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
+from aqr_perception.nodes.flow.pipelining import Pipelining
 from aqr_perception.nodes.input.frame_request import (
     LIDAR,
     MOST_SWEEPS,
@@ -183,6 +184,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "back",
         0.01,
         60.0,
+        run_time=True,
+    ),
+    Parameter(
+        "pipelining",
+        "auto",
+        "whether the next frame is built and the last one published while the model runs: more frames a second, each "
+        "at most one frame's time older; auto: on where the model leaves a core, which is with a model on another "
+        "device than the CPU or with more than two physical cores",
+        choices=get_args(Pipelining),
         run_time=True,
     ),
     Parameter(
@@ -384,6 +394,7 @@ class Settings:
     reliable: bool
     tracking: TrackingOptions
     pictures: PictureOptions
+    pipelining: Pipelining = "auto"
 
 
 def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -479,6 +490,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         reliable=values["sensor_reliability"] == "reliable",
         tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
         pictures=PictureOptions(**{field.name: values[f"weights.{field.name}"] for field in fields(PictureOptions)}),
+        pipelining=values["pipelining"],
     )
 
 

@@ -200,6 +200,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             settings.detection,
             self._clock_ns,
             self._tracks,
+            settings.pipelining,
         )
         self._subscribe(settings)
         # With use_sim_time, the node's own clock stops when a bag has ended.
@@ -430,6 +431,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             return
         before, self._settings = self._settings, parameters.read(self._values)
         self._pipeline.options = self._settings.detection
+        self._pipeline.pipelining = self._settings.pipelining
         self._tracks.options = self._settings.tracking
         self._outputs.pictures = self._settings.pictures
         if self._settings.assembler != before.assembler:

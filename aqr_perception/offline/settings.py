@@ -20,7 +20,7 @@ from aqr_perception.options import OptionError
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _REMEDY = "give a parameter file (--params), which `aqr_perception inspect BAG --params FILE` writes"
-_IRRELEVANT = ("autostart", "sensor_reliability", "max_latency", "model.directories", "model.device")
+_IRRELEVANT = ("autostart", "sensor_reliability", "max_latency", "model.directories", "model.device", "pipelining")
 """Parameters without an effect on what is detected in a bag."""
 
 

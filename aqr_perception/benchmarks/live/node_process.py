@@ -9,7 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STOP_SECONDS = 20.0
-_GROUPS = {"aqr_health": "health", "aqr_worker": "worker", "aqr_decode": "decoding", "aqr_pictures": "pictures"}
+_GROUPS = {
+    "aqr_health": "health",
+    "aqr_worker": "worker",
+    "aqr_build": "building",
+    "aqr_publish": "publishing",
+    "aqr_decode": "decoding",
+    "aqr_pictures": "pictures",
+}
 _DDS = "dds."
 
 

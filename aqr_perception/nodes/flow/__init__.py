@@ -1,0 +1,1 @@
+"""Flow of frames through the node's stages, one after another or side by side."""
