@@ -13,107 +13,24 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
-import tf2_ros
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from helpers.recorded_pipeline import POINTS, Stage, live, request
 from helpers.sensor_messages import MS, START, image, info, sweep, transform
 from helpers.waiting import wait_for
 
 from aqr_perception.decoding import sensor_data
 from aqr_perception.detector import ModelOutputError
 from aqr_perception.frame import CLASSES, Frame, FramePlacement
-from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input import transforms
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraInput, CameraSettings, FrameRequest
-from aqr_perception.nodes.pipeline import Pipeline
 from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.options import DetectionOptions
 
-POINTS = [[1.0, 2.0, 3.0, 4.0]]
 
-
-def request(
-    points: list[list[float]] = POINTS, names: str = "xyzi", stamp_ns: int = START, **changes: Any
-) -> FrameRequest:
-    """Return a request of one sweep."""
-    settings = AssemblerSettings(**({"lidar_topic": "/points", "transform_wait": 0.0} | changes))
-    return FrameRequest(stamp_ns, "lidar", (sweep(points, stamp_ns, names),), (), settings)
-
-
-def live(stamp_ns: int, max_latency: float = 1.0) -> FrameRequest:
-    """Return a request whose stamp is a time of the node's clock."""
-    return replace(request(stamp_ns=stamp_ns, max_latency=max_latency), in_clock_time=True)
-
-
-class Stage:
-    """A running pipeline whose detectors and outputs record what reaches them."""
-
-    def __init__(self) -> None:
-        self.published: list[tuple] = []
-        self.timings: list[Any] = []
-        self.warnings: list[str] = []
-        self.debug: list[str] = []
-        self.detected: list[tuple[str, int]] = []
-        self.buffer = tf2_ros.Buffer()
-        self.diagnostics = Diagnostics(["lidar", "front"])
-        self.model = SimpleNamespace(detector=self.detector("first"))
-        logger = SimpleNamespace(debug=self._debug, warning=self.warnings.append)
-        self.outputs = outputs = SimpleNamespace(
-            publish=lambda *what: self.published.append(what),
-            publish_timing=self.timings.append,
-            wants_grid=False,
-            wants_queries=False,
-        )
-        self.clock_ns = START
-        self.pipeline = Pipeline(
-            self.buffer, self.model, outputs, self.diagnostics, logger, DetectionOptions(), lambda: self.clock_ns
-        )
-        self.pipeline.start()
-
-    def _debug(self, text: str) -> None:
-        if "Traceback" in text:
-            self.debug.append(text)
-
-    def detector(self, name: str) -> SimpleNamespace:
-        def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            self.detected.append((name, options.max_detections))
-            if name == "broken":
-                raise ValueError("bad weights")
-            return SimpleNamespace(seconds={"decoder": 0.002})
-
-        return SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES, placement=None)
-
-    def process(self, submitted: FrameRequest) -> None:
-        """Submit a request and wait until the pipeline has processed it."""
-        before = sum(self.pipeline.counts)
-        self.pipeline.submit(submitted)
-        wait_for(lambda: not self.pipeline.running or sum(self.pipeline.counts) > before)
-
-    def frames(self) -> tuple[bytes, str]:
-        status = self.diagnostics.report(Time(), time.monotonic(), 0, 0).status[0]
-        return status.level, status.message
-
-    def values(self) -> dict[str, str]:
-        status = self.diagnostics.report(Time(), time.monotonic(), 0, 0).status[0]
-        return {pair.key: pair.value for pair in status.values}
-
-    def detector_that_waits(self) -> tuple[threading.Event, threading.Event]:
-        """Let the next detections wait; return the events of their start, and of their permission to go on."""
-        started, go_on = threading.Event(), threading.Event()
-        plain = self.model.detector.detect
-
-        def detect(frame: Frame, options: DetectionOptions) -> SimpleNamespace:
-            started.set()
-            assert go_on.wait(5)
-            return plain(frame, options)
-
-        self.model.detector.detect = detect
-        return started, go_on
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
+@pytest.fixture(params=["off", "on"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Return a pipeline with and without pipelining: both promise the same."""
+    stage = Stage(request.param)
     yield stage
     stage.pipeline.stop()
 
@@ -127,7 +44,8 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     assert [(use.name, use.used) for use in sensors] == [("lidar", True)]
     np.testing.assert_array_equal(frame.points, [[*POINTS[0], 0.0]])
     np.testing.assert_array_equal(to_output, np.eye(4))
-    assert list(timing.stages) == ["assemble", "decoder", "publish"]
+    wait = ["wait"] if stage.pipeline.pipelining == "on" else []
+    assert list(timing.stages) == ["assemble", *wait, "decoder", "publish"]
     assert timing.header.stamp.sec == START // 1_000_000_000
     assert (timing.frames_processed, timing.frames_dropped) == (1, 0)
 
@@ -156,7 +74,7 @@ def test_thresholds_of_classes_that_the_model_lacks_are_not_passed_on(stage: Sta
         return SimpleNamespace(seconds={})
 
     stage.model.detector = SimpleNamespace(
-        detect=detect, image_size=(0, 0), classes=("car", "forklift"), placement=None
+        detect=detect, image_size=(0, 0), classes=("car", "forklift"), placement=None, device="cpu"
     )
     stage.pipeline.options = DetectionOptions(class_score_thresholds={"bus": 0.5, "forklift": 0.25})
     stage.process(request())
@@ -223,7 +141,9 @@ def test_an_output_that_is_not_finite_is_an_error_and_nothing_is_published(stage
     def detect(frame: Frame, options: DetectionOptions) -> None:
         raise ModelOutputError("aqr_tiny with torn weights: found 7 of 10 output numbers that are not finite")
 
-    stage.model.detector = SimpleNamespace(detect=detect, image_size=(0, 0), classes=CLASSES, placement=None)
+    stage.model.detector = SimpleNamespace(
+        detect=detect, image_size=(0, 0), classes=CLASSES, placement=None, device="cpu"
+    )
     stage.process(request())
     level, text = stage.frames()
     assert level == DiagnosticStatus.ERROR and "aqr_tiny with torn weights: found 7 of 10" in text
