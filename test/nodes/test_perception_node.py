@@ -3,6 +3,7 @@
 import array
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -288,6 +289,65 @@ def test_run_time_parameters_take_effect_on_the_next_frame(vehicle: Vehicle) -> 
     restored = {"use_lidar": True, "camera__front__enabled": True, "max_detections": 300, "weights__source": "auto"}
     assert vehicle.set_parameters(**restored).successful
     drive_until(vehicle, EVERY_SENSOR)
+
+
+def numbers(found: FusedDetectionArray) -> np.ndarray:
+    """Return score, centre, width and weights of each detection."""
+    return np.array(
+        [
+            (one.score, one.pose.position.x, one.pose.position.y, one.size.y, one.lidar_weight, *one.camera_weights)
+            for one in found.detections
+        ]
+    )
+
+
+def test_pipelining_may_be_turned_on_and_changes_neither_detections_nor_their_order(vehicle: Vehicle) -> None:
+    def cloud(index: int):
+        points = np.random.default_rng(index).uniform((-40, -40, -2), (40, 40, 1), (4000, 3)).astype(np.float32)
+        return point_cloud2.create_cloud_xyz32(vehicle.header("lidar"), points)
+
+    timings = vehicle.listen(FrameTiming, "/aqr_perception/timing")
+    expected = []
+    for index in range(2):
+        vehicle.next_frame()
+        found = vehicle.drive(cloud=cloud(index))
+        while used(found) != EVERY_SENSOR:
+            vehicle.next_frame()
+            found = vehicle.drive(cloud=cloud(index))
+        expected.append(numbers(found))
+    assert not np.array_equal(*expected)
+
+    def burst() -> list[FusedDetectionArray]:
+        """Send frames faster than the node is; return what it answers, up to the last frame."""
+        before, indices = len(vehicle.arrays), {}
+        for index in range(5):
+            vehicle.next_frame()
+            indices[vehicle.stamp_ns] = index % 2
+            vehicle.send(cloud=cloud(index % 2))
+            time.sleep(0.1)
+        vehicle.drive(cloud=cloud(1))
+        found = vehicle.arrays[before:]
+        stamps = [stamp_to_ns(one.header.stamp) for one in found]
+        assert stamps == sorted(set(stamps)) and len(stamps) >= 2
+        complete = [one for one in found if used(one) == EVERY_SENSOR]
+        for one in complete:
+            index = indices.get(stamp_to_ns(one.header.stamp), 1)
+            np.testing.assert_array_equal(numbers(one), expected[index])
+        return complete
+
+    try:
+        assert vehicle.set_parameters(pipelining="on").successful
+        assert burst()
+        assert timings and "wait" in timings[-1].stages
+        vehicle.stamp_ns -= 600_000_000_000  # a recording starts over
+        drive_until(vehicle, EVERY_SENSOR)
+        assert burst()
+    finally:
+        assert vehicle.set_parameters(pipelining="off").successful
+    drive_until(vehicle, EVERY_SENSOR)
+    vehicle.wait_for(lambda: "wait" not in timings[-1].stages, "a frame without pipelining")
+    assert not vehicle.set_parameters(pipelining="both").successful
+    assert vehicle.set_parameters(pipelining="auto").successful
 
 
 @pytest.mark.parametrize(

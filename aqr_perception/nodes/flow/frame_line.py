@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from aqr_perception.nodes.flow.schedule import Progress, Schedule
+from aqr_perception.nodes.flow.frame_schedule import Progress, Schedule
 from aqr_perception.nodes.worker import start_thread
 
 ItemT = TypeVar("ItemT")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqr_perception.nodes.flow.schedule import Schedule
+from aqr_perception.nodes.flow.frame_schedule import Schedule
 
 BUILD, DETECT, PUBLISH = range(3)
 Seconds = Callable[[int, float], float]
