@@ -9,6 +9,7 @@ from pathlib import Path
 from aqr_perception.data.sample_order import SampleOrder
 from aqr_perception.data.sources.simulated import SimulatedDataset
 from aqr_perception.training.distributed import Processes
+from aqr_perception.training.loop import Outcome
 from aqr_perception.training.plan import single_training
 from aqr_perception.training.plan.atomic_file import write_atomically
 from aqr_perception.training.plan.frame_drawing import draw_frames, undrawn_frames
@@ -120,15 +121,15 @@ class _Run:
         for stage in self._plan.stages:
             if self._state.finished(stage.name):
                 continue
-            finished = self._run_stage(stage)
+            outcome = self._run_stage(stage)
             write_card(self._plan, self._state, finished=False)
-            if not finished:
-                progress = self._state.progress_of(stage.name)
-                return _stopped(self._plan, self._folder, f"a signal, after step {progress.step} of {stage.name}")
+            if not outcome.finished or outcome.signal_name is not None:
+                why = f"{outcome.signal_name or 'a signal'} after step {outcome.step} of stage {stage.name}"
+                return _stopped(self._plan, self._folder, why)
         return self._finish()
 
-    def _run_stage(self, stage: Stage) -> bool:
-        """Start or continue a stage; return whether it has ended."""
+    def _run_stage(self, stage: Stage) -> Outcome:
+        """Start or continue a stage."""
         state, name = self._state, stage.name
         for weights in stage.starts.values():
             _require_weights(self._plan, weights.path(self._folder), weights.stage)
@@ -149,7 +150,7 @@ class _Run:
             record.progress = state.progress_of(name)
             record.finished = _now()
             state.save()
-        return outcome.finished
+        return outcome
 
     def _finish(self) -> PlanOutcome:
         result = self._plan.result
