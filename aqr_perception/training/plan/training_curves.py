@@ -1,5 +1,6 @@
 """Curves of trainings, read from their TensorBoard files and drawn as one picture."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,11 @@ class StageCurves(NamedTuple):
     curves: dict[str, Curve]
 
 
-def read_curves(folder: Path, last_step: int) -> dict[str, Curve]:
+def read_curves(folder: Path, last_step: float = math.inf) -> dict[str, Curve]:
     """Return the curves of a training's folder by tag, up to a step; resumed parts are joined.
 
-    A resumed training replaces the points of the steps that it repeats.
+    A resumed training replaces the points of the steps that it repeats. What a killed one wrote beyond `last_step`, the
+    end of the training, is left out.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,10 +1,12 @@
 """Plans are read strictly: a mistake is named by file, stage, entry, value and need."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.places import ROOT
 from helpers.small_plan import STAGES, small_plan, with_stage, write_plan
 
 from aqr_perception.cli import _parser
@@ -166,6 +168,17 @@ def test_a_plan_has_a_name_or_a_path() -> None:
     assert plan_path("my/plan.yaml") == Path("my/plan.yaml")
     with pytest.raises(PlanError, match="plan 'none' does not exist; choose one of aqr_tiny"):
         plan_path("none")
+
+
+def test_the_plan_in_the_documentation_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(
+        r"^```yaml\n(model: .*?)^```", (ROOT / "docs/training.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    path = tmp_path / "documented.yaml"
+    path.write_text(example)
+    plan = read_plan(path)
+    assert [stage.name for stage in plan.stages] == ["branches", "all", "router"]
+    assert plan.result == StageWeights("router", "best")
 
 
 def test_the_shipped_plan_ends_with_a_model_with_a_router(tmp_path: Path) -> None:
