@@ -190,7 +190,7 @@ def _require_unchanged(plan: Plan, state: PlanState, anew: Collection[str]) -> N
                     f"it was started: {remedy}"
                 )
             continue
-        changes = changed_settings(state.stages[name].settings, recorded_settings(stage))
+        changes = changed_settings(state.stages[name].settings, stage)
         if changes:
             raise PlanError(
                 f"{plan.path}: stages: {name}: was started with other settings ({'; '.join(changes)}): put them back, "

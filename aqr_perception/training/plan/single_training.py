@@ -133,6 +133,7 @@ def _training_frames(settings: TrainingSettings, data: Data, model: DetectionMod
         data.frames,
         model.preset,
         augment=settings.augmentation,
+        keep_pictures=settings.keep_pictures,
         corrupted=settings.corruption,
         grid_mask=settings.augmentation,
         cameras=settings.train != "lidar-branch",

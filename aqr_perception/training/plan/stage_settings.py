@@ -44,20 +44,43 @@ def recorded_settings(stage: Stage) -> dict[str, Any]:
     return plain
 
 
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a description of each setting with another value, by its place; entries of other versions do not count."""
-    return list(_changes(before, now, ""))
+def changed_settings(before: Mapping[str, Any], stage: Stage) -> list[str]:
+    """Return a description of each setting of a stage with another value than before, by its place.
+
+    Args:
+        before: recorded settings. One of an earlier version lacks newer entries: it was trained with their defaults.
+        stage: the stage as it is now.
+    """
+    defaults = {name.replace("_", "-"): value for name, value in _defaults(stage.settings).items()}
+    defaults |= {"feature-cache": False, "model": _defaults(load_preset(stage.settings.model))}
+    return list(_changes(before, recorded_settings(stage), json.loads(json.dumps(defaults)), ""))
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], place: str) -> Iterator[str]:
+def _changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any], place: str
+) -> Iterator[str]:
     for key, value in now.items():
-        if key not in before or before[key] == value:
+        old = before[key] if key in before else defaults.get(key)
+        if old == value:
             continue
-        old = before[key]
         if isinstance(old, dict) and isinstance(value, dict) and key.replace("-", "_") != _FACTORS:
-            yield from _changes(old, value, f"{place}{key}.")
+            yield from _changes(old, value, defaults.get(key) or {}, f"{place}{key}.")
         else:
             yield f"{place}{key} {json.dumps(old)} -> {json.dumps(value)}"
+
+
+def _defaults(instance: Any) -> dict[str, Any]:
+    """Return the default of each entry of a dataclass that has one, and those of the dataclasses that it holds."""
+    defaults: dict[str, Any] = {}
+    for entry in dataclasses.fields(instance):
+        value = getattr(instance, entry.name)
+        if dataclasses.is_dataclass(value):
+            defaults[entry.name] = _defaults(value)
+        elif entry.default is not dataclasses.MISSING:
+            defaults[entry.name] = entry.default
+        elif entry.default_factory is not dataclasses.MISSING:
+            defaults[entry.name] = entry.default_factory()
+    return defaults
 
 
 def _hash(path: Path) -> str:

@@ -22,6 +22,7 @@ class TrainingSettings:
         aqr: how the model uses query weights; ``preset``: as in the preset, with ``train`` aqr in both ways.
         data, data_root, data_version, rig, skip_bad, world, frames: see `catalogue.open_data`.
         augmentation: random augmentation of frames.
+        keep_pictures: augmentation that leaves pictures as they are; see `TrainingFrames`.
         corruption: simulated sensor failures.
         feature_cache: folder for the maps of a frozen image backbone; None for no cache.
         history: earlier frames for models with memory.
@@ -46,6 +47,7 @@ class TrainingSettings:
     world: int | None = None
     frames: int | None = None
     augmentation: bool = True
+    keep_pictures: bool = False
     corruption: bool = True
     feature_cache: Path | None = None
     history: int = 2

@@ -190,6 +190,25 @@ def test_settings_that_do_not_change_the_weights_may_change(
     )
 
 
+def test_entries_that_an_earlier_version_did_not_have_count_with_their_defaults(
+    tmp_path: Path, run: Path, stand_ins: StandInTrainings
+) -> None:
+    plan = small_plan(tmp_path)
+    run_plan(plan, run)
+    path = run / "plan_state.json"
+    content = json.loads(path.read_text())
+    for stage in content["stages"].values():
+        del stage["settings"]["history"], stage["settings"]["model"]["decoder"]["head_kernel"]
+    path.write_text(json.dumps(content))
+    assert run_plan(plan, run).finished and stand_ins.trained == ALL_STEPS
+    with pytest.raises(PlanError, match=r"branches: .*history 2 -> 1"):
+        run_plan(small_plan(tmp_path, history=1), run)
+    preset = tmp_path / "cameras.yaml"
+    preset.write_text(preset.read_text().replace("depths: 4", "depths: 4\n  head_kernel: 3"))
+    with pytest.raises(PlanError, match=r"branches: .*model\.decoder\.head_kernel 1 -> 3"):
+        run_plan(plan, run)
+
+
 def test_an_old_result_is_not_kept_for_an_unfinished_plan(
     tmp_path: Path, plan: Plan, run: Path, stand_ins: StandInTrainings
 ) -> None:

@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "world": 2,
     "frames": 7,
     "augmentation": False,
+    "keep_pictures": True,
     "corruption": False,
     "feature_cache": Path("cache"),
     "history": 1,
