@@ -5,6 +5,7 @@ Parameters and topics need ROS 2 and the built package: run `make setup` and `. 
 """
 
 import argparse
+import contextlib
 import difflib
 import re
 import sys
@@ -31,8 +32,8 @@ PUBLISHED = {
     "is -1.5, 98 is 1.5); its origin and extent are also those of `~/weights/bev/raw`",
     f"~/weights/{CAMERA}/image": "camera image with weights and boxes",
     f"~/weights/{CAMERA}/raw": "the camera's weight map as 32FC1, in the same range as the BEV map",
-    "~/queries": "the query of each detection, in their order: its point in the model frame, the share of its attention "
-    "on each sensor (`attention_lidar`, `attention_<camera>`), and its pixel in each image (`u_<camera>`, "
+    "~/queries": "the query of each detection, in their order: its point in the model frame, the share of its "
+    "attention on each sensor (`attention_lidar`, `attention_<camera>`), and its pixel in each image (`u_<camera>`, "
     "`v_<camera>`; NaN: not in view)",
     "~/timing": "milliseconds by stage; numbers of processed and dropped frames",
     "/diagnostics": "twice a second and at each change: state of sensors, frames, model, time and node, see "
@@ -117,7 +118,7 @@ def _number(value: float) -> str:
 
 
 def topics_page() -> str:
-    """Return the page of the node's topics; the SROS 2 policy, which a test compares with the running node, names them."""
+    """Return the page of the node's topics. A test compares the names in the SROS 2 policy with the running node."""
     types = published_types()
     published, subscribed = _allowed_topics("publish"), _allowed_topics("subscribe")
     _require_same("topics that nodes/ publishes", set(types), set(PUBLISHED))
@@ -156,19 +157,17 @@ def published_types() -> dict[str, str]:
     stand_in: Any = node
     Publishers(stand_in, [CAMERA], 1.0)
     TrackPublisher(stand_in, TrackingOptions(), iter(()), "", 1.0, print)
-    try:
+    with contextlib.suppress(_StoppedError):  # before its thread starts
         HealthPublisher(stand_in, _stopped)
-    except _Stopped:
-        pass  # before its thread starts
     return node.types
 
 
-class _Stopped(Exception):
-    pass
+class _StoppedError(Exception):
+    """End of the construction of a publisher, after its topic is known."""
 
 
 def _stopped(_: float) -> Any:
-    raise _Stopped
+    raise _StoppedError
 
 
 class _RecordingNode:
@@ -227,8 +226,8 @@ def command_line_page() -> str:
     parts = [
         "# Command line",
         NOTE,
-        "`aqr_perception COMMAND --help` shows the same. The exit status is 0, or 1 after an error, which is printed in "
-        "one line, or 2 if the arguments are wrong.",
+        "`aqr_perception COMMAND --help` shows the same. The exit status is 0, or 1 after an error, which is printed "
+        "in one line, or 2 if the arguments are wrong.",
     ]
     for names, about, parser in _commands(_parser(), ()):
         parts.append(f"## {' '.join(names)}")

@@ -25,7 +25,7 @@ def script(path: str) -> ModuleType:
 
 @cache
 def texts_of_the_code() -> tuple[str, ...]:
-    """Return the texts in the package's and the set-up's code, where `...` stands for what is filled in; no docstrings."""
+    """Return the texts in the code of package and set-up, without docstrings; `...` stands for what is filled in."""
     texts = [text for path in sorted((ROOT / "aqr_perception").rglob("*.py")) for text in _texts(path)]
     setup = (ROOT / "ros_from_pip" / "setup.sh").read_text()
     texts += [re.sub(r"\$(\{[^}]*\}|\w+|\([^)]*\))", "...", line) for line in setup.splitlines()]
