@@ -10,7 +10,28 @@ from types import ModuleType
 
 from helpers.places import ROOT
 
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "reference"),
+)
+"""Pages that people write; those in docs/reference/ are made from the code."""
+
+_BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SHELL = ("", "bash", "console")
+"""Languages of blocks with commands."""
+
+
+def block_lines(page: Path) -> list[str]:
+    """Return the lines of a page's blocks of commands, with continued lines joined and without comments."""
+    blocks = [body for language, body in _BLOCK.findall(page.read_text()) if language.strip() in _SHELL]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [stripped for line in lines if (stripped := re.sub(r"(^|\s)#.*", "", line).strip().removeprefix("$ "))]
+
+
+def inline_code(page: Path) -> list[str]:
+    """Return the code in a page's prose."""
+    return re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page.read_text()))
 
 
 @cache
