@@ -42,7 +42,7 @@ docs: setup  ## build the documentation into site/, with checks of its links and
 	@$(ENV) python3 -m pip install --quiet --disable-pip-version-check -r ros_from_pip/requirements_docs.txt
 	@$(ENV) python3 scripts/write_reference.py --check
 	@$(ENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict  # with --quiet, warnings do not count
-	@echo 'documentation: site/index.html'
+	@echo 'documentation: site/index.html; with the search: python3 -m http.server --directory site'
 
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
