@@ -9,7 +9,7 @@ _ENTRY = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*)$")
 
 
 class SeveralNames(Extension):
-    """Extension that separates entries such as ``low, high: inclusive range``; griffe takes them for a name and a type."""
+    """Extension that separates entries such as ``low, high: inclusive range``, which griffe takes for name and type."""
 
     def on_instance(self, *, obj: Object, **_: Any) -> None:
         """Rewrite the docstring of an object."""

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
+from helpers.documents import script
 from helpers.places import ROOT
 
 CLICKED = ("quickstart.html", "how_aqr_works.html", "troubleshooting.html", "reference/python/detector.html")
@@ -104,7 +105,7 @@ def test_pages_hold_what_comes_from_elsewhere(site: Path) -> None:
     assert "Detect objects in bags" in (site / "reference" / "command_line.html").read_text()
     detector = (site / "reference" / "python" / "detector.html").read_text()
     assert "choose_precision" in detector, "from docstrings"
-    assert "<code>dtype</code>" in detector and "<code>device,</code>" not in detector, "one entry for each name"
+    assert ">dtype</span></code>" in detector and "<code>device,</code>" not in detector, "one entry for each name"
     assert "Keep a Changelog" in (site / "changelog.html").read_text(), "a file outside docs/"
 
 
@@ -153,6 +154,14 @@ def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
     done = built(tmp_path / "site", "--strict", "--config-file", str(tmp_path / "mkdocs.yml"))
     assert done.returncode != 0
     assert "nowhere.md" in done.stderr and "#nowhere" in done.stderr
+
+
+def test_an_entry_of_several_names_becomes_one_for_each() -> None:
+    pytest.importorskip("griffe", reason="needs mkdocstrings; run `make docs`")
+    docstring = "About.\n\nAttributes:\n    low, high: range\n        of a number.\n    name: text, more: text"
+    entries = "    low: range\n        of a number.\n    high: range\n        of a number.\n    name: text, more: text"
+    separated = script("scripts/docstring_names.py").separated
+    assert separated(docstring) == f"About.\n\nAttributes:\n{entries}"
 
 
 def test_figures_are_drawn_from_the_shipped_weights() -> None:
