@@ -26,6 +26,7 @@ NOT_RUN = {
     r"tensorboard|top -H": "shows something until it is ended",
     r"trtexec|polygraphy": "needs TensorRT; the page says that it was not tried",
     r"python3 scripts/measure_transport\.py": "takes minutes of a quiet machine; its options are checked below",
+    r"python3 scripts/write_reference\.py": "test/test_reference_pages.py runs what it runs, without writing",
     r"nohup nice .*aqr_perception simulate": "the same command runs in test_documented_commands.py",
     r"pytest test/models/petr": "is a part of these tests",
 }
