@@ -41,6 +41,9 @@ PUBLISHED = {
 }
 """What each topic of the node holds."""
 
+OPTIONAL: dict[str, tuple[str, str]] = {}
+"""Type and content of topics that exist only where a parameter asks for them; the SROS 2 policy leaves them out."""
+
 SUBSCRIBED = {
     f"/{CAMERA}/image_raw": (
         "sensor_msgs/Image or CompressedImage",
@@ -122,9 +125,11 @@ def topics_page() -> str:
     types = published_types()
     published, subscribed = _allowed_topics("publish"), _allowed_topics("subscribe")
     _require_same("topics that nodes/ publishes", set(types), set(PUBLISHED))
+    _require_same("topics that nodes/ publishes on request", topics_in_code() - set(types), set(OPTIONAL))
     _require_same("published topics of the SROS 2 policy", published, {*PUBLISHED, *OF_ROS})
     _require_same("subscribed topics of the SROS 2 policy", subscribed, set(SUBSCRIBED))
     out = [(f"`{topic}`", f"`{types[topic]}`", text) for topic, text in PUBLISHED.items()]
+    out += [(f"`{topic}`", f"`{kind}`", text) for topic, (kind, text) in OPTIONAL.items()]
     into = [(f"`{topic}`", kind, text) for topic, (kind, text) in SUBSCRIBED.items()]
     services = sorted(_policy_names("services", "reply", "service"))
     parts = [
@@ -144,6 +149,12 @@ def topics_page() -> str:
         "Those of every lifecycle node: " + ", ".join(f"`{service}`" for service in services) + ".",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def topics_in_code() -> set[str]:
+    """Return the private topics that nodes/output/ names in calls of `create_publisher`, executed or not."""
+    code = "".join(path.read_text() for path in sorted((ROOT / "aqr_perception" / "nodes" / "output").glob("*.py")))
+    return set(re.findall(r'create_publisher\([^"()]*"(~/[^"{]+)"', code))
 
 
 def published_types() -> dict[str, str]:
@@ -198,7 +209,7 @@ def _require_same(what: str, found: set[str], described: set[str]) -> None:
         missing, surplus = sorted(found - described), sorted(described - found)
         raise ValueError(
             f"{what}: no description of {missing}, and no such topic {surplus}; "
-            "change PUBLISHED or SUBSCRIBED in scripts/write_reference.py"
+            "change PUBLISHED, OPTIONAL or SUBSCRIBED in scripts/write_reference.py"
         )
 
 
