@@ -10,7 +10,7 @@ from helpers.places import ROOT
 PACKAGE = ROOT / "aqr_perception"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-MADE_BY_COMMANDS = {"demo/report.html"}
+MADE_BY_COMMANDS = {"demo/report.html", "site/", "site/index.html"}
 MOST_MODULES = 15
 PARTS_OF_MODELS = {"model.py", "head.py", "encoder.py", "decoder.py"}
 

@@ -16,6 +16,7 @@ PROGRAMS = (
 NOT_RUN = {
     r"make (setup|demo|test|unit|lint|docs|clean|help)$": ".ci/run, test/test_make_run.py and test/demo/live run "
     "what these targets run",
+    r"make train-tiny$": "trains for hours; test/training/plan runs plans like its own",
     r"make run": "test/test_make_run.py runs it with a stand-in for the node, and test/nodes/test_bag_player.py plays",
     r"ros2 (launch|run|param|topic|lifecycle|bag|security)\b": "needs an installed ROS 2; names and arguments are "
     "checked below, and test/test_launch.py runs the launch files",
@@ -72,7 +73,7 @@ def test_blocks_hold_no_programs_that_this_test_does_not_know() -> None:
 
 def test_targets_and_variables_of_make_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets, variables = set(re.findall(r"^(\w+):", makefile, re.M)), set(re.findall(r"\$\$\{?(\w+)", makefile))
+    targets, variables = set(re.findall(r"^([\w-]+):", makefile, re.M)), set(re.findall(r"\$\$\{?(\w+)", makefile))
     for command in matching(r"make (.*)"):
         for word in command[1].split():
             name, given, _ = word.partition("=")
