@@ -43,7 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--scenarios",
         nargs="+",
         metavar="NAME",
-        help="failure scenarios or groups, in addition to clean: published (the default), further (turned, late or dirty "
+        help="failure scenarios or groups, in addition to clean: published (default), further (turned, late or dirty "
         "cameras, shifted or shaking LiDAR, ghost objects, fog), all; with --benchmark its corruptions (default: all)",
     )
     evaluate.add_argument(
