@@ -204,3 +204,24 @@ def test_transfer_to_the_same_frame_keeps_the_health() -> None:
     assert np.allclose(same.health.lidar, corrupted.health.lidar, atol=1e-3)
     for name, grid in corrupted.health.cameras.items():
         assert np.allclose(same.health.cameras[name], grid, atol=1e-3)
+
+
+def test_misaligned_and_late_sensors_and_fog_are_among_the_draws() -> None:
+    labelled, earlier = labelled_frame(), labelled_frame(seed=1, stamp_ns=5 * 10**8)
+    points = labelled.frame.points
+    assert points is not None
+    found = {"turned": 0, "shifted": 0, "late LiDAR": 0, "ghosts": 0, "both": 0}
+    for seed in range(400):
+        sample = corrupt(labelled, np.random.default_rng(seed), earlier)
+        frame, health = sample.labelled.frame, sample.health
+        for view, before in zip(frame.cameras, labelled.frame.cameras, strict=False):
+            found["turned"] += view.image is before.image and view.extrinsics is not before.extrinsics
+        if frame.points is earlier.frame.points:
+            found["late LiDAR"] += 1
+        elif frame.points is not None and len(frame.points) > len(points):
+            found["ghosts"] += 1
+        elif frame.points is not None and frame.points is not points and len(frame.points) == len(points):
+            step = np.linalg.norm(frame.points[:, :3] - points[:, :3], axis=1)
+            found["shifted"] += bool(step.std() < 0.3 * step.mean() and health.lidar.max() < 0.9)
+        found["both"] += len(health.cameras) == 3 and frame.points is not points and len(frame.cameras) == 3
+    assert min(found.values()) > 0
