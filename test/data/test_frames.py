@@ -167,6 +167,8 @@ def test_a_feature_cache_stores_only_pictures_that_come_again(
     assert len(list(tmp_path.rglob("*.npz"))) == 5  # of six cameras, the first fails in a new way each time
 
 
-def one_noisy_camera(labelled: LabelledFrame, rng: np.random.Generator) -> FrameWithHealth:
+def one_noisy_camera(
+    labelled: LabelledFrame, rng: np.random.Generator, earlier: LabelledFrame | None
+) -> FrameWithHealth:
     first = labelled.frame.cameras[0]
     return with_pictures(labelled, {first.name: noisy(first.image, 0.5, rng)})
