@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from data.corruption.test_random_corruption import labelled_frame
+from helpers.scattered_frame import labelled_frame
 
 from aqr_perception.data.corruption.ghost_objects import with_ghosts
 from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, points_in_box

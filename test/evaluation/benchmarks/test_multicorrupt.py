@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation.test_scenarios import labelled_frame, points_of
+from helpers.scanned_frame import labelled_frame, points_of
 
 from aqr_perception.evaluation.benchmarks.multicorrupt import CORRUPTIONS, SCENARIOS, SEVERITIES, scenario_name
 from aqr_perception.evaluation.scenarios import fail, generator
