@@ -32,8 +32,8 @@ class Batch(NamedTuple):
         camera_health: (B, V, r, c) float32 in 0..1, camera health over the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
-        history: earlier frames of the same drives, oldest first, for models with memory.
         changed: (B, V) bool, as `FrameWithHealth.changed_pictures`; None if that is unknown.
+        history: earlier frames of the same drives, oldest first, for models with memory.
     """
 
     images: Tensor | None
@@ -47,8 +47,8 @@ class Batch(NamedTuple):
     camera_health: Tensor
     to_fixed: Tensor | None = None
     stamps_ns: Tensor | None = None
-    history: tuple["Batch", ...] = ()
     changed: Tensor | None = None
+    history: tuple["Batch", ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
