@@ -451,7 +451,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
 
 
-def _link(subscription: Subscription[Any], profiles: Sequence[QoSProfile]) -> Link:
+def _link(subscription: "Subscription[Any]", profiles: Sequence[QoSProfile]) -> Link:
     kind = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
     return Link(subscription.topic_name, kind, tuple(profiles))
 
