@@ -147,8 +147,9 @@ install_beside_ros() {
     rm -rf "$ros"
     mkdir -p "$ros"
     python3 -m venv --system-site-packages "$ros/venv"
-    # The messages of ROS 2 are compiled for its own NumPy, so pip must keep that version.
-    python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$ros/constraints.txt"
+    # The messages of ROS 2 are compiled for its own NumPy, so pip must keep that version. OpenCV 5 breaks cv_bridge.
+    python3 -c 'import numpy; print(f"numpy=={numpy.__version__}\nopencv-python<5\nopencv-python-headless<5")' \
+        >"$ros/constraints.txt"
     export PIP_CONSTRAINT="$ros/constraints.txt"
     python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_beside_ros.txt"

@@ -153,6 +153,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         from tf2_ros import TransformListener
 
         from aqr_perception.nodes.input.assembler import Assembler
+        from aqr_perception.nodes.output.autoware_objects import AutowareObjects
         from aqr_perception.nodes.output.publishers import Publishers
         from aqr_perception.nodes.output.track_publisher import TrackPublisher
         from aqr_perception.nodes.pipeline import Pipeline
@@ -161,6 +162,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
         topics |= {lidar.name: lidar.topic for lidar in settings.assembler.lidars}
         self._check_topics(topics)
+        autoware = AutowareObjects(logger.info) if settings.autoware_objects else None
         state = self._diagnostics.state
         self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
         self._diagnostics.state = state
@@ -170,7 +172,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(self._model.close)
         settings = self._with_class_thresholds()
         cameras = [camera.name for camera in settings.assembler.cameras]
-        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
+        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime, autoware)
         outputs.pictures = settings.pictures
         self._resources.append(outputs.destroy)
         self._tracks = TrackPublisher(
