@@ -23,8 +23,9 @@ help:  ## list the targets
 setup:  ## [DISTRO=kilted|jazzy] install ROS 2 (from wheels where none is sourced), libraries and this package into .ros/
 	@bash ros_from_pip/setup.sh
 
-lint: setup  ## run ruff, ruff format, mypy and import-linter
-	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
+lint: setup  ## run ruff, ruff format, mypy, import-linter, hadolint and the check of SPDX lines
+	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports && python3 scripts/spdx.py
+	@$(ENV) ! command -v hadolint >/dev/null || hadolint Dockerfile .devcontainer/Dockerfile
 
 # Tests of a running node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
 WITH_ROS := test/nodes test/offline/test_same_as_the_node.py test/ros_from_pip $(sort $(wildcard test/*/live))

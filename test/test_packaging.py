@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from helpers.places import ROOT
 
 # Modules with another rosdep key (checked against ros/rosdistro) or another name on PyPI.
@@ -62,10 +64,53 @@ def script(path: str) -> ModuleType:
 
 
 def test_all_files_state_the_same_version() -> None:
-    manifest = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
-    setup = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
-    package = re.search(r'__version__ = "([^"]+)"', (ROOT / "aqr_perception" / "__init__.py").read_text())
-    assert setup and package and manifest == setup[1] == package[1]
+    version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    stated = {
+        "setup.py": r'version="([^"]+)"',
+        "aqr_perception/__init__.py": r'__version__ = "([^"]+)"',
+        "CITATION.cff": r"(?m)^version: (\S+)$",
+        "CHANGELOG.md": r"(?m)^## \[([^\]]+)\]",
+    }
+    found = {name: re.search(pattern, (ROOT / name).read_text()) for name, pattern in stated.items()}
+    assert {name: match and match[1] for name, match in found.items()} == dict.fromkeys(stated, version)
+    notes = (ROOT / "docs" / "releases" / f"{version}.md").read_text()
+    assert all(f"\n## {part}\n" in notes for part in ("What works", "What was measured", "What is missing"))
+
+
+def test_the_citation_has_what_its_schema_requires() -> None:
+    """The Citation File Format 1.2 requires these four keys; authors are persons or entities with a name."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0" and citation["license"] == "Apache-2.0"
+    maintainer = ElementTree.parse(ROOT / "package.xml").getroot().findtext("maintainer")
+    assert [author["name"] for author in citation["authors"]] == [maintainer]
+
+
+def test_the_readme_names_every_extra() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [extra for extra in pip_requirements() if extra and not re.search(rf"[`\[,]{extra}[`\],]", readme)] == []
+
+
+def test_the_image_copies_what_the_build_needs_and_nothing_that_is_ignored() -> None:
+    copied = re.findall(r"(?m)^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text())
+    sources = {source for line in copied for source in line.split()}
+    built = re.search(r"cp -a (.+) \"\$ros/source", (ROOT / "ros_from_pip" / "setup.sh").read_text())
+    assert built and sources == set(built[1].split())
+    allowed = re.findall(r"(?m)^!(.+)$", (ROOT / ".dockerignore").read_text())
+    assert set(allowed) == sources and all((ROOT / source).exists() for source in sources)
+
+
+def test_the_devcontainer_names_files_that_exist() -> None:
+    folder = ROOT / ".devcontainer"
+    container = json.loads((folder / "devcontainer.json").read_text())
+    dockerfile = folder / container["build"]["dockerfile"]
+    context = folder / container["build"]["context"]
+    assert dockerfile.is_file() and context.resolve() == ROOT
+    for source in re.findall(r"(?m)^COPY (\S+) ", dockerfile.read_text()):
+        assert (context / source).is_file()
+    base = re.findall(r"(?m)^FROM ros:(\w+)$", dockerfile.read_text() + (ROOT / "Dockerfile").read_text())
+    assert len(base) == 2 and set(base) <= {"humble", "jazzy", "kilted", "lyrical"}
+    assert f"/opt/ros/{base[0]}/setup.bash" in " ".join(container["postCreateCommand"])
 
 
 def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
@@ -267,7 +312,7 @@ def wheel(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel without dependencies into a new virtual environment, which borrows the libraries of this one."""
+    """Install the wheel without dependencies into a new environment, which borrows the libraries of this one."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=False)
     site = next(folder.glob("lib/python*/site-packages"))
