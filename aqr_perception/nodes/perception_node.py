@@ -79,6 +79,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         # First of all, so that /diagnostics exists while the rest is made.
         self._diagnostics.state = "starting"
         self._health = HealthPublisher(self, self._report)
+        self._answer_wrong_transitions()
         self._detector_factory = detector_factory
         self._stop = threading.Event() if stop is None else stop
         self._overrides = Overrides(self)
@@ -135,6 +136,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self.close()
         self._diagnostics.state = "finalized"
         return TransitionCallbackReturn.SUCCESS
+
+    def _answer_wrong_transitions(self) -> None:
+        """Refuse transitions that the state does not allow; rclpy before Kilted raises, which ends the process."""
+        service = self._service_change_state
+        change = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except Exception as error:  # rclpy's error of rcl has no public name
+                asked = request.transition.label or request.transition.id
+                self.get_logger().error(f"transition {asked} is refused: {parameter_files.one_line(error)}")
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def close(self) -> None:
         """Finish the frame in progress and release all resources; /diagnostics goes on until the node is destroyed."""
