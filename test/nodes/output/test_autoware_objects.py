@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
-from aqr_perception.frame import CLASSES, Detections
+from aqr_perception.frame import CLASSES, Detections, Frame, Result, WeightMaps
 from aqr_perception.geometry import rigid_transform
 from aqr_perception.nodes.output.autoware_objects import AutowareObjects
+from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.options import OptionError
 
 HEADER = Header(frame_id="base_link")
@@ -118,3 +120,37 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
         AutowareObjects(print)
     for part in ("autoware_objects is true", "autoware_perception_msgs", "ros-jazzy-autoware-perception-msgs", "false"):
         assert part in str(error.value)
+
+
+def test_objects_arrive_over_dds(kinds: Any) -> None:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    talker = rclpy.create_node("talker", namespace="autoware_test", context=context)
+    hearer = rclpy.create_node("hearer", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(hearer)
+    heard: list[Any] = []
+    try:
+        hearer.create_subscription(kinds.DetectedObjects, "/autoware_test/talker/objects", heard.append, 5)
+        outputs = Publishers(talker, (), 0.8, AutowareObjects(print))
+        frame = Frame(1_500_000_000, np.zeros((0, 5), np.float32))
+        maps = WeightMaps(None, (-1.0, -1.0, 1.0, 1.0), {}, "router")
+        found = Result(detections([[10.0, 1.0, 0, 4, 2, 1.5, 0, 3, 0]], [8]), maps)
+        end = time.monotonic() + 60.0
+        while not heard and time.monotonic() < end:  # until both have found each other
+            outputs.publish(frame, found, [], np.eye(4), "base_link", {}, None)
+            executor.spin_once(timeout_sec=0.2)
+        outputs.destroy()
+    finally:
+        executor.shutdown()
+        talker.destroy_node()
+        hearer.destroy_node()
+        rclpy.shutdown(context=context)
+    assert heard, "no message within 60 s"
+    assert heard[0].header.frame_id == "base_link" and heard[0].header.stamp.sec == 1
+    (person,) = heard[0].objects
+    assert person.classification[0].label == kinds.ObjectClassification.PEDESTRIAN
+    assert person.kinematics.twist_with_covariance.twist.linear.x == 3.0
