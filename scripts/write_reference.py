@@ -41,7 +41,12 @@ PUBLISHED = {
 }
 """What each topic of the node holds."""
 
-OPTIONAL: dict[str, tuple[str, str]] = {}
+OPTIONAL = {
+    "~/objects": (
+        "autoware_perception_msgs/DetectedObjects",
+        "with `autoware_objects`: the detections, for Autoware",
+    ),
+}
 """Type and content of topics that exist only where a parameter asks for them; the SROS 2 policy leaves them out."""
 
 SUBSCRIBED = {

@@ -173,6 +173,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("torch", "openvino"),
         run_time=True,
     ),
+    Parameter(
+        "autoware_objects",
+        False,
+        "whether to publish the detections on ~/objects as autoware_perception_msgs/DetectedObjects; needs the package "
+        "autoware_perception_msgs",
+    ),
     Parameter("use_lidar", True, "whether to use the LiDAR, or any of several", run_time=True),
     Parameter("score_threshold", 0.3, "lowest score of published detections", 0.0, 1.0, run_time=True),
     Parameter("max_detections", 300, "largest number of detections per frame", 1, 300, run_time=True),
@@ -384,6 +390,7 @@ class Settings:
     reliable: bool
     tracking: TrackingOptions
     pictures: PictureOptions
+    autoware_objects: bool
 
 
 def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -479,6 +486,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         reliable=values["sensor_reliability"] == "reliable",
         tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
         pictures=PictureOptions(**{field.name: values[f"weights.{field.name}"] for field in fields(PictureOptions)}),
+        autoware_objects=values["autoware_objects"],
     )
 
 
