@@ -66,6 +66,9 @@ def _image_problem(preset: "Preset") -> str | None:
         return f"image.size is {list(image.size)}, but both must be positive multiples of 32"
     if image.width < 1:
         return f"image.width is {image.width}, but must be at least 1"
+    if image.stride != 16 and (image.backbone == "vovnet99" or preset.architecture == "bevformer"):
+        user = "backbone vovnet99" if image.backbone == "vovnet99" else "architecture bevformer"
+        return f"image.stride is {image.stride}, but {user} has maps of fixed strides; remove the entry"
     minima = {"positions": 1, "global_blocks": 1, "pyramid_channels": 1, "registers": 0, "window": 0, "layer_scale": 0}
     for name, minimum in minima.items():
         if getattr(image.vit, name) < minimum:

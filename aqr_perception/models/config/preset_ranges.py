@@ -15,6 +15,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "model_frame.height": (-100.0, 100.0),
     "image.size": (32, 8192),
     "image.width": (1, 1024),
+    "image.stride": (8, 16),
     "image.mean": (-1000.0, 1000.0),
     "image.std": (1e-3, 1000.0),
     "image.vit.registers": (0, 1000),

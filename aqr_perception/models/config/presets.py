@@ -58,6 +58,8 @@ class ImageBranch:
         backbone: name of the network.
         mean, std: mean and standard deviation of the BGR pixels.
         width: channels of a ResNet's first stage; published weights have 64.
+        stride: pixels along the edge of a feature cell. 16, as in all published weights: stages of stride 16 and 32; 8:
+            stages of stride 8 and 16, which find smaller objects with a shallower backbone and four times the tokens.
         vit: options of Vision Transformers; others ignore them.
     """
 
@@ -76,6 +78,7 @@ class ImageBranch:
     mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
     std: tuple[float, float, float] = (57.375, 57.120, 58.395)
     width: int = 64
+    stride: Literal[8, 16] = 16
     vit: VitOptions = field(default_factory=VitOptions)
 
 

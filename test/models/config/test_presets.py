@@ -168,6 +168,11 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"image": {"size": [450, 192], "backbone": "resnet18"}}, "image.size"),
         ({"image": {"size": [448], "backbone": "resnet18"}}, "image: size"),
         ({"image": {"size": [448, 192], "backbone": "alexnet"}}, "backbone"),
+        ({"image": {"size": [448, 192], "backbone": "resnet18", "stride": 4}}, "stride: found 4, needed one of 8, 16"),
+        (
+            {"image": {"size": [448, 192], "backbone": "vovnet99", "stride": 8}},
+            "image.stride is 8, but backbone vovnet99",
+        ),
         ({"points": {"voxel_size": [0.2, 0.2, 0.2]}}, "grid"),
         ({"points": {**POINTS, "encoder": "dense"}}, "points: encoder: found 'dense'"),
         ({"points": {**POINTS, "grid": [520, 512, 1]}}, "points.grid is .* positive multiples of 16"),
