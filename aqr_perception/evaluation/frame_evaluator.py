@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sequences import HISTORY_STEP
-from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import query_weights
+from aqr_perception.detector import Detector, FrameFeatures
+from aqr_perception.evaluation.broken_weights import broken_weights
 from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import Scenario, generator
-from aqr_perception.frame import Detections, GroundTruth
+from aqr_perception.frame import Detections, GroundTruth, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 
@@ -24,13 +24,13 @@ class FrameResult(NamedTuple):
         detections: detections by scenario and mode.
         truth: ground truth of the clean frame.
         has_lidar: whether the clean frame has LiDAR data.
-        blackout: (Q, 4) query weights with an intact and with a black camera; see `query_weights`.
+        broken: (Q, 4) query weights with an intact and with a broken sensor by kind; see `broken_weights`.
     """
 
     detections: Mapping[tuple[str, AqrMode], Detections]
     truth: GroundTruth
     has_lidar: bool
-    blackout: NDArray[np.float64]
+    broken: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,10 @@ class FrameEvaluator:
                 replay(detector, (frame.frame for frame in earlier), options)
                 detections[name, mode] = detector.detect_in(features, options).detections
         has_lidar = labelled.frame.points is not None
-        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, clean, index))
+        return FrameResult(detections, labelled.truth, has_lidar, self._broken(index, labelled, clean))
+
+    def _broken(self, index: int, labelled: LabelledFrame, clean: FrameFeatures) -> Mapping[str, NDArray[np.float64]]:
+        if not self.detector.has_router:
+            return {}
+        earlier = earlier_frames(self.frames, index, 1, HISTORY_STEP)
+        return broken_weights(self.detector, labelled, clean, index, self.seed, earlier[0] if earlier else None)

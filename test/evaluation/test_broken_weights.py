@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-
-from aqr_perception.detector import Detector
 from aqr_perception.evaluation.blackout import (
     BlackoutWeights,
     has_signed_weights,
     mean_weights,
     query_weights,
 )
+
+from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.model_io import Features, ModelOutput, Queries
 
