@@ -164,6 +164,8 @@ class Decoder:
             reference points.
         layers, heads, feedforward: sizes of the transformer decoder.
         depths: number of points along a camera ray.
+        image_pooling: edge of the square of image cells whose mean is one token. With 2, proposals find small objects
+            in fine image cells, and the decoder attends to a quarter of the tokens.
         head_kernel: kernel size of the prediction heads' convolutions over the queries.
     """
 
@@ -173,6 +175,7 @@ class Decoder:
     heads: int = 8
     feedforward: int = 1024
     depths: int = 64
+    image_pooling: int = 1
     head_kernel: int = 1
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
 
