@@ -6,8 +6,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation
+from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.data.corruption.health_transfer import transfer_health
-from aqr_perception.data.corruption.random_corruption import corrupt, with_points, with_views
+from aqr_perception.data.corruption.random_corruption import corrupt
 from aqr_perception.data.gridmask import GridMask
 from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
