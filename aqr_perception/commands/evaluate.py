@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.evaluating.headroom_run import add_headroom, check_unused, run_headroom
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
@@ -39,6 +40,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     evaluate.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    evaluate.add_argument(
+        "--benchmark",
+        choices=("robustness", "headroom"),
+        default="robustness",
+        help="what to measure: robustness, the failures of MoME's table; headroom, what AQR can win in every failure "
+        "and what it wins (default: %(default)s)",
+    )
     evaluate.add_argument(
         "--scenarios", nargs="+", metavar="NAME", help="failure scenarios, in addition to clean (default: all)"
     )
@@ -103,6 +111,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="with --data keyframes: recorded data with labels (as for 'convert'); reports recall and false alarms of "
         "cars and pedestrians for LiDAR and cameras, together and alone, instead of nuScenes' metrics",
     )
+    add_headroom(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -213,6 +222,9 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.benchmark == "headroom":
+        return run_headroom(options, lambda preset: _data(options, preset))
+    check_unused(options)
     if options.tracking is not None:
         return _evaluate_tracking(options)
     if options.data == "keyframes":

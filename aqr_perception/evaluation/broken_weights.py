@@ -10,7 +10,6 @@ from aqr_perception.data.health import SensorHealth
 from aqr_perception.detector import Detector, FrameFeatures, RoutedQueries
 from aqr_perception.evaluation.headroom.known_failures import BROKEN_SENSORS, break_sensor
 from aqr_perception.evaluation.headroom.oracle import BROKEN, camera_health_at, lidar_health_at
-from aqr_perception.evaluation.scenarios import generator
 from aqr_perception.frame import Frame, LabelledFrame
 from aqr_perception.options import AqrOptions
 
@@ -123,16 +122,16 @@ def broken_weights(
         intact: its features.
         index: index of the frame, which determines the broken camera.
         seed: random seed of the failures.
-        earlier: frame for frozen pictures; see `known_failures.Failure`.
+        earlier: the drive's frame before, for frozen pictures; see `known_failures.failing_frame`.
     """
     if not detector.has_router:
         return {}
-    before = detector.routed_queries(intact)
-    found = {}
+    before, found = None, {}
     for kind in BROKEN_SENSORS:
-        failing = break_sensor(kind, labelled, index, generator(kind, labelled, seed), earlier)
+        failing = break_sensor(kind, labelled, index, seed, earlier)
         uses = detector.uses_lidar and failing.health.lidar.size > 1, detector.uses_cameras and failing.health.cameras
         if any(uses):
+            before = before or detector.routed_queries(intact)
             features = detector.extract(failing.labelled.frame, intact)
             after = detector.routed_queries(features)
             found[kind] = compared_weights(detector, intact.frame, before, features.frame, after, failing.health)

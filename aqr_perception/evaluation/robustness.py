@@ -165,12 +165,13 @@ def run(
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
     rows = [replace(row, share_of_clean=share) for row, share in zip(rows, shares, strict=True)]
+    broken = [result.broken for result in results]
     return RobustnessTable(
         model=detector.preset_name,
         frames=len(frames),
         seed=seed,
         rows=tuple(rows),
-        broken=mean_changes([result.broken for result in results], has_signed_weights(detector)),
+        broken=mean_changes(broken, any(broken) and has_signed_weights(detector)),
         history=history if detector.remembers else None,
         classes=truths[0].classes,
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,15 +95,25 @@ def kept_tokens(memory: Memory, features: Features, bias: WindowBias | None) -> 
         )
     layout = memory.layout
     parts = []
-    for removed, size in (
-        (features.removed_bev, layout.bev_tokens),
-        (features.removed_image, layout.views * layout.tokens_per_view),
+    for removed, views, grid in (
+        (features.removed_bev, 1, layout.bev),
+        (features.removed_image, layout.views, layout.image),
     ):
-        parts.append(memory.keys.new_zeros(size, dtype=torch.bool) if removed is None else removed.flatten())
+        if removed is None:
+            parts.append(memory.keys.new_zeros(views * grid[0] * grid[1], dtype=torch.bool))
+        else:
+            parts.append(_by_token(removed.flatten(0, -3), grid).flatten())
     kept = ~torch.cat(parts)
     counts = tuple(int(kept[segment].sum()) for segment in layout.segments)
     left = kept.nonzero()[:, 0]
     return Memory(memory.keys[:, left], memory.values[:, left], replace(layout, kept=counts))
+
+
+def _by_token(removed: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return (V, R, C) bool, whether tokens are removed: those of which half the cells (V, h, w) or more are."""
+    if removed.shape[1:] == grid:
+        return removed
+    return F.avg_pool2d(removed[:, None].float(), removed.shape[1] // grid[0])[:, 0] >= 0.5
 
 
 def _check(sensor: str, cells: NDArray[np.bool_], features: Tensor) -> None:

@@ -12,10 +12,10 @@ from aqr_perception.data.health import SensorHealth
 from aqr_perception.detector import Detector, FrameFeatures, RoutedQueries
 from aqr_perception.evaluation.broken_weights import compared_weights
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares, attention_shares
-from aqr_perception.evaluation.headroom.known_failures import DELAY, Failure
+from aqr_perception.evaluation.headroom.known_failures import DELAY, failing_frame
 from aqr_perception.evaluation.headroom.oracle import BROKEN, broken_sensors, broken_tokens, removed_share
 from aqr_perception.evaluation.headroom.reliability import Reliability, weight_reliability
-from aqr_perception.evaluation.scenarios import generator
+from aqr_perception.evaluation.scenarios import FailureScenario
 from aqr_perception.frame import Detections, Frame, GroundTruth, Result
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
@@ -70,7 +70,7 @@ class HeadroomEvaluator:
 
     detector: Detector
     frames: LabelledFrames
-    failures: Mapping[str, Failure]
+    failures: Mapping[str, FailureScenario]
     modes: Sequence[AqrMode]
     seed: int
     threshold: float = BROKEN
@@ -83,7 +83,7 @@ class HeadroomEvaluator:
         routed = detector.routed_queries(intact) if detector.has_router else None
         results = {}
         for name, failure in self.failures.items():
-            failing = failure(labelled, generator(name, labelled, self.seed), before[0] if before else None)
+            failing = failing_frame(name, failure, labelled, self.seed, before[0] if before else None)
             features = detector.extract(failing.labelled.frame, intact)
             mask = broken_tokens(detector, features, failing.health, self.threshold)
             broken = broken_sensors(mask)

@@ -1,39 +1,26 @@
-"""Sensor failures whose health is known everywhere: those of the robustness table and further ones.
+"""Failures whose health is known everywhere: all scenarios, and single broken cameras."""
 
-A failure returns a copy of a frame with the health that each sensor has left. Like those of `scenarios`, its random
-numbers depend only on its name, the frame and a seed.
-"""
-
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from aqr_perception.data.corruption import camera_corruption, false_points, lidar_corruption
+from aqr_perception.data.corruption import camera_corruption, misalignment, sensor_failures
 from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
-from aqr_perception.data.corruption.lidar_corruption import CorruptedCloud
-from aqr_perception.data.corruption.random_corruption import misplaced
-from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
+from aqr_perception.data.corruption.changed_frame import with_views
+from aqr_perception.data.health import FrameWithHealth, SensorHealth
 from aqr_perception.data.sequences import HISTORY_STEP
-from aqr_perception.evaluation import scenarios
-from aqr_perception.evaluation.scenarios import HealthScenario, with_cloud, with_pictures
+from aqr_perception.evaluation.scenarios import ALL_SCENARIOS, GROUPS, FailureScenario, generator
 from aqr_perception.frame import CameraView, LabelledFrame
 
-Failure = Callable[[LabelledFrame, Generator, LabelledFrame | None], FrameWithHealth]
-"""A frame, random numbers, and the drive's frame `DELAY` seconds before (None at its start) -> the failing frame."""
+CLEAN = "clean"
+"""Name of the scenario without a failure, the reference of the others."""
 
 DELAY = HISTORY_STEP
-"""Age in seconds of frozen and delayed pictures."""
+"""Age in seconds of the frame that scenarios get as the earlier one."""
 
-GHOSTS = 12
-"""Ghost objects in a frame."""
-
-_HARMFUL_TURN = 6.0
-"""Degrees of rotation with health 0; half of it leaves half the health, as in training."""
+TURN = 8.0
+"""Degrees by which a misaligned camera is turned."""
 
 Choice = Callable[[Sequence[CameraView], Generator], Sequence[CameraView]]
 Fault = Callable[[CameraView, LabelledFrame, Generator, LabelledFrame | None], CorruptedPicture]
@@ -57,14 +44,14 @@ def black(view: CameraView, labelled: LabelledFrame, rng: Generator, earlier: La
 def frozen(
     view: CameraView, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
 ) -> CorruptedPicture:
-    """Return the image of the earlier frame, or an imitation of it."""
+    """Return the image of the earlier frame, or an imitation of it where there is none."""
     old = None if earlier is None else camera_corruption.frozen(view, labelled, earlier)
     return old or camera_corruption.late(view.image, 1.0, rng)
 
 
 def dirty(view: CameraView, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None) -> CorruptedPicture:
-    """Return an image with dirt over two thirds."""
-    return camera_corruption.occluded(view.image, 1.0, rng)
+    """Return an image through the dirtiest lens."""
+    return camera_corruption.dirty(view.image, 1.0, rng)
 
 
 def noisy(view: CameraView, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None) -> CorruptedPicture:
@@ -77,104 +64,96 @@ def fail_pictures(
 ) -> FrameWithHealth:
     """Return the frame with a fault in the images of the chosen cameras."""
     failing = choose(labelled.frame.cameras, rng)
-    return with_pictures(labelled, {view.name: fault(view, labelled, rng, earlier) for view in failing})
+    return sensor_failures.with_pictures(labelled, {view.name: fault(view, labelled, rng, earlier) for view in failing})
 
 
 def misalign(
     degrees: float, choose: Choice, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
 ) -> FrameWithHealth:
-    """Return the frame with the chosen cameras turned about one random axis, as after a bump of their mount.
-
-    The calibration is wrong, the images are intact. Health falls linearly to 0 at 6 degrees.
-    """
-    failing = {view.name for view in choose(labelled.frame.cameras, rng)}
-    axis = rng.standard_normal(3)
-    offset = np.eye(4)
-    offset[:3, :3] = Rotation.from_rotvec(np.radians(degrees) * axis / np.linalg.norm(axis)).as_matrix()
-    views = tuple(misplaced(view, offset) if view.name in failing else view for view in labelled.frame.cameras)
-    health = np.full(HEALTH_GRID, max(0.0, 1.0 - degrees / _HARMFUL_TURN), np.float32)
-    frame = dataclasses.replace(labelled.frame, cameras=views)
-    sensors = SensorHealth(cameras=dict.fromkeys(failing, health))
-    return FrameWithHealth(dataclasses.replace(labelled, frame=frame), sensors)
+    """Return the frame with the chosen cameras turned against their calibration, each to a random side."""
+    failing = {view.name: degrees * rng.choice((-1.0, 1.0)) for view in choose(labelled.frame.cameras, rng)}
+    if not failing:
+        return FrameWithHealth(labelled)
+    views = [
+        misalignment.turned(view, failing[view.name]) if view.name in failing else view
+        for view in labelled.frame.cameras
+    ]
+    health = dict.fromkeys(failing, misalignment.turned_health(degrees))
+    return FrameWithHealth(with_views(labelled, views), SensorHealth(cameras=health))
 
 
-def shift_lidar(
-    distance: float, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
+def _shift_lidar(
+    metres: float, choose: Choice, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
 ) -> FrameWithHealth:
-    """Return the frame with its points moved in a random horizontal direction."""
-    heading = rng.uniform(-np.pi, np.pi)
-    return _fail_points(labelled, lambda points: false_points.shifted(points, distance, heading))
+    return sensor_failures.shifted_lidar(labelled, metres, rng)
 
 
-def jitter_lidar(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None) -> FrameWithHealth:
-    """Return the frame with the strongest noise on its points: a deviation of 0.5 m on each axis."""
-    return _fail_points(labelled, lambda points: lidar_corruption.noisy(points, 1.0, rng))
-
-
-def ghost_objects(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None) -> FrameWithHealth:
-    """Return the frame with the points of `GHOSTS` objects that do not exist."""
-    return _fail_points(labelled, lambda points: false_points.ghosts(points, labelled.truth.boxes, GHOSTS, rng))
-
-
-def _fail_points(labelled: LabelledFrame, fault: Callable[[NDArray[np.float32]], CorruptedCloud]) -> FrameWithHealth:
-    points = labelled.frame.points
-    return FrameWithHealth(labelled) if points is None else with_cloud(labelled, fault(points))
-
-
-def _shift_only_lidar(
-    distance: float, choose: Choice, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
-) -> FrameWithHealth:
-    return shift_lidar(distance, labelled, rng, earlier)
-
-
-def _without_earlier(
-    scenario: HealthScenario, labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None
-) -> FrameWithHealth:
-    return scenario(labelled, rng)
-
-
-CLEAN = "clean"
-"""Name of the case without a failure, the reference of the others."""
-
-FAILURES: Mapping[str, Failure] = {
-    **{name: partial(_without_earlier, scenario) for name, scenario in scenarios.WITH_HEALTH.items()},
-    "one camera black": partial(fail_pictures, black, one_camera),
-    "all cameras black": partial(fail_pictures, black, all_cameras),
-    "one camera frozen": partial(fail_pictures, frozen, one_camera),
-    "all cameras delayed by 0.5 s": partial(fail_pictures, frozen, all_cameras),
-    "dirt on one lens": partial(fail_pictures, dirty, one_camera),
-    "dirt on all lenses": partial(fail_pictures, dirty, all_cameras),
-    "all cameras noisy": partial(fail_pictures, noisy, all_cameras),
-    "one camera turned by 3 degrees": partial(misalign, 3.0, one_camera),
-    "one camera turned by 8 degrees": partial(misalign, 8.0, one_camera),
-    "all cameras turned by 3 degrees": partial(misalign, 3.0, all_cameras),
-    "all cameras turned by 8 degrees": partial(misalign, 8.0, all_cameras),
-    "LiDAR shifted by 2 m": partial(shift_lidar, 2.0),
-    "LiDAR with 0.5 m of jitter": jitter_lidar,
-    "ghost objects in the LiDAR": ghost_objects,
+FAILURES: Mapping[str, FailureScenario] = {
+    **ALL_SCENARIOS,
+    "one camera black": FailureScenario(partial(fail_pictures, black, one_camera), "one camera is black"),
+    "all cameras black": FailureScenario(partial(fail_pictures, black, all_cameras), "all cameras are black"),
+    "all cameras noisy": FailureScenario(partial(fail_pictures, noisy, all_cameras), "dark pictures, strongest noise"),
+    "one camera frozen": FailureScenario(
+        partial(fail_pictures, frozen, one_camera), "one camera repeats its picture of 0.5 s before", True
+    ),
+    "one dirty lens": FailureScenario(partial(fail_pictures, dirty, one_camera), "mud on one lens"),
+    "one camera turned by 8 degrees": FailureScenario(
+        partial(misalign, TURN, one_camera), "one camera is turned by 8 degrees against its calibration"
+    ),
 }
-"""Failures by name, `CLEAN` first, in the order of the tables' rows."""
+"""Failures by name, `CLEAN` first, in the order of the tables' rows: all scenarios, then single and black cameras."""
 
 BROKEN_SENSORS: Mapping[str, Callable[[Choice, LabelledFrame, Generator, LabelledFrame | None], FrameWithHealth]] = {
     "black camera": partial(fail_pictures, black),
     "frozen camera": partial(fail_pictures, frozen),
     "dirty camera": partial(fail_pictures, dirty),
-    "misaligned camera": partial(misalign, 8.0),
-    "shifted LiDAR": partial(_shift_only_lidar, 2.0),
+    "misaligned camera": partial(misalign, TURN),
+    "shifted LiDAR": partial(_shift_lidar, 2.0),
 }
 """Kinds of broken sensors whose weights the robustness table shows, by name."""
 
 
+def chosen_failures(names: Sequence[str] | None) -> dict[str, FailureScenario]:
+    """Return failures by their names and by those of groups of scenarios, with `CLEAN`; None: all failures.
+
+    Raises:
+        ValueError: there is no such failure or group.
+    """
+    if names is None or "all" in names:
+        return dict(FAILURES)
+    unknown = [name for name in names if name not in FAILURES and name not in GROUPS]
+    if unknown:
+        raise ValueError(
+            f"scenarios {', '.join(map(repr, unknown))} do not exist; choose from {', '.join(FAILURES)}, or the groups "
+            f"{', '.join(GROUPS)}"
+        )
+    wanted = {CLEAN, *(part for name in names for part in GROUPS.get(name, (name,)))}
+    return {name: failure for name, failure in FAILURES.items() if name in wanted}
+
+
+def failing_frame(
+    name: str, failure: FailureScenario, labelled: LabelledFrame, seed: int, earlier: LabelledFrame | None
+) -> FrameWithHealth:
+    """Return a frame in a failure, with the same random numbers as in the robustness table.
+
+    Args:
+        earlier: the drive's frame `DELAY` seconds before; None at its start.
+    """
+    return failure.with_health(labelled, generator(failure.draws or name, labelled, seed), earlier)
+
+
 def break_sensor(
-    kind: str, labelled: LabelledFrame, index: int, rng: Generator, earlier: LabelledFrame | None
+    kind: str, labelled: LabelledFrame, index: int, seed: int, earlier: LabelledFrame | None
 ) -> FrameWithHealth:
     """Return a frame with one of the `BROKEN_SENSORS`; the frame itself where it lacks the sensor.
 
     Args:
         index: determines the camera, in turn.
+        seed: random seed of the failure.
+        earlier: see `failing_frame`.
     """
 
     def one(views: Sequence[CameraView], _: Generator) -> Sequence[CameraView]:
         return [views[index % len(views)]] if views else []
 
-    return BROKEN_SENSORS[kind](one, labelled, rng, earlier)
+    return BROKEN_SENSORS[kind](one, labelled, generator(kind, labelled, seed), earlier)

@@ -13,10 +13,11 @@ from aqr_perception.evaluation.broken_weights import has_signed_weights, mean_ch
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares
 from aqr_perception.evaluation.headroom.frame_headroom import FailureResult, FrameHeadroom, HeadroomEvaluator
 from aqr_perception.evaluation.headroom.headroom_table import HeadroomRow, HeadroomTable, Score
-from aqr_perception.evaluation.headroom.known_failures import FAILURES, Failure
+from aqr_perception.evaluation.headroom.known_failures import FAILURES
 from aqr_perception.evaluation.headroom.oracle import BROKEN
 from aqr_perception.evaluation.headroom.reliability import Reliability
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
+from aqr_perception.evaluation.scenarios import FailureScenario
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
@@ -37,7 +38,7 @@ class _Case(NamedTuple):
 def measure(
     detector: Detector,
     frames: LabelledFrames,
-    failures: Mapping[str, Failure] = FAILURES,
+    failures: Mapping[str, FailureScenario] = FAILURES,
     modes: Sequence[AqrMode] = ("auto",),
     *,
     seed: int = 0,
@@ -102,7 +103,7 @@ def measure(
 
 
 def _check(
-    detector: Detector, frames: LabelledFrames, failures: Mapping[str, Failure], threshold: float, workers: int
+    detector: Detector, frames: LabelledFrames, failures: Mapping[str, FailureScenario], threshold: float, workers: int
 ) -> None:
     if not detector.model.removes_tokens:
         raise EvaluationError(
@@ -120,7 +121,7 @@ def _check(
 
 
 def _cases(
-    found: Sequence[FrameHeadroom], failures: Mapping[str, Failure], modes: Sequence[AqrMode]
+    found: Sequence[FrameHeadroom], failures: Mapping[str, FailureScenario], modes: Sequence[AqrMode]
 ) -> Iterator[_Case]:
     for name in failures:
         results = [frame.failures[name] for frame in found]

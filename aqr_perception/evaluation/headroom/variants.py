@@ -158,8 +158,8 @@ def failure_table(found: Mapping[Variant, Figures]) -> PlainTable:
             cells.append("-" if own is None else _won(own, variant.mode))
         rows.append(cells)
     notes = [
-        f"Left in, taken out, headroom: {first.name} with AQR off. Variants: NDS (won over the variant's own base, share "
-        "of its own headroom)"
+        f"Left in, taken out, headroom: {first.name} with AQR off. Variants: NDS (won over the variant's own base, "
+        "share of its own headroom)"
     ]
     return PlainTable(f"{_title(found)}, by failure", header, rows, notes)
 
