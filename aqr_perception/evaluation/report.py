@@ -1,8 +1,9 @@
 """Robustness table as text, Markdown, JSON and a plot."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,6 @@ from matplotlib.figure import Figure
 
 from aqr_perception.evaluation.broken_weights import MOST_KEPT, WeightChange
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
-from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
 MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
@@ -31,22 +31,30 @@ def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
 
 def text(table: RobustnessTable) -> str:
     """Return the table for a terminal, with further figures below it."""
-    header, rows = _cells(table)
+    return "\n".join([_title(table), *text_lines(*_cells(table)), *_notes(table)])
+
+
+def text_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table for a terminal: the first column to the left, the others to the right, with rules."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
         for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
     ]
     rule = "-" * len(lines[0])
-    return "\n".join([_title(table), rule, lines[0], rule, *lines[1:], rule, *_notes(table)])
+    return [rule, lines[0], rule, *lines[1:], rule]
 
 
 def markdown(table: RobustnessTable) -> str:
     """Return the table as Markdown, with further figures below it."""
-    header, rows = _cells(table)
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
+    lines = markdown_lines(*_cells(table))
     return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {note}" for note in _notes(table))]) + "\n"
+
+
+def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, numbers to the right."""
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
 
 
 def plot(table: RobustnessTable, path: Path) -> None:
@@ -157,7 +165,35 @@ def _notes(table: RobustnessTable) -> list[str]:
         notes.append("Rules: nuScenes' own, as nuscenes-devkit's DetectionEval; its means are over all ten classes")
     if clean.absent:
         notes.append(f"Classes absent from the truth, with AP 0 and errors 1 in all means: {', '.join(clean.absent)}")
+    notes += missing_notes(table)
     return [*notes, *(broken_note(kind, change) for kind, change in table.broken.items())]
+
+
+class MissingData(Protocol):
+    """What a table says about data that its scenarios lack; see `RobustnessTable`."""
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+    @property
+    def first_frames(self) -> int | None: ...
+
+
+def missing_notes(table: MissingData) -> list[str]:
+    """Return which scenarios the frames do not allow, and how many frames they leave intact."""
+    notes = []
+    for reason in dict.fromkeys(table.left_out.values()):
+        names = ", ".join(name for name, own in table.left_out.items() if own == reason)
+        notes.append(f"Left out: {names}: {reason}")
+    if table.first_frames:
+        notes.append(
+            f"{table.first_frames} of {table.frames} frames are the first of their drive: data of before is not known "
+            "there, and they stay intact in scenarios with late data"
+        )
+    return notes
 
 
 def broken_note(kind: str, change: WeightChange) -> str:
@@ -178,6 +214,6 @@ def broken_note(kind: str, change: WeightChange) -> str:
     return note
 
 
-def mode_name(mode: AqrMode) -> str:
-    """Return what pictures and tables call a mode of AQR."""
+def mode_name(mode: str) -> str:
+    """Return a mode's name in tables and plots."""
     return {"off": "AQR off", "auto": "AQR on"}.get(mode, f"AQR {mode}")

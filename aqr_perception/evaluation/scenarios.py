@@ -17,7 +17,9 @@ from numpy.random import Generator
 
 from aqr_perception.data.corruption import camera_corruption, lidar_corruption, sensor_failures
 from aqr_perception.data.corruption.sensor_failures import with_cloud, with_pictures, without_cameras
+from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.health import FrameWithHealth
+from aqr_perception.data.sequences import HISTORY_STEP
 from aqr_perception.frame import LabelledFrame
 
 Scenario = Callable[[LabelledFrame, Generator], LabelledFrame]
@@ -209,6 +211,23 @@ def chosen(names: list[str] | None) -> dict[str, FailureScenario]:
         )
     wanted = {"clean", *(part for name in asked for part in GROUPS.get(name, (name,)))}
     return {name: scenario for name, scenario in ALL_SCENARIOS.items() if name in wanted}
+
+
+def needs_earlier(scenarios: Mapping[str, Scenario]) -> bool:
+    """Return whether one of the scenarios takes data of an earlier frame."""
+    return any(isinstance(one, FailureScenario) and one.needs_earlier for one in scenarios.values())
+
+
+def usable(scenarios: Mapping[str, Scenario], frames: LabelledFrames) -> tuple[dict[str, Scenario], dict[str, str]]:
+    """Return the scenarios that frames allow, and those left out with the reason."""
+    needing = [name for name, one in scenarios.items() if isinstance(one, FailureScenario) and one.needs_earlier]
+    if not needing or any(earlier_frames(frames, index, 1, HISTORY_STEP) for index in range(len(frames))):
+        return dict(scenarios), {}
+    reason = (
+        f"needs the drive's frame {HISTORY_STEP:g} s before, but the data has single frames, drives without poses or "
+        "other intervals"
+    )
+    return {name: one for name, one in scenarios.items() if name not in needing}, dict.fromkeys(needing, reason)
 
 
 def fail(

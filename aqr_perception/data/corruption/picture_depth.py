@@ -21,9 +21,9 @@ _FADING = 0.75
 def picture_depth(view: CameraView, points: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     """Return the depth (H, W) of a picture in metres along the optical axis, at most `FARTHEST`; None if unknown.
 
-    The points give the nearest depth of cells of 1/72 of the width. Between the points of a column, inverse depth is
+    The points give the mean inverse depth of cells of 1/72 of the width. Between a column's points, inverse depth is
     interpolated, which is exact on planes; below the lowest it stays, above the highest it falls towards the sky.
-    Columns without points take from their neighbours.
+    Columns without points take from their neighbours, and cells unlike all around them, too.
 
     Args:
         view: a camera with its true calibration.
@@ -42,9 +42,12 @@ def picture_depth(view: CameraView, points: NDArray[np.float32] | None) -> NDArr
     rows = max(2, round(_COLUMNS * height / width))
     nearness = np.zeros((rows, _COLUMNS))
     cells = (v[inside] * rows / height).astype(int), (u[inside] * _COLUMNS / width).astype(int)
-    np.maximum.at(nearness, cells, 1.0 / ahead[inside, 2])
-    filled = _filled(nearness).astype(np.float32)
-    smooth = cv2.resize(cv2.GaussianBlur(filled, (3, 3), 0), (width, height), interpolation=cv2.INTER_LINEAR)
+    counts = np.zeros((rows, _COLUMNS))
+    np.add.at(nearness, cells, 1.0 / ahead[inside, 2])
+    np.add.at(counts, cells, 1.0)
+    filled = _filled(nearness / np.maximum(counts, 1.0)).astype(np.float32)
+    # Single echoes of rain and dust are no surfaces.
+    smooth = cv2.resize(cv2.medianBlur(filled, 5), (width, height), interpolation=cv2.INTER_LINEAR)
     depth: NDArray[np.float32] = (1.0 / np.maximum(smooth, 1.0 / FARTHEST)).astype(np.float32)
     return depth
 

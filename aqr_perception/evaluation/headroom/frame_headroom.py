@@ -15,7 +15,7 @@ from aqr_perception.evaluation.headroom.attention_shares import AttentionShares,
 from aqr_perception.evaluation.headroom.known_failures import DELAY, failing_frame
 from aqr_perception.evaluation.headroom.oracle import BROKEN, broken_sensors, broken_tokens, removed_share
 from aqr_perception.evaluation.headroom.reliability import Reliability, weight_reliability
-from aqr_perception.evaluation.scenarios import FailureScenario
+from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier
 from aqr_perception.frame import Detections, Frame, GroundTruth, Result
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
@@ -50,11 +50,13 @@ class FrameHeadroom(NamedTuple):
         failures: results by failure.
         truth: ground truth of the intact frame.
         has_lidar: whether the intact frame has LiDAR data.
+        is_first: whether a failure needs an earlier frame of the drive, which this frame lacks.
     """
 
     failures: Mapping[str, FailureResult]
     truth: GroundTruth
     has_lidar: bool
+    is_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class HeadroomEvaluator:
                 self._weights(intact.frame, routed, features, failing.health) if broken else np.zeros((0, 4)),
                 Reliability() if signed else weight_reliability(detector, frame, last, failing.health),
             )
-        return FrameHeadroom(results, labelled.truth, labelled.frame.points is not None)
+        is_first = needs_earlier(self.failures) and not before
+        return FrameHeadroom(results, labelled.truth, labelled.frame.points is not None, is_first)
 
     def _detect(self, features: FrameFeatures, mode: AqrMode) -> Result:
         # Average precision needs detections with all scores.

@@ -9,7 +9,7 @@ from aqr_perception.evaluation.headroom.headroom_plot import plot_headroom, plot
 from aqr_perception.evaluation.headroom.headroom_table import POINT, HeadroomRow, HeadroomTable
 from aqr_perception.evaluation.headroom.plain_table import PlainTable
 from aqr_perception.evaluation.headroom.reliability import CONFIDENT, WeightBins
-from aqr_perception.evaluation.report import mode_name
+from aqr_perception.evaluation.report import missing_notes, mode_name
 from aqr_perception.options import AqrMode
 
 FILE_NAME = "headroom.json"
@@ -88,6 +88,7 @@ def _score_notes(table: HeadroomTable) -> list[str]:
                 f"at least {summary.least_share:.0%} of each"
             )
         notes += [_verdict(mode, sentence, kept) for sentence, kept in summary.verdicts.items()]
+    notes += missing_notes(table)
     if table.auto_mode is not None:
         notes.append(f"AQR on: mode {table.auto_mode}, as in the preset")
     return notes

@@ -1,7 +1,7 @@
 """Headroom table: what taking out the broken tokens wins in every failure, and how much of it AQR wins."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -136,6 +136,7 @@ class HeadroomTable:
             weights.
         signed: whether weights may be negative.
         auto_mode: how the query weights acted in mode ``auto``; None if this mode was not measured.
+        left_out, first_frames: see `RobustnessTable`.
     """
 
     model: str
@@ -148,6 +149,8 @@ class HeadroomTable:
     reliability: Reliability | None = None
     signed: bool = False
     auto_mode: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    first_frames: int | None = None
 
     @property
     def modes(self) -> tuple[AqrMode, ...]:
@@ -200,6 +203,8 @@ class HeadroomTable:
             "threshold": self.threshold,
             "signed": self.signed,
             "auto_mode": self.auto_mode,
+            "left_out": dict(self.left_out),
+            "first_frames": self.first_frames,
             "rows": [row.as_dict() for row in self.rows],
             "summary": {mode: asdict(summary) for mode, summary in summaries.items()},
             "verdicts": {mode: dict(summaries[mode].verdicts) for mode in self.modes},

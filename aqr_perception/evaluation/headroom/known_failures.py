@@ -94,7 +94,7 @@ FAILURES: Mapping[str, FailureScenario] = {
     "all cameras black": FailureScenario(partial(fail_pictures, black, all_cameras), "all cameras are black"),
     "all cameras noisy": FailureScenario(partial(fail_pictures, noisy, all_cameras), "dark pictures, strongest noise"),
     "one camera frozen": FailureScenario(
-        partial(fail_pictures, frozen, one_camera), "one camera repeats its picture of 0.5 s before", True
+        partial(fail_pictures, frozen, one_camera), "one camera repeats its picture of 0.5 s before"
     ),
     "one dirty lens": FailureScenario(partial(fail_pictures, dirty, one_camera), "mud on one lens"),
     "one camera turned by 8 degrees": FailureScenario(

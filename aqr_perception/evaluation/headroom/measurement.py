@@ -17,7 +17,7 @@ from aqr_perception.evaluation.headroom.known_failures import FAILURES
 from aqr_perception.evaluation.headroom.oracle import BROKEN
 from aqr_perception.evaluation.headroom.reliability import Reliability
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
-from aqr_perception.evaluation.scenarios import FailureScenario
+from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier, usable
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import Detections, GroundTruth
 from aqr_perception.options import AqrMode
@@ -70,6 +70,12 @@ def measure(
     if modes and not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is measured", detector.preset_name)
         modes = ()
+    possible, left_out = usable(failures, frames)
+    failures = {name: failure for name, failure in failures.items() if name in possible}
+    for name, reason in left_out.items():
+        _log.warning("failure %r is left out: it %s", name, reason)
+    if not failures:
+        raise EvaluationError(f"found no failure that these frames allow: {', '.join(left_out)} {reason}")
     evaluator = HeadroomEvaluator(detector, frames, failures, modes, seed, threshold)
     bar = partial(tqdm, leave=False, disable=not progress)
     found: list[FrameHeadroom] = list(bar(evaluate_frames(evaluator, workers), "detecting", len(frames), unit="frame"))
@@ -99,6 +105,8 @@ def measure(
         reliability,
         signed,
         detector.model.preset.aqr.mode if "auto" in modes else None,
+        left_out,
+        sum(frame.is_first for frame in found) if needs_earlier(failures) else None,
     )
 
 
