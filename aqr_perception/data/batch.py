@@ -34,6 +34,7 @@ class Batch(NamedTuple):
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
         history: earlier frames of the same drives, oldest first, for models with memory.
+        changed: (B, V) bool, as `FrameWithHealth.changed_pictures`; None if that is unknown.
     """
 
     images: Tensor | None
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     to_fixed: Tensor | None = None
     stamps_ns: Tensor | None = None
     history: tuple["Batch", ...] = ()
+    changed: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -106,6 +108,7 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
         torch.from_numpy(np.stack(camera_health or no_cameras)),
         torch.from_numpy(np.stack(poses)).double() if len(poses) == len(frames) else None,
         torch.tensor([frame.stamp_ns for frame in frames]),
+        changed=torch.tensor([[name in sample.changed_pictures for name in names] for sample in samples]),
     )
 
 

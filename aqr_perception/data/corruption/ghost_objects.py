@@ -58,7 +58,7 @@ def with_ghosts(points: NDArray[np.float32], boxes: NDArray[np.float32], count: 
                 # A margin of one cell gives small ghosts a cell even on a coarser grid.
                 health[np.hypot(x - place[0], y - place[1]) < radius + 2 * REACH / CELLS] = 0.0
                 break
-    return CorruptedCloud(np.concatenate(added), health)
+    return CorruptedCloud(np.concatenate(added) if len(added) > 1 else points, health)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

@@ -142,7 +142,8 @@ def in_snow(points: NDArray[np.float32], snow: Snowfall, rng: Generator) -> Corr
     strongest[beam[order]], place[beam[order]] = echo[order], at[order]  # the last, strongest one remains
     target = reflected * (1 - hidden)
     scattered = (strongest > target) & (place < ranges - 0.2)
-    lost = ~scattered & (counts > 0) & (target < 0.7 * _faintest(ranges, reflected))
+    floor = 0.7 * _faintest(ranges, reflected)
+    lost = ~scattered & (reflected >= floor) & (target < floor)
     snowed = points.copy()
     factor = np.where(scattered, place / np.maximum(ranges, 1e-6), 1.0)
     snowed[:, :3] *= factor[:, None].astype(np.float32)

@@ -52,7 +52,8 @@ def plot(result: ResistanceTable, path: Path) -> None:
             axes[1].bar_label(bars, fmt="%+.1f", padding=3, fontsize=8)
     axes[0].set_yticks(places, [CORRUPTIONS[name].title for name in result.corruptions])
     axes[0].invert_yaxis()
-    axes[0].set_xlim(0, 1.2)
+    highest = max((max(one.ra(name) or (0.0,)) for one in result.modes.values() for name in one.nds), default=0.0)
+    axes[0].set_xlim(0, 1.15 * max(highest, 1.0))
     axes[0].set_xlabel("resistance ability RA = NDS / clean NDS (bar: mean; dots: severities 1, 2, 3)")
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
     if result.baseline is not None:
