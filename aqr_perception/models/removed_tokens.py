@@ -1,4 +1,4 @@
-"""Removal of tokens from a model's features and from the decoder's memory: the most that any gating can do.
+"""Removal of tokens from a model's features and from the decoder's memory: the hardest gating.
 
 A removed cell is no key of the decoder's cross-attention and no proposal. Cells beside it keep features that have seen
 it, because the branches run before. A sensor whose cells are all removed is missing, as in a frame without it.

@@ -53,7 +53,7 @@ class HeadroomRow:
 
     @property
     def headroom(self) -> float:
-        """NDS that any gating can win at most."""
+        """NDS that taking out the broken tokens wins; 0 where they are better left in."""
         return max(0.0, self.taken_out.nds - self.left_in.nds)
 
     @property
