@@ -77,6 +77,8 @@ def cheap(call: str) -> list[str] | None:
     if model not in preset_names() or not model.endswith("tiny") or own:
         return None
     smaller = with_smaller_numbers(arguments)
+    if "--plan" in arguments:
+        return ["train", "--plan", str(ROOT / "config" / "training" / "aqr_tiny.yaml"), "--status", "--output", "run"]
     if arguments[0] == "train":
         smaller = [part for part in smaller if part != "--resume"]
         for option, value in (("--frames", "2"), ("--workers", "0"), ("--batch-size", "1")):

@@ -183,9 +183,8 @@ def test_a_feature_cache_stores_only_pictures_that_come_again(
     model.requires_grad_(False)
     model.backbone_cache = BackboneCache(tmp_path, model.img_backbone)
     data = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
-    monkeypatch.setattr(
-        "aqr_perception.data.frames.corrupt", lambda labelled, rng, earlier: one_noisy_camera(labelled, rng)
-    )
+    monkeypatch.setattr("aqr_perception.data.frames.corrupt", one_noisy_camera)
+    monkeypatch.setattr(model, "bev_features", lambda points: None)
     for seed in range(3):
         batch = collate([data.sample(0, np.random.default_rng(seed), 0.0)], model.preset)
         features_of(model, batch)
