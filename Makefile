@@ -38,6 +38,12 @@ test: setup  ## run all tests, with the node over DDS
 unit: setup  ## run the quick tests, which need no ROS
 	@$(TEST_ENV) OMP_NUM_THREADS=1 AQR_TEST_EXAMPLES=few pytest -m "not slow" $(WITHOUT_ROS)
 
+docs: setup  ## build the documentation into site/, with checks of its links and of what is generated from the code
+	@$(ENV) python3 -m pip install --quiet --disable-pip-version-check -r ros_from_pip/requirements_docs.txt
+	@$(ENV) python3 scripts/write_reference.py --check
+	@$(ENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict  # with --quiet, warnings do not count
+	@echo 'documentation: site/index.html; with the search: python3 -m http.server --directory site'
+
 run: setup  ## BAG=path [MODEL=preset] [CONFIG=file]: play a bag through the node
 	@[[ -n "$$BAG" ]] || { echo 'make run: BAG is empty; give a rosbag2, for example make run BAG=drive.mcap' >&2; exit 2; }
 	@$(ENV) bash scripts/run_bag.sh "$$BAG" "$$CONFIG" "$$MODEL"
@@ -54,4 +60,4 @@ benchmark: setup  ## measure a frame and the cross-attention on this machine
 clean:  ## remove everything that the set-up made
 	rm -rf .ros
 
-.PHONY: help setup lint test unit run demo train-tiny benchmark clean
+.PHONY: help setup lint test unit docs run demo train-tiny benchmark clean
