@@ -124,10 +124,14 @@ def cheap(call: str) -> list[str] | None:
         return [*smaller, "--steps", "1", "--data-root", "cache", "--output", "run"]
     if "--tracking" in arguments:
         return ["evaluate", "--tracking", "1", "--drive-seconds", "1"]
+    if "--variants" in arguments:
+        variants = ["--variants", f"off={WEIGHTS}:off", f"on=aqr_tiny@{WEIGHTS}:bias", "--cost", "off=60.2"]
+        few = ["--scenarios", "LiDAR gone", "--frames", "2", "--data-root", "cache", "--output", "out"]
+        return ["evaluate", "--benchmark", "headroom", *variants, *few]
     if arguments[0] == "evaluate":
         # Groups of failures and a benchmark's corruptions are represented by one of them.
         smaller = ["fog" if part in ("further", "all") else part for part in smaller]
-        one = "dark" if "--benchmark" in smaller else "LiDAR gone"
+        one = "dark" if "multicorrupt" in smaller else "LiDAR gone"
         smaller += [] if "--scenarios" in smaller else ["--scenarios", one]
         smaller += [] if "--frames" in smaller else ["--frames", "2"]
         return [*smaller, "--data-root", "cache", "--output", "out"]

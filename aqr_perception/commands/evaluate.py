@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.evaluating.headroom_run import add_headroom, check_unused, run_headroom
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
@@ -44,20 +45,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         nargs="+",
         metavar="NAME",
         help="failure scenarios or groups, in addition to clean: published (default), further (turned, late or dirty "
-        "cameras, shifted or shaking LiDAR, ghost objects, fog), all; with --benchmark its corruptions (default: all)",
+        "cameras, shifted or shaking LiDAR, ghost objects, fog), all; with --benchmark multicorrupt "
+        "its corruptions, and with headroom also black, noisy and single cameras (default: all)",
     )
     evaluate.add_argument(
         "--benchmark",
-        choices=("multicorrupt",),
-        help="instead: the ten corruptions of MultiCorrupt at three severities, with its resistance abilities RA and "
-        "mRA. Writes multicorrupt.json, .md and .png",
+        choices=("robustness", "multicorrupt", "headroom"),
+        default="robustness",
+        help="robustness: MoME's failures; multicorrupt: the ten corruptions of MultiCorrupt at three severities, with "
+        "its resistance abilities RA and mRA, in multicorrupt.json, .md and .png; headroom: what AQR can win in every "
+        "failure and what it wins, see below (default: %(default)s)",
     )
     evaluate.add_argument(
         "--baseline",
         type=Path,
         metavar="RESULT.json",
-        help="with --benchmark: multicorrupt.json of another model on the same data, for the relative resistance "
-        "abilities RRA and mRRA",
+        help="with --benchmark multicorrupt: multicorrupt.json of another model on the same data, for the relative "
+        "resistance abilities RRA and mRRA",
     )
     evaluate.add_argument(
         "--aqr",
@@ -120,6 +124,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="with --data keyframes: recorded data with labels (as for 'convert'); reports recall and false alarms of "
         "cars and pedestrians for LiDAR and cameras, together and alone, instead of nuScenes' metrics",
     )
+    add_headroom(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -276,9 +281,12 @@ def _evaluate_benchmark(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if options.baseline is not None and options.benchmark is None:
+    if options.baseline is not None and options.benchmark != "multicorrupt":
         raise ValueError(f"--baseline {options.baseline}: needed only with --benchmark multicorrupt")
-    if options.benchmark is not None and (options.tracking is not None or options.data == "keyframes"):
+    if options.benchmark == "headroom":
+        return run_headroom(options, lambda preset: _data(options, preset))
+    check_unused(options)
+    if options.benchmark == "multicorrupt" and (options.tracking is not None or options.data == "keyframes"):
         other = "--data keyframes" if options.tracking is None else "--tracking"
         raise ValueError(f"--benchmark {options.benchmark} with {other}: needed one of them")
     if options.tracking is not None:
@@ -287,7 +295,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _evaluate_keyframes(options)
     if options.folders:
         raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
-    if options.benchmark is not None:
+    if options.benchmark == "multicorrupt":
         return _evaluate_benchmark(options)
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)

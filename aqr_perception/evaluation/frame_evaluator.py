@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sequences import HISTORY_STEP
-from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import query_weights
+from aqr_perception.detector import Detector, FrameFeatures
+from aqr_perception.evaluation.broken_weights import broken_weights
 from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import Scenario, fail, needs_earlier
 from aqr_perception.frame import Detections, GroundTruth, LabelledFrame
@@ -24,14 +24,14 @@ class FrameResult(NamedTuple):
         detections: detections by scenario and mode.
         truth: ground truth of the clean frame.
         has_lidar: whether the clean frame has LiDAR data.
-        blackout: (Q, 4) query weights with an intact and with a black camera; see `query_weights`.
+        broken: (Q, 4) query weights with an intact and with a broken sensor by kind; see `broken_weights`.
         is_first: whether a scenario needs an earlier frame of the drive, which this frame lacks.
     """
 
     detections: Mapping[tuple[str, AqrMode], Detections]
     truth: GroundTruth
     has_lidar: bool
-    blackout: NDArray[np.float64]
+    broken: Mapping[str, NDArray[np.float64]]
     is_first: bool = False
 
 
@@ -71,7 +71,13 @@ class FrameEvaluator:
                 detections[name, mode] = detector.detect_in(features, options).detections
         has_lidar = labelled.frame.points is not None
         is_first = needs_earlier(self.scenarios) and earlier_ones[-1] is None
-        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, clean, index), is_first)
+        return FrameResult(detections, labelled.truth, has_lidar, self._broken(index, labelled, clean), is_first)
+
+    def _broken(self, index: int, labelled: LabelledFrame, clean: FrameFeatures) -> Mapping[str, NDArray[np.float64]]:
+        if not self.detector.has_router:
+            return {}
+        earlier = earlier_frames(self.frames, index, 1, HISTORY_STEP)
+        return broken_weights(self.detector, labelled, clean, index, self.seed, earlier[0] if earlier else None)
 
     def _drive(self, index: int, labelled: LabelledFrame) -> tuple[list[LabelledFrame], list[LabelledFrame | None]]:
         """Return the frames that the detector gets, the last one labelled, and the frame before each."""

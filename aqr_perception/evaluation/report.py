@@ -1,16 +1,16 @@
 """Robustness table as text, Markdown, JSON and a plot."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aqr_perception.evaluation.blackout import BlackoutWeights
+from aqr_perception.evaluation.broken_weights import MOST_KEPT, WeightChange
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
-from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
 MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
@@ -68,7 +68,8 @@ def plot(table: RobustnessTable, path: Path) -> None:
 
 
 def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
-    for mode, offset, height, colour in _bar_places(table.modes):
+    for index, (offset, height) in enumerate(bar_places(len(table.modes))):
+        mode, colour = table.modes[index], MODE_COLOURS[index % len(MODE_COLOURS)]
         rows = [table.row(name, mode) for name in table.scenarios]
         heights = [row.scores.nds for row in rows]
         bars = axes.barh(np.arange(len(rows)) + offset, heights, height, color=colour, label=mode_name(mode))
@@ -80,7 +81,7 @@ def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
     # Leave room for the label of the longest bar.
     axes.set_xlim(0, 1.35 * max(max(row.scores.nds for row in table.rows), 0.05))
     axes.set_xlabel("NDS (share of clean)")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
@@ -99,21 +100,20 @@ def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
     else:
         axes.set_xlim(0, 1.15)
     axes.set_xlabel(f"mean weight of detections, {mode_name(table.modes[-1])}")
-    _tidy(axes)
+    tidy(axes)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes, columns: int = 5) -> None:
+    """Remove the frame and put the legend, of so many columns, above the axes; there is none without labels."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9)
 
 
-def _bar_places(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
-    """Return the vertical offset, height and colour of the bars of each mode."""
-    height = 0.8 / len(modes)
-    return [
-        (mode, (index - (len(modes) - 1) / 2) * height, 0.95 * height, MODE_COLOURS[index % len(MODE_COLOURS)])
-        for index, mode in enumerate(modes)
-    ]
+def bar_places(count: int) -> list[tuple[float, float]]:
+    """Return the offset and the height of each of the bars that share a row."""
+    height = 0.8 / count
+    return [((index - (count - 1) / 2) * height, 0.95 * height) for index in range(count)]
 
 
 def _cells(table: RobustnessTable) -> tuple[list[str], list[list[str]]]:
@@ -166,12 +166,23 @@ def _notes(table: RobustnessTable) -> list[str]:
     if clean.absent:
         notes.append(f"Classes absent from the truth, with AP 0 and errors 1 in all means: {', '.join(clean.absent)}")
     notes += missing_notes(table)
-    if table.blackout is not None:
-        notes.append(_blackout_note(table.blackout))
-    return notes
+    return [*notes, *(broken_note(kind, change) for kind, change in table.broken.items())]
 
 
-def missing_notes(table: RobustnessTable) -> list[str]:
+class MissingData(Protocol):
+    """What a table says about data that its scenarios lack; see `RobustnessTable`."""
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+    @property
+    def first_frames(self) -> int | None: ...
+
+
+def missing_notes(table: MissingData) -> list[str]:
     """Return which scenarios the frames do not allow, and how many frames they leave intact."""
     notes = []
     for reason in dict.fromkeys(table.left_out.values()):
@@ -185,19 +196,22 @@ def missing_notes(table: RobustnessTable) -> list[str]:
     return notes
 
 
-def _blackout_note(blackout: BlackoutWeights) -> str:
-    number = "+.3f" if blackout.signed else ".3f"
+def broken_note(kind: str, change: WeightChange) -> str:
+    """Return a sentence about the weight of a kind of broken sensor."""
+    number = "+.3f" if change.signed else ".3f"
 
-    def change(intact: float, black: float, ratio: float | None) -> str:
-        compared = f"difference {black - intact:+.3f}" if ratio is None else f"ratio {ratio:.2f}"
-        return f"from {intact:{number}} to {black:{number}} ({compared})"
+    def compared(intact: float, broken: float, ratio: float | None) -> str:
+        by = f"difference {broken - intact:+.3f}" if ratio is None else f"ratio {ratio:.2f}"
+        return f"from {intact:{number}} to {broken:{number}} ({by})"
 
-    own = change(blackout.intact, blackout.black, blackout.ratio)
-    modality = change(blackout.modality_intact, blackout.modality_black, blackout.modality_ratio)
-    return (
-        f"One black camera: its mean weight for the {blackout.queries} queries in its view changes {own}; "
-        f"the weight of the camera modality for the same queries, {modality}"
-    )
+    own = compared(change.intact, change.broken, change.ratio)
+    note = f"{kind[0].upper()}{kind[1:]}: its mean weight for the {change.queries} queries in its view changes {own}"
+    if (change.modality_intact, change.modality_broken) != (change.intact, change.broken):
+        modality = compared(change.modality_intact, change.modality_broken, change.modality_ratio)
+        note += f"; the weight of the camera modality for the same queries, {modality}"
+    if change.passed is not None:
+        note += f". {'Passed' if change.passed else 'Missed'}: at most {MOST_KEPT:.0%} is wanted"
+    return note
 
 
 def mode_name(mode: str) -> str:

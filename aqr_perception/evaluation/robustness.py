@@ -13,7 +13,7 @@ from tqdm import tqdm
 from aqr_perception.data.frames import LabelledFrames
 from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import BlackoutWeights, has_signed_weights, mean_weights
+from aqr_perception.evaluation.broken_weights import BLACK, WeightChange, has_signed_weights, mean_changes
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
 from aqr_perception.evaluation.nuscenes_results import write_results
@@ -55,7 +55,7 @@ class RobustnessTable:
         frames: number of evaluated frames.
         seed: random seed of the scenarios.
         rows: scenarios in the given order, each in every mode.
-        blackout: weights of black cameras; None without a router or without cameras.
+        broken: weights of broken sensors by kind; empty without a router.
         history: number of earlier frames given to the detector before each frame; None for a detector without memory.
         classes: names of the model's classes.
         auto_mode: how the query weights acted in mode ``auto``, the mode that the model's preset names; None if this
@@ -69,7 +69,7 @@ class RobustnessTable:
     frames: int
     seed: int
     rows: tuple[RobustnessRow, ...]
-    blackout: BlackoutWeights | None = None
+    broken: Mapping[str, WeightChange] = field(default_factory=dict)
     history: int | None = None
     classes: tuple[str, ...] = CLASSES
     auto_mode: AqrMode | None = None
@@ -98,8 +98,16 @@ class RobustnessTable:
 
     def as_dict(self) -> dict[str, object]:
         means = {mode: self.mean_failure_nds(mode) for mode in self.modes}
-        blackout = self.blackout.as_dict() if self.blackout else None
-        return {**asdict(self), "mean_failure_nds": means, "blackout": blackout}
+        broken = {kind: change.as_dict() for kind, change in self.broken.items()}
+        return {**asdict(self), "mean_failure_nds": means, "broken": broken, "blackout": self._blackout()}
+
+    def _blackout(self) -> dict[str, float | bool | None] | None:
+        """Return the black camera's weights under the names of earlier versions' JSON; None without them."""
+        if BLACK not in self.broken:
+            return None
+        names = {"broken": "black", "modality_broken": "modality_black"}
+        values = self.broken[BLACK].as_dict()
+        return {names.get(name, name): value for name, value in values.items() if name != "passed"}
 
 
 def run(
@@ -165,12 +173,13 @@ def run(
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
     rows = [replace(row, share_of_clean=share) for row, share in zip(rows, shares, strict=True)]
+    broken = [result.broken for result in results]
     return RobustnessTable(
         model=detector.preset_name,
         frames=len(frames),
         seed=seed,
         rows=tuple(rows),
-        blackout=mean_weights([result.blackout for result in results], has_signed_weights(detector)),
+        broken=mean_changes(broken, any(broken) and has_signed_weights(detector)),
         history=history if detector.remembers else None,
         classes=truths[0].classes,
         left_out=left_out,

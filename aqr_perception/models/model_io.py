@@ -18,6 +18,8 @@ class Features(NamedTuple):
         lidar_to_image: (B, V, 4, 4), model frame -> pixels of the model's images; V is 0 without cameras.
         image_size: height and width of the model's images in pixels; (0, 0) without cameras.
         has_points: for each sample, whether `bev` comes from points; an empty point cloud gives no LiDAR tokens.
+        removed_bev: (B, H, W) bool, true for cells of `bev` that are neither tokens nor proposals; None: no cell.
+        removed_image: (B, V, h, w) bool, the same for cells of `image`. Models with `removes_tokens` only.
     """
 
     image: Tensor | None
@@ -25,6 +27,8 @@ class Features(NamedTuple):
     lidar_to_image: Tensor
     image_size: tuple[int, int]
     has_points: tuple[bool, ...]
+    removed_bev: Tensor | None = None
+    removed_image: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -42,6 +46,8 @@ class Features(NamedTuple):
             self.lidar_to_image[index],
             self.image_size,
             has_points,
+            None if self.removed_bev is None else self.removed_bev[index],
+            None if self.removed_image is None else self.removed_image[index],
         )
 
 

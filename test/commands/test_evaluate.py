@@ -101,6 +101,44 @@ def test_drives_that_cannot_be_tracked_are_refused(options: list[str], capsys: p
     assert f"--tracking {options[1]}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_headroom_of_nuscenes_tables_for_a_model_and_for_variants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    options = ["--benchmark", "headroom", "--scenarios", "one camera black", "--frames", "1"]
+    output = evaluated(tmp_path, root, VERSION, *options)
+    printed = capsys.readouterr().out
+    assert "one camera black" in printed and "NDS taken out" in printed and str(output / "reliability.png") in printed
+    rows = json.loads((output / "headroom.json").read_text())["rows"]
+    assert [row["failure"] for row in rows] == ["clean", "one camera black"] and rows[1]["removed"] > 0
+    data = ["--data", "nuscenes", "--data-root", str(root), "--data-version", VERSION, "--device", "cpu"]
+    named = ["--variants", f"old={output}/headroom.json", f"off={output}/headroom.json:off", "--cost", "old=12"]
+    assert main(["evaluate", *options, *data, *named, "--output", str(tmp_path / "ablation")]) == 0
+    printed = capsys.readouterr().out
+    assert "oracle on old" in printed and "12.0" in printed
+    assert {path.name for path in (tmp_path / "ablation").iterdir()} == {"ablation.json", "ablation.md", "ablation.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--variants", "a=random"], "found --variants with --benchmark robustness"),
+        (["--benchmark", "headroom", "--tracking"], "found --tracking with --benchmark headroom"),
+        (["--benchmark", "headroom", "--cost", "a=3"], "found --cost without --variants"),
+        (["--benchmark", "headroom", "--scenarios", "dust"], "scenarios 'dust' do not exist"),
+        (["--benchmark", "headroom", "--variants", "a=b", "--checkpoint", "c"], "which name their own checkpoints"),
+    ],
+)
+def test_headroom_refuses_what_does_not_go_together(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_multicorrupt_of_nuscenes_tables_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "nuscenes"
     root.mkdir()

@@ -10,6 +10,7 @@ from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
 from aqr_perception.models.proposals.queries import place_proposals, proposal_head
+from aqr_perception.models.removed_tokens import kept_tokens
 
 
 class CMT(FusionModel):
@@ -17,6 +18,8 @@ class CMT(FusionModel):
 
     `router_trained` is false for presets of published models, which have no router.
     """
+
+    removes_tokens = True
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
@@ -63,7 +66,7 @@ class CMT(FusionModel):
             # Decoding and prediction.
             decoded = head.transformer.decoder(
                 positions,
-                memory,
+                kept_tokens(memory, group, bias),
                 bias,
                 group_queries.mask,
                 options.attention_weights,
