@@ -47,7 +47,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         nargs="+",
         default=("off", "auto"),
         metavar="MODE",
-        help="off, auto, modulation, bias or both (default: off auto)",
+        help="off, auto, modulation, bias, both or gate (default: off auto)",
     )
     evaluate.add_argument(
         "--scenario-seed", type=int, default=0, help="random seed of the failures (default: %(default)s)"
@@ -225,6 +225,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
     from aqr_perception.evaluation.scenarios import SCENARIOS
+    from aqr_perception.options import AqrOptions
 
     unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
     if unknown:
@@ -232,6 +233,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     names = {robustness.CLEAN, *(options.scenarios or SCENARIOS)}
     scenarios = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    for mode in options.aqr:
+        detector.check_aqr(AqrOptions.of_model(mode))
     data = _data(options, detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

@@ -90,8 +90,8 @@ class StaticRouter(Router):
             by_camera = torch.stack([part[..., 1] for part in evidence[1:]], dim=-1)
             cameras = torch.where(visible[..., None], torch.stack(found[1:], dim=2), 0.0)
             mean = cameras.sum(2) / visible.sum(-1, keepdim=True).clamp(min=1)
-            shared = (part[:, :, None].expand_as(cameras) for part in (state, lidar))
-            pooled = _pooled(trust.camera_evidence(*shared, cameras), visible)
+            by_view, lidar_by_view = (part[:, :, None].expand_as(cameras) for part in (state, lidar))
+            pooled = _pooled(trust.camera_evidence(by_view, lidar_by_view, cameras), visible)
         by_lidar = _pooled(trust.lidar_evidence(state, lidar, mean)[:, :, None], inside[..., None])[:, 0]
         sensors = trust.logits(by_lidar, pooled, values, layout)
         gate = Gate(modality[..., 0] + evidence[0][..., 0], modality[..., 1:] + by_camera, sensors)
