@@ -240,7 +240,7 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
     model.router_trained = mode != "off"
     problem = model.aqr_problem(model.aqr_options)
     if problem is not None:
-        raise ValueError(f"--aqr {options.aqr}: {problem}")
+        raise ValueError(f"--aqr {options.aqr}: {problem}. To train one, set the mode in a copy of the preset")
     return model
 
 

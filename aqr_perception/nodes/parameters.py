@@ -268,7 +268,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.residual",
         -1.0,
-        f"0..2; share of the features that modulation keeps regardless of the weights; -1: the model's own; {_RESIDUAL}",
+        f"0..2; share of the features that modulation always keeps; -1: the model's own; {_RESIDUAL}",
         -1.0,
         2.0,
         run_time=True,

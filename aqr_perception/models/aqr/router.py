@@ -192,7 +192,8 @@ class Router(nn.Module):
         block = _BLOCK.get(keys.device.type, _BLOCK["cpu"])
         for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
             # Whole rows: general indexing takes several times as long.
-            near, content = (part.index_select(0, tokens.flatten()).view(*tokens.shape, -1) for part in (keys, values))
+            index, shape = tokens.flatten(), (*tokens.shape, keys.shape[-1])
+            near, content = (part.index_select(0, index).view(shape) for part in (keys, values))
             scores = (projected[query] @ near.transpose(1, 2)).float()  # (P, heads, W)
             scores = scores.masked_fill(~inside[:, None], float("-inf"))
             log_sum_exp.append(scores.logsumexp(-1))

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
-    ROUTER_PREFIX,
     ClassModel,
     VariantModel,
     box_problem,
@@ -36,6 +35,7 @@ from aqr_perception.models.weights.fitting import (
     to_model_layout,
 )
 from aqr_perception.models.weights.identification import choose_preset, fitting_presets, these_weights_fit
+from aqr_perception.models.weights.router_kinds import ROUTER_PREFIX
 from aqr_perception.models.weights.stored_weights import StoredWeights, read_weights
 from aqr_perception.models.weights.weight_files import CLASSES_ENTRY
 
