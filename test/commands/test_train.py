@@ -124,6 +124,18 @@ def test_a_checkpoint_without_a_router_is_said_to_start_a_new_one(
     assert "the training starts with an untrained query router and AQR mode both" in caplog.text
 
 
+def test_the_router_learns_from_what_is_asked(asked: Any) -> None:
+    assert asked().step_loss.router_gradient == "both"
+    assert asked("--router-gradient", "health").step_loss.router_gradient == "health"
+    with pytest.raises(ValueError, match="--router-weight is 0"):
+        asked("--router-gradient", "health", "--router-weight", "0")
+
+
+def test_a_mode_for_which_the_model_has_no_router_is_refused_by_name(asked: Any) -> None:
+    with pytest.raises(ValueError, match="--aqr gate: .*set the mode in a copy of the preset"):
+        asked("--aqr", "gate")
+
+
 def exchange_splits(root: Path) -> None:
     """Move the tables' drive from the validation split to the training split, or back."""
     tables = root / VERSION / "scene.json"

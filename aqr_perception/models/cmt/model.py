@@ -65,11 +65,13 @@ class CMT(FusionModel):
                 weights = self.aqr(positions, memory.keys, memory.values, cells, layout, aqr, first)
                 routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
                 gate = weights.gate
-                acting = weights.detached() if options.fixed_router else weights
+                acting, scale = weights, self.aqr.scale
+                if options.fixed_router:
+                    acting, scale = weights.detached(), None if scale is None else scale.detach()
                 if aqr.modulates:
                     drawn = routed.detached() if options.fixed_router else routed
                     memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
-                bias = window_bias.acting_bias(cells, acting, self.aqr.scale, layout, aqr)
+                bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(

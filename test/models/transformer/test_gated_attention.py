@@ -19,7 +19,7 @@ LAYOUT = TokenLayout(bev=(6, 7), views=3, image=(4, 5))
 
 
 def case(sensors: list[float], windows: float | None = None, layout: TokenLayout = LAYOUT) -> tuple[Tensor, ...]:
-    """Return queries, keys, values and a gate with these weights of whole sensors; random ones, or `windows`, inside."""
+    """Return queries, keys, values and a gate with these weights of sensors; in windows random ones or `windows`."""
     random = torch.Generator().manual_seed(0)
     views = layout.views
 
