@@ -108,7 +108,7 @@ def test_a_mode_that_the_router_was_not_trained_for_is_off_and_said_once(
     off = detector.detect(frame, dataclasses.replace(EVERYTHING, aqr=AqrOptions.of_model("off"))).detections.scores
     assert np.array_equal(found[0], off) and np.array_equal(found[1], off)
     assert caplog.text.count("AQR is off: aqr.mode is 'gate'") == 1
-    with pytest.raises(OptionError, match="aqr.mode is 'gate'"):
+    with pytest.raises(OptionError, match=r"aqr\.mode is 'gate'"):
         detector.check_aqr(gated.aqr)
 
 

@@ -32,7 +32,8 @@ def model_of(folder: Path, entries: dict[str, object]) -> DetectionModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter))
+                spread = parameter.std()
+                parameter.add_(0.3 * (spread if spread > 0 else 1.0) * torch.randn_like(parameter))
     return model
 
 
@@ -91,6 +92,9 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         "both",
         "off",
         "bias",
+        "gate",
+        "signed",
+        "residual",
         "mass",
         "proposals",
         "lidar",
