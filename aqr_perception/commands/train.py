@@ -33,11 +33,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_data(data)
     data.add_argument("--no-augmentation", action="store_true", help="no random augmentation of frames")
     data.add_argument(
+        "--keep-pictures",
+        action="store_true",
+        help="augment points, boxes and extrinsics, but no picture; mirror no frame with cameras; for --feature-cache",
+    )
+    data.add_argument(
         "--feature-cache",
         type=Path,
         metavar="FOLDER",
         help="store the feature maps of a frozen image backbone in this folder (about 0.1 MB a picture), so that a "
-        "picture runs through it once; of use without augmentation of pictures",
+        "picture runs through it once; of use with --keep-pictures or --no-augmentation",
     )
     data.add_argument("--no-corruption", action="store_true", help="no simulated sensor failures")
     data.add_argument(
@@ -305,6 +310,7 @@ def _training_frames(options: argparse.Namespace, data: "Data", model: "Detectio
         data.frames,
         model.preset,
         augment=not options.no_augmentation,
+        keep_pictures=options.keep_pictures,
         corrupted=not options.no_corruption,
         grid_mask=not options.no_augmentation,
         cameras=options.train != "lidar-branch",

@@ -57,6 +57,8 @@ class TrainingFrames:
         data: the labelled frames.
         preset: preset of the model.
         augment: augment images, points and boxes randomly.
+        keep_pictures: leave out the augmentation of images, and the mirroring of frames with cameras, because
+            pictures that stay as they are show no mirrored world; the feature maps of such pictures can be stored.
         corrupted: simulate random sensor failures.
         grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: whether the frames keep these sensors, if the model uses them.
@@ -65,6 +67,7 @@ class TrainingFrames:
     data: LabelledFrames
     preset: Preset
     augment: bool = True
+    keep_pictures: bool = False
     corrupted: bool = True
     grid_mask: bool = True
     cameras: bool = True
@@ -96,10 +99,11 @@ class TrainingFrames:
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
         labelled = frame.labelled
         if self.augment:
-            if self.preset.image is not None:
+            if self.preset.image is not None and not self.keep_pictures:
                 labelled = ImageAugmentation(self.preset.image.size)(labelled, augmentation_rng)
-            labelled = BevAugmentation()(labelled, augmentation_rng)
-        if self.grid_mask and self.preset.image is not None:
+            mirrored = 0.0 if self.keep_pictures and labelled.frame.cameras else 0.5
+            labelled = BevAugmentation(flip_x=mirrored, flip_y=mirrored)(labelled, augmentation_rng)
+        if self.grid_mask and not self.keep_pictures and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, augmentation_rng)
         return transfer_health(frame, labelled)
 

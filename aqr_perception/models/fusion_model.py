@@ -48,7 +48,7 @@ class FusionModel(DetectionModel):
         return class_count(weights, "pts_bbox_head.task_heads.")
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
-        """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None without images."""
+        """Return (B, V, C, h, w) features of (B, V, 3, H, W) images; None without images."""
         if images is None or images.shape[1] == 0 or self.preset.image is None:
             return None
         pictures, cache = images.flatten(0, 1), self.backbone_cache

@@ -10,6 +10,7 @@ from aqr_perception.data.batch import collate
 from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, without_invisible_objects
 from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
+from aqr_perception.geometry import transform_points
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import load_preset
@@ -40,6 +41,30 @@ def test_a_sample_depends_on_its_random_numbers_only(frames: list[LabelledFrame]
     np.testing.assert_array_equal(first.truth.boxes, second.truth.boxes)
     for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_kept_pictures_stay_and_their_frame_is_turned_but_not_mirrored(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset, corrupted=False, keep_pictures=True)
+    for seed in range(8):
+        changed = data.sample(0, np.random.default_rng(seed), 1.0).labelled
+        before = without_invisible_objects(frames[0])
+        assert not np.allclose(changed.truth.boxes[:, :2], before.truth.boxes[:, :2])
+        for old, new in zip(before.frame.cameras, changed.frame.cameras, strict=True):
+            np.testing.assert_array_equal(old.image, new.image)
+            np.testing.assert_array_equal(old.intrinsics, new.intrinsics)
+            # Each object stays where it is in the picture, and right and left stay as they are.
+            assert np.linalg.det(new.extrinsics[:3, :3]) > 0
+            np.testing.assert_allclose(
+                transform_points(old.extrinsics, before.truth.boxes),
+                transform_points(new.extrinsics, changed.truth.boxes),
+                atol=0.01,
+            )
+
+
+def test_without_cameras_kept_pictures_do_not_forbid_mirroring(frames: list[LabelledFrame], model: CMT) -> None:
+    data = TrainingFrames(frames, model.preset, corrupted=False, keep_pictures=True, cameras=False)
+    moved = [data.sample(0, np.random.default_rng(seed), 1.0).labelled.model_to_world for seed in range(8)]
+    assert {np.sign(np.linalg.det(pose[:3, :3])) for pose in moved} == {-1.0, 1.0}
 
 
 @pytest.mark.parametrize("mode", ["off", "both"])

@@ -54,3 +54,14 @@ def test_a_model_with_pillars_has_features_where_points_are(tmp_path: Path) -> N
     assert abs(rows.float().mean() - 6) < 2 and abs(columns.float().mean() - 22) < 2
     predictions = model(None, None, [cloud.repeat(50, 1)])
     assert predictions.boxes.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_the_stride_of_the_image_branch_is_the_size_of_its_cells(tmp_path: Path, backbone: str, stride: int) -> None:
+    image = {"size": [96, 64], "backbone": backbone, "width": 8, "stride": stride}
+    model = build_model(write_preset(tmp_path, {**SMALL, "image": image})).eval()
+    assert isinstance(model, FusionModel)
+    with torch.no_grad():
+        features = model.image_features(torch.randn(1, 2, 3, 64, 96))
+    assert features is not None and features.shape[-2:] == (64 // stride, 96 // stride)

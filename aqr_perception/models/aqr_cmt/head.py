@@ -57,7 +57,7 @@ class AqrCmtHead(CmtHead):
         self.weight_renderer = _WeightRenderer(self.options.sigma)
         if self.options.learned_bias:
             assert preset.points is not None and preset.image is not None  # both needed by the architecture
-            columns = (preset.points.bev_cells[0], preset.image.size[0] // 16)
+            columns = (preset.points.bev_cells[0], preset.image.size[0] // preset.image.stride)
             self.attention_bias_generator = BiasGenerator(preset.aqr.bev_window, self.options.bias_scale, columns)
 
     def published_cells(self, queries: Queries, features: Features, layout: TokenLayout) -> PublishedCells:

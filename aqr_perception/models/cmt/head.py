@@ -6,6 +6,7 @@ Attribute names follow the published checkpoints' keys.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.aqr import modulation, rendering
@@ -86,6 +87,7 @@ class CmtHead(nn.Module):
         config = preset.decoder
         self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.channels = config.channels
+        self._image_pooling = config.image_pooling
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
         self.transformer = Transformer(
@@ -121,7 +123,7 @@ class CmtHead(nn.Module):
             parts.append(bev.flatten(2).transpose(1, 2))
             positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
         if features.image is not None:
-            image = features.image
+            image = _pooled(features.image, self._image_pooling)
             views, cells = image.shape[1], (image.shape[3], image.shape[4])
             parts.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
             position = self.rv_embedding.image_grid(features.lidar_to_image, *cells, features.image_size)
@@ -164,6 +166,16 @@ class CmtHead(nn.Module):
             pairs = zip(denoising, predictions, strict=True)
             predictions = Predictions(*(torch.cat(pair, dim=2) for pair in pairs))
         return queries.add_first_guess(predictions, _FIRST_GUESS_CODES)
+
+
+def _pooled(features: Tensor, edge: int) -> Tensor:
+    """Return (B, V, C, h / edge, w / edge) means of squares of (B, V, C, h, w) features."""
+    if edge == 1:
+        return features
+    batch, views = features.shape[:2]
+    return F.avg_pool2d(features.flatten(0, 1), edge).view(
+        batch, views, features.shape[2], -1, features.shape[4] // edge
+    )
 
 
 def embedded_points(queries: Queries) -> Tensor:

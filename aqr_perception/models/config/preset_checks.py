@@ -8,7 +8,7 @@ from aqr_perception.models.architectures import ARCHITECTURES, Architecture
 from aqr_perception.models.config.preset_ranges import range_problem
 
 if TYPE_CHECKING:
-    from aqr_perception.models.config.presets import Decoder, Preset
+    from aqr_perception.models.config.presets import Preset
 
 
 _LOWEST_GRID = 25
@@ -28,7 +28,7 @@ def preset_problem(preset: "Preset") -> str | None:
         or _router_problem(preset)
         or (architecture.check(preset) if architecture.check is not None else None)
         or _proposal_problem(preset, architecture)
-        or _decoder_problem(preset.decoder)
+        or _decoder_problem(preset)
         or _factor_problem(preset)
     )
 
@@ -67,6 +67,9 @@ def _image_problem(preset: "Preset") -> str | None:
         return f"image.size is {list(image.size)}, but both must be positive multiples of 32"
     if image.width < 1:
         return f"image.width is {image.width}, but must be at least 1"
+    if image.stride != 16 and (image.backbone == "vovnet99" or preset.architecture == "bevformer"):
+        user = "backbone vovnet99" if image.backbone == "vovnet99" else "architecture bevformer"
+        return f"image.stride is {image.stride}, but {user} has maps of fixed strides; remove the entry"
     minima = {"positions": 1, "global_blocks": 1, "pyramid_channels": 1, "registers": 0, "window": 0, "layer_scale": 0}
     for name, minimum in minima.items():
         if getattr(image.vit, name) < minimum:
@@ -129,7 +132,18 @@ def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | Non
     return None
 
 
-def _decoder_problem(decoder: "Decoder") -> str | None:
+def _decoder_problem(preset: "Preset") -> str | None:
+    decoder, image = preset.decoder, preset.image
+    if decoder.image_pooling != 1 and preset.architecture != "cmt":
+        return (
+            f"decoder.image_pooling is {decoder.image_pooling}, but only architecture cmt pools image cells; remove "
+            "the entry"
+        )
+    if image is not None and any(size % (image.stride * decoder.image_pooling) for size in image.size):
+        return (
+            f"decoder.image_pooling is {decoder.image_pooling}, but image.size {list(image.size)} is no multiple of it "
+            f"times image.stride ({image.stride})"
+        )
     if decoder.channels % decoder.heads:
         return f"decoder.channels is {decoder.channels}, but must be a multiple of decoder.heads ({decoder.heads})"
     return None

@@ -58,6 +58,8 @@ class ImageBranch:
         backbone: name of the network.
         mean, std: mean and standard deviation of the BGR pixels.
         width: channels of a ResNet's first stage; published weights have 64.
+        stride: pixels along the edge of a feature cell. 16, as in all published weights: stages of stride 16 and 32; 8:
+            stages of stride 8 and 16, which find smaller objects with a shallower backbone and four times the tokens.
         vit: options of Vision Transformers; others ignore them.
     """
 
@@ -76,6 +78,7 @@ class ImageBranch:
     mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
     std: tuple[float, float, float] = (57.375, 57.120, 58.395)
     width: int = 64
+    stride: Literal[8, 16] = 16
     vit: VitOptions = field(default_factory=VitOptions)
 
 
@@ -161,6 +164,8 @@ class Decoder:
             reference points.
         layers, heads, feedforward: sizes of the transformer decoder.
         depths: number of points along a camera ray.
+        image_pooling: edge of the square of image cells whose mean is one token. With 2, proposals find small objects
+            in fine image cells, and the decoder attends to a quarter of the tokens.
         head_kernel: kernel size of the prediction heads' convolutions over the queries.
     """
 
@@ -170,6 +175,7 @@ class Decoder:
     heads: int = 8
     feedforward: int = 1024
     depths: int = 64
+    image_pooling: int = 1
     head_kernel: int = 1
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
 

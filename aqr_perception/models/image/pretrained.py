@@ -16,6 +16,8 @@ from aqr_perception.models.weights.fitting import with_batch_counters
 _PREFIX = "img_backbone."
 _PART = "backbone."
 _CLASSIFIER = ("fc.", "head.", "_fc.", "_conv_head.", "_bn1.")
+_NUMBERED = re.compile(r"(_blocks\.|layer)(\d+)\.")
+"""Starts of keys of EfficientNet's blocks and ResNet's stages, shallow to deep."""
 _TRANSFORMERS = re.compile(
     r"(\w+\.)?(embeddings\.(cls_token|position_embeddings|patch_embeddings|mask_token)"
     r"|encoder\.layer\.\d+\.|embedder\.embedder\.|encoder\.stages\.\d+\.layers\.)"
@@ -36,7 +38,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
 
     Such backbones are trained on RGB images, but most models of this package use BGR; then the channels of the first
     convolution's kernels are reversed. Set the preset's ``image.mean`` and ``image.std``, in BGR order, to the
-    values of the backbone's training. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
+    values of the backbone's training. With an ``image.stride`` of 8, the model ends before the file's deepest stage,
+    which is not used. The presets have ImageNet's values, which DINOv2 and torchvision use; timm's
     "augreg" Vision Transformers use 127.5 for all, EfficientNet-Lite a mean of 127 and a deviation of 128.
 
     Args:
@@ -66,6 +69,8 @@ def load_backbone(model: _HasPreset, source: str | Path | Mapping[str, Tensor]) 
         found = convert_vit_weights(name, found, network.state_dict())
     else:
         found = {key: tensor for key, tensor in found.items() if not key.startswith(_CLASSIFIER)}
+        if model.preset.image is not None and model.preset.image.stride == 8:
+            found = _without_deeper_stages(found, network.state_dict())
     model_uses_rgb = getattr(model.preset.options, "rgb", False)
     if not model_uses_rgb:
         first = _first_kernel(network)
@@ -77,6 +82,20 @@ def _backbone_part(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the backbone of a detector or classifier of OpenMMLab's libraries, and any other weights unchanged."""
     part = {key.removeprefix(_PART): tensor for key, tensor in found.items() if key.startswith(_PART)}
     return part or dict(found)
+
+
+def _without_deeper_stages(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights up to the deepest stage of the model, which may end before the file's network."""
+    deepest: dict[str, int] = {}
+    for key in own:
+        if match := _NUMBERED.match(key):
+            deepest[match[1]] = max(int(match[2]), deepest.get(match[1], 0))
+    matches = {key: _NUMBERED.match(key) for key in found}
+    return {
+        key: found[key]
+        for key, match in matches.items()
+        if match is None or match[1] not in deepest or int(match[2]) <= deepest[match[1]]
+    }
 
 
 def _refuse_other_names(name: str, found: Mapping[str, Tensor]) -> None:

@@ -46,7 +46,7 @@ class PETR(DetectionModel):
         return class_count(weights, "pts_bbox_head.cls_branches.")
 
     def image_features(self, images: Tensor | None) -> Tensor | None:
-        """Return (B, V, C, h, w) features, stride 16, of (B, V, 3, H, W) images; None without images."""
+        """Return (B, V, C, h, w) features of (B, V, 3, H, W) images; None without images."""
         if images is None or images.shape[1] == 0:
             return None
         features: Tensor = self.img_neck(self.img_backbone(images.flatten(0, 1)))

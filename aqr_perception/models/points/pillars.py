@@ -80,11 +80,13 @@ class PillarEncoder(nn.Module):
         cloud, pillar, cell = self._inside(points)
         # Metres and their sums need float32, also where the network computes in bf16.
         with torch.autocast(cloud.device.type, enabled=False):
-            described = self._described(cloud, pillar, cell, len(points) * height * width)
-            hidden = self._point_features(described)
-            canvas = hidden.new_zeros(len(points) * height * width, hidden.shape[1])
+            # Few pillars have points: maxima over all of them would cost several times as much, above all in training.
+            occupied, place = pillar.unique(return_inverse=True)
+            hidden = self._point_features(self._described(cloud, place, cell, len(occupied)))
+            highest = hidden.new_zeros(len(occupied), hidden.shape[1])
             # After ReLU, the maximum with 0 changes nothing.
-            canvas = canvas.scatter_reduce(0, pillar[:, None].expand_as(hidden), hidden, "amax")
+            highest = highest.scatter_reduce(0, place[:, None].expand_as(hidden), hidden, "amax")
+            canvas = hidden.new_zeros(len(points) * height * width, hidden.shape[1]).index_copy(0, occupied, highest)
         dense = canvas.view(len(points), height, width, -1).permute(0, 3, 1, 2)
         return dense.to(self.linear.weight.dtype)
 

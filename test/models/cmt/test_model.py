@@ -2,19 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from helpers.authors_reference import formula_state
 from helpers.fusion_output import predict
+from helpers.small_fusion import SMALL, write_preset
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import decode
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Decoder, PointBranch, Preset, ProposalOptions
-from aqr_perception.models.model_io import Queries
+from aqr_perception.models.model_io import Features, Queries
 from aqr_perception.models.points.voxels import voxelize
 from aqr_perception.options import AqrOptions
 
@@ -330,3 +332,19 @@ def test_empty_sweeps_do_not_change_the_point_branchs_statistics() -> None:
     torch.testing.assert_close(found[1:], expected, atol=1e-4, rtol=1e-4)
     assert not found[0].any()
     torch.testing.assert_close(dict(among.named_buffers()), dict(alone.named_buffers()))
+
+
+def test_pooled_image_cells_are_means_and_keep_their_places(tmp_path: Path) -> None:
+    image = {"size": [160, 64], "backbone": "resnet18", "width": 8, "stride": 8}
+    fine = {**SMALL, "image": image}
+    coarse = {**fine, "decoder": {**cast(dict[str, object], SMALL["decoder"]), "image_pooling": 2}}
+    models = [
+        build_model(write_preset(tmp_path, entries, name)).eval() for entries, name in ((fine, "a"), (coarse, "b"))
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    features = torch.randn(1, 2, 64, 8, 20)
+    geometry = (torch.eye(4).expand(1, 2, 4, 4), (64, 160), (False,))
+    tokens = [model.pts_bbox_head.tokens(Features(features, None, *geometry)) for model in models]
+    assert tokens[1].layout.image == (4, 10)
+    means = tokens[0].features.view(2, 4, 2, 10, 2, 64).mean(dim=(2, 4)).view(1, 80, 64)
+    torch.testing.assert_close(tokens[1].features, means)

@@ -96,8 +96,9 @@ def test_a_returned_map_does_not_change_when_later_stages_run() -> None:
         torch.testing.assert_close(alone(images)[0], together[index], atol=1e-5, rtol=1e-5)
 
 
-def test_the_published_file_fits_a_preset_and_its_channels_become_bgr(tmp_path: Path) -> None:
-    image = {"size": [160, 64], "backbone": "efficientnet_lite0"}
+@pytest.mark.parametrize("stride", [8, 16])
+def test_the_published_file_fits_a_preset_and_its_channels_become_bgr(tmp_path: Path, stride: int) -> None:
+    image = {"size": [160, 64], "backbone": "efficientnet_lite0", "stride": stride}
     model = build_model(write_preset(tmp_path, {**SMALL, "image": image}))
     generator = torch.Generator().manual_seed(0)
     weights = {

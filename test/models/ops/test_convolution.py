@@ -6,11 +6,12 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aqr_perception.models.ops.convolution import _folded_weights, _supports_bf16, convolve
+from aqr_perception.models.ops.convolution import _folded_weights, _Padding, _supports_bf16, convolve
 
 
 def pair(
@@ -52,6 +53,29 @@ def test_inference_equals_the_modules_for_every_combination(
         activation = {relu: True} if relu else {}
         found = convolve(features, modules[0], modules[1], residual=residual, **activation)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    kernel=st.sampled_from((1, 2, 3, 5)),
+    stride=st.sampled_from((1, 2, 3)),
+    size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
+    groups=st.sampled_from((1, 4)),
+    onednn=st.booleans(),
+)
+def test_same_padding_is_tensorflows_with_and_without_gradients(
+    kernel: int, stride: int, size: tuple[int, int], groups: int, onednn: bool
+) -> None:
+    convolution = nn.Conv2d(4, 8, kernel, stride, groups=groups)
+    features = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
+    # Keras: the total is what the last window lacks, and the larger half of it is below and on the right.
+    lacks = [max((-(-edge // stride) - 1) * stride + kernel - edge, 0) for edge in size]
+    (above, below), (left, right) = ((total // 2, total - total // 2) for total in lacks)
+    expected = convolution(F.pad(features, (left, right, above, below)))
+    assert expected.shape[2:] == tuple(-(-edge // stride) for edge in size)
+    torch.testing.assert_close(convolve(features, convolution, same=True), expected)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=onednn):
+        torch.testing.assert_close(convolve(features, convolution, same=True), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("changed", ["0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"])
@@ -132,7 +156,7 @@ def test_folded_weights_are_freed_with_their_model() -> None:
     with torch.no_grad():
         convolve(features, modules[0], modules[1])
     weight = weakref.ref(modules[0].weight)
-    folded = weakref.ref(_folded_weights(modules[0], modules[1], torch.float32, features)[0])
+    folded = weakref.ref(_folded_weights(modules[0], modules[1], torch.float32, _Padding.NONE, features)[0])
     assert folded() is not None
     del modules
     gc.collect()
