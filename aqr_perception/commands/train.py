@@ -84,10 +84,10 @@ def _add_model(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--aqr",
-        choices=("preset", "off", "modulation", "bias", "both"),
+        choices=("preset", "off", "modulation", "bias", "both", "gate"),
         default="preset",
         help="how the model uses query weights; off trains no router (default: as in the preset; with --train aqr "
-        "both, except for the research code's AQR)",
+        "both if the preset has none)",
     )
 
 
@@ -160,6 +160,13 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
         help="weight of the router loss (default: 1, and 0 for the research code's AQR, which has no such loss)",
     )
     group.add_argument(
+        "--router-gradient",
+        choices=("both", "health", "detection"),
+        default="both",
+        help="what the router learns from: health of the sensors (the router loss), detections, or both "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
         "--ema-decay", type=float, default=0.999, help="decay of the averaged weights (default: %(default)s)"
     )
     group.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
@@ -196,7 +203,12 @@ def _train(options: argparse.Namespace) -> int:
         model,
         TrainingSequences(_training_frames(options, data, model), options.history if model.remembers else 0),
         partial(collate_sequences, preset=model.preset),
-        DetectionLoss(_router_weight(options, model), options.denoising_queries, options.train),
+        DetectionLoss(
+            _router_weight(options, model),
+            options.denoising_queries,
+            options.train,
+            router_gradient=options.router_gradient,
+        ),
         _train_options(options),
         options.output or _RUNS / Path(options.model).stem,
         resume=options.resume,
@@ -223,14 +235,17 @@ def _model(options: argparse.Namespace) -> "DetectionModel":
     mode = options.aqr
     if mode == "preset":
         mode = model.preset.aqr.mode
-        # Published presets have no mode for a router. A model without supervised weights was trained in its own mode.
-        if options.train == "aqr" and model.router_supervised:
+        # Published presets have no mode for a router.
+        if options.train == "aqr" and mode == "off" and model.router_supervised:
             mode = "both"
     has_router = any(name.startswith(model.optional_router) for name, _ in model.named_parameters())
     if options.checkpoint is not None and has_router and not model.router_trained and mode != "off":
         _log.info("the training starts with an untrained query router and AQR mode %s", mode)
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
     model.router_trained = mode != "off"
+    problem = model.aqr_problem(model.aqr_options)
+    if problem is not None:
+        raise ValueError(f"--aqr {options.aqr}: {problem}. To train one, set the mode in a copy of the preset")
     return model
 
 
@@ -253,6 +268,12 @@ def _cache_features(options: argparse.Namespace, model: "DetectionModel") -> Non
 
 def _router_weight(options: argparse.Namespace, model: "DetectionModel") -> float:
     """Return the weight of the router loss; say once if the model has none although one is asked for."""
+    if options.router_gradient == "health" and (options.router_weight == 0 or not model.router_supervised):
+        raise ValueError(
+            "--router-gradient health: nothing trains the router, because "
+            + ("--router-weight is 0" if model.router_supervised else f"{model.preset.name} has no router loss")
+            + "; use --router-gradient detection, or another weight or model"
+        )
     if model.router_supervised:
         return 1.0 if options.router_weight is None else float(options.router_weight)
     if options.router_weight:

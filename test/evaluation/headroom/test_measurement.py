@@ -70,6 +70,8 @@ def test_what_cannot_be_measured_is_refused_by_name(routed: Detector, small: Lab
         measure(routed, [small], CHOSEN, threshold=1.5)
     with pytest.raises(EvaluationError, match="workers is 0"):
         measure(routed, [small], CHOSEN, workers=0)
+    with pytest.raises(ValueError, match="gate"):
+        measure(routed, [small], CHOSEN, ("gate",))
     other = cast(Detector, SimpleNamespace(model=SimpleNamespace(removes_tokens=False), preset_name="petr_tiny"))
     with pytest.raises(EvaluationError, match=r"petr_tiny: found a model whose tokens cannot .* needed CMT or AQR-CMT"):
         measure(other, [small], CHOSEN)
