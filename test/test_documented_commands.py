@@ -91,7 +91,7 @@ def cheap(call: str) -> list[str] | None:
     if arguments[0] == "evaluate":
         # Groups of failures and a benchmark's corruptions are represented by one of them.
         smaller = ["fog" if part in ("further", "all") else part for part in smaller]
-        one = "dark" if "--benchmark" in smaller else "LiDAR gone"
+        one = "dark" if "multicorrupt" in smaller else "LiDAR gone"
         smaller += [] if "--scenarios" in smaller else ["--scenarios", one]
         smaller += [] if "--frames" in smaller else ["--frames", "2"]
         return [*smaller, "--data-root", "cache", "--output", "out"]
