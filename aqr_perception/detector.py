@@ -37,7 +37,7 @@ from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.removed_tokens import TokenMask, without_tokens
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights
-from aqr_perception.options import AqrOptions, DetectionOptions, require
+from aqr_perception.options import AqrOptions, DetectionOptions, OptionError, require
 
 _log = logging.getLogger(__name__)
 
@@ -220,6 +220,27 @@ class Detector:
     def has_router(self) -> bool:
         return self.model.router_trained
 
+    def check_aqr(self, aqr: AqrOptions) -> None:
+        """Check that the model's query router can act as asked.
+
+        `detect` does without: there, AQR is off where it cannot, and a warning says so once.
+
+        Raises:
+            OptionError: it cannot; the message gives the reason and the remedy.
+        """
+        problem = self.model.aqr_problem(aqr)
+        if problem is not None:
+            raise OptionError(problem)
+
+    def _usable_aqr(self, aqr: AqrOptions) -> AqrOptions:
+        problem = self.model.aqr_problem(aqr)
+        if problem is None:
+            return aqr
+        if problem not in self._said:
+            self._said.add(problem)
+            _log.warning("AQR is off: %s", problem)
+        return replace(aqr, mode="off")
+
     def detect(self, frame: Frame, options: DetectionOptions | None = None) -> Result:
         """Return the objects in a frame and the weights of its sensors.
 
@@ -278,6 +299,7 @@ class Detector:
         """Return the detections for features from `extract`; a model with memory stores the frame for the next one."""
         options = options or self.options
         options.check_classes(self.classes)
+        options = replace(options, aqr=self._usable_aqr(options.aqr))
         frame, source = features.frame, self._source(options)
         needs_attention = options.attention or source == "attention"
         decode_options = DecodeOptions(options.aqr, source == "router", needs_attention, LAST_LAYER)

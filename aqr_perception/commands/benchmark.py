@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",
     )
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")
+    frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias, both or gate (default: %(default)s)")
     frame.add_argument(
         "--image-backend", choices=("torch", "openvino"), default="torch", help="what runs the image branch"
     )
@@ -165,6 +165,7 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
         options.model, options.checkpoint, options.device, options.precision, image_backend=options.image_backend
     )
     detection = DetectionOptions(aqr=AqrOptions.of_model(options.aqr))
+    detector.check_aqr(detection.aqr)
     measured = frame_time.run(detector, inputs.made_up_frame(), options.repeats, detection)
     print(measured.table())
     write_json(options.json, measured.as_dict())

@@ -68,7 +68,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         nargs="+",
         default=("off", "auto"),
         metavar="MODE",
-        help="off, auto, modulation, bias or both (default: off auto)",
+        help="off, auto, modulation, bias, both or gate (default: off auto)",
     )
     evaluate.add_argument(
         "--scenario-seed", type=int, default=0, help="random seed of the failures (default: %(default)s)"
@@ -303,9 +303,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
     from aqr_perception.evaluation.scenarios import chosen
+    from aqr_perception.options import AqrOptions
 
     scenarios = chosen(options.scenarios)
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    for mode in options.aqr:
+        detector.check_aqr(AqrOptions.of_model(mode))
     data = _data(options, detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

@@ -140,6 +140,18 @@ class DetectionModel(nn.Module, ABC):
         """
         return False
 
+    def aqr_problem(self, aqr: AqrOptions) -> str | None:
+        """Return why the model's router cannot act as the options say, with the remedy; None if it can.
+
+        Without a trained router every mode is ``off``, which is no problem.
+        """
+        if self.router_trained and aqr.resolved(self.preset.aqr).gates:
+            return (
+                f"aqr.mode is 'gate', but the query router of {self.preset.name} (architecture "
+                f"{self.preset.architecture}) has no gate; use aqr.mode auto"
+            )
+        return None
+
     @abstractmethod
     def decode(
         self,

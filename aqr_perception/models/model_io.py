@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.options import AqrOptions
 
 
@@ -81,12 +82,14 @@ class DecodeOptions(NamedTuple):
         router_weights: whether to return the router's weights even if the decoder does not use them.
         attention_weights: whether to return weights from the attention mass.
         layers: the decoder layers whose predictions are computed.
+        fixed_router: whether the predictions pass no gradient to the router, which then learns from its weights alone.
     """
 
     aqr: AqrOptions
     router_weights: bool = False
     attention_weights: bool = False
     layers: slice = slice(None)
+    fixed_router: bool = False
 
 
 LAST_LAYER = slice(-1, None)
@@ -120,6 +123,10 @@ class QueryWeights(NamedTuple):
     cameras: Tensor
     bev_map: Tensor
     camera_maps: Tensor
+
+    def detached(self) -> "QueryWeights":
+        """Return the weights and maps without gradient."""
+        return QueryWeights(*(tensor.detach() for tensor in self))
 
 
 class Queries(NamedTuple):
@@ -194,6 +201,7 @@ class ModelOutput(NamedTuple):
         queries: the decoder's queries, including proposals.
         proposals: heat maps of the proposals; None for models without proposals.
         state: state that a model with memory needs with the next frame; None for other models.
+        gate: logits of the gate behind the router's weights; None for other routers.
     """
 
     predictions: Predictions
@@ -202,3 +210,4 @@ class ModelOutput(NamedTuple):
     queries: Queries | None = None
     proposals: ProposalMaps | None = None
     state: object | None = None
+    gate: Gate | None = None

@@ -29,7 +29,9 @@ from aqr_perception.options import (
     Activation,
     AqrMode,
     AqrOptions,
+    BiasForm,
     DetectionOptions,
+    ModulationForm,
     OptionError,
     RouterAttention,
     WeightsSource,
@@ -46,6 +48,7 @@ _LIDAR_TOPIC, _LIDAR_TOPICS = "lidar_topic", "lidar_topics"
 _WINDOW = "edge length in cells; 0: as the model was trained"
 _ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
 _AQR_CMT = "only for weights trained with the research code (AQR-CMT)"
+_RESIDUAL = "AQR-CMT and aqr.modulation residual"
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
@@ -217,7 +220,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.mode",
         "auto",
-        "how the query weights act on the model; auto: as the preset says",
+        "how the query weights act on the model; auto: as the preset says; modulation: on the features; bias: on the "
+        "attention; both; gate: they multiply the attention, only for weights trained so",
         choices=get_args(AqrMode),
         run_time=True,
     ),
@@ -238,6 +242,22 @@ PARAMETERS: tuple[Parameter, ...] = (
         run_time=True,
     ),
     Parameter(
+        "aqr.modulation",
+        "auto",
+        "form of the modulation by the weight maps; interpolating: factor 1 where a weight is 1; residual: factor "
+        "map + aqr.residual, as in the research code; auto: the model's own",
+        choices=get_args(ModulationForm),
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.bias",
+        "auto",
+        "form of the attention bias; additive: the weight; signed: 2 weight - 1 times a learned scale, only for "
+        "weights trained so; auto: the model's own",
+        choices=get_args(BiasForm),
+        run_time=True,
+    ),
+    Parameter(
         "aqr.router_attention",
         "auto",
         f"whether the router attends to its windows or to all tokens; {_AQR_CMT}",
@@ -254,7 +274,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.residual",
         -1.0,
-        f"0..2; share of the features that modulation keeps regardless of the weights; -1: the model's own; {_AQR_CMT}",
+        f"0..2; share of the features that modulation always keeps; -1: the model's own; {_RESIDUAL}",
         -1.0,
         2.0,
         run_time=True,
@@ -262,7 +282,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.map_limit",
         -1.0,
-        f"above 0, at most 1000; largest value of the maps that scale the features; -1: the model's own; {_AQR_CMT}",
+        f"above 0, at most 1000; largest value of the maps that scale the features; -1: the model's own; {_RESIDUAL}",
         -1.0,
         1000.0,
         run_time=True,

@@ -20,7 +20,7 @@ from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, 
 from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier, usable
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import Detections, GroundTruth
-from aqr_perception.options import AqrMode
+from aqr_perception.options import AqrMode, AqrOptions
 
 _LEFT_IN, _TAKEN_OUT = "left in", "taken out"
 
@@ -62,6 +62,7 @@ def measure(
         rules: of the metrics; see `metrics`.
 
     Raises:
+        OptionError: the model's router cannot act in one of the modes.
         EvaluationError: there are no frames, no failures, no worker or no objects to detect, the threshold is outside
             0..1, or the model cannot leave out tokens.
     """
@@ -70,6 +71,8 @@ def measure(
     if modes and not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is measured", detector.preset_name)
         modes = ()
+    for mode in modes:
+        detector.check_aqr(AqrOptions.of_model(mode))
     possible, left_out = usable(failures, frames)
     failures = {name: failure for name, failure in failures.items() if name in possible}
     for name, reason in left_out.items():

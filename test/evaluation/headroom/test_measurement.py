@@ -1,11 +1,14 @@
 """Measurement of the headroom on a small detector: same frames, nothing broken, what is refused."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
+import torch
+from helpers.small_fusion import SMALL, write_preset
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.headroom.frame_headroom import HeadroomEvaluator
@@ -70,6 +73,20 @@ def test_what_cannot_be_measured_is_refused_by_name(routed: Detector, small: Lab
         measure(routed, [small], CHOSEN, threshold=1.5)
     with pytest.raises(EvaluationError, match="workers is 0"):
         measure(routed, [small], CHOSEN, workers=0)
+    with pytest.raises(ValueError, match="gate"):
+        measure(routed, [small], CHOSEN, ("gate",))
     other = cast(Detector, SimpleNamespace(model=SimpleNamespace(removes_tokens=False), preset_name="petr_tiny"))
     with pytest.raises(EvaluationError, match=r"petr_tiny: found a model whose tokens cannot .* needed CMT or AQR-CMT"):
         measure(other, [small], CHOSEN)
+
+
+def test_an_untrained_gate_wins_and_loses_nothing(small: LabelledFrame, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    preset = write_preset(tmp_path, {**SMALL, "aqr": {"mode": "gate", "bev_window": 5, "image_window": 5}})
+    detector = Detector(preset, "random", device="cpu", precision="fp32")
+    table = measure(detector, [small], {name: FAILURES[name] for name in NAMES[1:3]}, progress=False)
+    assert table.auto_mode == "gate"
+    for row in table.rows:
+        assert row.won("auto") == pytest.approx(0, abs=1e-6)
+    black = table.rows[1].weights
+    assert black is not None and black.ratio == pytest.approx(1) and black.passed is False
