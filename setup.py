@@ -40,6 +40,7 @@ setup(
         "train": ["cachetools", "matplotlib", "pyquaternion", "scikit-learn", "shapely>=2.0.3", "tensorboard"],
         # Plus `pip install --no-deps nuscenes-devkit==1.2.0 motmetrics==1.4.0`, for `evaluate --tracking`.
         "export": ["onnx", "onnxruntime", "onnxscript"],
+        "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=1.0,<2"],
         "openvino": ["openvino"],
         "ray": ["ray"],
         "rerun": ["rerun-sdk"],

@@ -57,7 +57,9 @@ def check_model(
     """Check a `Detector`'s arguments without building the model.
 
     Raises:
-        PresetError, CheckpointError, DeviceError.
+        PresetError: the preset is unknown or its file is invalid.
+        CheckpointError: the checkpoint is not a file.
+        DeviceError: the device is unknown or not available, or has no such number format.
         OptionError: the image backend is unknown.
     """
     _check_image_backend(image_backend)
@@ -80,7 +82,7 @@ def preset_classes(preset: str) -> tuple[str, ...]:
     """Return the class names of a preset.
 
     Raises:
-        PresetError.
+        PresetError: the preset is unknown or its file is invalid.
     """
     return load_preset(preset).classes
 

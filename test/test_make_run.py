@@ -99,3 +99,9 @@ def test_a_missing_file_is_named(tmp_path: Path, files: tuple[str, str], missing
     arguments[position] = missing
     done = run_bag(tmp_path, *arguments, node="echo started", player="echo started")
     assert done.returncode == 2 and missing in done.stderr and "started" not in done.stdout
+
+
+def test_help_lists_every_target_that_has_a_description() -> None:
+    described = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if "  ## " in line}
+    listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    assert "train-tiny" in described and {line.split()[0] for line in listed.splitlines()} == described

@@ -127,7 +127,7 @@ def pip_requirements() -> dict[str, set[str]]:
     call = next(node for node in ast.walk(setup) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     listed = {"": ast.literal_eval(given["install_requires"]), **ast.literal_eval(given["extras_require"])}
-    return {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in listed.items()}
+    return {extra: {re.split(r"[<>=\[]", name)[0] for name in names} for extra, names in listed.items()}
 
 
 def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None:
@@ -161,18 +161,22 @@ def test_modules_without_ros_import_only_what_pip_installs() -> None:
 
 def names_in(requirements: str) -> set[str]:
     lines = (ROOT / "ros_from_pip" / requirements).read_text().splitlines()
-    return {re.split("[<>=; ]", line)[0] for line in lines if line and not line.startswith("#")}
+    return {re.split(r"[<>=;\[ ]", line)[0] for line in lines if line and not line.startswith("#")}
 
 
 def test_both_kinds_of_setup_install_all_libraries() -> None:
-    listed = set().union(*pip_requirements().values()) - {"torch"}
+    extras = pip_requirements()
+    assert names_in("requirements_docs.txt") == extras["docs"], "`make docs` installs them"
+    listed = set().union(*extras.values()) - {"torch"} - extras["docs"]
     assert listed <= names_in("requirements.txt")
     # ROS 2 brings NumPy and OpenCV.
     optional = set().union(*(pip_requirements()[extra] for extra in OPTIONAL_EXTRAS))
     assert listed - {"numpy", "opencv-python-headless"} - optional <= names_in("requirements_beside_ros.txt")
 
 
-@pytest.mark.parametrize("part", ["requirements.txt", "requirements_no_deps.txt", "requirements_checks.txt"])
+@pytest.mark.parametrize(
+    "part", ["requirements.txt", "requirements_no_deps.txt", "requirements_checks.txt", "requirements_docs.txt"]
+)
 def test_everything_that_is_installed_without_ros_is_pinned(part: str) -> None:
     lines = (ROOT / "ros_from_pip" / part).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line.split(";")[0]] == []

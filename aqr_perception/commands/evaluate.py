@@ -40,7 +40,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     evaluate.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     evaluate.add_argument(
-        "--scenarios", nargs="+", metavar="NAME", help="failure scenarios, in addition to clean (default: all)"
+        "--scenarios",
+        nargs="+",
+        metavar="NAME",
+        help="failure scenarios or groups, in addition to clean: published (default), further (turned, late or dirty "
+        "cameras, shifted or shaking LiDAR, ghost objects, fog), all; with --benchmark its corruptions (default: all)",
+    )
+    evaluate.add_argument(
+        "--benchmark",
+        choices=("multicorrupt",),
+        help="instead: the ten corruptions of MultiCorrupt at three severities, with its resistance abilities RA and "
+        "mRA. Writes multicorrupt.json, .md and .png",
+    )
+    evaluate.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="RESULT.json",
+        help="with --benchmark: multicorrupt.json of another model on the same data, for the relative resistance "
+        "abilities RRA and mRRA",
     )
     evaluate.add_argument(
         "--aqr",
@@ -212,26 +229,75 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_benchmark(options: argparse.Namespace) -> int:
+    _log.info("loading PyTorch and the model %s", options.model)
+    from aqr_perception.data.sequences import HISTORY_FRAMES
+    from aqr_perception.detector import Detector
+    from aqr_perception.evaluation.benchmarks import resistance, resistance_report
+    from aqr_perception.evaluation.benchmarks.benchmark_run import chosen_corruptions, run_multicorrupt
+
+    corruptions = chosen_corruptions(options.scenarios)
+    # Before the run, which takes long.
+    baseline = None if options.baseline is None else resistance.read_baseline(options.baseline)
+    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    data = _data(options, detector.model.preset)
+    if not data.labelled:
+        raise ValueError(f"{options.data_root}: found no annotations, needed them to score a benchmark")
+    origin = resistance.data_of(options.data, options.world, options.data_version, options.split)
+    if baseline is not None:
+        known = {"data": origin, "frames": len(data.frames), "seed": options.scenario_seed}
+        resistance.check_baseline(options.baseline, baseline, known, ())
+    result = run_multicorrupt(
+        detector,
+        data.frames,
+        origin,
+        options.aqr,
+        corruptions,
+        seed=options.scenario_seed,
+        history=0 if options.no_history else HISTORY_FRAMES,
+        workers=options.workers,
+        rules=options.rules,
+    )
+    if "auto" in result.table.modes:
+        result = result.with_auto_mode(detector.model.preset.aqr.mode)
+    problem = None
+    if baseline is not None:
+        try:
+            result = resistance.with_baseline(result, options.baseline, baseline)
+        except ValueError as error:
+            problem = error  # raised when this run's own figures are written
+    print(resistance_report.text(result))
+    for path in resistance_report.write(result, options.output):
+        print(path)
+    write_json(options.json, result.as_dict())
+    if problem is not None:
+        raise problem
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.baseline is not None and options.benchmark is None:
+        raise ValueError(f"--baseline {options.baseline}: needed only with --benchmark multicorrupt")
+    if options.benchmark is not None and (options.tracking is not None or options.data == "keyframes"):
+        other = "--data keyframes" if options.tracking is None else "--tracking"
+        raise ValueError(f"--benchmark {options.benchmark} with {other}: needed one of them")
     if options.tracking is not None:
         return _evaluate_tracking(options)
     if options.data == "keyframes":
         return _evaluate_keyframes(options)
     if options.folders:
         raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
+    if options.benchmark is not None:
+        return _evaluate_benchmark(options)
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
-    from aqr_perception.evaluation.scenarios import SCENARIOS
+    from aqr_perception.evaluation.scenarios import chosen
     from aqr_perception.options import AqrOptions
 
-    unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
-    if unknown:
-        raise ValueError(f"scenarios {', '.join(map(repr, unknown))} do not exist; choose from {', '.join(SCENARIOS)}")
-    names = {robustness.CLEAN, *(options.scenarios or SCENARIOS)}
-    scenarios = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
+    scenarios = chosen(options.scenarios)
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
     for mode in options.aqr:
         detector.check_aqr(AqrOptions.of_model(mode))

@@ -32,6 +32,7 @@ class Batch(NamedTuple):
         camera_health: (B, V, r, c) float32 in 0..1, camera health over the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
+        changed: (B, V) bool, as `FrameWithHealth.changed_pictures`; None if that is unknown.
         history: earlier frames of the same drives, oldest first, for models with memory.
     """
 
@@ -46,6 +47,7 @@ class Batch(NamedTuple):
     camera_health: Tensor
     to_fixed: Tensor | None = None
     stamps_ns: Tensor | None = None
+    changed: Tensor | None = None
     history: tuple["Batch", ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
@@ -105,6 +107,7 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
         torch.from_numpy(np.stack(camera_health or no_cameras)),
         torch.from_numpy(np.stack(poses)).double() if len(poses) == len(frames) else None,
         torch.tensor([frame.stamp_ns for frame in frames]),
+        changed=torch.tensor([[name in sample.changed_pictures for name in names] for sample in samples]),
     )
 
 

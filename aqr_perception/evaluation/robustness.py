@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from aqr_perception.evaluation.blackout import BlackoutWeights, has_signed_weigh
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
 from aqr_perception.evaluation.nuscenes_results import write_results
-from aqr_perception.evaluation.scenarios import Scenario
+from aqr_perception.evaluation.scenarios import Scenario, needs_earlier, usable
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 from aqr_perception.options import AqrMode
@@ -60,6 +60,9 @@ class RobustnessTable:
         classes: names of the model's classes.
         auto_mode: how the query weights acted in mode ``auto``, the mode that the model's preset names; None if this
             mode was not evaluated.
+        left_out: scenarios that the frames do not allow, with the reason.
+        first_frames: frames at the start of their drive, which stay intact in scenarios with old data; None without
+            such scenarios.
     """
 
     model: str
@@ -70,6 +73,8 @@ class RobustnessTable:
     history: int | None = None
     classes: tuple[str, ...] = CLASSES
     auto_mode: AqrMode | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    first_frames: int | None = None
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -141,6 +146,9 @@ def run(
     if not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is evaluated", detector.preset_name)
         modes = ("off",)
+    scenarios, left_out = usable(scenarios, frames)
+    for name, reason in left_out.items():
+        _log.warning("scenario %r is left out: it %s", name, reason)
     history = history if detector.remembers else 0
     evaluator = FrameEvaluator(detector, frames, scenarios, modes, seed, history)
     bar = partial(tqdm, leave=False, disable=not progress)
@@ -165,6 +173,8 @@ def run(
         blackout=mean_weights([result.blackout for result in results], has_signed_weights(detector)),
         history=history if detector.remembers else None,
         classes=truths[0].classes,
+        left_out=left_out,
+        first_frames=sum(result.is_first for result in results) if needs_earlier(scenarios) else None,
     )
 
 

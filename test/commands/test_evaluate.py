@@ -99,3 +99,34 @@ def test_drives_of_nuscenes_are_tracked(tmp_path: Path, capsys: pytest.CaptureFi
 def test_drives_that_cannot_be_tracked_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", *options]) == 1
     assert f"--tracking {options[1]}" in capsys.readouterr().err
+
+
+def test_multicorrupt_of_nuscenes_tables_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    benchmark = ("--benchmark", "multicorrupt", "--scenarios", "temporalmisalignment", "--split", SCENE, "--aqr", "off")
+    figures = evaluated(tmp_path, root, VERSION, *benchmark) / "multicorrupt.json"
+    result = json.loads(figures.read_text())
+    assert result["corruptions"] == ["temporalmisalignment"] and result["data"]["split"] == [SCENE]
+    # The drive's first keyframe has none before it.
+    assert result["first_frames"] == 1 and "1 of" in capsys.readouterr().out
+    assert [row["scenario"] for row in result["rows"]] == ["clean", *(f"temporalmisalignment {n}" for n in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--baseline", "b.json"), "needed only with --benchmark multicorrupt"),
+        (("--benchmark", "multicorrupt", "--tracking"), "needed one of them"),
+        (("--benchmark", "multicorrupt", "--data", "keyframes"), "needed one of them"),
+        (("--benchmark", "multicorrupt", "--scenarios", "sleet"), "'sleet' do not exist in multicorrupt"),
+        (("--benchmark", "multicorrupt", "--baseline", "nothing.json"), "nothing.json: found no such file"),
+        (("--scenarios", "hail"), "'hail' do not exist"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_the_model_is_read(
+    options: tuple[str, ...], message: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *options]) != 0
+    assert message in caplog.text + capsys.readouterr().err
