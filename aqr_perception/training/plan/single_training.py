@@ -47,7 +47,12 @@ def run_training(settings: TrainingSettings, folder: Path, *, resume: bool) -> l
         model,
         TrainingSequences(_training_frames(settings, data, model), settings.history if model.remembers else 0),
         partial(collate_sequences, preset=model.preset),
-        DetectionLoss(_router_weight(settings, model), settings.denoising_queries, settings.train),
+        DetectionLoss(
+            _router_weight(settings, model),
+            settings.denoising_queries,
+            settings.train,
+            router_gradient=settings.router_gradient,
+        ),
         settings.options(),
         folder,
         resume=resume,
@@ -69,8 +74,8 @@ def starting_model(settings: TrainingSettings) -> DetectionModel:
     has_router = any(name.startswith(model.optional_router) for name, _ in model.named_parameters())
     if mode == "preset":
         chosen = model.preset.aqr.mode
-        # Published presets have no mode for a router. A model without supervised weights was trained in its own mode.
-        if settings.train == "aqr" and model.router_supervised:
+        # Published presets have no mode for a router.
+        if settings.train == "aqr" and chosen == "off" and model.router_supervised:
             chosen = "both"
     else:
         chosen = mode
@@ -78,6 +83,9 @@ def starting_model(settings: TrainingSettings) -> DetectionModel:
         _log.info("the training starts with an untrained query router and AQR mode %s", chosen)
     model.aqr_options = dataclasses.replace(model.aqr_options, mode=chosen)
     model.router_trained = chosen != "off"
+    problem = model.aqr_problem(model.aqr_options)
+    if problem is not None:
+        raise OptionError(f"--aqr {settings.aqr}: {problem}. To train one, set the mode in a copy of the preset")
     return model
 
 
@@ -115,6 +123,12 @@ def require_frozen_backbone(settings: TrainingSettings, model: DetectionModel) -
 
 def _router_weight(settings: TrainingSettings, model: DetectionModel) -> float:
     """Return the weight of the router loss; say once if the model has none although one is asked for."""
+    if settings.router_gradient == "health" and (settings.router_weight == 0 or not model.router_supervised):
+        raise OptionError(
+            "--router-gradient health: nothing trains the router, because "
+            + ("--router-weight is 0" if model.router_supervised else f"{model.preset.name} has no router loss")
+            + "; use --router-gradient detection, or another weight or model"
+        )
     if model.router_supervised:
         return 1.0 if settings.router_weight is None else settings.router_weight
     if settings.router_weight:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from aqr_perception.training.training_options import Schedule, Trained, TrainOptions
+from aqr_perception.training.training_options import RouterGradient, Schedule, Trained, TrainOptions
 
-AqrUse = Literal["preset", "off", "modulation", "bias", "both"]
+AqrUse = Literal["preset", "off", "modulation", "bias", "both", "gate"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class TrainingSettings:
         model: preset name or file.
         checkpoint, backbone, branches: files of the weights to start from; see `models.load_checkpoint`,
             `pretrained.load_backbone` and `weights.branches.load_branches`.
-        aqr: how the model uses query weights; ``preset``: as in the preset, with ``train`` aqr in both ways.
+        aqr: how the model uses query weights; ``preset``: as in the preset, with ``train`` aqr in both ways if
+            the preset has none.
         data, data_root, data_version, rig, skip_bad, world, frames: see `catalogue.open_data`.
         augmentation: random augmentation of frames.
         keep_pictures: augmentation that leaves pictures as they are; see `TrainingFrames`.
@@ -28,6 +29,7 @@ class TrainingSettings:
         history: earlier frames for models with memory.
         denoising_queries: largest number of denoising queries; None for the number of learned queries.
         router_weight: weight of the router loss; None for the model's own.
+        router_gradient: what the router learns from; see `DetectionLoss`.
         validation_frames: frames of a validation.
 
     The other attributes are those of `TrainOptions`.
@@ -66,6 +68,7 @@ class TrainingSettings:
     overfit: bool = False
     denoising_queries: int | None = None
     router_weight: float | None = None
+    router_gradient: RouterGradient = "both"
     ema_decay: float = 0.999
     seed: int = 0
     checkpoint_every: int = 500
