@@ -39,7 +39,7 @@ def test_a_frame_is_detected_published_and_timed(stage: Stage) -> None:
     stage.pipeline.options = DetectionOptions(max_detections=5)
     stage.process(request())
     assert stage.detected == [("first", 5)]
-    (frame, _, sensors, to_output, output_frame, _, _), timing = stage.published[0], stage.timings[0]
+    (frame, _, sensors, to_output, output_frame, *_), timing = stage.published[0], stage.timings[0]
     assert (frame.stamp_ns, output_frame) == (START, "lidar")
     assert [(use.name, use.used) for use in sensors] == [("lidar", True)]
     np.testing.assert_array_equal(frame.points, [[*POINTS[0], 0.0]])
