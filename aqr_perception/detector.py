@@ -34,9 +34,10 @@ from aqr_perception.models.image.openvino_branch import OpenVinoBranch, OpenVino
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
 from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
+from aqr_perception.models.removed_tokens import TokenMask, without_tokens
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.models.weights.shipped import RANDOM, choose_weights
-from aqr_perception.options import AqrOptions, DetectionOptions, require
+from aqr_perception.options import AqrOptions, DetectionOptions, OptionError, require
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ def check_model(
     """Check a `Detector`'s arguments without building the model.
 
     Raises:
-        PresetError, CheckpointError, DeviceError.
+        PresetError: the preset is unknown or its file is invalid.
+        CheckpointError: the checkpoint is not a file.
+        DeviceError: the device is unknown or not available, or has no such number format.
         OptionError: the image backend is unknown.
     """
     _check_image_backend(image_backend)
@@ -80,7 +83,7 @@ def preset_classes(preset: str) -> tuple[str, ...]:
     """Return the class names of a preset.
 
     Raises:
-        PresetError.
+        PresetError: the preset is unknown or its file is invalid.
     """
     return load_preset(preset).classes
 
@@ -129,11 +132,13 @@ class RoutedQueries(NamedTuple):
         camera_weight: (Q,) float32 in 0..1, or in [-1, 1] for signed weights: weight of the camera modality.
         camera_weights: (Q, V) float32 in the same range, weight of each camera in the frame's order; 0 if the camera
             does not see the query.
+        lidar_weight: (Q,) float32 in the same range; 0 outside the BEV features.
     """
 
     reference_points: NDArray[np.float32]
     camera_weight: NDArray[np.float32]
     camera_weights: NDArray[np.float32]
+    lidar_weight: NDArray[np.float32]
 
 
 class Detector:
@@ -215,6 +220,27 @@ class Detector:
     def has_router(self) -> bool:
         return self.model.router_trained
 
+    def check_aqr(self, aqr: AqrOptions) -> None:
+        """Check that the model's query router can act as asked.
+
+        `detect` does without: there, AQR is off where it cannot, and a warning says so once.
+
+        Raises:
+            OptionError: it cannot; the message gives the reason and the remedy.
+        """
+        problem = self.model.aqr_problem(aqr)
+        if problem is not None:
+            raise OptionError(problem)
+
+    def _usable_aqr(self, aqr: AqrOptions) -> AqrOptions:
+        problem = self.model.aqr_problem(aqr)
+        if problem is None:
+            return aqr
+        if problem not in self._said:
+            self._said.add(problem)
+            _log.warning("AQR is off: %s", problem)
+        return replace(aqr, mode="off")
+
     def detect(self, frame: Frame, options: DetectionOptions | None = None) -> Result:
         """Return the objects in a frame and the weights of its sensors.
 
@@ -273,6 +299,7 @@ class Detector:
         """Return the detections for features from `extract`; a model with memory stores the frame for the next one."""
         options = options or self.options
         options.check_classes(self.classes)
+        options = replace(options, aqr=self._usable_aqr(options.aqr))
         frame, source = features.frame, self._source(options)
         needs_attention = options.attention or source == "attention"
         decode_options = DecodeOptions(options.aqr, source == "router", needs_attention, LAST_LAYER)
@@ -305,9 +332,27 @@ class Detector:
         options = DecodeOptions(AqrOptions.of_model("off"), router_weights=True, layers=LAST_LAYER)
         output = self._decode(features.maps, options, None)
         assert output.router is not None and output.queries is not None  # a model with a router returns both
-        tensors = (output.queries.reference_points, output.router.modality[..., 1], output.router.cameras)
+        tensors = (output.queries.reference_points, output.router.modality, output.router.cameras)
         points, modality, cameras = (tensor[0].float().cpu().numpy() for tensor in tensors)
-        return RoutedQueries(points, modality, self._of_all_cameras(cameras, features))
+        return RoutedQueries(points, modality[:, 1], self._of_all_cameras(cameras, features), modality[:, 0])
+
+    def without_tokens(self, features: FrameFeatures, mask: TokenMask) -> FrameFeatures:
+        """Return features without the cells of a mask, for `detect_in`; see `models.removed_tokens`.
+
+        Raises:
+            ValueError: the model cannot leave out tokens, or the mask has another shape than the features.
+        """
+        if not mask.any():
+            return features
+        if not self.model.removes_tokens:
+            raise ValueError(f"{self.preset_name}: found a model whose tokens cannot be removed, needed CMT or AQR-CMT")
+        frame = features.frame
+        maps, left = without_tokens(features.maps, [view.name for view in self._views(frame)], mask)
+        if maps.bev is None:
+            frame = replace(frame, points=None)
+        if self.uses_cameras:
+            frame = replace(frame, cameras=tuple(frame.cameras[index] for index in left))
+        return FrameFeatures(frame, features.asked, maps, features.seconds)
 
     def try_out(self) -> None:
         """Detect in a made-up frame, so that a model with broken weights is found before it runs.

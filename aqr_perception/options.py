@@ -4,7 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-AqrMode = Literal["auto", "off", "modulation", "bias", "both"]
+AqrMode = Literal["auto", "off", "modulation", "bias", "both", "gate"]
+ModulationForm = Literal["auto", "interpolating", "residual"]
+BiasForm = Literal["auto", "additive", "signed"]
 Activation = Literal["auto", "sigmoid", "tanh"]
 RouterAttention = Literal["auto", "windowed", "global"]
 WeightsSource = Literal["auto", "router", "attention"]
@@ -15,6 +17,8 @@ _BIAS_WINDOWS = ("bev_window", "image_window")
 _ROUTER_WINDOWS = ("router_bev_window", "router_image_window")
 _OF_MODEL: Mapping[str, Any] = {
     **dict.fromkeys((*_BIAS_WINDOWS, *_ROUTER_WINDOWS), 0),
+    "modulation": "auto",
+    "bias": "auto",
     "router_attention": "auto",
     "activation": "auto",
     "residual": -1.0,
@@ -39,18 +43,25 @@ class AqrOptions:
 
     Attributes:
         mode: ``modulation`` scales the features, ``bias`` shifts the cross-attention logits inside windows around each
-            query, ``both`` does both, ``off`` neither, and ``auto`` follows the model's preset. Without a trained
-            router every mode is ``off``.
-        strength: 0 (no effect) to 4; models are trained with 1.
+            query, ``both`` does both, ``gate`` multiplies the attention by the weights, inside the windows and for each
+            sensor as a whole, ``off`` does nothing, and ``auto`` follows the model's preset. Without a trained router
+            every mode is ``off``.
+        strength: 0 (no effect) to 4; models are trained with 1. In mode ``gate`` it is the weights' exponent.
+        modulation: form of the modulation by a map m: ``interpolating`` (factor 1 + strength (m - 1) where m is
+            positive) or ``residual`` (factor m + `residual` everywhere, as in the research code); ``auto`` follows the
+            model.
+        bias: form of the bias by a weight w: ``additive`` (w) or ``signed`` (2 w - 1, times a learned scale in 0..4);
+            ``auto`` follows the model.
         bev_window, image_window: edge length in cells of the windows in which the bias acts, or 0 for the size that the
             model was trained with. Windows of even size extend one cell further to higher rows and columns.
         router_bev_window, router_image_window: edge length in cells of the windows that the router attends to: odd, or
             0 for the size that the model was trained with.
         router_attention: whether the router attends to the tokens in its windows (``windowed``) or to all tokens
-            (``global``); ``auto`` follows the model. Only for weights trained with the research code (AQR-CMT), as are
-            the next three options.
+            (``global``); ``auto`` follows the model. Only for weights trained with the research code (AQR-CMT), as is
+            `activation`.
         activation: ``sigmoid`` for weights in 0..1, ``tanh`` for weights in -1..1; ``auto`` follows the model.
-        residual: share of the features that modulation keeps regardless of the weights, 0 to 2; -1 for the model's own.
+        residual: share of the features that modulation of the form ``residual`` keeps regardless of the weights, 0 to
+            2; -1 for the model's own. For this form and AQR-CMT, as is the next option.
         map_limit: largest value of the maps that scale the features, above 0 and at most 1000; -1 for the model's own.
         sigma: standard deviation in cells of the Gaussians in the weight maps.
         min_weight: magnitude below which values of the weight maps become 0.
@@ -63,6 +74,8 @@ class AqrOptions:
     image_window: int = 15
     router_bev_window: int = 5
     router_image_window: int = 15
+    modulation: ModulationForm = "interpolating"
+    bias: BiasForm = "additive"
     router_attention: RouterAttention = "windowed"
     activation: Activation = "sigmoid"
     residual: float = 0.7
@@ -82,7 +95,12 @@ class AqrOptions:
             size = getattr(self, name)
             allowed = size == 0 or (1 <= size <= 31 and size % 2 == 1)
             require(allowed, f"aqr.{name}", size, "odd and in 1..31, or 0 for the model's own")
-        for name, kind in (("router_attention", RouterAttention), ("activation", Activation)):
+        for name, kind in (
+            ("modulation", ModulationForm),
+            ("bias", BiasForm),
+            ("router_attention", RouterAttention),
+            ("activation", Activation),
+        ):
             values = get_args(kind)
             require(getattr(self, name) in values, f"aqr.{name}", getattr(self, name), f"one of {', '.join(values)}")
         own = "or -1 for the model's own"
@@ -112,6 +130,16 @@ class AqrOptions:
     def biases(self) -> bool:
         """Whether query weights shift the cross-attention logits."""
         return self.mode in ("bias", "both") and self.strength > 0
+
+    @property
+    def gates(self) -> bool:
+        """Whether query weights multiply the attention."""
+        return self.mode == "gate" and self.strength > 0
+
+    @property
+    def acts(self) -> bool:
+        """Whether query weights have any effect on the detections."""
+        return self.modulates or self.biases or self.gates
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,34 @@
 #
 # With a sourced ROS 2, this is a virtual environment on top of ROS 2 and a colcon build of this package. Without one, ROS 2
 # comes from PyPI wheels, and packages without a wheel are built from src/ next to this file.
+# DISTRO in the environment chooses the distribution of the wheels; those of another than the default are in .ros-DISTRO/.
 # A second run takes seconds: a step is skipped while its inputs are unchanged.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-ros=$root/.ros
+distros_of_wheels="jazzy kilted"
+default_distro=kilted
+distro=${DISTRO:-}
+folder=.ros
+[[ -z $distro || $distro == "$default_distro" ]] || folder=.ros-$distro
+ros=$root/$folder
 torch_version=2.13.0
 cpu_index=https://download.pytorch.org/whl/cpu
 
 fail() { echo "setup: $*" >&2; exit 1; }
 say() { echo "setup: $*"; }
+
+# Stop if the chosen distribution is not there, before anything is made.
+check_distro() {
+    [[ -n $distro ]] || return 0
+    if [[ -n $(prefixes_of_others) && -n ${ROS_DISTRO:-} ]]; then
+        [[ $distro == "$ROS_DISTRO" ]] ||
+            fail "found DISTRO=$distro and a sourced ROS 2 $ROS_DISTRO, needed one distribution; leave DISTRO out, or use a shell without a sourced ROS 2"
+        return 0
+    fi
+    [[ " $distros_of_wheels " == *" $distro "* ]] ||
+        fail "found DISTRO=$distro, but PyPI has wheels of $distros_of_wheels only; choose one of these, or install ROS 2 $distro (docs.ros.org) and source its setup file"
+}
 
 # Print the first Python that ROS 2 has wheels for and that can make virtual environments (on Debian a separate package).
 find_python() {
@@ -51,8 +69,8 @@ check_machine() {
 fingerprint() { (cd "$root" && find "$@" -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum); }
 unchanged() { [[ -f $ros/$1.stamp && $(cat "$ros/$1.stamp") == "$2" ]]; }
 
-# Print the sourced prefixes, without the .ros/ of this or another clone.
-prefixes_of_others() { tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e '^$' -e '/\.ros/' | paste -sd:; }
+# Print the sourced prefixes, without the .ros/ and .ros-DISTRO/ of this or another clone.
+prefixes_of_others() { tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e '^$' -e '/\.ros\(-[a-z]*\)\?/' | paste -sd:; }
 
 have_sourced_ros() {
     [[ -n $(prefixes_of_others) ]] || return 1
@@ -75,11 +93,11 @@ install_torch() {
 
 install_wheels() {
     check_machine
-    local python stamp
+    local python stamp wheels=${distro:-$default_distro}
     python=$(find_python)
-    stamp="$("$python" --version) $(fingerprint ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
+    stamp="$("$python" --version) $(fingerprint "ros_from_pip/requirements_$wheels.txt" ros_from_pip/requirements.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh ros_from_pip/relocate_cmake.py)"
     unchanged wheels "$stamp" && return
-    say "installing ROS 2 and libraries into .ros/venv (a few minutes)"
+    say "installing ROS 2 ${wheels^} and libraries into $folder/venv (a few minutes)"
     # A virtual environment of this Python is updated; one of another Python is replaced.
     if [[ "$("$ros/venv/bin/python" --version 2>/dev/null)" != "$("$python" --version)" ]]; then
         rm -rf "$ros"
@@ -87,7 +105,7 @@ install_wheels() {
     fi
     "$ros/venv/bin/pip" install --quiet --upgrade pip
     install_torch "$ros/venv/bin/pip"
-    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements.txt" -r "$root/ros_from_pip/requirements_checks.txt"
+    "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_$wheels.txt" -r "$root/ros_from_pip/requirements.txt" -r "$root/ros_from_pip/requirements_checks.txt"
     "$ros/venv/bin/pip" install --quiet --no-deps -r "$root/ros_from_pip/requirements_no_deps.txt"
     "$ros/venv/bin/python" "$root/ros_from_pip/relocate_cmake.py" "$ros/venv"
     echo "$stamp" >"$ros/wheels.stamp"
@@ -97,14 +115,14 @@ write_environment_of_wheels() {
     local site
     site=$("$ros/venv/bin/python" -c 'import sys; print(f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")')
     cat >"$ros/env.sh" <<EOF
-# Written by ros_from_pip/setup.sh; source it in any shell: . .ros/env.sh
+# Written by ros_from_pip/setup.sh; source it in any shell: . $folder/env.sh
 . "$ros/venv/bin/activate"
 export AMENT_PREFIX_PATH="$ros/ws:$ros/underlay:$ros/venv"
 export CMAKE_PREFIX_PATH="\$AMENT_PREFIX_PATH"
 export PYTHONPATH="$ros/ws/$site:$ros/underlay/$site"
 export LD_LIBRARY_PATH="$ros/ws/lib:$ros/underlay/lib:$ros/venv/lib"
 export PATH="$ros/ws/lib/aqr_perception:\$PATH"
-export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=kilted RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=${distro:-$default_distro} RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 EOF
 }
 
@@ -125,12 +143,13 @@ install_beside_ros() {
     stamp="$(python3 --version) $(prefixes_of_others) $(fingerprint ros_from_pip/requirements_beside_ros.txt ros_from_pip/requirements_no_deps.txt ros_from_pip/requirements_checks.txt ros_from_pip/setup.sh)"
     unchanged wheels "$stamp" && return
     check_ros_packages
-    say "found ROS 2 ${ROS_DISTRO:-}; installing the libraries that it lacks into .ros/venv"
+    say "found ROS 2 ${ROS_DISTRO:-}; installing the libraries that it lacks into $folder/venv"
     rm -rf "$ros"
     mkdir -p "$ros"
     python3 -m venv --system-site-packages "$ros/venv"
-    # The messages of ROS 2 are compiled for its own NumPy, so pip must keep that version.
-    python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$ros/constraints.txt"
+    # The messages of ROS 2 are compiled for its own NumPy, so pip must keep that version. OpenCV 5 breaks cv_bridge.
+    python3 -c 'import numpy; print(f"numpy=={numpy.__version__}\nopencv-python<5\nopencv-python-headless<5")' \
+        >"$ros/constraints.txt"
     export PIP_CONSTRAINT="$ros/constraints.txt"
     python3 -c 'import torch' 2>/dev/null || install_torch "$ros/venv/bin/pip"
     "$ros/venv/bin/pip" install --quiet -r "$root/ros_from_pip/requirements_beside_ros.txt"
@@ -154,14 +173,14 @@ EOF
     echo "$stamp" >"$ros/wheels.stamp"
 }
 
-# build NAME COLCON-ARGUMENTS...: build into .ros/NAME; print the log .ros/NAME.log if the build fails.
+# build NAME COLCON-ARGUMENTS...: build into $ros/NAME; print the log NAME.log there if the build fails.
 build() {
     local name=$1
     shift
     (cd "$root" && colcon --log-base "$ros/log" build --merge-install --build-base "$ros/build-$name" \
         --install-base "$ros/$name" "$@" >"$ros/$name.log" 2>&1) || {
         cat "$ros/$name.log" >&2
-        fail "the build of $name failed; its output is above and in .ros/$name.log"
+        fail "the build of $name failed; its output is above and in $folder/$name.log"
     }
 }
 
@@ -180,11 +199,11 @@ build_package() {
     stamp=$(fingerprint aqr_perception config launch msg scripts package.xml CMakeLists.txt)
     unchanged ws "$stamp" && return
     say "building aqr_perception"
-    # CMake refuses to export include folders inside the source folder, such as .ros/venv: build from a copy.
+    # CMake refuses to export include folders inside the source folder, such as the virtual environment's: build from a copy.
     rm -rf "$ros/ws" "$ros/source"
     mkdir -p "$ros/source"
     (cd "$root" && cp -a aqr_perception config launch msg scripts package.xml CMakeLists.txt "$ros/source")
-    build ws --base-paths .ros/source --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF "${@}"
+    build ws --base-paths "$folder/source" --packages-select aqr_perception --cmake-args -DBUILD_TESTING=OFF "${@}"
     echo "$stamp" >"$ros/ws.stamp"
 }
 
@@ -192,6 +211,7 @@ main() {
     # Two runs at once would remove each other's files: the second waits for the first.
     exec 9<"${BASH_SOURCE[0]}"
     flock 9
+    check_distro
     if have_sourced_ros; then
         install_beside_ros
         # shellcheck disable=SC1091

@@ -100,6 +100,18 @@ def test_only_router_weights_of_a_model_that_says_so_are_signed(
     assert [aqr.mode for aqr in asked] == ["bias", "off"]
 
 
+def test_a_mode_that_the_router_was_not_trained_for_is_off_and_said_once(
+    detector: Detector, frame: Frame, caplog: pytest.LogCaptureFixture
+) -> None:
+    gated = dataclasses.replace(EVERYTHING, aqr=AqrOptions.of_model("gate"))
+    found = [detector.detect(frame, gated).detections.scores for _ in range(2)]
+    off = detector.detect(frame, dataclasses.replace(EVERYTHING, aqr=AqrOptions.of_model("off"))).detections.scores
+    assert np.array_equal(found[0], off) and np.array_equal(found[1], off)
+    assert caplog.text.count("AQR is off: aqr.mode is 'gate'") == 1
+    with pytest.raises(OptionError, match=r"aqr\.mode is 'gate'"):
+        detector.check_aqr(gated.aqr)
+
+
 def test_signed_weights_of_the_router_reach_detections_and_maps_with_their_sign(
     detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

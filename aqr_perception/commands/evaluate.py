@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.evaluating.headroom_run import add_headroom, check_unused, run_headroom
 from aqr_perception.commands.model_option import add_model
 from aqr_perception.commands.output import write_json
 from aqr_perception.commands.train import add_data
@@ -40,14 +41,34 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     evaluate.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
     evaluate.add_argument(
-        "--scenarios", nargs="+", metavar="NAME", help="failure scenarios, in addition to clean (default: all)"
+        "--scenarios",
+        nargs="+",
+        metavar="NAME",
+        help="failure scenarios or groups, in addition to clean: published (default), further (turned, late or dirty "
+        "cameras, shifted or shaking LiDAR, ghost objects, fog), all; with --benchmark multicorrupt "
+        "its corruptions, and with headroom also black, noisy and single cameras (default: all)",
+    )
+    evaluate.add_argument(
+        "--benchmark",
+        choices=("robustness", "multicorrupt", "headroom"),
+        default="robustness",
+        help="robustness: MoME's failures; multicorrupt: the ten corruptions of MultiCorrupt at three severities, with "
+        "its resistance abilities RA and mRA, in multicorrupt.json, .md and .png; headroom: what AQR can win in every "
+        "failure and what it wins, see below (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="RESULT.json",
+        help="with --benchmark multicorrupt: multicorrupt.json of another model on the same data, for the relative "
+        "resistance abilities RRA and mRRA",
     )
     evaluate.add_argument(
         "--aqr",
         nargs="+",
         default=("off", "auto"),
         metavar="MODE",
-        help="off, auto, modulation, bias or both (default: off auto)",
+        help="off, auto, modulation, bias, both or gate (default: off auto)",
     )
     evaluate.add_argument(
         "--scenario-seed", type=int, default=0, help="random seed of the failures (default: %(default)s)"
@@ -103,6 +124,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="with --data keyframes: recorded data with labels (as for 'convert'); reports recall and false alarms of "
         "cars and pedestrians for LiDAR and cameras, together and alone, instead of nuScenes' metrics",
     )
+    add_headroom(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -212,26 +234,81 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_benchmark(options: argparse.Namespace) -> int:
+    _log.info("loading PyTorch and the model %s", options.model)
+    from aqr_perception.data.sequences import HISTORY_FRAMES
+    from aqr_perception.detector import Detector
+    from aqr_perception.evaluation.benchmarks import resistance, resistance_report
+    from aqr_perception.evaluation.benchmarks.benchmark_run import chosen_corruptions, run_multicorrupt
+
+    corruptions = chosen_corruptions(options.scenarios)
+    # Before the run, which takes long.
+    baseline = None if options.baseline is None else resistance.read_baseline(options.baseline)
+    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    data = _data(options, detector.model.preset)
+    if not data.labelled:
+        raise ValueError(f"{options.data_root}: found no annotations, needed them to score a benchmark")
+    origin = resistance.data_of(options.data, options.world, options.data_version, options.split)
+    if baseline is not None:
+        known = {"data": origin, "frames": len(data.frames), "seed": options.scenario_seed}
+        resistance.check_baseline(options.baseline, baseline, known, ())
+    result = run_multicorrupt(
+        detector,
+        data.frames,
+        origin,
+        options.aqr,
+        corruptions,
+        seed=options.scenario_seed,
+        history=0 if options.no_history else HISTORY_FRAMES,
+        workers=options.workers,
+        rules=options.rules,
+    )
+    if "auto" in result.table.modes:
+        result = result.with_auto_mode(detector.model.preset.aqr.mode)
+    problem = None
+    if baseline is not None:
+        try:
+            result = resistance.with_baseline(result, options.baseline, baseline)
+        except ValueError as error:
+            problem = error  # raised when this run's own figures are written
+    print(resistance_report.text(result))
+    for path in resistance_report.write(result, options.output):
+        print(path)
+    write_json(options.json, result.as_dict())
+    if problem is not None:
+        raise problem
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.baseline is not None and options.benchmark != "multicorrupt":
+        raise ValueError(f"--baseline {options.baseline}: needed only with --benchmark multicorrupt")
+    if options.benchmark == "headroom":
+        return run_headroom(options, lambda preset: _data(options, preset))
+    check_unused(options)
+    if options.benchmark == "multicorrupt" and (options.tracking is not None or options.data == "keyframes"):
+        other = "--data keyframes" if options.tracking is None else "--tracking"
+        raise ValueError(f"--benchmark {options.benchmark} with {other}: needed one of them")
     if options.tracking is not None:
         return _evaluate_tracking(options)
     if options.data == "keyframes":
         return _evaluate_keyframes(options)
     if options.folders:
         raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
+    if options.benchmark == "multicorrupt":
+        return _evaluate_benchmark(options)
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
-    from aqr_perception.evaluation.scenarios import SCENARIOS
+    from aqr_perception.evaluation.scenarios import chosen
+    from aqr_perception.options import AqrOptions
 
-    unknown = sorted(set(options.scenarios or ()) - set(SCENARIOS))
-    if unknown:
-        raise ValueError(f"scenarios {', '.join(map(repr, unknown))} do not exist; choose from {', '.join(SCENARIOS)}")
-    names = {robustness.CLEAN, *(options.scenarios or SCENARIOS)}
-    scenarios = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
+    scenarios = chosen(options.scenarios)
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    for mode in options.aqr:
+        detector.check_aqr(AqrOptions.of_model(mode))
     data = _data(options, detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

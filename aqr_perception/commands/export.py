@@ -31,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     export.add_argument(
         "--aqr",
         default="auto",
-        help="auto, off, modulation, bias or both, built into the decoder (default: %(default)s)",
+        help="auto, off, modulation, bias, both or gate, built into the decoder (default: %(default)s)",
     )
     export.set_defaults(run=_export)
 
@@ -46,7 +46,9 @@ def _export(options: argparse.Namespace) -> int:
 
     cameras = options.cameras if options.rig is None else len(read_rig(options.rig).cameras)
     detector = Detector(options.model, options.checkpoint, "cpu", "fp32")
-    manifest = export(detector, options.format, options.output, cameras, AqrOptions.of_model(options.aqr))
+    aqr = AqrOptions.of_model(options.aqr)
+    detector.check_aqr(aqr)
+    manifest = export(detector, options.format, options.output, cameras, aqr)
     for part in manifest["parts"]:
         shapes = ", ".join(f"{entry['name']} {tuple(entry['shape'])}" for entry in part["inputs"])
         compared = part["difference_from_torch"]

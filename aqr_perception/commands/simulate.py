@@ -100,12 +100,9 @@ def _picture(options: argparse.Namespace) -> int:
 def _frames(options: argparse.Namespace) -> int:
     # The imports below take seconds.
     _log.info("loading PyTorch")
-    from torch.utils.data import DataLoader
-    from tqdm import tqdm
-
     from aqr_perception.data.sources.simulated import SimulatedDataset, default_cache, training_seeds
-    from aqr_perception.frame import LabelledFrame
     from aqr_perception.models.config.presets import load_preset
+    from aqr_perception.training.plan.frame_drawing import draw_frames
 
     preset = load_preset(options.model)
     if preset.image is None:
@@ -115,13 +112,6 @@ def _frames(options: argparse.Namespace) -> int:
     cache = Path(options.data_root) if options.data_root else default_cache()
     sweeps = 2 if preset.points is None else preset.sweeps
     data = SimulatedDataset(training_seeds(options.count), preset.image.size, sweeps, cache, world=options.world or 1)
-    # DataLoader accepts any sequence; its annotation asks for its own Dataset.
-    loader: DataLoader[LabelledFrame] = DataLoader(
-        data,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=options.workers,
-    )
-    for _ in tqdm(loader, total=len(data), desc="drawing", unit="frame"):
-        pass
+    draw_frames(data, options.workers)
     print(cache)
     return 0

@@ -4,18 +4,20 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aqr_perception.commands.model_option import add_model
 
 if TYPE_CHECKING:
-    from aqr_perception.data.frames import TrainingFrames
-    from aqr_perception.data.sources.catalogue import Data, Split
-    from aqr_perception.models.detection_model import DetectionModel
-    from aqr_perception.training.training_options import TrainOptions
+    from aqr_perception.training.plan.training_settings import TrainingSettings
 
 _RUNS = Path("runs")
+_INTERRUPTED = 130
+"""Exit status of a plan that was stopped, as of programs that Ctrl-C ends."""
+_WITH_PLAN = ("--plan", "--output", "--resume", "--status", "--restart")
+"""Flags that may stand beside --plan; a plan always resumes."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +27,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     train = commands.add_parser(
         "train",
         help="train a model",
-        description="Train the model of a preset. On several GPUs: torchrun --nproc-per-node N -m aqr_perception.cli "
-        "train ...",
+        description="Train the model of a preset, or all stages of a plan. On several GPUs: "
+        "torchrun --nproc-per-node N -m aqr_perception.cli train ...",
     )
+    _add_plan(train.add_argument_group("several stages"))
     _add_model(train)
     data = train.add_argument_group("data")
     add_data(data)
@@ -54,7 +57,39 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     length.add_argument("--epochs", type=float, help="passes over the data (default: 20)")
     length.add_argument("--minutes", type=float, help="wall-clock time, including the time before a resume")
     _add_optimisation(train.add_argument_group("optimisation"))
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, training_flags=partial(_given_flags, train))
+
+
+def _given_flags(train: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """Return the flags with other values than their defaults."""
+    flags: dict[str, str] = {}
+    for action in train._actions:
+        if action.option_strings:
+            flags.setdefault(action.dest, action.option_strings[0])  # other names of an option come after it
+    values = vars(options)
+    return sorted(flag for name, flag in flags.items() if name in values and values[name] != train.get_default(name))
+
+
+def _add_plan(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="run the stages of a plan one after another: a .yaml file, or the name of one in config/training. After "
+        "Ctrl-C, a crash or a power failure, the same command continues. The plan has all settings; only --output, "
+        "--status and --restart may be added",
+    )
+    group.add_argument(
+        "--status",
+        "--dry-run",
+        action="store_true",
+        help="check the plan, and show its stages and how far each has come, without running anything",
+    )
+    group.add_argument(
+        "--restart",
+        action="append",
+        metavar="STAGE",
+        help="start a stage anew, with all stages that build on it; their files move to earlier/; repeatable",
+    )
 
 
 def _add_model(train: argparse.ArgumentParser) -> None:
@@ -72,7 +107,7 @@ def _add_model(train: argparse.ArgumentParser) -> None:
         help="weights of another model with the same image or point branch, including proposals; its branches "
         "replace those of --checkpoint",
     )
-    train.add_argument("--output", type=Path, help="folder of the run (default: runs/MODEL)")
+    train.add_argument("--output", type=Path, help="folder of the run (default: runs/MODEL, or runs/PLAN)")
     train.add_argument("--resume", action="store_true", help="continue the run in the folder")
     train.add_argument(
         "--train",
@@ -175,137 +210,58 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from functools import partial
-
+    if options.plan is not None:
+        return _run_plan(options)
+    for name, given in (("--status", options.status), ("--restart", options.restart)):
+        if given:
+            raise ValueError(f"{name} is for plans only: give --plan, or leave it out")
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
-    from aqr_perception.data.sequences import TrainingSequences, collate_sequences
-    from aqr_perception.training.loop import train
-    from aqr_perception.training.losses.detection_loss import DetectionLoss
-    from aqr_perception.training.validation import Validation
+    from aqr_perception.training.plan.single_training import run_training
 
-    model = _model(options)
-    data = _data(options, "train", model, options.frames)
-    if options.feature_cache is not None:
-        _cache_features(options, model)
-    validate = None
-    if options.validate_every:
-        held_out = _data(options, "val", model, options.validation_frames)
-        validate = Validation(held_out.frames, options.history)
-    outcome = train(
-        model,
-        TrainingSequences(_training_frames(options, data, model), options.history if model.remembers else 0),
-        partial(collate_sequences, preset=model.preset),
-        DetectionLoss(_router_weight(options, model), options.denoising_queries, options.train),
-        _train_options(options),
-        options.output or _RUNS / Path(options.model).stem,
-        resume=options.resume,
-        label_sets=data.label_sets,
-        validate=validate,
+    outcome = run_training(
+        _settings(options), options.output or _RUNS / Path(options.model).stem, resume=options.resume
     )
     print(outcome.message)
     return 0
 
 
-def _model(options: argparse.Namespace) -> "DetectionModel":
-    """Return the model with the weights to start from."""
-    from aqr_perception.models import build_model, load_checkpoint
-    from aqr_perception.models.image.pretrained import load_backbone
-    from aqr_perception.models.weights.branches import load_branches
+def _settings(options: argparse.Namespace) -> "TrainingSettings":
+    """Return the settings that flags give."""
+    from aqr_perception.training.plan.training_settings import TrainingSettings
 
-    model = build_model(options.model)
-    if options.checkpoint is not None:
-        load_checkpoint(model, options.checkpoint)
-    if options.backbone is not None:
-        load_backbone(model, options.backbone)
-    if options.branches is not None:
-        load_branches(model, options.branches)
-    mode = options.aqr
-    if mode == "preset":
-        mode = model.preset.aqr.mode
-        # Published presets have no mode for a router. A model without supervised weights was trained in its own mode.
-        if options.train == "aqr" and model.router_supervised:
-            mode = "both"
-    has_router = any(name.startswith(model.optional_router) for name, _ in model.named_parameters())
-    if options.checkpoint is not None and has_router and not model.router_trained and mode != "off":
-        _log.info("the training starts with an untrained query router and AQR mode %s", mode)
-    model.aqr_options = dataclasses.replace(model.aqr_options, mode=mode)
-    model.router_trained = mode != "off"
-    return model
-
-
-def _cache_features(options: argparse.Namespace, model: "DetectionModel") -> None:
-    from aqr_perception.models.fusion_model import FusionModel
-    from aqr_perception.models.image.backbone_cache import BackboneCache
-    from aqr_perception.options import OptionError
-    from aqr_perception.training.trainable import freeze
-
-    if not isinstance(model, FusionModel) or model.preset.image is None:
-        raise OptionError(f"--feature-cache needs a model of CMT's kind with cameras, but {options.model} is none")
-    freeze(model, options.train, _by_part(options.learning_rate_factors or ()))
-    if any(parameter.requires_grad for parameter in model.img_backbone.parameters()):
-        raise OptionError(
-            "--feature-cache keeps the maps of an image backbone that does not change, but this training changes it: "
-            "freeze it (--learning-rate-factor img_backbone=0), or leave --feature-cache out"
-        )
-    model.backbone_cache = BackboneCache(options.feature_cache, model.img_backbone)
-
-
-def _router_weight(options: argparse.Namespace, model: "DetectionModel") -> float:
-    """Return the weight of the router loss; say once if the model has none although one is asked for."""
-    if model.router_supervised:
-        return 1.0 if options.router_weight is None else float(options.router_weight)
-    if options.router_weight:
-        _log.warning(
-            "--router-weight %g has no effect: the query weights of %s are not trained towards the health of the "
-            "sensors, but by the detections alone, as in the research code",
-            options.router_weight,
-            model.preset.name,
-        )
-    return 0.0
-
-
-def _data(options: argparse.Namespace, part: "Split", model: "DetectionModel", frames: int | None) -> "Data":
-    from aqr_perception.data.sources.catalogue import open_data
-
-    return open_data(
-        options.data,
-        part,
-        model.preset,
-        options.data_root,
-        frames,
-        options.data_version,
-        rig=options.rig,
-        skip_bad=options.skip_bad,
-        world=options.world,
-    )
-
-
-def _training_frames(options: argparse.Namespace, data: "Data", model: "DetectionModel") -> "TrainingFrames":
-    """Return the frames with augmentation and sensor failures for training."""
-    from aqr_perception.data.frames import TrainingFrames
-
-    return TrainingFrames(
-        data.frames,
-        model.preset,
-        augment=not options.no_augmentation,
-        keep_pictures=options.keep_pictures,
-        corrupted=not options.no_corruption,
-        grid_mask=not options.no_augmentation,
-        cameras=options.train != "lidar-branch",
-        lidar=options.train != "camera-branch",
-    )
-
-
-def _train_options(options: argparse.Namespace) -> "TrainOptions":
-    from aqr_perception.training.training_options import TrainOptions
-
-    names = {field.name for field in dataclasses.fields(TrainOptions)}
+    names = {field.name for field in dataclasses.fields(TrainingSettings)}
     values = {name: value for name, value in vars(options).items() if name in names}
     values["learning_rate_factors"] = _by_part(options.learning_rate_factors or ())
+    values["augmentation"], values["corruption"] = not options.no_augmentation, not options.no_corruption
     if values["steps"] is None and values["minutes"] is None and values["epochs"] is None:
         values["epochs"] = 20.0
-    return TrainOptions(**values)
+    return TrainingSettings(**values)
+
+
+def _run_plan(options: argparse.Namespace) -> int:
+    from aqr_perception.training.plan.plan_file import plan_path, read_plan
+
+    without_effect = [flag for flag in options.training_flags(options) if flag not in _WITH_PLAN]
+    if without_effect:
+        raise ValueError(
+            f"{', '.join(without_effect)} cannot be given with --plan: write the settings of trainings into the plan"
+        )
+    plan = read_plan(plan_path(options.plan))
+    folder = options.output or _RUNS / plan.name
+    # The imports below take seconds.
+    _log.info("loading PyTorch and the models of %s", plan.path)
+    from aqr_perception.training.plan.plan_run import run_plan, show_plan
+
+    if options.status:
+        table, problem = show_plan(plan, folder, options.restart or ())
+        print(table)
+        if problem is not None:
+            raise ValueError(problem)
+        return 0
+    outcome = run_plan(plan, folder, options.restart or ())
+    print(outcome.message)
+    return 0 if outcome.finished else _INTERRUPTED
 
 
 def _part_factor(text: str) -> tuple[str, float]:

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
+from aqr_perception.data.health_cells import camera_cells, lidar_cells
 from aqr_perception.frame import CameraView
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 
-_LIDAR_HEALTH_CELLS = 64
+_LIDAR_GRID = (64, 64)
+"""Rows and columns of the LiDAR's health."""
 
 
 class Batch(NamedTuple):
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
         camera_health: (B, V, r, c) float32 in 0..1, camera health over the model's image.
         to_fixed: (B, 4, 4) float64, as `Frame.to_fixed`; None if it is unknown for any sample.
         stamps_ns: (B,) int64, as `Frame.stamp_ns`.
+        changed: (B, V) bool, as `FrameWithHealth.changed_pictures`; None if that is unknown.
         history: earlier frames of the same drives, oldest first, for models with memory.
     """
 
@@ -46,6 +48,7 @@ class Batch(NamedTuple):
     camera_health: Tensor
     to_fixed: Tensor | None = None
     stamps_ns: Tensor | None = None
+    changed: Tensor | None = None
     history: tuple["Batch", ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
@@ -101,10 +104,11 @@ def collate(samples: Sequence[FrameWithHealth], preset: Preset) -> Batch:
         [torch.from_numpy(truth.labels[kept]).long() for truth, kept in zip(truths, inside, strict=True)],
         [torch.from_numpy(truth.lidar_points[kept]).long() for truth, kept in zip(truths, inside, strict=True)],
         [torch.from_numpy(_visibility(sample, names)[kept]) for sample, kept in zip(samples, inside, strict=True)],
-        torch.from_numpy(np.stack([_lidar_health(sample.health, preset) for sample in samples])),
+        torch.from_numpy(np.stack([lidar_cells(sample.health, preset.bev_range, _LIDAR_GRID) for sample in samples])),
         torch.from_numpy(np.stack(camera_health or no_cameras)),
         torch.from_numpy(np.stack(poses)).double() if len(poses) == len(frames) else None,
         torch.tensor([frame.stamp_ns for frame in frames]),
+        changed=torch.tensor([[name in sample.changed_pictures for name in names] for sample in samples]),
     )
 
 
@@ -138,38 +142,7 @@ def _prepared_view(
     projection = np.eye(4)
     projection[:3, :3] = affine @ view.intrinsics
     image = prepare_image(picture, preset.image.size, preset.image.mean, preset.image.std, torch.device("cpu"))
-    # The health grid covers the camera image, of which the model's image is a part.
-    rows, columns = HEALTH_GRID
-    to_grid = np.diag([columns / width, rows / height, 1.0])
-    cell = np.diag([preset.image.size[0] / columns, preset.image.size[1] / rows, 1.0])
-    onto = _pixel_shift(-0.5) @ to_grid @ np.linalg.inv(affine) @ cell @ _pixel_shift(0.5)
-    warped: NDArray[Any] = cv2.warpAffine(
-        grid,
-        onto[:2],
-        (columns, rows),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return image, projection @ view.extrinsics, warped
-
-
-def _pixel_shift(step: float) -> NDArray[np.float64]:
-    """Return a (3, 3) shift in x and y; OpenCV's pixel centres are at integers, ours at half-integers."""
-    affine = np.eye(3)
-    affine[:2, 2] = step
-    return affine
-
-
-def _lidar_health(health: SensorHealth, preset: Preset) -> NDArray[np.float32]:
-    """Return the LiDAR's health on a square grid over the preset's BEV features, as the router's weight map."""
-    x_min, y_min, x_max, y_max = preset.bev_range
-    cells = _LIDAR_HEALTH_CELLS
-    scale = len(health.lidar) / (2 * health.reach)
-    x = (np.linspace(x_min, x_max, cells, endpoint=False) + (x_max - x_min) / cells / 2 + health.reach) * scale - 0.5
-    y = (np.linspace(y_min, y_max, cells, endpoint=False) + (y_max - y_min) / cells / 2 + health.reach) * scale - 0.5
-    columns, rows = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    mapped: NDArray[Any] = cv2.remap(health.lidar, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return mapped
+    return image, projection @ view.extrinsics, camera_cells(grid, (width, height), preset.image.size, HEALTH_GRID)
 
 
 def _points(sample: FrameWithHealth) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation
+from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.data.corruption.health_transfer import transfer_health
-from aqr_perception.data.corruption.random_corruption import corrupt, with_points, with_views
+from aqr_perception.data.corruption.random_corruption import corrupt
 from aqr_perception.data.gridmask import GridMask
 from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
@@ -94,6 +95,7 @@ class TrainingFrames:
             progress: progress of the training, 0..1.
             earlier: earlier frame of the same drive, for frozen images.
         """
+        original = {view.name: view.image for view in labelled.frame.cameras}
         labelled = without_invisible_objects(self._with_used_sensors(labelled))
         # Corruption comes first, because sensors fail in the real scene and not in the augmented one.
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
@@ -105,7 +107,8 @@ class TrainingFrames:
             labelled = BevAugmentation(flip_x=mirrored, flip_y=mirrored)(labelled, augmentation_rng)
         if self.grid_mask and not self.keep_pictures and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, augmentation_rng)
-        return transfer_health(frame, labelled)
+        changed = frozenset(view.name for view in labelled.frame.cameras if view.image is not original[view.name])
+        return replace(transfer_health(frame, labelled), changed_pictures=changed)
 
     def _with_used_sensors(self, labelled: LabelledFrame) -> LabelledFrame:
         if self.preset.points is None or not self.lidar:

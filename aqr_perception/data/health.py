@@ -29,7 +29,13 @@ class SensorHealth:
 
 @dataclass(frozen=True)
 class FrameWithHealth:
-    """A labelled frame and the health of its sensors. A missing sensor is not in the frame."""
+    """A labelled frame and the health of its sensors. A missing sensor is not in the frame.
+
+    Attributes:
+        changed_pictures: names of the cameras whose picture training changed at random, by corruption, augmentation or
+            masking, so that it will hardly come again.
+    """
 
     labelled: LabelledFrame
     health: SensorHealth = field(default_factory=SensorHealth)
+    changed_pictures: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from aqr_perception.data.corruption.random_corruption import with_points, with_views
+from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.workers import in_processes
 from aqr_perception.frame import Detections, GroundTruth, LabelledFrame, WorldTruth

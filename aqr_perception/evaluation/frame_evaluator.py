@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sequences import HISTORY_STEP
-from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import query_weights
+from aqr_perception.detector import Detector, FrameFeatures
+from aqr_perception.evaluation.broken_weights import broken_weights
 from aqr_perception.evaluation.replay import replay
-from aqr_perception.evaluation.scenarios import Scenario, generator
-from aqr_perception.frame import Detections, GroundTruth
+from aqr_perception.evaluation.scenarios import Scenario, fail, needs_earlier
+from aqr_perception.frame import Detections, GroundTruth, LabelledFrame
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 
@@ -24,13 +24,15 @@ class FrameResult(NamedTuple):
         detections: detections by scenario and mode.
         truth: ground truth of the clean frame.
         has_lidar: whether the clean frame has LiDAR data.
-        blackout: (Q, 4) query weights with an intact and with a black camera; see `query_weights`.
+        broken: (Q, 4) query weights with an intact and with a broken sensor by kind; see `broken_weights`.
+        is_first: whether a scenario needs an earlier frame of the drive, which this frame lacks.
     """
 
     detections: Mapping[tuple[str, AqrMode], Detections]
     truth: GroundTruth
     has_lidar: bool
-    blackout: NDArray[np.float64]
+    broken: Mapping[str, NDArray[np.float64]]
+    is_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,14 @@ class FrameEvaluator:
         """Return the result of one frame."""
         detector = self.detector
         labelled = self.frames[index]
-        drive = (
-            (*earlier_frames(self.frames, index, self.history, HISTORY_STEP), labelled) if self.history else (labelled,)
-        )
+        drive, earlier_ones = self._drive(index, labelled)
         detections = {}
         clean = detector.extract(labelled.frame)
         for name, scenario in self.scenarios.items():
-            *earlier, failing = (scenario(frame, generator(name, frame, self.seed)) for frame in drive)
+            *earlier, failing = (
+                fail(name, scenario, frame, self.seed, before)
+                for frame, before in zip(drive, earlier_ones, strict=True)
+            )
             # Features do not depend on the mode or on failures of other sensors.
             features = detector.extract(failing.frame, clean)
             for mode in self.modes:
@@ -67,4 +70,19 @@ class FrameEvaluator:
                 replay(detector, (frame.frame for frame in earlier), options)
                 detections[name, mode] = detector.detect_in(features, options).detections
         has_lidar = labelled.frame.points is not None
-        return FrameResult(detections, labelled.truth, has_lidar, query_weights(detector, clean, index))
+        is_first = needs_earlier(self.scenarios) and earlier_ones[-1] is None
+        return FrameResult(detections, labelled.truth, has_lidar, self._broken(index, labelled, clean), is_first)
+
+    def _broken(self, index: int, labelled: LabelledFrame, clean: FrameFeatures) -> Mapping[str, NDArray[np.float64]]:
+        if not self.detector.has_router:
+            return {}
+        earlier = earlier_frames(self.frames, index, 1, HISTORY_STEP)
+        return broken_weights(self.detector, labelled, clean, index, self.seed, earlier[0] if earlier else None)
+
+    def _drive(self, index: int, labelled: LabelledFrame) -> tuple[list[LabelledFrame], list[LabelledFrame | None]]:
+        """Return the frames that the detector gets, the last one labelled, and the frame before each."""
+        count = self.history + needs_earlier(self.scenarios)
+        known = list(earlier_frames(self.frames, index, count, HISTORY_STEP)) if count else []
+        drive = [*(known[-self.history :] if self.history else []), labelled]
+        padded: list[LabelledFrame | None] = [None, *known, labelled]
+        return drive, padded[-len(drive) - 1 : -1]

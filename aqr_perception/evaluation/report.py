@@ -1,19 +1,19 @@
 """Robustness table as text, Markdown, JSON and a plot."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aqr_perception.evaluation.blackout import BlackoutWeights
+from aqr_perception.evaluation.broken_weights import MOST_KEPT, WeightChange
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
-from aqr_perception.options import AqrMode
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
-_MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
+MODE_COLOURS = ("#9a9a9a", "#1b7f5c", "#7b4fa3", "#c0504d", "#4a4a4a")
 """Colours by mode: grey for AQR off, green for on, then the others."""
 
 _UNITS = {"ATE": " m", "ASE": "", "AOE": " rad", "AVE": " m/s", "AAE": ""}
@@ -31,22 +31,30 @@ def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
 
 def text(table: RobustnessTable) -> str:
     """Return the table for a terminal, with further figures below it."""
-    header, rows = _cells(table)
+    return "\n".join([_title(table), *text_lines(*_cells(table)), *_notes(table)])
+
+
+def text_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table for a terminal: the first column to the left, the others to the right, with rules."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
         for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
     ]
     rule = "-" * len(lines[0])
-    return "\n".join([_title(table), rule, lines[0], rule, *lines[1:], rule, *_notes(table)])
+    return [rule, lines[0], rule, *lines[1:], rule]
 
 
 def markdown(table: RobustnessTable) -> str:
     """Return the table as Markdown, with further figures below it."""
-    header, rows = _cells(table)
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
+    lines = markdown_lines(*_cells(table))
     return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {note}" for note in _notes(table))]) + "\n"
+
+
+def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, numbers to the right."""
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
 
 
 def plot(table: RobustnessTable, path: Path) -> None:
@@ -60,10 +68,11 @@ def plot(table: RobustnessTable, path: Path) -> None:
 
 
 def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
-    for mode, offset, height, colour in _bar_places(table.modes):
+    for index, (offset, height) in enumerate(bar_places(len(table.modes))):
+        mode, colour = table.modes[index], MODE_COLOURS[index % len(MODE_COLOURS)]
         rows = [table.row(name, mode) for name in table.scenarios]
         heights = [row.scores.nds for row in rows]
-        bars = axes.barh(np.arange(len(rows)) + offset, heights, height, color=colour, label=_mode_name(mode))
+        bars = axes.barh(np.arange(len(rows)) + offset, heights, height, color=colour, label=mode_name(mode))
         axes.bar_label(
             bars, [f"{row.scores.nds:.3f} ({row.share_of_clean:.0%})" for row in rows], padding=3, fontsize=8
         )
@@ -72,7 +81,7 @@ def _plot_scores(axes: Axes, table: RobustnessTable) -> None:
     # Leave room for the label of the longest bar.
     axes.set_xlim(0, 1.35 * max(max(row.scores.nds for row in table.rows), 0.05))
     axes.set_xlabel("NDS (share of clean)")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
@@ -90,29 +99,28 @@ def _plot_weights(axes: Axes, table: RobustnessTable) -> None:
         axes.axvline(0, color="black", linewidth=0.8)
     else:
         axes.set_xlim(0, 1.15)
-    axes.set_xlabel(f"mean weight of detections, {_mode_name(table.modes[-1])}")
-    _tidy(axes)
+    axes.set_xlabel(f"mean weight of detections, {mode_name(table.modes[-1])}")
+    tidy(axes)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes, columns: int = 5) -> None:
+    """Remove the frame and put the legend, of so many columns, above the axes; there is none without labels."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9)
 
 
-def _bar_places(modes: Sequence[AqrMode]) -> list[tuple[AqrMode, float, float, str]]:
-    """Return the vertical offset, height and colour of the bars of each mode."""
-    height = 0.8 / len(modes)
-    return [
-        (mode, (index - (len(modes) - 1) / 2) * height, 0.95 * height, _MODE_COLOURS[index % len(_MODE_COLOURS)])
-        for index, mode in enumerate(modes)
-    ]
+def bar_places(count: int) -> list[tuple[float, float]]:
+    """Return the offset and the height of each of the bars that share a row."""
+    height = 0.8 / count
+    return [((index - (count - 1) / 2) * height, 0.95 * height) for index in range(count)]
 
 
 def _cells(table: RobustnessTable) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the table; modes have short names (``off``, ``on``) to save width."""
     header = ["scenario"]
     for mode in table.modes:
-        short = _mode_name(mode).removeprefix("AQR ")
+        short = mode_name(mode).removeprefix("AQR ")
         header += [f"mAP {short}", f"NDS {short}", f"share {short}"]
     header += ["LiDAR", "cameras"]
     return header, [_row(name, [table.row(name, mode) for mode in table.modes]) for name in table.scenarios]
@@ -133,7 +141,7 @@ def _title(table: RobustnessTable) -> str:
 
 def _notes(table: RobustnessTable) -> list[str]:
     """Return the figures without a column, one sentence each."""
-    last = _mode_name(table.modes[-1])
+    last = mode_name(table.modes[-1])
     notes = [
         "Share: NDS divided by the clean NDS of the same mode. "
         f"LiDAR, cameras: score-weighted mean weights of the detections, {last}"
@@ -141,7 +149,7 @@ def _notes(table: RobustnessTable) -> list[str]:
     means = {mode: table.mean_failure_nds(mode) for mode in table.modes}
     known = {mode: mean for mode, mean in means.items() if mean is not None}
     if known:
-        by_mode = ", ".join(f"{mean:.3f} with {_mode_name(mode)}" for mode, mean in known.items())
+        by_mode = ", ".join(f"{mean:.3f} with {mode_name(mode)}" for mode, mean in known.items())
         notes.append(f"Mean NDS over the failure scenarios: {by_mode}")
     clean = table.row(CLEAN, table.modes[-1]).scores
     if table.history is not None:
@@ -157,25 +165,55 @@ def _notes(table: RobustnessTable) -> list[str]:
         notes.append("Rules: nuScenes' own, as nuscenes-devkit's DetectionEval; its means are over all ten classes")
     if clean.absent:
         notes.append(f"Classes absent from the truth, with AP 0 and errors 1 in all means: {', '.join(clean.absent)}")
-    if table.blackout is not None:
-        notes.append(_blackout_note(table.blackout))
+    notes += missing_notes(table)
+    return [*notes, *(broken_note(kind, change) for kind, change in table.broken.items())]
+
+
+class MissingData(Protocol):
+    """What a table says about data that its scenarios lack; see `RobustnessTable`."""
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+    @property
+    def first_frames(self) -> int | None: ...
+
+
+def missing_notes(table: MissingData) -> list[str]:
+    """Return which scenarios the frames do not allow, and how many frames they leave intact."""
+    notes = []
+    for reason in dict.fromkeys(table.left_out.values()):
+        names = ", ".join(name for name, own in table.left_out.items() if own == reason)
+        notes.append(f"Left out: {names}: {reason}")
+    if table.first_frames:
+        notes.append(
+            f"{table.first_frames} of {table.frames} frames are the first of their drive: data of before is not known "
+            "there, and they stay intact in scenarios with late data"
+        )
     return notes
 
 
-def _blackout_note(blackout: BlackoutWeights) -> str:
-    number = "+.3f" if blackout.signed else ".3f"
+def broken_note(kind: str, change: WeightChange) -> str:
+    """Return a sentence about the weight of a kind of broken sensor."""
+    number = "+.3f" if change.signed else ".3f"
 
-    def change(intact: float, black: float, ratio: float | None) -> str:
-        compared = f"difference {black - intact:+.3f}" if ratio is None else f"ratio {ratio:.2f}"
-        return f"from {intact:{number}} to {black:{number}} ({compared})"
+    def compared(intact: float, broken: float, ratio: float | None) -> str:
+        by = f"difference {broken - intact:+.3f}" if ratio is None else f"ratio {ratio:.2f}"
+        return f"from {intact:{number}} to {broken:{number}} ({by})"
 
-    own = change(blackout.intact, blackout.black, blackout.ratio)
-    modality = change(blackout.modality_intact, blackout.modality_black, blackout.modality_ratio)
-    return (
-        f"One black camera: its mean weight for the {blackout.queries} queries in its view changes {own}; "
-        f"the weight of the camera modality for the same queries, {modality}"
-    )
+    own = compared(change.intact, change.broken, change.ratio)
+    note = f"{kind[0].upper()}{kind[1:]}: its mean weight for the {change.queries} queries in its view changes {own}"
+    if (change.modality_intact, change.modality_broken) != (change.intact, change.broken):
+        modality = compared(change.modality_intact, change.modality_broken, change.modality_ratio)
+        note += f"; the weight of the camera modality for the same queries, {modality}"
+    if change.passed is not None:
+        note += f". {'Passed' if change.passed else 'Missed'}: at most {MOST_KEPT:.0%} is wanted"
+    return note
 
 
-def _mode_name(mode: AqrMode) -> str:
+def mode_name(mode: str) -> str:
+    """Return a mode's name in tables and plots."""
     return {"off": "AQR off", "auto": "AQR on"}.get(mode, f"AQR {mode}")

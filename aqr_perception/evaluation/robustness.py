@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from tqdm import tqdm
 from aqr_perception.data.frames import LabelledFrames
 from aqr_perception.data.sequences import HISTORY_FRAMES
 from aqr_perception.detector import Detector
-from aqr_perception.evaluation.blackout import BlackoutWeights, has_signed_weights, mean_weights
+from aqr_perception.evaluation.broken_weights import BLACK, WeightChange, has_signed_weights, mean_changes
 from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
 from aqr_perception.evaluation.nuscenes_results import write_results
-from aqr_perception.evaluation.scenarios import Scenario
+from aqr_perception.evaluation.scenarios import Scenario, needs_earlier, usable
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
 from aqr_perception.frame import CLASSES, Detections, GroundTruth
 from aqr_perception.options import AqrMode
@@ -55,21 +55,26 @@ class RobustnessTable:
         frames: number of evaluated frames.
         seed: random seed of the scenarios.
         rows: scenarios in the given order, each in every mode.
-        blackout: weights of black cameras; None without a router or without cameras.
+        broken: weights of broken sensors by kind; empty without a router.
         history: number of earlier frames given to the detector before each frame; None for a detector without memory.
         classes: names of the model's classes.
         auto_mode: how the query weights acted in mode ``auto``, the mode that the model's preset names; None if this
             mode was not evaluated.
+        left_out: scenarios that the frames do not allow, with the reason.
+        first_frames: frames at the start of their drive, which stay intact in scenarios with old data; None without
+            such scenarios.
     """
 
     model: str
     frames: int
     seed: int
     rows: tuple[RobustnessRow, ...]
-    blackout: BlackoutWeights | None = None
+    broken: Mapping[str, WeightChange] = field(default_factory=dict)
     history: int | None = None
     classes: tuple[str, ...] = CLASSES
     auto_mode: AqrMode | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    first_frames: int | None = None
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -93,8 +98,16 @@ class RobustnessTable:
 
     def as_dict(self) -> dict[str, object]:
         means = {mode: self.mean_failure_nds(mode) for mode in self.modes}
-        blackout = self.blackout.as_dict() if self.blackout else None
-        return {**asdict(self), "mean_failure_nds": means, "blackout": blackout}
+        broken = {kind: change.as_dict() for kind, change in self.broken.items()}
+        return {**asdict(self), "mean_failure_nds": means, "broken": broken, "blackout": self._blackout()}
+
+    def _blackout(self) -> dict[str, float | bool | None] | None:
+        """Return the black camera's weights under the names of earlier versions' JSON; None without them."""
+        if BLACK not in self.broken:
+            return None
+        names = {"broken": "black", "modality_broken": "modality_black"}
+        values = self.broken[BLACK].as_dict()
+        return {names.get(name, name): value for name, value in values.items() if name != "passed"}
 
 
 def run(
@@ -141,6 +154,9 @@ def run(
     if not detector.has_router:
         _log.warning("%s has no trained router: only AQR off is evaluated", detector.preset_name)
         modes = ("off",)
+    scenarios, left_out = usable(scenarios, frames)
+    for name, reason in left_out.items():
+        _log.warning("scenario %r is left out: it %s", name, reason)
     history = history if detector.remembers else 0
     evaluator = FrameEvaluator(detector, frames, scenarios, modes, seed, history)
     bar = partial(tqdm, leave=False, disable=not progress)
@@ -157,14 +173,17 @@ def run(
     clean = {row.mode: row.scores.nds for row in rows if row.scenario == CLEAN}
     shares = (row.scores.nds / clean[row.mode] if clean[row.mode] else 0.0 for row in rows)
     rows = [replace(row, share_of_clean=share) for row, share in zip(rows, shares, strict=True)]
+    broken = [result.broken for result in results]
     return RobustnessTable(
         model=detector.preset_name,
         frames=len(frames),
         seed=seed,
         rows=tuple(rows),
-        blackout=mean_weights([result.blackout for result in results], has_signed_weights(detector)),
+        broken=mean_changes(broken, any(broken) and has_signed_weights(detector)),
         history=history if detector.remembers else None,
         classes=truths[0].classes,
+        left_out=left_out,
+        first_frames=sum(result.is_first for result in results) if needs_earlier(scenarios) else None,
     )
 
 

@@ -6,21 +6,32 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from aqr_perception.data.frames import LabelledFrames
 from aqr_perception.data.worker_errors import WorkerFailure, lost_worker
-from aqr_perception.evaluation.frame_evaluator import FrameEvaluator, FrameResult
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+FoundT_co = TypeVar("FoundT_co", covariant=True)
 
-_evaluator: FrameEvaluator
+
+class Evaluator(Protocol[FoundT_co]):
+    """An evaluation of single, independent frames by their index; can be pickled."""
+
+    @property
+    def frames(self) -> LabelledFrames: ...
+
+    def __call__(self, index: int) -> FoundT_co: ...
+
+
+_evaluator: Evaluator[Any]
 """Set in worker processes only, by `_start_frame_worker`."""
 
 
-def evaluate_frames(evaluator: FrameEvaluator, workers: int) -> Iterator[FrameResult]:
+def evaluate_frames(evaluator: Evaluator[ResultT], workers: int) -> Iterator[ResultT]:
     """Yield the result of every frame, in order.
 
     A single worker is this process, with all of PyTorch's threads. Several workers are processes with one thread each.
@@ -99,5 +110,5 @@ def _start_frame_worker(content: bytes) -> None:
     _evaluator = pickle.loads(content)
 
 
-def _evaluate_frame(index: int) -> FrameResult:
+def _evaluate_frame(index: int) -> Any:
     return _evaluator(index)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import HEADS, Router, RouterWeights
+from aqr_perception.models.aqr.router import HEADS, Router, RouterWeights, gated_weights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
@@ -23,6 +24,7 @@ class StaticRouter(Router):
         cells: QueryCells,
         layout: TokenLayout,
         options: AqrOptions,
+        denoising: int = 0,
     ) -> RouterWeights:
         """Return the weights of the queries; see `Router.forward`."""
         projected, key, value = (
@@ -55,8 +57,11 @@ class StaticRouter(Router):
 
         state = self.norms[0](query + self.output(_joined(merged)))
         state = self.norms[1](state + self.feedforward(state))
-        evidence = [self.evidence(torch.cat((state, _joined(part)), dim=-1)) for part in attended]
+        found = [_joined(part) for part in attended]
+        evidence = [self.evidence(torch.cat((state, part), dim=-1)) for part in found]
         modality = self.modality(state)
+        if self.kind == "gate":
+            return self._static_gate(state, modality, found, evidence, cells, values, layout)
         lidar_weight = torch.where(cells.bev_inside, (modality[..., 0] + evidence[0][..., 0] - 3.0).sigmoid(), 0.0)
         visible = cells.image_visible
         camera_weight = torch.where(visible.any(-1), modality[..., 1].sigmoid(), 0.0)
@@ -65,6 +70,39 @@ class StaticRouter(Router):
             return RouterWeights(modality, query.new_zeros(*query.shape[:2], 0))
         by_camera = torch.stack([part[..., 1] for part in evidence[1:]], dim=-1).sigmoid()
         return RouterWeights(modality, torch.where(visible, by_camera, 0.0) * modality[..., 1:])
+
+    def _static_gate(
+        self,
+        state: Tensor,
+        modality: Tensor,
+        found: list[Tensor],
+        evidence: list[Tensor],
+        cells: QueryCells,
+        values: Tensor,
+        layout: TokenLayout,
+    ) -> RouterWeights:
+        """Return the weights of a gate from what the queries found (B, Q, C) in each sensor."""
+        inside, visible, trust = cells.bev_inside, cells.image_visible, self.trust
+        lidar = torch.where(inside[..., None], found[0], 0.0)
+        by_camera = state.new_zeros(visible.shape)
+        mean, pooled = torch.zeros_like(lidar), state.new_zeros(len(state), 0, 2 * state.shape[-1])
+        if layout.views:
+            by_camera = torch.stack([part[..., 1] for part in evidence[1:]], dim=-1)
+            cameras = torch.where(visible[..., None], torch.stack(found[1:], dim=2), 0.0)
+            mean = cameras.sum(2) / visible.sum(-1, keepdim=True).clamp(min=1)
+            by_view, lidar_by_view = (part[:, :, None].expand_as(cameras) for part in (state, lidar))
+            pooled = _pooled(trust.camera_evidence(by_view, lidar_by_view, cameras), visible)
+        by_lidar = _pooled(trust.lidar_evidence(state, lidar, mean)[:, :, None], inside[..., None])[:, 0]
+        sensors = trust.logits(by_lidar, pooled, values, layout)
+        gate = Gate(modality[..., 0] + evidence[0][..., 0], modality[..., 1:] + by_camera, sensors)
+        return gated_weights(gate, cells)
+
+
+def _pooled(rows: Tensor, counts: Tensor) -> Tensor:
+    """Return mean and maximum (B, V, 2 C) of rows (B, Q, V, C), at least 0, over the queries that count (B, Q, V)."""
+    counted = rows * counts[..., None]
+    number = counts.sum(1)[..., None].clamp(min=1)
+    return torch.cat((counted.sum(1) / number, counted.amax(1)), dim=-1)
 
 
 def _near(cell: Tensor, valid: Tensor, grid: tuple[int, int], window: int) -> Tensor:

@@ -50,4 +50,4 @@ def load_checkpoint(model: "DetectionModel", source: str | Path | Mapping[str, "
         return
     model.router_trained = has_router
     if not has_router:
-        _log.warning("the checkpoint has no query router: AQR is off, and query weights come from the attention mass")
+        _log.warning("no query router: AQR is off, and query weights come from the attention mass")

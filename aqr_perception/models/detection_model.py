@@ -34,6 +34,7 @@ class DetectionModel(nn.Module, ABC):
         router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
             learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
+        removes_tokens: whether the model can leave out cells of its features; see `removed_tokens`.
         takes_queries: whether `decode` accepts denoising queries.
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
         branches: key prefixes of the branches that models share; see `weights.branches`.
@@ -50,6 +51,7 @@ class DetectionModel(nn.Module, ABC):
     remembers: bool = False
     optional_router: tuple[str, ...] = (ROUTER_PREFIX,)
     router_supervised: bool = True
+    removes_tokens: bool = False
     takes_queries: bool = True
     box_convention: BoxConvention | None = None
     box_convention_entry: str = ""
@@ -137,6 +139,18 @@ class DetectionModel(nn.Module, ABC):
         negative.
         """
         return False
+
+    def aqr_problem(self, aqr: AqrOptions) -> str | None:
+        """Return why the model's router cannot act as the options say, with the remedy; None if it can.
+
+        Without a trained router every mode is ``off``, which is no problem.
+        """
+        if self.router_trained and aqr.resolved(self.preset.aqr).gates:
+            return (
+                f"aqr.mode is 'gate', but the query router of {self.preset.name} (architecture "
+                f"{self.preset.architecture}) has no gate; use aqr.mode auto"
+            )
+        return None
 
     @abstractmethod
     def decode(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.boxes.task_heads import class_count
 from aqr_perception.models.config.presets import PointBranch, Preset
 from aqr_perception.models.detection_model import DetectionModel
@@ -116,9 +117,13 @@ def merge_groups(outputs: Sequence[ModelOutput], groups: Sequence[Sequence[int]]
         pairs = zip(first, second._replace(bev_map=no_map), strict=True)
         return QueryWeights(*(torch.cat(pair)[order] for pair in pairs))
 
+    gate = None
+    if with_lidar.gate is not None and without.gate is not None:
+        gate = Gate(*(torch.cat(pair)[order] for pair in zip(with_lidar.gate, without.gate, strict=True)))
     pairs = zip(with_lidar.predictions, without.predictions, strict=True)
     return ModelOutput(
         Predictions(*(torch.cat(pair, dim=1)[:, order] for pair in pairs)),
         merged(with_lidar.router, without.router),
         merged(with_lidar.attention, without.attention),
+        gate=gate,
     )

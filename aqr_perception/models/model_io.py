@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.options import AqrOptions
 
 
@@ -18,6 +19,8 @@ class Features(NamedTuple):
         lidar_to_image: (B, V, 4, 4), model frame -> pixels of the model's images; V is 0 without cameras.
         image_size: height and width of the model's images in pixels; (0, 0) without cameras.
         has_points: for each sample, whether `bev` comes from points; an empty point cloud gives no LiDAR tokens.
+        removed_bev: (B, H, W) bool, true for cells of `bev` that are neither tokens nor proposals; None: no cell.
+        removed_image: (B, V, h, w) bool, the same for cells of `image`. Models with `removes_tokens` only.
     """
 
     image: Tensor | None
@@ -25,6 +28,8 @@ class Features(NamedTuple):
     lidar_to_image: Tensor
     image_size: tuple[int, int]
     has_points: tuple[bool, ...]
+    removed_bev: Tensor | None = None
+    removed_image: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -42,6 +47,8 @@ class Features(NamedTuple):
             self.lidar_to_image[index],
             self.image_size,
             has_points,
+            None if self.removed_bev is None else self.removed_bev[index],
+            None if self.removed_image is None else self.removed_image[index],
         )
 
 
@@ -75,12 +82,14 @@ class DecodeOptions(NamedTuple):
         router_weights: whether to return the router's weights even if the decoder does not use them.
         attention_weights: whether to return weights from the attention mass.
         layers: the decoder layers whose predictions are computed.
+        fixed_router: whether the predictions pass no gradient to the router, which then learns from its weights alone.
     """
 
     aqr: AqrOptions
     router_weights: bool = False
     attention_weights: bool = False
     layers: slice = slice(None)
+    fixed_router: bool = False
 
 
 LAST_LAYER = slice(-1, None)
@@ -114,6 +123,10 @@ class QueryWeights(NamedTuple):
     cameras: Tensor
     bev_map: Tensor
     camera_maps: Tensor
+
+    def detached(self) -> "QueryWeights":
+        """Return the weights and maps without gradient."""
+        return QueryWeights(*(tensor.detach() for tensor in self))
 
 
 class Queries(NamedTuple):
@@ -188,6 +201,7 @@ class ModelOutput(NamedTuple):
         queries: the decoder's queries, including proposals.
         proposals: heat maps of the proposals; None for models without proposals.
         state: state that a model with memory needs with the next frame; None for other models.
+        gate: logits of the gate behind the router's weights; None for other routers.
     """
 
     predictions: Predictions
@@ -196,3 +210,4 @@ class ModelOutput(NamedTuple):
     queries: Queries | None = None
     proposals: ProposalMaps | None = None
     state: object | None = None
+    gate: Gate | None = None

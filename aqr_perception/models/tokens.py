@@ -1,6 +1,7 @@
 """Layout of the evidence tokens in the decoder's memory."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -11,11 +12,14 @@ class TokenLayout:
         bev: rows and columns of the BEV grid; (0, 0) without LiDAR.
         views: number of cameras.
         image: rows and columns of one camera's token grid; (0, 0) without cameras.
+        kept: number of tokens of the LiDAR and of each camera, where some were removed; see `removed_tokens`. None:
+            all. `segments` follow it, the other properties describe the whole grids.
     """
 
     bev: tuple[int, int] = (0, 0)
     views: int = 0
     image: tuple[int, int] = (0, 0)
+    kept: tuple[int, ...] | None = None
 
     @property
     def bev_tokens(self) -> int:
@@ -32,6 +36,6 @@ class TokenLayout:
     @property
     def segments(self) -> tuple[slice, ...]:
         """The LiDAR's slice of the memory (possibly empty), then each camera's."""
-        start, size = self.bev_tokens, self.tokens_per_view
-        cameras = tuple(slice(start + view * size, start + (view + 1) * size) for view in range(self.views))
-        return (slice(0, self.bev_tokens), *cameras)
+        sizes = self.kept or (self.bev_tokens, *(self.tokens_per_view,) * self.views)
+        ends = tuple(accumulate(sizes))
+        return tuple(slice(end - size, end) for end, size in zip(ends, sizes, strict=True))

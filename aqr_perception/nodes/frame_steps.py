@@ -108,6 +108,7 @@ class FrameSteps:
         Args:
             epoch: number of time jumps before the frame.
         """
+        tracks = None if self._tracks is None else self._tracks.follow(placed.frame, result, epoch)
         self._outputs.publish(
             placed.frame,
             result,
@@ -116,9 +117,10 @@ class FrameSteps:
             placed.output_frame,
             placed.camera_headers,
             placed.ground,
+            tracks,
         )
         if self._tracks is not None:
-            self._tracks.publish(placed.frame, result, placed.to_output, placed.output_frame, epoch)
+            self._tracks.send(placed.frame.stamp_ns, placed.to_output, placed.output_frame)
 
 
 def _camera_header(camera: CameraInput) -> Header:

@@ -29,7 +29,9 @@ from aqr_perception.options import (
     Activation,
     AqrMode,
     AqrOptions,
+    BiasForm,
     DetectionOptions,
+    ModulationForm,
     OptionError,
     RouterAttention,
     WeightsSource,
@@ -46,6 +48,7 @@ _LIDAR_TOPIC, _LIDAR_TOPICS = "lidar_topic", "lidar_topics"
 _WINDOW = "edge length in cells; 0: as the model was trained"
 _ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
 _AQR_CMT = "only for weights trained with the research code (AQR-CMT)"
+_RESIDUAL = "AQR-CMT and aqr.modulation residual"
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
@@ -173,6 +176,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("torch", "openvino"),
         run_time=True,
     ),
+    Parameter(
+        "autoware_objects",
+        False,
+        "whether to publish the detections on ~/objects as autoware_perception_msgs/DetectedObjects; needs the package "
+        "autoware_perception_msgs",
+    ),
     Parameter("use_lidar", True, "whether to use the LiDAR, or any of several", run_time=True),
     Parameter("score_threshold", 0.3, "lowest score of published detections", 0.0, 1.0, run_time=True),
     Parameter("max_detections", 300, "largest number of detections per frame", 1, 300, run_time=True),
@@ -211,7 +220,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.mode",
         "auto",
-        "how the query weights act on the model; auto: as the preset says",
+        "how the query weights act on the model; auto: as the preset says; modulation: on the features; bias: on the "
+        "attention; both; gate: they multiply the attention, only for weights trained so",
         choices=get_args(AqrMode),
         run_time=True,
     ),
@@ -232,6 +242,22 @@ PARAMETERS: tuple[Parameter, ...] = (
         run_time=True,
     ),
     Parameter(
+        "aqr.modulation",
+        "auto",
+        "form of the modulation by the weight maps; interpolating: factor 1 where a weight is 1; residual: factor "
+        "map + aqr.residual, as in the research code; auto: the model's own",
+        choices=get_args(ModulationForm),
+        run_time=True,
+    ),
+    Parameter(
+        "aqr.bias",
+        "auto",
+        "form of the attention bias; additive: the weight; signed: 2 weight - 1 times a learned scale, only for "
+        "weights trained so; auto: the model's own",
+        choices=get_args(BiasForm),
+        run_time=True,
+    ),
+    Parameter(
         "aqr.router_attention",
         "auto",
         f"whether the router attends to its windows or to all tokens; {_AQR_CMT}",
@@ -248,7 +274,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.residual",
         -1.0,
-        f"0..2; share of the features that modulation keeps regardless of the weights; -1: the model's own; {_AQR_CMT}",
+        f"0..2; share of the features that modulation always keeps; -1: the model's own; {_RESIDUAL}",
         -1.0,
         2.0,
         run_time=True,
@@ -256,7 +282,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "aqr.map_limit",
         -1.0,
-        f"above 0, at most 1000; largest value of the maps that scale the features; -1: the model's own; {_AQR_CMT}",
+        f"above 0, at most 1000; largest value of the maps that scale the features; -1: the model's own; {_RESIDUAL}",
         -1.0,
         1000.0,
         run_time=True,
@@ -384,6 +410,7 @@ class Settings:
     reliable: bool
     tracking: TrackingOptions
     pictures: PictureOptions
+    autoware_objects: bool
 
 
 def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -479,6 +506,7 @@ def read(values: Mapping[str, Any]) -> Settings:
         reliable=values["sensor_reliability"] == "reliable",
         tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
         pictures=PictureOptions(**{field.name: values[f"weights.{field.name}"] for field in fields(PictureOptions)}),
+        autoware_objects=values["autoware_objects"],
     )
 
 

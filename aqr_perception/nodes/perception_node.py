@@ -79,6 +79,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         # First of all, so that /diagnostics exists while the rest is made.
         self._diagnostics.state = "starting"
         self._health = HealthPublisher(self, self._report)
+        self._answer_wrong_transitions()
         self._detector_factory = detector_factory
         self._stop = threading.Event() if stop is None else stop
         self._overrides = Overrides(self)
@@ -136,6 +137,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._diagnostics.state = "finalized"
         return TransitionCallbackReturn.SUCCESS
 
+    def _answer_wrong_transitions(self) -> None:
+        """Refuse transitions that the state does not allow; rclpy before Kilted raises, which ends the process."""
+        service = self._service_change_state
+        change = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except Exception as error:  # rclpy's error of rcl has no public name
+                asked = request.transition.label or request.transition.id
+                self.get_logger().error(f"transition {asked} is refused: {parameter_files.one_line(error)}")
+                response.success = False
+                return response
+
+        service.callback = answer
+
     def close(self) -> None:
         """Finish the frame in progress and release all resources; /diagnostics goes on until the node is destroyed."""
         self._settings = None
@@ -153,6 +170,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         from tf2_ros import TransformListener
 
         from aqr_perception.nodes.input.assembler import Assembler
+        from aqr_perception.nodes.output.autoware_objects import AutowareObjects
         from aqr_perception.nodes.output.publishers import Publishers
         from aqr_perception.nodes.output.track_publisher import TrackPublisher
         from aqr_perception.nodes.pipeline import Pipeline
@@ -161,6 +179,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
         topics |= {lidar.name: lidar.topic for lidar in settings.assembler.lidars}
         self._check_topics(topics)
+        autoware = AutowareObjects(logger.info) if settings.autoware_objects else None
         state = self._diagnostics.state
         self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
         self._diagnostics.state = state
@@ -170,7 +189,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(self._model.close)
         settings = self._with_class_thresholds()
         cameras = [camera.name for camera in settings.assembler.cameras]
-        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime)
+        outputs = self._outputs = Publishers(self, cameras, settings.assembler.marker_lifetime, autoware)
         outputs.pictures = settings.pictures
         self._resources.append(outputs.destroy)
         self._tracks = TrackPublisher(
@@ -451,7 +470,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
 
 
-def _link(subscription: Subscription[Any], profiles: Sequence[QoSProfile]) -> Link:
+def _link(subscription: "Subscription[Any]", profiles: Sequence[QoSProfile]) -> Link:
     kind = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
     return Link(subscription.topic_name, kind, tuple(profiles))
 

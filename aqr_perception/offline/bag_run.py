@@ -17,6 +17,7 @@ from aqr_perception.bags.reader import BagReader
 from aqr_perception.decoding.message_error import MessageError
 from aqr_perception.frame import Result, WeightMaps
 from aqr_perception.nodes.frame_steps import FrameSteps, Placed, no_output
+from aqr_perception.nodes.output.autoware_objects import AutowareObjects
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.output.track_publisher import TrackPublisher
 from aqr_perception.nodes.parameters import ModelSettings, Settings
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 PICTURES, RAW = "pictures", "raw"
 """Choices of weight maps in the output: ~/weights/*/image with the BEV grid, and ~/weights/*/raw."""
 
-_ALWAYS = ("detections", "detections_3d", "markers", "tracks", "tracks_3d", "track_markers")
+_ALWAYS = ("detections", "detections_3d", "objects", "markers", "tracks", "tracks_3d", "track_markers")
 _PICTURE_TOPIC = re.compile(r"~/weights/.+/(image|grid)")
 _RAW_TOPIC = re.compile(r"~/weights/.+/raw")
 _READ_AHEAD = 2
@@ -147,7 +148,8 @@ class _BagRun:
         self._topics = RecordedTopics(job.given.node, self._is_wanted)
         node = cast(Node, self._topics)
         cameras = [camera.name for camera in assembler.cameras]
-        outputs = Publishers(node, cameras, assembler.marker_lifetime)
+        autoware = AutowareObjects(self._warn) if settings.autoware_objects else None
+        outputs = Publishers(node, cameras, assembler.marker_lifetime, autoware)
         self._tracks = TrackPublisher(
             node, settings.tracking, count(1), assembler.fixed_frame, assembler.marker_lifetime, self._warn
         )

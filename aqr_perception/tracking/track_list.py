@@ -18,12 +18,14 @@ class Observations:
         boxes: (N, 9) as `Detections.boxes`, in the fixed frame; NaN velocities are unknown.
         scores, labels: (N,) as in `Detections`.
         weights: (N, 2) weight of the LiDAR and of the cameras.
+        places: (N,) indices into the detections.
     """
 
     boxes: Floats
     scores: Floats
     labels: NDArray[np.int64]
     weights: Floats
+    places: NDArray[np.intp]
 
 
 def observed(detections: Detections, to_fixed: Floats) -> Observations:
@@ -37,7 +39,7 @@ def observed(detections: Detections, to_fixed: Floats) -> Observations:
     order = np.lexsort((*weights.T, *boxes.T[::-1], detections.labels, -scores))
     order = order[np.isfinite(boxes[order, :7]).all(axis=1) & np.isfinite(scores[order])]
     boxes = moved(boxes[order], to_fixed)
-    return Observations(boxes, scores[order], detections.labels[order], weights[order])
+    return Observations(boxes, scores[order], detections.labels[order], weights[order], order)
 
 
 def moved(boxes: Floats, transform: Floats) -> Floats:

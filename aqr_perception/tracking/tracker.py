@@ -35,6 +35,10 @@ class Tracker:
         ids: new identities; those of several trackers may come from one iterator.
         method: `nearest` joins each detection with the nearest last position instead, and never predicts: the plain
             baseline of the evaluation.
+
+    Attributes:
+        ids: (N,) identity of each detection of the last frame, in their order; 0: it has no track. A track has its
+            identity before `min_hits` publishes it.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Tracker:
 
     def clear(self) -> None:
         """End all tracks."""
+        self.ids = np.zeros(0, np.int64)
         self._stamp_ns: int | None = None
         self._tracks = _none(())
         self._motion = Motion(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2, 2)))
@@ -76,6 +81,8 @@ class Tracker:
         found = observed(detections, to_fixed)
         self._predict(seconds)
         pairs = self._pairs(found)
+        self.ids = np.zeros(len(detections), np.int64)
+        self.ids[found.places[pairs[1]]] = self._tracks.ids[pairs[0]]
         self._take(pairs, found, seconds)
         self._end()
         self._begin(np.setdiff1d(np.arange(len(found.scores)), pairs[1]), found)
@@ -149,6 +156,7 @@ class Tracker:
             weights=found.weights[free],
             classes=self._tracks.classes,
         )
+        self.ids[found.places[free]] = new.ids
         self._tracks = _joined(self._tracks, new)
         self._motion = self._motion.joined(begun)
         self._write_motion()

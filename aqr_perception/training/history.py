@@ -4,12 +4,15 @@ import torch
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.models.detection_model import DetectionModel
+from aqr_perception.models.fusion_model import FusionModel
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History
 from aqr_perception.models.model_memory import ModelMemory, Moment
 
 
 def features_of(model: DetectionModel, batch: Batch) -> Features:
-    """Return the feature maps of a batch's labelled frames."""
+    """Return the feature maps of a batch's labelled frames; a cache of features keeps none of changed pictures."""
+    if isinstance(model, FusionModel) and model.backbone_cache is not None:
+        model.backbone_cache.passing = batch.changed
     return model.features(batch.images, batch.lidar_to_image, batch.points)
 
 

@@ -40,12 +40,14 @@ class Outcome:
         finished: false if the training was stopped early; it can be resumed.
         weights: file of the averaged weights; None unless finished.
         message: message for the user: the file of the weights, or how to resume.
+        signal_name: name of a signal to stop that this process received, even if it came in the last step.
     """
 
     step: int
     finished: bool
     weights: Path | None
     message: str
+    signal_name: str | None = None
 
 
 def train(
@@ -213,12 +215,12 @@ class _Training(Generic[ModelT, SampleT]):
         step = self._progress.step
         if self._progress.finished:
             path = self._export("final.safetensors")
-            return Outcome(step, True, path, f"{path}: averaged weights after {step} steps")
+            return Outcome(step, True, path, f"{path}: averaged weights after {step} steps", stop.signal_name)
         message = (
             f"stopped after step {step} ({stop.signal_name or 'a signal to another process'}); {self._folder} holds "
             "everything: run the same command with --resume to continue"
         )
-        return Outcome(step, False, None, message)
+        return Outcome(step, False, None, message, stop.signal_name)
 
     def _save_state(self) -> None:
         state: dict[str, Any] = {

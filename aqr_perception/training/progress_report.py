@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,9 @@ _log = logging.getLogger(__name__)
 
 _LINE_PERIOD = 60.0
 """Seconds between two log lines without a terminal for a progress bar."""
+
+_RATE_STEPS = 50
+"""Number of steps of which the mean samples per second are shown."""
 
 
 class ProgressReport:
@@ -46,23 +49,30 @@ class ProgressReport:
         self._values: dict[str, list[float]] = defaultdict(list)
         self._first_step, self._first_elapsed = progress.step, progress.elapsed
         self._last_line = time.monotonic()
+        self._step_seconds: deque[float] = deque(maxlen=_RATE_STEPS)
 
     def show(self, values: Mapping[str, float], skipped: bool) -> None:
         """Show the latest step of `progress`.
 
         Args:
-            values: values by TensorBoard tag; the progress bar also shows ``loss/total``.
+            values: values by TensorBoard tag; the progress bar also shows ``loss/total``, and samples per second by
+                ``training/seconds_per_step``.
             skipped: whether to omit the values from the curves, because they are not finite.
         """
         if self._silent:
             return
         self._add_to_curves(values, skipped)
         loss, done = values["loss/total"], self._progress
-        self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        self._step_seconds.append(values["training/seconds_per_step"])
+        rate = len(self._step_seconds) * done.samples_per_step / sum(self._step_seconds)
+        self._bar.set_postfix({"loss": f"{loss:.4g}", "samples/s": f"{rate:.3g}"}, refresh=False)
         self._bar.update((round(done.elapsed) if done.steps is None else done.step) - self._bar.n)
         if self._bar.disable and time.monotonic() - self._last_line >= _LINE_PERIOD:
             self._last_line = time.monotonic()
-            _log.info("step %d, loss %.4g, about %.0f min left", done.step, loss, self._seconds_left() / 60)
+            _log.info(
+                "step %d, loss %.4g, %.3g samples/s, about %.0f min left",
+                *(done.step, loss, rate, self._seconds_left() / 60),
+            )
 
     def _add_to_curves(self, values: Mapping[str, float], skipped: bool) -> None:
         if not skipped:

@@ -10,6 +10,7 @@ from aqr_perception.options import OptionError
 
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Trained = Literal["all", "aqr", "branches", "camera-branch", "lidar-branch", "head"]
+RouterGradient = Literal["both", "health", "detection"]
 
 
 @dataclass(frozen=True)

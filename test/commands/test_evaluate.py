@@ -99,3 +99,72 @@ def test_drives_of_nuscenes_are_tracked(tmp_path: Path, capsys: pytest.CaptureFi
 def test_drives_that_cannot_be_tracked_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", *options]) == 1
     assert f"--tracking {options[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_headroom_of_nuscenes_tables_for_a_model_and_for_variants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    options = ["--benchmark", "headroom", "--scenarios", "one camera black", "--frames", "1"]
+    output = evaluated(tmp_path, root, VERSION, *options)
+    printed = capsys.readouterr().out
+    assert "one camera black" in printed and "NDS taken out" in printed and str(output / "reliability.png") in printed
+    rows = json.loads((output / "headroom.json").read_text())["rows"]
+    assert [row["failure"] for row in rows] == ["clean", "one camera black"] and rows[1]["removed"] > 0
+    data = ["--data", "nuscenes", "--data-root", str(root), "--data-version", VERSION, "--device", "cpu"]
+    named = ["--variants", f"old={output}/headroom.json", f"off={output}/headroom.json:off", "--cost", "old=12"]
+    assert main(["evaluate", *options, *data, *named, "--output", str(tmp_path / "ablation")]) == 0
+    printed = capsys.readouterr().out
+    assert "oracle on old" in printed and "12.0" in printed
+    assert {path.name for path in (tmp_path / "ablation").iterdir()} == {"ablation.json", "ablation.md", "ablation.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--variants", "a=random"], "found --variants with --benchmark robustness"),
+        (["--benchmark", "headroom", "--tracking"], "found --tracking with --benchmark headroom"),
+        (["--benchmark", "headroom", "--cost", "a=3"], "found --cost without --variants"),
+        (["--benchmark", "headroom", "--scenarios", "dust"], "scenarios 'dust' do not exist"),
+        (["--benchmark", "headroom", "--variants", "a=b", "--checkpoint", "c"], "which name their own checkpoints"),
+    ],
+)
+def test_headroom_refuses_what_does_not_go_together(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_multicorrupt_of_nuscenes_tables_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "nuscenes"
+    root.mkdir()
+    write_drive(root)
+    benchmark = ("--benchmark", "multicorrupt", "--scenarios", "temporalmisalignment", "--split", SCENE, "--aqr", "off")
+    figures = evaluated(tmp_path, root, VERSION, *benchmark) / "multicorrupt.json"
+    result = json.loads(figures.read_text())
+    assert result["corruptions"] == ["temporalmisalignment"] and result["data"]["split"] == [SCENE]
+    # The drive's first keyframe has none before it.
+    assert result["first_frames"] == 1 and "1 of" in capsys.readouterr().out
+    assert [row["scenario"] for row in result["rows"]] == ["clean", *(f"temporalmisalignment {n}" for n in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--baseline", "b.json"), "needed only with --benchmark multicorrupt"),
+        (("--benchmark", "multicorrupt", "--tracking"), "needed one of them"),
+        (("--benchmark", "multicorrupt", "--data", "keyframes"), "needed one of them"),
+        (("--benchmark", "multicorrupt", "--scenarios", "sleet"), "'sleet' do not exist in multicorrupt"),
+        (("--benchmark", "multicorrupt", "--baseline", "nothing.json"), "nothing.json: found no such file"),
+        (("--scenarios", "hail"), "'hail' do not exist"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_the_model_is_read(
+    options: tuple[str, ...], message: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *options]) != 0
+    assert message in caplog.text + capsys.readouterr().err

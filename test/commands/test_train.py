@@ -124,6 +124,26 @@ def test_a_checkpoint_without_a_router_is_said_to_start_a_new_one(
     assert "the training starts with an untrained query router and AQR mode both" in caplog.text
 
 
+def test_the_router_learns_from_what_is_asked(asked: Any) -> None:
+    assert asked().loss.router_gradient == "both"
+    assert asked("--router-gradient", "health").loss.router_gradient == "health"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--router-gradient", "health", "--router-weight", "0"), "--router-weight is 0"),
+        (("--aqr", "gate"), "set the mode in a copy of the preset"),
+    ],
+)
+def test_a_router_that_cannot_learn_as_asked_is_refused_by_name(
+    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--data-root", str(tmp_path), "--frames", "2", "--steps", "1", "--output", str(tmp_path)]
+    assert main([*command, *options]) != 0
+    assert said in capsys.readouterr().err
+
+
 def exchange_splits(root: Path) -> None:
     """Move the tables' drive from the validation split to the training split, or back."""
     tables = root / VERSION / "scene.json"

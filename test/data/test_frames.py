@@ -1,12 +1,15 @@
 """Frames prepared for training, and the loss of a step on them."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from aqr_perception.data.batch import collate
+from aqr_perception.data.corruption.camera_corruption import noisy
+from aqr_perception.data.corruption.sensor_failures import with_pictures
 from aqr_perception.data.frames import LEAST_VISIBLE, TrainingFrames, without_invisible_objects
 from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.frame import LabelledFrame
@@ -14,7 +17,10 @@ from aqr_perception.geometry import transform_points
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import load_preset
+from aqr_perception.models.fusion_model import FusionModel
+from aqr_perception.models.image.backbone_cache import BackboneCache
 from aqr_perception.simulator.drive import draw_drive
+from aqr_perception.training.history import features_of
 from aqr_perception.training.losses.detection_loss import DetectionLoss
 
 
@@ -142,3 +148,51 @@ def test_a_batch_of_other_classes_than_the_presets_is_refused(frames: list[Label
     assert set(truth.labels.tolist()) == {0} and len(truth) == (frames[0].truth.labels == 0).sum()
     with pytest.raises(ValueError, match=r"classes car, forklift, but the preset has car, truck, .*relabelled"):
         collate([FrameWithHealth(dataclasses.replace(frames[0], truth=truth))], model.preset)
+
+
+def test_pictures_that_training_changed_are_marked_and_the_others_are_not(
+    frames: list[LabelledFrame], model: CMT
+) -> None:
+    steady = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
+    marks = []
+    for seed in range(12):
+        sample = steady.sample(0, np.random.default_rng(seed), 0.0)
+        intact = {view.name for view in sample.labelled.frame.cameras if view.image is _image(frames[0], view.name)}
+        present = {view.name for view in sample.labelled.frame.cameras}
+        assert sample.changed_pictures == present - intact
+        # A misplaced camera has an intact picture and a poor health.
+        assert sample.changed_pictures <= sample.health.cameras.keys()
+        marks.append(len(sample.changed_pictures))
+    assert 0 in marks and max(marks) > 0
+    augmented = TrainingFrames(frames, model.preset, corrupted=False).sample(0, np.random.default_rng(0), 0.0)
+    assert augmented.changed_pictures == {view.name for view in augmented.labelled.frame.cameras}
+    plain = steady.sample(0, np.random.default_rng(int(np.argmin(marks))), 0.0)
+    batch = collate([augmented, plain], model.preset)
+    assert batch.changed is not None and batch.changed.tolist() == [[True] * 6, [False] * 6]
+
+
+def _image(labelled: LabelledFrame, name: str) -> np.ndarray:
+    return next(view.image for view in labelled.frame.cameras if view.name == name)
+
+
+def test_a_feature_cache_stores_only_pictures_that_come_again(
+    frames: list[LabelledFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("aqr_tiny").eval()
+    assert isinstance(model, FusionModel)
+    model.requires_grad_(False)
+    model.backbone_cache = BackboneCache(tmp_path, model.img_backbone)
+    data = TrainingFrames(frames, model.preset, augment=False, grid_mask=False)
+    monkeypatch.setattr("aqr_perception.data.frames.corrupt", one_noisy_camera)
+    monkeypatch.setattr(model, "bev_features", lambda points: None)
+    for seed in range(3):
+        batch = collate([data.sample(0, np.random.default_rng(seed), 0.0)], model.preset)
+        features_of(model, batch)
+    assert len(list(tmp_path.rglob("*.npz"))) == 5  # of six cameras, the first fails in a new way each time
+
+
+def one_noisy_camera(
+    labelled: LabelledFrame, rng: np.random.Generator, earlier: LabelledFrame | None
+) -> FrameWithHealth:
+    first = labelled.frame.cameras[0]
+    return with_pictures(labelled, {first.name: noisy(first.image, 0.5, rng)})

@@ -33,7 +33,7 @@ def test_shared_features_do_not_change_detections(opinionated: Detector, small: 
         separate = opinionated.detect(apply(name, small).frame, options(mode)).detections
         assert same(detections, separate), (name, mode)
     assert not same(result.detections["clean", "off"], result.detections["clean", "auto"])
-    assert result.truth is small.truth and result.has_lidar and len(result.blackout)
+    assert result.truth is small.truth and result.has_lidar and len(result.broken["black camera"])
 
 
 def test_each_branch_runs_once_for_each_distinct_input(
@@ -52,7 +52,7 @@ def test_each_branch_runs_once_for_each_distinct_input(
 
     for name in calls:
         count(name)
-    monkeypatch.setattr("aqr_perception.evaluation.frame_evaluator.query_weights", lambda *_: np.zeros((0, 4)))
+    monkeypatch.setattr("aqr_perception.evaluation.frame_evaluator.broken_weights", lambda *_: {})
     FrameEvaluator(opinionated, [small], SCENARIOS, MODES, seed=0, history=0)(0)
     # Clean, one camera gone, half occluded, all gone; clean, four beams, field of view, half the objects, gone.
     assert calls == {"image_features": 4, "bev_features": 5, "decode": 2 * len(SCENARIOS)}

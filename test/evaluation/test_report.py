@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from aqr_perception.evaluation import report
-from aqr_perception.evaluation.blackout import BlackoutWeights
+from aqr_perception.evaluation.broken_weights import WeightChange
 from aqr_perception.evaluation.metrics import DetectionScores
 from aqr_perception.evaluation.robustness import RobustnessRow, RobustnessTable
 from aqr_perception.options import AqrMode
@@ -28,7 +28,7 @@ def _row(scenario: str, mode: AqrMode, nds: float) -> RobustnessRow:
 @pytest.fixture
 def table() -> RobustnessTable:
     rows = tuple(_row(scenario, mode, nds) for (scenario, mode), nds in SCORES.items())  # type: ignore[arg-type]
-    return RobustnessTable("aqr_tiny", 7, 0, rows, BlackoutWeights(900, 0.6, 0.15, 0.8, 0.6))
+    return RobustnessTable("aqr_tiny", 7, 0, rows, {"black camera": WeightChange(900, 0.6, 0.15, 0.8, 0.6)})
 
 
 def test_text_shows_aqr_off_and_on_side_by_side(table: RobustnessTable) -> None:
@@ -62,7 +62,9 @@ def test_notes_name_the_devkits_rules_and_the_classes_without_truth(table: Robus
 
 def signed_table(table: RobustnessTable, lidar: float, camera: float) -> RobustnessTable:
     rows = tuple(dataclasses.replace(row, lidar_weight=lidar, camera_weight=camera) for row in table.rows)
-    return dataclasses.replace(table, rows=rows, blackout=BlackoutWeights(900, 0.31, -0.12, 0.0, -0.6, signed=True))
+    return dataclasses.replace(
+        table, rows=rows, broken={"black camera": WeightChange(900, 0.31, -0.12, 0.0, -0.6, signed=True)}
+    )
 
 
 def test_signed_weights_of_a_black_camera_are_compared_by_their_difference(
@@ -77,7 +79,7 @@ def test_signed_weights_of_a_black_camera_are_compared_by_their_difference(
 
 
 def test_a_black_camera_whose_weight_was_zero_is_reported_without_a_ratio(table: RobustnessTable) -> None:
-    text = report.text(dataclasses.replace(table, blackout=BlackoutWeights(9, 0.0, 0.1, 0.5, 0.5)))
+    text = report.text(dataclasses.replace(table, broken={"black camera": WeightChange(9, 0.0, 0.1, 0.5, 0.5)}))
     assert "from 0.000 to 0.100 (difference +0.100)" in text and "(ratio 1.00)" in text
 
 
@@ -92,6 +94,19 @@ def test_the_plot_of_weights_contains_every_bar(table: RobustnessTable, lidar: f
     assert (low, high) == ((0, 1.15) if min(lidar, camera) >= 0 else (-high, high))
 
 
+def test_broken_sensors_are_judged_by_half_of_their_weight(table: RobustnessTable) -> None:
+    changes = {
+        "shifted LiDAR": WeightChange(50, 0.8, 0.4, 0.8, 0.4),
+        "misaligned camera": WeightChange(50, 0.8, 0.41, 0.9, 0.8),
+    }
+    text = report.text(dataclasses.replace(table, broken=changes))
+    assert (
+        "Shifted LiDAR: its mean weight for the 50 queries in its view changes from 0.800 to 0.400 (ratio 0.50)" in text
+    )
+    assert "(ratio 0.50). Passed: at most 50% is wanted" in text
+    assert "Misaligned camera" in text and "(ratio 0.89). Missed: at most 50% is wanted" in text
+
+
 def test_markdown_has_all_columns_for_every_scenario(table: RobustnessTable) -> None:
     rows = [line for line in report.markdown(table).splitlines() if line.startswith("|")]
     assert len(rows) == 4 and {row.count("|") for row in rows} == {10}
@@ -102,7 +117,8 @@ def test_files_contain_the_figures_and_a_plot(table: RobustnessTable, tmp_path: 
     figures, page, picture = report.write(table, tmp_path / "new" / "folder")
     read = json.loads(figures.read_text())
     assert [row["scores"]["nds"] for row in read["rows"]] == list(SCORES.values())
-    assert read["blackout"]["ratio"] == pytest.approx(0.25)
+    assert read["blackout"]["ratio"] == pytest.approx(0.25) and read["blackout"]["black"] == 0.15
+    assert read["broken"]["black camera"]["passed"] is True
     assert read["mean_failure_nds"] == {"off": 0.2, "auto": 0.39}
     assert page.read_text() == report.markdown(table)
     image = cv2.imread(str(picture))

@@ -1,47 +1,16 @@
 """Sensor failures of the robustness table."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers.failing_frames import apply
+from helpers.scanned_frame import NAMES, labelled_frame, points_of
 
-from aqr_perception.data.corruption.lidar_corruption import points_in_box
-from aqr_perception.evaluation.scenarios import SCENARIOS, generator
-from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
-
-NAMES = ("front", "front_right", "back_right", "back", "back_left", "front_left")
+from aqr_perception.evaluation.scenarios import ALL_SCENARIOS, SCENARIOS, chosen, generator, needs_earlier, usable
 
 
-def labelled_frame(seed: int = 0, objects: int = 7, lidar: bool = True, cameras: int = 6) -> LabelledFrame:
-    """Return a frame whose front camera looks along +y, as in nuScenes' LiDAR frame."""
-    rng = np.random.default_rng(seed)
-    elevation, azimuth = np.meshgrid(np.radians(np.linspace(-30.67, 10.67, 32)), np.linspace(-np.pi, np.pi, 120))
-    reach = np.where(elevation < 0, np.minimum(30, -1.84 / np.sin(np.minimum(elevation, -1e-3))), 30).ravel()
-    elevation, azimuth = elevation.ravel(), azimuth.ravel()
-    points = np.zeros((len(reach), 5), np.float32)
-    points[:, 0] = reach * np.cos(elevation) * np.cos(azimuth)
-    points[:, 1] = reach * np.cos(elevation) * np.sin(azimuth)
-    points[:, 2] = reach * np.sin(elevation)
-    boxes = np.zeros((objects, 9), np.float32)
-    angles = 2 * np.pi * np.arange(objects) / max(objects, 1)
-    boxes[:, 0], boxes[:, 1], boxes[:, 2] = 12 * np.cos(angles), 12 * np.sin(angles), -1.0
-    boxes[:, 3:6] = (4.0, 3.0, 2.0)
-    front = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-    views = tuple(
-        CameraView(name, rng.integers(100, 255, (32, 56, 3), dtype=np.uint8), np.eye(3), front)
-        for name in NAMES[:cameras]
-    )
-    counts = np.array([len(points_in_box(points, box)) for box in boxes], np.int64)
-    kinds = np.zeros(objects, np.int64)
-    truth = GroundTruth(boxes, kinds, kinds, counts, np.ones((objects, cameras), np.float32))
-    return LabelledFrame(Frame(10**9 + seed, points if lidar else None, views), truth)
-
-
-def points_of(labelled: LabelledFrame) -> np.ndarray:
-    assert labelled.frame.points is not None
-    return labelled.frame.points
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ALL_SCENARIOS)
 def test_scenarios_are_repeatable_and_change_neither_input_nor_objects(name: str) -> None:
     labelled = labelled_frame()
     for array in (points_of(labelled), *(view.image for view in labelled.frame.cameras), labelled.truth.lidar_points):
@@ -52,10 +21,10 @@ def test_scenarios_are_repeatable_and_change_neither_input_nor_objects(name: str
     assert [view.name for view in first.frame.cameras] == [view.name for view in second.frame.cameras]
     for one, other in zip(first.frame.cameras, second.frame.cameras, strict=True):
         assert np.array_equal(one.image, other.image)
-    assert (first is labelled) == (name == "clean")
+    assert (first is labelled) == (name in ("clean", "cameras late by 0.5 s"))  # without an earlier frame
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ALL_SCENARIOS)
 @pytest.mark.parametrize(("lidar", "cameras", "objects"), [(False, 6, 3), (True, 0, 3), (False, 0, 0), (True, 6, 0)])
 def test_scenarios_accept_frames_without_some_sensors_or_objects(
     name: str, lidar: bool, cameras: int, objects: int
@@ -128,3 +97,53 @@ def test_random_numbers_depend_on_scenario_frame_and_seed() -> None:
     }
     assert len(draws) == 5
     assert generator("clean", labelled, 0).random() in draws
+
+
+@pytest.mark.parametrize("name", ALL_SCENARIOS)
+def test_every_sensor_that_a_scenario_changes_loses_health_where_it_fails(name: str) -> None:
+    labelled, earlier = labelled_frame(objects=3), labelled_frame(1)
+    earlier = dataclasses.replace(earlier, frame=dataclasses.replace(earlier.frame, stamp_ns=5 * 10**8))
+    scenario = ALL_SCENARIOS[name]
+    failing = scenario.with_health(labelled, generator(name, labelled, 0), earlier)
+    assert scenario.description
+    assert (failing.health.lidar.min() < 1) == (failing.labelled.frame.points is not labelled.frame.points)
+    left = {view.name: view for view in failing.labelled.frame.cameras}
+    for view in labelled.frame.cameras:
+        intact = view.name in left and left[view.name] is view
+        assert intact == (view.name not in failing.health.cameras)
+        if not intact:
+            assert failing.health.cameras[view.name].min() < 1
+
+
+def test_misaligned_and_late_sensors_keep_their_data_and_at_most_half_of_their_health() -> None:
+    labelled, earlier = labelled_frame(), labelled_frame(1)
+    earlier = dataclasses.replace(earlier, frame=dataclasses.replace(earlier.frame, stamp_ns=5 * 10**8))
+    cases = (("cameras turned by 3 degrees", 0.5), ("cameras turned by 8 degrees", 0.2))
+    for name, most in cases:
+        failing = ALL_SCENARIOS[name].with_health(labelled, generator(name, labelled, 0), None)
+        for view, before in zip(failing.labelled.frame.cameras, labelled.frame.cameras, strict=True):
+            assert view.image is before.image and failing.health.cameras[view.name].max() <= most
+    name = "LiDAR shifted by 2 m"
+    failing = ALL_SCENARIOS[name].with_health(labelled, generator(name, labelled, 0), None)
+    step = points_of(failing.labelled)[:, :3] - points_of(labelled)[:, :3]
+    assert np.allclose(np.hypot(step[:, 0], step[:, 1]), 2, atol=1e-4) and failing.health.lidar.max() < 0.1
+    late = ALL_SCENARIOS["cameras late by 0.5 s"](labelled, generator("late", labelled, 0), earlier)
+    for view, now, old in zip(late.frame.cameras, labelled.frame.cameras, earlier.frame.cameras, strict=True):
+        assert view.image is old.image and view.extrinsics is now.extrinsics and view.age == now.age
+
+
+def test_scenarios_are_chosen_by_name_and_group() -> None:
+    assert list(chosen(None)) == list(SCENARIOS)
+    assert list(chosen(["fog", "LiDAR gone"])) == ["clean", "LiDAR gone", "fog"]
+    assert set(chosen(["further"])) == {"clean", *ALL_SCENARIOS} - (set(SCENARIOS) - {"clean"})
+    assert list(chosen(["all"])) == list(ALL_SCENARIOS)
+    with pytest.raises(ValueError, match=r"'hail' do not exist.*groups published, further, all"):
+        chosen(["hail"])
+
+
+def test_scenarios_with_old_data_are_left_out_of_data_without_drives() -> None:
+    scenarios = {name: ALL_SCENARIOS[name] for name in ("clean", "cameras late by 0.5 s", "fog")}
+    assert needs_earlier(scenarios)
+    kept, left_out = usable(scenarios, [labelled_frame()])
+    assert list(kept) == ["clean", "fog"] and "0.5 s before" in left_out["cameras late by 0.5 s"]
+    assert usable({"fog": scenarios["fog"]}, [labelled_frame()])[1] == {}

@@ -32,7 +32,8 @@ def model_of(folder: Path, entries: dict[str, object]) -> DetectionModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter))
+                spread = parameter.std()
+                parameter.add_(0.3 * (spread if spread > 0 else 1.0) * torch.randn_like(parameter))
     return model
 
 
@@ -76,6 +77,9 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         (CMT, OWN),
         (CMT, AqrOptions.of_model("off")),
         (CMT, AqrOptions.of_model("bias")),
+        ({**CMT, "aqr": {"mode": "gate", "bev_window": 5, "image_window": 4}}, OWN),
+        ({**CMT, "aqr": {"mode": "bias", "bias": "signed"}}, OWN),
+        ({**CMT, "aqr": {"mode": "modulation", "modulation": "residual"}}, OWN),
         ({**CMT, "aqr": {"mode": "off"}}, OWN),
         ({**CMT, "decoder": PROPOSALS}, OWN),
         ({name: entry for name, entry in CMT.items() if name != "image"}, OWN),
@@ -88,6 +92,9 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         "both",
         "off",
         "bias",
+        "gate",
+        "signed",
+        "residual",
         "mass",
         "proposals",
         "lidar",

@@ -1,9 +1,9 @@
 """Frames in failure scenarios."""
 
-from aqr_perception.evaluation.scenarios import SCENARIOS, generator
+from aqr_perception.evaluation.scenarios import ALL_SCENARIOS, fail
 from aqr_perception.frame import LabelledFrame
 
 
 def apply(name: str, labelled: LabelledFrame) -> LabelledFrame:
-    """Return a frame with the failure of one of the `SCENARIOS`, for seed 0."""
-    return SCENARIOS[name](labelled, generator(name, labelled, 0))
+    """Return a frame with the failure of one of `ALL_SCENARIOS`, for seed 0."""
+    return fail(name, ALL_SCENARIOS[name], labelled, 0)

@@ -1,10 +1,12 @@
 """The node in its own process, over DDS, with failing sensors."""
 
 import array
+import importlib
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +40,12 @@ def ros() -> Iterator[None]:
 
 
 EVERY_SENSOR = dict.fromkeys(("lidar", *CAMERAS), True)
+
+
+try:  # message definitions that not every installation has
+    AUTOWARE: Any = importlib.import_module("autoware_perception_msgs.msg")
+except ImportError:
+    AUTOWARE = None
 
 
 def used(detections) -> dict[str, bool]:
@@ -93,7 +101,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_unconfigured(ro
 @pytest.fixture(scope="module")
 def vehicle(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vehicle]:
     folder = tmp_path_factory.mktemp("node")
-    node = RunningNode(configuration(folder), log=folder / "node.log")
+    node = RunningNode(configuration(folder, autoware_objects=AUTOWARE is not None), log=folder / "node.log")
     vehicle = Vehicle()
     try:
         vehicle.wait_until_connected()
@@ -276,6 +284,24 @@ def test_pictures_markers_and_grids_are_published_to_listeners(vehicle: Vehicle)
     assert {value for value in heard["/aqr_perception/weights/bev/grid"][-1].data} <= set(range(-1, 101))
     picture = heard["/aqr_perception/weights/front/image"][-1]
     assert picture.encoding == "bgr8" and len(picture.data) == picture.step * picture.height
+
+
+@pytest.mark.skipif(AUTOWARE is None, reason="needs the message package autoware_perception_msgs")
+def test_autowares_objects_are_the_detections(vehicle: Vehicle) -> None:
+    heard = vehicle.listen(AUTOWARE.DetectedObjects, "/aqr_perception/objects")
+    for _ in range(6):
+        vehicle.next_frame()
+        found = vehicle.drive()
+        if heard:
+            break
+    vehicle.wait_for(lambda: bool(heard) and heard[-1].header == found.header, "objects of the last frame")
+    assert heard[-1].header.frame_id == "base_link" and found.detections
+    scores = [found.score for found in found.detections]
+    assert [found.existence_probability for found in heard[-1].objects] == pytest.approx(scores)
+    for one, detection in zip(heard[-1].objects, found.detections, strict=True):
+        assert one.kinematics.pose_with_covariance.pose == detection.pose
+        twist, velocity = one.kinematics.twist_with_covariance.twist.linear, detection.velocity
+        assert np.hypot(twist.x, twist.y) == pytest.approx(np.hypot(velocity.x, velocity.y), abs=1e-4)
 
 
 def test_run_time_parameters_take_effect_on_the_next_frame(vehicle: Vehicle) -> None:

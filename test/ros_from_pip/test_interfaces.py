@@ -19,6 +19,17 @@ def test_detections_survive_the_wire():
     assert deserialize_message(serialize_message(array), vision_msgs.Detection3DArray) == array
 
 
+def test_autowares_objects_survive_the_wire():
+    kinds = pytest.importorskip("autoware_perception_msgs.msg", reason="the package is not built or installed")
+    car = kinds.DetectedObject(existence_probability=0.5)
+    car.classification = [kinds.ObjectClassification(label=kinds.ObjectClassification.CAR, probability=1.0)]
+    car.kinematics.has_twist = True
+    car.kinematics.orientation_availability = kinds.DetectedObjectKinematics.AVAILABLE
+    car.shape.dimensions.x = 4.5
+    objects = kinds.DetectedObjects(objects=[car])
+    assert deserialize_message(serialize_message(objects), kinds.DetectedObjects) == objects
+
+
 def test_transforms_survive_the_wire():
     message = tf2_msgs.TFMessage(transforms=[TransformStamped(child_frame_id="lidar")])
     assert deserialize_message(serialize_message(message), tf2_msgs.TFMessage) == message

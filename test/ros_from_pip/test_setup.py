@@ -46,7 +46,7 @@ class Machine:
             timeout=30,
         )
         assert done.returncode == 1
-        assert not (self.folder / ".ros").exists()
+        assert list(self.folder.glob(".ros*")) == []
         assert len(done.stderr.splitlines()) == 1
         return done.stderr
 
@@ -104,3 +104,23 @@ def test_the_environment_of_another_clone_is_not_a_sourced_ros(machine: Machine)
     machine.has("python3", WITH_ONLY_RCLPY)
     message = machine.refusal(AMENT_PREFIX_PATH="/elsewhere/.ros/ws:/elsewhere/.ros/underlay:/elsewhere/.ros/venv")
     assert "found Linux on aarch64" in message and "install ROS 2" in message
+
+
+@pytest.mark.parametrize("distro", ["humble", "lyrical", "../elsewhere"])
+def test_a_distribution_without_wheels_is_refused_with_those_that_have_them(machine: Machine, distro: str) -> None:
+    message = machine.refusal(DISTRO=distro)
+    assert f"found DISTRO={distro}" in message and "wheels of jazzy kilted only" in message
+    for name in ("jazzy", "kilted"):
+        assert (SETUP.parent / f"requirements_{name}.txt").is_file()
+
+
+def test_a_distribution_other_than_the_sourced_one_is_refused(machine: Machine) -> None:
+    message = machine.refusal(AMENT_PREFIX_PATH="/opt/ros/humble", ROS_DISTRO="humble", DISTRO="jazzy")
+    assert "found DISTRO=jazzy and a sourced ROS 2 humble" in message and "leave DISTRO out" in message
+
+
+def test_the_environment_of_another_distribution_is_not_a_sourced_ros(machine: Machine) -> None:
+    machine.has("uname", "case $1 in -s) echo Linux;; -m) echo aarch64;; esac")
+    machine.has("python3", WITH_ONLY_RCLPY)
+    prefix = "/elsewhere/.ros-jazzy/ws:/elsewhere/.ros-jazzy/venv"
+    assert "found Linux on aarch64" in machine.refusal(AMENT_PREFIX_PATH=prefix, ROS_DISTRO="jazzy")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from aqr_perception.data.corruption.misalignment import delay_health
 from aqr_perception.data.health import HEALTH_GRID
 from aqr_perception.frame import CameraView, LabelledFrame
 
@@ -99,6 +100,32 @@ def occluded(image: NDArray[np.uint8], severity: float, rng: Generator) -> Corru
     return cover(image, covered, rng)
 
 
+def dirty(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:
+    """Return an image through a dirty lens: many blotches of mud, half transparent at their rims, and a blurring film.
+
+    At severity 1, mud covers about half of the image. Health is the free share of each cell, reduced everywhere by up
+    to 0.3 for the film.
+    """
+    height, width = image.shape[:2]
+    opacity = np.zeros((height, width), np.float32)
+    for _ in range(max(1, round(14 * severity))):
+        radius = rng.uniform(0.03, 0.14) * width
+        centre = rng.uniform(0, width), rng.uniform(0.05, 1.0) * height
+        blotch = np.zeros((height, width), np.uint8)
+        axes = max(1, round(radius)), max(1, round(rng.uniform(0.5, 0.9) * radius))
+        place = round(centre[0]), round(centre[1])
+        cv2.ellipse(blotch, place, axes, float(rng.uniform(0, 180)), 0, 360, 255, cv2.FILLED)
+        rim = 2 * max(1, width // 60) + 1
+        soft = cv2.GaussianBlur(blotch, (rim, rim), 0).astype(np.float32) / 255
+        opacity = 1 - (1 - opacity) * (1 - np.float32(rng.uniform(0.7, 1.0)) * soft)
+    film = 2 * max(1, round(severity * width / 160)) + 1
+    hazy = cv2.GaussianBlur(image, (film, film), 0).astype(np.float32)
+    mud = np.array([38.0, 46.0, 52.0], np.float32) * np.float32(rng.uniform(0.4, 1.4))
+    soiled = hazy * (1 - opacity[..., None]) + mud * opacity[..., None]
+    free = _free_share(np.rint(255 * opacity).astype(np.uint8))
+    return CorruptedPicture(_to_uint8(soiled), free * np.float32(1 - 0.3 * severity))
+
+
 def half_occluded(image: NDArray[np.uint8], rng: Generator) -> CorruptedPicture:
     """Return an image with a covered left or right half."""
     covered = np.zeros(image.shape[:2], np.uint8)
@@ -135,18 +162,11 @@ def frozen(view: CameraView, labelled: LabelledFrame, earlier: LabelledFrame) ->
     Raises:
         ValueError: the frame is not earlier.
     """
-    seconds = (labelled.frame.stamp_ns - earlier.frame.stamp_ns) / 1e9
-    if seconds <= 0:
-        raise ValueError(
-            f"{view.name}: found a frame {-seconds:.3f} s later, needed an earlier one to freeze; pass an earlier frame"
-        )
+    health = delay_health(labelled, earlier, view.name)
     old = next((other.image for other in earlier.frame.cameras if other.name == view.name), None)
     if old is None or old.shape != view.image.shape:
         return None
-    motion = np.linalg.inv(earlier.model_to_world) @ labelled.model_to_world
-    travelled = float(np.linalg.norm(motion[:3, 3]))
-    turned = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
-    return CorruptedPicture(old, _uniform_health(float(np.exp(-seconds / 1.0 - travelled / 2.0 - turned / 0.1))))
+    return CorruptedPicture(old, health)
 
 
 def late(image: NDArray[np.uint8], severity: float, rng: Generator) -> CorruptedPicture:

@@ -37,7 +37,7 @@ def find_beams(points: NDArray[np.float32]) -> Beams:
     of_point = np.full(len(points), -1, np.int64)
     if len(points) == 0:
         return Beams(of_point, np.zeros(0))
-    sweeps = _sweep_indices(points[:, 4])
+    sweeps = sweep_indices(points[:, 4])
     elevations = _peaks(points[sweeps == 0])
     origin, last_lag = np.zeros(2), 0.0
     for sweep in range(sweeps.max() + 1):
@@ -53,8 +53,10 @@ def find_beams(points: NDArray[np.float32]) -> Beams:
     return Beams(of_point, elevations)
 
 
-def _sweep_indices(lags: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return each point's sweep (N,), 0 the newest."""
+def sweep_indices(lags: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return each point's sweep (N,), 0 the newest, from the points' ages (N,) in seconds."""
+    if len(lags) == 0:
+        return np.zeros(0, np.int64)
     values, of_point = np.unique(lags, return_inverse=True)
     starts: NDArray[np.int64] = np.cumsum(np.diff(values, prepend=values[0]) > _SWEEP_GAP)
     return starts[of_point]

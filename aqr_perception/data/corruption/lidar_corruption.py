@@ -35,7 +35,7 @@ class CorruptedCloud(NamedTuple):
 
 def gone() -> CorruptedCloud:
     """Return None instead of points, which differs from an empty point cloud."""
-    return CorruptedCloud(None, _uniform_health(0.0))
+    return CorruptedCloud(None, uniform_health(0.0))
 
 
 def few_beams(points: NDArray[np.float32], rng: Generator) -> CorruptedCloud:
@@ -55,9 +55,21 @@ def beams_nearest(points: NDArray[np.float32], elevations: ArrayLike) -> Corrupt
     return _with_beams(points, beams.of_point, np.array(kept, np.int64), len(beams.elevations))
 
 
+def evenly_spread_beams(points: NDArray[np.float32], count: int) -> CorruptedCloud:
+    """Return the points of `count` beams spread evenly from the second lowest upwards; all points if there are no more.
+
+    Of B beams, counted from the lowest, those with the numbers floor(k B / count) + 1 are kept, k = 0 .. count - 1.
+    """
+    beams = find_beams(points)
+    found = len(beams.elevations)
+    if found <= count:
+        return CorruptedCloud(points, uniform_health(1.0))
+    return _with_beams(points, beams.of_point, np.arange(count) * found // count + 1, found)
+
+
 def limited_field_of_view(points: NDArray[np.float32], heading: float, half_angle: float) -> CorruptedCloud:
     """Return the points of a sector: `half_angle` to either side of azimuth `heading`, in radians, model frame."""
-    x, y = _cell_centres()
+    x, y = cell_centres()
     return CorruptedCloud(
         points[_in_sector(points[:, 0], points[:, 1], heading, half_angle)],
         _in_sector(x, y, heading, half_angle).astype(np.float32),
@@ -78,8 +90,8 @@ def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> 
             moved = points[:, :3].copy()
             moved[:, :2] += points[:, 4:5] * speed
             removed[points_in_box(moved, box, margin=0.1)] = True
-    health = _uniform_health(1.0)
-    x, y = _cell_centres()
+    health = uniform_health(1.0)
+    x, y = cell_centres()
     centres = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=-1)
     for box in boxes:
         # A margin of one cell gives small objects a cell even on a coarser grid.
@@ -92,7 +104,7 @@ def noisy(points: NDArray[np.float32], severity: float, rng: Generator) -> Corru
     """Return the points with Gaussian noise of up to `MAX_NOISE` on each axis (rain, vibration); severity in 0..1."""
     moved = points.copy()
     moved[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(MAX_NOISE * severity)
-    return CorruptedCloud(moved, _uniform_health(1.0 - _LOSS * severity))
+    return CorruptedCloud(moved, uniform_health(1.0 - _LOSS * severity))
 
 
 def points_in_box(points: NDArray[Any], box: NDArray[Any], margin: float = 0.0) -> NDArray[np.int64]:
@@ -126,14 +138,15 @@ def _with_beams(
     points: NDArray[np.float32], beam: NDArray[np.int64], kept: NDArray[np.int64], beams: int
 ) -> CorruptedCloud:
     # The square root falls slowly at first: a quarter of the beams still outlines most objects.
-    return CorruptedCloud(points[np.isin(beam, kept)], _uniform_health(float(np.sqrt(len(kept) / max(beams, 1)))))
+    return CorruptedCloud(points[np.isin(beam, kept)], uniform_health(float(np.sqrt(len(kept) / max(beams, 1)))))
 
 
-def _uniform_health(health: float) -> NDArray[np.float32]:
+def uniform_health(health: float) -> NDArray[np.float32]:
+    """Return a health grid with one value."""
     return np.full((CELLS, CELLS), health, np.float32)
 
 
-def _cell_centres() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def cell_centres() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the x and y (`CELLS`, `CELLS`) of the health cells' centres in metres."""
     steps = (np.arange(CELLS) + 0.5) * (2 * REACH / CELLS) - REACH
     x, y = np.meshgrid(steps, steps)

@@ -1,4 +1,9 @@
-"""Random sensor corruption with the resulting health, to train the router to recognise sensor failures."""
+"""Random sensor corruption with the resulting health, to train the router to recognise sensor failures.
+
+Besides sensors that fail visibly, some do not fit the others: turned cameras, a shifted LiDAR, old data. Which of two
+sensors is wrong shows in the others, and in marks such as the LiDAR's blind circle around itself; with one camera
+against one LiDAR it may not show at all.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,8 +13,18 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from aqr_perception.data.corruption import camera_corruption, lidar_corruption
+from aqr_perception.data.corruption import (
+    camera_corruption,
+    ghost_objects,
+    lidar_corruption,
+    misalignment,
+    sensor_failures,
+)
 from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
+from aqr_perception.data.corruption.changed_frame import with_points as with_points
+from aqr_perception.data.corruption.changed_frame import with_views as with_views
+from aqr_perception.data.corruption.misalignment import misplaced as misplaced
+from aqr_perception.data.corruption.misalignment import random_offset as random_offset
 from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import CameraView, LabelledFrame
 
@@ -18,17 +33,31 @@ CLEAN_SHARE = 0.35
 MIN_SEVERITY = 0.2
 """Lowest severity; severities are drawn from here to 1."""
 
+FOG_SHARE = 0.05
+"""Share of the frames with fog in all sensors."""
+
 _CAMERA_FAULTS = {
-    "black": 0.2,
-    "missing": 0.2,
+    "black": 0.17,
+    "missing": 0.16,
     "frozen": 0.1,
-    "noisy": 0.1,
-    "blurred": 0.1,
-    "over-exposed": 0.1,
-    "occluded": 0.1,
-    "misplaced": 0.1,
+    "noisy": 0.08,
+    "blurred": 0.08,
+    "over-exposed": 0.08,
+    "occluded": 0.08,
+    "dirty": 0.07,
+    "misplaced": 0.08,
+    "turned": 0.1,
 }
-_LIDAR_FAULTS = {"gone": 0.3, "few beams": 0.15, "field of view": 0.2, "objects": 0.25, "noisy": 0.1}
+_LIDAR_FAULTS = {
+    "gone": 0.25,
+    "few beams": 0.13,
+    "field of view": 0.16,
+    "objects": 0.2,
+    "noisy": 0.08,
+    "shifted": 0.08,
+    "delayed": 0.05,
+    "ghosts": 0.05,
+}
 _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 
@@ -41,14 +70,18 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
     Args:
         labelled: a frame with intact sensors.
         rng: random generator of the failures and their severity.
-        earlier: an earlier frame of the same drive, for frozen images; without it, `late` imitates them.
+        earlier: an earlier frame of the same drive, for old data; without it, `late` imitates old images, and a shift
+            along a random direction an old sweep.
 
     Raises:
         ValueError: `earlier` is not earlier.
     """
     frame = FrameWithHealth(labelled)
-    if rng.random() < CLEAN_SHARE:
+    kind = rng.random()
+    if kind < CLEAN_SHARE:
         return frame
+    if kind > 1 - FOG_SHARE:
+        return _in_fog(labelled, rng)
     for _ in range(rng.integers(1, 3)):
         # No sensor fails twice, because a frozen image would replace a black one.
         lidar = labelled.frame.points is not None and not _lidar_failed(frame.health)
@@ -56,48 +89,23 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
         if not lidar and not working:
             break
         on_lidar = lidar and (not working or rng.random() < 0.5)
-        failed = _fail_lidar(frame, rng) if on_lidar else _fail_cameras(frame, working, rng, earlier)
+        failed = _fail_lidar(frame, rng, earlier) if on_lidar else _fail_cameras(frame, working, rng, earlier)
         # A frame without any working sensor would train the model to guess.
         frame = frame if _blind(failed) else failed
     return frame
 
 
-def with_points(labelled: LabelledFrame, points: NDArray[np.float32] | None) -> LabelledFrame:
-    """Return a frame with fewer LiDAR points, and with reduced point counts of the boxes."""
-    truth, left = labelled.truth, np.zeros(len(labelled.truth), np.int64)
-    if points is not None:
-        left[:] = [len(lidar_corruption.points_in_box(points, box)) for box in truth.boxes]
-    # Counts may cover only the newest sweep (nuScenes), so they must not grow.
-    truth = dataclasses.replace(truth, lidar_points=np.minimum(truth.lidar_points, left))
-    return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=points), truth=truth)
+def _in_fog(labelled: LabelledFrame, rng: Generator) -> FrameWithHealth:
+    """Return the frame in fog with a visibility of 30 to 200 m, which returns more or less of the LiDAR's light."""
+    visibility = float(np.exp(rng.uniform(np.log(30.0), np.log(200.0))))
+    backscatter = float(np.exp(rng.uniform(np.log(0.001), np.log(0.03))))
+    return sensor_failures.in_fog(labelled, 3.0 / visibility, backscatter, rng)
 
 
-def with_views(labelled: LabelledFrame, views: Sequence[CameraView]) -> LabelledFrame:
-    """Return a frame with some of its cameras, possibly modified, in the frame's order."""
-    kept = {view.name for view in views}
-    columns = [index for index, view in enumerate(labelled.frame.cameras) if view.name in kept]
-    truth = dataclasses.replace(labelled.truth, visibility=labelled.truth.visibility[:, columns])
-    return dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, cameras=tuple(views)), truth=truth)
-
-
-def misplaced(view: CameraView, offset: NDArray[np.float64]) -> CameraView:
-    """Return a camera with a calibration error: a rigid (4, 4) transform of the model frame."""
-    return dataclasses.replace(view, extrinsics=view.extrinsics @ offset)
-
-
-def random_offset(severity: float, rng: Generator) -> NDArray[np.float64]:
-    """Return a (4, 4) calibration error: at severity 1, 3 degrees about and 0.3 m along random axes."""
-    axes = rng.standard_normal((2, 3))
-    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    offset = np.eye(4)
-    offset[:3, :3] = Rotation.from_rotvec(np.radians(3.0 * severity) * axes[0]).as_matrix()
-    offset[:3, 3] = 0.3 * severity * axes[1]
-    return offset
-
-
-def _fail_lidar(frame: FrameWithHealth, rng: Generator) -> FrameWithHealth:
+def _fail_lidar(frame: FrameWithHealth, rng: Generator, earlier: LabelledFrame | None) -> FrameWithHealth:
     """Return the frame with its LiDAR corrupted."""
-    points, truth = frame.labelled.frame.points, frame.labelled.truth
+    labelled = frame.labelled
+    points, truth = labelled.frame.points, labelled.truth
     assert points is not None
     kind, severity = _draw_kind(_LIDAR_FAULTS, rng), _severity(rng)
     if kind == "gone":
@@ -109,15 +117,32 @@ def _fail_lidar(frame: FrameWithHealth, rng: Generator) -> FrameWithHealth:
         cloud = lidar_corruption.limited_field_of_view(points, heading, half_angle)
     elif kind == "objects":
         cloud = lidar_corruption.without_objects(points, truth.boxes[rng.random(len(truth)) < 0.5])
-    else:
+    elif kind == "noisy":
         cloud = lidar_corruption.noisy(points, severity, rng)
-    labelled = frame.labelled
-    if kind == "noisy":
-        labelled = dataclasses.replace(labelled, frame=dataclasses.replace(labelled.frame, points=cloud.points))
+    elif kind == "ghosts":
+        cloud = ghost_objects.with_ghosts(points, truth.boxes, int(rng.integers(2, 12)), rng)
     else:
-        labelled = with_points(labelled, cloud.points)
-    health = dataclasses.replace(frame.health, lidar=cloud.health, reach=lidar_corruption.REACH)
-    return FrameWithHealth(labelled, health)
+        old = misalignment.delayed_lidar(labelled, earlier) if kind == "delayed" and earlier is not None else None
+        cloud = old or misalignment.moved_lidar(points, _lidar_offset(severity, turns=kind == "shifted", rng=rng))
+    moved = kind in ("noisy", "ghosts", "shifted", "delayed")
+    failed = sensor_failures.with_cloud(labelled, cloud, moved=moved)
+    return sensor_failures.joined(frame, failed)
+
+
+def _lidar_offset(severity: float, turns: bool, rng: Generator) -> NDArray[np.float64]:
+    """Return a (4, 4) calibration error: at severity 1, 3 m along the ground and 5 degrees about a random axis.
+
+    Rotation and shift have shares of their own; without `turns`, there is only the shift.
+    """
+    offset = np.eye(4)
+    angle = rng.uniform(-np.pi, np.pi)
+    share = rng.uniform(0.3, 1.0) if turns else 1.0
+    offset[:2, 3] = 3.0 * severity * share * np.array([np.cos(angle), np.sin(angle)])
+    if turns:
+        axis = rng.standard_normal(3)
+        axis *= np.radians(5.0 * severity * rng.uniform()) / np.linalg.norm(axis)
+        offset[:3, :3] = Rotation.from_rotvec(axis).as_matrix()
+    return offset
 
 
 def _fail_cameras(
@@ -141,7 +166,11 @@ def _fail_cameras(
             continue
         if kind == "misplaced":
             changed[index] = misplaced(view, offset)
-            health[view.name] = np.full(HEALTH_GRID, 1.0 - 0.5 * severity, np.float32)
+            health[view.name] = misalignment.turned_health(3.0 * severity)
+        elif kind == "turned":
+            angle = 10.0 * severity * rng.choice([-1.0, 1.0])
+            changed[index] = misalignment.turned(view, angle)
+            health[view.name] = misalignment.turned_health(angle)
         else:
             picture = _corrupted_picture(kind, view, frame.labelled, rng, earlier)
             changed[index] = dataclasses.replace(view, image=picture.image)
@@ -161,6 +190,8 @@ def _corrupted_picture(
         return camera_corruption.blurred(view.image, severity, rng)
     if kind == "over-exposed":
         return camera_corruption.over_exposed(view.image, severity)
+    if kind == "dirty":
+        return camera_corruption.dirty(view.image, severity, rng)
     if kind == "occluded":
         return camera_corruption.occluded(view.image, severity, rng)
     frozen = None if earlier is None else camera_corruption.frozen(view, labelled, earlier)

@@ -1,6 +1,8 @@
 """Data set of the simulated world: one scene per frame, rendered at the first access and cached on disk."""
 
+import logging
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +24,13 @@ VALIDATION_SEEDS = range(0, 200)
 """Seeds of the scenes for evaluation, which training does not use."""
 FIRST_TRAINING_SEED = 10_000
 
+_log = logging.getLogger(__name__)
+
 _STEP = 0.005
 """Resolution of stored coordinates in metres."""
+
+_DAMAGED = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
+"""Errors of reading a file that is cut off or has other content."""
 
 
 def training_seeds(count: int) -> range:
@@ -66,6 +73,16 @@ class SimulatedDataset:
         self._world = world
         self._folder = None if cache is None else cache / f"{CACHE_NAMES[world]}_{picture[0]}x{picture[1]}_{sweeps}"
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the stored frames; None without a cache."""
+        return self._folder
+
+    def is_stored(self, index: int, earlier: int = 0, step: float = 0.5) -> bool:
+        """Return whether a frame and its `earlier` frames are in the cache."""
+        seed = self._seeds[index]
+        return all((path := self._path(seed, number * step)) and path.is_file() for number in range(earlier + 1))
+
     def __len__(self) -> int:
         return len(self._seeds)
 
@@ -82,13 +99,23 @@ class SimulatedDataset:
         return replace(labelled, truth=labelled.truth.relabelled(self._classes))
 
     def _drawn_or_read(self, seed: int, age: float) -> LabelledFrame:
-        if self._folder is None:
+        path = self._path(seed, age)
+        if path is None:
             return self._draw(seed, age)
-        name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"
-        path = self._folder / f"{seed // 1000:05d}" / f"{name}.npz"
-        if not path.is_file():
-            _write(path, self._draw(seed, age))
+        if path.is_file():
+            try:
+                return _read(path)
+            except _DAMAGED as error:  # by a power failure, for example
+                _log.warning("%s: the damaged frame is drawn again: %s", path, error)
+        _write(path, self._draw(seed, age))
         return _read(path)
+
+    def _path(self, seed: int, age: float) -> Path | None:
+        """Return the file of a frame in the cache."""
+        if self._folder is None:
+            return None
+        name = f"{seed:08d}_{round(1000 * age)}ms_before" if age else f"{seed:08d}"
+        return self._folder / f"{seed // 1000:05d}" / f"{name}.npz"
 
     def _draw(self, seed: int, age: float) -> LabelledFrame:
         rig = world_rig(self._world, seed, self._picture)

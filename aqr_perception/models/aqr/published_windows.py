@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.gathered_windows import window_tokens
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import window_tokens
 from aqr_perception.models.tokens import TokenLayout
 
 _NEAREST = 1e-5

@@ -1,5 +1,7 @@
 """Rendering of query weights as Gaussian maps over the BEV grid and over each camera's token grid."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from aqr_perception.options import AqrOptions
 
 MAP_LIMIT = 1.5
 """Largest magnitude of a map's values, for any number of queries in a cell."""
+
+_LEAST_DENSITY = 0.01
 
 
 def render_bev(weights: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions) -> Tensor:
@@ -40,8 +44,45 @@ def clip(maps: Tensor, min_weight: float) -> Tensor:
     return torch.where(maps.abs() < min_weight, 0.0, maps).clamp(-MAP_LIMIT, MAP_LIMIT)
 
 
+def render_densities(
+    lidar: Tensor, cameras: Tensor, cells: QueryCells, layout: TokenLayout, options: AqrOptions
+) -> Tensor:
+    """Return (B, K) maps as the research code scales features with them, flattened in token order.
+
+    Each query adds its weight times a Gaussian of sum 1. Values below 0.01 become 0, and the largest is
+    ``options.map_limit``.
+
+    Args:
+        lidar: (B, Q), weights of the LiDAR.
+        cameras: (B, Q, V), weights of the cameras.
+        cells: cells of the queries.
+        layout: layout of the tokens.
+        options: sigma and limit.
+    """
+    by_view, in_view, visible = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (cameras, cells.image, cells.image_visible)
+    )
+    summed = replace(options, reduce="sum")
+    bev = _splat(lidar, cells.bev, cells.bev_inside, layout.bev, summed, normalised=True)
+    image = _splat(by_view, in_view, visible, layout.image, summed, normalised=True)
+    maps = torch.cat((bev.flatten(1), image.reshape(len(lidar), layout.views * layout.tokens_per_view)), dim=1)
+    return torch.where(maps < _LEAST_DENSITY, 0.0, maps).clamp(max=options.map_limit)
+
+
 def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, int], options: AqrOptions) -> Tensor:
     """Return (N, rows, columns) maps of (N, Q) weights at (N, Q, 2) cells; only queries with `visible` (N, Q) count."""
+    return clip(_splat(weights, cells, visible, grid, options), options.min_weight)
+
+
+def _splat(
+    weights: Tensor,
+    cells: Tensor,
+    visible: Tensor,
+    grid: tuple[int, int],
+    options: AqrOptions,
+    normalised: bool = False,
+) -> Tensor:
+    """Return maps before clipping; see `_render`. Gaussians have a peak of 1, or, if `normalised`, a sum of 1."""
     rows, columns = grid
     maps = weights.new_zeros(weights.shape[0], rows * columns, dtype=torch.float32)
     if maps.numel() == 0:
@@ -50,6 +91,8 @@ def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, in
     steps = torch.arange(-radius, radius + 1, device=weights.device)
     offsets = torch.cartesian_prod(steps, steps)
     falloff = torch.exp(-(offsets**2).sum(-1) / (2 * options.sigma**2))
+    if normalised:
+        falloff = falloff / falloff.sum()
 
     # A few of all pairs only: one or two of six cameras see a query.
     number, query = visible.nonzero(as_tuple=True)
@@ -59,7 +102,7 @@ def _render(weights: Tensor, cells: Tensor, visible: Tensor, grid: tuple[int, in
     values = torch.where(inside, weights[number, query].float()[:, None] * falloff, 0.0).flatten()
     flat = maps.flatten()
     flat = _largest(flat, index, values) if options.reduce == "max" else flat.scatter_add(0, index, values)
-    return clip(flat, options.min_weight).view(weights.shape[0], rows, columns)
+    return flat.view(weights.shape[0], rows, columns)
 
 
 def _largest(zeros: Tensor, index: Tensor, values: Tensor) -> Tensor:

@@ -4,17 +4,26 @@ It follows MoME's adaptive query router (arXiv:2503.19776) with three difference
 query, it returns weights instead of one choice, and it gathers the tokens of the windows instead of masking all keys.
 """
 
-from typing import NamedTuple, cast
+import math
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.aqr.gate import CameraPairs, Gate, SensorTrust, log_weight, start_open
+from aqr_perception.models.aqr.gathered_windows import GatheredWindows, bev_windows, image_windows
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
 HEADS = 4
 """Attention heads of the router."""
+
+MAX_SCALE = 4.0
+"""Largest scale of the signed bias."""
+
+RouterKind = Literal["plain", "signed", "gate"]
+"""What a router's weights mean: ``plain`` for modulation and the additive bias; see `AqrOptions` for the others."""
 
 _BLOCK = {"cpu": 32, "cuda": 2048}
 """Windows per gather: their tokens fit into a processor's cache, or keep a GPU busy."""
@@ -28,31 +37,54 @@ class RouterWeights(NamedTuple):
             sees the query).
         cameras: (B, Q, V) in 0..1, weight of each camera, at most the cameras' weight in ``modality``; 0 if the camera
             does not see the query.
+        gate: logits of the gate, of which the weights above are the product; None for routers of other kinds.
     """
 
     modality: Tensor
     cameras: Tensor
+    gate: Gate | None = None
+
+    def detached(self) -> "RouterWeights":
+        """Return the weights without gradient."""
+        gate = None if self.gate is None else self.gate.detached()
+        return RouterWeights(self.modality.detach(), self.cameras.detach(), gate)
 
 
-class _Windows(NamedTuple):
-    """Windows of one kind.
+def router_kind(options: AqrOptions) -> RouterKind:
+    """Return the kind of router that a model's own options need."""
+    if options.mode == "gate":
+        return "gate"
+    return "signed" if options.mode in ("bias", "both") and options.bias == "signed" else "plain"
 
-    Attributes:
-        query: (P,) int64, the window's query, numbered over the batch.
-        tokens: (P, W) int64, the window's tokens, numbered over the batch.
-        inside: (P, W) bool, whether the token is inside the grid.
+
+def other_kind_problem(name: str, kind: RouterKind, options: AqrOptions) -> str | None:
+    """Return why the weights of a model's router cannot act as resolved options say; None if they can.
+
+    Args:
+        name: the model's name.
+        kind: kind of its router.
+        options: with some effect.
     """
-
-    query: Tensor
-    tokens: Tensor
-    inside: Tensor
+    needed = router_kind(options)
+    if needed == kind:
+        return None
+    asked = f"aqr.bias is {options.bias!r}" if "gate" not in (kind, needed) else f"aqr.mode is {options.mode!r}"
+    return (
+        f"{asked}, but the query router of {name} is of the kind {kind!r}, needed {needed!r}: its weights mean "
+        "something else; use aqr.mode off or auto, or a model that was trained with this setting in its preset"
+    )
 
 
 class Router(nn.Module):
-    """One post-norm attention layer over each query's windows, followed by sigmoid weights."""
+    """One post-norm attention layer over each query's windows, followed by sigmoid weights.
 
-    def __init__(self, channels: int) -> None:
+    Attributes:
+        kind: see `RouterKind`. Only the kinds ``signed`` and ``gate`` have parameters of their own.
+    """
+
+    def __init__(self, channels: int, kind: RouterKind = "plain") -> None:
         super().__init__()
+        self.kind = kind
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -63,10 +95,23 @@ class Router(nn.Module):
         )
         self.modality = nn.Linear(channels, 2)
         self.evidence = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, 2))
-        # An untrained router trusts all sensors: both factors of a camera's weight start near 0.95.
-        for last in (self.modality, cast(nn.Linear, self.evidence[-1])):
-            nn.init.normal_(last.weight, std=0.01)
-            nn.init.constant_(last.bias, 3.0)
+        lasts = (self.modality, cast(nn.Linear, self.evidence[-1]))
+        if kind == "gate":
+            start_open(*lasts)
+            self.trust = SensorTrust(channels)
+        elif kind == "signed":
+            _start_neutral(*lasts)
+            self.bias_scale = nn.Parameter(torch.tensor(math.log(1 / (MAX_SCALE - 1))))
+        else:
+            # An untrained router trusts all sensors: both factors of a camera's weight start near 0.95.
+            for last in lasts:
+                nn.init.normal_(last.weight, std=0.01)
+                nn.init.constant_(last.bias, 3.0)
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Scale () of the signed bias in 0..4, initially 1; None for routers of other kinds."""
+        return MAX_SCALE * self.bias_scale.sigmoid() if self.kind == "signed" else None
 
     def forward(
         self,
@@ -76,6 +121,7 @@ class Router(nn.Module):
         cells: QueryCells,
         layout: TokenLayout,
         options: AqrOptions,
+        denoising: int = 0,
     ) -> RouterWeights:
         """Return the weights of (B, Q, C) queries.
 
@@ -85,10 +131,12 @@ class Router(nn.Module):
             cells: cells of the queries.
             layout: layout of the tokens.
             options: window sizes.
+            denoising: number of denoising queries, which come first. They stand at the true objects, and therefore do
+                not count for the trust in whole sensors.
         """
         batch, count, _ = query.shape
-        bev = _bev_windows(cells, layout, options.router_bev_window)
-        image = _image_windows(cells, layout, options.router_image_window)
+        bev = bev_windows(cells, layout, options.router_bev_window)
+        image = image_windows(cells, layout, options.router_image_window)
         tokens = (keys.flatten(0, 1), values.flatten(0, 1))
         projected = self._folded_queries(query)
 
@@ -106,14 +154,24 @@ class Router(nn.Module):
         lidar_evidence = self.evidence(torch.cat((state[bev.query], lidar_attended), dim=-1))[:, 0]
         camera_evidence = self.evidence(torch.cat((state[image.query], camera_attended), dim=-1))[:, 1]
         modality = self.modality(state).float()
+        visible = cells.image_visible
+
+        if self.kind == "gate":
+            lidar_logit = modality.new_zeros(batch * count).index_put((bev.query,), lidar_evidence.float())
+            camera_logit = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float())
+            lidar_found = state.new_zeros(state.shape).index_put((bev.query,), lidar_attended.to(state.dtype))
+            by_query = (state, modality, lidar_logit, lidar_found)
+            state, modality, lidar_logit, lidar_found = (part.view(batch, count, *part.shape[1:]) for part in by_query)
+            pairs = CameraPairs(image.query, visible.nonzero()[:, 2], camera_attended.to(state.dtype))
+            trust = self.trust(state, lidar_found, cells.bev_inside, pairs, values, layout, denoising)
+            return gated_weights(Gate(modality[..., 0] + lidar_logit, modality[..., 1:] + camera_logit, trust), cells)
 
         lidar = modality.new_zeros(batch * count)
         lidar = lidar.index_put((bev.query,), (modality[bev.query, 0] + lidar_evidence.float() - 3.0).sigmoid())
-        visible = cells.image_visible
         camera = torch.where(visible.any(-1).flatten(), modality[:, 1].sigmoid(), 0.0)
-        evidence = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float().sigmoid())
+        evidence_weight = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float().sigmoid())
         modality = torch.stack((lidar, camera), dim=-1).view(batch, count, 2)
-        return RouterWeights(modality, evidence * modality[..., 1:])
+        return RouterWeights(modality, evidence_weight * modality[..., 1:])
 
     def _folded_queries(self, query: Tensor) -> Tensor:
         """Return (B * Q, heads, C) queries whose products with tokens, instead of with projected ones, are the scores.
@@ -126,18 +184,46 @@ class Router(nn.Module):
         to_key = self.key.weight.view(HEADS, -1, query.shape[-1])
         return torch.einsum("qhd,hdc->qhc", projected * projected.shape[-1] ** -0.5, to_key)
 
-    def _attend(self, projected: Tensor, keys: Tensor, values: Tensor, windows: _Windows) -> tuple[Tensor, Tensor]:
+    def _attend(
+        self, projected: Tensor, keys: Tensor, values: Tensor, windows: GatheredWindows
+    ) -> tuple[Tensor, Tensor]:
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
         sums, log_sum_exp = [], []
         block = _BLOCK.get(keys.device.type, _BLOCK["cpu"])
         for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
-            scores = (projected[query] @ keys[tokens].transpose(1, 2)).float()  # (P, heads, W)
+            # Whole rows: general indexing takes several times as long.
+            index, shape = tokens.flatten(), (*tokens.shape, keys.shape[-1])
+            near, content = (part.index_select(0, index).view(shape) for part in (keys, values))
+            scores = (projected[query] @ near.transpose(1, 2)).float()  # (P, heads, W)
             scores = scores.masked_fill(~inside[:, None], float("-inf"))
             log_sum_exp.append(scores.logsumexp(-1))
-            sums.append(scores.softmax(-1).to(values.dtype) @ values[tokens])
+            sums.append(scores.softmax(-1).to(values.dtype) @ content)
         to_value = self.value.weight.view(HEADS, -1, keys.shape[-1])
         attended = torch.einsum("phc,hdc->phd", torch.cat(sums), to_value).flatten(1)
         return attended + self.value.bias, torch.cat(log_sum_exp)
+
+
+def gated_weights(gate: Gate, cells: QueryCells) -> RouterWeights:
+    """Return the weights of a gate: the products of the queries' own weights and the trust in the sensors.
+
+    Args:
+        gate: logits.
+        cells: cells of the queries.
+    """
+    lidar, cameras, sensors = (log_weight(logits) for logits in gate)
+    lidar = torch.where(cells.bev_inside, (lidar + sensors[:, None, 0]).exp(), 0.0)
+    cameras = torch.where(cells.image_visible, (cameras + sensors[:, None, 1:]).exp(), 0.0)
+    best = cameras.amax(-1) if cameras.shape[-1] else torch.zeros_like(lidar)
+    return RouterWeights(torch.stack((lidar, best), dim=-1), cameras, gate)
+
+
+def _start_neutral(modality: nn.Linear, evidence: nn.Linear) -> None:
+    """Set the last layers so that all weights are 0.5, at which the signed bias is 0."""
+    for last in (modality, evidence):
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            # The LiDAR's logits are summed, less 3; the cameras' weights are multiplied.
+            last.bias.copy_(torch.tensor([1.5, -math.log(math.sqrt(2) - 1)]))
 
 
 def _merge_windows(attended: Tensor, log_sum_exp: Tensor, query: Tensor, count: int) -> Tensor:
@@ -161,24 +247,3 @@ def _merge_windows(attended: Tensor, log_sum_exp: Tensor, query: Tensor, count: 
     share = (share / total[query])[..., None].to(attended.dtype)
     weighted = (attended.unflatten(1, (heads, -1)) * share).flatten(1)
     return attended.new_zeros(count, attended.shape[1]).index_add(0, query, weighted)
-
-
-def _bev_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Windows:
-    sample, query = cells.bev_inside.nonzero(as_tuple=True)
-    tokens, inside = window_tokens(cells.bev[sample, query], layout.bev, window)
-    return _Windows(sample * cells.bev.shape[1] + query, sample[:, None] * layout.total + tokens, inside)
-
-
-def _image_windows(cells: QueryCells, layout: TokenLayout, window: int) -> _Windows:
-    sample, query, view = cells.image_visible.nonzero(as_tuple=True)
-    tokens, inside = window_tokens(cells.image[sample, query, view], layout.image, window)
-    start = sample * layout.total + layout.bev_tokens + view * layout.tokens_per_view
-    return _Windows(sample * cells.bev.shape[1] + query, start[:, None] + tokens, inside)
-
-
-def window_tokens(cell: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, Tensor]:
-    """Return the (P, W) tokens of square windows around (P, 2) cells, and whether they are inside the grid."""
-    steps = torch.arange(window, device=cell.device) - window // 2
-    row, column = (cell[:, None] + torch.cartesian_prod(steps, steps)).unbind(-1)
-    inside = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])
-    return torch.where(inside, row * grid[1] + column, 0), inside

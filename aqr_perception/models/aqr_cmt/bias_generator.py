@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.aqr.published_windows import PublishedCells
-from aqr_perception.models.aqr.window_bias import WindowBias, reach
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.aqr.window_tiles import reach
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.weights.checkpoint import CheckpointError
 from aqr_perception.options import AqrOptions

@@ -15,6 +15,7 @@ from aqr_perception.models.cmt.head import render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries, QueryWeights
+from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.options import AqrOptions
 
 _BIAS_GENERATOR = "pts_bbox_head.attention_bias_generator."
@@ -35,6 +36,7 @@ class AqrCMT(FusionModel):
     optional_router = (*router_prefixes, "pts_bbox_head.weight_renderer.")
     # The research code does not supervise the weights, and signed weights are no probabilities.
     router_supervised = False
+    removes_tokens = True
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
@@ -110,7 +112,12 @@ class AqrCMT(FusionModel):
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
-                positions, memory, bias, group_queries.mask, options.attention_weights, content=group_queries.content
+                positions,
+                kept_tokens(memory, group, bias),
+                bias,
+                group_queries.mask,
+                options.attention_weights,
+                content=group_queries.content,
             )
             predictions = head.predict(decoded.queries, group_queries, options.layers)
             attention = render_attention(decoded.mass, shown, layout, group_queries, aqr)

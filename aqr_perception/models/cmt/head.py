@@ -44,10 +44,18 @@ class Tokens(NamedTuple):
         """The tokens as keys with and values without position embedding."""
         return Memory(self.features + self.positions, self.features, self.layout)
 
-    def modulated(self, weights: QueryWeights, strength: float) -> "Tokens":
-        """Return the tokens with features scaled by the weight maps."""
-        maps = torch.cat((weights.bev_map.flatten(1), weights.camera_maps.flatten(1)), dim=1)
-        return self._replace(features=modulation.modulate(self.features, maps, strength))
+    def modulated(self, weights: QueryWeights, cells: QueryCells, queries: Queries, aqr: AqrOptions) -> "Tokens":
+        """Return the tokens with features scaled by maps of the weights, in the form that the options name."""
+        if aqr.modulation == "residual":
+            first = queries.denoising  # denoising queries would reveal the true objects
+            drawn = QueryCells(*(cell[:, first:] for cell in cells))
+            lidar, cameras = weights.modality[:, first:, 0], weights.cameras[:, first:]
+            maps = rendering.render_densities(lidar, cameras, drawn, self.layout, aqr)
+            scaled = modulation.modulate_residually(self.features, maps, aqr.residual, aqr.strength)
+        else:
+            maps = torch.cat((weights.bev_map.flatten(1), weights.camera_maps.flatten(1)), dim=1)
+            scaled = modulation.modulate(self.features, maps, aqr.strength)
+        return self._replace(features=scaled)
 
 
 class _SharedConvolution(nn.Module):

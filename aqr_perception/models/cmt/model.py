@@ -4,12 +4,14 @@ Attribute names follow the published checkpoints' keys.
 """
 
 from aqr_perception.models.aqr import window_bias
-from aqr_perception.models.aqr.router import Router
+from aqr_perception.models.aqr.router import Router, other_kind_problem, router_kind
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
 from aqr_perception.models.proposals.queries import place_proposals, proposal_head
+from aqr_perception.models.removed_tokens import kept_tokens
+from aqr_perception.options import AqrOptions
 
 
 class CMT(FusionModel):
@@ -18,12 +20,21 @@ class CMT(FusionModel):
     `router_trained` is false for presets of published models, which have no router.
     """
 
+    removes_tokens = True
+
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         self.router_trained = preset.aqr.mode != "off"
         self.pts_bbox_head = CmtHead(preset)
-        self.aqr = Router(preset.decoder.channels)
+        self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr))
         self.proposals = proposal_head(preset)
+
+    def aqr_problem(self, aqr: AqrOptions) -> str | None:
+        """Return why the model's router cannot act as the options say; None if it can."""
+        needed = aqr.resolved(self.preset.aqr)
+        if not self.router_trained or not needed.acts:
+            return None
+        return other_kind_problem(self.preset.name, self.aqr.kind, needed)
 
     def decode(
         self,
@@ -34,7 +45,7 @@ class CMT(FusionModel):
     ) -> ModelOutput:
         """Return predictions and query weights of one batch; without a trained router, AQR is off."""
         head, aqr = self.pts_bbox_head, options.aqr.resolved(self.preset.aqr)
-        needs_router = self.router_trained and (options.router_weights or aqr.modulates or aqr.biases)
+        needs_router = self.router_trained and (options.router_weights or aqr.acts)
 
         # Queries start at proposals or learned reference points.
         proposals = self.propose(features)
@@ -51,19 +62,24 @@ class CMT(FusionModel):
             positions = head.query_positions(group_queries, group)
 
             # Adaptive query routing.
-            routed, bias = None, None
+            routed, bias, gate = None, None, None
             if needs_router:
-                weights = self.aqr(positions, memory.keys, memory.values, cells, layout, aqr)
+                first = group_queries.denoising
+                weights = self.aqr(positions, memory.keys, memory.values, cells, layout, aqr, first)
                 routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
+                gate = weights.gate
+                acting, scale = weights, self.aqr.scale
+                if options.fixed_router:
+                    acting, scale = weights.detached(), None if scale is None else scale.detach()
                 if aqr.modulates:
-                    memory = tokens.modulated(routed, aqr.strength).memory
-                if aqr.biases:
-                    bias = window_bias.build(cells, weights.modality[..., 0], weights.cameras, layout, aqr)
+                    drawn = routed.detached() if options.fixed_router else routed
+                    memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
+                bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
                 positions,
-                memory,
+                kept_tokens(memory, group, bias),
                 bias,
                 group_queries.mask,
                 options.attention_weights,
@@ -71,5 +87,5 @@ class CMT(FusionModel):
             )
             predictions = head.predict(decoded.queries, group_queries, options.layers)
             attention = render_attention(decoded.mass, cells, layout, group_queries, aqr)
-            outputs.append(ModelOutput(predictions, routed, attention))
+            outputs.append(ModelOutput(predictions, routed, attention, gate=gate))
         return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)

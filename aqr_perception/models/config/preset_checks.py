@@ -25,6 +25,7 @@ def preset_problem(preset: "Preset") -> str | None:
         or _sensor_problem(preset, architecture)
         or _image_problem(preset)
         or _point_problem(preset)
+        or _router_problem(preset)
         or (architecture.check(preset) if architecture.check is not None else None)
         or _proposal_problem(preset, architecture)
         or _decoder_problem(preset)
@@ -96,6 +97,18 @@ def _point_problem(preset: "Preset") -> str | None:
         return f"points.grid is {list(points.grid)}, but x and y must be positive multiples of {multiple}"
     if points.encoder != "pillars" and points.grid[2] < _LOWEST_GRID:
         return f"points.grid is {list(points.grid)}, but z must be at least {_LOWEST_GRID}"
+    return None
+
+
+def _router_problem(preset: "Preset") -> str | None:
+    """Return why the architecture has no router of the kind that `AqrOptions` need; only CMT's has kinds."""
+    if preset.architecture == "cmt":
+        return None
+    own = f"architecture {preset.architecture} has no such router; use architecture cmt"
+    if preset.aqr.mode == "gate":
+        return f"aqr.mode is 'gate', but {own}, or another mode"
+    if preset.aqr.bias == "signed":
+        return f"aqr.bias is 'signed', but {own}, or additive"
     return None
 
 

@@ -45,17 +45,35 @@ class _Loader(_LimitedComposer, yaml.SafeLoader):
     pass
 
 
+class _UniqueLoader(_Loader):
+    """A loader that refuses mappings with the same entry twice, of which YAML's takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"line {key.start_mark.line + 1} has the entry {key.value!r} again")
+                seen.add(key.value)
+        return node
+
+
 class _TextLoader(_LimitedComposer, yaml.BaseLoader):
     pass
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, unique: bool = False) -> Any:
     """Return the content of a YAML file with one document.
+
+    Args:
+        path: path of the file.
+        unique: refuse mappings with the same entry twice.
 
     Raises:
         YamlFileError: the file is missing, not YAML, or larger or deeper than any file that a person writes.
     """
-    documents = list(_documents(path, _Loader))
+    documents = list(_documents(path, _UniqueLoader if unique else _Loader))
     if len(documents) != 1:
         raise YamlFileError(f"{path}: found {len(documents)} YAML documents, needed one")
     return documents[0]

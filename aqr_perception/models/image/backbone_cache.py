@@ -24,7 +24,11 @@ class BackboneCache:
 
     The key is the content of the normalised picture, so that a changed picture (another size, a simulated failure,
     an augmentation) is another entry, and the backbone's weights name the folder, so that other weights find none.
-    Several processes may share a folder. A picture that is not stored runs through the backbone.
+    Several processes may share a folder. A picture that is not stored runs through the backbone, and one that is marked
+    as `passing` is not stored, because it would fill the disk and never be read.
+
+    Attributes:
+        passing: (B, V) bool, the pictures of the next call that will hardly come again; None for none. A call takes it.
 
     Args:
         folder: folder of the entries; it is made if it does not exist.
@@ -35,6 +39,7 @@ class BackboneCache:
     def __init__(self, folder: Path, backbone: nn.Module, max_bytes: float = 50e9) -> None:
         self._folder = folder / _weights_hash(backbone)
         self._left = max_bytes
+        self.passing: Tensor | None = None
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, backbone: nn.Module, pictures: Tensor) -> tuple[Tensor, ...]:
@@ -43,8 +48,12 @@ class BackboneCache:
         Maps have the precision of fp16, whether or not they were stored before. No gradient reaches the backbone.
 
         Raises:
-            ValueError: the backbone is trained, so that its maps change.
+            ValueError: the backbone is trained, so that its maps change; `passing` marks another number of pictures.
         """
+        passing, self.passing = self.passing, None
+        kept = [True] * len(pictures) if passing is None else (~passing).flatten().tolist()
+        if len(kept) != len(pictures):
+            raise ValueError(f"passing has {len(kept)} marks, needed one for each of the {len(pictures)} pictures")
         if backbone.training or any(parameter.requires_grad for parameter in backbone.parameters()):
             raise ValueError(
                 "the maps of a backbone that is trained cannot be cached: freeze it (--learning-rate-factor "
@@ -59,7 +68,8 @@ class BackboneCache:
             for position, index in enumerate(missing):
                 maps = [level[position].to(torch.float16).cpu() for level in computed]
                 found[index] = maps
-                self._write(paths[index], maps)
+                if kept[index]:
+                    self._write(paths[index], maps)
         levels = zip(*(maps for maps in found if maps is not None), strict=True)
         return tuple(torch.stack([maps.to(pictures) for maps in level]) for level in levels)
 

@@ -62,13 +62,13 @@ class PlacedQueries(NamedTuple):
     class_logits: Tensor
     codes: Tensor
 
-    def replace(self, first: int, proposals: Proposals, content: Tensor, samples: Tensor) -> "PlacedQueries":
-        """Return the queries with proposals from index `first` on, in the samples that are true in `samples` (B,)."""
+    def replace(self, first: int, proposals: Proposals, content: Tensor, used: Tensor) -> "PlacedQueries":
+        """Return the queries with proposals from index `first` on, those that are true in `used` (B, P) or (B, 1)."""
         last = first + content.shape[1]
         new = (proposals.points, content, proposals.class_logits, proposals.codes)
 
         def replaced(old: Tensor, chosen: Tensor) -> Tensor:
-            chosen = torch.where(samples[:, None, None], chosen.to(old.dtype), old[:, first:last])
+            chosen = torch.where(used[..., None], chosen.to(old.dtype), old[:, first:last])
             return torch.cat((old[:, :first], chosen, old[:, last:]), dim=1)
 
         return PlacedQueries(*map(replaced, self, new))
@@ -176,6 +176,7 @@ class ProposalHead(nn.Module):
         has_bev: Tensor,
         lidar_to_image: Tensor | None,
         image_size: tuple[int, int],
+        removed: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> PlacedQueries:
         """Return queries that start at the maps' peaks.
 
@@ -189,6 +190,7 @@ class ProposalHead(nn.Module):
             has_bev: (B,) bool, which samples have BEV features.
             lidar_to_image: (B, V, 4, 4), model frame -> pixels.
             image_size: height and width of the images in pixels.
+            removed: feature cells without proposals, as `Features.removed_bev` and `Features.removed_image`.
         """
         batch, count = learned.shape[:2]
         content = learned.new_zeros(batch, count, self._channels)
@@ -196,14 +198,15 @@ class ProposalHead(nn.Module):
         placed = PlacedQueries(learned, content, logits, self.default_codes(learned))
         bev, image = features
         if maps.bev is not None and bev is not None:
-            proposals, cell = self._bev_proposals(maps.bev.detach())
+            proposals, cell = self._bev_proposals(maps.bev.detach(), removed[0])
             content = self.bev_content(_at(bev, cell), proposals)
-            placed = placed.replace(0, proposals, content, has_bev)
+            placed = placed.replace(0, proposals, content, has_bev[:, None] & _kept(removed[0], cell, has_bev))
         if maps.image is not None and image is not None and maps.image.shape[1] and lidar_to_image is not None:
-            proposals, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size)
+            stacked = None if removed[1] is None else removed[1].flatten(1, 2)
+            proposals, cell = self._image_proposals(maps.image.detach(), lidar_to_image, image_size, stacked)
             # The views are stacked vertically as one image.
             content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), proposals)
-            placed = placed.replace(self.bev_count, proposals, content, torch.ones_like(has_bev))
+            placed = placed.replace(self.bev_count, proposals, content, _kept(stacked, cell, has_bev))
         return placed
 
     def default_codes(self, points: Tensor) -> Tensor:
@@ -213,10 +216,10 @@ class ProposalHead(nn.Module):
         codes[..., 4] = points.detach()[..., 2] * self._extent[2] + self._lower[2]
         return codes
 
-    def _bev_proposals(self, maps: Tensor) -> tuple[Proposals, Tensor]:
+    def _bev_proposals(self, maps: Tensor, removed: Tensor | None) -> tuple[Proposals, Tensor]:
         """Return the proposals, and (B, P, 2) rows and columns of their feature cells."""
         rows, columns = maps.shape[2:]
-        peaks = _peak_scores(maps[:, : self._classes]).flatten(1)
+        peaks = _lowered(_peak_scores(maps[:, : self._classes]).flatten(1), removed)
         logits, box, index = _best(maps.flatten(2), peaks, self._classes, self.bev_count)
         row, column = torch.div(index, columns, rounding_mode="floor"), index % columns
         x, y = (column + 0.5 + box[..., 0]) / columns, (row + 0.5 + box[..., 1]) / rows
@@ -225,11 +228,11 @@ class ProposalHead(nn.Module):
         return Proposals(points, logits, self._codes(points, box[..., PLACE_CHANNELS:])), _feature_cell(row, column)
 
     def _image_proposals(
-        self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]
+        self, maps: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int], removed: Tensor | None
     ) -> tuple[Proposals, Tensor]:
         """Return the proposals and their feature cells as `_bev_proposals`, with the views stacked vertically."""
         rows, columns = maps.shape[3:]
-        peaks = _peak_scores(maps.flatten(0, 1)[:, : self._classes]).view(len(maps), -1)
+        peaks = _lowered(_peak_scores(maps.flatten(0, 1)[:, : self._classes]).view(len(maps), -1), removed)
         by_cell = maps.transpose(1, 2).flatten(2)  # (B, channels, V * h * w)
         logits, box, index = _best(by_cell, peaks, self._classes, self.image_count)
         row, column = torch.div(index, columns, rounding_mode="floor"), index % columns
@@ -271,6 +274,21 @@ class _Content(nn.Module):
 def _feature_cell(row: Tensor, column: Tensor) -> Tensor:
     cells = torch.stack((row, column), dim=-1)
     return torch.div(cells, UPSAMPLING, rounding_mode="floor")
+
+
+def _lowered(peaks: Tensor, removed: Tensor | None) -> Tensor:
+    """Return peaks (B, h * w) with -1, below all others, in removed feature cells (B, H, W)."""
+    if removed is None:
+        return peaks
+    fine = removed.repeat_interleave(UPSAMPLING, 1).repeat_interleave(UPSAMPLING, 2)
+    return peaks.masked_fill(fine.flatten(1), -1.0)
+
+
+def _kept(removed: Tensor | None, cells: Tensor, samples: Tensor) -> Tensor:
+    """Return (B, P) bool, whether (B, P, 2) feature cells are not removed; (B, 1) if none is, for (B,) samples."""
+    if removed is None:
+        return torch.ones_like(samples)[:, None]
+    return ~removed.flatten(1).gather(1, cells[..., 0] * removed.shape[2] + cells[..., 1])
 
 
 def _at(features: Tensor, cells: Tensor) -> Tensor:

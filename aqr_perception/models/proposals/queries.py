@@ -49,7 +49,13 @@ def place_proposals(
     denoising, matching = queries.reference_points.tensor_split((queries.denoising,), dim=1)
     has_bev = torch.tensor(features.has_points, device=matching.device)
     placed = head.queries(
-        maps, (features.bev, features.image), matching, has_bev, features.lidar_to_image, features.image_size
+        maps,
+        (features.bev, features.image),
+        matching,
+        has_bev,
+        features.lidar_to_image,
+        features.image_size,
+        (features.removed_bev, features.removed_image),
     )
     # Denoising queries have only a reference point.
     content, class_logits = (

@@ -9,16 +9,22 @@ Therefore plain fused attention runs over all keys, and small dense products cor
 Where a negative bias suppresses nearly all of a query's attention, the denominator is the small difference of nearly
 equal numbers; such queries are computed directly. The attention mass by segment follows from the log-sum-exp of each
 segment of the keys, with one run per segment.
+
+A bias of whole segments, the trust of a gate, is added to the log-sum-exps before the segments' outputs are merged, and
+multiplies (e^b - 1). Runs of segments with the same bias are attended to at once, and removed segments not at all.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aqr_perception.models.aqr.window_bias import Tiles, WindowBias
+from aqr_perception.models.aqr.gate import REMOVED
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.aqr.window_tiles import Tiles
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer import native_correction
 from aqr_perception.models.transformer.flex import flex_attend
@@ -50,7 +56,8 @@ def attend(
         query: (B, heads, Q, d).
         key, value: (B, heads, K, d).
         layout: segments of the keys; required for the mass.
-        bias: added inside the queries' windows.
+        bias: added inside the queries' windows, and to whole segments. The output of a query whose keys are all
+            removed is 0.
         mask: (Q, K) bool, true where a query must not attend to a key; not supported together with bias or mass.
         return_mass: whether to return the attention mass (B, Q, 1 + V): each query's attention to the LiDAR and to each
             camera, averaged over the heads. It sums to 1 and carries no gradient.
@@ -65,7 +72,7 @@ def attend(
         raise ValueError("found a mask together with bias or return_mass; leave out the mask or the others")
     if return_mass and layout is None:
         raise ValueError("return_mass is true without a layout; give the layout of the tokens")
-    weights = () if bias is None else (bias.lidar, bias.cameras)
+    weights = () if bias is None else bias.weights
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, *weights)):
         return _attend_differentiably(query, key, value, layout, bias, return_mass)
     if query.device.type == "cuda":
@@ -78,23 +85,41 @@ def _attend_by_segment(
 ) -> tuple[Tensor, Tensor | None]:
     """Attend with the CPU's fused attention, segment by segment if a layout is given, then correct for the bias."""
     segments = [slice(0, key.shape[2])] if layout is None else list(layout.segments)
-    filled = [index for index, segment in enumerate(segments) if segment.stop > segment.start]
+    runs = _runs(segments, bias, merge=layout is None)
+    if not runs:  # all sensors are removed
+        return torch.zeros_like(query), None if layout is None else query.new_zeros(
+            len(query), query.shape[2], len(segments), dtype=torch.float32
+        )
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    first, *others = (segments[index] for index in filled)
-    output, total = flash(query, key[:, :, first], value[:, :, first])
-    by_segment = [total]
-    for segment in others:  # merged one by one, so that only two outputs exist at a time
-        part, lse = flash(query, key[:, :, segment], value[:, :, segment])
-        output = output.float().lerp_(part.float(), (lse - total).sigmoid()[..., None])
-        total = torch.logaddexp(total, lse)
-        by_segment.append(lse)
-    share = query.new_zeros(*total.shape, len(segments), dtype=torch.float32)
-    share[..., filled] = (torch.stack(by_segment, dim=-1) - total[..., None]).exp()
-    if bias is not None:
+    by_run: list[Tensor] = []
+    for run in runs:  # merged one by one, so that only two outputs exist at a time
+        part, lse = flash(query, key[:, :, run.keys], value[:, :, run.keys])
+        if run.bias is not None:
+            lse = lse + run.bias[:, None, None]
+        if not by_run:
+            output, total = part, lse
+        else:
+            output = output.float().lerp_(part.float(), (lse - total).sigmoid()[..., None])
+            total = torch.logaddexp(total, lse)
+        by_run.append(lse)
+    if layout is None:
+        share = torch.ones_like(total)[..., None]
+    else:
+        share = query.new_zeros(*total.shape, len(segments), dtype=torch.float32)
+        share[..., [run.segment for run in runs]] = (torch.stack(by_run, dim=-1) - total[..., None]).exp()
+    if bias is not None and bias.sensors is not None:
+        # Samples whose sensors are all removed.
+        kept = (total > REMOVED / 2)[..., None]
+        output, share = output.float() * kept, share * kept
+    if bias is not None and bias.acts_inside:
         correct = native_correction.correct if native_correction.supports(query, key, value) else _correct
         output, share = correct(output.float(), share, total, query, key, value, bias)
         denominator = share.sum(-1, keepdim=True)
-        output, share = output / denominator, share / denominator
+        if bias.sensors is None:
+            output, share = output / denominator, share / denominator
+        else:
+            nonzero = torch.where(denominator == 0, 1.0, denominator)
+            output, share = output / nonzero, share / nonzero
         limit = _LEAST_DENOMINATOR if query.dtype == torch.float32 else _LEAST_REDUCED_DENOMINATOR
         for sample, cancelled in enumerate((denominator[..., 0] < limit).any(1)):
             for index in cancelled.nonzero()[:, 0].split(_DIRECT_BLOCK):
@@ -104,6 +129,53 @@ def _attend_by_segment(
     return output.to(query.dtype), None if layout is None else share.mean(dim=1)
 
 
+class _Run(NamedTuple):
+    """Keys that are attended to at once.
+
+    Attributes:
+        keys: slice of the keys.
+        segment: index of the segment; of the first one for several.
+        bias: (B,), added to all of these keys; None for 0.
+    """
+
+    keys: slice
+    segment: int
+    bias: Tensor | None
+
+
+def _runs(segments: Sequence[slice], bias: WindowBias | None, merge: bool) -> list[_Run]:
+    """Return the runs of keys that have one bias in each sample, without empty and removed ones.
+
+    Args:
+        segments: of the keys; one for all if `merge` is true.
+        bias: may have a bias of whole segments.
+        merge: whether neighbouring segments with the same bias become one run.
+    """
+    if bias is None or bias.sensors is None:
+        return [_Run(keys, index, None) for index, keys in enumerate(segments) if keys.stop > keys.start]
+    runs: list[_Run] = []
+    for index, keys in enumerate(bias.layout.segments):
+        whole = bias.sensors[:, index]
+        if keys.stop == keys.start or bool((whole <= REMOVED / 2).all()):
+            continue
+        last = runs[-1] if runs else None
+        if merge and last is not None and last.keys.stop == keys.start and _equal(last.bias, whole):
+            runs[-1] = last._replace(keys=slice(last.keys.start, keys.stop))
+        else:
+            runs.append(_Run(keys, index, whole if bool(whole.any()) else None))
+    return runs
+
+
+def _equal(first: Tensor | None, second: Tensor) -> bool:
+    return not bool(second.any()) if first is None else torch.equal(first, second)
+
+
+def _softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the softmax of biased scores (..., Q, K), 0 for queries whose keys are all removed by bias (..., Q, K)."""
+    attention = scores.softmax(-1)
+    return attention if bias is None else attention * (bias.amax(-1, keepdim=True) > REMOVED / 2)
+
+
 def _attend_directly(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, segments: Sequence[slice]
 ) -> tuple[Tensor, Tensor]:
@@ -111,7 +183,7 @@ def _attend_directly(
     # Autocast would compute the products in half precision.
     with torch.autocast(query.device.type, enabled=False):
         scores = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
-        attention = (scores + bias).softmax(-1)
+        attention = _softmax(scores + bias, bias)
         share = torch.stack([attention[..., segment].sum(-1) for segment in segments], dim=-1)
         return attention @ value.float(), share
 
@@ -190,16 +262,19 @@ def _attend_differentiably(
         ) -> tuple[Tensor, Tensor]:
             # In place, with scaled queries, because a pass over the scores costs as much as the product.
             scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
+            added = None
             if bias is not None:
-                scores += bias.with_weights(*weights).dense(block)[:, None]
-            attention = scores.softmax(-1)
+                added = bias.with_weights(*weights).dense(block)[:, None]
+                scores += added
+            gated = bias is not None and bias.sensors is not None
+            attention = _softmax(scores, added if gated else None)
             mass = attention.new_zeros(0)
             if return_mass and layout is not None:
                 average = attention.detach().mean(1)
                 mass = torch.stack([average[..., segment].sum(-1) for segment in layout.segments], dim=-1)
             return attention.to(v.dtype) @ v, mass
 
-        weights = () if bias is None else (bias.lidar, bias.cameras)
+        weights = () if bias is None else bias.weights
         inputs = (query[:, :, block], key, value, *weights)
         output, mass = attend_block(*inputs) if store else checkpoint(attend_block, *inputs, use_reentrant=False)
         outputs.append(output)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, flex_attention
 
-from aqr_perception.models.aqr.window_bias import WindowBias, reach
+from aqr_perception.models.aqr.gate import REMOVED
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.aqr.window_tiles import reach
 from aqr_perception.models.tokens import TokenLayout
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -49,13 +51,22 @@ def flex_attend(
         for index in filled
     ]
     if layout is None:
-        return parts[0][0], None
+        output, aux = parts[0]
+        return output if bias is None or bias.sensors is None else output * _kept(cast(Tensor, aux.lse)), None
     share = query.new_zeros(*query.shape[:3], len(segments), dtype=torch.float32)
-    share[..., filled] = torch.stack([cast(Tensor, aux.lse) for _, aux in parts], dim=-1).float().softmax(-1)
+    lse = torch.stack([cast(Tensor, aux.lse) for _, aux in parts], dim=-1).float()
+    share[..., filled] = lse.softmax(-1)
+    if bias is not None and bias.sensors is not None:
+        share = share * _kept(lse.amax(-1))
     output = torch.zeros_like(query, dtype=torch.float32)
     for index, (part, _) in zip(filled, parts, strict=True):
         output = output + part * share[..., index, None]
     return output.to(query.dtype), share.mean(dim=1)
+
+
+def _kept(lse: Tensor) -> Tensor:
+    """Return (..., 1) bool of log-sum-exps: false for queries whose keys are all removed."""
+    return (lse > REMOVED / 2)[..., None]
 
 
 def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
@@ -89,4 +100,13 @@ def window_score_mod(bias: WindowBias, first: int = 0) -> ScoreMod:
         in_image = near_row & near_column & (token >= start)
         return score + torch.where(in_bev, lidar[b, q], 0.0) + torch.where(in_image, cameras[b, q, view], 0.0)
 
-    return score_mod
+    if bias.sensors is None:
+        return score_mod
+    sensors = bias.sensors
+
+    def gated_score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        token = kv + first
+        segment = torch.where(token < start, 0, 1 + (token - start).clamp(min=0) // per_view).clamp(max=layout.views)
+        return score_mod(score, b, h, q, kv) + sensors[b, segment]
+
+    return gated_score_mod

@@ -2,6 +2,7 @@
 
 Loading is strict: a file must hold every parameter and buffer of the model in its shape, and nothing else. The query
 router is the only exception, because published models have none: a file may lack all of its keys, but not some of them.
+A router of another kind than the model's is left out, with a warning.
 
 Files of this project also hold the class names, in the metadata of safetensors. Published files do not.
 """
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
-    ROUTER_PREFIX,
     ClassModel,
     VariantModel,
     box_problem,
@@ -35,6 +35,7 @@ from aqr_perception.models.weights.fitting import (
     to_model_layout,
 )
 from aqr_perception.models.weights.identification import choose_preset, fitting_presets, these_weights_fit
+from aqr_perception.models.weights.router_kinds import ROUTER_PREFIX
 from aqr_perception.models.weights.stored_weights import StoredWeights, read_weights
 from aqr_perception.models.weights.weight_files import CLASSES_ENTRY
 
@@ -96,6 +97,8 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Tensor],
     model.load_state_dict(prepared.weights, strict=prepared.has_router)
     if isinstance(model, VariantModel):
         model.adopt_variant(stored.name, stored.tensors)
+    if prepared.left_out:
+        _log.warning("%s: %s", stored.name, prepared.left_out)
     if not prepared.has_router and prepared.router_prefixes != (ROUTER_PREFIX,):
         _log.warning("%s: has nothing of this preset's query router%s", stored.name, _other_preset(stored))
     return prepared.has_router

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
+from aqr_perception.models.weights.router_kinds import ROUTER_PREFIX, other_router
 from aqr_perception.models.weights.stored_weights import StoredWeights
-
-ROUTER_PREFIX = "aqr."
-"""Prefix of the keys of this project's query router, which published models do not have."""
 
 CHOOSE_PRESET = "Choose the model preset that these weights were trained with, or the weights of this preset."
 
@@ -106,12 +104,14 @@ class PreparedWeights(NamedTuple):
         expected: the model's tensors by key that the weights must hold: all, or all but its query router's.
         has_router: whether the weights have some of the model's query router; true for a model without one.
         router_prefixes: key prefixes of the model's query router.
+        left_out: why the weights' query router is left out; empty if it is not.
     """
 
     weights: dict[str, Tensor]
     expected: dict[str, Tensor]
     has_router: bool
     router_prefixes: tuple[str, ...]
+    left_out: str = ""
 
 
 def prepare(stored: StoredWeights, model: nn.Module, state: Mapping[str, Tensor] | None = None) -> PreparedWeights:
@@ -128,11 +128,14 @@ def prepare(stored: StoredWeights, model: nn.Module, state: Mapping[str, Tensor]
     needed, found = model.state_dict() if state is None else state, stored.tensors
     prefixes: tuple[str, ...] = getattr(model, "optional_router", (ROUTER_PREFIX,))
     router = {key for key in needed if key.startswith(prefixes)}
-    has_router = not router or any(key in found for key in router)
+    left_out = other_router(found, needed)
+    has_router = not router or (not left_out and any(key in found for key in router))
     converted = model.convert_weights(stored.name, found) if isinstance(model, VariantModel) else found
+    if left_out:
+        converted = {key: tensor for key, tensor in converted.items() if not key.startswith(ROUTER_PREFIX)}
     expected = {key: tensor for key, tensor in needed.items() if has_router or key not in router}
     weights = with_batch_counters(to_model_layout(converted, needed), expected)
-    return PreparedWeights(weights, expected, has_router, prefixes)
+    return PreparedWeights(weights, expected, has_router, prefixes, left_out)
 
 
 def with_batch_counters(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from aqr_perception.models.config.presets import load_preset, preset_names
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.fitting import (
     CHOOSE_PRESET,
-    ROUTER_PREFIX,
     Differences,
     PreparedWeights,
     box_problem,
@@ -21,6 +20,7 @@ from aqr_perception.models.weights.fitting import (
     differences,
     prepare,
 )
+from aqr_perception.models.weights.router_kinds import ROUTER_PREFIX
 from aqr_perception.models.weights.stored_weights import StoredWeights
 
 if TYPE_CHECKING:

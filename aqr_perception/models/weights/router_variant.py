@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from aqr_perception.models.weights.fitting import ROUTER_PREFIX
+from aqr_perception.models.weights.router_kinds import ROUTER_PREFIX, own_router_kind
 
 Kind = Literal["none", "own router", "research bias", "intermediate bias", "modulation", "incomplete"]
 
@@ -57,7 +57,9 @@ def router_variant(weights: Mapping[str, Tensor]) -> RouterVariant:
     """Return the variant of AQR in weights."""
     own = [key for key in weights if key.startswith(ROUTER_PREFIX)]
     if own:
-        return RouterVariant("own router", (f"query router of this project, {len(own)} tensors ({ROUTER_PREFIX}*)",))
+        kind = own_router_kind(own)
+        described = "query router of this project" + (f" of the kind {kind!r}" if kind != "plain" else "")
+        return RouterVariant("own router", (f"{described}, {len(own)} tensors ({ROUTER_PREFIX}*)",))
     router = any(_ROUTER in f".{key}" for key in weights)
     bias = {f".{key}".split(_BIAS)[1]: tensor for key, tensor in weights.items() if _BIAS in f".{key}"}
     kernel = next((tensor for key, tensor in weights.items() if f".{key}".endswith(_KERNEL)), None)

@@ -19,6 +19,7 @@ from aqr_perception.frame import Detections, Result
 from aqr_perception.msg import FusedDetection, FusedDetectionArray, SensorState
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output.box_geometry import poses, vectors
+from aqr_perception.nodes.stamps import stamp_to_ns
 from aqr_perception.stage_clock import measured
 from aqr_perception.visualization.colours import modality_colour
 
@@ -69,9 +70,21 @@ def fused_detections(
 
 
 @measured("messages")
-def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header) -> Detection3DArray:
-    """Return the detections as vision_msgs/Detection3DArray."""
+def detections_3d(
+    result: Result, to_output: NDArray[np.float64], header: Header, tracks: NDArray[np.int64] | None = None
+) -> Detection3DArray:
+    """Return the detections as vision_msgs/Detection3DArray.
+
+    Equal ids mean the same object in any two messages (vision_msgs/Detection3D). So the id is that of the detection's
+    track, or else one that never comes again: the stamp in nanoseconds and the detection's place, ``<stamp>-<place>``.
+
+    Args:
+        to_output: (4, 4), model frame -> the header's frame.
+        tracks: (N,) identity of each detection's track, 0 for those without; None: objects are not followed.
+    """
     detections = result.detections
+    stamp_ns = stamp_to_ns(header.stamp)
+    followed = np.zeros(len(detections), np.int64) if tracks is None else tracks
     message = Detection3DArray(header=header)
     empty, empty_box = Detection3D(header=header), BoundingBox3D()
     empty_hypothesis, covariance = ObjectHypothesisWithPose(), PoseWithCovariance()
@@ -80,15 +93,16 @@ def detections_3d(result: Result, to_output: NDArray[np.float64], header: Header
         detections.scores.tolist(),
         poses(detections.boxes, to_output),
         vectors(detections.boxes[:, 3:6]),
+        followed.tolist(),
         strict=True,
     )
-    for name, score, pose, size in columns:
+    for place, (name, score, pose, size, track) in enumerate(columns):
         hypothesis, box, found = copy(empty_hypothesis), copy(empty_box), copy(empty)
         hypothesis.hypothesis = ObjectHypothesis(class_id=name, score=score)
         hypothesis.pose = copy(covariance)
         hypothesis.pose.pose = pose
         box.center, box.size = pose, size
-        found.bbox, found.results = box, [hypothesis]
+        found.bbox, found.results, found.id = box, [hypothesis], str(track) if track else f"{stamp_ns}-{place}"
         message.detections.append(found)
     return message
 

@@ -17,6 +17,7 @@ from aqr_perception.frame import Frame, Result
 from aqr_perception.msg import FrameTiming, FusedDetectionArray
 from aqr_perception.nodes.input.frame_request import SensorUse
 from aqr_perception.nodes.output import detection_messages, query_messages, weight_messages
+from aqr_perception.nodes.output.autoware_objects import AutowareObjects
 from aqr_perception.nodes.output.ground_plane import GroundPlane
 from aqr_perception.nodes.output.marker_publisher import MarkerPublisher
 from aqr_perception.nodes.stamps import ns_to_stamp, stamp_to_ns
@@ -36,17 +37,25 @@ class Publishers:
         node: node of the publishers; the topics are private to it.
         camera_names: names of all configured cameras.
         marker_lifetime: seconds after which markers vanish.
+        autoware: makes the messages of ~/objects; None: there is no such topic.
 
     Attributes:
         pictures: what the pictures of the next frame show; may be replaced at any time.
     """
 
-    def __init__(self, node: Node, camera_names: Sequence[str], marker_lifetime: float) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: Node,
+        camera_names: Sequence[str],
+        marker_lifetime: float,
+        autoware: AutowareObjects | None = None,
+    ) -> None:
+        self._node, self._autoware = node, autoware
         self.pictures = PictureOptions()
         self._drawers = WorkerPool("aqr_pictures")
         self._detections = node.create_publisher(FusedDetectionArray, "~/detections", _DEPTH)
         self._detections_3d = node.create_publisher(Detection3DArray, "~/detections_3d", _DEPTH)
+        self._objects = None if autoware is None else node.create_publisher(autoware.message_type, "~/objects", _DEPTH)
         self._markers = MarkerPublisher(node, _DEPTH, marker_lifetime)
         self._timing = node.create_publisher(FrameTiming, "~/timing", _DEPTH)
         self._queries = node.create_publisher(PointCloud2, "~/queries", _DEPTH)
@@ -65,6 +74,7 @@ class Publishers:
         output_frame: str,
         camera_headers: Mapping[str, Header],
         ground: GroundPlane | None,
+        tracks: NDArray[np.int64] | None = None,
     ) -> None:
         """Publish the detections, and the other outputs that have subscribers.
 
@@ -76,12 +86,15 @@ class Publishers:
             output_frame: TF frame of detections and markers. Headers of BEV images have the model frame instead.
             camera_headers: headers of the cameras' images, which their weight maps share.
             ground: where the BEV grid lies; None: there is no grid.
+            tracks: see `detection_messages.detections_3d`.
         """
         stamp = ns_to_stamp(frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=output_frame)
         self._detections.publish(detection_messages.fused_detections(result, sensors, to_output, header))
         if _has_subscribers(self._detections_3d):
-            self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header))
+            self._detections_3d.publish(detection_messages.detections_3d(result, to_output, header, tracks))
+        if self._autoware is not None and self._objects is not None and _has_subscribers(self._objects):
+            self._objects.publish(self._autoware.message(result.detections, to_output, header))
         if _has_subscribers(self._markers.topic):
             self._markers.publish(detection_messages.markers(result, to_output, header))
         if self.wants_queries:
@@ -115,7 +128,8 @@ class Publishers:
     def destroy(self) -> None:
         """Destroy all publishers."""
         self._markers.delete()
-        boxes = (self._detections, self._detections_3d, self._markers.topic, self._queries)
+        objects = () if self._objects is None else (self._objects,)
+        boxes = (self._detections, self._detections_3d, *objects, self._markers.topic, self._queries)
         bev = (self._bev_image, self._bev_raw, self._bev_grid)
         for publisher in (*boxes, self._timing, *bev, *self._camera_image.values(), *self._camera_raw.values()):
             self._node.destroy_publisher(publisher)

@@ -51,6 +51,7 @@ class TrackPublisher:
         self._tracker = Tracker(options, ids)
         self._trails: dict[int, deque[tuple[int, NDArray[np.float64]]]] = {}
         self._period: tuple[Any, ...] = ()
+        self._followed: tuple[Tracks, NDArray[np.float64]] | None = None
         self._warned = False
         self._tracks = node.create_publisher(TrackArray, "~/tracks", _DEPTH)
         self._tracks_3d = node.create_publisher(Detection3DArray, "~/tracks_3d", _DEPTH)
@@ -59,15 +60,23 @@ class TrackPublisher:
     def publish(
         self, frame: Frame, result: Result, to_output: NDArray[np.float64], output_frame: str, epoch: int
     ) -> None:
-        """Follow the objects of a frame and publish their tracks; without `tracking.enabled`, only forget them.
+        """Follow the objects of a frame and send their tracks; see `follow` and `send`."""
+        self.follow(frame, result, epoch)
+        self.send(frame.stamp_ns, to_output, output_frame)
+
+    def follow(self, frame: Frame, result: Result, epoch: int) -> NDArray[np.int64] | None:
+        """Follow the objects of a frame; without `tracking.enabled`, only forget them.
 
         Args:
-            to_output: (4, 4), model frame -> output frame.
             epoch: number of time jumps before the frame; all tracks end at a jump.
+
+        Returns:
+            (N,) identity of each detection's track, 0 for those without; None: objects are not followed.
         """
+        self._followed = None
         if not self.options.enabled:
             self.clear()
-            return
+            return None
         self._tracker.options = self.options
         # Tracks of one frame of reference mean nothing in another.
         reference = self._fixed_frame or frame.frame_id
@@ -76,7 +85,7 @@ class TrackPublisher:
             self._period = (epoch, reference)
         if self._fixed_frame and frame.to_fixed is None:
             self._warn(f"no ~/tracks: found no transform to fixed_frame {self._fixed_frame} at the frame's time")
-            return
+            return None
         if not self._fixed_frame and not self._warned:
             self._warned = True
             self._warn(
@@ -85,15 +94,26 @@ class TrackPublisher:
             )
         to_fixed = np.eye(4) if not self._fixed_frame or frame.to_fixed is None else frame.to_fixed
         tracks = self._tracker.update(frame.stamp_ns, result.detections, to_fixed)
-        self._follow(tracks, frame.stamp_ns)
-        self._send(
-            tracks, to_output @ invert(to_fixed), Header(stamp=ns_to_stamp(frame.stamp_ns), frame_id=output_frame)
-        )
+        self._extend_trails(tracks, frame.stamp_ns)
+        self._followed = tracks, to_fixed
+        return self._tracker.ids
+
+    def send(self, stamp_ns: int, to_output: NDArray[np.float64], output_frame: str) -> None:
+        """Publish the tracks of the followed frame, if there are any.
+
+        Args:
+            to_output: (4, 4), model frame -> output frame.
+        """
+        if self._followed is not None:
+            tracks, to_fixed = self._followed
+            header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=output_frame)
+            self._send(tracks, to_output @ invert(to_fixed), header)
 
     def clear(self) -> None:
         """End all tracks."""
         self._tracker.clear()
         self._trails = {}
+        self._followed = None
 
     def delete_old_markers(self) -> None:
         """Delete markers in RViz that no newer frame has replaced in time."""
@@ -109,7 +129,7 @@ class TrackPublisher:
         for publisher in (self._tracks, self._tracks_3d, self._markers.topic):
             self._node.destroy_publisher(publisher)
 
-    def _follow(self, tracks: Tracks, stamp_ns: int) -> None:
+    def _extend_trails(self, tracks: Tracks, stamp_ns: int) -> None:
         """Lengthen the trails; those of ended tracks go."""
         trails = {}
         for track, box in zip(tracks.ids.tolist(), tracks.boxes, strict=True):

@@ -15,17 +15,17 @@ from aqr_perception.options import OptionError
 from aqr_perception.training.history import features_of, history_of
 from aqr_perception.training.losses.denoising import DenoisingTargets, denoising_queries
 from aqr_perception.training.losses.proposal_loss import proposal_losses
-from aqr_perception.training.losses.router_loss import router_loss
+from aqr_perception.training.losses.router_loss import gate_loss, router_loss
 from aqr_perception.training.losses.set_loss import set_loss
 from aqr_perception.training.trainable import trains_branches, trains_only_branches
-from aqr_perception.training.training_options import Trained
+from aqr_perception.training.training_options import RouterGradient, Trained
 
 
 @dataclass(frozen=True)
 class DetectionLoss:
     """The `StepLoss` of detection models.
 
-    The router learns in two ways: from the set loss, through modulation and window bias if the options use them,
+    The router learns in two ways: from the set loss, through the effect of its weights if the options use them,
     and from the router loss, with the health of the sensors at each query's position as target. A model with
     `router_supervised` false has no router loss.
 
@@ -35,12 +35,15 @@ class DetectionLoss:
         train: the trained parameters; if the decoder is not among them, only the proposal losses are computed.
         forgetting: share of the batches without their earlier frames, so that a model with memory learns the start of
             a drive.
+        router_gradient: what the router learns from: ``both``, the ``health`` of the sensors alone, or the
+            ``detection`` alone, which is `router_weight` 0.
     """
 
     router_weight: float = 1.0
     denoising: int | None = None
     train: Trained = "all"
     forgetting: float = 0.2
+    router_gradient: RouterGradient = "both"
 
     def __call__(self, model: DetectionModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the weighted parts of the loss; see `set_loss`, `proposal_losses` and `router_loss`.
@@ -70,8 +73,10 @@ class DetectionLoss:
         history = history_of(model, batch)
         with torch.set_grad_enabled(trains_branches(self.train)):
             features = features_of(model, batch)
-        trains_router = self.router_weight > 0 and model.router_trained and model.router_supervised
-        options = DecodeOptions(model.aqr_options, router_weights=trains_router)
+        supervises = self.router_weight > 0 and self.router_gradient != "detection"
+        trains_router = supervises and model.router_trained and model.router_supervised
+        fixed = self.router_gradient == "health"
+        options = DecodeOptions(model.aqr_options, router_weights=trains_router, fixed_router=fixed)
         output = model.decode(features, options, queries, history)
         losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if output.proposals is not None:
@@ -80,7 +85,11 @@ class DetectionLoss:
             # Proposals change the reference points of the queries.
             assert output.router is not None and output.queries is not None  # models with a router return both
             cells = _query_cells(output.queries, output.router, batch.lidar_to_image, model.preset, features.image_size)
-            losses["router"] = self.router_weight * router_loss(output.router, cells, batch)
+            if output.gate is None:
+                loss = router_loss(output.router, cells, batch)
+            else:
+                loss = gate_loss(output.gate, output.router, cells, batch)
+            losses["router"] = self.router_weight * loss
         return losses
 
     def _denoising(

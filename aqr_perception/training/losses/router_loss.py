@@ -1,12 +1,18 @@
-"""Router loss: cross entropy between a query's sensor weights and the sensors' health at the query's position."""
+"""Router loss: cross entropy between a query's sensor weights and the sensors' health at the query's position.
+
+A gate's weights are products of a query's own weight and of the trust in the sensor, and the trust has a target, too.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aqr_perception.data.batch import Batch
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.model_io import QueryWeights
+
+_LEAST_LOG = 1e-6
 
 
 def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
@@ -40,6 +46,36 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
         return loss + _cross_entropy(modality[..., 1], best, visible.any(-1))
 
 
+def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
+    """Return the () sum of the mean binary cross entropies of a gate's LiDAR weights, camera weights and trusts.
+
+    The targets of the weights are the healths as in `router_loss`. The target of the trust in a sensor is its health
+    where it is best: a sensor that is right somewhere is not at fault as a whole.
+
+    Args:
+        gate: logits of B samples, Q queries and V cameras.
+        weights: their weights, for the size of the maps.
+        cells: cells of the same queries on the grids of the weight maps.
+        batch: see `router_loss`.
+    """
+    with torch.autocast(gate.lidar.device.type, enabled=False):
+        gate = Gate(*(logits.float() for logits in gate))
+        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
+        has_lidar = _has_tokens(batch, gate.sensors)
+        lidar = F.logsigmoid(gate.lidar) + F.logsigmoid(gate.sensors[:, :1])
+        loss = _log_cross_entropy(lidar, lidar_health[..., 0], cells.bev_inside & has_lidar)
+        whole, counts = [batch.lidar_health.flatten(1).amax(1, keepdim=True)], [has_lidar]
+        visible = cells.image_visible
+        if visible.shape[-1]:
+            camera_health = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
+            cameras = F.logsigmoid(gate.cameras) + F.logsigmoid(gate.sensors[:, None, 1:])
+            loss = loss + _log_cross_entropy(cameras, camera_health, visible)
+            whole.append(batch.camera_health.flatten(2).amax(-1))
+            counts.append(torch.ones_like(whole[-1], dtype=torch.bool))
+        trust = F.logsigmoid(gate.sensors)
+        return loss + _log_cross_entropy(trust, torch.cat(whole, dim=1).float(), torch.cat(counts, dim=1))
+
+
 def _health_at(health: Tensor, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Return (B, Q, V) bilinear samples of health maps (B, V, r, c) at the centres of cells (B, Q, V, 2) of a grid.
 
@@ -63,4 +99,13 @@ def _has_tokens(batch: Batch, modality: Tensor) -> Tensor:
 def _cross_entropy(probability: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     """Return the mean over the entries with a true `counts`; 0 without such entries."""
     losses = F.binary_cross_entropy(torch.where(counts, probability, 0.5), target.clamp(0, 1), reduction="none")
+    return (losses * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _log_cross_entropy(log_probability: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean of the cross entropies over the entries with a true `counts`, from logarithms below 0."""
+    # Rounding makes sums of logarithms 0, where the other outcome would have an infinite loss.
+    found = torch.where(counts, log_probability, -1.0).clamp(max=-_LEAST_LOG)
+    target = target.clamp(0, 1)
+    losses = -(target * found + (1 - target) * torch.log(-torch.expm1(found)))
     return (losses * counts).sum() / counts.sum().clamp(min=1)

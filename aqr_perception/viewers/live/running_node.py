@@ -16,11 +16,11 @@ import rclpy
 import tf2_ros
 from numpy.typing import NDArray
 from rcl_interfaces.srv import GetParameters
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import SubscriptionEventCallbacks
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 

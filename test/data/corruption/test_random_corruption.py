@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from helpers.scattered_frame import labelled_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,32 +15,8 @@ from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, limited_field_of_view, points_in_box
 from aqr_perception.data.corruption.random_corruption import corrupt, misplaced, random_offset, with_points, with_views
 from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
-from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform
-
-NAMES = ("front", "front_right", "back")
-FORWARD = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # model frame -> optical axes
-
-
-def labelled_frame(seed: int = 0, stamp_ns: int = 10**9, lidar: bool = True, cameras: int = 3) -> LabelledFrame:
-    rng = np.random.default_rng(seed)
-    boxes = np.zeros((6, 9), np.float32)
-    boxes[:, :2] = rng.uniform(-30, 30, (6, 2))
-    boxes[:, 3:6] = (4.0, 2.0, 1.5)
-    boxes[:, 6] = rng.uniform(-3, 3, 6)
-    points = np.zeros((1200, 5), np.float32)
-    points[:, :3] = rng.uniform((-50, -50, -2), (50, 50, 3), (1200, 3))
-    points[:600, :3] = np.repeat(boxes[:, :3], 100, axis=0) + rng.uniform(-0.5, 0.5, (600, 3))
-    intrinsics = np.array([[40.0, 0, 28], [0, 40, 16], [0, 0, 1]])
-    extrinsics = np.eye(4)
-    extrinsics[:3, :3] = FORWARD
-    views = tuple(
-        CameraView(name, rng.integers(30, 220, (32, 56, 3), dtype=np.uint8), intrinsics, extrinsics)
-        for name in NAMES[:cameras]
-    )
-    counts = np.array([len(points_in_box(points, box)) for box in boxes])
-    truth = GroundTruth(boxes, np.zeros(6, np.int64), np.arange(6), counts, np.ones((6, cameras), np.float32))
-    return LabelledFrame(Frame(stamp_ns, points if lidar else None, views), truth)
 
 
 def arrays(labelled: LabelledFrame) -> list[np.ndarray]:
@@ -204,3 +181,24 @@ def test_transfer_to_the_same_frame_keeps_the_health() -> None:
     assert np.allclose(same.health.lidar, corrupted.health.lidar, atol=1e-3)
     for name, grid in corrupted.health.cameras.items():
         assert np.allclose(same.health.cameras[name], grid, atol=1e-3)
+
+
+def test_misaligned_and_late_sensors_and_fog_are_among_the_draws() -> None:
+    labelled, earlier = labelled_frame(), labelled_frame(seed=1, stamp_ns=5 * 10**8)
+    points = labelled.frame.points
+    assert points is not None
+    found = {"turned": 0, "shifted": 0, "late LiDAR": 0, "ghosts": 0, "both": 0}
+    for seed in range(400):
+        sample = corrupt(labelled, np.random.default_rng(seed), earlier)
+        frame, health = sample.labelled.frame, sample.health
+        for view, before in zip(frame.cameras, labelled.frame.cameras, strict=False):
+            found["turned"] += view.image is before.image and view.extrinsics is not before.extrinsics
+        if frame.points is earlier.frame.points:
+            found["late LiDAR"] += 1
+        elif frame.points is not None and len(frame.points) > len(points):
+            found["ghosts"] += 1
+        elif frame.points is not None and frame.points is not points and len(frame.points) == len(points):
+            step = np.linalg.norm(frame.points[:, :3] - points[:, :3], axis=1)
+            found["shifted"] += bool(step.std() < 0.3 * step.mean() and health.lidar.max() < 0.9)
+        found["both"] += len(health.cameras) == 3 and frame.points is not points and len(frame.cameras) == 3
+    assert min(found.values()) > 0

@@ -97,3 +97,27 @@ def test_a_full_cache_goes_on_without_storing(backbone: Counted, tmp_path: Path)
     for _ in range(2):
         cache(backbone, torch.ones(1, 3, 8, 8))
     assert backbone.pictures == 2 and not list(tmp_path.rglob("*.npz"))
+
+
+def test_passing_pictures_are_computed_but_not_stored_and_take_no_maps_of_others(
+    backbone: Counted, tmp_path: Path
+) -> None:
+    clean, cache = torch.rand(2, 3, 8, 8), BackboneCache(tmp_path, backbone)
+    cache(backbone, clean)
+    failing = clean.clone()
+    failing[0] *= 0.3
+    for _ in range(2):
+        cache.passing = torch.tensor([[True, False]])
+        maps = cache(backbone, failing)
+        torch.testing.assert_close(maps[0], backbone(failing)[0], rtol=2e-3, atol=2e-3)
+    assert len(list(tmp_path.rglob("*.npz"))) == 2
+    seen = backbone.pictures
+    cache(backbone, clean)  # the marks held for one call
+    assert backbone.pictures == seen and cache.passing is None
+
+
+def test_marks_of_other_pictures_are_refused(backbone: Counted, tmp_path: Path) -> None:
+    cache = BackboneCache(tmp_path, backbone)
+    cache.passing = torch.tensor([[True, False, False]])
+    with pytest.raises(ValueError, match="3 marks, needed one for each of the 2 pictures"):
+        cache(backbone, torch.rand(2, 3, 8, 8))

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
 from std_msgs.msg import Header
 from tf_transformations import quaternion_from_euler, quaternion_from_matrix, quaternion_multiply
@@ -67,6 +68,19 @@ def test_boxes_and_velocities_are_transformed_to_the_output_frame(turn: float, s
         np.testing.assert_allclose([size.x, size.y, size.z], [4.5, 1.9, 1.6], rtol=1e-6)
     velocity = detection_messages.fused_detections(result(box), [], to_output, HEADER).detections[0].velocity
     np.testing.assert_allclose([velocity.x, velocity.y], (to_output[:3, :3] @ [2, -1, 0])[:2], atol=1e-6)
+
+
+def test_ids_are_those_of_the_tracks_or_come_only_once() -> None:
+    boxes = np.tile([3.0, 4.0, 1.0, 4.5, 1.9, 1.6, 0.0, 2.0, -1.0], (3, 1))
+    ids = set()
+    for second in (1, 2):
+        header = Header(frame_id="base_link", stamp=Time(sec=second, nanosec=5))
+        found = detection_messages.detections_3d(result(boxes), np.eye(4), header).detections
+        ids |= {detection.id for detection in found}
+        assert f"{second}000000005-0" in ids
+    assert len(ids) == 6, "another frame's objects may be others"
+    followed = detection_messages.detections_3d(result(boxes), np.eye(4), header, np.array([7, 0, 12]))
+    assert [detection.id for detection in followed.detections] == ["7", "2000000005-1", "12"]
 
 
 def test_orientations_are_the_products_of_tfs_quaternions() -> None:

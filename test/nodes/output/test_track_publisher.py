@@ -45,10 +45,8 @@ def make() -> Callable[..., tuple[TrackPublisher, Topics]]:
     return make
 
 
-def publish(
-    tracks: TrackPublisher, stamp_ns: int, boxes: list[list[float]], pose: np.ndarray | None = None, epoch: int = 0
-) -> None:
-    """Publish a frame with cars at these x, y."""
+def scene(stamp_ns: int, boxes: list[list[float]], pose: np.ndarray | None) -> tuple[Frame, Result]:
+    """Return a frame with cars at these x, y."""
     whole = np.zeros((len(boxes), 9), np.float32)
     whole[:, 3:6] = 4, 2, 1.5
     whole[:, :2] = np.reshape(boxes, (-1, 2))
@@ -56,8 +54,35 @@ def publish(
     none = np.zeros((len(boxes), 0), np.float32)
     detections = Detections(whole, weight, np.zeros(len(boxes), np.int64), weight, 1 - weight, none)
     frame = Frame(stamp_ns, None, (), "lidar", pose)
-    result = Result(detections, WeightMaps(None, (-1, -1, 1, 1), {}, "router"))
+    return frame, Result(detections, WeightMaps(None, (-1, -1, 1, 1), {}, "router"))
+
+
+def publish(
+    tracks: TrackPublisher, stamp_ns: int, boxes: list[list[float]], pose: np.ndarray | None = None, epoch: int = 0
+) -> None:
+    """Publish a frame with cars at these x, y."""
+    frame, result = scene(stamp_ns, boxes, pose)
     tracks.publish(frame, result, rigid_transform([0, 0, 1.8], [0, 0, 0, 1]), "base_link", epoch)
+
+
+def test_following_tells_the_track_of_each_detection(make: Any) -> None:
+    tracks, topics = make()
+    frame, result = scene(SECOND, [[30.0, 3.0], [10.0, -8.0]], np.eye(4))
+    first = tracks.follow(frame, result, 0)
+    frame, result = scene(2 * SECOND, [[10.0, -8.0], [50.0, 0.0], [30.0, 3.0]], np.eye(4))
+    second = tracks.follow(frame, result, 0)
+    assert sorted(first) == [1, 2] and second.tolist() == [first[1], 3, first[0]]
+    assert topics.heard["~/tracks"] == [], "nothing is sent yet"
+    tracks.send(2 * SECOND, np.eye(4), "base_link")
+    assert [track.id for track in topics.heard["~/tracks"][-1].tracks] == [1, 2, 3]
+    tracks.clear()
+    tracks.send(3 * SECOND, np.eye(4), "base_link")
+    assert len(topics.heard["~/tracks"]) == 1, "ended tracks are not sent again"
+
+
+def test_without_tracking_no_detection_has_a_track(make: Any) -> None:
+    tracks, _ = make(enabled=False)
+    assert tracks.follow(*scene(SECOND, [[30.0, 3.0]], np.eye(4)), 0) is None
 
 
 def test_tracks_lie_in_the_output_frame_and_follow_objects_in_the_fixed_one(make: Any) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 from aqr_perception.data.batch import Batch, collate
 from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import Frame, GroundTruth, LabelledFrame
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.model_io import Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.losses.detection_loss import _query_cells
-from aqr_perception.training.losses.router_loss import router_loss
+from aqr_perception.training.losses.router_loss import gate_loss, router_loss
 
 LAYOUT = TokenLayout(bev=(16, 16), views=3, image=(8, 14))
 BEV_RANGE = (-51.2, -51.2, 51.2, 51.2)
@@ -196,3 +197,59 @@ def test_the_lidar_weight_learns_the_health_at_the_querys_position(
     assume(inside or x > short_grid.BEV_RANGE[2] + 1e-3 or y > short_grid.BEV_RANGE[3] + 1e-3)
     # The slope of the cross entropy at a weight of 0.5 is 2 for a health of 0, and there is none outside the grid.
     assert modality.grad[0, 0, 0].item() == pytest.approx(2.0 if inside else 0.0, abs=0.05)
+
+
+def gate_of(lidar: float, cameras: list[float], whole: list[float]) -> Gate:
+    """Return a gate with these probabilities of each query's own weights, and of the trust in the sensors."""
+    own = torch.tensor([lidar, *cameras]).logit().expand(SAMPLES, QUERIES, -1)
+    return Gate(own[..., 0], own[..., 1:], torch.tensor(whole).logit().expand(SAMPLES, -1))
+
+
+def test_a_gate_has_the_least_loss_where_products_equal_the_health_and_trusts_the_best_health() -> None:
+    cells = cells_of(0)
+    health, by_camera = even_health(0.6, [0.9, 0.2, 0.5])
+    batch = batch_of(health, by_camera)
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+
+    def loss(lidar: float, cameras: list[float], whole: list[float]) -> float:
+        return float(gate_loss(gate_of(lidar, cameras, whole), shown, cells, batch))
+
+    almost = 1 - 1e-6
+    best = loss(almost, [almost] * 3, [0.6, 0.9, 0.2, 0.5])
+    assert best < loss(0.9, [almost] * 3, [0.6, 0.9, 0.2, 0.5])
+    assert best < loss(almost, [almost, 0.9, almost], [0.6, 0.9, 0.2, 0.5])
+    assert best < loss(almost, [almost] * 3, [0.7, 0.9, 0.2, 0.5])
+    # The queries' own weights alone give the same products, but the trust is wrong.
+    assert best < loss(0.6, [0.9, 0.2, 0.5], [almost] * 4)
+
+
+def test_a_partly_broken_sensor_keeps_the_trust_as_a_whole() -> None:
+    health, by_camera = even_health(1.0, [1.0, 1.0, 1.0])
+    by_camera = by_camera.clone()
+    by_camera[:, 0, : HEALTH_GRID[0] // 2] = 0.0
+    gate = gate_of(0.5, [0.5] * 3, [0.5] * 4)
+    gate = gate._replace(sensors=gate.sensors.clone().requires_grad_())
+    cells = cells_of(0)._replace(image_visible=torch.zeros(SAMPLES, QUERIES, 3, dtype=torch.bool))
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+    gate_loss(gate, shown, cells, batch_of(health, by_camera)).backward()
+    assert gate.sensors.grad is not None and (gate.sensors.grad < 0).all()
+
+
+@pytest.mark.parametrize("logit", [-90.0, 5.0, 90.0])
+def test_a_saturated_gate_has_a_finite_loss_and_gradient(logit: float) -> None:
+    sizes = ((SAMPLES, QUERIES), (SAMPLES, QUERIES, 3), (SAMPLES, 4))
+    leaves = [torch.full(size, logit, requires_grad=True) for size in sizes]
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+    for value in (0.0, 1.0):
+        batch = batch_of(*even_health(value, [value] * 3))
+        loss = gate_loss(Gate(*leaves), shown, cells_of(0), batch)
+        gradients = torch.autograd.grad(loss, leaves)
+        assert loss.isfinite() and all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_without_lidar_its_trust_has_no_target() -> None:
+    gate = gate_of(0.5, [0.5] * 3, [0.5] * 4)
+    gate = gate._replace(sensors=gate.sensors.clone().requires_grad_())
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+    gate_loss(gate, shown, cells_of(0), batch_of(*even_health(0.0, [1.0] * 3), points=None)).backward()
+    assert gate.sensors.grad is not None and not gate.sensors.grad[:, 0].any() and gate.sensors.grad[:, 1:].any()

@@ -1,0 +1,34 @@
+"""Kind of this project's query router in weights, told by its keys."""
+
+from collections.abc import Iterable
+
+ROUTER_PREFIX = "aqr."
+"""Prefix of the keys of this project's query router, which published models do not have."""
+
+_ROUTER_KINDS = {"gate": f"{ROUTER_PREFIX}trust.", "signed": f"{ROUTER_PREFIX}bias_scale"}
+"""Kind of query router -> prefix of keys that only it has."""
+
+_KIND_ENTRIES = {
+    "gate": "aqr.mode: gate",
+    "signed": "aqr.mode: bias and aqr.bias: signed",
+    "plain": "aqr.mode: both, bias or modulation",
+}
+
+
+def own_router_kind(keys: Iterable[str]) -> str:
+    """Return the kind of this project's query router among keys, as `router.RouterKind`; empty without a router."""
+    own = [key for key in keys if key.startswith(ROUTER_PREFIX)]
+    if not own:
+        return ""
+    return next((kind for kind, part in _ROUTER_KINDS.items() if any(key.startswith(part) for key in own)), "plain")
+
+
+def other_router(found: Iterable[str], needed: Iterable[str]) -> str:
+    """Return why the query router of weights is of another kind than a model's; empty if it is not."""
+    has, needs = own_router_kind(found), own_router_kind(needed)
+    if not has or not needs or has == needs:
+        return ""
+    return (
+        f"its query router is of the kind {has!r}, but the preset needs {needs!r}, whose weights mean something else; "
+        f"to use it, set {_KIND_ENTRIES[has]} in a copy of the preset"
+    )

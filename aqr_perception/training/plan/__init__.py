@@ -1,0 +1,1 @@
+"""Trainings from files and flags: one training, and plans of several stages."""

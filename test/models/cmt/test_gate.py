@@ -1,0 +1,193 @@
+"""CMT with a gate and the other effects of its router: neutral at first, composed as published, learning as asked."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers.sensed_batch import SENSORS
+from helpers.small_fusion import write_preset
+from torch import Tensor
+
+from aqr_perception.models import build_model, load_checkpoint
+from aqr_perception.models.aqr.gate import Gate
+from aqr_perception.models.aqr.router import RouterWeights, gated_weights
+from aqr_perception.models.cmt.model import CMT
+from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory
+from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput
+from aqr_perception.options import AqrOptions
+
+VIEWS = 3
+
+
+def small(folder: Path, **aqr: object) -> CMT:
+    entries = {"description": "small", **yaml.safe_load(SENSORS), "aqr": {"bev_window": 5, "image_window": 5, **aqr}}
+    model = build_model(write_preset(folder, entries))
+    assert isinstance(model, CMT)
+    return model
+
+
+def features_of(model: CMT, batch: int = 2) -> Features:
+    """Return random features of a rig that looks forward; the last sample has no LiDAR."""
+    random = torch.Generator().manual_seed(0)
+    image, points = model.preset.image, model.preset.points
+    assert image is not None and points is not None
+    width, height = image.size
+    projections = torch.zeros(batch, VIEWS, 4, 4)
+    for view, yaw in enumerate(torch.linspace(-1, 1, VIEWS)):
+        right = torch.stack((yaw.cos(), yaw.sin(), torch.tensor(0.0)))
+        forward = torch.stack((-yaw.sin(), yaw.cos(), torch.tensor(0.0)))
+        rotation = torch.stack((right, torch.tensor([0.0, 0.0, -1.0]), forward))
+        intrinsics = torch.tensor([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1.0]])
+        projections[:, view, :3, :3] = intrinsics @ rotation
+        projections[:, view, 3, 3] = 1.0
+    cells = (model.preset.decoder.channels, height // 16, width // 16)
+    columns, rows = points.bev_cells
+    has_points = tuple(sample < batch - 1 or batch == 1 for sample in range(batch))
+    return Features(
+        torch.randn(batch, VIEWS, *cells, generator=random),
+        torch.randn(batch, 2 * points.neck_channels, rows, columns, generator=random),
+        projections,
+        (height, width),
+        has_points,
+    )
+
+
+def decode(model: CMT, features: Features, mode: str = "auto", **options: object) -> ModelOutput:
+    return model.decode(features, DecodeOptions(AqrOptions.of_model(mode), True, **options))  # type: ignore[arg-type]
+
+
+def assert_same(first: ModelOutput, second: ModelOutput, tolerance: float) -> None:
+    for one, other in zip(first.predictions, second.predictions, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> CMT:
+    return small(tmp_path_factory.mktemp("gate"), mode="gate")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("aqr", [{"mode": "gate"}, {"mode": "bias", "bias": "signed"}])
+def test_an_untrained_router_changes_nothing(tmp_path: Path, aqr: dict[str, object]) -> None:
+    model = small(tmp_path, **aqr)
+    features = features_of(model)
+    off, on = decode(model, features, "off"), decode(model, features)
+    assert_same(off, on, 1e-3)
+
+
+def weights_by(model: CMT, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    """Let the router return a gate of these logits (Q,), (Q, V) and (1 + V) for every sample."""
+
+    def forward(
+        query: Tensor, keys: Tensor, values: Tensor, cells: object, layout: object, *_: object
+    ) -> RouterWeights:
+        by_sample = Gate(*(logits.expand(len(query), *logits.shape) for logits in gate))
+        return gated_weights(by_sample, cells)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model.aqr, "forward", forward)
+
+
+@torch.inference_mode()
+def test_samples_do_not_mix_even_where_one_has_no_lidar(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = gated.preset.decoder.queries
+    random = torch.Generator().manual_seed(1)
+    logits = Gate(
+        torch.randn(queries, generator=random),
+        torch.randn(queries, VIEWS, generator=random),
+        torch.tensor([1.0, 9.0, -1.0, -float("inf")]),
+    )
+    weights_by(gated, monkeypatch, logits)
+    features = features_of(gated, 3)
+    together = decode(gated, features)
+    assert together.router is not None and together.gate is not None and len(together.gate.sensors) == 3
+    assert not together.router.cameras[..., 2].any()
+    for sample in range(3):
+        alone = decode(gated, features.select([sample]))
+        for one, other in zip(together.predictions, alone.predictions, strict=True):
+            torch.testing.assert_close(one[:, sample : sample + 1], other, atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_without_any_trust_the_model_decodes_as_without_tokens(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, nothing = gated.preset.decoder.queries, -float("inf")
+    weights_by(
+        gated,
+        monkeypatch,
+        Gate(torch.zeros(queries), torch.zeros(queries, VIEWS), torch.full((1 + VIEWS,), nothing)),
+    )
+    output = decode(gated, features_of(gated))
+    assert all(part.isfinite().all() for part in output.predictions)
+    assert output.router is not None and not output.router.modality.any() and not output.router.cameras.any()
+
+
+@torch.inference_mode()
+def test_strength_is_the_exponent_of_the_weights(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = gated.preset.decoder.queries
+    weights_by(gated, monkeypatch, Gate(torch.zeros(queries), torch.zeros(queries, VIEWS), torch.zeros(1 + VIEWS)))
+    features = features_of(gated, 1)
+    off = decode(gated, features, "off")
+    silent = gated.decode(features, DecodeOptions(AqrOptions(mode="gate", strength=0.0)))
+    assert_same(off, silent, 0.0)
+    once, twice = (
+        gated.decode(features, DecodeOptions(AqrOptions(mode="gate", strength=strength))) for strength in (1.0, 2.0)
+    )
+    assert not torch.allclose(once.predictions.class_logits, off.predictions.class_logits, atol=1e-4)
+    assert not torch.allclose(once.predictions.class_logits, twice.predictions.class_logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "aqr",
+    [
+        {"mode": "gate"},
+        {"mode": "bias", "bias": "signed"},
+        {"mode": "both"},
+        {"mode": "modulation", "modulation": "residual"},
+    ],
+)
+def test_the_detections_teach_the_router_unless_it_is_fixed(tmp_path: Path, aqr: dict[str, object]) -> None:
+    model = small(tmp_path, **aqr)
+    features = features_of(model, 1)
+    for fixed in (False, True):
+        model.zero_grad()
+        decode(model, features, fixed_router=fixed).predictions.class_logits.square().sum().backward()
+        moved = [name for name, part in model.aqr.named_parameters() if part.grad is not None and part.grad.any()]
+        assert bool(moved) is not fixed
+
+
+@torch.inference_mode()
+def test_residual_modulation_scales_even_where_no_query_is(tmp_path: Path) -> None:
+    model = small(tmp_path, mode="modulation", modulation="residual", residual=0.5)
+    features = features_of(model, 1)
+    changed = decode(model, features).predictions.class_logits
+    assert not torch.allclose(changed, decode(model, features, "off").predictions.class_logits, atol=1e-4)
+
+
+def test_a_router_of_another_kind_is_left_out_by_name(gated: CMT, tmp_path: Path, caplog) -> None:
+    plain = small(tmp_path, mode="both")
+    load_checkpoint(gated_copy := small(tmp_path, mode="gate"), plain.state_dict())
+    assert not gated_copy.router_trained
+    assert "kind 'plain', but the preset needs 'gate'" in caplog.text and "aqr.mode: both" in caplog.text
+    caplog.clear()
+    load_checkpoint(plain, gated.state_dict())
+    assert not plain.router_trained and "set aqr.mode: gate in a copy of the preset" in caplog.text
+    load_checkpoint(gated_copy, gated.state_dict())
+    assert gated_copy.router_trained
+
+
+def test_a_mode_that_the_router_was_not_trained_for_is_named(gated: CMT, tmp_path: Path) -> None:
+    plain = small(tmp_path, mode="both")
+    assert "needed 'gate'" in (plain.aqr_problem(AqrOptions.of_model("gate")) or "")
+    assert "kind 'gate'" in (gated.aqr_problem(AqrOptions.of_model("both")) or "")
+    assert "aqr.bias is 'signed'" in (plain.aqr_problem(AqrOptions(mode="bias", bias="signed")) or "")
+    for mode in ("off", "auto"):
+        assert gated.aqr_problem(AqrOptions.of_model(mode)) is None  # type: ignore[arg-type]
+    plain.router_trained = False
+    assert plain.aqr_problem(AqrOptions.of_model("gate")) is None
+
+
+@pytest.mark.parametrize("aqr", [{"mode": "gate"}, {"bias": "signed"}])
+def test_presets_of_other_architectures_refuse_the_gate_by_name(tmp_path: Path, aqr: dict[str, object]) -> None:
+    entries = yaml.safe_load((preset_directory() / "petr_tiny.yaml").read_text()) | {"aqr": aqr}
+    with pytest.raises(PresetError, match="architecture petr has no such router"):
+        load_preset(write_preset(tmp_path, entries))
