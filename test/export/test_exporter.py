@@ -1,49 +1,26 @@
 """Exports of whole models: equality with ONNX Runtime and OpenVINO on a CPU, manifest, errors."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers.exported_parts import use_exported_parts
 from helpers.small_fusion import SMALL, write_preset
 
 from aqr_perception.cli import main
 from aqr_perception.detector import Detector
-from aqr_perception.export import exporter, formats
+from aqr_perception.export import exporter
 from aqr_perception.export.exporter import MANIFEST, TOLERANCE, difference, export
-from aqr_perception.export.parts import ExportError, Part
+from aqr_perception.export.parts import ExportError
 from aqr_perception.options import AqrOptions, DetectionOptions
-
-
-@pytest.fixture(scope="module")
-def small_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the ONNX files of the small model's parts."""
-    return tmp_path_factory.mktemp("parts")
-
-
-@pytest.fixture
-def one_onnx_export(small_parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the formats that need the small model as ONNX share the files, whose export takes most of the time."""
-    write = formats._write_onnx
-
-    def write_once(program: Any, part: Part, path: Path) -> None:
-        kept = small_parts / f"{part.name}.onnx"
-        if not kept.exists():
-            write(program, part, kept)
-        shutil.copy(kept, path)
-
-    monkeypatch.setattr(formats, "_write_onnx", write_once)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "openvino", "torch-export"])
 def test_a_small_model_runs_in_another_runtime(
-    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None, one_onnx_export: None
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     for library in {"onnx": ("onnxscript", "onnxruntime"), "openvino": ("openvino", "onnxscript")}.get(form, ()):
         pytest.importorskip(library, reason=f"the format {form} needs {library}")
@@ -52,7 +29,6 @@ def test_a_small_model_runs_in_another_runtime(
     rig = tmp_path / "rig.yaml"
     rig.write_text("cameras: [left, right]\n")
     out = tmp_path / "out"
-    torch.manual_seed(0)  # the files that the formats share have the weights of one model
     assert main(["export", preset, "--format", form, "--rig", str(rig), "--output", str(out)]) == 0
     printed = capsys.readouterr().out
     manifest = json.loads((out / MANIFEST).read_text())
