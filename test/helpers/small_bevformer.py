@@ -18,7 +18,7 @@ PRESET = Preset(
     name="small",
     description="",
     point_range=(-24.0, -16.0, -5.0, 24.0, 16.0, 3.0),
-    image=ImageBranch(size=(96, 64), backbone="resnet18", width=32),
+    image=ImageBranch(size=(96, 64), backbone="resnet18"),
     decoder=Decoder(channels=32, queries=40, layers=2, heads=4, feedforward=48),
     options=BevFormerOptions(
         grid=(12, 8), levels=4, encoder_layers=2, forward=0.0, camera_azimuths=camera_ring.AZIMUTHS

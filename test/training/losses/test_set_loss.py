@@ -178,7 +178,7 @@ def small_preset() -> Preset:
         "small",
         "for tests",
         RANGE,
-        image=ImageBranch((128, 64), "resnet18", width=8),
+        image=ImageBranch((128, 64), "resnet18"),
         points=PointBranch(
             (0.4, 0.4, 0.25),
             (64, 64, 32),
