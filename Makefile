@@ -57,7 +57,7 @@ demo: setup  ## [RVIZ=1] [MODEL=preset] [RATE=1]: play a simulated drive with fa
 	@$(ENV) aqr_perception demo demo --model "$${MODEL:-aqr_tiny}" --rate "$${RATE:-1}" $$([[ "$$RVIZ" != 1 ]] || echo --rviz)
 
 train-tiny: setup  ## train the weights of aqr_tiny by config/training/aqr_tiny.yaml in runs/aqr_tiny; run it again to resume
-	@$(ENV) aqr_perception train --plan config/training/aqr_tiny.yaml
+	@$(ENV) bash scripts/fetch_efficientnet.sh && aqr_perception train --plan config/training/aqr_tiny.yaml
 
 benchmark: setup  ## measure a frame and the cross-attention on this machine
 	@$(ENV) aqr_perception benchmark frame --model "$${MODEL:-aqr_tiny}" && aqr_perception benchmark attention

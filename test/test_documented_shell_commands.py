@@ -11,11 +11,14 @@ from helpers.places import ROOT
 
 PROGRAMS = (
     "make", "ros2", "pip", "python3", "colcon", "rosdep", "sudo", "torchrun", "tensorboard", "export", "cd", ".",
-    "trtexec", "polygraphy", "top", "unzip", "nohup", "rviz2", "pytest",
+    "trtexec", "bash", "polygraphy", "top", "unzip", "nohup", "rviz2", "pytest",
 )  # fmt: skip
 NOT_RUN = {
     r"make (setup|demo|test|unit|lint|docs|clean|help)$": ".ci/run, test/test_make_run.py and test/demo/live run "
     "what these targets run",
+    r"bash scripts/fetch_efficientnet\.sh": "downloads 17 MB; test/models/image/test_efficientnet_lite.py "
+    "loads a file of its kind",
+    r"make test DISTRO=jazzy$": "takes long; a job of the workflow of its own runs it",
     r"make train-tiny$": "trains for hours; test/training/plan runs plans like its own",
     r"make run": "test/test_make_run.py runs it with a stand-in for the node, and test/nodes/test_bag_player.py plays",
     r"ros2 (launch|run|param|topic|lifecycle|bag|security)\b": "needs an installed ROS 2; names and arguments are "
