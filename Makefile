@@ -27,19 +27,21 @@ lint: setup  ## run ruff, ruff format, mypy, import-linter, hadolint and the che
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports && python3 scripts/spdx.py
 	@$(ENV) ! command -v hadolint >/dev/null || hadolint Dockerfile .devcontainer/Dockerfile
 
-# Tests of a running node run one at a time, because they are sensitive to load; the others run in parallel, one core each.
+# Tests that measure the times of a running node run one at a time, because they are sensitive to load. The others run in
+# parallel, one core each; each worker has its own ROS domain, and conftest.py puts long files first.
+ALONE := $(addprefix test/nodes/test_,bag_player.py perception_node.py process.py quiet_means_said_why.py several_lidars.py) test/benchmarks/live
 WITH_ROS := test/nodes test/offline/test_same_as_the_node.py test/ros_from_pip $(sort $(wildcard test/*/live))
-WITHOUT_ROS := $(addprefix --ignore=,$(WITH_ROS)) -n auto --dist loadfile
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 # Bytecode is kept even where the environment forbids it: else every process rewrites the assertions of all tests.
 # Threads that wait do not spin, because several processes share the cores.
 TEST_ENV := $(ENV) export PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive &&
 
 test: setup  ## [DISTRO=jazzy] run all tests, with the node over DDS
-	@$(TEST_ENV) OMP_NUM_THREADS=1 pytest $(WITHOUT_ROS)
-	@$(TEST_ENV) pytest $(WITH_ROS)
+	@$(TEST_ENV) OMP_NUM_THREADS=1 pytest $(PARALLEL) $(addprefix --ignore=,$(ALONE))
+	@$(TEST_ENV) pytest $(ALONE)
 
 unit: setup  ## run the quick tests, which need no ROS
-	@$(TEST_ENV) OMP_NUM_THREADS=1 AQR_TEST_EXAMPLES=few pytest -m "not slow" $(WITHOUT_ROS)
+	@$(TEST_ENV) OMP_NUM_THREADS=1 AQR_TEST_EXAMPLES=few pytest -m "not slow" $(PARALLEL) $(addprefix --ignore=,$(WITH_ROS))
 
 docs: setup  ## build the documentation into site/, with checks of its links and of what is generated from the code
 	@$(ENV) python3 -m pip install --quiet --disable-pip-version-check -r ros_from_pip/requirements_docs.txt

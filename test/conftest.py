@@ -1,12 +1,21 @@
 """Fixtures and marks of all tests."""
 
+import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from helpers import own_domain  # noqa: F401  # before ROS 2 reads the environment
 from helpers.places import REFERENCE
+
+gc.disable()  # see pytest_collection_finish
+
+# Examples have no deadline in wall-clock time: on a loaded machine any of them may take a second.
+hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +46,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("AQR_TEST_EXAMPLES") == "few":
         for test in {getattr(item, "function", None) for item in items}:
             _draw_fewer_examples(test)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _put_long_files_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage among the objects of the tests only: those of the libraries and of the collection stay."""
+    gc.freeze()
+    gc.enable()
+
+
+def _put_long_files_first(items: list[pytest.Item]) -> None:
+    """Sort the files: a worker that gets a long file last works on it while the others have nothing to do."""
+    tests = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
 
 
 def _draw_fewer_examples(test: object) -> None:

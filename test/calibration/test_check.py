@@ -24,7 +24,7 @@ def turned(frame: Frame, rotation: tuple[float, float, float]) -> Frame:
     return replace(frame, cameras=tuple(replace(view, extrinsics=turn @ view.extrinsics) for view in frame.cameras))
 
 
-def painted_wall(points: int = 6000) -> Frame:
+def painted_wall(points: int = 3000) -> Frame:
     """Return a wall 10 m ahead whose paint is the points' intensity and the picture's brightness."""
     rng = np.random.default_rng(0)
     patches = rng.integers(30, 226, (40, 60)).astype(np.float64)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 import torch
 from helpers.nuscenes_tables import SCENE, VERSION, write_drive
-from helpers.small_fusion import small_aqr_cmt, write_preset
-from safetensors.torch import load_file
+from helpers.small_fusion import SMALL, small_aqr_cmt, write_preset
+from safetensors.torch import load_file, save_file
 
 from aqr_perception.cli import main
 from aqr_perception.models import build_model
@@ -177,3 +177,33 @@ def test_the_router_is_trained_on_nuscenes_tables_and_its_weights_evaluated(
     before, after = build_model(preset).state_dict(), load_file(run / "final.safetensors")
     changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"aqr_weight_generator"} | ({"attention_bias_generator"} if mode == "bias" else set())
+
+
+@pytest.mark.slow
+def test_a_gate_is_trained_for_frozen_weights_and_measured_against_them_on_nuscenes_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe of docs/aqr.md."""
+    root, run = tmp_path / "nuscenes", tmp_path / "run"
+    root.mkdir()
+    write_drive(root)
+    published = write_preset(tmp_path, {**SMALL, "aqr": {"mode": "off"}}, "published")
+    gated = write_preset(tmp_path, {**SMALL, "aqr": {"mode": "gate"}}, "gated")
+    base = build_model(published)
+    weights = {key: tensor for key, tensor in base.state_dict().items() if not key.startswith("aqr.")}
+    save_file(weights, tmp_path / "published.safetensors")
+    data = ["--data", "nuscenes", "--data-root", str(root), "--data-version", VERSION, "--device", "cpu"]
+    exchange_splits(root)
+    start = ["--model", gated, "--checkpoint", str(tmp_path / "published.safetensors"), "--train", "aqr"]
+    length = ["--steps", "2", "--workers", "0", "--ema-decay", "0", "--output", str(run)]
+    assert main(["train", *start, *length, *data]) == 0
+    trained = load_file(run / "final.safetensors")
+    assert all(torch.equal(trained[key], tensor) for key, tensor in weights.items())
+    assert any(key.startswith("aqr.") for key in trained)
+
+    exchange_splits(root)
+    variants = [f"off={published}@{tmp_path}/published.safetensors:off", f"gate={gated}@{run}/final.safetensors:gate"]
+    options = ["--scenarios", "one camera black", "--frames", "1", "--output", str(tmp_path / "ablation")]
+    assert main(["evaluate", "--benchmark", "headroom", "--variants", *variants, *data, *options]) == 0
+    table = json.loads((tmp_path / "ablation" / "ablation.json").read_text())
+    assert "gate" in json.dumps(table) and "gate" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from aqr_perception.bags.reader import BagReader
+from aqr_perception.demo import simulated_drive
 from aqr_perception.demo.simulated_drive import DemoDrive
 from aqr_perception.simulator.bag import sweep_times
 
@@ -15,14 +16,15 @@ def content(path: Path) -> list[tuple[str, int, bytes]]:
 
 
 @pytest.mark.slow
-def test_several_processes_simulate_the_same_drive(tmp_path: Path) -> None:
-    drive = DemoDrive(seconds=2.6, picture=(44, 16))
+def test_several_processes_simulate_the_same_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_drive, "_FEW_SWEEPS", 4)
+    drive = DemoDrive(seconds=1.0, picture=(44, 16))
     bags = []
     for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
         bags.append(content(drive.ensure_bag(tmp_path / str(workers), False, workers)))
     assert bags[0] == bags[1]
-    assert sum(topic == "/lidar/points" for topic, *_ in bags[0]) == len(sweep_times(2.6, drive.rate)) == 13
+    assert sum(topic == "/lidar/points" for topic, *_ in bags[0]) == len(sweep_times(1.0, drive.rate)) == 5
 
 
 def test_a_bag_that_exists_is_used_again(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_an_error_in_a_process_ends_the_others_at_once_with_one_line() -> None:
     assert time.monotonic() - began < 20 and not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_in_a_process_is_named_in_one_line() -> None:
     with pytest.raises(WorkerError, match=r"failed with TypeError: .*; run without worker processes") as caught:
         list(in_processes(math.factorial, ["not a number"], 2))

@@ -15,7 +15,7 @@ GRID = (24, 32)
 _PRESET = """\
 description: for tests
 point_range: [-54.0, -40.0, -5.0, 54.0, 40.0, 3.0]
-image: {size: [96, 64], backbone: resnet18}
+image: {size: [96, 64], backbone: resnet18, width: 8}
 points:
   voxel_size: [0.4, 0.4, 0.2]
   grid: [256, 192, 40]

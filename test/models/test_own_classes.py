@@ -14,7 +14,7 @@ from aqr_perception.models.weights.checkpoint import CheckpointError, save_check
 
 SMALL_MOME = {
     "point_range": [-12.8, -12.8, -5.0, 12.8, 12.8, 3.0],
-    "image": {"size": [96, 64], "backbone": "resnet18"},
+    "image": {"size": [96, 64], "backbone": "resnet18", "width": 8},
     "points": {
         "voxel_size": [0.4, 0.4, 0.25],
         "grid": [64, 64, 32],

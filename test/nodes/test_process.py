@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -27,6 +28,7 @@ from aqr_perception.nodes import perception_node  # noqa: E402
 from aqr_perception.nodes.input import transforms  # noqa: E402
 from aqr_perception.nodes.input.assembler import Assembler  # noqa: E402
 from aqr_perception.nodes.input.frame_request import AssemblerSettings  # noqa: E402
+from aqr_perception.nodes.stop_signals import StopSignals  # noqa: E402
 
 IN_TIME = 2.0
 SLOW_PRESET = "cmt_voxel0075_vov_1600x640"
@@ -35,6 +37,17 @@ SLOW_PRESET = "cmt_voxel0075_vov_1600x640"
 
 OTHER_NAME = ["--ros-args", "-r", "__node:=in_this_process"]
 """Name of nodes in this process: rclpy destroys their services late, and other tests must not find them."""
+
+
+class Stopped:
+    """A request to stop that comes before the node has started: the start is run, and then the end."""
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self.requested.set()
+
+    def wait_for_clean_up(self) -> None:
+        """Do nothing: no signal comes."""
 
 
 class Process:
@@ -91,31 +104,46 @@ def parameter_file(folder: Path, text: str, section: str = "/**") -> str:
     ],
 )
 def test_wrong_arguments_end_the_start_with_one_line_that_names_them(
-    tmp_path: Path, arguments: list[str], named: tuple[str, ...]
+    capfd: pytest.CaptureFixture[str], arguments: list[str], named: tuple[str, ...]
 ) -> None:
+    assert perception_node.main(arguments) == 1
+    output = "".join(capfd.readouterr())
+    (line,) = (line for line in output.splitlines() if line.startswith("perception_node: cannot start: "))
+    assert all(part in line for part in named), line
+    assert "Traceback" not in output
+
+
+def unreadable(folder: Path, text: str) -> list[str]:
+    """Return the arguments with a file that ROS 2 cannot read."""
+    path = folder / "parameters.yaml"
+    indented = text.replace("\n", "\n    ")
+    path.write_text(f"/**:\n  ros__parameters:\n    {indented}\n")
+    return ["--ros-args", "--params-file", str(path)]
+
+
+@pytest.mark.parametrize("text", ["output_frame:", "cameras: [front, 2]", "a: &a 1\nb: *a", "cameras: [front"])
+def test_files_that_ros_cannot_read_end_the_start_with_one_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    arguments = unreadable(tmp_path, text)
+    assert perception_node.main(arguments) == 1
+    output = "".join(capfd.readouterr())
+    (line,) = (line for line in output.splitlines() if line.startswith("perception_node: "))
+    assert arguments[-1] in line
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("text", ["output_frame:", "cameras: [front"])
+def test_the_process_of_a_start_that_fails_ends_with_status_1_and_the_line(tmp_path: Path, text: str) -> None:
+    """ROS 2 finds the first fault, this package the second."""
+    arguments = unreadable(tmp_path, text)
     process = Process(tmp_path, *arguments)
     try:
         assert process.process.wait(timeout=60) == 1
     finally:
         process.process.kill()
-    lines = process.log.read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("perception_node: cannot start: "))
-    assert all(part in line for part in named), line
-    assert "Traceback" not in process.log.read_text()
-
-
-@pytest.mark.parametrize("text", ["output_frame:", "cameras: [front, 2]", "a: &a 1\nb: *a", "cameras: [front"])
-def test_files_that_ros_cannot_read_end_the_start_with_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "parameters.yaml"
-    indented = text.replace("\n", "\n    ")
-    path.write_text(f"/**:\n  ros__parameters:\n    {indented}\n")
-    process = Process(tmp_path, "--ros-args", "--params-file", str(path))
-    try:
-        assert process.process.wait(timeout=60) == 1
-    finally:
-        process.process.kill()
     (line,) = (line for line in process.log.read_text().splitlines() if line.startswith("perception_node: "))
-    assert str(path) in line
+    assert arguments[-1] in line
     assert "Traceback" not in process.log.read_text()
 
 
@@ -167,16 +195,14 @@ def test_wrong_values_that_are_corrected_at_run_time_let_the_node_configure(tmp_
     ],
 )
 def test_a_file_holds_in_a_namespace_and_under_another_name_or_its_node_says_that_it_does_not(
-    tmp_path: Path, section: str, arguments: list[str], is_heard: bool
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, section: str, arguments: list[str], is_heard: bool
 ) -> None:
     path = parameter_file(tmp_path, "{autostart: false, max_sweeps: 50}", section)
-    process = Process(tmp_path, "--ros-args", "--params-file", path, *arguments, "-p", "no_such_parameter:=1")
-    process.wait_for("no_such_parameter")
-    if not is_heard:
-        process.wait_for(f"{path} has no effect: found sections /aqr_perception")
-    time.sleep(0.5)
-    assert ("has no effect: found sections" in process.log.read_text()) is not is_heard
-    assert process.ends_well(signal.SIGTERM)
+    given = ["--ros-args", "--params-file", path, *arguments, "-p", "autostart:=false", "-p", "no_such_parameter:=1"]
+    assert perception_node.main(given, cast(StopSignals, Stopped())) == 0
+    output = "".join(capfd.readouterr())
+    assert "no_such_parameter is not a parameter of this node" in output
+    assert (f"{path} has no effect: found sections /aqr_perception" in output) is not is_heard
 
 
 HEAVY = ("torch", "cv2", "scipy", "matplotlib", "tf2_ros")

@@ -12,7 +12,10 @@ from aqr_perception.report.html_report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright; pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,  # test_html_report.py checks the same data without a browser
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; apt-get install chromium"),
+]
 
 FRAMES = drive_frames()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.quick_first import quick_first
 
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import box_corners, project, transform_points
@@ -12,7 +13,7 @@ from aqr_perception.simulator.rig import nuscenes_rig
 TIME = 0.5
 
 
-@pytest.fixture(scope="module", params=(3, 7, pytest.param(11, marks=pytest.mark.slow)))
+@pytest.fixture(scope="module", params=quick_first((3, 7, 11)))
 def drive(request: pytest.FixtureRequest) -> Drive:
     return draw_drive(request.param, 1.0)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import stand_in
+from helpers.quick_first import quick_first
 from helpers.small_fusion import small_aqr_cmt, write_preset
 from torch import Tensor, nn
 
@@ -152,8 +153,10 @@ def test_the_groups_have_the_research_codes_rates(small: SmallModel, mode: str, 
     assert len(groups) == len(set(found.values()))
 
 
-@pytest.mark.parametrize("train_part", ["aqr", "head", "all"])
-@pytest.mark.parametrize("mode", ["bias", "modulation"])
+@pytest.mark.parametrize(
+    ("mode", "train_part"),
+    quick_first([(mode, part) for part in ("aqr", "all", "head") for mode in ("bias", "modulation")], quick=2),
+)
 def test_the_first_step_changes_the_trained_parameters_by_their_rates_and_nothing_else(
     small: SmallModel, labelled: LabelledFrame, tmp_path: Path, mode: str, train_part: Trained
 ) -> None:

@@ -18,6 +18,7 @@ from helpers.made_up_keyframe import (
     SWEEP_NS,
     write_keyframe,
 )
+from helpers.quick_first import quick_first
 
 from aqr_perception.bags.poses import matrix
 from aqr_perception.bags.reader import BagReader
@@ -30,7 +31,7 @@ from aqr_perception.data.rig_file import read_rig
 from aqr_perception.data.sources.bags import BagDataset
 from aqr_perception.geometry import box_corners, project, rigid_transform, transform_points
 
-SETS = ("ddad_scene_01", "ddad_scene_02", "kitti_object", "kitti_raw", "pandar64")
+SETS = ("pandar64", "kitti_raw", "kitti_object", "ddad_scene_01", "ddad_scene_02")
 OBJECT = {"class": "car", "box": [10.0, 1.0, 0.5, 4.0, 2.0, 1.5, 0.4], "velocity": [1.0, None], "lidar_points": 1}
 
 
@@ -152,7 +153,7 @@ def test_a_folder_of_no_known_layout_names_the_layouts(tmp_path: Path, capsys: p
     assert all(name in text for name in ("nuScenes", "KITTI", "DGP", "keyframe.json"))
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", quick_first(SETS, quick=2))
 def test_a_bag_of_real_frames_gives_the_frames_of_the_data(shared_reference: Path, tmp_path: Path, name: str) -> None:
     source = shared_reference / "real" / name
     converted(source, tmp_path / "bag.mcap")
@@ -171,7 +172,7 @@ def test_a_bag_of_real_frames_gives_the_frames_of_the_data(shared_reference: Pat
             np.testing.assert_allclose(at, ahead, atol=0.05)  # DDAD's cameras have poses of their own at one stamp
 
 
-@pytest.mark.parametrize("name", [*(f"real/{name}" for name in SETS[:3]), "nuscenes_keyframe"])
+@pytest.mark.parametrize("name", quick_first(["nuscenes_keyframe", *(f"real/{name}" for name in SETS[2:])], quick=2))
 def test_the_points_of_a_labelled_object_are_inside_its_outline(shared_reference: Path, name: str) -> None:
     recording = read_keyframes(shared_reference / name)
     inside, all_points = outline_points(recording)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.quick_first import quick_first
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,7 +111,9 @@ def with_backbone(preset: str, backbone: str, tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if load_preset(name).image is not None])
+@pytest.mark.parametrize(
+    "preset", quick_first([name for name in preset_names() if load_preset(name).image is not None], quick=4)
+)
 def test_one_line_swaps_the_backbone_of_any_preset(preset: str, tmp_path: Path) -> None:
     model = build_model(with_backbone(preset, "vit_tiny", tmp_path))
     assert isinstance(model.img_backbone, VitBackbone)

@@ -19,6 +19,7 @@ from helpers.preset_weights import (
     published,
     weights_of,
 )
+from helpers.quick_first import quick_first
 from torch import Tensor
 
 from aqr_perception.frame import CLASSES
@@ -217,7 +218,7 @@ def test_weights_of_classes_in_another_order_load_with_a_preset_in_that_order(tm
 
 @pytest.mark.parametrize("preset", ["petr_tiny", "petrv2_tiny", "bevformer_mini"])
 @pytest.mark.parametrize(
-    "meta", [{"mmdet3d_version": "1.0.0rc6"}, {"mmdet3d_version": "1.4.0"}, {"mmengine_version": "0.10.3"}]
+    "meta", quick_first([{"mmdet3d_version": "1.0.0rc6"}, {"mmdet3d_version": "1.4.0"}, {"mmengine_version": "0.10.3"}])
 )
 def test_box_codes_of_mmdet3d_1_need_a_preset_that_reads_them(
     tmp_path: Path, preset: str, meta: dict[str, str]

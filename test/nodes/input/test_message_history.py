@@ -108,10 +108,10 @@ def test_large_messages_are_bounded_in_bytes_and_the_newest_stays(monkeypatch: p
 def test_adding_a_message_costs_the_same_in_a_full_history() -> None:
     def seconds(history: MessageHistory) -> float:
         messages = [SimpleNamespace(header=SimpleNamespace(stamp=ns_to_stamp(START + k * MS))) for k in range(2000)]
-        start = time.perf_counter()
+        start = time.thread_time()
         for message in messages:
             history.add(message)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     short, full = MessageHistory(0.002), MessageHistory(10.0)
     assert min(seconds(full) for _ in range(3)) < 5 * min(seconds(short) for _ in range(3)), "no sorting, no rebuilding"

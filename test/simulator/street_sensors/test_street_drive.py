@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from helpers.quick_first import quick_first
 
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import box_corners, project, transform_points
@@ -30,7 +31,7 @@ def small_rig(seed: int, cameras: int = 1, **changes: object) -> Rig:
     return Rig(rig.cameras[:cameras], replace(lidar_of(rig), **changes))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=(20, 35))
+@pytest.fixture(scope="module", params=quick_first((20, 35)))
 def drive(request: pytest.FixtureRequest) -> Drive:
     return draw_drive(request.param, 1.0, small_rig(request.param, 2), world=2)
 
