@@ -1,3 +1,6 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # The node on ROS 2 Jazzy: docker build -t aqr_perception . && docker run --rm --net=host aqr_perception
 FROM ros:jazzy
 

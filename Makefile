@@ -1,3 +1,6 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Every target runs the set-up first; see README.md.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

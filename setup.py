@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Installation by pip of the part that needs no ROS: detector, training, simulator, bags, pictures, command line."""
 
 from pathlib import Path

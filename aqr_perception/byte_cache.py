@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Collections bounded in bytes, which forget what was not used for longest."""
 
 import threading

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command line: ``aqr_perception COMMAND``, with the commands of ``commands/`` and ``presets``."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """`Detector`: a model with weights on a device, from `Frame` to `Result`; the only entry into ``models/``."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Input and output of the detector: `Frame` (sensor data at one moment) and `Result` (detections and sensor weights).
 
 The node, offline processing, training and tests share these types. They need only NumPy.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Check of a `Frame` before detection: shapes, types, finite numbers and ranges of values."""
 
 import math

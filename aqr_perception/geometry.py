@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rigid transforms, pinhole projection and box corners as NumPy arrays."""
 
 from typing import Any

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detection options that may change between two frames, validated on construction."""
 
 from collections.abc import Collection, Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Threads and memory of the process: what OpenMP and glibc's allocator need to know before torch loads.
 
 The user's own environment variables have priority over everything here.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Wall and CPU time of the stages of a frame, measured in every frame."""
 
 import time

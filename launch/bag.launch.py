@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Play a bag into the perception node and show the results in RViz."""
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription

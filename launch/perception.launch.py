@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Start the perception node, and optionally play a bag and open RViz."""
 
 import atexit

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Correction of the wheels' CMake files, some of which name the include folders of the machine that built them.
 
 Usage: ``python relocate_cmake.py PREFIX``, with the interpreter that PREFIX belongs to.

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Make .ros/: everything that is needed to build, run and test this project.
 #
 # With a sourced ROS 2, this is a virtual environment on top of ROS 2 and a colcon build of this package. Without one, ROS 2

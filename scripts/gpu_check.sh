@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Everything that needs a GPU, within 8 minutes: CUDA tests, recorded outputs in three precisions, benchmarks.
 #
 #   scripts/gpu_check.sh [FOLDER]     results in FOLDER (default: gpu_check), summary in FOLDER/summary.json

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """List the names of ROS 2's Python packages: list_ros_names.py FOLDER [FOLDER...] > test/ros_names/DISTRIBUTION.json.
 
 FOLDER holds the Python packages of one release of a distribution (FOLDER/rclpy, FOLDER/tf2_ros, ...), or is the

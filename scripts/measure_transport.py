@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Measure how many frames of six cameras and a LiDAR arrive complete from another process; see docs/transport.md."""
 
 import argparse

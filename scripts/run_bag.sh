@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Start the node, play a bag into it and stop it: run_bag.sh BAG CONFIG [MODEL]
 set -euo pipefail
 bag=$1 config=$2 model=${3:-}

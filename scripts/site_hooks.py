@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Hooks of MkDocs: files outside docs/ become pages of the site, and links to files that are not pages become code."""
 
 import re

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """SPDX lines (licence and copyright) at the head of every source file: spdx.py [--fix].
 
 Without --fix, it names the files that lack them and ends with status 1; `make lint` runs it. Files of other licences

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Plot the loss curves of runs of `aqr_perception train` next to each other, as a PNG for a model card."""
 
 import argparse

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Write docs/reference/ from the code: parameters, topics, messages and the command line.
 
 Parameters and topics need ROS 2 and the built package: run `make setup` and `. .ros/env.sh` first.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The queries behind detections: their places, and their attention by sensor, only if asked."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The commands in README, documentation and model card work as they stand there, with smaller numbers where needed."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Commands of other programs in README and documentation: what they name in this package exists."""
 
 import ast

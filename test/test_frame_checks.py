@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames with a field of a wrong shape, type or value are refused with the field's name."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The script for GPUs: without one it says so; with one, a failing step does not end the others."""
 
 import json

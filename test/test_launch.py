@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Actions of the launch files. Without ROS 2's `launch`, which has no wheel, a recorder replaces it."""
 
 import importlib.util

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """`make run` and its script take paths as they are, and end when the node or the player does."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Options are validated, and errors name the wrong option and the allowed values."""
 
 import pytest

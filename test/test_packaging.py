@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Manifests, requirements and build files that agree with the code and with each other."""
 
 import ast

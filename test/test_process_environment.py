@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Threads and memory of the process: defaults before torch loads, with priority for the user's environment."""
 
 import os

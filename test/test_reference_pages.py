@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The generated pages of docs/reference/ agree with the code."""
 
 from pathlib import Path

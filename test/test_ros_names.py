@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every name of ROS 2's Python packages in the code exists in every supported distribution.
 
 The lists in test/ros_names were made from each distribution's releases, see the README there.

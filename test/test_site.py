@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The documentation as a site: it builds without a warning, and a browser finds every page without an error."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The clock of a frame: parts inside of parts are counted once, also those of other threads."""
 
 import threading

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detections from their messages, of ROS 2 or of a bag."""
 
 from typing import Any

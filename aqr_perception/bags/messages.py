@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor messages for bags, created without ROS."""
 
 from collections.abc import Sequence

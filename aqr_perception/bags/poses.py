@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Transforms between the TF frames of a bag, from its /tf and /tf_static."""
 
 from collections import defaultdict

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rosbag2 files (mcap and sqlite3, folder or single file), read without ROS."""
 
 import sqlite3

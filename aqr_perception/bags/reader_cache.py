@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bags that stay open between reads, because opening one takes longer than reading a frame of it."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Median wall times of several variants of a computation, measured in alternation."""
 
 import statistics

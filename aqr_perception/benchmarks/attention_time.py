@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Time and memory of cross-attention: plain, with window bias, with attention mass, and with a dense bias."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Plot of a frame's cost against the number of cameras, points or queries."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Time of deformable attention: grid sampling, one gathering sum, and the fused kernel."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of settings in one run: frames in alternation until the medians are stable."""
 
 import statistics

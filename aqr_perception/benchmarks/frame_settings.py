@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Settings of a frame's measurement, and their variants as users write them: ``precision=fp32,bf16``."""
 
 from collections.abc import Mapping, Sequence

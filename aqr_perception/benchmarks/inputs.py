@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames for measurements: a made-up one of the size of a nuScenes frame, and a simulated one with objects."""
 
 import logging

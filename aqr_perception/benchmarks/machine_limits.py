@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rates of matrix products and copies on this machine, and their amounts in each stage of a frame."""
 
 import statistics

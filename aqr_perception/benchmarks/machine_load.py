@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """CPU use of all other processes, from /proc/stat; they spoil measurements."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rotation of a camera that best explains its pictures by the LiDAR: the maximum of mutual information.
 
 After Pandey, McBride, Savarese and Eustice, "Automatic Targetless Extrinsic Calibration of a 3D Lidar and Camera by

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Groups of points and of pixels that look alike: the joint statistics of LiDAR and camera compare them.
 
 A surface has a typical intensity, slope and height in the LiDAR, and a typical colour in the image. Which belongs to

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Check of every camera of a recording: the rotation that its calibration lacks, and whether it is certain."""
 
 from collections.abc import Iterable, Iterator

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a camera's image with the LiDAR's points on it, before and after a rotation."""
 
 import cv2

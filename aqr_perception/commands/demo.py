@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``aqr_perception demo``: a drive with failing sensors played into the node, and its report."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``aqr_perception evaluate``: nuScenes metrics under sensor failures."""
 
 import argparse

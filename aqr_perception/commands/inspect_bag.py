@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Commands ``aqr_perception inspect bag`` and ``inspect live``: what is there, and whether the node can run it."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``aqr_perception layout``: RViz's and Foxglove's views of a node, from its parameter file."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``aqr_perception process``: detections in bags, without a running ROS 2."""
 
 import argparse

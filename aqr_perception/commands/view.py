@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``aqr_perception view``: bags, recordings and running nodes in Rerun."""
 
 import argparse

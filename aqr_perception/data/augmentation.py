@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Random augmentation of labelled frames that keeps images, points, boxes and calibration consistent.
 
 Each call draws one change for the whole frame, the same for all cameras, as in the published models' training. The

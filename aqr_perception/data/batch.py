@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Batches of labelled frames as tensors in the model's input format."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Loading of training batches by worker processes.
 
 Sample number n of a training and its augmentation are pure functions of the seed and n. A resumed training therefore

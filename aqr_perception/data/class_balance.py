@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Class-balanced sampling (CBGS, arXiv:1908.09492): frames with rare classes are repeated."""
 
 from collections.abc import Collection, Sequence

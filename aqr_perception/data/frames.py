@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Data sets of labelled frames, and their preparation for training: filtering, corruption and augmentation."""
 
 from dataclasses import dataclass, replace

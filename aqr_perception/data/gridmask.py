@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """GridMask (arXiv:2001.04086): random masking of squares on a regular grid, against overfitting to small details."""
 
 from collections.abc import Sequence

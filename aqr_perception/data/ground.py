@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Estimation of the ground below a vehicle from a LiDAR sweep."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor health in a labelled frame: how usable each sensor's data is, as target of the router."""
 
 from collections.abc import Mapping

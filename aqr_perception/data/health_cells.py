@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor health on the cells of a model's grids: BEV features, image features, weight maps."""
 
 from typing import Any

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Share of each box's outline inside a camera's image."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rig files: the sensors and classes of one's own recordings, under the names of the node's parameters.
 
 A rig file is a parameter file of the node (``/**: ros__parameters:``), or the parameters alone. The same file starts

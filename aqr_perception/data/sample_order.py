@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Order of the training samples: a pure function of the seed and the sample's number."""
 
 from collections.abc import Collection, Sequence

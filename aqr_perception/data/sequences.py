@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Short sequences of labelled frames, for models with memory."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Errors of worker processes, passed to the process that started them."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The parts of a calibration that images depend on, for comparison."""
 
 from collections.abc import Mapping

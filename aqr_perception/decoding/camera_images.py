@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of Image and CompressedImage messages to arrays.
 
 A picture is refused from its header if it is too large, or of another shape or size than its camera. Nothing is decoded

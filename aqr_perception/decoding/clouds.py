@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of PointCloud2 messages to arrays.
 
 The header of a point cloud comes from outside. Every size and offset in it is compared with the data's length as a

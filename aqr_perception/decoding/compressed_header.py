@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Size and completeness of a JPEG or PNG, without decoding it."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pinhole intrinsics from CameraInfo, and removal of lens distortion."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Errors in messages, with the remedy."""
 
 _LONGEST_PART = 300

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Checks of data that is valid but probably not what the user means; a human would see it in RViz."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Decoding of raw Image messages to BGR, with the results of cv_bridge, whose Python part needs ROS."""
 
 import sys

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Decoding of a sweep and of a camera's image with its calibration, step by step as in the node."""
 
 from typing import TYPE_CHECKING

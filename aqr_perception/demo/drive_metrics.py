@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Metrics of a recorded drive: recall, sensor weights and latency over time, and their summary."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """HTML report of a drive with failing sensors."""
 
 from collections.abc import Sequence

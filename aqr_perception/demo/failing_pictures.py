@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of failing cameras: black, dirty, or taken by a camera that is turned against its calibration."""
 
 import functools

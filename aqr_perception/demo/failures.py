@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scheduled sensor failures during the playback of a bag."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Video of a sequence of pictures, playable in browsers."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a drive: the published BEV with the ground truth, and the frames of the film."""
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Plots of a drive over time: sensor weights, weight maps, recall and latency, with the failures shaded."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recorded drive with its ground truth and failures, the content of a report."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ground truth of a drive, read from its bag: true objects and camera geometry, which the node does not get."""
 
 import bisect

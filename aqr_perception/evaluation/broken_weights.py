@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Router weights of a sensor before and after it breaks: black, frozen, dirty or misaligned camera, shifted LiDAR."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detections and true objects as nuscenes-devkit's boxes, with its filters by range, points and bicycle racks."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detections in whole drives, with all sensors and with failing ones, kept in one file a drive."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detections of one frame under every sensor failure and AQR mode."""
 
 from collections.abc import Mapping, Sequence

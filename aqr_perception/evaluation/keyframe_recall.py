@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recall and false alarms of a detector on labelled recordings of other vehicles, with each sensor alone and together.
 
 A few frames of a foreign vehicle allow no mAP. The rule here: objects of `RECALL_CLASSES` with at least `LEAST_POINTS`

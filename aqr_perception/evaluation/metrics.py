@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """nuScenes detection metrics (arXiv:1903.11027, section 3), computed with nuscenes-devkit's functions.
 
 The devkit does the matching, average precision and true-positive errors, with the thresholds, ranges and weights of its

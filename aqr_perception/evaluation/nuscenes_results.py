@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Result files of nuScenes' detection task, as its devkit and its evaluation server read them."""
 
 import json

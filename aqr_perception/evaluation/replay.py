@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Replay of earlier frames into a detector's memory."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Robustness table: detection scores in every failure scenario, AQR off and on, against the clean ground truth."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor failures of the robustness table.
 
 `SCENARIOS` are those of MoME (arXiv:2503.19776) and its predecessors. `FURTHER_SCENARIOS` are failures of which most

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tracking of a detector's detections in whole drives, beside a nearest-neighbour baseline."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """nuScenes tracking metrics (AMOTA, AMOTP, switches, fragmentations), computed with nuscenes-devkit's functions.
 
 The devkit does interpolation, matching, thresholds and averages, with its configuration ``tracking_nips_2019``: seven

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Decoders of the architectures as modules with plain tensors as inputs and outputs."""
 
 from collections.abc import Sequence

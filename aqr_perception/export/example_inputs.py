@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up inputs of the exported parts; they fix the shapes, and exports are compared with PyTorch on them."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Export of a model: its parts, their comparison with PyTorch, and the manifest beside them."""
 
 import hashlib

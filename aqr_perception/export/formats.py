@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Files of exported parts: ONNX, OpenVINO's IR and torch.export's archives, written and run on a CPU."""
 
 import importlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The parts of a model that can be exported, with inputs for a fixed rig, and the parts that stay in PyTorch."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention with static shapes: one dense bias for all heads, instead of corrections inside windows."""
 
 from typing import cast

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Copy of a model whose parts have static shapes and need neither inverses nor fused operations of PyTorch."""
 
 import copy

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Position embeddings that take inverted projections as inputs, because few runtimes can invert matrices."""
 
 from collections.abc import Sequence

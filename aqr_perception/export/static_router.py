@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Query router with static shapes: masks over all tokens of a sensor instead of gathered windows."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Inspection of what was heard: topics, stamps, TF, calibrations and point clouds, and whether the node can run it."""
 
 import re

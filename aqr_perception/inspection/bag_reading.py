@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Reading of a bag for inspection: whole, or of a large one evenly spread parts."""
 
 import sys

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Cameras: pictures and calibration as the node decodes them, and oddities of CameraInfo."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Stamps of the sensors: against the times of recording, against each other, and as the node judges them."""
 
 from collections import Counter

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Layout and content of the point clouds of a topic: fields, points, intensities, height of the sensor."""
 
 import math

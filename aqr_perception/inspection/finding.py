@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Findings of an inspection: what is odd, and what keeps the node from using a sensor or from running."""
 
 from collections.abc import Iterable

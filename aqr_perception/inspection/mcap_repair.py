@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Readable copy of an mcap file that lacks its end, as after a crash of the recorder."""
 
 import shutil

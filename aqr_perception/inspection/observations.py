@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Record of what was heard: times of every message, samples of large ones, all transforms and calibrations."""
 
 from collections import Counter

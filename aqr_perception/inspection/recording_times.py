@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Times of recording of all messages of a bag, from its index: messages themselves are not read."""
 
 import sqlite3

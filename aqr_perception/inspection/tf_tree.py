@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The TF tree of a recording: frames, static and moving transforms, their rates and gaps, and faults of the tree."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node's times for a recording: largest ages and longest waits, from measured stamps and delays."""
 
 import bisect

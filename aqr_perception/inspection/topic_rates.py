@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rates of topics, and gaps in them."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Choice of the TF frames for the node: the fixed frame, the model's, the boxes' and the ground's."""
 
 import itertools

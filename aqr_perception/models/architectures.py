@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Table of the model architectures.
 
 A new architecture is one folder, one entry in this table and one YAML preset.

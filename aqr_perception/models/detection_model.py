@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Interface of all detection models to `Detector` and to training."""
 
 from abc import ABC, abstractmethod

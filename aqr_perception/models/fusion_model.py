@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Camera and LiDAR branches of the fusion models, and batches in which some samples lack LiDAR."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Input and output types of all detection models."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Memory of models that use earlier frames: the previous frame's state, time and pose."""
 
 import math

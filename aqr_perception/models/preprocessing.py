@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Preprocessing of camera images: scaled to the model's width, cropped at the top, normalised."""
 
 import numpy as np

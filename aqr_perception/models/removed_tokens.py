@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Removal of tokens from a model's features and from the decoder's memory: the hardest gating.
 
 A removed cell is no key of the decoder's cross-attention and no proposal. Cells beside it keep features that have seen

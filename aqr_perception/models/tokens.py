@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Layout of the evidence tokens in the decoder's memory."""
 
 from dataclasses import dataclass

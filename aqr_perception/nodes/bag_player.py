@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Player of rosbag2 files over DDS, for systems without `ros2 bag play`: ``bag_player BAG [options]``."""
 
 import argparse

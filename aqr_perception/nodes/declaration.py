@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Declaration of a parameter, and the values that users give parameters when the node starts."""
 
 import difflib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """State of the sensors, the model, the frames and the node, for /diagnostics."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Steps of a frame outside of the model: build it before; place it in the output frame, and publish, after.
 
 The node and `aqr_perception process` share them.

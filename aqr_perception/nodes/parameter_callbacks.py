@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Registration of a node's parameter callbacks with every supported rclpy."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files among the arguments of a process, checked before ROS 2 reads them."""
 
 import itertools

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The running model, and its replacement by a model that loads in the background."""
 
 import dataclasses

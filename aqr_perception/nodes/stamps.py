@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion between builtin_interfaces/Time and integer nanoseconds."""
 
 import copy

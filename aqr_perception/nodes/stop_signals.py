@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """SIGINT and SIGTERM as a request to stop, which ends the process in time even if its work cannot stop."""
 
 import os

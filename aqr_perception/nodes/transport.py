@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Profile of Fast DDS for pictures and clouds, handed to processes by their environment."""
 
 import os

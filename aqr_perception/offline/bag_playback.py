@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A bag in bag time: its messages reach the assembler as they would reach an infinitely fast node.
 
 The present is the recording time of the last message. Between two messages, the assembler is polled at the node's

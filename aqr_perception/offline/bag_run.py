@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detection in one bag: frames in bag time, through the node's steps, into the journal and the output files."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """State of a bag's output folder: by which settings it was made, and whether it is finished."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The bags among the arguments of a command, each with a folder for its output."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Answered frames of a bag that is not finished yet, in a file that a kill cannot spoil."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Progress of the bags on a Ray cluster; a module of its own, because its actor needs nothing else."""
 
 

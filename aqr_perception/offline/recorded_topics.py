@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Output topics that keep their messages, in place of a node's publishers."""
 
 from collections.abc import Callable

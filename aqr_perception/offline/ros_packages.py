@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """ROS 2's Python packages that the node's steps need, without a running ROS 2."""
 
 import importlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Settings of a bag: the node's parameters from a parameter file, or from the topics of the bag."""
 
 import re

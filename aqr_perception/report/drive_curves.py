@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Curves and phases of a report: numbers over time, computed from the frames one by one."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The report's HTML file: one page that loads nothing else, written frame by frame."""
 
 import base64

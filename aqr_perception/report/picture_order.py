@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Order of the cameras' pictures on the page."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Gaussian windows of queries, and outlines of boxes, in a frame's pictures."""
 
 from collections.abc import Mapping, Sequence

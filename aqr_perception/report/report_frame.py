@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Content of a report: frames with their pictures, detections, sensors and truth, and the phases of a drive."""
 
 from collections.abc import Mapping, Sequence

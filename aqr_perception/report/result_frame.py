@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Report frames of a detector's frames and results."""
 
 from collections.abc import Mapping, Sequence

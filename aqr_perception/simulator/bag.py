@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Simulated drives as rosbag2 files: sensors, transforms, clock and true objects."""
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Shapes, sizes, colours and speeds of the ten nuScenes classes."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ray casting with Embree into the scenery and the objects of a scene."""
 
 from typing import Any, NamedTuple

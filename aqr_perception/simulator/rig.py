@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor rig of the simulated vehicle: nuScenes' six-camera ring and a 32-beam spinning LiDAR.
 
 The vehicle frame is REP-105's base_link: on the ground below the rear axle, x forward, y left, z up.

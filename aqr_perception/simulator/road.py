@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A road of constant curvature with coordinates along and across it."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes: a road with scenery, objects of the ten classes in motion, and the vehicle.
 
 The seed determines the whole scene. Each lane has one speed, so traffic does not collide.

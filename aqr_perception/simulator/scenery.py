@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Static scenery (ground, buildings, poles and trees) and lighting of a scene."""
 
 from dataclasses import dataclass

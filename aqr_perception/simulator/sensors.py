@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rendered images and LiDAR sweeps of a scene."""
 
 from typing import Any, NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Meshes with a material and a colour for every face."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Procedural texture of surfaces: lane markings, pavement, grass, windows and leaves."""
 
 from typing import Any

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Traffic placement and motion in road coordinates: lanes, parked vehicles, work zones and people."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Constant-velocity Kalman filter of many objects at once.
 
 The state of an object is its position and velocity on the ground. Noise is the same in all directions, so both axes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The tracks of one frame, and the detections they come from, in a fixed frame."""
 
 from dataclasses import dataclass, fields, replace

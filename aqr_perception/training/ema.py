@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Exponential moving average of a model's weights, which detects better than the trained weights."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Model, optimiser and weight average of a training, with the optimiser step."""
 
 import logging

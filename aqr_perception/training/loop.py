@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training loop for any loss and data, with exact resumption.
 
 All that is specific to detection comes as arguments: the samples, their collation into a batch, and the loss.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Learning-rate factors of the parts of a model: the preset's, and those that a training replaces."""
 
 import difflib

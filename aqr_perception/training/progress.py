@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Position of a training in steps, samples and time."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Progress bar, log lines and TensorBoard curves of a training."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Global random number generators of Python, NumPy and PyTorch: seeding, saving and restoring."""
 
 import random

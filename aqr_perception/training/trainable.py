@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Trained and frozen parameters, and the learning rates of parameter groups."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Arrangement of cameras on the screen as on the vehicle."""
 
 from collections.abc import Sequence

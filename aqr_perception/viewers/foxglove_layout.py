@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Foxglove's layout for a node: 3D scene, pictures of the weight maps, plots of the weights, diagnostics.
 
 The file is what Foxglove imports under "Import from file": `configById` has the settings of each panel by its name

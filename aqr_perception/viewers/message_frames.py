@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames from the node's messages, of ROS 2 or of a bag: detections joined with the data that they come from."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights of objects over time: detections joined to objects by the tracker."""
 
 from collections.abc import Mapping

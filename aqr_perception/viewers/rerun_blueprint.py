@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Arrangement of Rerun's window: 3D scene, pictures of the cameras as on the vehicle, BEV, weights over time."""
 
 from collections.abc import Sequence

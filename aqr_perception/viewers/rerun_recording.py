@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames as entities of Rerun: https://rerun.io, `rerun-sdk`, tested with 0.41.
 
 Entities: ``world`` is the frame fixed to the world (or the vehicle's, where its motion is unknown), ``world/vehicle``

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """RViz's configuration for a node: its sensors, detections, tracks and weight maps, and the places of the panels."""
 
 from typing import Any

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """One frame as viewers show it, from the detector or from the node's messages."""
 
 from collections.abc import Mapping

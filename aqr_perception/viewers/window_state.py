@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Places of dock widgets in a window, in the format of Qt's QMainWindow::saveState (Qt 5 and 6)."""
 
 import struct

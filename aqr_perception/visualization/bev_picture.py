@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bird's-eye view (BEV) of weights, points and boxes: +x of the model frame is right, +y is up."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Colours of weights and modalities in all pictures and markers.
 
 The three scales are even in the colour space CAM02-UCS, and people with deuteranopia or protanopia can tell their

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Legend and caption of a picture: scales with numbers and meanings, what is shown, its stamp, the missing sensors."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Picture of a labelled frame: all cameras and the bird's-eye view (BEV), with the true boxes."""
 
 import math

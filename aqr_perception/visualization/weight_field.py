@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fields of weights: at each place of a picture a weight, and how visible it is.
 
 Colour stands for the weight and opacity for the evidence. A place without evidence stays as it is; it does not look

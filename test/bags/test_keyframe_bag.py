@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Keyframe bags hold the usual topics and frames, and the geometry of the keyframe."""
 
 from pathlib import Path

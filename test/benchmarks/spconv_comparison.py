@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Race this package's sparse encoder against spconv's CPU build, alternating, in one process and with the same weights.
 
     python test/benchmarks/spconv_comparison.py --points sweep.bin --rounds 20

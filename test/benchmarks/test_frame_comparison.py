@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of settings of one frame: parsing, agreement of boxes, noise, limits, plots."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A turned camera is found by its pictures and the points on them; a well-calibrated one is left alone."""
 
 from dataclasses import replace

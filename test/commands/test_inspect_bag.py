@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command ``inspect PATH``: what a path is, what is written, and the exit status."""
 
 import json

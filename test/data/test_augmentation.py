@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Augmented frames stay consistent: images with calibration, points with boxes."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Samples and their augmentation depend on the seed and the sample's number only."""
 
 import os

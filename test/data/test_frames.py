@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames prepared for training, and the loss of a step on them."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """GridMask masks a regular grid of squares, with a probability that grows during training."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The height of a sensor above the ground, from its sweep."""
 
 from pathlib import Path

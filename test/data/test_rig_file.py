@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rig files: the node's parameter files, with a part for recordings, read strictly."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sequences for models with memory: one augmentation per sequence keeps the vehicle's motion consistent."""
 
 import numpy as np

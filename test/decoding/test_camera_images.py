@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Images of any encoding and compression become BGR arrays; errors name what cannot be used."""
 
 import struct

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Point clouds of any layout become arrays; errors name what cannot be used."""
 
 import math

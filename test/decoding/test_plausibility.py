@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Data that is valid but probably not what the user means is named, with the setting that would fit."""
 
 import re

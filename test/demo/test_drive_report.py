@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The demo's report accounts for every sweep and labels every failure truthfully."""
 
 import dataclasses

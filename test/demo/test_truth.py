@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The ground truth of a simulated drive is read back from its bag."""
 
 from pathlib import Path

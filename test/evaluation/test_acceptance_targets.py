@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Acceptance targets of a detector with AQR, and the model card's report on them.
 
 The full evaluation takes hours, so the figures are read from the tables in docs/model_card.md;

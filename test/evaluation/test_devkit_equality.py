@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scores on nuScenes' tables, compared with those of nuscenes-devkit's own `DetectionEval`."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A frame's results in every scenario and mode equal separate detections."""
 
 import dataclasses

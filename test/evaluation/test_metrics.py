@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """nuScenes detection metrics of perfect, wrong and missing detections."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scores of the shipped weights on six scenes, compared with recorded scores."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Exports of whole models: equality with ONNX Runtime and OpenVINO on a CPU, manifest, errors."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts for export: equal to the model that they come from, and what is left out by name."""
 
 import dataclasses

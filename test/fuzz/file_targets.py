@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fuzzed parameters and files: each gives plausible settings or its documented error."""
 
 import copy

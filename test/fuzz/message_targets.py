@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fuzzed messages: each gives plausible data or a `MessageError`, and never harms another sensor's."""
 
 import functools

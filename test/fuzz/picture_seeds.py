@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Small encoded pictures of every format that OpenCV and cameras write, and repair of the sums of a PNG."""
 
 import functools

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Table of the fuzzed targets.
 
 A target makes an input from `Choices`, gives it to the package, and checks the result. It returns whether the input was

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The runner of the fuzzed inputs finds each kind of fault, keeps its input, and goes on."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Any bytes give every target an input that it handles: a plausible result or the documented error."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """An assembler fed message by message, in milliseconds, and the contents of its frames."""
 
 from message_filters import SimpleFilter

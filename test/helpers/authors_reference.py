@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoint keys and formula weights of the published models, as their authors' outputs were computed with.
 
 The files are not part of the package. Tests that use them need the fixture `shared_reference`, which skips without.

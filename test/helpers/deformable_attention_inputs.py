@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Random inputs of a deformable attention, and its definition as plain loops."""
 
 import itertools

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pages of the documentation, their blocks of commands, and the scripts that write them."""
 
 import ast

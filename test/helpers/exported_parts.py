@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A detector whose exported parts run in another runtime, and whose other parts stay in PyTorch."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames in failure scenarios."""
 
 from aqr_perception.evaluation.scenarios import ALL_SCENARIOS, fail

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensors that publish over DDS and can be broken at will, beside a node whose detector costs nothing."""
 
 import array

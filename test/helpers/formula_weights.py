@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights and inputs by formula: each value is a function of its name and index, the same on every machine.
 
 Values come from an integer hash, not from a random generator, whose stream may change between library versions.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Output of models with cameras and LiDAR for one batch."""
 
 from torch import Tensor

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recorded samples of the published models against those of a device and precision, as JSON.
 
     python -m helpers.goldens_on_device DEVICE PRECISION FILE [PRESET ...]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A nuScenes keyframe written as a bag, with the topics and frames that nuScenes bags usually have.
 
 /tf carries the ego pose at every image's stamp. A reader that looks transforms up at each image's own time through

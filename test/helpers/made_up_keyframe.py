@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A small keyframe folder: one camera, two points, a moving vehicle."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Transforms, buffers of transforms, and their results as matrices, for the tests of tf2. Skips without ROS."""
 
 import numpy as np

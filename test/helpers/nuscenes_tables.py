@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A synthetic nuScenes drive: tables, sweeps and images in a folder."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A bag with the outputs of a node and the sensors that they come from, written without ROS."""
 
 from collections.abc import Collection, Iterator

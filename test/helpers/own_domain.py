@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """DDS domains of a run: one of each worker process of pytest-xdist, and one more of each process."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Folders that tests read: this checkout, and the reference data of published models, which users do not have."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights with the keys and shapes of shipped presets, without memory for their values."""
 
 import functools

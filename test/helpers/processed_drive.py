@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A simulated drive in a bag, and the call that processes it."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Samples of every stage of the published models, computed with formula weights on made-up frames.
 
 For speed, three cameras give 192 x 96 pixels, and the point range is +-16.2 m instead of +-54 m. No weight depends on

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameters of which the first run in `make unit`, and all in `make test`."""
 
 from collections.abc import Iterable

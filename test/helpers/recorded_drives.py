@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up recorded drives for tests: two objects per sweep, cameras that look ahead, exact detections."""
 
 import cv2

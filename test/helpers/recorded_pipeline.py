@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A pipeline of the node whose detectors and outputs record what reaches them."""
 
 import threading

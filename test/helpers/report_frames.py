@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up frames of a report: two objects, a front camera that fails, and a moment without result."""
 
 import numpy as np

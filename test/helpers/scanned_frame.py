@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A labelled frame scanned by a LiDAR of 32 beams, with pictures of noise."""
 
 import numpy as np

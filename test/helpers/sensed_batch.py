@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A made-up batch of camera images and point clouds for small fusion models."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Small sensor messages of a LiDAR and of cameras, and transforms between their frames."""
 
 from array import array

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A small preset with a LiDAR grid that ends before its point range, like the published 0.1 m model's."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Small bags of a vehicle with two cameras and a LiDAR, with room for faults."""
 
 from collections.abc import Callable, Iterator

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A small BEVFormer in a frame with x forward, and its six cameras."""
 
 import dataclasses

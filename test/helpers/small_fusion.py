@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Preset entries of a small fusion model, for tests of whole commands and of training."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A plan of three stages with the smallest model, and a stand-in for its trainings."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A small model, data set and losses for tests of the training loop."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Nodes for the tests of tf2_ros (in a DDS domain of their own), and transforms along x. Skips without ROS."""
 
 import time

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A vehicle for tests: publishes made-up sensor messages over DDS and receives the node's output."""
 
 import array

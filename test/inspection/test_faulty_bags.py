@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Faults of a bag are named with what to do, and end in a report or in one sentence."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Record the samples that `test_published_goldens` compares with.
 
     PYTHONPATH=.:test python test/models/regenerate_goldens.py [PRESET ...]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Batches of the fusion models in which some samples lack LiDAR."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Models with their own class list: outputs, checkpoints and the transfer of branches."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The published models give the recorded samples with formula weights; `regenerate_goldens.py` records them.
 
 The samples were recorded while the tests against the authors' outputs passed, which need data that users do not have.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The shipped model finds the same objects in bf16 as in fp32."""
 
 import numpy as np

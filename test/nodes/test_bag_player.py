@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Playback of bags over DDS, with the recorded messages, timing and QoS."""
 
 import importlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """When the node asks for a latched calibration, and when it does not."""
 
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Values that users give parameters are taken where their meaning is clear, and named otherwise."""
 
 import math

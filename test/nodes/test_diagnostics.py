@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Reports of sensors, frames, the model and the node in /diagnostics."""
 
 import math

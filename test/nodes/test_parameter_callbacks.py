@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Changes of parameters are checked and applied with every rclpy, with and without Humble's missing callbacks."""
 
 from collections.abc import Iterator

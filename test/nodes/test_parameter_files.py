@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files are checked before ROS 2 reads them, and those for other nodes are recognised."""
 
 import time

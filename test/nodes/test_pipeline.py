@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline from a frame request to published messages: results, timing, warnings and diagnostics."""
 
 import threading

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node's process: its start with wrong arguments and parameters, and its end by signals."""
 
 import os

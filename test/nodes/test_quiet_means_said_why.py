@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Single faults in a running node, over DDS: /diagnostics names the subject and the cause within a second."""
 
 import array

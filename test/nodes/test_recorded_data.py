@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bags of real recordings run in the node with the parameter file that `convert` writes for them."""
 
 import signal

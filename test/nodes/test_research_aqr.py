@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node with the research code's AQR over DDS: signed weights, and parameters that change its effect."""
 
 from collections.abc import Iterator

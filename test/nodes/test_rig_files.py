@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every parameter of the node is known in rig files: one file serves the car and its recordings."""
 
 from pathlib import Path

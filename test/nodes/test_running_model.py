@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A model is replaced without interrupting the running one; a broken model changes nothing."""
 
 import threading

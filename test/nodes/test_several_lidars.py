@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's LiDAR split into three, in a running node over DDS: detections equal those of the joined sweep.
 
 The world stands still while the vehicle moves, so one simulated sweep serves for all.

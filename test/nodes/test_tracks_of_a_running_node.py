@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tracks of a running node over DDS: switched on and off at run time, with one identity while an object is missed."""
 
 from collections.abc import Iterator

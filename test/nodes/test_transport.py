@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The profile of Fast DDS is handed on, and gives way to the user's own."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A short simulated drive as a bag, and a small model with fixed weights, for all tests of this folder."""
 
 from pathlib import Path

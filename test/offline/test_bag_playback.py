@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """When frames become due in bag time, and which transforms they find."""
 
 from pathlib import Path

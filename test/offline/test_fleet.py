@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bags side by side: in worker processes, and on a local Ray."""
 
 import shutil

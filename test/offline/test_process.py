@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """`aqr_perception process` on bags: content, containers, interruptions, changed settings, broken bags."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The report of a bag: all frames of the journal in the order of their stamps, and how many have pictures."""
 
 import re

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameters of a processed bag: from a file, from arguments, or from the topics of the bag."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The report is one strict, self-contained file with the given numbers and pictures."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The report in headless Chromium: what it shows are the data, whatever is chosen, without a network."""
 
 import shutil

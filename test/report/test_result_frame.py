@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Report frames repeat the detector's numbers, and place windows where the weights are drawn."""
 
 import numpy as np

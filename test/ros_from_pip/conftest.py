@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tests of our own packages, from source. Where ROS 2 is sourced, it has the originals, and only some tests run."""
 
 import sys

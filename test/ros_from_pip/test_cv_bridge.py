@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Images to messages and back over all encodings, and the rules by which encodings convert to each other."""
 
 import numpy as np

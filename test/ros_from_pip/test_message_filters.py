@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Callbacks, histories and topics of message_filters. Holds for the original, too."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Errors of `make setup` on machines that cannot run it: what is missing, what is needed, and the remedy."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The transform buffer: composition, interpolation and time. Facts are those of ROS 2 Kilted's tf2."""
 
 import threading

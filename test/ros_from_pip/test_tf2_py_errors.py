@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Errors of the transform buffer, and transforms that it drops. Facts are those of ROS 2 Kilted's tf2."""
 
 import pytest

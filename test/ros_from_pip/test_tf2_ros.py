@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """tf2 over DDS: a static broadcaster, a listener, and clocks that step back."""
 
 import time

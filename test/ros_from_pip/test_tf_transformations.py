@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """tf_transformations against SciPy's rotations and the original's documented values. Holds for the original, too."""
 
 import numpy as np

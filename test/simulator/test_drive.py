@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Boxes, points and images of a simulated drive agree with each other."""
 
 import numpy as np

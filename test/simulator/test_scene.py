@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes drawn from a seed: sizes, classes and placement of their objects."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training with history: models with memory learn from earlier frames, the others ignore them."""
 
 import numpy as np

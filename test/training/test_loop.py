@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training loop: learning, stopping, resuming, and steps without a finite loss."""
 
 import logging

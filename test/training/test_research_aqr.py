@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training of AQR-CMT as the research code meant it: frozen branches, rates by part, no supervision of the weights."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A short training by ``aqr_perception train``, from the simulator to the exported weights."""
 
 import dataclasses

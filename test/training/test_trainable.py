@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Trained and frozen parameters, and their batch norm statistics."""
 
 import dataclasses

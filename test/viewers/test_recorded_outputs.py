@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bags with the node's outputs: each frame with the data that it comes from, and nothing else."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of Rerun: entities, timelines and counts, read back from the file; no network, no window."""
 
 from collections.abc import Iterator, Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Files for RViz and Foxglove: topics, names, and panels that fill the window."""
 
 import itertools

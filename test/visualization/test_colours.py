@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scales of colours are even, rise in lightness, and are readable for colour-blind people.
 
 Distances are those of CAM02-UCS: 1 is just noticeable side by side, 10 is obvious.

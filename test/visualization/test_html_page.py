@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """HTML pages preserve text and attributes."""
 
 from html.parser import HTMLParser

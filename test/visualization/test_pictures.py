@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures show weights, points and boxes at their projected positions."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a simulated frame look as the stored ones, which a human has looked at.
 
 To store new ones after a change of the pictures, and look at them: `STORE_PICTURES=1 pytest test/visualization`.

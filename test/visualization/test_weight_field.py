@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fields show the queries' weights where they are, as visibly as their scores."""
 
 import cv2

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The running node under load: its own work by stage, age of its results, memory and CPU time."""
 
 import collections

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A perception node in a process of its own, and what it takes of memory and CPU."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Made-up sensors that publish over DDS: pictures and sweeps of a simulated drive, with the stamps of their sending."""
 
 import array

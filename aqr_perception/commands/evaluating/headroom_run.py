@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """``aqr_perception evaluate --benchmark headroom``: what gating can win, for one model or for variants of AQR."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Labelled frames with other points or cameras, and ground truth that fits them."""
 
 import dataclasses

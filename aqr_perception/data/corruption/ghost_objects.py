@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ghost objects in LiDAR point clouds: echoes of objects where none is, as from mirrors and crosstalk."""
 
 import numpy as np

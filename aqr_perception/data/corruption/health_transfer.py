@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Transfer of sensor health through augmentation.
 
 Corruption precedes augmentation, because a LiDAR's beams and field of view start at its origin, and frozen images come

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Beams of a spinning LiDAR, estimated from the points' elevations, because a `Frame`'s points have no ring index.
 
 The beams of a sweep are peaks in the histogram of its points' elevations. Past sweeps have other origins, so their

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Simulated LiDAR failures: corrupted point clouds and their health.
 
 The kinds of failure follow the robustness benchmarks of camera-LiDAR fusion (arXiv:2205.14951, arXiv:2303.11040) and

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fog and snow in LiDAR point clouds, from the physics of the received pulse.
 
 A point's range is its distance from the model frame's origin, also for points of past sweeps. Intensities are echoes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensors whose data is intact but does not fit the others: turned, shifted and delayed ones, with their health.
 
 Each such sensor looks fine alone. Its health is low because its data describes other places than its calibration and

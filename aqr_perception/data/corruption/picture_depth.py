@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Depth of a camera picture, estimated from LiDAR points."""
 
 import cv2

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Light and weather in pictures: fog, snow, too much and too little light, and blur by motion.
 
 Sizes in pixels refer to pictures of `REFERENCE_WIDTH` and scale with the width, so that a small picture of a scene

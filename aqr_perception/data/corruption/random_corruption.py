@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Random sensor corruption with the resulting health, to train the router to recognise sensor failures.
 
 Besides sensors that fail visibly, some do not fit the others: turned cameras, a shifted LiDAR, old data. Which of two

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Failures of a frame's cameras or LiDAR as a whole, with the health of every sensor."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames of a bag without labels: each sweep with the nearest image of each camera, decoded as by the node."""
 
 from collections.abc import Iterator

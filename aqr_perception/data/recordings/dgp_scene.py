@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes in the layout of DGP (TRI-ML/dgp), as DDAD has them, as recordings.
 
 A scene's folder has scene_*.json (samples, and data with sensor, time, file and the sensor's pose in the world),

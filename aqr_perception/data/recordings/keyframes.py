@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Keyframe folders: one sweep with its images, calibration and labels, described by a ``keyframe.json``.
 
 keyframe.json holds `stamp`, `ego_to_global` (at the sweep's stamp), `lidar` (file, stamp, lidar_to_ego, possibly

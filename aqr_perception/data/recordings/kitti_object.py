@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames in the layout of KITTI's object benchmark (Geiger, Lenz and Urtasun, CVPR 2012).
 
 training/ holds velodyne/NNNNNN.bin (float32 x, y, z, reflectance 0..1), image_2/NNNNNN.png, calib/NNNNNN.txt and

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """KITTI raw drives as recordings (Geiger, Lenz, Stiller and Urtasun, "Vision meets Robotics: The KITTI Dataset", 2013).
 
 DATE_drive_NNNN_sync/ holds velodyne_points/, image_00 .. image_03 and oxts/, each with data/ and timestamps.txt. The

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters for a bag of a recording, as YAML."""
 
 from collections.abc import Collection

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A scene of nuScenes tables as a recording: all sweeps and images, the ego poses, and the keyframes' objects."""
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recognition of the layout of a folder of recorded data."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A recorded drive: sweeps, images, calibration, the vehicle's motion and labels, each at its own time."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames of a recording: a sweep with past sweeps and the nearest image of each camera, in the LiDAR's frame."""
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recordings as rosbag2 files, with the topics of config/perception.yaml."""
 
 import itertools

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Place of a model's training frame on a recorded vehicle: its height above the ground and its axes."""
 
 from collections.abc import Sequence

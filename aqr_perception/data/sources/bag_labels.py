@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Labelled objects of a bag: from messages on a topic, or from a JSON beside the bag."""
 
 import json

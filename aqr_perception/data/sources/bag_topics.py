@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Topics of a bag: which ones a rig's sensors and labels are on, and when their messages were measured."""
 
 import struct

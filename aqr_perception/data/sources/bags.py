@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Data set of labelled rosbag2 files, decoded as by the node."""
 
 import logging

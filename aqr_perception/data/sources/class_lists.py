@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of the classes of a data set with those of a model."""
 
 from collections.abc import Collection

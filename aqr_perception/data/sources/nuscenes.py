@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """nuScenes as labelled frames in the LiDAR's own frame: x right, y forward, z up."""
 
 import logging

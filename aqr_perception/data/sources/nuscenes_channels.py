@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Channels and categories of nuScenes-like tables: which sensors and classes a rig file, or their names, choose."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes of a split: nuScenes' own splits, files of splits, and lists of scenes."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Files, poses and objects of each keyframe, from nuScenes' tables (arXiv:1903.11027).
 
 nuscenes-devkit reads the tables; apart from this module, only the evaluation needs it.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Checks of recorded data: point files, pictures against their calibration, poses, boxes and times.
 
 Each raises the error type that a reader gives, with the file or record, the value found and the value needed.

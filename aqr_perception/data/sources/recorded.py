@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Data set of recordings in the layouts of other cars: KITTI and DDAD (DGP), with a rig file's names and classes."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Data set of the simulated world: one scene per frame, rendered at the first access and cached on disk."""
 
 import logging

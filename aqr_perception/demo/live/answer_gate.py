@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pauses of a playback until the node has answered, so that no sweep stays without detections."""
 
 import time

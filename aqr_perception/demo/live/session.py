@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Playback of a drive with failing sensors into a perception node, and the recording of its outputs."""
 
 import os

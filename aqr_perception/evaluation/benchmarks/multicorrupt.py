@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The ten corruptions of MultiCorrupt (Beemelmanns et al. 2024, arXiv:2402.11677) at three severities each.
 
 Names, probabilities and parameters are those of the published tools (ika-rwth-aachen/MultiCorrupt, v0.0.10); the

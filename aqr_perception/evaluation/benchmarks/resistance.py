@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Resistance ability: how much of its score a model keeps under corruptions, alone and against a baseline.
 
 By Beemelmanns et al. 2024 (arXiv:2402.11677), with NDS of corruption c at severity s:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Share of the decoder's cross-attention on each sensor, over the detections of many frames."""
 
 from collections.abc import Mapping

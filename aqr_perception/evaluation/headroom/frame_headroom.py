@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detections of one frame in every failure: with the broken tokens left in, taken out by the oracle, and with AQR."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of the headroom table and of the reliability of the weights."""
 
 from pathlib import Path

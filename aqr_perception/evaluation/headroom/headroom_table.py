@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Headroom table: what taking out the broken tokens wins in every failure, and how much of it AQR wins."""
 
 from collections.abc import Mapping

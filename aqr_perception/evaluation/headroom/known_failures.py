@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Failures whose health is known everywhere: all scenarios, and single broken cameras."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Measurement of the headroom table: detection in all frames, then the metrics of every failure."""
 
 import logging

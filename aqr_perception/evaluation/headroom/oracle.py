@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The oracle: what it removes of a failing frame's tokens, because it knows the health of every sensor everywhere."""
 
 from dataclasses import dataclass

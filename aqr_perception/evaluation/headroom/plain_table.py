@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tables of cells as text for a terminal and as Markdown."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Reliability of the query weights: whether a sensor with weight 0.8 has 0.8 of its health where the query is.
 
 Reliability diagram, expected calibration error and Brier score (Brier 1950; Guo et al., arXiv:1706.04599), with the

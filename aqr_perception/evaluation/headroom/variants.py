@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Variants of AQR in one ablation table: each measured as `measurement.measure` does, or read from its figures."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Messages of a running ROS system, heard over DDS for some seconds."""
 
 import importlib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """An inspection as a self-contained HTML page: problems, the TF tree as a picture, and the text report."""
 
 from collections import defaultdict

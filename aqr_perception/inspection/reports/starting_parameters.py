@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameter file with which the node runs a recording or a running system, with the reason for each value."""
 
 import textwrap

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The TF tree as a picture (SVG): frames as boxes, static transforms grey, moving ones blue, gaps red."""
 
 from collections.abc import Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Gate of adaptive query routing: query weights that multiply the attention, and the trust in each sensor as a whole.
 
 A weight w multiplies a key's share of the attention before normalisation: log w is added to the logit. 1 changes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tokens in the windows around the queries, gathered for the router."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Projection of reference points to cells of the BEV grid and of each camera's token grid."""
 
 from typing import NamedTuple

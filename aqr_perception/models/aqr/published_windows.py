@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Cells and windows of the queries as in the code that trained the published routers (MoME and AQR-CMT).
 
 They keep the quirks that the weights depend on; the router in `models/aqr` has none of these quirks.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rendering of query weights as Gaussian maps over the BEV grid and over each camera's token grid."""
 
 from dataclasses import replace

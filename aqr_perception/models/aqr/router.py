@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Adaptive query router: predicts the weight of each sensor for each query from the tokens around it.
 
 It follows MoME's adaptive query router (arXiv:2503.19776) with three differences: it uses every camera that sees a

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Windowed attention bias of the query weights, added to cross-attention logits inside windows around the queries.
 
 The bias never exists as a (Q, K) tensor. `WindowBias` holds the cells and weights of the queries; its ``tiles`` group

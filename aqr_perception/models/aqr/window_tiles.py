@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tiles: neighbouring windows with a bias, grouped so that one small rectangle of tokens covers them."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Preset entries of AQR-CMT, under ``aqr_cmt``."""
 
 from dataclasses import dataclass

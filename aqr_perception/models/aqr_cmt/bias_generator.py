@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention bias of the research code: scaled query weights inside windows of the BEV grid and of one camera.
 
 Attribute names follow the checkpoints' keys.

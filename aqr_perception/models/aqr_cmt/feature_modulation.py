@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Modulation of feature maps by maps of query weights, as in the research code.
 
 `element_wise`, `channel_wise` and `adaptive` take features (..., C, H, W) and weight maps (..., H, W) of the same

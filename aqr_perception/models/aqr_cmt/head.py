@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts of AQR-CMT under the published key `pts_bbox_head`: CMT's parts with the research code's router.
 
 Attribute names follow the checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """AQR-CMT, CMT with the adaptive query routing of the research code, whose checkpoints it loads.
 
 Attribute names follow the checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Router of the research code: a LiDAR weight and a camera weight for each query.
 
 Attribute names follow the checkpoints' keys.

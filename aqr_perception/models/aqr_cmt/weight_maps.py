@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Maps of query weights over the BEV grid and the cameras' grids, as the research code renders them.
 
 `gaussian`, `bilinear`, `direct` and `distance_weighted` add each query to the map around its cell. They take weights

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BEVFormer's own preset entries, under the key ``bevformer``."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Query weights by camera, from the decoder's attention to BEV cells and the cameras that see these cells."""
 
 import torch

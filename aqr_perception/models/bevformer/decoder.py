@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BEVFormer's decoder: object queries attend to BEV features around points that every layer refines.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159).
 
 A query attends to a few points of each feature map instead of all cells. It predicts the points' offsets from its

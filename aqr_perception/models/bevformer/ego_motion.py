@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The vehicle's motion between two frames, in the format that BEVFormer's weights expect."""
 
 import math

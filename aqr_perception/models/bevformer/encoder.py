@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BEVFormer's encoder: BEV cells attend to the history and to the cameras (arXiv:2203.17270, 3.2).
 
 Attribute names follow the published checkpoints' keys.

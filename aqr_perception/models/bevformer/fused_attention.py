@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Deformable attention as one Triton kernel, which computes, gathers and sums samples in registers (arXiv:2010.04159).
 
 Triton comes with PyTorch's CUDA builds. The kernel has no backward pass; training uses grid sampling.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts of BEVFormer under the published key `pts_bbox_head`: encoder, decoder and prediction branches.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BEVFormer (arXiv:2203.17270): images, calibration and the previous frame in, class logits and boxes out.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Spatial cross-attention of BEV cells to the cameras that see them (BEVFormer, 3.3)."""
 
 from typing import NamedTuple

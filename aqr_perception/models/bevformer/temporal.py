@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Temporal self-attention of BEV cells to the history's and to the current cells (BEVFormer, 3.4)."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Box codes, the regression targets of the network, and their decoding to detections without non-maximum suppression.
 
 See CMT, arXiv:2301.01283.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """CMT's prediction heads: class logits and a box code for each decoder layer and query (arXiv:2301.01283)."""
 
 from collections.abc import Mapping

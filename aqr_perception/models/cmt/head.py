@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts of CMT under the published key `pts_bbox_head`: tokens, queries, decoder and prediction heads.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ranges of the numbers in a preset: wider than any model in use, and narrow enough that a model can be built."""
 
 import dataclasses

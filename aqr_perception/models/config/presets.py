@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Model presets: one YAML file each in ``config/models/``, read strictly into typed dataclasses."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Strict conversion of YAML values to typed dataclasses: no unknown, missing or wrongly typed entries."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """YAML files of users, read with limits on size, depth and aliases."""
 
 from collections.abc import Iterator

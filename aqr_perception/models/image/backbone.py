@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Construction of a preset's image backbone."""
 
 from aqr_perception.models.config.presets import ImageBranch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Cache on disk of a frozen image backbone's feature maps."""
 
 import hashlib

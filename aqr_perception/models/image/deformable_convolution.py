@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Modulated deformable convolution with one offset group (DCNv2, Zhu et al. 2019, https://arxiv.org/abs/1811.11168)."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite0: EfficientNet-B0 (arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for swish.
 
 Google's TensorFlow release "EfficientNet-Lite" defines it. The names of the parameters are those of the PyTorch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Feature pyramids with all levels or one level (Lin et al. 2017, https://arxiv.org/abs/1612.03144)."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Image branch as CUDA graphs, one for each bucket of camera counts.
 
 Launching a backbone's few hundred kernels one by one costs a GPU more than the arithmetic of small images. A graph

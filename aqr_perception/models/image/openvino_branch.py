@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Image branch of a model in OpenVINO, on a CPU."""
 
 import importlib

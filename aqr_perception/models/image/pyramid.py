@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Simple feature pyramid of plain backbones: all levels from the last map (ViTDet, arXiv:2203.16527)."""
 
 import torch.nn.functional as F

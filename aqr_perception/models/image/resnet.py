@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385), optionally with deformable convolutions."""
 
 from typing import cast

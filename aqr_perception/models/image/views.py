@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation of a backbone's early stages image by image, to save memory traffic on CPUs."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Vision Transformers (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929) as image backbones."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Blocks of a Vision Transformer: global and windowed attention, layer scale, stochastic depth.
 
 Parameter names follow timm and DINOv2.

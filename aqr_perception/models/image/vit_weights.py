@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of timm's and DINOv2's Vision Transformer weights."""
 
 import re

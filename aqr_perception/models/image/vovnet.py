@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """VoVNet V-99 with effective squeeze-and-excitation (Lee and Park 2020, https://arxiv.org/abs/1911.06667)."""
 
 from collections import OrderedDict

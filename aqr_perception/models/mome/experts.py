@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """MoME's transformer: a router, and three experts that share one decoder (arXiv:2503.19776).
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts of MoME under the published key `pts_bbox_head`: CMT's parts with another transformer (arXiv:2503.19776).
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """MoME, the mixture of multi-modal experts (arXiv:2503.19776): CMT with another transformer.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bilinear sampling as weighted sums of table rows, gathered and summed by one fused operation.
 
 The operation stores no sample. On a CPU, it takes a third to a half of the time of grid sampling at the sizes of

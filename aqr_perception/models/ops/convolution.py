@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fused convolution, batch norm, residual and ReLU for inference."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Cache of tensors that are computed from a module's weights."""
 
 from collections.abc import Callable, Hashable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Choice of the fastest of several equivalent implementations, measured on this machine."""
 
 import logging

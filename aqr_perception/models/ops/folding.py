@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Folding of batch norms into convolutions: in evaluation mode a norm is one scale and shift per channel."""
 
 import torch

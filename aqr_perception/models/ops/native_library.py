@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """C++ kernels compiled on this machine: built once into a cache, for the CPU at hand, and never required.
 
 Wherever a compiler, a writable cache folder or time is missing, the caller uses its torch implementation; the log says

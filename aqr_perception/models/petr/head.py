@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parts of PETR under the published key `pts_bbox_head`: tokens of one or two frames, decoder, prediction branches.
 
 Attribute names follow the published checkpoints' keys.

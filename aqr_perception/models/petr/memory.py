@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETRv2's memory: past frames' image features with their cameras' geometry relative to the current frame."""
 
 from typing import NamedTuple

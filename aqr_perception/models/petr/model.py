@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETR (arXiv:2203.05625) and PETRv2 (arXiv:2206.01256): images and calibration in, class logits and boxes out.
 
 Attribute names follow the published checkpoints' keys.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETR's own preset entries, under the key ``petr``."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Position embeddings of PETR: points along camera rays, a cell's position in the camera ring, and query anchors."""
 
 import math

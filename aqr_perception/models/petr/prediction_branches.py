@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETR's prediction branches: class logits and a box code for every decoder layer and query."""
 
 import copy

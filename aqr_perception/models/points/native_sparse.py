@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sparse convolution by compiled kernels, for inference on CPUs: neighbour tables and a blocked product.
 
 A neighbour table (M, offsets) int32 lists the input site of each kernel offset for each output site, -1 without one. It

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pillar encoder: columns of points become the cells of a dense bird's-eye view (PointPillars, arXiv:1812.05784)."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """SECOND's backbone for bird's-eye-view (BEV) features, and its pyramid (Yan et al. 2018, Sensors 18(10):3337)."""
 
 from collections.abc import Sequence

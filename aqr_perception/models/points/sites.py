@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Occupied cells of a 3D grid (sites) and the pairs of them that a sparse convolution connects (rulebook)."""
 
 from collections.abc import Iterator, Sequence

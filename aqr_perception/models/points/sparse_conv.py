@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sparse 3D convolutions built from torch operations: gather, matrix product and scatter along a rulebook.
 
 Inference on a CPU with a compiler uses the kernels of `native_sparse` instead.

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: aqr_perception maintainers
+// SPDX-License-Identifier: Apache-2.0
+
 // Sparse 3D convolution for CPUs: neighbour tables of occupied cells, and a blocked gather - multiply - add.
 //
 // A C interface without torch's headers compiles in seconds and needs no Python development files.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sparse 3D encoder from voxels to the bird's-eye view (SECOND, Yan et al. 2018, with residual blocks)."""
 
 from collections.abc import Sequence

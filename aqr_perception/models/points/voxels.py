@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Voxelisation: occupied cells of a grid with the mean of the points in each cell."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Proposal heads: heat maps of object centres in the bird's-eye view (BEV) and in the images.
 
 The LiDAR's head works on BEV features, as in CenterPoint (arXiv:2006.11275) and TransFusion (arXiv:2203.11496);

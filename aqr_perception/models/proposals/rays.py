@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Geometry of proposals in images: depth from size and from the ground, and shapes relative to the viewing direction.
 
 All functions take ``lidar_to_image``, 4 x 4 projections from the model frame to pixels.

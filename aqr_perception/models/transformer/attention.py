@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Exact attention with an additive bias inside windows, without a (heads, queries, keys) tensor.
 
 softmax(s + b) differs from softmax(s) only where the bias b is not zero. With the plain output o and log-sum-exp L,

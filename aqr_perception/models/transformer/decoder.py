@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """CMT's transformer decoder: post-norm layers of self-attention, cross-attention and feed-forward (arXiv:2301.01283).
 
 Attribute names follow the keys of the published checkpoints.

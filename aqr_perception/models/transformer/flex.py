@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention with a window bias on CUDA: FlexAttention fuses the bias into the attention kernel."""
 
 from collections.abc import Callable

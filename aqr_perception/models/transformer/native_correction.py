@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Correction of plain attention for a window bias by a compiled kernel, for inference in float32 on CPUs.
 
 It visits the tokens of each query's window only; the tiles of the torch implementation compute several times as many.

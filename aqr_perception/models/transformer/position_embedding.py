@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Position embeddings of BEV cells, image cells and reference points (CMT, arXiv:2301.01283, section 3.2)."""
 
 import math

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: aqr_perception maintainers
+// SPDX-License-Identifier: Apache-2.0
+
 // Correction of plain attention for a bias inside windows, on CPUs; see attention.py for the equations.
 
 #include <cmath>

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention layer of the published routers (MoME and AQR-CMT) over the tokens around the queries.
 
 Attribute names follow the published checkpoints' keys.

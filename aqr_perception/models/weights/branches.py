@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor branches of a model, up to the proposals, and their transfer to another model.
 
 A trained branch suits every head: PETR and BEVFormer can start from the camera branch of a CMT.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Loading and saving of model weights: files of this project and published files.
 
 Loading is strict: a file must hold every parameter and buffer of the model in its shape, and nothing else. The query

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of weights with the keys, shapes and classes that a model needs."""
 
 import re

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Shipped presets whose models weights fit, by keys, shapes and classes."""
 
 import functools

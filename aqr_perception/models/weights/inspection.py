@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Inspection of a checkpoint: what a file is, which preset it fits, and what else it holds."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Values of weights that a trained model does not have, or has rarely."""
 
 from collections.abc import Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Inert placeholders for objects in torch.save files that are neither tensors nor plain values.
 
 Checkpoints of training frameworks hold NumPy scalars, configurations and log buffers next to the weights. PyTorch's

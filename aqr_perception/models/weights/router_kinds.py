@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Kind of this project's query router in weights, told by its keys."""
 
 from collections.abc import Iterable

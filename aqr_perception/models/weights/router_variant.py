@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Variant of adaptive query routing (AQR) in a checkpoint, as far as its keys and constants tell.
 
 The research code's router is stored under ``aqr_weight_generator``. Its weights scale feature maps, drawn with

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights that ship with the package, one file per preset."""
 
 from dataclasses import dataclass

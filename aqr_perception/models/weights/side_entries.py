@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Entries of a checkpoint next to its weights: training states, and the description of the training."""
 
 import re

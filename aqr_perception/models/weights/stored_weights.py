@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights in a checkpoint: the entry that holds them, averages next to them, and prefixes of their keys."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Files of weights: safetensors, and files of torch.save, read without running code in them."""
 
 import json

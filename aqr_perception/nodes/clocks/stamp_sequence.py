@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Continuity of one publisher's stamps: which stamps continue the earlier ones, and which leap."""
 
 from dataclasses import dataclass

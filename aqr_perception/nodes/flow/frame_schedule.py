@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Order of frames through the stages of the node: which stage begins which frame, and when.
 
 Without threads and clock, so that the rule can be simulated. Times are in seconds of a monotonic clock.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Health of a camera's calibration: whether it still comes, and whether it stays the same."""
 
 import math

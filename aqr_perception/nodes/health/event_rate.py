@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rate of a repeated event: now, usually, and since when the event is overdue."""
 
 import itertools

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Detection of a sensor that sends the same data under new stamps."""
 
 from typing import Any

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Health of one sensor: its messages, its use in frames, and what its data shows."""
 
 import math

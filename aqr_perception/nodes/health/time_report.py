@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """State of the time of sensors and transforms, as a status of /diagnostics."""
 
 import math

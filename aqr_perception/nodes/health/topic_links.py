@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Connection of the node's subscriptions with publishers, from the ROS graph."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Assembly of sensor messages into frame requests: when a frame is due, and which messages it uses."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of the model frame with the one that the model was trained in: height above the ground and axes."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The sensors' recent messages, by stamps that are right."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Extrinsics and ego motion from TF, as (4, 4) matrices."""
 
 import time

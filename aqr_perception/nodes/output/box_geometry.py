@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Poses and vectors of many boxes as messages, in the output frame."""
 
 from collections.abc import Sequence

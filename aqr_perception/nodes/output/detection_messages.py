@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of detections to messages and RViz markers in the output frame.
 
 Messages of one kind are shallow copies of an empty one: rclpy's constructors make all the fields, also those that are

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Placement of the bird's-eye-view plane on the ground."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Publication of RViz markers, which vanish when no newer ones come."""
 
 import threading

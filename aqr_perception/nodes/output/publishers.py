@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Publishers of the node's output topics."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of tracks to messages and RViz markers in the output frame."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: aqr_perception maintainers
+// SPDX-License-Identifier: Apache-2.0
+
 "use strict";
 (() => {
   const element = (id) => document.getElementById(id);

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bodies of the ten classes: cached variants, stretched to an object's size and painted by class."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """People, two-wheelers with riders, cones and barriers; limbs swing with the distance walked."""
 
 from dataclasses import dataclass

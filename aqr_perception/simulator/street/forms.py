@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Building blocks of meshes: cuboids, prisms, tubes and lumps, made from cached unit shapes."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Buildings, fences, poles and other things beside the road, among them some that resemble objects in LiDAR points."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Light of a street: sun, sky and lamps by day, at dusk and at night."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Materials of world 2: colour, LiDAR reflectivity and gloss of every surface."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Traffic of world 2: places and motion of its objects, none of which is inside another."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenery along a street: buildings, fences, vegetation and the things of the pavements."""
 
 from typing import NamedTuple

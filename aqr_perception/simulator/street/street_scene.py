@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes of world 2: street, scenery, traffic, light and weather of a seed."""
 
 from dataclasses import dataclass, replace

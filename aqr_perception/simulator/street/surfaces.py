@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Patterns on surfaces: markings, asphalt, slabs, grass, facades with windows, foliage and warning stripes."""
 
 from enum import IntEnum

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The street's layout and ground: lanes, kerbs, pavements, a crossing road, gradients and banks."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Bodies of cars, trucks, buses, trailers and machines, in variants drawn from a seed."""
 
 import numpy as np

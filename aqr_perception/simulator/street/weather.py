@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weather: clear, rain, fog and dust, as extinction and clouds that pictures and LiDARs share."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensor rigs of world 2: one to six cameras and a LiDAR, drawn from a seed.
 
 The frame of the LiDAR is the model frame. Half of the rigs have x forward and y left (REP-103), the others y forward

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """From light to an image: rain on its way, glare, exposure, lens and noise."""
 
 import cv2

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Lamps of vehicles: what shines, and the light of headlights on the street."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Spinning LiDARs of 16 to 128 beams with the elevations of their data sheets."""
 
 from typing import NamedTuple

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """LiDAR sweeps of a street: echoes by range, material and incidence, weather, and motion during the sweep."""
 
 import numpy as np

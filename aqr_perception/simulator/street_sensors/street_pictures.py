@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Camera images of a street: rolling shutter, light and shadow, wet surfaces, haze, rain, glare and noise."""
 
 from typing import Any

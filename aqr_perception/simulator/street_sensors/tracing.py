@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ray tracing into a street: static surfaces once, moving objects for each new time."""
 
 from typing import Any, NamedTuple

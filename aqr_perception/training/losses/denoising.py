@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Denoising queries: displaced true objects that the decoder learns to move back (DN-DETR, arXiv:2203.01305).
 
 They need no matching, so the decoder learns from the first step; CMT trains with them (arXiv:2301.01283, 3.4).

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Loss of a detection model for one batch: set loss, proposal losses and router loss."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Matching of queries to objects: the one-to-one assignment of least cost (DETR, arXiv:2005.12872, section 3.1)."""
 
 from collections.abc import Sequence

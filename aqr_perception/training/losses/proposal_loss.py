@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Losses of the proposals' heat maps: object centres, and the box in each centre's cell.
 
 The losses are the focal loss against a Gaussian at every centre (CornerNet, arXiv:1808.01244, equation 1, as in

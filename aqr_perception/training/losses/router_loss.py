@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Router loss: cross entropy between a query's sensor weights and the sensors' health at the query's position.
 
 A gate's weights are products of a query's own weight and of the trust in the sensor, and the trust has a target, too.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Set prediction loss of CMT: focal loss of classes and distance of box codes, by decoder layer (arXiv:2301.01283)."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Card of a run: what a model card needs to know of a training in stages, as JSON."""
 
 import hashlib

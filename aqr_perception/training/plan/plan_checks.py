@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a whole plan before anything runs: models, trained parts, files, data."""
 
 import tempfile

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Plans of trainings in several stages, read strictly from YAML."""
 
 import difflib

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A plan as a table: its stages, what they train, and how far each has come."""
 
 from collections.abc import Collection, Mapping, Sequence

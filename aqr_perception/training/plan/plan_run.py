@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Run of a plan in its folder: one stage after another, continued after any interruption."""
 
 import logging

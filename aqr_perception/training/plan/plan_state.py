@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """State of a plan's run in its folder: what each stage was started with, and what it ended with."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """One training with its files: from settings to the call of the training loop."""
 
 import dataclasses

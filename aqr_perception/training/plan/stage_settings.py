@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The settings that a stage was started with, as plain values, and their differences to those of today."""
 
 import dataclasses

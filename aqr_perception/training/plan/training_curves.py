@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Curves of trainings, read from their TensorBoard files and drawn as one picture."""
 
 import math

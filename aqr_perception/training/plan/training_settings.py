@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Settings of one training, as flags of the command line or as a stage of a plan give them."""
 
 import shlex

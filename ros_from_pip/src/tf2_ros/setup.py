@@ -1,3 +1,6 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 from setuptools import setup
 
 package_name = "tf2_ros"

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of the running node: its figures, its made-up sensors, and a short run."""
 
 import builtins

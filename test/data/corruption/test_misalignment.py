@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensors that do not fit the others: places of their data, and health by place."""
 
 import dataclasses

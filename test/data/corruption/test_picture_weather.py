@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures in fog, snow, too much and too little light, with motion blur, and through dirt."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Randomly corrupted frames with the health of each sensor."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """KITTI raw drives, DGP scenes and nuScenes scenes read as recordings."""
 
 import json

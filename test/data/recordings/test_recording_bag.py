@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recorded data becomes a bag whose sensors, motion and labels are those of the data."""
 
 import json

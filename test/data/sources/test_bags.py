@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Labelled bags of any layout: decoded as the message says, or refused with bag, topic and value."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Recordings in other layouts as labelled frames: KITTI's object benchmark and DDAD's scenes, made up."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The recorder keeps what the perception node publishes, signed weights included."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A short drive with failing sensors through the real node: a separate process, over DDS."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Resistance ability of a model, alone and against a baseline; its table, files and errors."""
 
 import dataclasses

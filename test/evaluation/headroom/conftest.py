@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A small detector whose router has opinions, and a frame with small pictures."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Headroom, shares and verdicts of made-up figures, and their reports."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Measurement of the headroom on a small detector: same frames, nothing broken, what is refused."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Reliability of made-up weights, and which pairs of a frame count."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tokens that are taken out: whole sensors, single cells, proposals, and what is refused."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Variants of AQR: their names, their tables from made-up figures, and runs that continue."""
 
 import dataclasses

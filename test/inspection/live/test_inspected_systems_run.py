@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node runs bags with the parameter file that `inspect` writes, and `inspect --live` describes what is played."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Gate: log-weights that are exactly 1 at first and still learn, and the trust in whole sensors."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Modulation scales features where the map is positive and leaves the others unchanged."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Projection of points to cells, and flags for points that a grid or camera does not cover."""
 
 import dataclasses

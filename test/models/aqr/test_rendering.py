@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weight maps are Gaussian, bounded, equal for both kinds of grid, and odd in signed weights."""
 
 import pytest

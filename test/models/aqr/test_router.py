@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The router attends only to windows around a query and gives no weight to sensors that do not see it."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The bias acts only inside a query's windows, and tiles equal its dense form."""
 
 import torch

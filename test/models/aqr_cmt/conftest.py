@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Small AQR-CMT models and inputs for them."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention bias of the research code, and variants of its constants in checkpoints."""
 
 from collections.abc import Callable

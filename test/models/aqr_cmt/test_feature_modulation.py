@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Modulation equals the research code's, and leaves precision and samples apart."""
 
 from pathlib import Path

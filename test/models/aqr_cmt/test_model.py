@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """AQR-CMT: modes, options, missing sensors, and CMT without AQR."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """AQR-CMT against the outputs of the research code."""
 
 from collections.abc import Mapping

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weight maps equal those of the research code, are bounded, and do not depend on the order of queries."""
 
 import math

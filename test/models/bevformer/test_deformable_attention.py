@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every implementation of deformable attention is a weighted sum of bilinear samples."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The aligned history of a static world stays in place for every motion of the vehicle."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The fused kernel on a CUDA device, or in Triton's interpreter without one."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The published BEVFormers: every key loads, and both frames' outputs equal those of the authors' code."""
 
 import math

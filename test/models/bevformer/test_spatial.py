@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BEV cells attend to the cameras that see them, and to no others."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The prediction heads against the published layout: one grouped convolution over queries for all decoder layers."""
 
 import json

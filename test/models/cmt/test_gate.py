@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """CMT with a gate and the other effects of its router: neutral at first, composed as published, learning as asked."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Presets are read strictly, and every shipped one is valid."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Golden values of the published models' image branches on a real keyframe."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite0: the pretrained file's layout, TensorFlow's padding, and stages that do not disturb each other."""
 
 from itertools import pairwise

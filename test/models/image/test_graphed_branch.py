@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Buckets of CUDA graphs, with functions in place of graphs, which need a GPU."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Image branch in OpenVINO: the same features, fewer cameras, and the fall-back to PyTorch."""
 
 import logging

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The image branches agree with the published models, stage by stage, on one camera of a real keyframe."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The Vision Transformer as a backbone: image sizes, positions, gradients, and selection in a preset."""
 
 from pathlib import Path

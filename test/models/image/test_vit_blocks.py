@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Blocks of a Vision Transformer against plain loops, and stochastic depth."""
 
 from math import ceil, sqrt

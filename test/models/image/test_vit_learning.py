@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A detector with a Vision Transformer overfits a simulated frame."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """timm's and DINOv2's weights give the features of an independent implementation."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """VoVNet's parts; its agreement with a published model is in test_published_image_branch.py."""
 
 import torch

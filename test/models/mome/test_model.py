@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """MoME: experts see only their sensors, and weights are the router's probabilities."""
 
 import logging

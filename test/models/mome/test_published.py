@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """MoME against the authors' model on a real keyframe."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training of MoME's router from the health of the sensors, with and without the rest of the model."""
 
 from collections.abc import Callable

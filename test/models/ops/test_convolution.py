@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Fused inference equals the plain modules and follows every change of their weights."""
 
 import copy

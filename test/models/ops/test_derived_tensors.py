@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Derived tensors are recomputed exactly when their sources or their key change."""
 
 import gc

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A folded batch norm gives the same result as convolution and norm one after the other."""
 
 import pytest

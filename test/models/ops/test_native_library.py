@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Compiled kernels: built once, and replaced by torch operations wherever that is not possible."""
 
 import ctypes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETRv2's memory and its geometry relative to the current frame."""
 
 from itertools import pairwise

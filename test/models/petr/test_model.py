@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETR and PETRv2 with any cameras and batches, with and without history."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Where PETR's image cells lie: depths, rays, places in the ring, and their embeddings."""
 
 import pytest

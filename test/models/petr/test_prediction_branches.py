@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """PETR's prediction branches, and the conversion from the published box convention to ours."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The published PETR: every key loads, and the outputs equal those of the authors' code."""
 
 from pathlib import Path

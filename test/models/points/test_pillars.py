@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pillars: each is the maximum of its points' features, whatever the order, the sample and the number of points."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The point branch agrees with the published model on a real sweep."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Peaks of proposal maps, and their convolutions with and without gradients."""
 
 import torch

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention with window bias and mass against the dense softmax, forward and backward."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Attention with a gate against the dense softmax: whole sensors and windows, forward and backward."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing of checkpoints, and the errors for files that do not fit."""
 
 import argparse

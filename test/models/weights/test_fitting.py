@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Messages on weights that do not fit: single keys while they are few, groups of keys when they are many."""
 
 import pytest

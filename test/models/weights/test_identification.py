@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Shipped presets that weights fit, and the remedy in the error for a wrong preset."""
 
 import dataclasses

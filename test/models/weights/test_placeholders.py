@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Objects in torch.save files other than tensors: they become inert, and nothing in a file runs."""
 
 import argparse

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Variant of AQR in weights, from keys, shapes and constants."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Choice of a model's weights: a given file, those shipped for its preset, or random ones."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Entries next to the weights: states of a training and its description."""
 
 from collections import OrderedDict

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Choice of the weights in a checkpoint: prefixes, averages and values."""
 
 import logging

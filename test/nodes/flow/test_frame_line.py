@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The threads of the stages: frames in order, superseded ones are dropped, failures end neither them nor each other.
 
 Every wait has a limit, and a line is released and stopped even if its test fails.

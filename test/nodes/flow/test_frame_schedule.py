@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The order of frames through the stages, simulated without threads and in virtual time."""
 
 import heapq

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames side by side in the node's pipeline: build, detection and publication do not hinder each other."""
 
 import threading

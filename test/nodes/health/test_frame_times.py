@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Medians of the stages' times in /diagnostics."""
 
 from aqr_perception.nodes.health.frame_times import TIMES_WINDOW, FrameTimes

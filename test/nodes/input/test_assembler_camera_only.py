@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Camera-only frames: when they are due, and when they wait for a sweep."""
 
 from itertools import pairwise

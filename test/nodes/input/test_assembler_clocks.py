@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sensors whose stamps are wrong: they are named, and never shut out the others."""
 
 import math

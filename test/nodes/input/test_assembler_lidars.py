@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Frames of several LiDARs: which one triggers them, and which sweeps of the others they have."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Messages older than their sensor's last one: late messages, and bags that start over."""
 
 import pytest

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The sweeps of several LiDARs are decoded, scaled and moved one by one, and joined."""
 
 import math

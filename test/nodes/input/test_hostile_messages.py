@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a message says, the result is data or a `MessageError`, soon and with little memory."""
 
 import resource

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A sensor's history: bounded by seconds and sorted by stamp."""
 
 import time

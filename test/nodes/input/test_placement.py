@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A model frame at another height or with other axes than in the model's training is named as long as it is so."""
 
 import numpy as np

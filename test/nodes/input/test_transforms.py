@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Extrinsics from TF at each image's time, waits, and errors that name what is missing."""
 
 import numpy as np

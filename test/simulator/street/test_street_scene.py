@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Streets drawn from a seed: classes, bodies, room for everybody, slopes and light."""
 
 from functools import cache

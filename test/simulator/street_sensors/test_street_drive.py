@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Sweeps, pictures and labels of a drive in world 2 agree with each other, in either convention of axes."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Matching of queries to objects: one to one, at the least cost, also with values that are not finite."""
 
 import itertools

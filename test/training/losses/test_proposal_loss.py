@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Losses of the proposals' heat maps, and the queries that perfect maps propose."""
 
 import dataclasses

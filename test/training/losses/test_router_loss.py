@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Router loss: least where the weights of every query equal the sensors' health at its place."""
 
 import numpy as np

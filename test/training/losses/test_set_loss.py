@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Set prediction loss: its parts, its invariances, and a model that learns from it."""
 
 import dataclasses

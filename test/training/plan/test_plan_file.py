@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Plans are read strictly: a mistake is named by file, stage, entry, value and need."""
 
 import re

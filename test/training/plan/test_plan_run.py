@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A plan runs its stages once each, continues after any interruption, and refuses changed settings."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Real trainings of a plan, from the drawing of frames to the card, with interruptions."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Settings of a training: the same from flags, and as the command that a card shows."""
 
 import shlex

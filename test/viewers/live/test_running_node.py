@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Views of a running node over DDS: frames for Rerun, and topics of RViz's and Foxglove's files."""
 
 import importlib

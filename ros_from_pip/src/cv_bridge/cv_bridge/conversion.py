@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pixel types and colour conversion, with the names and the RuntimeErrors of the original's C++ extension."""
 
 import re

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of images between sensor_msgs messages and OpenCV's NumPy arrays."""
 
 import sys

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Meaning of the encoding strings of sensor_msgs/Image (sensor_msgs/image_encodings.hpp)."""
 
 import re

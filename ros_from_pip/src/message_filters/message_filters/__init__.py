@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Filters that receive messages and pass them on: a topic and a history."""
 
 from message_filters.cache import Cache

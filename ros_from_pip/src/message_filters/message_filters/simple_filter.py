@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Base of all filters: a list of callbacks."""
 
 from collections.abc import Callable

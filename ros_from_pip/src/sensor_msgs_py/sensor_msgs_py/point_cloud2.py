@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Layout and creation of sensor_msgs/PointCloud2 messages."""
 
 import array

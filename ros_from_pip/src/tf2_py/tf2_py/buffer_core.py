@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """BufferCore: the frame tree over time, with lookups of transforms between frames.
 
 Interface, semantics and texts are a subset of ROS 2 Kilted's tf2_py and tf2.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Interpolation and composition of the hops of a path to one rigid transform."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The tree of frames, and the path from one frame to another.
 
 Semantics follow walkToTopParent and getLatestCommonTime in tf2/src/buffer_core.cpp of ROS 2 Kilted.

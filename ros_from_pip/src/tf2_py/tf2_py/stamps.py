@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Times and durations as integer nanoseconds, the internal unit of the buffer."""
 
 from operator import index

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Poses of one frame: samples over time (`TimeCache`) or a fixed one (`StaticCache`).
 
 Semantics follow tf2/src/cache.cpp and static_cache.cpp of ROS 2 Kilted.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """tf2 in ROS nodes: transform buffer, listener and static broadcaster."""
 
 from tf2_py import (

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Buffer: the transform buffer of a node, cleared when time jumps back."""
 
 from geometry_msgs.msg import TransformStamped

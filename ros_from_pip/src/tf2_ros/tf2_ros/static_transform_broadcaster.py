@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """StaticTransformBroadcaster: publisher of constant transforms on /tf_static, also for late subscribers."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Conversions between quaternions (x, y, z, w), Euler angles in radians and homogeneous matrices (4, 4)."""
 
 import numpy as np
