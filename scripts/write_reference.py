@@ -224,7 +224,7 @@ def messages_page() -> str:
     """Return the page of the package's messages."""
     parts = ["# Messages", NOTE, "The messages of this package, from `msg/`."]
     for path in sorted((ROOT / "msg").glob("*.msg")):
-        text = path.read_text()
+        text = "".join(line for line in path.read_text().splitlines(True) if not line.startswith("# SPDX-")).lstrip()
         about = " ".join(line[1:].strip() for line in text.split("\n\n")[0].splitlines() if line.startswith("#"))
         rows = [_field(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
         parts += [f"## {path.stem}", about, _table(("field", "type", "meaning"), rows)]

@@ -52,11 +52,11 @@ def test_a_topic_that_only_a_parameter_makes_needs_a_description_too(
     types = dict.fromkeys(reference.PUBLISHED, "Type")
     monkeypatch.setattr(reference, "published_types", lambda: types)
     assert "~/weights/bev/grid" in reference.topics_in_code()
-    monkeypatch.setattr(reference, "topics_in_code", lambda: {*types, "~/objects"})
-    with pytest.raises(ValueError, match=r"on request: no description of .*objects"):
+    monkeypatch.setattr(reference, "topics_in_code", lambda: {*types, "~/things"})
+    with pytest.raises(ValueError, match=r"on request: no description of .*things"):
         reference.topics_page()
-    monkeypatch.setattr(reference, "OPTIONAL", {"~/objects": ("some_msgs/Objects", "boxes")})
-    assert "| `~/objects` | `some_msgs/Objects` | boxes |" in reference.topics_page()
+    monkeypatch.setattr(reference, "OPTIONAL", {"~/things": ("some_msgs/Objects", "boxes")})
+    assert "| `~/things` | `some_msgs/Objects` | boxes |" in reference.topics_page()
 
 
 def test_every_option_of_the_command_line_has_a_help_text(reference: ModuleType) -> None:
