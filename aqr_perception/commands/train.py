@@ -121,10 +121,10 @@ def _add_model(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--aqr",
-        choices=("preset", "off", "modulation", "bias", "both"),
+        choices=("preset", "off", "modulation", "bias", "both", "gate"),
         default="preset",
         help="how the model uses query weights; off trains no router (default: as in the preset; with --train aqr "
-        "both, except for the research code's AQR)",
+        "both if the preset has none)",
     )
 
 
@@ -195,6 +195,13 @@ def _add_optimisation(group: argparse._ArgumentGroup) -> None:
         "--router-weight",
         type=float,
         help="weight of the router loss (default: 1, and 0 for the research code's AQR, which has no such loss)",
+    )
+    group.add_argument(
+        "--router-gradient",
+        choices=("both", "health", "detection"),
+        default="both",
+        help="what the router learns from: health of the sensors (the router loss), detections, or both "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--ema-decay", type=float, default=0.999, help="decay of the averaged weights (default: %(default)s)"

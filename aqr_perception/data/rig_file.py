@@ -38,7 +38,7 @@ from aqr_perception.options import require
 _NODE_ONLY = (
     "autostart", "sensor_reliability", "output_frame", "base_frame", "marker_lifetime", "camera_wait", "max_lidar_age",
     "lidar_timeout", "camera_only_period", "transform_wait", "clock_policy", "max_latency", "use_lidar",
-    "score_threshold", "max_detections", "max_history_gap", "pipelining", "use_sim_time",
+    "score_threshold", "max_detections", "max_history_gap", "pipelining", "autoware_objects", "use_sim_time",
 )  # fmt: skip
 _NODE_ONLY_GROUPS = ("model", "weights", "aqr", "class_score_thresholds", "qos_overrides", "tracking")
 _NODE_PARAMETERS: Mapping[str, Any] = {

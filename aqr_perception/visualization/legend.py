@@ -98,7 +98,7 @@ def draw_caption(picture: NDArray[np.uint8], title: str, lines: Sequence[str], a
 
 def _text_size(width: int) -> tuple[float, int]:
     """Return scale and thickness of text in a picture of a width."""
-    return 0.42 * max(1.0, width / 1000), max(1, round(width / 1200))
+    return 0.34 * max(1.0, width / 1000), max(1, round(width / 1200))
 
 
 def _margin(width: int) -> int:
@@ -122,7 +122,7 @@ def _legend_plate(
     scales: tuple[Scale, ...], note: str, side_by_side: bool, text_scale: float, thickness: int
 ) -> NDArray[np.uint8]:
     """Return a legend; cached, because most pictures have the same one."""
-    pad, line = round(20 * text_scale), round(34 * text_scale)
+    pad, line = round(24 * text_scale), round(38 * text_scale)
     width = max(_scale_width(scale, text_scale, thickness, pad) for scale in scales)
     parts = [_scale_plate(scale, width, text_scale, thickness) for scale in scales]
     if side_by_side:
@@ -146,7 +146,7 @@ def _scale_width(scale: Scale, text_scale: float, thickness: int, pad: int) -> i
 
 def _scale_plate(scale: Scale, width: int, text_scale: float, thickness: int) -> NDArray[np.uint8]:
     """Return title, bar and labels of a scale."""
-    line = round(34 * text_scale)
+    line = round(38 * text_scale)
     plate = np.full((3 * line, width, 3), _PLATE, np.uint8)
     _write(plate, scale.title, (0, round(0.65 * line)), _WHITE, text_scale, thickness)
     bar = slice(line - line // 8, 2 * line - line // 8)
@@ -170,7 +170,7 @@ def _bar_colours(kind: str, width: int) -> NDArray[np.uint8]:
 def _caption_plate(
     texts: tuple[str, ...], colours: tuple[Colour, ...], text_scale: float, thickness: int
 ) -> NDArray[np.uint8]:
-    pad, line = round(14 * text_scale), round(34 * text_scale)
+    pad, line = round(17 * text_scale), round(38 * text_scale)
     width = max(_text_width(text, text_scale, thickness) for text in texts)
     plate = np.full((len(texts) * line + pad, width + 2 * pad, 3), _PLATE, np.uint8)
     for row, (text, colour) in enumerate(zip(texts, colours, strict=True)):

@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "overfit": True,
     "denoising_queries": 0,
     "router_weight": 0.0,
+    "router_gradient": "health",
     "ema_decay": 0.9,
     "seed": 3,
     "checkpoint_every": 100,
