@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aqr_perception.evaluation.broken_weights import MOST_KEPT, WeightChange
+from aqr_perception.evaluation.plain_table import PlainTable
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessRow, RobustnessTable
 from aqr_perception.visualization.colours import CAMERA_COLOUR, LIDAR_COLOUR
 
@@ -33,30 +34,16 @@ def write(table: RobustnessTable, folder: Path) -> tuple[Path, ...]:
 
 def text(table: RobustnessTable) -> str:
     """Return the table for a terminal, with further figures below it."""
-    return "\n".join([_title(table), *text_lines(*_cells(table)), *_notes(table)])
-
-
-def text_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table for a terminal: the first column to the left, the others to the right, with rules."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in (header, *rows))
-    ]
-    rule = "-" * len(lines[0])
-    return [rule, lines[0], rule, *lines[1:], rule]
+    return _plain(table).text()
 
 
 def markdown(table: RobustnessTable) -> str:
     """Return the table as Markdown, with further figures below it."""
-    lines = markdown_lines(*_cells(table))
-    return "\n".join([f"{_title(table)}.", "", *lines, "", *(f"- {note}" for note in _notes(table))]) + "\n"
+    return _plain(table).markdown()
 
 
-def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table, numbers to the right."""
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    return ["| " + " | ".join(row) + " |" for row in (header, ruler, *rows)]
+def _plain(table: RobustnessTable) -> PlainTable:
+    return PlainTable(_title(table), *_cells(table), _notes(table))
 
 
 def plot(table: RobustnessTable, path: Path) -> None:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from aqr_perception.evaluation.benchmarks.multicorrupt import CORRUPTIONS, SEVERITIES
 from aqr_perception.evaluation.benchmarks.resistance import BENCHMARK, Resistance, ResistanceTable
-from aqr_perception.evaluation.report import MODE_COLOURS, markdown_lines, missing_notes, mode_name, text_lines
+from aqr_perception.evaluation.plain_table import PlainTable
+from aqr_perception.evaluation.report import MODE_COLOURS, bar_places, missing_notes, mode_name, tidy
 from aqr_perception.options import AqrMode
 
 
@@ -27,13 +28,16 @@ def write(result: ResistanceTable, folder: Path) -> tuple[Path, ...]:
 
 def text(result: ResistanceTable) -> str:
     """Return the table for a terminal, with further figures below it."""
-    return "\n".join([_title(result), *text_lines(*_cells(result)), *_notes(result)])
+    return _plain(result).text()
 
 
 def markdown(result: ResistanceTable) -> str:
     """Return the table as Markdown, with further figures below it."""
-    notes = (f"- {note}" for note in _notes(result))
-    return "\n".join([f"{_title(result)}.", "", *markdown_lines(*_cells(result)), "", *notes]) + "\n"
+    return _plain(result).markdown()
+
+
+def _plain(result: ResistanceTable) -> PlainTable:
+    return PlainTable(_title(result), *_cells(result), _notes(result))
 
 
 def plot(result: ResistanceTable, path: Path) -> None:
@@ -42,28 +46,26 @@ def plot(result: ResistanceTable, path: Path) -> None:
     figure = Figure(figsize=(11, 1.8 + 0.45 * len(result.corruptions)), layout="constrained")
     axes = figure.subplots(1, 1 + compared, sharey=True, squeeze=False, width_ratios=(3, 2)[: 1 + compared])[0]
     places = np.arange(len(result.corruptions))
-    height = 0.8 / len(result.modes)
-    for index, (mode, one) in enumerate(result.modes.items()):
-        offset = (index - (len(result.modes) - 1) / 2) * height
+    bar_rows = zip(result.modes.items(), bar_places(len(result.modes)), strict=True)
+    for index, ((mode, one), (offset, height)) in enumerate(bar_rows):
         colour = MODE_COLOURS[index % len(MODE_COLOURS)]
         _plot_ra(axes[0], result, one, places + offset, height, colour, mode_name(mode))
         if result.baseline is not None:
             other = result.baseline.modes[result.baseline.against(mode)]
             values = [100 * (one.rra(name, other) or 0.0) for name in result.corruptions]
-            bars = axes[1].barh(places + offset, values, 0.95 * height, color=colour)
+            bars = axes[1].barh(places + offset, values, height, color=colour)
             axes[1].bar_label(bars, fmt="%+.1f", padding=3, fontsize=8)
     axes[0].set_yticks(places, [CORRUPTIONS[name].title for name in result.corruptions])
     axes[0].invert_yaxis()
     highest = max((max(one.ra(name) or (0.0,)) for one in result.modes.values() for name in one.nds), default=0.0)
     axes[0].set_xlim(0, 1.15 * max(highest, 1.0))
     axes[0].set_xlabel("resistance ability RA = NDS / clean NDS (bar: mean; dots: severities 1, 2, 3)")
-    axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=9)
     if result.baseline is not None:
         axes[1].set_xlabel(f"RRA in % against {result.baseline.model}")
         axes[1].axvline(0, color="black", linewidth=0.8)
         axes[1].margins(x=0.25)
     for one_axes in axes:
-        one_axes.spines[["top", "right"]].set_visible(False)
+        tidy(one_axes)
     figure.suptitle(_title(result), fontsize=10)
     figure.savefig(path, dpi=120)
 
@@ -72,7 +74,7 @@ def _plot_ra(
     axes: Axes, result: ResistanceTable, one: Resistance, places: np.ndarray, height: float, colour: str, label: str
 ) -> None:
     means = [one.mean_ra(name) or 0.0 for name in result.corruptions]
-    axes.barh(places, means, 0.95 * height, color=colour, alpha=0.75, label=label)
+    axes.barh(places, means, height, color=colour, alpha=0.75, label=label)
     for place, name, mean in zip(places, result.corruptions, means, strict=True):
         by_severity = one.ra(name) or ()
         axes.scatter(

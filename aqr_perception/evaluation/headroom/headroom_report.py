@@ -3,28 +3,32 @@
 """Headroom table as text, Markdown, JSON and pictures."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from aqr_perception.evaluation.broken_weights import MOST_KEPT, WeightChange
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares
 from aqr_perception.evaluation.headroom.headroom_plot import plot_headroom, plot_reliability
 from aqr_perception.evaluation.headroom.headroom_table import POINT, HeadroomRow, HeadroomTable
-from aqr_perception.evaluation.headroom.plain_table import PlainTable
 from aqr_perception.evaluation.headroom.reliability import CONFIDENT, WeightBins
+from aqr_perception.evaluation.plain_table import PlainTable
 from aqr_perception.evaluation.report import missing_notes, mode_name
 from aqr_perception.options import AqrMode
 
 FILE_NAME = "headroom.json"
 
 
-def write(table: HeadroomTable, folder: Path) -> tuple[Path, ...]:
+def write(table: HeadroomTable, folder: Path, extra: Mapping[str, object] | None = None) -> tuple[Path, ...]:
     """Write ``headroom.json``, ``.md`` and ``.png`` and ``reliability.png`` to a folder, made if missing; return paths.
 
     There is no ``reliability.png`` without reliability.
+
+    Args:
+        extra: further entries of the JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, page, picture = (folder / name for name in (FILE_NAME, "headroom.md", "headroom.png"))
-    figures.write_text(json.dumps(table.as_dict(), indent=2) + "\n")
+    figures.write_text(json.dumps({**table.as_dict(), **(extra or {})}, indent=2) + "\n")
     page.write_text(markdown(table))
     plot_headroom(table, picture)
     if table.reliability is None:

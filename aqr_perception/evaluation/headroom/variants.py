@@ -13,7 +13,7 @@ from typing import Any, get_args
 from aqr_perception.evaluation.headroom.headroom_report import FILE_NAME, write
 from aqr_perception.evaluation.headroom.headroom_table import HeadroomTable
 from aqr_perception.evaluation.headroom.known_failures import CLEAN
-from aqr_perception.evaluation.headroom.plain_table import PlainTable
+from aqr_perception.evaluation.plain_table import PlainTable
 from aqr_perception.options import AqrMode
 
 _KEY = "measured"
@@ -100,18 +100,16 @@ def measured_variants(
     """
     found = {}
     for variant in variants:
-        own = folder / variant.name
-        key = hashlib.sha256(json.dumps([_identity(variant), settings], sort_keys=True).encode()).hexdigest()
         if variant.figures is not None:
             found[variant] = _read(variant.figures, variant.mode)
             continue
+        own = folder / variant.name
+        key = hashlib.sha256(json.dumps([_identity(variant), settings], sort_keys=True).encode()).hexdigest()
         stored = _stored(own / FILE_NAME, key)
         if stored is None:
             _log.info("variant %s: %s with %s, AQR %s", variant.name, variant.model, variant.checkpoint, variant.mode)
-            paths = write(measure(variant), own)
-            figures = json.loads(paths[0].read_text())
-            paths[0].write_text(json.dumps({**figures, _KEY: key}, indent=2) + "\n")
-            stored = _read(paths[0], variant.mode)
+            write(measure(variant), own, {_KEY: key})
+            stored = _read(own / FILE_NAME, variant.mode)
         else:
             _log.info("variant %s: figures of an earlier run, from %s; remove it to measure again", variant.name, own)
         found[variant] = stored
