@@ -6,24 +6,22 @@ import argparse
 import dataclasses
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aqr_perception.commands.evaluating.headroom_run import add_headroom, check_unused, run_headroom
+from aqr_perception.commands.evaluating.multicorrupt_run import run_multicorrupt
+from aqr_perception.commands.evaluating.tracking_run import run_tracking
 from aqr_perception.commands.model_option import add_model
-from aqr_perception.commands.output import write_json
+from aqr_perception.commands.output import result_line, write_json
 from aqr_perception.commands.train import add_data
 
 if TYPE_CHECKING:
     from aqr_perception.data.sources.catalogue import Data
-    from aqr_perception.detector import Detector
-    from aqr_perception.evaluation.drive_detections import LabelledDrive
     from aqr_perception.models.config.presets import Preset
 
 _log = logging.getLogger(__name__)
-
-_DRIVES = 20
-"""Simulated drives of ``--tracking`` without a number."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -130,76 +128,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     evaluate.set_defaults(run=_evaluate)
 
 
-def _evaluate_tracking(options: argparse.Namespace) -> int:
-    from aqr_perception.detector import Detector
-    from aqr_perception.evaluation import nuscenes_results, tracked_drives
-    from aqr_perception.evaluation.drive_detections import StoredDrives
-    from aqr_perception.options import DetectionOptions
-    from aqr_perception.tracking.track_options import TrackingOptions
-
-    if options.tracking < 0 or options.folders or options.data == "keyframes":
-        found = f"--tracking {options.tracking or ''}".strip() + f" with --data {options.data}"
-        found += "".join(f" {folder}" for folder in options.folders)
-        raise ValueError(f"{found}: needed a number of drives from 1 (or none), and --data synthetic, nuscenes, ...")
-    if not 0 < options.drive_seconds <= 600:
-        raise ValueError(f"--drive-seconds: found {options.drive_seconds:g}, needed more than 0 and at most 600")
-    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    drives = _drives(options, detector)
-    store = StoredDrives(options.output / "tracking", detector, DetectionOptions())
-    known = sum(store.stored(drive) is not None for drive in drives)
-    if known:
-        _log.info(
-            "%d of %d drives: detections of an earlier run with the same weights and options, from %s; remove the "
-            "folder to detect again", known, len(drives), store.folder,
-        )  # fmt: skip
-    progress = sys.stderr.isatty()
-    detected = dict(store.detect(drives, options.workers, progress))
-    tracked = tracked_drives.track(detected, TrackingOptions())
-    results = tracked_drives.score(tracked, options.workers, progress)
-    print(tracked_drives.table(results))
-    print(tracked_drives.failures_line(results, drives))
-    if options.data == "nuscenes":
-        path = options.output / nuscenes_results.TRACKS_FILE_NAME
-        frames = (frame for drive in tracked["clean", "kalman"].values() for frame in drive)
-        nuscenes_results.write_tracks(path, frames, detector.uses_cameras, detector.uses_lidar)
-        print(_named(path, options.frames))
-    write_json(
-        options.json, {f"{condition}, {method}": scores.as_dict() for (condition, method), scores in results.items()}
-    )
-    return 0
-
-
-def _drives(options: argparse.Namespace, detector: "Detector") -> "list[LabelledDrive]":
-    """Return the drives of ``--tracking``."""
-    from aqr_perception.data.sources.simulated import VALIDATION_SEEDS
-    from aqr_perception.evaluation import tracked_drives
-
-    preset = detector.model.preset
-    if options.data == "synthetic":
-        count = options.tracking or _DRIVES
-        if count > len(VALIDATION_SEEDS):
-            raise ValueError(f"--tracking {count}: needed at most {len(VALIDATION_SEEDS)} drives of --data synthetic")
-        picture = (352, 128) if preset.image is None else preset.image.size
-        sweeps = 2 if preset.points is None else preset.sweeps
-        return [
-            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1)
-            for seed in VALIDATION_SEEDS[:count]
-        ]
-    data = _data(options, preset)
-    if not data.labelled:
-        raise ValueError(f"{options.data_root}: found no annotations, needed them to score tracks")
-    root = options.data_root.resolve()
-    origin = {
-        "data": options.data,
-        "version": options.data_version,
-        "root": str(root),
-        # Other tables or labels at the same place are another drive.
-        "changed": max(path.stat().st_mtime_ns for path in (root, *root.glob("*"), *root.glob("*/*"))),
-        "rig": None if options.rig is None else options.rig.read_text(),
-    }
-    return tracked_drives.recorded_drives(data.frames, origin, options.tracking or None)
-
-
 def _data(options: argparse.Namespace, preset: "Preset") -> "Data":
     """Return the data that `train.add_data`'s options and ``--split`` choose."""
     from aqr_perception.data.sources.catalogue import open_data
@@ -236,69 +164,24 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate_benchmark(options: argparse.Namespace) -> int:
-    _log.info("loading PyTorch and the model %s", options.model)
-    from aqr_perception.data.sequences import HISTORY_FRAMES
-    from aqr_perception.detector import Detector
-    from aqr_perception.evaluation.benchmarks import resistance, resistance_report
-    from aqr_perception.evaluation.benchmarks.benchmark_run import chosen_corruptions, run_multicorrupt
-
-    corruptions = chosen_corruptions(options.scenarios)
-    # Before the run, which takes long.
-    baseline = None if options.baseline is None else resistance.read_baseline(options.baseline)
-    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    data = _data(options, detector.model.preset)
-    if not data.labelled:
-        raise ValueError(f"{options.data_root}: found no annotations, needed them to score a benchmark")
-    origin = resistance.data_of(options.data, options.world, options.data_version, options.split)
-    if baseline is not None:
-        known = {"data": origin, "frames": len(data.frames), "seed": options.scenario_seed}
-        resistance.check_baseline(options.baseline, baseline, known, ())
-    result = run_multicorrupt(
-        detector,
-        data.frames,
-        origin,
-        options.aqr,
-        corruptions,
-        seed=options.scenario_seed,
-        history=0 if options.no_history else HISTORY_FRAMES,
-        workers=options.workers,
-        rules=options.rules,
-    )
-    if "auto" in result.table.modes:
-        result = result.with_auto_mode(detector.model.preset.aqr.mode)
-    problem = None
-    if baseline is not None:
-        try:
-            result = resistance.with_baseline(result, options.baseline, baseline)
-        except ValueError as error:
-            problem = error  # raised when this run's own figures are written
-    print(resistance_report.text(result))
-    for path in resistance_report.write(result, options.output):
-        print(path)
-    write_json(options.json, result.as_dict())
-    if problem is not None:
-        raise problem
-    return 0
-
-
 def _evaluate(options: argparse.Namespace) -> int:
     if options.baseline is not None and options.benchmark != "multicorrupt":
         raise ValueError(f"--baseline {options.baseline}: needed only with --benchmark multicorrupt")
+    open_data = partial(_data, options)
     if options.benchmark == "headroom":
-        return run_headroom(options, lambda preset: _data(options, preset))
+        return run_headroom(options, open_data)
     check_unused(options)
     if options.benchmark == "multicorrupt" and (options.tracking is not None or options.data == "keyframes"):
         other = "--data keyframes" if options.tracking is None else "--tracking"
         raise ValueError(f"--benchmark {options.benchmark} with {other}: needed one of them")
     if options.tracking is not None:
-        return _evaluate_tracking(options)
+        return run_tracking(options, open_data)
     if options.data == "keyframes":
         return _evaluate_keyframes(options)
     if options.folders:
         raise ValueError(f"found {options.folders[0]} after the options, needed it with --data keyframes only")
     if options.benchmark == "multicorrupt":
-        return _evaluate_benchmark(options)
+        return run_multicorrupt(options, open_data)
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
@@ -311,7 +194,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
     for mode in options.aqr:
         detector.check_aqr(AqrOptions.of_model(mode))
-    data = _data(options, detector.model.preset)
+    data = open_data(detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME
     if not data.labelled:
@@ -319,7 +202,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         found = nuscenes_results.detect(detector, data.frames, mode, history=history, workers=options.workers)
         count = nuscenes_results.write_results(results, found, detector.uses_cameras, detector.uses_lidar)
         print(f"{count} samples without annotations: detected, not scored; no scenarios, no robustness table")
-        print(_named(results, options.frames))
+        print(result_line(results, options.frames))
         return 0
     table = robustness.run(
         detector,
@@ -340,12 +223,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     for path in report.write(table, options.output):
         print(path)
     if options.data == "nuscenes":
-        print(_named(results, options.frames))
+        print(result_line(results, options.frames))
     write_json(options.json, table.as_dict())
     return 0
-
-
-def _named(results: Path, frames: int | None) -> str:
-    """Return the line that names a result file."""
-    part = "" if frames is None else f" (at most {frames} samples; nuscenes-devkit needs all samples of a split)"
-    return f"{results}{part}"
