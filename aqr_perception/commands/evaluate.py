@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aqr_perception.commands.evaluating.headroom_run import add_headroom, check_unused, run_headroom
 from aqr_perception.commands.evaluating.multicorrupt_run import run_multicorrupt
 from aqr_perception.commands.evaluating.tracking_run import run_tracking
-from aqr_perception.commands.model_option import add_model
+from aqr_perception.commands.model_option import add_model, routed_detector
 from aqr_perception.commands.output import result_line, write_json
 from aqr_perception.commands.train import add_data
 
@@ -185,15 +185,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     # The imports below take seconds.
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
-    from aqr_perception.detector import Detector
     from aqr_perception.evaluation import nuscenes_results, report, robustness
     from aqr_perception.evaluation.scenarios import chosen
-    from aqr_perception.options import AqrOptions
 
     scenarios = chosen(options.scenarios)
-    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    for mode in options.aqr:
-        detector.check_aqr(AqrOptions.of_model(mode))
+    detector = routed_detector(options)
     data = open_data(detector.model.preset)
     history = 0 if options.no_history else HISTORY_FRAMES
     results = options.output / nuscenes_results.FILE_NAME

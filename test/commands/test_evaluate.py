@@ -170,3 +170,14 @@ def test_options_that_do_not_fit_are_refused_before_the_model_is_read(
 ) -> None:
     assert main(["evaluate", *options]) != 0
     assert message in caplog.text + capsys.readouterr().err
+
+
+def test_multicorrupt_refuses_a_mode_in_which_the_router_cannot_act(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = write_preset(tmp_path, SMALL)
+    options = ["--benchmark", "multicorrupt", "--scenarios", "dark", "--frames", "1", "--data-root", str(tmp_path)]
+    command = ["evaluate", "--model", preset, "--checkpoint", "random", "--device", "cpu", "--aqr", "gate", *options]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 1
+    assert "aqr.mode is 'gate'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from aqr_perception.commands.model_option import routed_detector
 from aqr_perception.commands.output import write_json
 
 if TYPE_CHECKING:
@@ -24,13 +25,12 @@ def run_multicorrupt(options: argparse.Namespace, open_data: "Callable[[Preset],
     """
     _log.info("loading PyTorch and the model %s", options.model)
     from aqr_perception.data.sequences import HISTORY_FRAMES
-    from aqr_perception.detector import Detector
     from aqr_perception.evaluation.benchmarks import benchmark_run, resistance, resistance_report
 
     corruptions = benchmark_run.chosen_corruptions(options.scenarios)
     # Before the run, which takes long.
     baseline = None if options.baseline is None else resistance.read_baseline(options.baseline)
-    detector = Detector(options.model, options.checkpoint, options.device, options.precision)
+    detector = routed_detector(options)
     data = open_data(detector.model.preset)
     if not data.labelled:
         raise ValueError(f"{options.data_root}: found no annotations, needed them to score a benchmark")
