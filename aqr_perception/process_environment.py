@@ -65,6 +65,16 @@ def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
     return len(siblings)
 
 
+def processor_entries(listing: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return what Linux says about the first processor, such as ``model name`` and ``flags``; nothing elsewhere."""
+    try:
+        first = listing.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def _keep_freed_memory() -> None:
     """Set glibc's thresholds; the environment's variables would count only from the start of the process."""
     if sys.platform != "linux":

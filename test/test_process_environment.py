@@ -22,6 +22,16 @@ def test_idle_threads_sleep_and_a_core_is_left_only_where_there_are_more_than_tw
     assert openmp_settings({}, 8, leave_core=True) == {**passive, "OMP_NUM_THREADS": "7"}
 
 
+def test_the_first_processor_is_described_by_name_and_nothing_is_known_where_there_is_no_list(tmp_path: Path) -> None:
+    listing = tmp_path / "cpuinfo"
+    listing.write_text(
+        "processor\t: 0\nmodel name\t: Fast: 3000\nflags\t\t: fpu amx_tile\n\nprocessor\t: 1\nmodel name\t: Slow\n"
+    )
+    found = process_environment.processor_entries(listing)
+    assert found == {"processor": "0", "model name": "Fast: 3000", "flags": "fpu amx_tile"}
+    assert process_environment.processor_entries(tmp_path / "none") == {}
+
+
 @pytest.mark.parametrize("variable", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_the_users_own_waiting_is_kept(variable: str) -> None:
     assert openmp_settings({variable: "5"}, 8, leave_core=True) == {"OMP_NUM_THREADS": "7"}

@@ -43,7 +43,7 @@ def write_state(state: Mapping[str, Any], folder: Path, step: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(folder)
+        sync_folder(folder)
         for old in state_files(folder)[:-_KEPT_STATES]:
             old.unlink()
     except (OSError, RuntimeError) as error:
@@ -133,7 +133,7 @@ def _defaults() -> dict[str, object]:
     return TrainOptions(steps=1).as_dict()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
+from helpers.spread_router import spread_router
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
@@ -21,13 +21,7 @@ def tiny() -> Detector:
 @pytest.fixture(scope="session")
 def opinionated() -> Detector:
     """A detector whose router weights differ between queries, unlike those of an untrained router."""
-    detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in detector.model.named_parameters():
-            if name.startswith("aqr."):
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return detector
+    return spread_router(Detector("aqr_tiny", "random", device="cpu", precision="fp32"), 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from aqr_perception.benchmarks.live.node_process import NodeProcess, running_node
 from aqr_perception.benchmarks.live.sensor_feed import FeedCase, SensorFeed
+from aqr_perception.process_environment import processor_entries
 
 NAMESPACE = "/aqr_perception_benchmark"
 STAGES = ("reception", "decode", "rectify", "build", "inspect", "messages", "pictures", "publish")
@@ -318,15 +318,8 @@ def _wait(answered: Callable[[], bool], process: NodeProcess, heard: _Heard, fee
 
 def machine() -> str:
     """Return cores and processor of this machine, in a few words."""
-    name, flags = platform.machine(), ""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "flags":
-                flags = value
-                break
+    processor = processor_entries()
+    name, flags = processor.get("model name", platform.machine()), processor.get("flags", "")
     known = {"AVX-512": "avx512f", "AVX-512-BF16": "avx512_bf16", "AMX": "amx_tile"}
     has = [label for label, flag in known.items() if flag in flags.split()]
     return f"{os.cpu_count()} cores, {name}" + (f", {', '.join(has)}" if has else "")

@@ -5,6 +5,8 @@
 import os
 from pathlib import Path
 
+from aqr_perception.training.training_state import sync_folder
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file; another process, or one after a power failure, finds the old file or the whole new one.
@@ -18,8 +20,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # makes the rename durable
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -4,18 +4,17 @@
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from aqr_perception.process_environment import physical_cores
+from aqr_perception.process_environment import physical_cores, processor_entries
 
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, cores, matrix units, memory in GB, GPU and versions."""
     return {
-        "processor": _processor(),
+        "processor": processor_entries().get("model name") or platform.processor() or platform.machine(),
         "cores": physical_cores(),
         "threads": torch.get_num_threads(),
         "amx": bool(torch.cpu._is_amx_tile_supported()),
@@ -26,14 +25,3 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()

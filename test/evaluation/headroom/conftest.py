@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_fusion import SMALL, write_preset
+from helpers.spread_router import spread_router
 
 from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame
@@ -19,13 +20,7 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """A small CMT with random weights, whose router weights differ between queries."""
     torch.manual_seed(0)
     preset = write_preset(tmp_path_factory.mktemp("preset"), SMALL)
-    detector = Detector(preset, "random", device="cpu", precision="fp32")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in detector.model.named_parameters():
-            if name.startswith("aqr."):
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return detector
+    return spread_router(Detector(preset, "random", device="cpu", precision="fp32"), 0.2)
 
 
 @pytest.fixture(scope="session")
