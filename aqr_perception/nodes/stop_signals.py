@@ -2,15 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGINT and SIGTERM as a request to stop, which ends the process in time even if its work cannot stop."""
 
+import contextlib
+import gc
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 1.5
+_OPEN_FILES = Path("/proc/self/fd")
+_LOCK = re.compile(r"/dev/shm/(?:fastdds|fastrtps)_[0-9a-f]{16}_el")
+"""Lock of a segment of shared memory. Fast DDS keeps it open in the process that owns the segment, and in no other."""
 
 
 class StopSignals:
@@ -41,10 +48,28 @@ class StopSignals:
         """End the process without waiting for threads, one of which may still load a model."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(status)
+        # Entities of ROS are part of cycles. With the last one, DDS says goodbye to the others and frees its memory.
+        gc.collect()
+        _end(status)
 
     def _wait(self) -> None:
         signal.sigwait(_SIGNALS)
         self.requested.set()
         time.sleep(self._grace)
-        os._exit(0)
+        _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process; remove its segments of shared memory, which nothing else removes until the machine restarts."""
+    for lock in _own_locks():
+        for name in (lock, lock.removesuffix("_el")):
+            Path(name).unlink(missing_ok=True)
+    os._exit(status)
+
+
+def _own_locks() -> list[str]:
+    locks = []
+    for file in _OPEN_FILES.iterdir() if _OPEN_FILES.is_dir() else ():
+        with contextlib.suppress(OSError):  # another thread has closed the file
+            locks += [target for target in [os.readlink(file)] if _LOCK.fullmatch(target)]
+    return locks

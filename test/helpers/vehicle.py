@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -40,6 +40,7 @@ CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "back_righ
 COMPRESSED = "back"
 SIZE = (400, 225)
 PERIOD_NS = 100_000_000
+_LAST_WORDS = 8000
 
 
 def configuration(folder: Path, **overrides: Any) -> Path:
@@ -65,17 +66,32 @@ def configuration(folder: Path, **overrides: Any) -> Path:
     return path
 
 
+_PROCESS = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 class RunningNode:
     """The node in its own process, as a user runs it; `domain`: another DDS domain than the environment's."""
 
+    _started: ClassVar[list["RunningNode"]] = []
+
     def __init__(self, config: Path, *arguments: str, log: Path, domain: int | None = None) -> None:
         self.log = log
+        RunningNode._started.append(self)
         command = ["perception_node", "--ros-args", "--params-file", str(config), *arguments]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, **_PROCESS}
         if domain is not None:
             environment["ROS_DOMAIN_ID"] = str(domain)
         with log.open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+    @classmethod
+    def last_words(cls) -> str:
+        """Abort the nodes that still run; return their logs, which end with the stack of every thread."""
+        running = [node for node in cls._started if node.process.poll() is None]
+        for node in running:
+            node.process.send_signal(signal.SIGABRT)
+            node.process.wait(timeout=20)
+        return "\n".join(node.log.read_text()[-_LAST_WORDS:] for node in running) or "no node runs"
 
     def stop(self, by: int = signal.SIGINT) -> int:
         """Interrupt the process; return its exit status."""
@@ -126,7 +142,8 @@ class Vehicle:
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
-                raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; warnings: {self.warnings[-5:]}")
+                waited = f"waited {seconds:.0f} s in vain for {what}; warnings: {self.warnings[-5:]}"
+                raise AssertionError(f"{waited}\n{RunningNode.last_words()}")
             self._executor.spin_once(timeout_sec=0.05)
 
     def wait_until_connected(self) -> None:

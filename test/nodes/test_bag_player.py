@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rclpy
 from helpers.own_domain import DOMAIN
+from helpers.shared_memory import segments_of
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -299,6 +300,8 @@ def test_the_process_ends_in_time_on_signals_at_any_moment(
                 time.sleep(0.05)
         else:
             listener.wait_for("/image", 6)
+        segments = segments_of(player.pid)
+        assert bool(segments) is (moment != "import")
         player.send_signal(end)
         asked = time.monotonic()
         player.send_signal(signal.SIGINT)
@@ -307,6 +310,7 @@ def test_the_process_ends_in_time_on_signals_at_any_moment(
         player.kill()
     assert (player.returncode, errors) == (0, "")
     assert time.monotonic() - asked < 2.0
+    assert not any(segment.exists() for segment in segments)
 
 
 def test_a_bag_without_any_playable_topic_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import yaml
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
+from helpers.shared_memory import segments_of  # noqa: E402
 from helpers.vehicle import RunningNode, Vehicle, configuration  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
@@ -286,6 +287,38 @@ def test_a_signal_amid_frames_and_while_another_model_loads_ends_the_process(
         node.process.kill()
         vehicle.close()
     assert "Traceback" not in node.log.read_text()
+
+
+@pytest.mark.parametrize("model_loads", [False, True])
+def test_the_end_of_the_process_frees_its_shared_memory(ros: None, tmp_path: Path, model_loads: bool) -> None:
+    overrides = {"model.preset": SLOW_PRESET} if model_loads else {}
+    node = RunningNode(configuration(tmp_path, **overrides), log=tmp_path / "node.log")
+    vehicle = Vehicle()
+    try:
+        vehicle.wait_for(lambda: "loading" in node.log.read_text(), "the loading of the model", 40.0)
+        if not model_loads:
+            vehicle.wait_until_connected()
+        segments = segments_of(node.process.pid)
+        assert segments
+        assert all(segment.exists() for segment in segments)
+        assert node.stop() == 0
+        assert not any(segment.exists() for segment in segments)
+    finally:
+        node.process.kill()
+        vehicle.close()
+
+
+def test_other_nodes_notice_the_end_of_the_process_at_once(ros: None, tmp_path: Path) -> None:
+    node = RunningNode(configuration(tmp_path), log=tmp_path / "node.log")
+    vehicle = Vehicle()
+    try:
+        vehicle.wait_until_connected()
+        node.stop()
+        # Without a goodbye, DDS takes the node for lost after 20 s.
+        vehicle.wait_for(lambda: "aqr_perception" not in vehicle.node.get_node_names(), "its disappearance", 5.0)
+    finally:
+        node.process.kill()
+        vehicle.close()
 
 
 # --- Cycles --------------------------------------------------------------------------------------------------------
