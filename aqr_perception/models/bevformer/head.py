@@ -22,6 +22,7 @@ from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Predictions, Queries, QueryWeights
 from aqr_perception.models.petr.position import QueryEncoder, ring_places
 from aqr_perception.models.petr.prediction_branches import class_branches, to_box_codes
+from aqr_perception.models.proposals.queries import start_at_proposals
 from aqr_perception.options import AqrOptions
 
 _CODE = 10
@@ -132,6 +133,8 @@ class BevFormerHead(nn.Module):
         self.transformer = _Transformer(preset)
         self.cls_branches = class_branches(channels, len(preset.classes), config.layers, shared=False)
         self.reg_branches = nn.ModuleList(_box_branch(channels) for _ in range(config.layers))
+        if config.proposals.count:
+            start_at_proposals(self.reg_branches, self.cls_branches)
         self.bev_embedding = nn.Embedding(rows * columns, channels)
         self.query_embedding = nn.Embedding(config.queries, 2 * channels)
         # A learned query's embedding includes its position; a proposal's position changes by frame and is added.

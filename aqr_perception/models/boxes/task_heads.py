@@ -99,6 +99,15 @@ class TaskHeads(nn.ModuleList):
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)
 
+    def box_heads(self) -> list[nn.Module]:
+        """Return the heads of the box codes."""
+        heads = cast(nn.ModuleDict, self[0])
+        return [heads[name] for name in _OUTPUTS]
+
+    def class_heads(self) -> list[nn.Module]:
+        """Return the head of the class logits."""
+        return [cast(nn.ModuleDict, self[0])["cls_logits"]]
+
     def forward(
         self, decoder_outputs: Tensor, reference_points: Tensor, layers: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:

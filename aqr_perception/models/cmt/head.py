@@ -17,6 +17,7 @@ from aqr_perception.models.boxes.task_heads import TaskHeads
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, Predictions, Queries, QueryWeights
 from aqr_perception.models.ops.convolution import convolve
+from aqr_perception.models.proposals.queries import start_at_proposals
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.models.transformer.position_embedding import BevEmbedding, FrustumEmbedding
@@ -107,6 +108,8 @@ class CmtHead(nn.Module):
             point_range=preset.point_range,
             kernel_size=config.head_kernel,
         )
+        if config.proposals.count:
+            start_at_proposals(self.task_heads.box_heads(), self.task_heads.class_heads())
         lower, upper = torch.tensor(preset.point_range[:3]), torch.tensor(preset.point_range[3:])
         self.register_buffer("_lower", lower, persistent=False)
         self.register_buffer("_extent", upper - lower, persistent=False)

@@ -18,6 +18,7 @@ from aqr_perception.models.petr.memory import CameraFrame
 from aqr_perception.models.petr.petr_options import PetrOptions
 from aqr_perception.models.petr.position import FeatureGuide, FrustumEncoder, QueryEncoder, RingEncoder, ring_places
 from aqr_perception.models.petr.prediction_branches import BoxTasks, box_branches, class_branches, to_box_codes
+from aqr_perception.models.proposals.queries import start_at_proposals
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.models.transformer.decoder import Memory, Transformer, TransformerDecoder
 from aqr_perception.options import AqrOptions
@@ -51,6 +52,8 @@ class PetrHead(nn.Module):
             if petr.frames == 1
             else nn.ModuleList(BoxTasks(channels) for _ in range(layers))
         )
+        if config.proposals.count:
+            start_at_proposals(self.reg_branches, self.cls_branches)
         self.adapt_pos3d = RingEncoder(channels, self.ring * petr.frames)
         self.position_encoder = FrustumEncoder(channels, config.depths, petr.position_range)
         self.reference_points = nn.Embedding(config.queries, 3)

@@ -25,6 +25,8 @@ VELOCITY = slice(8, 10)
 def tiny(name: str) -> PETR:
     model = build_model(name)
     assert isinstance(model, PETR)
+    for head in model.pts_bbox_head.cls_branches:  # untrained ones hardly change the proposals' logits
+        torch.nn.init.xavier_uniform_(head[-1].weight)
     return model
 
 

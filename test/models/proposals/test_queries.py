@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models import build_model
+from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import DecodeOptions, ModelOutput
 from aqr_perception.options import AqrOptions
@@ -54,3 +55,21 @@ def test_images_determine_the_proposals_and_nothing_else(name: str) -> None:
     suspected = (blind.queries.class_logits != 0).any(-1)
     assert suspected.sum() == from_above, "a bird's-eye view proposes without images"
     assert blind.predictions.boxes.isfinite().all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
+def test_an_untrained_decoder_keeps_the_proposals(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name).eval()
+    output = answer(model, torch.randn(1, 2, 3, *SIZE))
+    queries, (logits, boxes) = output.queries, output.predictions
+    assert queries is not None and queries.class_logits is not None and queries.codes is not None
+    proposed = (queries.class_logits != 0).any(-1)
+    lower, upper = map(torch.tensor, (model.preset.point_range[:3], model.preset.point_range[3:]))
+    places = (queries.reference_points * (upper - lower) + lower)[proposed]
+    codes, guess = boxes[:, proposed], queries.codes[proposed]
+    assert (codes[..., :2] - places[..., :2]).norm(dim=-1).mean() < 0.3
+    assert (codes[..., SHAPE_CODES] - guess[..., SHAPE_CODES]).abs().max() < 0.1
+    corrections = logits[:, proposed] - queries.class_logits[proposed]
+    assert corrections.std() < 0.05, "the prior probability shifts all logits alike"
