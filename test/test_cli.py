@@ -53,6 +53,7 @@ def test_the_attention_benchmark_compares_with_the_dense_bias(tmp_path: Path) ->
     assert rows["plain"]["time_ratio"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_survives_conversion(tmp_path: Path) -> None:
     model = build_model("aqr_tiny")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "ours.pth")
@@ -78,6 +79,7 @@ def test_a_mistake_gives_one_line_and_status_one(
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_simulated_drive_becomes_a_bag_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag, picture = tmp_path / "drive.mcap", tmp_path / "frame.png"
     size = ["--size", "96", "32"]

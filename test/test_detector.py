@@ -71,6 +71,7 @@ def test_detection_works_with_any_sensor_missing(detector: Detector, frame: Fram
         assert not result.detections.lidar_weight.any()
 
 
+@pytest.mark.slow
 def test_thresholds_and_the_number_of_detections_are_respected(detector: Detector, frame: Frame) -> None:
     everything = detector.detect(frame, EVERYTHING).detections
     few = detector.detect(frame, DetectionOptions(score_threshold=0.0, max_detections=5)).detections
@@ -229,6 +230,7 @@ def test_an_unknown_preset_is_an_error_that_lists_the_known_ones() -> None:
         Detector("aqr_huge")
 
 
+@pytest.mark.slow
 def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,6 +263,7 @@ def test_weights_shipped_for_a_preset_are_used_unless_others_are_named(
         assert record.levelname == "WARNING" and "random weights" in record.message
 
 
+@pytest.mark.slow
 def test_detections_have_the_presets_classes_and_thresholds_of_others_are_refused(tmp_path: Path, frame: Frame) -> None:
     preset = write_preset(tmp_path)
     assert preset_classes(preset) == OWN
@@ -305,6 +308,7 @@ class Rememberer(torch.nn.Module):
         return self.model.decode(*arguments, **named)._replace(state=len(self.given))
 
 
+@pytest.mark.slow
 def test_memory_is_passed_on_with_the_motion_and_cleared_when_time_jumps_or_motion_is_unknown(frame: Frame) -> None:
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
     detector.model = remembering = Rememberer(detector.model)
@@ -357,6 +361,7 @@ def test_an_output_that_is_not_finite_is_an_error_that_names_the_model_and_the_r
     assert len(detector.detect(frame, EVERYTHING).detections) > 0, "the next frame is not affected"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["intrinsics", "extrinsics"])
 def test_a_camera_whose_calibration_is_not_finite_is_left_out_by_name_and_the_others_go_on(
     detector: Detector, frame: Frame, field: str, caplog: pytest.LogCaptureFixture
@@ -371,6 +376,7 @@ def test_a_camera_whose_calibration_is_not_finite_is_left_out_by_name_and_the_ot
     assert f"cameras['{first.name}'].{field}" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
 def test_a_model_with_broken_weights_is_found_before_it_runs(preset: str) -> None:
     detector = Detector(preset, "random", device="cpu", precision="fp32")

@@ -180,6 +180,7 @@ def pip_requirements() -> dict[str, set[str]]:
     return {extra: {re.split(r"[<>=\[]", name)[0] for name in names} for extra, names in listed.items()}
 
 
+@pytest.mark.slow
 def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None:
     nodes = ROOT / "aqr_perception" / "nodes"
     reached = reached_from(nodes / "perception_node.py", nodes / "bag_player.py", *(ROOT / "launch").glob("*.py"))
@@ -190,6 +191,7 @@ def test_all_imports_of_the_node_and_the_launch_files_are_dependencies() -> None
     assert set(re.findall(r"^pip install (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) >= HAVE_NO_ROSDEP_KEY
 
 
+@pytest.mark.slow
 def test_all_imports_of_the_tests_are_dependencies() -> None:
     tests = sorted((ROOT / "test").rglob("*.py"))
     ours = {path.stem for path in tests} | {"fuzz", "helpers"}

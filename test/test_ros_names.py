@@ -154,6 +154,7 @@ def test_each_list_says_from_which_releases_it_is(distribution: str) -> None:
             assert re.fullmatch(r"20\d\d-\d\d-\d\d", release["date"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", SUPPORTED)
 def test_the_code_uses_only_names_that_the_distribution_has(distribution: str) -> None:
     missing = {}

@@ -26,6 +26,7 @@ def test_quotations_are_found() -> None:
     assert len(quoted()) > 45
 
 
+@pytest.mark.slow
 def test_every_quoted_text_is_in_the_code() -> None:
     assert [text for text in quoted() if not is_said(text)] == []
 

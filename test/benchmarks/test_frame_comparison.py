@@ -165,6 +165,7 @@ def test_a_comparison_prints_and_writes_its_figures(
     assert "GFLOP/s" in printed and "CPUs busy" in printed
 
 
+@pytest.mark.slow
 def test_operations_in_mixed_precision_are_those_in_fp32(tmp_path: Path) -> None:
     setting, frame = FrameSettings(write_preset(tmp_path, SMALL), precision="bf16"), made_up_frame()
     reduced = stage_amounts(setting.detector(), frame, setting)

@@ -49,6 +49,7 @@ def evaluated(tmp_path: Path, root: Path, version: str, *options: str) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_the_result_file_of_nuscenes_gives_the_devkit_the_same_figures(tmp_path: Path) -> None:
     root = tmp_path / "nuscenes"
     root.mkdir()
@@ -64,6 +65,7 @@ def test_the_result_file_of_nuscenes_gives_the_devkit_the_same_figures(tmp_path:
     assert row["scores"]["mean_ap"] == pytest.approx(scores.mean_ap)
 
 
+@pytest.mark.slow
 def test_the_test_split_without_truth_gives_the_result_file_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +143,7 @@ def test_headroom_refuses_what_does_not_go_together(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_multicorrupt_of_nuscenes_tables_gives_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "nuscenes"
     root.mkdir()

@@ -78,6 +78,7 @@ def test_a_research_checkpoint_is_described_whole(report: Report) -> None:
     assert all(len(text) < 160 for text in printed.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "fits", "router"),
     [

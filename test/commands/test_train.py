@@ -69,6 +69,7 @@ def test_a_wrong_factor_is_named(
     assert re.search(named, line)
 
 
+@pytest.mark.slow
 def test_training_our_router_uses_the_weights_in_both_ways_with_its_own_loss(asked: Any) -> None:
     call = asked("--preset", "cmt_vit_small", "--train", "aqr")
     assert call.model.aqr_options.mode == "both" and call.model.router_trained
@@ -95,6 +96,7 @@ def test_the_research_codes_router_keeps_its_presets_mode_and_has_no_loss(
     assert not asked("--preset", preset, "--train", "head", "--aqr", "off").model.router_trained
 
 
+@pytest.mark.slow
 def test_the_research_codes_training_starts_from_a_plain_cmt(asked: Any, tmp_path: Path) -> None:
     entries = small_aqr_cmt()
     plain = {name: entries[name] for name in entries.keys() - {"aqr", "aqr_cmt", "architecture"}}

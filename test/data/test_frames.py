@@ -75,6 +75,7 @@ def test_without_cameras_kept_pictures_do_not_forbid_mirroring(frames: list[Labe
     assert {np.sign(np.linalg.det(pose[:3, :3])) for pose in moved} == {-1.0, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["off", "both"])
 def test_losses_are_finite_and_have_the_same_names_under_every_failure(
     frames: list[LabelledFrame], model: CMT, mode: str
@@ -122,6 +123,7 @@ def test_a_camera_only_model_gets_a_camera_and_only_visible_objects(
     assert (clean.labelled.truth.visibility.max(axis=1) >= LEAST_VISIBLE).all()
 
 
+@pytest.mark.slow
 def test_a_branch_gets_its_own_sensor_only(frames: list[LabelledFrame], model: CMT) -> None:
     by_camera = TrainingFrames(frames, model.preset, lidar=False)
     by_lidar = TrainingFrames(frames, model.preset, cameras=False)
@@ -133,6 +135,7 @@ def test_a_branch_gets_its_own_sensor_only(frames: list[LabelledFrame], model: C
         assert seen_by_lidar.points is not None and not seen_by_lidar.cameras
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["petr_tiny", "bevformer_mini"])
 def test_camera_only_models_train_on_the_same_frames(frames: list[LabelledFrame], preset: str) -> None:
     model = build_model(preset).train()

@@ -213,6 +213,7 @@ def test_a_batch_moves_to_a_device_with_its_history_even_after_pinning(drives: D
         assert all(earlier.to_fixed.is_meta and earlier.boxes[0].is_meta for earlier in moved.history)
 
 
+@pytest.mark.slow
 def test_simulated_scenes_have_earlier_frames() -> None:
     data = SimulatedDataset([10_001], PICTURE, sweeps=1)
     labelled = data[0]

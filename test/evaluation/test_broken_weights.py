@@ -43,6 +43,7 @@ def weights(detector: Detector, *frames: LabelledFrame) -> WeightChange:
     return measured
 
 
+@pytest.mark.slow
 def test_only_the_black_cameras_weight_is_compared(
     tiny: Detector, small: LabelledFrame, only_black: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_weights_of_zero_have_no_ratio() -> None:
     assert not WeightChange(10, 0.5, 0.2, 0.5, 0.2).signed
 
 
+@pytest.mark.slow
 def test_image_proposals_are_left_out(
     tiny: Detector, small: LabelledFrame, only_black: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ def test_without_cameras_or_a_router_there_are_no_weights(
     assert mean_change([rows(tiny, small)]) is None
 
 
+@pytest.mark.slow
 def test_every_kind_of_broken_sensor_is_measured_at_its_broken_places(
     opinionated: Detector, small: LabelledFrame
 ) -> None:

@@ -27,6 +27,7 @@ def options(mode: AqrMode) -> DetectionOptions:
     return DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model(mode))
 
 
+@pytest.mark.slow
 def test_shared_features_do_not_change_detections(opinionated: Detector, small: LabelledFrame) -> None:
     scenarios = {name: SCENARIOS[name] for name in ("clean", "4 beams", "all cameras gone", "one camera gone")}
     result = FrameEvaluator(opinionated, [small], scenarios, MODES, seed=0, history=0)(0)
@@ -38,6 +39,7 @@ def test_shared_features_do_not_change_detections(opinionated: Detector, small: 
     assert result.truth is small.truth and result.has_lidar and len(result.broken["black camera"])
 
 
+@pytest.mark.slow
 def test_each_branch_runs_once_for_each_distinct_input(
     opinionated: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +62,7 @@ def test_each_branch_runs_once_for_each_distinct_input(
     assert calls == {"image_features": 4, "bev_features": 5, "decode": 2 * len(SCENARIOS)}
 
 
+@pytest.mark.slow
 def test_a_detector_with_memory_sees_the_same_failure_before_in_every_mode(small: LabelledFrame) -> None:
     def frame_at(half_seconds: int) -> LabelledFrame:
         views = tuple(

@@ -128,6 +128,7 @@ def store(folder: Path, detector: Finder) -> StoredDrives:
     return StoredDrives(folder, detector, DetectionOptions())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_both_trackers_get_the_same_drives_with_and_without_failures(tmp_path: Path) -> None:
     drive = made_up_drive()
     detected = dict(store(tmp_path, Finder()).detect([drive]))

@@ -91,6 +91,7 @@ def test_a_rig_without_cameras_is_refused_for_a_model_with_cameras(
     assert "cameras is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_part_that_differs_from_pytorch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = Detector(write_preset(tmp_path, SMALL), "random", "cpu", "fp32")
 

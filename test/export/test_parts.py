@@ -73,6 +73,7 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
     return dict(zip(part.outputs, (*(each[-1] for each in output.predictions), *weights), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entries", "aqr"),
     [
@@ -119,6 +120,7 @@ def test_a_decoder_with_static_shapes_gives_the_models_output(
     assert expected["boxes"].std() > 0.1, "outputs that are all equal compare nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [CMT["points"], PILLARS], ids=["sparse", "pillars"])
 def test_the_dense_point_branch_continues_where_the_encoder_ends(points: dict[str, object], tmp_path: Path) -> None:
     model = model_of(tmp_path, {**CMT, "points": points})

@@ -44,6 +44,7 @@ def test_every_kind_of_fault_is_kept_and_the_run_goes_on_and_resumes(tmp_path: P
     assert resumed["next"]["deliberate"] == resumed["kinds"]["deliberate"]["inputs"] == INPUTS + 1
 
 
+@pytest.mark.slow
 def test_a_replay_names_the_outcome_and_fails_with_a_fault(tmp_path: Path) -> None:
     fault, usual = tmp_path / "deliberate-1.bin", tmp_path / "cloud-1.bin"
     fault.write_bytes(b"\xff\0")

@@ -51,6 +51,7 @@ def test_the_labelled_frames_of_a_bag_equal_the_drives_frames(drive: Drive, fold
             np.testing.assert_allclose(view.extrinsics, own.extrinsics, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_both_storages_and_compressed_pictures_hold_every_topic(drive: Drive, tmp_path: Path, storage: str) -> None:
     path = write_bag(drive, tmp_path / "bag", 0.2, rate=RATE, storage=storage, progress=False)

@@ -130,6 +130,7 @@ def test_each_sample_of_a_batch_has_its_own_history(model: DetectionModel, data:
         torch.testing.assert_close(together[:, index : index + 1], boxes([sequence]), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_start_of_a_drive_differs_from_unknown_motion(model: DetectionModel, data: SimulatedDataset) -> None:
     batch = drawn(model.eval(), data)
     start = history_of(model, batch._replace(history=()))

@@ -62,6 +62,7 @@ def test_overfitting_one_batch_brings_the_loss_to_near_zero(tmp_path: Path) -> N
     assert losses[-1] < 1e-3 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_stopped_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, accumulate: int

@@ -68,6 +68,7 @@ def test_the_same_seed_gives_the_same_failure(seed: int) -> None:
     assert all(np.array_equal(first.health.cameras[name], grid) for name, grid in second.health.cameras.items())
 
 
+@pytest.mark.slow
 def test_about_a_third_of_the_frames_stay_intact_and_no_frame_goes_blind() -> None:
     labelled = labelled_frame()
     rng = np.random.default_rng(0)

@@ -48,6 +48,7 @@ def test_recorded_data_has_no_worlds(source: str, tmp_path: Path) -> None:
         open_data(source, "val", load_preset("aqr_tiny"), tmp_path, world=2)
 
 
+@pytest.mark.slow
 def test_frames_of_world_2_with_different_cameras_make_a_batch(tmp_path: Path) -> None:
     preset = load_preset("aqr_tiny")
     frames = open_data("synthetic", "val", preset, tmp_path, frames=3, world=2).frames

@@ -31,6 +31,7 @@ def test_a_cached_frame_equals_the_drawn_frame_up_to_compression(tmp_path: Path)
     assert stored[0].stat().st_mtime_ns == modified
 
 
+@pytest.mark.slow
 def test_earlier_frames_are_cached_next_to_a_frame_without_changing_it(tmp_path: Path) -> None:
     data = SimulatedDataset([10_001], PICTURE, sweeps=1, cache=tmp_path)
     _ = data[0]
@@ -48,6 +49,7 @@ def test_training_and_validation_scenes_are_disjoint() -> None:
     assert not set(training_seeds(1_000_000)) & set(VALIDATION_SEEDS) and len(VALIDATION_SEEDS) == 200
 
 
+@pytest.mark.slow
 def test_frames_of_world_2_are_stored_apart_and_read_back(tmp_path: Path) -> None:
     first, second = (SimulatedDataset([10_003], PICTURE, 1, tmp_path, world=world) for world in (1, 2))
     seed_rig = draw_rig(10_003, PICTURE)

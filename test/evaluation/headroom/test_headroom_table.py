@@ -93,6 +93,7 @@ def test_signed_weights_have_differences_and_no_reliability(table: HeadroomTable
     assert "-0.60" in text and "no probabilities" in text and "Reliability of" not in text
 
 
+@pytest.mark.slow
 def test_files_hold_tables_figures_and_pictures(table: HeadroomTable, tmp_path: Path) -> None:
     figures, page, picture, diagram = headroom_report.write(table, tmp_path / "new")
     read = json.loads(figures.read_text())

@@ -45,6 +45,7 @@ def moving() -> StreetScene:
     return next(scene for scene in scenes if scene.ego.pace and scene.ego.pace.mean > 10)
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_time_give_the_same_frame(drive: Drive) -> None:
     again = Drive(draw_street_scene(drive.scene.seed, 1.0), drive.rig)
     _assert_equal(drive.frame(TIME), again.frame(TIME))
@@ -117,6 +118,7 @@ def test_velocities_predict_the_boxes_of_a_later_time(drive: Drive) -> None:
     assert np.hypot(boxes[:, 0], boxes[:, 1]).max() <= REACH
 
 
+@pytest.mark.slow
 def test_both_conventions_of_axes_give_the_same_scene_after_a_rotation(drive: Drive) -> None:
     other = "y" if lidar_of(drive.rig).forward == "x" else "x"
     rotated = Drive(drive.scene, turned(drive.rig, other))
@@ -154,6 +156,7 @@ def test_the_beams_of_a_sweep_have_the_elevations_of_the_table(model: str) -> No
     assert np.mean(off < 0.01) > 0.9  # the others are moving objects
 
 
+@pytest.mark.slow
 def test_echoes_get_rarer_with_the_range_and_with_weather() -> None:
     clear = draw_street_scene(71, 1.0, time_of_day="day", weather="clear")
     lidar = {"dropout": 0.0, "sensitivity": 30.0, "table": tuple(np.linspace(10, -30, 32)), "beams": 32, "columns": 720}

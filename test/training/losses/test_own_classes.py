@@ -27,6 +27,7 @@ def labelled() -> LabelledFrame:
     return dataclasses.replace(drawn, truth=dataclasses.replace(truth, labels=np.arange(len(truth)) % len(OWN)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", quick_first(["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"]))
 def test_every_class_output_learns(tmp_path: Path, labelled: LabelledFrame, base: str) -> None:
     model = build_model(write_preset(tmp_path, base)).train()

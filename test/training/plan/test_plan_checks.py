@@ -56,6 +56,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", list(WRONG))
 def test_a_stage_that_cannot_run_is_named_with_the_reason(mistake: str, tmp_path: Path) -> None:
     changed, message = WRONG[mistake]
