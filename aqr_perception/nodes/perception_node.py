@@ -56,7 +56,7 @@ _STOP_POLL = 0.1
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped here
-    """The lifecycle node `aqr_perception`; see the README for its topics and parameters.
+    """The lifecycle node `aqr_perception`; see docs/reference for its topics and parameters.
 
     Args:
         detector_factory: returns the detector for a preset, checkpoint, device, precision and image backend.
