@@ -5,6 +5,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.decided_heads import decide
 
 from aqr_perception.data.batch import Batch
 from aqr_perception.data.frames import TrainingFrames
@@ -43,7 +44,9 @@ def data() -> SimulatedDataset:
 @pytest.fixture(scope="module", params=REMEMBERING)
 def model(request: pytest.FixtureRequest) -> DetectionModel:
     torch.manual_seed(0)
-    return build_model(request.param)
+    model = build_model(request.param)
+    decide(model)
+    return model
 
 
 def drawn(model: DetectionModel, data: SimulatedDataset, history: int = 1, samples: int = 2) -> Batch:

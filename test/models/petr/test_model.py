@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import camera_ring
+from helpers.decided_heads import decide
 from torch import Tensor
 
 from aqr_perception.benchmarks.inputs import made_up_frame
@@ -25,8 +26,7 @@ VELOCITY = slice(8, 10)
 def tiny(name: str) -> PETR:
     model = build_model(name)
     assert isinstance(model, PETR)
-    for head in model.pts_bbox_head.cls_branches:  # untrained ones hardly change the proposals' logits
-        torch.nn.init.xavier_uniform_(head[-1].weight)
+    decide(model)
     return model
 
 
