@@ -42,6 +42,7 @@ def test_without_a_gpu_nothing_is_measured_and_that_is_said(tmp_path: Path) -> N
     assert "no GPU" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_or_hangs_does_not_end_the_others(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(PYTHON.format(python=sys.executable))

@@ -202,6 +202,7 @@ def test_all_imports_of_the_tests_are_dependencies() -> None:
     assert names_in("requirements_no_deps.txt") == {"motmetrics", "nuscenes-devkit"}
 
 
+@pytest.mark.slow
 def test_modules_without_ros_import_only_what_pip_installs() -> None:
     listed = set().union(*pip_requirements().values())
     without_ros = (

@@ -31,6 +31,7 @@ def test_every_quoted_text_is_in_the_code() -> None:
     assert [text for text in quoted() if not is_said(text)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["silent for ages", "slow: ... Hz, generally ...", "no camera info"])
 def test_texts_that_the_node_never_says_are_found(text: str) -> None:
     assert not is_said(text)

@@ -52,6 +52,7 @@ def line(printed: str, label: str) -> str:
     return next(text[14:] for text in printed.splitlines() if text.startswith(f"{label:<14}"))
 
 
+@pytest.mark.slow
 def test_a_research_checkpoint_is_described_whole(report: Report) -> None:
     weights = weights_of(BIAS)
     content = {

@@ -126,6 +126,7 @@ def test_nuscenes_results_lie_in_the_fixed_frame(processed: Path) -> None:
         assert boxes and all(box["sample_token"] == token for box in boxes)
 
 
+@pytest.mark.slow
 def test_the_same_bag_in_other_containers_gives_the_same_lines(drive: Drive, processed: Path, tmp_path: Path) -> None:
     expected = (processed / "detections.jsonl").read_bytes()
     kinds = {
@@ -141,6 +142,7 @@ def test_the_same_bag_in_other_containers_gives_the_same_lines(drive: Drive, pro
         assert (tmp_path / "out" / (bag.stem) / "detections.jsonl").read_bytes() == expected, name
 
 
+@pytest.mark.slow
 def test_an_interrupted_bag_is_completed_without_repeated_or_lost_frames(
     drive: Drive, processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +192,7 @@ def test_another_model_file_of_the_same_name_is_noticed(drive: Drive, tmp_path: 
         process_bag(BagJob(drive.bag, tmp_path / "drive", GivenParameters(drive.parameters)))
 
 
+@pytest.mark.slow
 def test_a_broken_bag_does_not_stop_the_others(
     drive: Drive, processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

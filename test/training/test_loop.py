@@ -86,6 +86,7 @@ def run_until_killed(folder: Path) -> None:
     run(folder, checkpoint_every=2, step_loss=SignalAfter(6, signal.SIGKILL))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_training_resumes_from_its_last_checkpoint_to_the_same_state(tmp_path: Path) -> None:
     run(tmp_path / "uninterrupted", workers=0)

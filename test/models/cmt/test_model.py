@@ -196,6 +196,7 @@ def test_samples_of_a_batch_do_not_mix_even_where_one_has_no_points(tiny_without
     assert not together.router.bev_map[1].any() and together.router.bev_map[0].any()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("mode", ["modulation", "bias", "both"])
 def test_aqr_without_strength_equals_aqr_off_bit_for_bit(tiny: CMT, mode: str) -> None:

@@ -63,6 +63,7 @@ def test_a_missing_library_falls_back_with_a_word(
     )
 
 
+@pytest.mark.slow
 def test_a_branch_that_cannot_be_converted_falls_back_with_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

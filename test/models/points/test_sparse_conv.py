@@ -82,6 +82,7 @@ def test_a_strided_convolution_equals_a_dense_one(
     assert len(outputs.sites) == reached.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["submanifold", "strided"])
 def test_gradients_are_those_of_the_dense_convolution(kind: str) -> None:
     torch.manual_seed(0)

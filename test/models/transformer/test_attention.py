@@ -165,6 +165,7 @@ def test_without_tokens_the_output_and_the_mass_are_zero() -> None:
     assert not output.any() and mass is not None and not mass.any()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("window", [5, 4])

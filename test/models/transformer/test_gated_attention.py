@@ -60,6 +60,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias) -> tuple[Tensor, Te
 SENSORS = [[1.0, 1, 1, 1], [0.3, 1, 1, 0.5], [1.0, 0, 1, 1], [0.0, 1, FLOOR, 0.9]]
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("sensors", SENSORS)
 @pytest.mark.parametrize("native", [True, False])

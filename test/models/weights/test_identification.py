@@ -44,6 +44,7 @@ def refusal(preset: str, weights: dict[str, Tensor]) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", preset_names())
 def test_the_weights_of_every_preset_are_identified(preset: str) -> None:
     fitting = fits(weights_of(preset))

@@ -128,6 +128,7 @@ def deflated(data: bytes, factor: int) -> bytes:
     return target.getvalue()
 
 
+@pytest.mark.slow
 def test_an_archive_that_expands_to_far_more_than_its_size_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path, whole = tmp_path / "bomb.pth", torch_bytes({"a": torch.zeros(1 << 20)})
     path.write_bytes(deflated(whole, 80))
