@@ -7,7 +7,7 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -160,13 +160,17 @@ def test_the_ground_has_a_legend_if_it_has_a_map_or_a_caption() -> None:
 
 
 @given(st.floats(-45, 45), st.floats(-45, 45))
+@example(4.0, 11.0)
 @settings(max_examples=25, deadline=None)
 def test_a_weight_and_a_point_are_drawn_at_their_position_in_the_bev_picture(x: float, y: float) -> None:
     bev = np.zeros((100, 100), np.float32)
     bev[int(y + 50), int(x + 50)] = 1.5
     picture = bev_picture(WeightMaps(bev, RANGE, {}, "router"), None, detections(NOTHING), size=200)
     row, column = 200 - int(y + 50) * 2 - 1, int(x + 50) * 2 + 1
-    assert picture[row - 1 : row + 1, column - 1 : column + 1].sum() > 500
+    place = slice(row - 1, row + 1), slice(column - 1, column + 1)
+    without = bev_picture(WeightMaps(np.zeros_like(bev), RANGE, {}, "router"), None, detections(NOTHING), size=200)
+    if without[place].max() == without[place].min():  # rings and their numbers are drawn over weights
+        assert picture[place].sum() > 500
     empty = WeightMaps(None, RANGE, {}, "router")
     bare = bev_picture(empty, None, detections(NOTHING), size=200)
     dotted = bev_picture(empty, np.float32([[x, y]]), detections(NOTHING), size=200)
