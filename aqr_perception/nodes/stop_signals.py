@@ -61,10 +61,12 @@ class StopSignals:
 
 def _end(status: int) -> NoReturn:
     """End the process; remove its segments of shared memory, which nothing else removes until the machine restarts."""
-    for lock in _own_locks():
-        for name in (lock, lock.removesuffix("_el")):
-            Path(name).unlink(missing_ok=True)
-    os._exit(status)
+    try:
+        for lock in _own_locks():
+            for name in (lock, lock.removesuffix("_el")):
+                Path(name).unlink(missing_ok=True)
+    finally:  # an error in the thread of the signals would leave the process running
+        os._exit(status)
 
 
 def _own_locks() -> list[str]:

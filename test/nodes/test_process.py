@@ -308,6 +308,11 @@ def test_the_end_of_the_process_frees_its_shared_memory(ros: None, tmp_path: Pat
         vehicle.close()
 
 
+def test_the_process_ends_even_if_its_shared_memory_cannot_be_removed() -> None:
+    code = "from aqr_perception.nodes import stop_signals as s; s._own_locks = lambda: 1 / 0; s.StopSignals.exit(3)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, check=False).returncode == 3
+
+
 def test_other_nodes_notice_the_end_of_the_process_at_once(ros: None, tmp_path: Path) -> None:
     node = RunningNode(configuration(tmp_path), log=tmp_path / "node.log")
     vehicle = Vehicle()
