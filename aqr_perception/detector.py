@@ -203,7 +203,7 @@ class Detector:
         self.preset_name = self.model.preset.name
         image = self.model.preset.image
         self.uses_cameras = image is not None
-        self.sweeps = self.model.preset.sweeps
+        self.sweeps, self.sweep_interval = self.model.preset.sweeps, self.model.preset.sweep_interval
         self.placement: FramePlacement | None = self.model.preset.model_frame
         self.uses_lidar = self.model.preset.points is not None
         self.remembers = self.model.remembers

@@ -113,7 +113,14 @@ def _frames(options: argparse.Namespace) -> int:
         )
     cache = Path(options.data_root) if options.data_root else default_cache()
     sweeps = 2 if preset.points is None else preset.sweeps
-    data = SimulatedDataset(training_seeds(options.count), preset.image.size, sweeps, cache, world=options.world or 1)
+    data = SimulatedDataset(
+        training_seeds(options.count),
+        preset.image.size,
+        sweeps,
+        cache,
+        world=options.world or 1,
+        sweep_interval=preset.sweep_interval,
+    )
     draw_frames(data, options.workers)
     print(cache)
     return 0

@@ -49,6 +49,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="store the feature maps of a frozen image backbone in this folder (about 0.1 MB a picture), so that a "
         "picture runs through it once; of use with --keep-pictures or --no-augmentation",
     )
+    data.add_argument(
+        "--donors",
+        type=int,
+        default=0,
+        metavar="N",
+        help="paste objects of N other frames into each point cloud, of classes of which it has few; only for "
+        "--train lidar-branch and models without cameras (default: %(default)s)",
+    )
     data.add_argument("--no-corruption", action="store_true", help="no simulated sensor failures")
     data.add_argument(
         "--history", type=int, default=2, help="earlier frames for models with memory (default: %(default)s)"

@@ -13,6 +13,7 @@ from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.random_corruption import corrupt
 from aqr_perception.data.gridmask import GridMask
 from aqr_perception.data.health import FrameWithHealth
+from aqr_perception.data.pasting import paste_objects
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.config.presets import Preset
 
@@ -65,6 +66,8 @@ class TrainingFrames:
         corrupted: simulate random sensor failures.
         grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: whether the frames keep these sensors, if the model uses them.
+        donors: number of other frames whose objects are pasted into each frame, which must have no cameras then; see
+            `pasting.paste_objects`.
     """
 
     data: LabelledFrames
@@ -75,6 +78,7 @@ class TrainingFrames:
     grid_mask: bool = True
     cameras: bool = True
     lidar: bool = True
+    donors: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -99,6 +103,10 @@ class TrainingFrames:
         """
         original = {view.name: view.image for view in labelled.frame.cameras}
         labelled = without_invisible_objects(self._with_used_sensors(labelled))
+        if self.donors:
+            others = augmentation_rng.integers(len(self.data), size=self.donors)
+            donors = [self._with_used_sensors(self.data[int(index)]) for index in others]
+            labelled = paste_objects(labelled, donors, augmentation_rng)
         # Corruption comes first, because sensors fail in the real scene and not in the augmented one.
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
         labelled = frame.labelled

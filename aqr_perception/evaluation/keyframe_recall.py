@@ -110,7 +110,8 @@ def _rows(
     counts: dict[Sensors, dict[str, ClassCount]] = {
         sensors: dict.fromkeys(RECALL_CLASSES, ClassCount()) for sensors in SENSORS
     }
-    frames = [entry for entry in recorded_frames(recording, preset.sweeps) if entry.sweeps[0].stamp_ns in labels]
+    recorded = recorded_frames(recording, preset.sweeps, preset.sweep_interval)
+    frames = [entry for entry in recorded if entry.sweeps[0].stamp_ns in labels]
     for recorded in tqdm(frames, desc=recording.name, unit="frame", disable=not progress):
         lidar_to_model = to_model @ recorded.sweeps[0].lidar_to_vehicle
         frame = moved(recorded.frame(), lidar_to_model)

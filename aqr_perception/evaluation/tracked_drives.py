@@ -21,7 +21,7 @@ from aqr_perception.evaluation.drive_detections import (
 from aqr_perception.evaluation.tracking_metrics import TrackedFrame, TrackingScores, evaluate_tracks
 from aqr_perception.evaluation.workers import in_processes
 from aqr_perception.frame import LabelledFrame
-from aqr_perception.simulator.drive import draw_drive, world_rig
+from aqr_perception.simulator.drive import SWEEP_STEP, draw_drive, world_rig
 from aqr_perception.tracking.track_options import TrackingOptions
 from aqr_perception.tracking.tracker import Tracker
 
@@ -33,7 +33,14 @@ _STEP = 0.5
 """Seconds between two frames, as between nuScenes' keyframes."""
 
 
-def simulated_drive(seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int = 1) -> LabelledDrive:
+def simulated_drive(
+    seed: int,
+    duration: float,
+    picture: tuple[int, int],
+    sweeps: int,
+    world: int = 1,
+    sweep_interval: float = SWEEP_STEP,
+) -> LabelledDrive:
     """Return a simulated drive with a frame every half second.
 
     Args:
@@ -41,16 +48,19 @@ def simulated_drive(seed: int, duration: float, picture: tuple[int, int], sweeps
         picture: width and height of the images in pixels.
         sweeps: LiDAR sweeps in a frame.
         world: version of the simulated world.
+        sweep_interval: seconds between two sweeps.
     """
     origin = {"seed": seed, "duration": duration, "picture": picture, "sweeps": sweeps, "world": world}
-    begin = partial(_simulated_frames, seed, duration, picture, sweeps, world)
+    origin["sweep_interval"] = sweep_interval
+    begin = partial(_simulated_frames, seed, duration, picture, sweeps, world, sweep_interval)
     return LabelledDrive(f"simulated_{seed}", len(np.arange(0.0, duration, _STEP)), begin, origin)
 
 
 def _simulated_frames(
-    seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int
+    seed: int, duration: float, picture: tuple[int, int], sweeps: int, world: int, sweep_interval: float
 ) -> Iterable[LabelledFrame]:
-    drive = draw_drive(seed, duration, world_rig(world, seed, picture), world, sweeps=sweeps)
+    rig = world_rig(world, seed, picture)
+    drive = draw_drive(seed, duration, rig, world, sweeps=sweeps, sweep_interval=sweep_interval)
     for time in np.arange(0.0, duration, _STEP):
         labelled = drive.frame(float(time))
         yield replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))

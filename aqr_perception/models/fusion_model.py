@@ -86,7 +86,6 @@ def _point_encoder(
     x, y, z = points.grid
     if points.encoder == "pillars":
         return PillarEncoder(
-            5,
             points.pillars.channels,
             points.pillars.blocks,
             pillar_size=points.voxel_size[:2],

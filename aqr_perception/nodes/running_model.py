@@ -42,13 +42,18 @@ class LoadingStoppedError(RuntimeError):
 def supported_settings(settings: AssemblerSettings, detector: "Detector") -> AssemblerSettings:
     """Return the settings limited to what a model uses.
 
-    Sensors that the model does not use are marked as such, and `max_sweeps` is at most the number of sweeps that the
-    model was trained with.
+    Sensors that the model does not use are marked as such, `max_sweeps` is at most the number of sweeps that the model
+    was trained with, and `sweep_interval` is the model's.
     """
     cameras = {camera.name for camera in settings.cameras if not detector.uses_cameras}
     lidars = {lidar.name for lidar in settings.lidars if not detector.uses_lidar}
     sweeps = min(settings.max_sweeps, detector.sweeps)
-    return dataclasses.replace(settings, unsupported=frozenset(cameras | lidars), max_sweeps=sweeps)
+    return dataclasses.replace(
+        settings,
+        unsupported=frozenset(cameras | lidars),
+        max_sweeps=sweeps,
+        sweep_interval=detector.sweep_interval,
+    )
 
 
 class RunningModel:

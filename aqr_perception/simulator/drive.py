@@ -18,6 +18,9 @@ from aqr_perception.simulator.street_sensors.sensor_suite import StreetSensors
 WORLDS = (1, 2)
 """Versions of the simulated world."""
 
+SWEEP_STEP = 0.1
+"""Shortest time in seconds between two sweeps of a frame."""
+
 REACH = 60.0
 """Largest distance in metres of a true object's centre from the LiDAR."""
 
@@ -32,7 +35,7 @@ class Drive:
         scene: of world 1 or of world 2.
         rig: the vehicle's sensors; by default nuScenes' in world 1 and those of the scene's seed in world 2.
         sweeps: LiDAR sweeps in a frame, the newest first.
-        sweep_step: seconds between two sweeps.
+        sweep_interval: seconds between two sweeps.
         samples: see `sensors.render_picture`.
     """
 
@@ -41,7 +44,7 @@ class Drive:
         scene: Scene | StreetScene,
         rig: Rig | None = None,
         sweeps: int = 2,
-        sweep_step: float = 0.1,
+        sweep_interval: float = SWEEP_STEP,
         samples: int = 1,
     ) -> None:
         self.scene = scene
@@ -50,7 +53,7 @@ class Drive:
             self.rig, self._sensors = rig or draw_rig(scene.seed), StreetSensors(scene)
         else:
             self.rig, self._sensors = rig or nuscenes_rig(), PlainSensors(scene)
-        self._sweeps, self._sweep_step, self._samples = sweeps, sweep_step, samples
+        self._sweeps, self._sweep_interval, self._samples = sweeps, sweep_interval, samples
 
     def lidar_to_world(self, time: float) -> NDArray[np.float64]:
         """Return the LiDAR's (4, 4) pose at a time."""
@@ -99,7 +102,7 @@ class Drive:
         to_lidar = invert(self.lidar_to_world(time))
         parts, newest = [], np.zeros(0, np.int64)
         for index in range(self._sweeps):
-            lag = index * self._sweep_step
+            lag = index * self._sweep_interval
             points, owner = self.single_sweep(time - lag)
             moved = transform_points(to_lidar @ self.lidar_to_world(time - lag), points) if index else points[:, :3]
             parts.append(np.c_[moved, points[:, 3], np.full(len(points), lag)].astype(np.float32))
@@ -153,7 +156,16 @@ def _outline(size: NDArray[np.float64], pose: NDArray[np.float64], camera: Camer
     return float(cv2.contourArea(cv2.convexHull(pixels.astype(np.float32))))
 
 
-def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, world: int = 1, **settings: int) -> Drive:
+def draw_drive(
+    seed: int,
+    duration: float = 20.0,
+    rig: Rig | None = None,
+    world: int = 1,
+    *,
+    sweeps: int = 2,
+    sweep_interval: float = SWEEP_STEP,
+    samples: int = 1,
+) -> Drive:
     """Return a drive through the scene of a seed, with the settings of `Drive`.
 
     Args:
@@ -165,7 +177,7 @@ def draw_drive(seed: int, duration: float = 20.0, rig: Rig | None = None, world:
     if world not in WORLDS:
         raise ValueError(f"world is {world}, but must be one of {', '.join(map(str, WORLDS))}")
     scene = draw_scene(seed, duration) if world == 1 else draw_street_scene(seed, duration)
-    return Drive(scene, rig, **settings)
+    return Drive(scene, rig, sweeps, sweep_interval, samples)
 
 
 def world_rig(world: int, seed: int, picture: tuple[int, int]) -> Rig:

@@ -48,21 +48,21 @@ def detected_frames(
     """
     follower, opened = ObjectFollower(), _opened(source, rig)
     detector = load()
-    for frame, axes in opened(detector.sweeps, frames):
+    for frame, axes in opened((detector.sweeps, detector.sweep_interval), frames):
         result = detector.detect(frame)
         objects = follower.follow(frame.stamp_ns, result.detections, frame.to_fixed)
         yield replace(shown_result(frame, result, objects), axes=axes)
 
 
-def _opened(source: Path, rig: Rig | None) -> Callable[[int, int | None], Iterator[_Placed]]:
-    """Return a function that yields the frames for a number of sweeps, and at most a number of frames."""
+def _opened(source: Path, rig: Rig | None) -> Callable[[tuple[int, float], int | None], Iterator[_Placed]]:
+    """Return a function that yields the frames, given number and interval of the sweeps and the most frames."""
     if is_bag(source):
         with BagReader(source) as bag:
             tree = transforms_of(bag)
         return lambda _, count: _bag_frames(source, rig, tree, count)
     recording = open_recording(source)
     return lambda sweeps, count: (
-        (recorded.frame(), {}) for recorded in islice(recorded_frames(recording, sweeps), count)
+        (recorded.frame(), {}) for recorded in islice(recorded_frames(recording, *sweeps), count)
     )
 
 

@@ -37,7 +37,7 @@ Change = Callable[[Any], Any]
 class CheapDetector:
     """A detector that sees one car."""
 
-    image_size, sweeps, classes, placement = (WIDTH, HEIGHT), 1, ("car",), None
+    image_size, sweeps, sweep_interval, classes, placement = (WIDTH, HEIGHT), 1, 0.0, ("car",), None
     uses_cameras = uses_lidar = has_router = True
     device = dtype = weights = "none"
     seconds, failure = 0.0, ""

@@ -56,6 +56,7 @@ class StandInFactory:
             dtype="fp32",
             has_router=False,
             sweeps=2,
+            sweep_interval=0.4,
             try_out=self.try_out,
             **sensors,
         )
@@ -154,10 +155,11 @@ def test_settings_without_a_sensor_the_model_uses_are_blind() -> None:
     model.close()
 
 
-def test_settings_have_no_more_sweeps_than_the_model_was_trained_with() -> None:
+def test_settings_have_the_sweeps_that_the_model_was_trained_with_and_no_more() -> None:
     model = StandInFactory().running("first")
     for wanted, given in ((10, 2), (1, 1)):
-        assert model.supported_settings(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted)).max_sweeps == given
+        supported = model.supported_settings(AssemblerSettings(lidar_topic="/points", max_sweeps=wanted))
+        assert (supported.max_sweeps, supported.sweep_interval) == (given, 0.4)
     model.close()
 
 

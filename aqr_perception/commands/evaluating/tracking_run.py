@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aqr_perception.commands.output import result_line, write_json
+from aqr_perception.simulator.drive import SWEEP_STEP
 
 if TYPE_CHECKING:
     from aqr_perception.data.sources.catalogue import Data
@@ -80,8 +81,9 @@ def _drives(
             raise ValueError(f"--tracking {count}: needed at most {len(VALIDATION_SEEDS)} drives of --data synthetic")
         picture = (352, 128) if preset.image is None else preset.image.size
         sweeps = 2 if preset.points is None else preset.sweeps
+        interval = max(SWEEP_STEP, preset.sweep_interval)
         return [
-            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1)
+            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1, interval)
             for seed in VALIDATION_SEEDS[:count]
         ]
     data = open_data(preset)

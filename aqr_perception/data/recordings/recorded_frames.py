@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aqr_perception.data.recordings.recorded_data import Matrix, RecordedImage, RecordedSweep, Recording
 from aqr_perception.frame import CameraView, Frame
 from aqr_perception.geometry import interpolate, invert, transform_points
+from aqr_perception.sweep_choice import spaced_sweeps
 
 LARGEST_CAMERA_AGE = 0.2
 """Seconds between a sweep and an image of the same frame, at most."""
@@ -55,11 +56,12 @@ class RecordedFrame:
         return Frame(stamp_ns, self.points(), views, "lidar", self.lidar_to_fixed)
 
 
-def recorded_frames(recording: Recording, sweeps: int = 1) -> Iterator[RecordedFrame]:
+def recorded_frames(recording: Recording, sweeps: int = 1, sweep_interval: float = 0.0) -> Iterator[RecordedFrame]:
     """Yield the frame of each sweep.
 
     Args:
         sweeps: sweeps of one point cloud, at most; past ones need the vehicle's motion and no gap.
+        sweep_interval: see `sweep_choice.spaced_sweeps`.
     """
     stamps = np.array(sorted(recording.poses), np.int64)
     by_camera = {name: [image for image in recording.images if image.camera == name] for name in recording.cameras}
@@ -70,12 +72,14 @@ def recorded_frames(recording: Recording, sweeps: int = 1) -> Iterator[RecordedF
             if abs(image.stamp_ns - sweep.stamp_ns) <= LARGEST_CAMERA_AGE * 1e9:
                 motion = _motion(recording, stamps, sweep.stamp_ns, image.stamp_ns)
                 images.append((image, invert(image.camera_to_vehicle) @ motion @ sweep.lidar_to_vehicle))
-        chosen, moves = [sweep], [np.eye(4)]
-        for past in reversed(recording.sweeps[max(0, index - sweeps + 1) : index]):
-            if not recording.poses or chosen[-1].stamp_ns - past.stamp_ns > _LONGEST_SWEEP_GAP * 1e9:
-                break
+        chosen = [sweep]
+        if recording.poses:
+            until_now = recording.sweeps[index::-1]
+            indices = spaced_sweeps((one.stamp_ns for one in until_now), sweeps, sweep_interval, _LONGEST_SWEEP_GAP)
+            chosen = [until_now[past] for past in indices]
+        moves = [np.eye(4)]
+        for past in chosen[1:]:
             motion = _motion(recording, stamps, past.stamp_ns, sweep.stamp_ns)
-            chosen.append(past)
             moves.append(invert(sweep.lidar_to_vehicle) @ motion @ past.lidar_to_vehicle)
         to_fixed = None
         if recording.poses:

@@ -40,6 +40,7 @@ from aqr_perception.decoding.plausibility import camera_doubt, check_distances
 from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import transform_points
+from aqr_perception.sweep_choice import spaced_sweeps
 
 _LABEL_TOLERANCE = 0.055
 """Seconds between labels and their sweep, at most; half the time between two sweeps at 10 Hz, with some jitter."""
@@ -99,9 +100,11 @@ class BagDataset:
         classes: tuple[str, ...] = CLASSES,
         rig: Rig | None = None,
         skip_bad: bool = False,
+        sweep_interval: float = 0.0,
     ) -> None:
         self._classes, self._skip_bad, self.left_out = classes, skip_bad, 0
         self._sweeps = sweeps if rig is None or rig.max_sweeps is None else min(sweeps, rig.max_sweeps)
+        self._sweep_interval = sweep_interval
         self._said: set[tuple[str, str]] = set()
         self._opened = ReaderCache()
         bags = [self._open(path, rig) for path in _bag_paths(folder)]
@@ -228,13 +231,10 @@ class BagDataset:
             if newest is None:
                 found = f"no sweep within {_LABEL_TOLERANCE:g} s of {stamp_ns / 1e9:.6f} s"
                 raise BagError(f"{bag.path}: {topic}: found {found}, needed one of each LiDAR")
-            indices = [newest]
-            while len(indices) < sweeps and indices[-1] > 0:
-                step = int(stamps.measured[indices[-1]]) - int(stamps.measured[indices[-1] - 1])
-                if step > _LONGEST_STEP * 1e9:
-                    break
-                indices.append(indices[-1] - 1)
-            wanted[topic] = [(int(stamps.measured[i]), int(stamps.recorded[i])) for i in indices]
+            times = ((int(stamps.measured[i]), int(stamps.recorded[i])) for i in range(newest, -1, -1))
+            until_now = list(times)
+            chosen = spaced_sweeps((t[0] for t in until_now), sweeps, self._sweep_interval, _LONGEST_STEP)
+            wanted[topic] = [until_now[index] for index in chosen]
         for camera in bag.rig.cameras:
             stamps, infos = bag.stamps[camera.image_topic], bag.stamps[camera.info_topic]
             index = stamps.nearest(stamp_ns + round(camera.offset * 1e9), bag.rig.max_camera_age)

@@ -125,7 +125,8 @@ def open_data(
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SIMULATED_PICTURE if preset.image is None else preset.image.size
         sweeps = _SIMULATED_SWEEPS if preset.points is None else preset.sweeps
-        return Data(SimulatedDataset(seeds, picture, sweeps, root or default_cache(), preset.classes, world or 1))
+        cache = root or default_cache()
+        return Data(SimulatedDataset(seeds, picture, sweeps, cache, preset.classes, world or 1, preset.sweep_interval))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     _log.info("reading %s: data %s", root, source)
@@ -157,13 +158,15 @@ def _open_recorded(
     from aqr_perception.data.sources.recorded import RecordingDataset, find_recordings
 
     if source == "bags":
-        bags = BagDataset(root, preset.sweeps, preset.classes, rig, skip_bad)
+        bags = BagDataset(root, preset.sweeps, preset.classes, rig, skip_bad, preset.sweep_interval)
         return Data(bags, bags.label_sets())
     if source == "recordings":
         readers = find_recordings(root, split, rig)
-        recorded = RecordingDataset(root, readers, preset.sweeps, preset.classes, rig, skip_bad)
+        recorded = RecordingDataset(root, readers, preset.sweeps, preset.classes, rig, skip_bad, preset.sweep_interval)
         return Data(recorded, recorded.label_sets())
     if scenes is None:
         scenes = [{("val", "v1.0-test"): "test"}.get((split, version), _MINI_PREFIX.get(version, "") + split)]
-    nuscenes = NuScenesDataset(root, version, scenes, preset.sweeps, preset.classes, rig, skip_bad)
+    nuscenes = NuScenesDataset(
+        root, version, scenes, preset.sweeps, preset.classes, rig, skip_bad, preset.sweep_interval
+    )
     return Data(nuscenes, nuscenes.label_sets(), nuscenes.labelled)

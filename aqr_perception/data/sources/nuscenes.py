@@ -62,6 +62,7 @@ class NuScenesDataset(Dataset[LabelledFrame]):
         classes: tuple[str, ...] = CLASSES,
         rig: Rig | None = None,
         skip_bad: bool = False,
+        sweep_interval: float = 0.0,
     ) -> None:
         if sweeps < 1:
             raise NuScenesError(f"sweeps is {sweeps}, but must be at least 1, the keyframe's own")
@@ -69,7 +70,9 @@ class NuScenesDataset(Dataset[LabelledFrame]):
             sweeps = min(sweeps, rig.max_sweeps)
         self._intensity_scale = 1.0 if rig is None else rig.intensity_scale
         self._skip_bad, self.left_out = skip_bad, 0
-        self._samples, self._labelled = read_samples(Path(root), version, split, sweeps, classes, rig, self._problem)
+        self._samples, self._labelled = read_samples(
+            Path(root), version, split, sweeps, classes, rig, self._problem, sweep_interval
+        )
         self._lidar = (rig.lidar_channel if rig is not None else "") or LIDAR
         self._moments = [(sample.scene, sample.sweeps[0].stamp_us * 1000) for sample in self._samples]
 

@@ -29,6 +29,7 @@ from aqr_perception.data.sources.nuscenes_splits import SplitError, scenes_of_sp
 from aqr_perception.data.sources.record_checks import check_pose, check_size, check_steps, pinhole
 from aqr_perception.frame import CLASSES, GroundTruth, WorldTruth
 from aqr_perception.geometry import invert, rigid_transform
+from aqr_perception.sweep_choice import spaced_sweeps
 
 __all__ = [
     "CHANNELS", "LIDAR", "CameraCapture", "Capture", "NuScenesError", "Sample", "camera_name", "class_of_category",
@@ -95,6 +96,7 @@ def read_samples(
     classes: tuple[str, ...] = CLASSES,
     rig: Rig | None = None,
     problem: Callable[[NuScenesError], None] | None = None,
+    sweep_interval: float = 0.0,
 ) -> tuple[list[Sample], bool]:
     """Return the keyframes of a split, scene by scene in order of time, and whether the tables have annotations.
 
@@ -106,6 +108,7 @@ def read_samples(
         classes: class names of the objects; see `class_of_category`.
         rig: channels and classes of one's own tables; None: see `choose_channels`.
         problem: receives records that are left out; None raises them.
+        sweep_interval: see `sweep_choice.spaced_sweeps`.
 
     Raises:
         NuScenesError: nuscenes-devkit is missing, no category has one of the classes, the tables or the split are
@@ -115,7 +118,7 @@ def read_samples(
     folder = root / version
     _check_categories(folder, [category["name"] for category in tables.category], classes, rig)
     channels = choose_channels(tables.sensor, rig, NuScenesError)
-    reading = _Reading(tables, folder, sweeps, classes, channels, rig, problem or _raise)
+    reading = _Reading(tables, folder, sweeps, sweep_interval, classes, channels, rig, problem or _raise)
     samples = [sample for scene in tables.scene if scene["name"] in scenes for sample in _read_scene(reading, scene)]
     if not samples:
         raise NuScenesError(f"{root / version}: found no sample in split {split!r}, needed one; choose another split")
@@ -129,6 +132,7 @@ class _Reading:
     tables: Any
     folder: Path
     sweeps: int
+    sweep_interval: float
     classes: tuple[str, ...]
     channels: Channels
     rig: Rig | None
@@ -203,11 +207,18 @@ def _read_sample(reading: _Reading, sample: dict[str, Any], place: str) -> Sampl
     if lidar not in sample["data"]:
         found = ", ".join(sample["data"]) or "no sensor"
         raise NuScenesError(f"{place}: found data of {found}, needed {lidar}")
-    captures: list[Capture] = []
-    token = sample["data"][lidar]
-    while token and len(captures) < reading.sweeps:
-        captures.append(_capture(tables, token))
-        token = tables.get("sample_data", token)["prev"]
+    tokens = []
+
+    def stamps_ns() -> Iterator[int]:
+        token = sample["data"][lidar]
+        while token:
+            tokens.append(token)
+            record = tables.get("sample_data", token)
+            yield 1000 * record["timestamp"]
+            token = record["prev"]
+
+    chosen = spaced_sweeps(stamps_ns(), reading.sweeps, reading.sweep_interval)
+    captures = [_capture(tables, tokens[index]) for index in chosen]
     cameras = tuple(
         _camera(tables, sample["data"][channel], name)
         for channel, name in reading.channels.cameras.items()

@@ -69,10 +69,12 @@ class RecordingDataset:
         classes: tuple[str, ...] = CLASSES,
         rig: Rig | None = None,
         skip_bad: bool = False,
+        sweep_interval: float = 0.0,
     ) -> None:
         self._root, self._classes, self._rig = root, classes, rig or Rig()
         self.left_out = 0
         sweeps = min(sweeps, self._rig.max_sweeps or sweeps)
+        self._sweep_interval = sweep_interval
         self._entries: list[_Entry] = []
         for read in recordings:
             try:
@@ -153,7 +155,7 @@ class RecordingDataset:
                 f"{self._rig.source}: cameras: {', '.join(missing)}: found no such channel in {recording.name}, needed "
                 f"camera_channels out of {has}"
             )
-        frames = recorded_frames(recording, sweeps)
+        frames = recorded_frames(recording, sweeps, self._sweep_interval)
         stamps = by_stamp.keys()
         return [
             _Entry(recording.name, frame, by_stamp[frame.sweeps[0].stamp_ns])

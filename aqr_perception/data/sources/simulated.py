@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
-from aqr_perception.simulator.drive import draw_drive, world_rig
+from aqr_perception.simulator.drive import SWEEP_STEP, draw_drive, world_rig
 
 VERSION = 1
 """Version of the first simulated world, in which the shipped weights were trained. Its scenes do not change."""
@@ -51,10 +51,11 @@ class SimulatedDataset:
     Args:
         seeds: seeds of the scenes, in order.
         picture: width and height of the images in pixels, preferably the model's image size.
-        sweeps: LiDAR sweeps in a frame, 0.1 s apart.
+        sweeps: LiDAR sweeps in a frame.
         cache: folder for rendered frames, about 0.4 MB each, with all ten classes; None for no cache.
         classes: class names of the ground truth; objects of other classes are left out.
         world: 1, with nuScenes' rig in every scene, or 2, with a random rig of one to six cameras in each.
+        sweep_interval: seconds between two sweeps, but at least 0.1.
 
     Raises:
         ValueError: there is no such world.
@@ -68,12 +69,15 @@ class SimulatedDataset:
         cache: Path | None = None,
         classes: tuple[str, ...] = CLASSES,
         world: int = 1,
+        sweep_interval: float = 0.0,
     ) -> None:
         if world not in CACHE_NAMES:
             raise ValueError(f"world is {world}, but must be one of {', '.join(map(str, CACHE_NAMES))}")
         self._seeds, self._picture, self._sweeps, self._classes = seeds, picture, sweeps, classes
-        self._world = world
-        self._folder = None if cache is None else cache / f"{CACHE_NAMES[world]}_{picture[0]}x{picture[1]}_{sweeps}"
+        self._world, self._sweep_interval = world, max(SWEEP_STEP, sweep_interval)
+        spacing = f"x{sweep_interval:g}s" if self._sweep_interval > SWEEP_STEP else ""
+        name = f"{CACHE_NAMES[world]}_{picture[0]}x{picture[1]}_{sweeps}{spacing}"
+        self._folder = None if cache is None else cache / name
 
     @property
     def folder(self) -> Path | None:
@@ -121,7 +125,7 @@ class SimulatedDataset:
 
     def _draw(self, seed: int, age: float) -> LabelledFrame:
         rig = world_rig(self._world, seed, self._picture)
-        drive = draw_drive(seed, 2.0, rig, self._world, sweeps=self._sweeps)
+        drive = draw_drive(seed, 2.0, rig, self._world, sweeps=self._sweeps, sweep_interval=self._sweep_interval)
         labelled = drive.frame(float(np.random.default_rng([seed, 1]).uniform(0.0, 2.0)) - age)
         return replace(labelled, frame=replace(labelled.frame, to_fixed=labelled.model_to_world))
 

@@ -14,6 +14,7 @@ _METRES = (-10_000.0, 10_000.0)
 _RANGES: Mapping[str, tuple[float, float]] = {
     "point_range": _METRES,
     "sweeps": (1, 100),
+    "sweep_interval": (0.0, 2.0),
     "model_frame.height": (-100.0, 100.0),
     "image.size": (32, 8192),
     "image.width": (1, 1024),

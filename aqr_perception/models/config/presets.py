@@ -193,6 +193,8 @@ class Preset:
         image: None for a LiDAR-only model.
         points: None for a camera-only model.
         sweeps: number of LiDAR sweeps that the model was trained with, including the newest.
+        sweep_interval: seconds between two of these sweeps, at least; 0: consecutive ones. A longer interval shows
+            slower motion at the same number of points; see `sweep_choice.spaced_sweeps`.
         aqr: default use of the query weights.
         model_frame: where the model frame of the training data lies on the vehicle; None if unknown.
         architecture: a name in `ARCHITECTURES`.
@@ -210,6 +212,7 @@ class Preset:
     points: PointBranch | None = None
     decoder: Decoder = field(default_factory=Decoder)
     sweeps: int = 10
+    sweep_interval: float = 0.0
     aqr: AqrOptions = field(default_factory=AqrOptions)
     model_frame: FramePlacement | None = None
     architecture: str = "cmt"

@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from aqr_perception.models.ops.convolution import convolve
 from aqr_perception.models.ops.folding import scale_and_shift
 
+_VALUES = 5
+"""Values of a point: x, y, z, intensity and age, as in `Frame.points`."""
+
 _OFFSETS = 5
 """Values that a point gets besides its own: x, y, z from the mean of its pillar's points, x, y from its centre."""
+
+_BRIGHTEST, _AGE, _HEIGHT = 255.0, 0.5, 1.0
+"""Units of intensity, age in seconds, and height above the pillar's mean in metres.
+
+In raw units, an intensity of 200 and a position of 40 m drown an age of 0.4 s and the 0.2 m to a pillar's centre, which
+show motion and shape. A training of minutes learns neither.
+"""
 
 
 class PillarEncoder(nn.Module):
@@ -24,7 +34,6 @@ class PillarEncoder(nn.Module):
     voxelisation does (Zhou et al., arXiv:1910.06528): it needs no limits, and does not depend on the points' order.
 
     Args:
-        point_channels: values of a point; x, y, z come first.
         channels: channels of the pillars, and of the maps after each halving of the resolution.
         blocks: number of further convolutions at each lower resolution.
         pillar_size: edge lengths along x, y in metres.
@@ -34,11 +43,13 @@ class PillarEncoder(nn.Module):
     Attributes:
         out_channels: channels of the result.
         stride: size of the result's cells in pillars.
+        units: (10,) float32, units of a point's values and offsets, in which the weights work.
     """
+
+    units: Tensor
 
     def __init__(
         self,
-        point_channels: int,
         channels: Sequence[int],
         blocks: int,
         *,
@@ -49,7 +60,10 @@ class PillarEncoder(nn.Module):
         super().__init__()
         self.stride, self.out_channels = 2 ** (len(channels) - 1), channels[-1]
         self._size, self._range, self._grid = pillar_size, point_range, grid
-        self.linear = nn.Linear(point_channels + _OFFSETS, channels[0], bias=False)
+        self.linear = nn.Linear(_VALUES + _OFFSETS, channels[0], bias=False)
+        reach = [max(abs(low), abs(high)) for low, high in zip(point_range[:3], point_range[3:], strict=True)]
+        units = [*reach, _BRIGHTEST, _AGE, *pillar_size, _HEIGHT, *pillar_size]
+        self.register_buffer("units", torch.tensor(units), persistent=False)
         self.norm = nn.BatchNorm1d(channels[0], eps=1e-3, momentum=0.01)
         self.stages = nn.ModuleList()
         for narrow, wide in pairwise(channels):
@@ -61,7 +75,7 @@ class PillarEncoder(nn.Module):
             self.stages.append(stage)
 
     def forward(self, points: Sequence[Tensor]) -> Tensor:
-        """Return (B, out_channels, H / stride, W / stride) features of B point clouds (N, point_channels).
+        """Return (B, out_channels, H / stride, W / stride) features of B point clouds (N, 5); see `Frame.points`.
 
         The result is channels last in memory and has the parameters' dtype. Points with values that are not finite are
         dropped. A pillar without points is 0.
@@ -94,10 +108,9 @@ class PillarEncoder(nn.Module):
 
     def _inside(self, points: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points in the grid, the index of the pillar of each, and its cell along x, y."""
-        needed = self.linear.in_features - _OFFSETS
-        if not points or any(cloud.dim() != 2 or cloud.shape[1] != needed for cloud in points):
+        if not points or any(cloud.dim() != 2 or cloud.shape[1] != _VALUES for cloud in points):
             shapes = [tuple(cloud.shape) for cloud in points]
-            raise ValueError(f"points have shapes {shapes}, but must be one point cloud (N, {needed}) per sample")
+            raise ValueError(f"points have shapes {shapes}, but must be one point cloud (N, {_VALUES}) per sample")
         cloud = torch.cat(list(points)).float()
         sizes = torch.tensor([len(sample) for sample in points], device=cloud.device)
         sample = torch.arange(len(points), device=cloud.device).repeat_interleave(sizes, output_size=len(cloud))
@@ -120,7 +133,7 @@ class PillarEncoder(nn.Module):
         return torch.cat([cloud, local - mean[pillar], local[:, :2]], dim=1)
 
     def _point_features(self, described: Tensor) -> Tensor:
-        weight = self.linear.weight.float()
+        weight = self.linear.weight.float() / self.units
         if self.norm.training:
             return F.relu(self.norm(F.linear(described, weight)))
         scale, shift = scale_and_shift(self.norm)

@@ -184,10 +184,12 @@ class FrameBuilder:
 
         Past sweeps are left out if the newest one has no returns: the LiDAR is blind, and they would hide it.
         """
-        buffer = self._sweeps.get(lidar.name)
-        if buffer is None or buffer.max_sweeps != request.settings.max_sweeps:
-            buffer = self._sweeps[lidar.name] = SweepBuffer(request.settings.max_sweeps)
-        buffer.keep_only({stamp_to_ns(sweep.header.stamp) for sweep in sweeps[1:]})
+        buffer = self._sweeps.setdefault(lidar.name, SweepBuffer())
+        stamps_ns = [stamp_to_ns(sweep.header.stamp) for sweep in sweeps]
+        settings = request.settings
+        # Sweeps between the chosen ones stay, for the frames to come.
+        span_ns = round(settings.sweep_interval * (settings.max_sweeps - 1) * 1e9)
+        buffer.keep_between(min(stamps_ns[-1], stamps_ns[0] - span_ns), stamps_ns[0] - 1)
         newest, *past = sweeps
         for sweep in past:
             try:
@@ -195,9 +197,9 @@ class FrameBuilder:
             except Exception as error:
                 report.failure(lidar.topic, error)
         _add(newest, lidar, buffer, doubts)
-        if buffer.is_empty(stamp_to_ns(newest.header.stamp)):
+        if buffer.is_empty(stamps_ns[0]):
             return []
-        moved, left_out = buffer.moved(request.model_frame, request.stamp_ns, transforms)
+        moved, left_out = buffer.moved(stamps_ns, request.model_frame, request.stamp_ns, transforms)
         report.warnings.extend(left_out)
         check_distances(np.concatenate([cloud[::_CHECKED_EACH] for cloud in moved]), lidar.topic)
         return moved

@@ -86,6 +86,7 @@ class AssemblerSettings:
             cameras.
         camera_only_period: shortest time between two camera-only frames.
         max_sweeps: number of accumulated sweeps, 1 to `MOST_SWEEPS`; more than one needs `fixed_frame`.
+        sweep_interval: time between two accumulated sweeps; see `sweep_choice.spaced_sweeps`.
         intensity_scale: factor that scales the first LiDAR's intensities to 0..255.
         further_lidars: the LiDARs after the first one.
         max_lidar_age: largest time between the frame's stamp and the sweep of a LiDAR that did not trigger it.
@@ -111,6 +112,7 @@ class AssemblerSettings:
     lidar_timeout: float = 0.5
     camera_only_period: float = 0.1
     max_sweeps: int = 1
+    sweep_interval: float = 0.0
     intensity_scale: float = 1.0
     further_lidars: tuple[LidarSettings, ...] = ()
     max_lidar_age: float = 0.2
@@ -185,7 +187,7 @@ class AssemblerSettings:
     @property
     def sweep_history(self) -> float:
         """Seconds of sweeps to keep: enough for `max_sweeps` sweeps of a LiDAR at 5 Hz or faster."""
-        return _SLOWEST_SWEEP * self.max_sweeps + self.camera_wait
+        return (_SLOWEST_SWEEP + self.sweep_interval) * self.max_sweeps + self.camera_wait
 
     @property
     def further_sweep_history(self) -> float:

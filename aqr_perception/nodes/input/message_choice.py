@@ -16,6 +16,7 @@ from aqr_perception.nodes.input.frame_request import (
 )
 from aqr_perception.nodes.input.received_messages import ReceivedMessages
 from aqr_perception.nodes.stamps import stamp_to_ns
+from aqr_perception.sweep_choice import spaced_sweeps
 
 Sweeps = tuple[PointCloud2, ...]
 
@@ -95,8 +96,9 @@ class MessageChoice:
         stamp_ns = stamp_to_ns(sweep.header.stamp)
         oldest_ns = stamp_ns - round(settings.sweep_history * 1e9)
         past = self._received.history(lidar.name).until(stamp_ns - 1)
-        recent = [one for one in past if stamp_to_ns(one.header.stamp) >= oldest_ns]
-        return (sweep, *recent)[: settings.max_sweeps]
+        recent = (sweep, *(one for one in past if stamp_to_ns(one.header.stamp) >= oldest_ns))
+        stamps_ns = [stamp_to_ns(one.header.stamp) for one in recent]
+        return tuple(recent[index] for index in spaced_sweeps(stamps_ns, settings.max_sweeps, settings.sweep_interval))
 
     def _reason_left_out(self, sensor: str) -> str:
         """Return why a sensor takes no part, by the settings or for its stamps; empty if it does."""

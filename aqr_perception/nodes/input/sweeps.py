@@ -9,21 +9,13 @@ from numpy.typing import NDArray
 
 from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import transform_points
-from aqr_perception.nodes.input.frame_request import MOST_SWEEPS
 from aqr_perception.nodes.input.transforms import FrameTransforms
 
 
 class SweepBuffer:
-    """Sweeps of one LiDAR, moved to the time of a frame.
+    """Decoded sweeps of one LiDAR, to be moved to the time of a frame."""
 
-    Args:
-        max_sweeps: number of sweeps, 1 to `MOST_SWEEPS`, including the newest.
-    """
-
-    def __init__(self, max_sweeps: int = 1) -> None:
-        if not 1 <= max_sweeps <= MOST_SWEEPS:
-            raise ValueError(f"max_sweeps is {max_sweeps}, but must be in 1..{MOST_SWEEPS}")
-        self.max_sweeps = max_sweeps
+    def __init__(self) -> None:
         self._sweeps: dict[int, tuple[str, NDArray[np.float32]]] = {}
 
     def __len__(self) -> int:
@@ -35,39 +27,36 @@ class SweepBuffer:
     def add(self, stamp_ns: int, frame_id: str, points: NDArray[np.float32]) -> None:
         """Add a sweep, (N, 4) x, y, z in metres in `frame_id`, and intensity. It replaces one with the same stamp."""
         self._sweeps[stamp_ns] = (frame_id, points)
-        for surplus in sorted(self._sweeps)[: -self.max_sweeps]:
-            del self._sweeps[surplus]
 
     def is_empty(self, stamp_ns: int) -> bool:
         """Whether the sweep of a stamp has no point."""
         return len(self._sweeps[stamp_ns][1]) == 0
 
-    def keep_only(self, stamps_ns: set[int]) -> None:
-        """Drop the sweeps with other stamps."""
-        self._sweeps = {stamp: sweep for stamp, sweep in self._sweeps.items() if stamp in stamps_ns}
+    def keep_between(self, oldest_ns: int, newest_ns: int) -> None:
+        """Drop the sweeps before and after a span of time."""
+        self._sweeps = {stamp: sweep for stamp, sweep in self._sweeps.items() if oldest_ns <= stamp <= newest_ns}
 
-    def accumulate(
-        self, model_frame: str, stamp_ns: int, transforms: FrameTransforms
-    ) -> tuple[NDArray[np.float32], list[str]]:
-        """Return the kept sweeps in the model frame at `stamp_ns`, newest first.
+    def moved(
+        self, sweeps_ns: Sequence[int], model_frame: str, stamp_ns: int, transforms: FrameTransforms
+    ) -> tuple[list[NDArray[np.float32]], list[str]]:
+        """Return sweeps in the model frame at `stamp_ns`.
+
+        Args:
+            sweeps_ns: stamps of the sweeps, newest first; those that are not in the buffer are left out.
 
         Returns:
-            points (N, 5) float32: x, y, z in metres, intensity, and the sweep's age at `stamp_ns` in seconds; and a
-            warning for each past sweep that is left out because its transform is missing.
+            for each sweep that has points, an array (N, 5) float32: x, y, z in metres, intensity, and the sweep's age
+            at `stamp_ns` in seconds; and a warning for each past sweep that is left out because its transform is
+            missing.
 
         Raises:
             TransformError: the newest sweep cannot be transformed.
         """
-        clouds, warnings = self.moved(model_frame, stamp_ns, transforms)
-        return joined(clouds), warnings
-
-    def moved(
-        self, model_frame: str, stamp_ns: int, transforms: FrameTransforms
-    ) -> tuple[list[NDArray[np.float32]], list[str]]:
-        """Return what `accumulate` does with one array for each sweep that has points."""
         clouds: list[NDArray[np.float32]] = []
         warnings: list[str] = []
-        for index, sweep_ns in enumerate(sorted(self._sweeps, reverse=True)):
+        for index, sweep_ns in enumerate(sweeps_ns):
+            if sweep_ns not in self._sweeps:
+                continue
             frame_id, points = self._sweeps[sweep_ns]
             age = (stamp_ns - sweep_ns) / 1e9
             try:

@@ -13,7 +13,12 @@ from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.weights.checkpoint import save_checkpoint
 from aqr_perception.training.plan.plan_file import Plan, PlanError, Stage
-from aqr_perception.training.plan.single_training import require_frozen_backbone, starting_model, training_data
+from aqr_perception.training.plan.single_training import (
+    require_frozen_backbone,
+    starting_model,
+    training_data,
+    training_frames,
+)
 from aqr_perception.training.plan.training_settings import TrainingSettings
 from aqr_perception.training.trainable import freeze, parameter_groups
 
@@ -60,6 +65,7 @@ def _checked(plan: Plan, stage: Stage, checked: Mapping[str, CheckedStage]) -> C
     if settings.train == "aqr" and model.aqr_options.mode == "off":
         raise ValueError("found train aqr and aqr off, which trains nothing: needed aqr modulation, bias or both")
     training = training_data(settings, "train", model)
+    training_frames(settings, training, model)
     if len(training.frames) < 1:
         raise ValueError("the training data holds no frames, needed at least one; check data-root and frames")
     validation = training_data(settings, "val", model) if settings.validate_every else None

@@ -47,7 +47,7 @@ def run_training(settings: TrainingSettings, folder: Path, *, resume: bool) -> l
         validate = Validation(training_data(settings, "val", model).frames, settings.history)
     return loop.train(
         model,
-        TrainingSequences(_training_frames(settings, data, model), settings.history if model.remembers else 0),
+        TrainingSequences(training_frames(settings, data, model), settings.history if model.remembers else 0),
         partial(collate_sequences, preset=model.preset),
         DetectionLoss(
             _router_weight(settings, model),
@@ -143,8 +143,21 @@ def _router_weight(settings: TrainingSettings, model: DetectionModel) -> float:
     return 0.0
 
 
-def _training_frames(settings: TrainingSettings, data: Data, model: DetectionModel) -> TrainingFrames:
-    """Return the frames with augmentation and sensor failures for training."""
+def training_frames(settings: TrainingSettings, data: Data, model: DetectionModel) -> TrainingFrames:
+    """Return the frames with augmentation and sensor failures for training.
+
+    Raises:
+        OptionError: objects are to be pasted where that is impossible.
+    """
+    with_cameras = model.preset.image is not None and settings.train != "lidar-branch"
+    if settings.donors < 0:
+        raise OptionError(f"--donors is {settings.donors}, but must be 0 or more")
+    if settings.donors and (with_cameras or (model.remembers and settings.history)):
+        raise OptionError(
+            "--donors pastes objects into point clouds, but this training also has "
+            + ("pictures" if with_cameras else "earlier frames")
+            + ", which would not show them: train the lidar-branch, or leave --donors out"
+        )
     return TrainingFrames(
         data.frames,
         model.preset,
@@ -154,4 +167,5 @@ def _training_frames(settings: TrainingSettings, data: Data, model: DetectionMod
         grid_mask=settings.augmentation,
         cameras=settings.train != "lidar-branch",
         lidar=settings.train != "camera-branch",
+        donors=settings.donors,
     )

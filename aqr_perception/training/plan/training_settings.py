@@ -27,6 +27,7 @@ class TrainingSettings:
         augmentation: random augmentation of frames.
         keep_pictures: augmentation that leaves pictures as they are; see `TrainingFrames`.
         corruption: simulated sensor failures.
+        donors: frames whose objects are pasted into each frame; see `TrainingFrames`.
         feature_cache: folder for the maps of a frozen image backbone; None for no cache.
         history: earlier frames for models with memory.
         denoising_queries: largest number of denoising queries; None for the number of learned queries.
@@ -53,6 +54,7 @@ class TrainingSettings:
     augmentation: bool = True
     keep_pictures: bool = False
     corruption: bool = True
+    donors: int = 0
     feature_cache: Path | None = None
     history: int = 2
     workers: int = 2

@@ -102,6 +102,16 @@ def test_a_point_cloud_holds_the_newest_sweeps_and_fewer_at_the_start_of_a_scene
     assert len(np.unique(points_of(frames[2])[:, 4])) == sweeps
 
 
+def test_sweeps_are_as_far_apart_as_the_model_needs(root: Path) -> None:
+    dense, spaced = (NuScenesDataset(root, VERSION, SPLIT, 3, sweep_interval=interval) for interval in (0.0, 0.1))
+    newest, *past = np.unique(points_of(dense[2])[:, 4])
+    assert len(past) == 2
+    ages = np.unique(points_of(spaced[2])[:, 4])
+    assert ages[0] == newest
+    assert len(ages) == 3
+    assert np.diff(ages).min() >= 0.09
+
+
 def test_points_on_the_vehicle_are_kept_in_all_sweeps(dataset: NuScenesDataset) -> None:
     """As in the published models' training."""
     points = points_of(dataset[0])

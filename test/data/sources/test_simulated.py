@@ -45,6 +45,17 @@ def test_earlier_frames_are_cached_next_to_a_frame_without_changing_it(tmp_path:
         np.testing.assert_array_equal(one.frame.cameras[0].image, other.frame.cameras[0].image)
 
 
+@pytest.mark.slow
+def test_the_past_sweep_is_as_old_as_the_model_needs_and_stored_apart(tmp_path: Path) -> None:
+    near, far = (SimulatedDataset([10_001], PICTURE, 2, tmp_path, sweep_interval=step) for step in (0.0, 0.4))
+    clouds = [data[0].frame.points for data in (near, far)]
+    assert near.folder != far.folder
+    ages = [np.unique(cloud[:, 4]).tolist() for cloud in clouds if cloud is not None]
+    np.testing.assert_allclose(ages, [[0.0, 0.1], [0.0, 0.4]], atol=1e-6)
+    newest = [cloud[cloud[:, 4] == 0] for cloud in clouds if cloud is not None]
+    np.testing.assert_array_equal(*newest)
+
+
 def test_training_and_validation_scenes_are_disjoint() -> None:
     assert not set(training_seeds(1_000_000)) & set(VALIDATION_SEEDS) and len(VALIDATION_SEEDS) == 200
 

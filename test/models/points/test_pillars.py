@@ -17,7 +17,7 @@ GRID = (4, 4)
 
 def encoder(channels: tuple[int, ...] = (6,), blocks: int = 0) -> PillarEncoder:
     torch.manual_seed(0)
-    model = PillarEncoder(5, channels, blocks, pillar_size=SIZE, point_range=RANGE, grid=GRID)
+    model = PillarEncoder(channels, blocks, pillar_size=SIZE, point_range=RANGE, grid=GRID)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -59,7 +59,7 @@ def one_by_one(model: PillarEncoder, cloud: Tensor) -> Tensor:
             if len(points):
                 from_mean = points[:, :3] - points[:, :3].mean(dim=0)
                 from_centre = points[:, :2] - torch.tensor([left + SIZE[0] / 2, low + SIZE[1] / 2])
-                hidden = model.norm(model.linear(torch.cat([points, from_mean, from_centre], dim=1)))
+                hidden = model.norm(model.linear(torch.cat([points, from_mean, from_centre], dim=1) / model.units))
                 pillars[:, row, column] = hidden.relu().amax(dim=0)
     return pillars
 

@@ -223,6 +223,15 @@ def test_past_sweeps_are_in_the_request_if_the_motion_is_known(fixed_frame: str,
     assert [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps] == expected
 
 
+def test_past_sweeps_are_as_far_apart_as_the_model_needs() -> None:
+    drive = Drive(settings(cameras=(), fixed_frame="odom", max_sweeps=3, sweep_interval=0.4))
+    for now in range(0, 2001, 100):
+        drive.sweep(now)
+        request = drive.poll(now)
+    assert request is not None
+    assert [(stamp_to_ns(sweep.header.stamp) - START) // MS for sweep in request.sweeps] == [2000, 1600, 1200]
+
+
 def test_a_late_sweep_finds_its_image_among_those_of_a_fast_camera() -> None:
     drive = Drive()
     for now in range(0, 500, 20):

@@ -433,7 +433,8 @@ def test_a_rectified_stereo_camera_sees_from_its_baseline() -> None:
     )
 
 
-def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("interval", "expected"), [(0.0, [1, 2, 3, 3, 3, 3]), (0.1, [1, 1, 2, 2, 3, 3])])
+def test_past_sweeps_are_decoded_once(interval: float, expected: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     original = sensor_data.points_from_message
     monkeypatch.setattr(
@@ -441,10 +442,10 @@ def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "points_from_message",
         lambda m, *rest: decoded.append(m.header.stamp.nanosec) or original(m, *rest),
     )
-    rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3)
+    rig = Rig(cameras=(), fixed_frame="odom", max_sweeps=3, sweep_interval=interval)
     rig.images, rig.infos = {}, {}
     counts = []
-    for index in range(4):
+    for index in range(6):
         stamp_ns = START + index * 50 * MS
         pose = rigid_transform([index, 0, 0], [0, 0, 0, 1])
         rig.buffer.set_transform(transform("odom", "lidar", pose, stamp_ns), "test")
@@ -454,9 +455,10 @@ def test_past_sweeps_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert frame.points is not None
         counts.append(len(frame.points))
         np.testing.assert_allclose(frame.points[:, 0], 10 - index, atol=1e-5)
-        np.testing.assert_allclose(frame.points[:, 4], 0.05 * np.arange(counts[-1]), atol=1e-6)
-    assert counts == [1, 2, 3, 3]
-    assert decoded == [0, 50 * MS, 100 * MS, 150 * MS]
+        ages = max(interval, 0.05) * np.arange(counts[-1])
+        np.testing.assert_allclose(frame.points[:, 4], ages, atol=1e-6)
+    assert counts == expected
+    assert decoded == [index * 50 * MS for index in range(6)]
 
 
 @pytest.fixture(scope="module")

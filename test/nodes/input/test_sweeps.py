@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aqr_perception.decoding.message_error import TransformError
 from aqr_perception.geometry import invert, quaternion_xyzw, rigid_transform, transform_points
-from aqr_perception.nodes.input.sweeps import SweepBuffer
+from aqr_perception.nodes.input.sweeps import SweepBuffer, joined
 from aqr_perception.nodes.input.transforms import FrameTransforms
 from aqr_perception.nodes.stamps import ns_to_stamp
 
@@ -44,13 +44,15 @@ def test_a_static_world_stays_in_place_while_the_vehicle_moves(
 ) -> None:
     world = np.array([[10.0, 3.0, 1.0], [-7.0, 12.0, 0.5], [30.0, -20.0, 2.0]])
     motion = rigid_transform(step, [*turn, 1.0])
-    buffer, sweeps, pose = tf2_ros.Buffer(), SweepBuffer(max_sweeps), np.eye(4)
+    buffer, sweeps, pose = tf2_ros.Buffer(), SweepBuffer(), np.eye(4)
     for index in range(count):
         stamp_ns = START + index * PERIOD
         sent(buffer, pose, stamp_ns)
         sweeps.add(stamp_ns, "lidar", with_intensity(transform_points(invert(pose), world), index))
         newest, pose = pose, pose @ motion
-    points, warnings = sweeps.accumulate("lidar", stamp_ns, FrameTransforms(buffer, "map"))
+    stamps_ns = [START + index * PERIOD for index in reversed(range(count))][:max_sweeps]
+    clouds, warnings = sweeps.moved(stamps_ns, "lidar", stamp_ns, FrameTransforms(buffer, "map"))
+    points = joined(clouds)
     kept = min(max_sweeps, count)
     assert warnings == []
     assert points.dtype == np.float32
@@ -63,13 +65,14 @@ def test_a_static_world_stays_in_place_while_the_vehicle_moves(
 
 
 def test_a_past_sweep_without_transform_is_left_out_and_named() -> None:
-    buffer, sweeps = tf2_ros.Buffer(), SweepBuffer(3)
+    buffer, sweeps = tf2_ros.Buffer(), SweepBuffer()
     for index in range(3):
         sweeps.add(START + index * PERIOD, "lidar", with_intensity(np.ones((2, 3)), index))
     sent(buffer, np.eye(4), START + PERIOD)
     sent(buffer, np.eye(4), START + 2 * PERIOD)
-    points, warnings = sweeps.accumulate("lidar", START + 2 * PERIOD, FrameTransforms(buffer, "map"))
-    assert len(points) == 4
+    stamps_ns = [START + index * PERIOD for index in (2, 1, 0)]
+    clouds, warnings = sweeps.moved(stamps_ns, "lidar", stamps_ns[0], FrameTransforms(buffer, "map"))
+    assert [len(cloud) for cloud in clouds] == [2, 2]
     (warning,) = warnings
     assert warning.startswith("the sweep 0.100 s ago is left out: /tf: no transform")
 
@@ -77,7 +80,7 @@ def test_a_past_sweep_without_transform_is_left_out_and_named() -> None:
 def test_the_newest_sweep_in_its_own_frame_needs_no_transform() -> None:
     sweeps = SweepBuffer()
     sweeps.add(START, "lidar", with_intensity(np.ones((2, 3)), 5))
-    points, warnings = sweeps.accumulate("lidar", START, FrameTransforms(tf2_ros.Buffer()))
+    (points,), warnings = sweeps.moved([START], "lidar", START, FrameTransforms(tf2_ros.Buffer()))
     np.testing.assert_array_equal(points, [[1, 1, 1, 5, 0]] * 2)
     assert warnings == []
 
@@ -86,10 +89,14 @@ def test_a_newest_sweep_that_cannot_be_moved_is_an_error() -> None:
     sweeps = SweepBuffer()
     sweeps.add(START, "lidar", with_intensity(np.ones((2, 3)), 5))
     with pytest.raises(TransformError, match="lidar -> base_link"):
-        sweeps.accumulate("base_link", START, FrameTransforms(tf2_ros.Buffer()))
+        sweeps.moved([START], "base_link", START, FrameTransforms(tf2_ros.Buffer()))
 
 
-@pytest.mark.parametrize("count", [0, 21])
-def test_the_number_of_sweeps_has_bounds(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"max_sweeps is {count}, but must be in 1\.\.20"):
-        SweepBuffer(count)
+def test_sweeps_between_the_chosen_ones_stay_and_those_outside_go() -> None:
+    sweeps = SweepBuffer()
+    for index in range(6):
+        sweeps.add(START + index * PERIOD, "lidar", with_intensity(np.ones((2, 3)), index))
+    sweeps.keep_between(START + PERIOD, START + 4 * PERIOD)
+    assert [START + index * PERIOD in sweeps for index in range(6)] == [False, True, True, True, True, False]
+    clouds, _ = sweeps.moved([START + 4 * PERIOD], "lidar", START + 4 * PERIOD, FrameTransforms(tf2_ros.Buffer()))
+    np.testing.assert_array_equal(joined(clouds)[:, 3], [4, 4])

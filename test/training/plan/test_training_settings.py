@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "augmentation": False,
     "keep_pictures": True,
     "corruption": False,
+    "donors": 3,
     "feature_cache": Path("cache"),
     "history": 1,
     "workers": 0,
