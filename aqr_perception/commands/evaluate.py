@@ -124,6 +124,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="with --data keyframes: recorded data with labels (as for 'convert'); reports recall and false alarms of "
         "cars and pedestrians for LiDAR and cameras, together and alone, instead of nuScenes' metrics",
     )
+    data.add_argument(
+        "--thresholds",
+        nargs="+",
+        type=float,
+        metavar="SCORE",
+        help="with --data keyframes: lowest scores of detections, with a table for each (default: 0.3)",
+    )
     add_headroom(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -157,10 +164,16 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
         raise ValueError("--data keyframes: found no folder, needed at least one: --data keyframes FOLDER...")
     recordings = [open_recording(folder) for folder in options.folders]
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    rows = keyframe_recall.keyframe_recall(detector, recordings, progress=sys.stderr.isatty())
-    print(keyframe_recall.recall_table(rows))
+    thresholds = options.thresholds or [detector.options.score_threshold]
+    # A threshold that is out of range is refused before the first frame.
+    chosen = [dataclasses.replace(detector.options, score_threshold=threshold) for threshold in thresholds]
+    found = []
+    for one in chosen:
+        rows = keyframe_recall.keyframe_recall(detector, recordings, one, sys.stderr.isatty())
+        print(f"Score threshold {one.score_threshold:g}:\n{keyframe_recall.recall_table(rows)}")
+        found += [{"score_threshold": one.score_threshold, **dataclasses.asdict(row)} for row in rows]
     print(keyframe_recall.RULE)
-    write_json(options.json, [dataclasses.asdict(row) for row in rows])
+    write_json(options.json, found)
     return 0
 
 
@@ -176,6 +189,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ValueError(f"--benchmark {options.benchmark} with {other}: needed one of them")
     if options.tracking is not None:
         return run_tracking(options, open_data)
+    if options.thresholds and options.data != "keyframes":
+        raise ValueError(f"found --thresholds with --data {options.data}, needed --data keyframes")
     if options.data == "keyframes":
         return _evaluate_keyframes(options)
     if options.folders:

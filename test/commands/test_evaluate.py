@@ -166,6 +166,7 @@ def test_multicorrupt_of_nuscenes_tables_gives_its_figures(tmp_path: Path, capsy
         (("--benchmark", "multicorrupt", "--scenarios", "sleet"), "'sleet' do not exist in multicorrupt"),
         (("--benchmark", "multicorrupt", "--baseline", "nothing.json"), "nothing.json: found no such file"),
         (("--scenarios", "hail"), "'hail' do not exist"),
+        (("--thresholds", "0.3"), "found --thresholds with --data synthetic, needed --data keyframes"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_the_model_is_read(

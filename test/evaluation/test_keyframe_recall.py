@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recall and false alarms count what their rule says."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,19 @@ def test_data_without_labels_or_folders_is_refused_in_one_line(
     folder = write_keyframe(tmp_path / "keyframe")
     assert main(["evaluate", "--data", "keyframes", str(folder), "--checkpoint", "random"]) == 1
     assert "found no labels in keyframe" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_table_for_each_threshold(shared_reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, figures = shared_reference / "nuscenes_keyframe", tmp_path / "recall.json"
+    command = ["evaluate", "--data", "keyframes", str(folder), "--checkpoint", "random", "--json", str(figures)]
+    assert main([*command, "--thresholds", "0", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("Score threshold 0:") < printed.index("Score threshold 1:")
+    rows = json.loads(figures.read_text())
+    assert [row["score_threshold"] for row in rows] == [0.0] * 3 + [1.0] * 3
+    alarms = [sum(count["false_alarms"] for count in row["counts"].values()) for row in rows]
+    assert sum(alarms[:3]) > 0
+    assert alarms[3:] == [0] * 3
+    assert main([*command, "--thresholds", "1.5"]) == 1
+    assert "score_threshold is 1.5" in capsys.readouterr().err

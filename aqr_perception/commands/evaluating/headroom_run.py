@@ -13,6 +13,7 @@ from aqr_perception.commands.output import write_json
 if TYPE_CHECKING:
     from aqr_perception.data.sources.catalogue import Data
     from aqr_perception.evaluation.headroom.headroom_table import HeadroomTable
+    from aqr_perception.evaluation.headroom.shared_base import SharedBases
     from aqr_perception.evaluation.headroom.variants import Variant
     from aqr_perception.models.config.presets import Preset
 
@@ -92,6 +93,7 @@ def _run_model(options: argparse.Namespace, open_data: "Callable[[Preset], Data]
 def _run_variants(options: argparse.Namespace, open_data: "Callable[[Preset], Data]") -> int:
     from aqr_perception.evaluation.headroom import variants
     from aqr_perception.evaluation.headroom.known_failures import chosen_failures
+    from aqr_perception.evaluation.headroom.shared_base import SharedBases
     from aqr_perception.evaluation.headroom.variants_plot import plot_variants
 
     if options.checkpoint is not None:
@@ -104,8 +106,9 @@ def _run_variants(options: argparse.Namespace, open_data: "Callable[[Preset], Da
         **{name: getattr(options, name) for name in ("world", "skip_bad", "device", "precision", "rules")},
         **{name: getattr(options, name) for name in ("scenario_seed", "oracle_threshold")},
     }
+    bases = SharedBases()
     found = variants.measured_variants(
-        asked, options.output, settings, lambda variant: _measured(options, open_data, variant, [variant.mode])
+        asked, options.output, settings, lambda variant: _measured(options, open_data, variant, [variant.mode], bases)
     )
     tables = (variants.ablation_table(found), variants.failure_table(found))
     print("\n\n".join(table.text() for table in tables))
@@ -122,7 +125,11 @@ def _run_variants(options: argparse.Namespace, open_data: "Callable[[Preset], Da
 
 
 def _measured(
-    options: argparse.Namespace, open_data: "Callable[[Preset], Data]", variant: "Variant", modes: list[str]
+    options: argparse.Namespace,
+    open_data: "Callable[[Preset], Data]",
+    variant: "Variant",
+    modes: list[str],
+    bases: "SharedBases | None" = None,
 ) -> "HeadroomTable":
     from aqr_perception.detector import Detector
     from aqr_perception.evaluation.headroom.known_failures import chosen_failures
@@ -143,4 +150,5 @@ def _measured(
         workers=options.workers,
         progress=sys.stderr.isatty(),
         rules=options.rules,
+        bases=bases,
     )

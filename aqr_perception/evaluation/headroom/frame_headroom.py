@@ -17,8 +17,10 @@ from aqr_perception.evaluation.headroom.attention_shares import AttentionShares,
 from aqr_perception.evaluation.headroom.known_failures import DELAY, failing_frame
 from aqr_perception.evaluation.headroom.oracle import BROKEN, broken_sensors, broken_tokens, removed_share
 from aqr_perception.evaluation.headroom.reliability import Reliability, weight_reliability
+from aqr_perception.evaluation.headroom.shared_base import BaseResult
 from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier
 from aqr_perception.frame import Detections, Frame, GroundTruth, Result
+from aqr_perception.models.removed_tokens import TokenMask
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 
@@ -28,21 +30,27 @@ class FailureResult(NamedTuple):
     Attributes:
         left_in: detections with AQR off.
         taken_out: detections with AQR off and without the broken tokens; None if no token is broken: as `left_in`.
-        by_mode: detections with AQR by mode, without off.
         removed: share of the tokens that the oracle takes out.
-        attention_off, attention_on: attention with AQR off, and in the last mode.
+        attention_off: attention with AQR off.
+        by_mode: detections with AQR by mode, without off.
+        attention_on: attention in the last mode.
         weights: (Q, 4), see `compared_weights`.
         reliability: pairs of weight and health in the last mode; empty for signed weights.
     """
 
     left_in: Detections
     taken_out: Detections | None
-    by_mode: Mapping[AqrMode, Detections]
     removed: float
     attention_off: AttentionShares
+    by_mode: Mapping[AqrMode, Detections]
     attention_on: AttentionShares
     weights: NDArray[np.float64]
     reliability: Reliability
+
+    @property
+    def base(self) -> BaseResult:
+        """What does not depend on the router."""
+        return BaseResult(self.left_in, self.taken_out, self.removed, self.attention_off)
 
 
 class FrameHeadroom(NamedTuple):
@@ -70,6 +78,8 @@ class HeadroomEvaluator:
         modes: modes of AQR, without off; empty without a router.
         seed: random seed of the failures.
         threshold: largest health of a broken place.
+        base: results without AQR of each frame, from a detector that differs in its router only; None: they are
+            computed.
     """
 
     detector: Detector
@@ -78,6 +88,7 @@ class HeadroomEvaluator:
     modes: Sequence[AqrMode]
     seed: int
     threshold: float = BROKEN
+    base: Sequence[Mapping[str, BaseResult]] | None = None
 
     def __call__(self, index: int) -> FrameHeadroom:
         """Return the results of one frame."""
@@ -91,23 +102,34 @@ class HeadroomEvaluator:
             features = detector.extract(failing.labelled.frame, intact)
             mask = broken_tokens(detector, features, failing.health, self.threshold)
             broken = broken_sensors(mask)
-            by_mode = {mode: self._detect(features, mode) for mode in ("off", *self.modes)}
-            taken_out = self._detect(detector.without_tokens(features, mask), "off") if broken else None
-            off, last = by_mode["off"], list(by_mode.values())[-1]
+            if self.base is None:
+                off, base = self._base(features, mask)
+            else:
+                off, base = None, self.base[index][name]
+            by_mode = {mode: self._detect(features, mode) for mode in self.modes}
+            last = list(by_mode.values())[-1] if by_mode else off or self._detect(features, "off")
             frame = failing.labelled.frame
             signed = last.weight_maps.signed
             results[name] = FailureResult(
-                _without_weights(off.detections),
-                None if taken_out is None else _without_weights(taken_out.detections),
+                *base,
                 {mode: _without_weights(by_mode[mode].detections) for mode in self.modes},
-                removed_share(mask, features),
-                attention_shares(frame, off, broken),
                 attention_shares(frame, last, broken),
                 self._weights(intact.frame, routed, features, failing.health) if broken else np.zeros((0, 4)),
                 Reliability() if signed else weight_reliability(detector, frame, last, failing.health),
             )
         is_first = needs_earlier(self.failures) and not before
         return FrameHeadroom(results, labelled.truth, labelled.frame.points is not None, is_first)
+
+    def _base(self, features: FrameFeatures, mask: TokenMask) -> tuple[Result, BaseResult]:
+        """Return the result with AQR off, and what the measurement keeps of it and of the oracle's."""
+        off, broken = self._detect(features, "off"), broken_sensors(mask)
+        taken_out = self._detect(self.detector.without_tokens(features, mask), "off") if broken else None
+        return off, BaseResult(
+            _without_weights(off.detections),
+            None if taken_out is None else _without_weights(taken_out.detections),
+            removed_share(mask, features),
+            attention_shares(features.frame, off, broken),
+        )
 
     def _detect(self, features: FrameFeatures, mode: AqrMode) -> Result:
         # Average precision needs detections with all scores.

@@ -18,6 +18,7 @@ from aqr_perception.evaluation.headroom.headroom_table import HeadroomRow, Headr
 from aqr_perception.evaluation.headroom.known_failures import FAILURES
 from aqr_perception.evaluation.headroom.oracle import BROKEN
 from aqr_perception.evaluation.headroom.reliability import Reliability
+from aqr_perception.evaluation.headroom.shared_base import BaseResults, SharedBases
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate
 from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier, usable
 from aqr_perception.evaluation.workers import evaluate_frames, in_processes
@@ -48,6 +49,7 @@ def measure(
     workers: int = 1,
     progress: bool = True,
     rules: Rules | None = None,
+    bases: SharedBases | None = None,
 ) -> HeadroomTable:
     """Return the headroom table of a detector, against the intact frames' ground truth.
 
@@ -62,6 +64,7 @@ def measure(
         workers: number of processes for the frames, then for the metrics.
         progress: whether to show progress bars.
         rules: of the metrics; see `metrics`.
+        bases: results without AQR of earlier calls with the same frames and settings, to which this one's are added.
 
     Raises:
         OptionError: the model's router cannot act in one of the modes.
@@ -81,18 +84,25 @@ def measure(
         _log.warning("failure %r is left out: it %s", name, reason)
     if not failures:
         raise EvaluationError(f"found no failure that these frames allow: {', '.join(left_out)} {reason}")
-    evaluator = HeadroomEvaluator(detector, frames, failures, modes, seed, threshold)
+    base = None if bases is None else bases.of(detector)
+    evaluator = HeadroomEvaluator(
+        detector, frames, failures, modes, seed, threshold, None if base is None else base.frames
+    )
     bar = partial(tqdm, leave=False, disable=not progress)
     found: list[FrameHeadroom] = list(bar(evaluate_frames(evaluator, workers), "detecting", len(frames), unit="frame"))
-    cases = list(_cases(found, failures, modes))
+    known = {} if base is None else base.scores
+    cases = [case for case in _cases(found, failures, modes) if (case.failure, case.way) not in known]
     score = partial(
         _score, truths=[frame.truth for frame in found], need_lidar=any(frame.has_lidar for frame in found), rules=rules
     )
     scored = map(score, cases) if workers == 1 else in_processes(score, cases, workers)
-    scores = {
-        (case.failure, case.way): result
-        for case, result in zip(cases, bar(scored, "scoring", len(cases), unit="row"), strict=True)
-    }
+    scores = dict(known)
+    for case, result in zip(cases, bar(scored, "scoring", len(cases), unit="row"), strict=True):
+        scores[case.failure, case.way] = result
+    if bases is not None and base is None:
+        frames_ = [{name: result.base for name, result in frame.failures.items()} for frame in found]
+        ways = {key: result for key, result in scores.items() if key[1] in (_LEFT_IN, _TAKEN_OUT)}
+        bases.keep(detector, BaseResults(frames_, ways))
     signed = bool(modes) and has_signed_weights(detector)
     rows = tuple(_row(name, modes, [frame.failures[name] for frame in found], scores, signed) for name in failures)
     reliability = None

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measurement of the headroom on a small detector: same frames, nothing broken, what is refused."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_fusion import SMALL, write_preset
+from helpers.spread_router import spread_router
 
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.headroom.frame_headroom import HeadroomEvaluator
 from aqr_perception.evaluation.headroom.known_failures import FAILURES
 from aqr_perception.evaluation.headroom.measurement import measure
+from aqr_perception.evaluation.headroom.shared_base import SharedBases
 from aqr_perception.evaluation.metrics import EvaluationError
 from aqr_perception.evaluation.robustness import run
 from aqr_perception.frame import Detections, LabelledFrame
@@ -64,6 +67,27 @@ def test_left_in_and_aqr_are_those_of_the_robustness_table(routed: Detector, sma
         assert row.by_mode["auto"].nds == pytest.approx(robustness.row(row.failure, "auto").scores.nds, abs=1e-6)
         assert row.headroom == 0 and row.weights is None
     assert table.reliability is not None and table.reliability.lidar.total > 0
+
+
+def test_variants_on_one_detector_share_what_does_not_depend_on_the_router(
+    routed: Detector, small: LabelledFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {name: FAILURES[name] for name in ("clean", "all cameras black")}
+    other = spread_router(copy.deepcopy(routed), 0.4)
+    alone = [measure(detector, [small], chosen, ("auto",), progress=False).as_dict() for detector in (routed, other)]
+    bases, decoded = SharedBases(), []
+    detect = HeadroomEvaluator._detect
+    monkeypatch.setattr(HeadroomEvaluator, "_detect", lambda *call: decoded.append(call[-1]) or detect(*call))
+    shared = []
+    for detector in (routed, other):
+        shared.append(measure(detector, [small], chosen, ("auto",), progress=False, bases=bases).as_dict())
+    assert shared == alone
+    assert alone[0] != alone[1]
+    assert decoded.count("off") == 3, "clean and black left in, black taken out, once"
+    with torch.no_grad():
+        next(value for name, value in other.model.named_parameters() if name.startswith("pts_bbox_head")).add_(0.1)
+    assert bases.of(routed) is not None
+    assert bases.of(other) is None
 
 
 def test_what_cannot_be_measured_is_refused_by_name(routed: Detector, small: LabelledFrame) -> None:
