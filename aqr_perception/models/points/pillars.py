@@ -97,12 +97,17 @@ class PillarEncoder(nn.Module):
         # Metres and their sums need float32, also where the network computes in bf16.
         with torch.autocast(cloud.device.type, enabled=False):
             # Few pillars have points: maxima over all of them would cost several times as much, above all in training.
-            occupied, place = pillar.unique(return_inverse=True)
-            hidden = self._point_features(self._described(cloud, place, cell, len(occupied)))
-            highest = hidden.new_zeros(len(occupied), hidden.shape[1])
-            # After ReLU, the maximum with 0 changes nothing.
-            highest = highest.scatter_reduce(0, place[:, None].expand_as(hidden), hidden, "amax")
-            canvas = hidden.new_zeros(len(points) * height * width, hidden.shape[1]).index_copy(0, occupied, highest)
+            has_points = torch.zeros(len(points) * height * width, dtype=torch.bool, device=cloud.device)
+            has_points[pillar] = True
+            occupied = has_points.nonzero()[:, 0]
+            place = (has_points.cumsum(0) - 1)[pillar]
+            local = self._local(cloud, cell)
+            mean = _means(local, place, len(occupied))
+            if self.norm.training:
+                highest = self._normed_maxima(cloud, local, mean, place)
+            else:
+                highest = self._folded_maxima(cloud, local, mean, place)
+            canvas = highest.new_zeros(len(has_points), highest.shape[1]).index_copy(0, occupied, highest)
         dense = canvas.view(len(points), height, width, -1).permute(0, 3, 1, 2)
         return dense.to(self.linear.weight.dtype)
 
@@ -114,27 +119,49 @@ class PillarEncoder(nn.Module):
         cloud = torch.cat(list(points)).float()
         sizes = torch.tensor([len(sample) for sample in points], device=cloud.device)
         sample = torch.arange(len(points), device=cloud.device).repeat_interleave(sizes, output_size=len(cloud))
-        lower, upper = cloud.new_tensor(self._range[:3]), cloud.new_tensor(self._range[3:])
-        cell = torch.floor((cloud[:, :2] - lower[:2]) / cloud.new_tensor(self._size))
-        inside = (cell >= 0).all(dim=1) & (cell < cloud.new_tensor(self._grid)).all(dim=1)
-        inside &= ((cloud[:, :3] >= lower) & (cloud[:, :3] < upper)).all(dim=1) & cloud.isfinite().all(dim=1)
-        cloud, sample, cell = cloud[inside], sample[inside], cell[inside]
+        # Column by column, because PyTorch reduces short rows slowly. A sum with a value that is not finite is not.
+        inside = cloud.sum(dim=1).isfinite()
+        for axis in range(3):
+            inside &= (cloud[:, axis] >= self._range[axis]) & (cloud[:, axis] < self._range[axis + 3])
+        cell = torch.floor((cloud[:, :2] - cloud.new_tensor(self._range[:2])) / cloud.new_tensor(self._size))
+        for axis, cells in enumerate(self._grid):
+            inside &= (cell[:, axis] >= 0) & (cell[:, axis] < cells)
+        chosen = inside.nonzero()[:, 0]
+        cloud, sample, cell = cloud[chosen], sample[chosen], cell[chosen]
         width, height = self._grid
         whole = cell.long()
         return cloud, (sample * height + whole[:, 1]) * width + whole[:, 0], cell
 
-    def _described(self, cloud: Tensor, pillar: Tensor, cell: Tensor, pillars: int) -> Tensor:
-        """Return each point's values, its offset from its pillar's mean, and that from the pillar's centre."""
-        # The mean of the offsets within a pillar, because sums of coordinates would lose digits.
+    def _local(self, cloud: Tensor, cell: Tensor) -> Tensor:
+        """Return (N, 3) the points' x, y from their pillars' centres, and z."""
         centre = (cell + 0.5) * cloud.new_tensor(self._size) + cloud.new_tensor(self._range[:2])
-        local = torch.cat([cloud[:, :2] - centre, cloud[:, 2:3]], dim=1)
-        count = torch.bincount(pillar, minlength=pillars).clamp(min=1)
-        mean = cloud.new_zeros(pillars, 3).index_add(0, pillar, local) / count[:, None]
-        return torch.cat([cloud, local - mean[pillar], local[:, :2]], dim=1)
+        return torch.cat([cloud[:, :2] - centre, cloud[:, 2:3]], dim=1)
 
-    def _point_features(self, described: Tensor) -> Tensor:
-        weight = self.linear.weight.float() / self.units
-        if self.norm.training:
-            return F.relu(self.norm(F.linear(described, weight)))
+    def _normed_maxima(self, cloud: Tensor, local: Tensor, mean: Tensor, place: Tensor) -> Tensor:
+        """Return (P, channels[0]) the maxima of the points' features, normed with the batch's statistics."""
+        described = torch.cat([cloud, local - mean[place], local[:, :2]], dim=1)
+        hidden = F.relu(self.norm(F.linear(described, self.linear.weight.float() / self.units)))
+        # After ReLU, the maximum with 0 changes nothing.
+        highest = hidden.new_zeros(len(mean), hidden.shape[1])
+        return highest.scatter_reduce(0, place[:, None].expand_as(hidden), hidden, "amax")
+
+    def _folded_maxima(self, cloud: Tensor, local: Tensor, mean: Tensor, place: Tensor) -> Tensor:
+        """Return the maxima with the norm's running statistics, as part of the linear layer.
+
+        What is the same for all points of a pillar is added to the maximum and not to each point.
+        """
         scale, shift = scale_and_shift(self.norm)
-        return F.relu(F.linear(described, weight * scale[:, None], shift))
+        weight = self.linear.weight.float() * scale[:, None] / self.units
+        of_values, of_offset, of_local = weight.split([_VALUES, 3, 2], dim=1)
+        of_points = torch.cat([of_values, of_local + of_offset[:, :2]], dim=1)
+        of_points[:, 2] += of_offset[:, 2]
+        hidden = F.linear(torch.cat([cloud, local[:, :2]], dim=1), of_points)
+        highest = hidden.new_full((len(mean), hidden.shape[1]), -torch.inf)
+        highest = highest.scatter_reduce(0, place[:, None].expand_as(hidden), hidden, "amax")
+        return F.relu(highest - F.linear(mean, of_offset) + shift)
+
+
+def _means(local: Tensor, place: Tensor, pillars: int) -> Tensor:
+    """Return (P, 3) the mean of each pillar's offsets, because sums of coordinates would lose digits."""
+    count = torch.bincount(place, minlength=pillars).clamp(min=1)
+    return local.new_zeros(pillars, 3).index_add(0, place, local) / count[:, None]
