@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aqr_perception.data.corruption import lidar_corruption
-from aqr_perception.data.sources.simulated import SimulatedDataset
+from aqr_perception.data.sources.simulated import TRAINING_WORLD, accumulated_sweeps
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.scenarios import BEAM_ELEVATIONS
 from aqr_perception.frame import CameraView, Frame, Result
@@ -32,13 +32,16 @@ from aqr_perception.geometry import project, transform_points
 from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.options import AqrOptions, DetectionOptions
+from aqr_perception.simulator.drive import draw_drive
+from aqr_perception.simulator.rig import nuscenes_rig
 from aqr_perception.visualization.bev_picture import bev_picture
 from aqr_perception.visualization.picture_options import PictureOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "figures"
 SOURCE = "source.json"
-PRESET, SCENE, CAMERA = "aqr_tiny", 14, "front"
+PRESET, SCENE, CAMERA = "aqr_tiny", 5004, "front"
+SECONDS = 10.0
 PICTURE = (704, 256)
 LIDAR_COLOUR, CAMERA_COLOUR, ROUTER_COLOUR = "#d1780a", "#2a6fbb", "#2f8f46"
 
@@ -84,7 +87,10 @@ class Scene(NamedTuple):
 
 def detected_scene() -> Scene:
     """Return the scene with its results, with and without AQR."""
-    labelled = SimulatedDataset([SCENE], PICTURE, load_preset(PRESET).sweeps, None)[0]
+    sweeps, interval = accumulated_sweeps(load_preset(PRESET))
+    rig = nuscenes_rig(PICTURE)
+    drive = draw_drive(SCENE, 20.0, rig, TRAINING_WORLD, sweeps=sweeps, sweep_interval=interval)
+    labelled = drive.frame(SECONDS)
     frames = conditions(labelled.frame)
     detector = Detector(PRESET, device="cpu", precision="fp32")
     on = DetectionOptions(attention=True)

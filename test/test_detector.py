@@ -34,7 +34,7 @@ EVERYTHING = DetectionOptions(score_threshold=0.0)
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+    return Detector("aqr_tiny_sparse", "random", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +354,7 @@ def test_an_output_that_is_not_finite_is_an_error_that_names_the_model_and_the_r
     before = weight.clone()
     weight.fill_(torch.nan)
     try:
-        with pytest.raises(ModelOutputError, match=r"^aqr_tiny with .*not finite .*check the checkpoint"):
+        with pytest.raises(ModelOutputError, match=r"^aqr_tiny_sparse with .*not finite .*check the checkpoint"):
             detector.detect(frame, EVERYTHING)
     finally:
         weight.copy_(before)

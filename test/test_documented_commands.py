@@ -15,13 +15,16 @@ from helpers.places import ROOT
 from helpers.small_bag import write_small_bag
 
 from aqr_perception.cli import _parser, main, with_subjects
+from aqr_perception.models import build_model
+from aqr_perception.models.weights.checkpoint import save_checkpoint
 
 WEIGHTS = str(ROOT / "aqr_perception" / "weights" / "aqr_tiny.safetensors")
-SMALL_MODELS = ("aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini")
+SMALL_MODELS = ("aqr_tiny", "aqr_tiny_sparse", "petr_tiny", "petrv2_tiny", "bevformer_mini")
 _CALL = re.compile(r"^(?:aqr_perception|torchrun .*-m aqr_perception\.cli) (.*)$")
 SMALLER = {
     "--frames": "2", "--epochs": None, "--minutes": None, "--steps": None, "--batch-size": "1", "--count": "2",
-    "--seconds": "0.2", "--workers": "0", "--checkpoint": WEIGHTS, "--branches": WEIGHTS, "--output": None,
+    "--seconds": "0.2", "--workers": "0", "--checkpoint": WEIGHTS, "--branches": "branches.safetensors",
+    "--output": None,
     "--validate-every": None, "--accumulate": None,
 }  # fmt: skip
 """Options of documented commands with the values of the tests; None leaves them out."""
@@ -127,7 +130,7 @@ def cheap(call: str) -> list[str] | None:
     if "--tracking" in arguments:
         return ["evaluate", "--tracking", "1", "--drive-seconds", "1"]
     if "--variants" in arguments:
-        variants = ["--variants", f"off={WEIGHTS}:off", f"on=aqr_tiny@{WEIGHTS}:bias", "--cost", "off=60.2"]
+        variants = ["--variants", f"off={WEIGHTS}:off", f"on=aqr_tiny@{WEIGHTS}:auto", "--cost", "off=60.2"]
         few = ["--scenarios", "LiDAR gone", "--frames", "2", "--data-root", "cache", "--output", "out"]
         return ["evaluate", "--benchmark", "headroom", *variants, *few]
     if arguments[0] == "evaluate":
@@ -177,6 +180,10 @@ def test_every_documented_command_with_the_packages_own_data_runs(
     assert arguments is not None
     if arguments[1:2] == ["drive.mcap"]:
         write_small_bag(tmp_path / "drive.mcap")
+    if "--branches" in arguments:
+        # The camera-only models have the camera branch of aqr_tiny_sparse.
+        other = "aqr_tiny" if "aqr_tiny" in arguments else "aqr_tiny_sparse"
+        save_checkpoint(build_model(other), tmp_path / "branches.safetensors")
     if "--plan" in arguments:
         plan = (ROOT / "config" / "training" / "aqr_tiny.yaml").read_text()
         (tmp_path / "plan.yaml").write_text(re.sub(r" +backbone: .*\n", "", plan))  # a download

@@ -44,7 +44,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Render and cache training frames, which a training would otherwise render at their first use.",
     )
     frames.add_argument("--count", type=int, default=2000, help="number of training frames (default: %(default)s)")
-    add_world(frames)
+    add_world(frames, default=2)
     add_model(frames, ", for the image size")
     frames.add_argument(
         "--data-root",
@@ -66,7 +66,7 @@ def _add_scene(command: argparse.ArgumentParser) -> None:
         metavar=("WIDTH", "HEIGHT"),
         help="size of the images in pixels (default: 704 256)",
     )
-    add_world(command)
+    add_world(command, default=1)
     command.add_argument("--samples", type=int, default=1, help="rays along a pixel's edge (default: %(default)s)")
 
 
@@ -102,7 +102,13 @@ def _picture(options: argparse.Namespace) -> int:
 def _frames(options: argparse.Namespace) -> int:
     # The imports below take seconds.
     _log.info("loading PyTorch")
-    from aqr_perception.data.sources.simulated import SimulatedDataset, default_cache, training_seeds
+    from aqr_perception.data.sources.simulated import (
+        TRAINING_WORLD,
+        SimulatedDataset,
+        accumulated_sweeps,
+        default_cache,
+        training_seeds,
+    )
     from aqr_perception.models.config.presets import load_preset
     from aqr_perception.training.plan.frame_drawing import draw_frames
 
@@ -112,14 +118,14 @@ def _frames(options: argparse.Namespace) -> int:
             f"model {options.model!r} has no cameras, but training frames need an image size; choose another model"
         )
     cache = Path(options.data_root) if options.data_root else default_cache()
-    sweeps = 2 if preset.points is None else preset.sweeps
+    sweeps, interval = accumulated_sweeps(preset)
     data = SimulatedDataset(
         training_seeds(options.count),
         preset.image.size,
         sweeps,
         cache,
-        world=options.world or 1,
-        sweep_interval=preset.sweep_interval,
+        world=options.world or TRAINING_WORLD,
+        sweep_interval=interval,
     )
     draw_frames(data, options.workers)
     print(cache)

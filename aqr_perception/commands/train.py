@@ -150,18 +150,18 @@ def add_data(data: argparse._ArgumentGroup, also: str = "") -> None:
         "(default: what the data shows)",
     )
     data.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be used, and count them")
-    add_world(data)
+    add_world(data, default=2)
     data.add_argument("--frames", type=int, help="largest number of frames (default: all; synthetic: 8000)")
 
 
-def add_world(command: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """Add the version of the simulated world."""
+def add_world(command: "argparse.ArgumentParser | argparse._ArgumentGroup", default: int) -> None:
+    """Add the version of the simulated world; the help names what None stands for."""
     command.add_argument(
         "--world",
         type=int,
         choices=(1, 2),
-        help="simulated world: 1, in which the shipped weights were trained, or 2 (in preparation: no weights yet), "
-        "with weather, night, slopes, random sensor rigs and more kinds of objects (default: 1)",
+        help="simulated world: 1, or 2, in which the shipped weights were trained, with weather, night, slopes, random "
+        f"sensor rigs and more kinds of objects (default: {default})",
     )
 
 

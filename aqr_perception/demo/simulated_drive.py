@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqr_perception.data.sources.simulated import VERSION
+from aqr_perception.data.sources.simulated import CACHE_NAMES, TRAINING_WORLD
 from aqr_perception.evaluation.workers import in_processes
 from aqr_perception.simulator.bag import Entry, sensor_messages, sweep_times, write_bag
 from aqr_perception.simulator.drive import Drive, draw_drive
@@ -26,7 +26,7 @@ class DemoDrive:
             twice as large, because the node decodes larger images at half size.
     """
 
-    seed: int = 5005
+    seed: int = 5004
     seconds: float = 20.0
     rate: float = 5.0
     picture: tuple[int, int] = (528, 192)
@@ -35,7 +35,9 @@ class DemoDrive:
     def file_name(self) -> str:
         """Name of the bag; it differs for every drive and version of the simulator."""
         width, height = self.picture
-        return f"drive_v{VERSION}_{self.seed}_{self.seconds:g}s_{self.rate:g}hz_{width}x{height}.mcap"
+        return (
+            f"drive_{CACHE_NAMES[TRAINING_WORLD]}_{self.seed}_{self.seconds:g}s_{self.rate:g}hz_{width}x{height}.mcap"
+        )
 
     def ensure_bag(self, folder: Path, progress: bool = True, workers: int | None = None) -> Path:
         """Return the path of the bag in a folder; simulate the drive first if the bag does not exist.
@@ -61,7 +63,7 @@ class DemoDrive:
 
     def draw(self) -> Drive:
         """Return the drive."""
-        return draw_drive(self.seed, self.seconds, nuscenes_rig(self.picture))
+        return draw_drive(self.seed, self.seconds, nuscenes_rig(self.picture), TRAINING_WORLD)
 
 
 _FEW_SWEEPS = 12

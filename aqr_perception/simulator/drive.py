@@ -169,7 +169,7 @@ def draw_drive(
     """Return a drive through the scene of a seed, with the settings of `Drive`.
 
     Args:
-        world: 1, in which the shipped weights were trained, or 2, whose streets are closer to real ones.
+        world: 1, or 2, whose streets are closer to real ones and in which the shipped weights were trained.
 
     Raises:
         ValueError: there is no such world.

@@ -125,7 +125,7 @@ def test_a_checkpoint_without_a_router_is_said_to_start_a_new_one(
         asked("--checkpoint", str(tmp_path / "without.pth"), "--aqr", "off")
         assert "untrained query router" not in caplog.text
         asked("--checkpoint", str(tmp_path / "without.pth"))
-    assert "the training starts with an untrained query router and AQR mode both" in caplog.text
+    assert f"the training starts with an untrained query router and AQR mode {model.preset.aqr.mode}" in caplog.text
 
 
 def test_the_router_learns_from_what_is_asked(asked: Any) -> None:
@@ -137,7 +137,7 @@ def test_the_router_learns_from_what_is_asked(asked: Any) -> None:
     ("options", "said"),
     [
         (("--router-gradient", "health", "--router-weight", "0"), "--router-weight is 0"),
-        (("--aqr", "gate"), "set the mode in a copy of the preset"),
+        (("--model", "aqr_tiny_sparse", "--aqr", "gate"), "set the mode in a copy of the preset"),
     ],
 )
 def test_a_router_that_cannot_learn_as_asked_is_refused_by_name(

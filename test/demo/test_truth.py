@@ -20,7 +20,6 @@ from aqr_perception.demo.simulated_drive import DemoDrive
 from aqr_perception.demo.truth import read_truth
 from aqr_perception.frame import CLASSES
 from aqr_perception.geometry import invert
-from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.simulator.rig import nuscenes_rig
 
 DRIVE = DemoDrive(seconds=0.4, picture=(44, 16))
@@ -33,7 +32,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_truth_of_a_bag_equals_that_of_the_simulator(bag: Path) -> None:
     truth = read_truth(bag)
-    drive = draw_drive(DRIVE.seed, DRIVE.seconds, nuscenes_rig(DRIVE.picture))
+    drive = DRIVE.draw()
     assert [truth.seconds(sweep.stamp_ns) for sweep in truth.sweeps] == [0.2, 0.4]
     for sweep in truth.sweeps:
         boxes, tracks = drive.true_boxes(truth.seconds(sweep.stamp_ns))

@@ -15,13 +15,13 @@ from aqr_perception.frame import GroundTruth, LabelledFrame
 
 @pytest.fixture(scope="session")
 def tiny() -> Detector:
-    return Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+    return Detector("aqr_tiny_sparse", "random", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="session")
 def opinionated() -> Detector:
     """A detector whose router weights differ between queries, unlike those of an untrained router."""
-    return spread_router(Detector("aqr_tiny", "random", device="cpu", precision="fp32"), 0.1)
+    return spread_router(Detector("aqr_tiny_sparse", "random", device="cpu", precision="fp32"), 0.1)
 
 
 @pytest.fixture(scope="session")

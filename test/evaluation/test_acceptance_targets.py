@@ -15,7 +15,7 @@ from aqr_perception.evaluation.scenarios import SCENARIOS
 
 CARD = (ROOT / "docs" / "model_card.md").read_text()
 
-CLEAN_MEAN_AP = 0.50
+CLEAN_MEAN_AP = CLEAN_NDS = 0.60
 SHARE_OF_CLEAN_NDS = {
     "LiDAR gone": 0.65,
     "all cameras gone": 0.90,
@@ -27,16 +27,26 @@ SHARE_OF_CLEAN_NDS = {
 """Least share of clean NDS by scenario, following MoME's shares (arXiv:2503.19776) on nuScenes."""
 AQR_GAIN = 0.02
 """Least NDS that AQR adds, averaged over the failure scenarios."""
-BLACK_CAMERA_RATIO = 0.5
-"""Greatest weight of a black camera, relative to its weight when intact."""
+BROKEN_RATIO = 0.5
+"""Greatest weight of a broken sensor, relative to its weight when intact."""
 
-CLEAN_MEAN_AP_ROW, GAIN_ROW, BLACK_CAMERA_ROW = "clean mAP", "mean NDS gain by AQR", "weight of a black camera"
+CLEAN_MEAN_AP_ROW, CLEAN_NDS_ROW, GAIN_ROW = "clean mAP", "clean NDS", "mean NDS gain by AQR"
+BROKEN_ROWS = (
+    "weight of a black camera",
+    "weight of a dirty camera",
+    "weight of a frozen camera",
+    "weight of a misaligned camera",
+    "weight of a LiDAR shifted by 2 m",
+)
 MISSED = {
+    CLEAN_MEAN_AP_ROW,
+    CLEAN_NDS_ROW,
     "LiDAR gone",
     "4 beams",
     "LiDAR field of view +-60 degrees",
     "half the objects without points",
     GAIN_ROW,
+    *BROKEN_ROWS[2:],
 }
 """Targets that the shipped weights miss; the model card explains why. Better weights must shrink this set."""
 
@@ -84,7 +94,7 @@ def test_the_card_has_every_scenario_and_target(
     scores: dict[str, dict[str, float]], reported: dict[str, list[str]]
 ) -> None:
     assert set(scores) == set(SCENARIOS) and set(SCENARIOS) > set(SHARE_OF_CLEAN_NDS)
-    assert set(reported) == {CLEAN_MEAN_AP_ROW, *SHARE_OF_CLEAN_NDS, GAIN_ROW, BLACK_CAMERA_ROW}
+    assert set(reported) == {CLEAN_MEAN_AP_ROW, CLEAN_NDS_ROW, *SHARE_OF_CLEAN_NDS, GAIN_ROW, *BROKEN_ROWS}
 
 
 def test_the_measured_scores_meet_every_target_but_the_known_misses(
@@ -94,8 +104,9 @@ def test_the_measured_scores_meet_every_target_but_the_known_misses(
     gain = sum(row["NDS on"] - row["NDS off"] for row in failures) / len(failures)
     met = {
         CLEAN_MEAN_AP_ROW: scores["clean"]["mAP on"] >= CLEAN_MEAN_AP,
+        CLEAN_NDS_ROW: scores["clean"]["NDS on"] >= CLEAN_NDS,
         GAIN_ROW: gain >= AQR_GAIN,
-        BLACK_CAMERA_ROW: first_number(reported[BLACK_CAMERA_ROW][1]) <= BLACK_CAMERA_RATIO,
+        **{name: first_number(reported[name][1]) <= BROKEN_RATIO for name in BROKEN_ROWS},
         **{name: scores[name]["share on"] >= share for name, share in SHARE_OF_CLEAN_NDS.items()},
     }
     assert {name for name, passed in met.items() if not passed} == MISSED
@@ -109,9 +120,11 @@ def test_the_card_reports_each_target_as_it_was_measured(
     assert required == {
         CLEAN_MEAN_AP_ROW: CLEAN_MEAN_AP,
         **SHARE_OF_CLEAN_NDS,
+        CLEAN_NDS_ROW: CLEAN_NDS,
         GAIN_ROW: AQR_GAIN,
-        BLACK_CAMERA_ROW: BLACK_CAMERA_RATIO,
+        **dict.fromkeys(BROKEN_ROWS, BROKEN_RATIO),
     }
     assert first_number(reported[CLEAN_MEAN_AP_ROW][1]) == scores["clean"]["mAP on"]
+    assert first_number(reported[CLEAN_NDS_ROW][1]) == scores["clean"]["NDS on"]
     for name in SHARE_OF_CLEAN_NDS:
         assert first_number(reported[name][1]) == scores[name]["share on"], name

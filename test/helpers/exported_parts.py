@@ -24,6 +24,7 @@ from aqr_perception.models.model_io import (
     Queries,
     QueryWeights,
 )
+from aqr_perception.models.points.pillars import PillarEncoder
 from aqr_perception.models.proposals.queries import place_proposals
 
 
@@ -44,6 +45,8 @@ def use_exported_parts(detector: Detector, folder: Path) -> None:
     parts = {part["name"]: part for part in manifest["parts"]}
     runners = {name: load(manifest["format"], folder / part["file"]) for name, part in parts.items()}
     model = cast(Any, detector.model)
+    if isinstance(model.pts_middle_encoder, PillarEncoder):
+        model.pts_middle_encoder.stages = nn.ModuleList()
     model.pts_backbone, model.pts_neck = nn.Identity(), _Exported(runners["bev"], "encoded")
     model.image_features = lambda images: _Exported(runners["image"], "images")(images[0])
     names = [entry["name"] for entry in parts["decoder"]["inputs"]]

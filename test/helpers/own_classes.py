@@ -12,7 +12,7 @@ from aqr_perception.models.config.presets import preset_directory
 OWN = ("car", "truck", "pedestrian", "forklift")
 
 
-def write_preset(folder: Path, base: str = "aqr_tiny", classes: tuple[str, ...] = OWN, **changes: Any) -> str:
+def write_preset(folder: Path, base: str = "aqr_tiny_sparse", classes: tuple[str, ...] = OWN, **changes: Any) -> str:
     """Write a copy of a preset, named after its base and classes; return its path."""
     values = yaml.safe_load((preset_directory() / f"{base}.yaml").read_text())
     path = folder / f"{base}_{'_'.join(classes)}.yaml"

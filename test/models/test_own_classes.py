@@ -38,7 +38,7 @@ def preset(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("base", "changes"),
     [
-        ("aqr_tiny", {}),
+        ("aqr_tiny_sparse", {}),
         ("petr_tiny", {}),
         ("petrv2_tiny", {}),
         ("bevformer_mini", {}),
@@ -69,7 +69,7 @@ def test_weights_come_back_with_their_class_names(tmp_path: Path, preset: str) -
         assert torch.equal(again.state_dict()[key], value)
 
 
-@pytest.mark.parametrize("base", ["aqr_tiny", "petr_tiny", "bevformer_mini"])
+@pytest.mark.parametrize("base", ["aqr_tiny_sparse", "petr_tiny", "bevformer_mini"])
 def test_another_number_of_classes_is_refused_with_one_sentence(tmp_path: Path, base: str) -> None:
     published, own = build_model(base), build_model(write_preset(tmp_path, base))
     before = {key: value.clone() for key, value in own.state_dict().items()}
@@ -117,7 +117,7 @@ def test_a_file_without_class_names_loads_by_its_shapes(tmp_path: Path, preset: 
 def test_branches_transfer_to_a_model_of_other_classes_without_the_heat_maps(
     tmp_path: Path, preset: str, caplog: pytest.LogCaptureFixture, names_known: bool
 ) -> None:
-    source, target = build_model("aqr_tiny"), build_model(preset)
+    source, target = build_model("aqr_tiny_sparse"), build_model(preset)
     with torch.no_grad():
         for parameter in source.parameters():
             parameter.add_(0.01)

@@ -20,7 +20,7 @@ from aqr_perception.training.training_options import Trained
 @pytest.fixture(scope="module")
 def tiny() -> CMT:
     torch.manual_seed(0)
-    model = build_model("aqr_tiny")
+    model = build_model("aqr_tiny_sparse")
     assert isinstance(model, CMT)
     return model
 
@@ -182,7 +182,7 @@ def test_a_part_without_a_parameter_is_refused_by_name(tiny: CMT) -> None:
     preset = tiny.preset
     tiny.preset = dataclasses.replace(preset, learning_rate_factors={"neck": 0.5})
     try:
-        with pytest.raises(OptionError, match="preset aqr_tiny: learning_rate_factors has the part 'neck'"):
+        with pytest.raises(OptionError, match="preset aqr_tiny_sparse: learning_rate_factors has the part 'neck'"):
             freeze(tiny, "all", {"img_neck": 0.5})
     finally:
         tiny.preset = preset

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aqr_perception.commands.output import result_line, write_json
-from aqr_perception.simulator.drive import SWEEP_STEP
 
 if TYPE_CHECKING:
     from aqr_perception.data.sources.catalogue import Data
@@ -71,8 +70,9 @@ def _drives(
     options: argparse.Namespace, detector: "Detector", open_data: "Callable[[Preset], Data]"
 ) -> "list[LabelledDrive]":
     """Return the drives of ``--tracking``."""
-    from aqr_perception.data.sources.simulated import VALIDATION_SEEDS
+    from aqr_perception.data.sources.simulated import TRAINING_WORLD, VALIDATION_SEEDS, accumulated_sweeps
     from aqr_perception.evaluation import tracked_drives
+    from aqr_perception.simulator.drive import SWEEP_STEP
 
     preset = detector.model.preset
     if options.data == "synthetic":
@@ -80,10 +80,12 @@ def _drives(
         if count > len(VALIDATION_SEEDS):
             raise ValueError(f"--tracking {count}: needed at most {len(VALIDATION_SEEDS)} drives of --data synthetic")
         picture = (352, 128) if preset.image is None else preset.image.size
-        sweeps = 2 if preset.points is None else preset.sweeps
-        interval = max(SWEEP_STEP, preset.sweep_interval)
+        sweeps, interval = accumulated_sweeps(preset)
+        world = options.world or TRAINING_WORLD
         return [
-            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, options.world or 1, interval)
+            tracked_drives.simulated_drive(
+                seed, options.drive_seconds, picture, sweeps, world, max(SWEEP_STEP, interval)
+            )
             for seed in VALIDATION_SEEDS[:count]
         ]
     data = open_data(preset)

@@ -13,8 +13,10 @@ from aqr_perception.data.rig_file import Rig, read_rig
 from aqr_perception.data.sources.bad_frames import ChosenFrames, GoodFrames, readable
 from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.simulated import (
+    TRAINING_WORLD,
     VALIDATION_SEEDS,
     SimulatedDataset,
+    accumulated_sweeps,
     default_cache,
     training_seeds,
 )
@@ -27,8 +29,6 @@ Split = Literal["train", "val"]
 _MINI_PREFIX = {"v1.0-mini": "mini_"}
 _SIMULATED_PICTURE = (352, 128)
 """Image size for models without cameras."""
-_SIMULATED_SWEEPS = 2
-"""Sweeps for models without LiDAR, as `aqr_tiny`'s, to reuse its cached frames; the truth counts LiDAR points."""
 _SIMULATED_FRAMES = 8000
 
 _log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def open_data(
         rig: file of the sensors and classes of recorded data; see `rig_file`.
         skip_bad: leave out records and frames that cannot be used, and count them, in place of an error. For ``val``
             every frame is read once before the first use.
-        world: version of the simulated world; None for 1. See `SimulatedDataset`.
+        world: version of the simulated world; None for `TRAINING_WORLD`. See `SimulatedDataset`.
 
     Raises:
         DataError: the source is unknown, its root is missing, it has no scenes to choose, or the simulated world has
@@ -124,9 +124,9 @@ def open_data(
         if split == "val":
             seeds = VALIDATION_SEEDS[: frames or len(VALIDATION_SEEDS)]
         picture = _SIMULATED_PICTURE if preset.image is None else preset.image.size
-        sweeps = _SIMULATED_SWEEPS if preset.points is None else preset.sweeps
-        cache = root or default_cache()
-        return Data(SimulatedDataset(seeds, picture, sweeps, cache, preset.classes, world or 1, preset.sweep_interval))
+        sweeps, interval = accumulated_sweeps(preset)
+        cache, world = root or default_cache(), world or TRAINING_WORLD
+        return Data(SimulatedDataset(seeds, picture, sweeps, cache, preset.classes, world, interval))
     if root is None:
         raise DataError(f"data {source!r} needs a folder: give --data-root")
     _log.info("reading %s: data %s", root, source)

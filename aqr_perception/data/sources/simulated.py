@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.simulator.drive import SWEEP_STEP, draw_drive, world_rig
 
-VERSION = 1
-"""Version of the first simulated world, in which the shipped weights were trained. Its scenes do not change."""
+TRAINING_WORLD = 2
+"""The world of training and evaluation, in which the shipped weights were trained."""
 
-CACHE_NAMES = {1: f"v{VERSION}", 2: "v2.1"}
+CACHE_NAMES = {1: "v1", 2: "v2.1"}
 """Beginnings of the cache folders' names, by world; frames of others are ignored. Change one when scenes change."""
 
 VALIDATION_SEEDS = range(0, 200)
@@ -38,6 +39,14 @@ _DAMAGED = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
 def training_seeds(count: int) -> range:
     """Return the seeds of the scenes for a training with `count` frames."""
     return range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + count)
+
+
+def accumulated_sweeps(preset: Preset) -> tuple[int, float]:
+    """Return number and interval of the sweeps in a model's frames.
+
+    A model without LiDAR gets those of `aqr_tiny`, whose stored frames it shares; the truth counts LiDAR points.
+    """
+    return (2, 0.4) if preset.points is None else (preset.sweeps, preset.sweep_interval)
 
 
 def default_cache() -> Path:

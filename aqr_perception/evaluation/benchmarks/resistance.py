@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from aqr_perception.data.sources.simulated import TRAINING_WORLD
 from aqr_perception.evaluation.benchmarks.multicorrupt import CORRUPTIONS, SEVERITIES, scenario_name
 from aqr_perception.evaluation.metrics import EvaluationError
 from aqr_perception.evaluation.robustness import CLEAN, RobustnessTable
@@ -163,7 +164,7 @@ class ResistanceTable:
 def data_of(source: str, world: int | None, version: str, split: Sequence[str] | None) -> dict[str, object]:
     """Return what tells data from other data, by the options that choose it; folders may differ between machines."""
     if source == "synthetic":
-        return {"source": source, "world": world or 1}
+        return {"source": source, "world": world or TRAINING_WORLD}
     if source == "nuscenes":
         return {"source": source, "version": version, "split": None if split is None else list(split)}
     return {"source": source}

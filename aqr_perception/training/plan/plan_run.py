@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aqr_perception.data.sample_order import SampleOrder
-from aqr_perception.data.sources.simulated import SimulatedDataset
+from aqr_perception.data.sources.simulated import TRAINING_WORLD, SimulatedDataset
 from aqr_perception.training.distributed import Processes
 from aqr_perception.training.loop import Outcome
 from aqr_perception.training.plan import single_training
@@ -216,9 +216,15 @@ def _overview(plan: Plan, state: PlanState, checked: Mapping[str, CheckedStage],
 def _frames_of(stage: Stage, checked: CheckedStage) -> list[_Frames]:
     settings = stage.settings
     history = settings.history if checked.model.remembers else 0
+    world = settings.world or TRAINING_WORLD
     parts = {"training": checked.training, "validation": checked.validation}
     return [
-        _Frames(f"{split}, world {settings.world or 1}, {data.frames.folder}", data.frames, history, settings.workers)
+        _Frames(
+            f"{split}, world {world}, {data.frames.folder}",
+            data.frames,
+            history,
+            settings.workers,
+        )
         for split, data in parts.items()
         if data is not None and isinstance(data.frames, SimulatedDataset)
     ]

@@ -68,7 +68,7 @@ def test_simulated_objects_have_the_presets_classes_and_others_are_left_out(tmp_
     own = load_preset(write_preset(tmp_path, classes=("pedestrian", "forklift", "car")))
     everything, some = (
         open_data("synthetic", "val", preset, tmp_path / "cache", frames=1).frames[0].truth
-        for preset in (load_preset("aqr_tiny"), own)
+        for preset in (load_preset("aqr_tiny_sparse"), own)
     )
     assert len(list(tmp_path.rglob("*.npz"))) == 1
     kept = np.isin(names_of(everything), own.classes)

@@ -139,7 +139,7 @@ def tiny_inputs(views: int = 6, batch: int = 1, seed: int = 0) -> tuple[Tensor, 
 
 @pytest.fixture(scope="module")
 def tiny() -> CMT:
-    return build_model("aqr_tiny")
+    return build_model("aqr_tiny_sparse")
 
 
 @torch.inference_mode()
@@ -211,7 +211,7 @@ def test_aqr_without_strength_equals_aqr_off_bit_for_bit(tiny: CMT, mode: str) -
 @torch.inference_mode()
 def test_aqr_off_equals_a_model_without_router(tiny: CMT) -> None:
     inputs = tiny_inputs()
-    plain = build_model("aqr_tiny")
+    plain = build_model("aqr_tiny_sparse")
     load_checkpoint(plain, {key: value for key, value in tiny.state_dict().items() if not key.startswith("aqr.")})
     # Without a router even a request for AQR changes nothing.
     without = predict(plain, *inputs, AqrOptions(mode="both"))
@@ -275,7 +275,7 @@ def test_matching_queries_learn_nothing_from_denoising_ones(tiny: CMT) -> None:
 
 
 def test_gradients_reach_the_router_and_every_branch() -> None:
-    model = build_model("aqr_tiny").train()
+    model = build_model("aqr_tiny_sparse").train()
     logits, boxes = model(*tiny_inputs(views=2))
     (logits.square().mean() + boxes.square().mean()).backward()
     silent = [
@@ -327,7 +327,7 @@ def test_denoising_queries_do_not_reach_the_lidar_only_models_neighbouring_queri
 
 def test_empty_sweeps_do_not_change_the_point_branchs_statistics() -> None:
     _, _, (cloud,) = tiny_inputs(views=0)
-    alone, among = build_model("aqr_tiny").train(), build_model("aqr_tiny").train()
+    alone, among = build_model("aqr_tiny_sparse").train(), build_model("aqr_tiny_sparse").train()
     with torch.no_grad():
         expected = alone.bev_features([cloud])
         found = among.bev_features([torch.zeros(0, 5), cloud])

@@ -49,7 +49,7 @@ def test_published_lidar_models_have_the_keyframes_sweep_and_ten_past_ones() -> 
 
 def test_published_presets_leave_the_router_off() -> None:
     assert {load_preset(name).aqr.mode for name in PUBLISHED} == {"off"}
-    assert load_preset("aqr_tiny").aqr.mode == "both"
+    assert load_preset("aqr_tiny").aqr.mode == "gate"
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -81,7 +81,7 @@ def test_a_preset_may_list_its_own_classes(tmp_path: Path) -> None:
 
 
 def test_a_preset_may_have_learning_rate_factors(tmp_path: Path) -> None:
-    assert load_preset("aqr_tiny").learning_rate_factors == {}
+    assert load_preset("aqr_tiny_sparse").learning_rate_factors == {}
     preset = load_preset(edited(tmp_path, learning_rate_factors={"img_backbone": 0, "pts_bbox_head.transformer": 0.5}))
     assert preset.learning_rate_factors == {"img_backbone": 0.0, "pts_bbox_head.transformer": 0.5}
     assert all(type(factor) is float for factor in preset.learning_rate_factors.values())
@@ -92,7 +92,7 @@ POINTS = {"voxel_size": [0.2, 0.2, 0.25], "grid": [512, 512, 1]}
 
 
 def edited(tmp_path: Path, **changes: object) -> str:
-    values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+    values = yaml.safe_load((preset_directory() / "aqr_tiny_sparse.yaml").read_text())
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}))
     return str(path)
@@ -122,7 +122,7 @@ def edited(tmp_path: Path, **changes: object) -> str:
     ],
 )
 def test_a_number_that_no_model_has_is_named(tmp_path: Path, place: str, value: object, named: str) -> None:
-    values = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+    values = yaml.safe_load((preset_directory() / "aqr_tiny_sparse.yaml").read_text())
     *folders, entry = place.split(".")
     inner = values
     for folder in folders:
@@ -147,7 +147,7 @@ def test_every_number_of_a_preset_has_a_range() -> None:
 
 @pytest.mark.parametrize("height", [24, 25])
 def test_the_lowest_grid_is_the_one_of_which_the_encoder_leaves_a_layer(height: int) -> None:
-    preset = load_preset("aqr_tiny")
+    preset = load_preset("aqr_tiny_sparse")
     assert preset.points is not None
     spoilt = dataclasses.replace(preset, points=dataclasses.replace(preset.points, grid=(16, 16, height)))
     problem = preset_problem(spoilt)

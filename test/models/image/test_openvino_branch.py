@@ -43,11 +43,15 @@ def test_a_detector_in_bf16_has_features_to_bf16s_tolerance(tmp_path: Path, monk
     pytest.importorskip("openvino", reason="the image branch in OpenVINO needs openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     frame = made_up_frame()
-    exact = Detector("aqr_tiny", None, "cpu", "fp32").extract(Frame(0, None, frame.cameras)).maps.image
+    exact, torch_bf16 = (
+        Detector("aqr_tiny", None, "cpu", precision).extract(Frame(0, None, frame.cameras)).maps.image
+        for precision in ("fp32", "bf16")
+    )
     detector = Detector("aqr_tiny", None, "cpu", "bf16", image_backend="openvino")
     found = detector.extract(Frame(0, None, frame.cameras)).maps.image
-    assert exact is not None and found is not None and detector.image_backend == "openvino"
-    assert float((found - exact).std() / exact.std()) < 0.02
+    assert exact is not None and torch_bf16 is not None and found is not None
+    assert detector.image_backend == "openvino"
+    assert float((found - exact).std()) < 1.2 * float((torch_bf16 - exact).std())
 
 
 def test_a_missing_library_falls_back_with_a_word(

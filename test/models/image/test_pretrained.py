@@ -25,7 +25,7 @@ class WithBackbone(nn.Module):
         self.preset, self.img_backbone = preset, backbone
 
 
-def resnet_model(preset: str = "aqr_tiny") -> WithBackbone:
+def resnet_model(preset: str = "aqr_tiny_sparse") -> WithBackbone:
     return WithBackbone(ResNet(18).eval(), load_preset(preset))
 
 

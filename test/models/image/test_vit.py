@@ -125,7 +125,7 @@ def test_one_line_swaps_the_backbone_of_any_preset(preset: str, tmp_path: Path) 
 
 
 def test_the_small_model_detects_with_a_vision_transformer(tmp_path: Path) -> None:
-    model = build_model(with_backbone("aqr_tiny", "vit_small", tmp_path))
+    model = build_model(with_backbone("aqr_tiny_sparse", "vit_small", tmp_path))
     assert model.img_backbone.vit.out_channels == VIT_SIZES["vit_small"].channels == 384
     projections, points = torch.eye(4).expand(1, 1, 4, 4), [torch.randn(50, 5)]
     with torch.inference_mode():

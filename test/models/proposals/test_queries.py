@@ -33,7 +33,7 @@ def answer(model: DetectionModel, pictures: Tensor | None) -> ModelOutput:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
+@pytest.mark.parametrize("name", ["aqr_tiny", "aqr_tiny_sparse", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
 def test_images_determine_the_proposals_and_nothing_else(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name).eval()
@@ -58,7 +58,7 @@ def test_images_determine_the_proposals_and_nothing_else(name: str) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
+@pytest.mark.parametrize("name", ["aqr_tiny", "aqr_tiny_sparse", "petr_tiny", "petrv2_tiny", "bevformer_mini"])
 def test_an_untrained_decoder_keeps_the_proposals(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name).eval()

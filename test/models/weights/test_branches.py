@@ -26,7 +26,7 @@ def model_of(name: str) -> DetectionModel:
 @pytest.fixture(scope="module")
 def source() -> DetectionModel:
     torch.manual_seed(1)
-    return model_of("aqr_tiny")
+    return model_of("aqr_tiny_sparse")
 
 
 @torch.inference_mode()
@@ -57,7 +57,7 @@ def test_a_camera_model_takes_nothing_from_the_lidar_branch(source: DetectionMod
 
 def test_a_model_of_the_same_preset_gets_both_branches_completely(source: DetectionModel) -> None:
     torch.manual_seed(3)
-    target = model_of("aqr_tiny")
+    target = model_of("aqr_tiny_sparse")
     load_branches(target, source.state_dict())
     same = {key for key, value in target.state_dict().items() if torch.equal(value, source.state_dict()[key])}
     branches = ("img_backbone.", "img_neck.", "pts_", "proposals.image.", "proposals.bev.")
@@ -66,7 +66,7 @@ def test_a_model_of_the_same_preset_gets_both_branches_completely(source: Detect
 
 def test_sparse_kernels_in_spconv_1s_layout_are_converted(source: DetectionModel) -> None:
     torch.manual_seed(4)
-    target = model_of("aqr_tiny")
+    target = model_of("aqr_tiny_sparse")
     stored = {
         key: value.permute(1, 2, 3, 4, 0) if value.dim() == 5 else value for key, value in source.state_dict().items()
     }

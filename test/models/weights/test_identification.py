@@ -87,16 +87,16 @@ def test_sparse_kernels_in_either_layout_are_identified() -> None:
 
 
 def test_published_weights_fit_their_own_preset_first() -> None:
-    assert fits(published(PLAIN)) == (PLAIN,) and fits(published("aqr_tiny")) == ("aqr_tiny",)
+    assert fits(published(PLAIN)) == (PLAIN,) and fits(published("aqr_tiny_sparse")) == ("aqr_tiny_sparse",)
     candidates = compare_with_presets(StoredWeights("file", published(PLAIN)))
     assert [found.preset for found in candidates if found.fits] == [PLAIN, MODULATION, BIAS]
     assert all(found.lacks for found in candidates if found.fits), "all of them run with AQR off"
 
 
 def test_presets_with_other_classes_do_not_fit() -> None:
-    tiny = weights_of("aqr_tiny")
-    classes = empty_model("aqr_tiny").classes
-    assert fits(tiny, classes) == ("aqr_tiny",) and fits(tiny, classes[::-1]) == ()
+    tiny = weights_of("aqr_tiny_sparse")
+    classes = empty_model("aqr_tiny_sparse").classes
+    assert fits(tiny, classes) == ("aqr_tiny_sparse",) and fits(tiny, classes[::-1]) == ()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_presets_with_other_classes_do_not_fit() -> None:
         (BIAS, "cmt_voxel0075_vov_1600x640", "cmt_voxel0075_vov_1600x640"),
         ("petr_vov_800x320", PLAIN, PLAIN),
         ("bevformer_tiny", "bevformer_small", "bevformer_small"),
-        ("aqr_tiny", "mome_voxel0075_vov_1600x640", "mome_voxel0075_vov_1600x640"),
+        ("aqr_tiny_sparse", "mome_voxel0075_vov_1600x640", "mome_voxel0075_vov_1600x640"),
     ],
 )
 def test_a_wrong_preset_is_answered_with_the_right_one_in_few_lines(preset: str, weights: str, named: str) -> None:
@@ -163,19 +163,21 @@ def test_an_unknown_prefix_is_named_with_the_preset() -> None:
 def test_weights_near_a_preset_name_it_and_others_do_not() -> None:
     weights = weights_of("petr_tiny")
     weights.pop("pts_bbox_head.reference_points.weight")
-    message = refusal("aqr_tiny", weights)
+    message = refusal("aqr_tiny_sparse", weights)
     assert f"the nearest is petr_tiny (missing 1, surplus 0, misfits 0 of {len(weights)} keys)" in message
-    assert "fit none of the shipped presets. Choose the model preset" in refusal("aqr_tiny", {"x": torch.ones(1)})
+    assert "fit none of the shipped presets. Choose the model preset" in refusal(
+        "aqr_tiny_sparse", {"x": torch.ones(1)}
+    )
 
 
 def test_the_refusal_of_other_classes_names_the_preset_that_fits(tmp_path: Path) -> None:
-    save_checkpoint(build_model("aqr_tiny"), tmp_path / "tiny.safetensors")
+    save_checkpoint(build_model("aqr_tiny_sparse"), tmp_path / "tiny.safetensors")
     own = build_model(write_preset(tmp_path))
-    with pytest.raises(CheckpointError, match=rf"has 10 classes[\s\S]*has {len(OWN)}.*fit the preset aqr_tiny$"):
+    with pytest.raises(CheckpointError, match=rf"has 10 classes[\s\S]*has {len(OWN)}.*fit the preset aqr_tiny_sparse$"):
         load_checkpoint(own, tmp_path / "tiny.safetensors")
     save_checkpoint(own, tmp_path / "own.safetensors")
     with pytest.raises(CheckpointError, match=r"or other weights$"):
-        load_checkpoint(build_model("aqr_tiny"), tmp_path / "own.safetensors")
+        load_checkpoint(build_model("aqr_tiny_sparse"), tmp_path / "own.safetensors")
 
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter")
@@ -250,7 +252,7 @@ def test_the_published_cmt_has_one_box_convention_with_every_version(tmp_path: P
 
 
 def test_the_log_of_a_loaded_file_holds_no_preset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = build_model("aqr_tiny")
+    model = build_model("aqr_tiny_sparse")
     save_checkpoint(model, tmp_path / "tiny.safetensors")
     load_checkpoint(model, tmp_path / "tiny.safetensors")
     assert not caplog.records

@@ -28,7 +28,7 @@ def labelled() -> LabelledFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", quick_first(["aqr_tiny", "petr_tiny", "petrv2_tiny", "bevformer_mini"]))
+@pytest.mark.parametrize("base", quick_first(["aqr_tiny_sparse", "petr_tiny", "petrv2_tiny", "bevformer_mini"]))
 def test_every_class_output_learns(tmp_path: Path, labelled: LabelledFrame, base: str) -> None:
     model = build_model(write_preset(tmp_path, base)).train()
     data = TrainingFrames([labelled], model.preset, augment=False, corrupted=False, grid_mask=False)

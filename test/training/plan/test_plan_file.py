@@ -187,4 +187,4 @@ def test_the_shipped_plan_ends_with_a_model_with_a_router(tmp_path: Path) -> Non
     plan = read_plan(plan_path("aqr_tiny"))
     assert plan.name == "aqr_tiny" and plan.built_on([plan.stages[0].name])[-1] == plan.result.stage
     assert all(stage.settings.world == 2 for stage in plan.stages)
-    assert yaml.safe_load(plan.path.read_text())["model"] == "aqr_tiny_v2"
+    assert yaml.safe_load(plan.path.read_text())["model"] == "aqr_tiny"
