@@ -102,7 +102,7 @@ def test_velocities_predict_the_boxes_of_a_later_time(drive: Drive) -> None:
 
 
 def test_earlier_sweeps_are_in_the_newest_sweeps_frame() -> None:
-    drive = draw_drive(3, 1.0, sweeps=2, sweep_step=0.3)
+    drive = draw_drive(3, 1.0, sweeps=2, sweep_interval=0.3)
     points, _ = drive.points(TIME)
     assert sorted(set(points[:, 4].tolist())) == pytest.approx([0.0, 0.3])
     walls = points[(points[:, 2] > 1.0)]
