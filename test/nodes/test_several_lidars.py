@@ -80,6 +80,7 @@ class ThreeLidars:
         sweep = self._drive.single_sweep(self._seconds(self._start_ns)).points
         self._world, self._intensities = transform_points(self._pose(self._start_ns), sweep), sweep[:, 3]
         self.detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+        self.detector.sweep_interval = 0.0  # the rounds are shorter than the model's interval
         self.changes: dict[str, Callable[[PointCloud2], PointCloud2 | None]] = {}
         values = {
             "cameras": [""],
