@@ -314,13 +314,20 @@ def test_the_process_ends_even_if_its_shared_memory_cannot_be_removed() -> None:
 
 
 def test_other_nodes_notice_the_end_of_the_process_at_once(ros: None, tmp_path: Path) -> None:
-    node = RunningNode(configuration(tmp_path), log=tmp_path / "node.log")
     vehicle = Vehicle()
+
+    def nodes() -> int:
+        return vehicle.node.get_node_names().count("aqr_perception")
+
+    time.sleep(2.0)  # for discovery
+    before = nodes()  # of earlier tests in this process, until they are collected as garbage
+    node = RunningNode(configuration(tmp_path), log=tmp_path / "node.log")
     try:
         vehicle.wait_until_connected()
+        vehicle.wait_for(lambda: nodes() > before, "the node's name")
         node.stop()
         # Without a goodbye, DDS takes the node for lost after 20 s.
-        vehicle.wait_for(lambda: "aqr_perception" not in vehicle.node.get_node_names(), "its disappearance", 5.0)
+        vehicle.wait_for(lambda: nodes() <= before, "its disappearance", 5.0)
     finally:
         node.process.kill()
         vehicle.close()
