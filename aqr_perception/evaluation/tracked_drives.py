@@ -21,7 +21,7 @@ from aqr_perception.evaluation.drive_detections import (
 from aqr_perception.evaluation.tracking_metrics import TrackedFrame, TrackingScores, evaluate_tracks
 from aqr_perception.evaluation.workers import in_processes
 from aqr_perception.frame import LabelledFrame
-from aqr_perception.simulator.drive import SWEEP_STEP, draw_drive, world_rig
+from aqr_perception.simulator.drive import draw_drive, world_rig
 from aqr_perception.tracking.track_options import TrackingOptions
 from aqr_perception.tracking.tracker import Tracker
 
@@ -39,7 +39,7 @@ def simulated_drive(
     picture: tuple[int, int],
     sweeps: int,
     world: int = 1,
-    sweep_interval: float = SWEEP_STEP,
+    sweep_interval: float = 0.0,
 ) -> LabelledDrive:
     """Return a simulated drive with a frame every half second.
 
@@ -48,7 +48,7 @@ def simulated_drive(
         picture: width and height of the images in pixels.
         sweeps: LiDAR sweeps in a frame.
         world: version of the simulated world.
-        sweep_interval: seconds between two sweeps.
+        sweep_interval: seconds between two sweeps; see `Drive`.
     """
     origin = {"seed": seed, "duration": duration, "picture": picture, "sweeps": sweeps, "world": world}
     origin["sweep_interval"] = sweep_interval

@@ -35,7 +35,7 @@ class Drive:
         scene: of world 1 or of world 2.
         rig: the vehicle's sensors; by default nuScenes' in world 1 and those of the scene's seed in world 2.
         sweeps: LiDAR sweeps in a frame, the newest first.
-        sweep_interval: seconds between two sweeps.
+        sweep_interval: seconds between two sweeps, but at least `SWEEP_STEP`.
         samples: see `sensors.render_picture`.
     """
 
@@ -44,7 +44,7 @@ class Drive:
         scene: Scene | StreetScene,
         rig: Rig | None = None,
         sweeps: int = 2,
-        sweep_interval: float = SWEEP_STEP,
+        sweep_interval: float = 0.0,
         samples: int = 1,
     ) -> None:
         self.scene = scene
@@ -53,7 +53,7 @@ class Drive:
             self.rig, self._sensors = rig or draw_rig(scene.seed), StreetSensors(scene)
         else:
             self.rig, self._sensors = rig or nuscenes_rig(), PlainSensors(scene)
-        self._sweeps, self._sweep_interval, self._samples = sweeps, sweep_interval, samples
+        self._sweeps, self._sweep_interval, self._samples = sweeps, max(SWEEP_STEP, sweep_interval), samples
 
     def lidar_to_world(self, time: float) -> NDArray[np.float64]:
         """Return the LiDAR's (4, 4) pose at a time."""
@@ -163,7 +163,7 @@ def draw_drive(
     world: int = 1,
     *,
     sweeps: int = 2,
-    sweep_interval: float = SWEEP_STEP,
+    sweep_interval: float = 0.0,
     samples: int = 1,
 ) -> Drive:
     """Return a drive through the scene of a seed, with the settings of `Drive`.

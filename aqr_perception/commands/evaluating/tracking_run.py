@@ -72,7 +72,6 @@ def _drives(
     """Return the drives of ``--tracking``."""
     from aqr_perception.data.sources.simulated import TRAINING_WORLD, VALIDATION_SEEDS, accumulated_sweeps
     from aqr_perception.evaluation import tracked_drives
-    from aqr_perception.simulator.drive import SWEEP_STEP
 
     preset = detector.model.preset
     if options.data == "synthetic":
@@ -83,9 +82,7 @@ def _drives(
         sweeps, interval = accumulated_sweeps(preset)
         world = options.world or TRAINING_WORLD
         return [
-            tracked_drives.simulated_drive(
-                seed, options.drive_seconds, picture, sweeps, world, max(SWEEP_STEP, interval)
-            )
+            tracked_drives.simulated_drive(seed, options.drive_seconds, picture, sweeps, world, interval)
             for seed in VALIDATION_SEEDS[:count]
         ]
     data = open_data(preset)

@@ -74,9 +74,9 @@ def recorded_frames(recording: Recording, sweeps: int = 1, sweep_interval: float
                 images.append((image, invert(image.camera_to_vehicle) @ motion @ sweep.lidar_to_vehicle))
         chosen = [sweep]
         if recording.poses:
-            until_now = recording.sweeps[index::-1]
-            indices = spaced_sweeps((one.stamp_ns for one in until_now), sweeps, sweep_interval, _LONGEST_SWEEP_GAP)
-            chosen = [until_now[past] for past in indices]
+            past_ns = (recording.sweeps[number].stamp_ns for number in range(index, -1, -1))
+            steps = spaced_sweeps(past_ns, sweeps, sweep_interval, _LONGEST_SWEEP_GAP)
+            chosen = [recording.sweeps[index - step] for step in steps]
         moves = [np.eye(4)]
         for past in chosen[1:]:
             motion = _motion(recording, stamps, past.stamp_ns, sweep.stamp_ns)

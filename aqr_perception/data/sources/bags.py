@@ -231,10 +231,10 @@ class BagDataset:
             if newest is None:
                 found = f"no sweep within {_LABEL_TOLERANCE:g} s of {stamp_ns / 1e9:.6f} s"
                 raise BagError(f"{bag.path}: {topic}: found {found}, needed one of each LiDAR")
-            times = ((int(stamps.measured[i]), int(stamps.recorded[i])) for i in range(newest, -1, -1))
-            until_now = list(times)
-            chosen = spaced_sweeps((t[0] for t in until_now), sweeps, self._sweep_interval, _LONGEST_STEP)
-            wanted[topic] = [until_now[index] for index in chosen]
+            past_ns = (int(stamps.measured[index]) for index in range(newest, -1, -1))
+            steps = spaced_sweeps(past_ns, sweeps, self._sweep_interval, _LONGEST_STEP)
+            indices = [newest - step for step in steps]
+            wanted[topic] = [(int(stamps.measured[i]), int(stamps.recorded[i])) for i in indices]
         for camera in bag.rig.cameras:
             stamps, infos = bag.stamps[camera.image_topic], bag.stamps[camera.info_topic]
             index = stamps.nearest(stamp_ns + round(camera.offset * 1e9), bag.rig.max_camera_age)

@@ -83,8 +83,8 @@ class SimulatedDataset:
         if world not in CACHE_NAMES:
             raise ValueError(f"world is {world}, but must be one of {', '.join(map(str, CACHE_NAMES))}")
         self._seeds, self._picture, self._sweeps, self._classes = seeds, picture, sweeps, classes
-        self._world, self._sweep_interval = world, max(SWEEP_STEP, sweep_interval)
-        spacing = f"x{sweep_interval:g}s" if self._sweep_interval > SWEEP_STEP else ""
+        self._world, self._sweep_interval = world, sweep_interval
+        spacing = f"x{sweep_interval:g}s" if sweep_interval > SWEEP_STEP else ""
         name = f"{CACHE_NAMES[world]}_{picture[0]}x{picture[1]}_{sweeps}{spacing}"
         self._folder = None if cache is None else cache / name
 

@@ -219,12 +219,7 @@ def _frames_of(stage: Stage, checked: CheckedStage) -> list[_Frames]:
     world = settings.world or TRAINING_WORLD
     parts = {"training": checked.training, "validation": checked.validation}
     return [
-        _Frames(
-            f"{split}, world {world}, {data.frames.folder}",
-            data.frames,
-            history,
-            settings.workers,
-        )
+        _Frames(f"{split}, world {world}, {data.frames.folder}", data.frames, history, settings.workers)
         for split, data in parts.items()
         if data is not None and isinstance(data.frames, SimulatedDataset)
     ]
