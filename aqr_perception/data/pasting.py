@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from aqr_perception.data.corruption.lidar_corruption import moved_with_object, points_in_box
 from aqr_perception.frame import GroundTruth, LabelledFrame
 
 _ENOUGH = 4
@@ -108,19 +109,9 @@ def _turned(box: NDArray[np.float32], turn: NDArray[np.float32], angle: float) -
     return moved
 
 
-def _inside(points: NDArray[np.float32], box: NDArray[np.float32]) -> NDArray[np.intp]:
+def _inside(points: NDArray[np.float32], box: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the indices of the points (N, 5) in a box (9,), which was elsewhere when older points were measured."""
-    velocity = np.nan_to_num(box[7:9])
-    reach = np.hypot(box[3], box[4]) / 2 + 2 * _MARGIN + np.abs(velocity).max() * points[:, 4].max(initial=0.0)
-    near = np.flatnonzero(np.abs(points[:, 0] - box[0]) < reach)
-    near = near[np.abs(points[near, 1] - box[1]) < reach]
-    offset = points[near, :2] - box[:2] + velocity * points[near, 4:5]
-    cos, sin = np.cos(box[6]), np.sin(box[6])
-    along, across = offset @ np.array([cos, sin]), offset @ np.array([-sin, cos])
-    within = (np.abs(along) < box[3] / 2 + _MARGIN) & (np.abs(across) < box[4] / 2 + _MARGIN)
-    within &= np.abs(points[near, 2] - box[2]) < box[5] / 2 + _MARGIN
-    inside: NDArray[np.intp] = near[within]
-    return inside
+    return points_in_box(moved_with_object(points, np.nan_to_num(box[7:9])), box, _MARGIN)
 
 
 def _with_objects(truth: GroundTruth, pasted: list[_Cutout]) -> GroundTruth:

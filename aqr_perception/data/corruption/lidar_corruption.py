@@ -83,15 +83,12 @@ def without_objects(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> 
 
     This includes the points of past sweeps at the object's past position.
     """
-    # Points are moved by the object's velocity to its current position.
     velocity = np.nan_to_num(boxes[:, 7:9])
     removed = np.zeros(len(points), bool)
     for box, speed in zip(boxes, velocity, strict=True):
         removed[points_in_box(points, box, margin=0.1)] = True
         if speed.any() and points[:, 4].any():
-            moved = points[:, :3].copy()
-            moved[:, :2] += points[:, 4:5] * speed
-            removed[points_in_box(moved, box, margin=0.1)] = True
+            removed[points_in_box(moved_with_object(points, speed), box, margin=0.1)] = True
     health = uniform_health(1.0)
     x, y = cell_centres()
     centres = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=-1)
@@ -107,6 +104,13 @@ def noisy(points: NDArray[np.float32], severity: float, rng: Generator) -> Corru
     moved = points.copy()
     moved[:, :3] += rng.standard_normal((len(points), 3), dtype=np.float32) * np.float32(MAX_NOISE * severity)
     return CorruptedCloud(moved, uniform_health(1.0 - _LOSS * severity))
+
+
+def moved_with_object(points: NDArray[np.float32], velocity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (N, 3) the points (N, 5), those of past sweeps moved by an object's velocity to its current position."""
+    moved: NDArray[np.float32] = points[:, :3].copy()
+    moved[:, :2] += points[:, 4:5] * velocity
+    return moved
 
 
 def points_in_box(points: NDArray[Any], box: NDArray[Any], margin: float = 0.0) -> NDArray[np.int64]:
