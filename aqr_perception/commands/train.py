@@ -40,14 +40,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     data.add_argument(
         "--keep-pictures",
         action="store_true",
-        help="augment points, boxes and extrinsics, but no picture; mirror no frame with cameras; for --feature-cache",
+        help="augment points, boxes and extrinsics, but pictures only by mirroring whole frames; for --feature-cache",
     )
     data.add_argument(
         "--feature-cache",
         type=Path,
         metavar="FOLDER",
-        help="store the feature maps of a frozen image backbone in this folder (about 0.1 MB a picture), so that a "
-        "picture runs through it once; of use with --keep-pictures or --no-augmentation",
+        help="store the feature maps of a frozen image backbone, or of its frozen early stages, in this folder (about "
+        "0.1 MB a picture), so that a picture runs through them once; of use with --keep-pictures or --no-augmentation",
     )
     data.add_argument(
         "--donors",

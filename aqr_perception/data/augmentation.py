@@ -102,6 +102,22 @@ class BevAugmentation:
         return move(labelled, np.diag([*signs, 1.0, 1.0]) @ motion)
 
 
+def mirror(labelled: LabelledFrame) -> LabelledFrame:
+    """Return the mirrored world: y changes its sign, and the pictures swap left and right, exactly.
+
+    The focal length along x becomes negative, as in `change_pictures`.
+    """
+    views = tuple(
+        replace(
+            view,
+            image=np.ascontiguousarray(view.image[:, ::-1]),
+            intrinsics=np.array([[-1.0, 0, view.image.shape[1]], [0, 1, 0], [0, 0, 1]]) @ view.intrinsics,
+        )
+        for view in labelled.frame.cameras
+    )
+    return move(replace(labelled, frame=replace(labelled.frame, cameras=views)), np.diag([1.0, -1.0, 1.0, 1.0]))
+
+
 def change_pictures(labelled: LabelledFrame, change: PictureChange) -> LabelledFrame:
     """Return the frame with changed images, and with intrinsics that project points onto the same content.
 

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets of labelled frames, and their preparation for training: filtering, corruption and augmentation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation
+from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation, mirror
 from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.random_corruption import corrupt
@@ -19,6 +21,9 @@ from aqr_perception.models.config.presets import Preset
 
 LEAST_VISIBLE = 0.15
 """Smallest visible share, in any camera, with which an object without LiDAR points is a training target."""
+
+_MIRRORED = 0.5
+"""Probability that a frame is mirrored."""
 
 
 class LabelledFrames(Protocol):
@@ -61,8 +66,8 @@ class TrainingFrames:
         data: the labelled frames.
         preset: preset of the model.
         augment: augment images, points and boxes randomly.
-        keep_pictures: leave out the augmentation of images, and the mirroring of frames with cameras, because
-            pictures that stay as they are show no mirrored world; the feature maps of such pictures can be stored.
+        keep_pictures: leave out the augmentation of images, except that half of all frames with cameras are mirrored
+            as a whole, see `augmentation.mirror`: each picture has two versions, whose feature maps can be stored.
         corrupted: simulate random sensor failures.
         grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: whether the frames keep these sensors, if the model uses them.
@@ -110,14 +115,19 @@ class TrainingFrames:
         # Corruption comes first, because sensors fail in the real scene and not in the augmented one.
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
         labelled = frame.labelled
+        kept = self.keep_pictures and self.cameras and self.preset.image is not None
+        changed = _changed_pictures(labelled, original)
         if self.augment:
-            if self.preset.image is not None and not self.keep_pictures:
+            if kept and augmentation_rng.random() < _MIRRORED:
+                labelled = mirror(labelled)
+            elif self.preset.image is not None and not self.keep_pictures:
                 labelled = ImageAugmentation(self.preset.image.size)(labelled, augmentation_rng)
-            mirrored = 0.0 if self.keep_pictures and labelled.frame.cameras else 0.5
-            labelled = BevAugmentation(flip_x=mirrored, flip_y=mirrored)(labelled, augmentation_rng)
+            flip = 0.0 if kept else _MIRRORED
+            labelled = BevAugmentation(flip_x=flip, flip_y=flip)(labelled, augmentation_rng)
         if self.grid_mask and not self.keep_pictures and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, augmentation_rng)
-        changed = frozenset(view.name for view in labelled.frame.cameras if view.image is not original[view.name])
+        if not kept:
+            changed = _changed_pictures(labelled, original)
         return replace(transfer_health(frame, labelled), changed_pictures=changed)
 
     def _with_used_sensors(self, labelled: LabelledFrame) -> LabelledFrame:
@@ -126,6 +136,10 @@ class TrainingFrames:
         if self.preset.image is None or not self.cameras:
             labelled = with_views(labelled, ())
         return labelled
+
+
+def _changed_pictures(labelled: LabelledFrame, original: Mapping[str, NDArray[np.uint8]]) -> frozenset[str]:
+    return frozenset(view.name for view in labelled.frame.cameras if view.image is not original[view.name])
 
 
 def drive_of(frames: LabelledFrames, index: int) -> str:

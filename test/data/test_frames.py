@@ -51,22 +51,31 @@ def test_a_sample_depends_on_its_random_numbers_only(frames: list[LabelledFrame]
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def test_kept_pictures_stay_and_their_frame_is_turned_but_not_mirrored(frames: list[LabelledFrame], model: CMT) -> None:
+def test_kept_pictures_stay_as_they_are_or_are_mirrored_with_their_world(
+    frames: list[LabelledFrame], model: CMT
+) -> None:
     data = TrainingFrames(frames, model.preset, corrupted=False, keep_pictures=True)
+    before = without_invisible_objects(frames[0])
+    seen = set()
     for seed in range(8):
-        changed = data.sample(0, np.random.default_rng(seed), 1.0).labelled
-        before = without_invisible_objects(frames[0])
+        sample = data.sample(0, np.random.default_rng(seed), 1.0)
+        changed = sample.labelled
         assert not np.allclose(changed.truth.boxes[:, :2], before.truth.boxes[:, :2])
+        mirrored = np.linalg.det(changed.model_to_world[:3, :3]) < 0
+        seen.add(mirrored)
+        assert not sample.changed_pictures
         for old, new in zip(before.frame.cameras, changed.frame.cameras, strict=True):
-            np.testing.assert_array_equal(old.image, new.image)
-            np.testing.assert_array_equal(old.intrinsics, new.intrinsics)
-            # Each object stays where it is in the picture, and right and left stay as they are.
-            assert np.linalg.det(new.extrinsics[:3, :3]) > 0
-            np.testing.assert_allclose(
-                transform_points(old.extrinsics, before.truth.boxes),
-                transform_points(new.extrinsics, changed.truth.boxes),
-                atol=0.01,
+            np.testing.assert_array_equal(old.image[:, ::-1] if mirrored else old.image, new.image)
+            # Each object stays where it is in the picture, and the picture and the world are mirrored together.
+            assert (new.intrinsics[0, 0] < 0) == mirrored == (np.linalg.det(new.extrinsics[:3, :3]) < 0)
+            places, moved = (
+                transform_points(view.extrinsics, truth.boxes) @ view.intrinsics.T
+                for view, truth in ((old, before.truth), (new, changed.truth))
             )
+            if mirrored:
+                places[:, 0] = old.image.shape[1] * places[:, 2] - places[:, 0]
+            np.testing.assert_allclose(places, moved, rtol=1e-4, atol=0.5)
+    assert seen == {False, True}
 
 
 def test_without_cameras_kept_pictures_do_not_forbid_mirroring(frames: list[LabelledFrame], model: CMT) -> None:

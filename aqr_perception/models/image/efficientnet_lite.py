@@ -45,6 +45,8 @@ _STAGES = (
 )
 _LAST = {1: 2, 2: 3, 3: 5, 4: 7}
 """Number of the paper's stages up to the end of each resolution: strides 4, 8, 16, 32."""
+_EARLY = 2
+"""Last resolution, stride 8, of the early stages, whose maps are the largest part of the backbone's cost."""
 
 
 class InvertedResidual(nn.Module):
@@ -103,15 +105,26 @@ class EfficientNetLite(nn.Module):
 
         As in TensorFlow's "same" padding, a map has half the size of the one before, rounded up.
         """
-        last = self.out_stages[-1]
-        *early, features = view_by_view(self, lambda view: self._early_stages(view, min(last, 2)), images)
-        *late, _ = self._stages(features, range(3, last + 1))
-        return (*early, *late)
+        return self.late(self.early(images))
 
-    def _early_stages(self, images: Tensor, last: int) -> tuple[Tensor, ...]:
+    def early(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps up to stride 8 that are in `out_stages`, followed by the map from which `late` goes on."""
+        return view_by_view(self, self._early_stages, images)
+
+    def late(self, early: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the feature maps of `out_stages` from the result of `early`."""
+        *maps, features = early
+        *late, _ = self._stages(features, range(_EARLY + 1, self.out_stages[-1] + 1))
+        return (*maps, *late)
+
+    def early_modules(self) -> list[nn.Module]:
+        """Return the modules that `early` uses."""
+        return [self._conv_stem, self._bn0, *self._blocks[: self._ends[_LAST[_EARLY] - 1]]]
+
+    def _early_stages(self, images: Tensor) -> tuple[Tensor, ...]:
         images = images.contiguous(memory_format=torch.channels_last)
         stem = convolve(images, self._conv_stem, self._bn0, relu6=True, same=True)
-        return self._stages(stem, range(1, last + 1))
+        return self._stages(stem, range(1, min(_EARLY, self.out_stages[-1]) + 1))
 
     def _stages(self, features: Tensor, stages: range) -> tuple[Tensor, ...]:
         """Return the maps of those stages that are in `out_stages`, followed by the output of the last stage."""

@@ -13,7 +13,7 @@ from aqr_perception.data.sources.catalogue import Data, Split, open_data
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.fusion_model import FusionModel
-from aqr_perception.models.image.backbone_cache import BackboneCache
+from aqr_perception.models.image.backbone_cache import BackboneCache, frozen_part
 from aqr_perception.models.image.pretrained import load_backbone
 from aqr_perception.models.weights.branches import load_branches
 from aqr_perception.options import OptionError
@@ -107,19 +107,23 @@ def training_data(settings: TrainingSettings, split: Split, model: DetectionMode
 
 
 def require_frozen_backbone(settings: TrainingSettings, model: DetectionModel) -> FusionModel:
-    """Return the model if the maps of its image backbone can be cached; freezes what is not trained.
+    """Return the model if the maps of its image backbone, or of its early stages, can be cached.
+
+    Freezes what is not trained.
 
     Raises:
-        OptionError: the model has no image backbone, or the training changes it.
+        OptionError: the model has no image backbone, or the training changes its early stages.
     """
     if not isinstance(model, FusionModel) or model.preset.image is None:
         raise OptionError(f"--feature-cache needs a model of CMT's kind with cameras, but {settings.model} is none")
     freeze(model, settings.train, settings.learning_rate_factors)
-    if any(parameter.requires_grad for parameter in model.img_backbone.parameters()):
+    try:
+        frozen_part(model.img_backbone)
+    except ValueError as error:
         raise OptionError(
             "--feature-cache keeps the maps of an image backbone that does not change, but this training changes it: "
-            "freeze it (--learning-rate-factor img_backbone=0), or leave --feature-cache out"
-        )
+            f"{error}"
+        ) from error
     return model
 
 

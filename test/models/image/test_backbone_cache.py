@@ -123,3 +123,42 @@ def test_marks_of_other_pictures_are_refused(backbone: Counted, tmp_path: Path) 
     cache.passing = torch.tensor([[True, False, False]])
     with pytest.raises(ValueError, match="3 marks, needed one for each of the 2 pictures"):
         cache(backbone, torch.rand(2, 3, 8, 8))
+
+
+class Divided(Counted):
+    """A backbone whose second convolution may be trained while the first is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def early(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(images)
+
+    def late(self, early: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return early[0], self.last(early[1])
+
+    def early_modules(self) -> list[nn.Module]:
+        return [self.convolution]
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        return self.late(self.early(pictures))
+
+
+def test_late_stages_are_trained_on_stored_maps_of_the_early_ones(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = Divided()
+    backbone.convolution.requires_grad_(False).eval()
+    pictures, cache = torch.rand(2, 3, 8, 8), BackboneCache(tmp_path, backbone)
+    cache(backbone, pictures)
+    with torch.no_grad():
+        backbone.last.weight += 1
+    maps = cache(backbone, pictures)
+    assert backbone.pictures == 2
+    for level, exact in zip(maps, backbone(pictures), strict=True):
+        torch.testing.assert_close(level, exact, rtol=5e-3, atol=5e-3)
+    maps[1].sum().backward()
+    assert backbone.last.weight.grad is not None and backbone.convolution.weight.grad is None
+    backbone.convolution.requires_grad_(True)
+    with pytest.raises(ValueError, match="stages beyond stride 8 may be trained"):
+        cache(backbone, pictures)
