@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.export.static_positions import Inverses
+from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.bevformer.spatial import Visibility
@@ -20,6 +21,9 @@ from aqr_perception.options import AqrOptions
 
 QUERY_INPUTS = ("query_points", "query_content", "query_class_logits", "query_codes")
 """Inputs of the decoders of models with proposals: fields of `Queries`."""
+
+AGREEMENT_INPUTS = tuple(f"agreement_{name}" for name in SensorAgreement._fields)
+"""Inputs of decoders whose router compares the sensors' proposals: fields of `SensorAgreement`."""
 
 
 class _DecoderPart(nn.Module):
@@ -43,7 +47,12 @@ class _DecoderPart(nn.Module):
         if "query_points" not in given:
             return learned
         points, content, logits, codes = (given[name] for name in QUERY_INPUTS)
-        return learned._replace(reference_points=points, content=content, class_logits=logits, codes=codes)
+        agreement = None
+        if AGREEMENT_INPUTS[0] in given:
+            agreement = SensorAgreement(*(given[name] for name in AGREEMENT_INPUTS))
+        return learned._replace(
+            reference_points=points, content=content, class_logits=logits, codes=codes, agreement=agreement
+        )
 
 
 class CmtDecoderPart(_DecoderPart):

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aqr_perception.export.decoder_parts import QUERY_INPUTS
+from aqr_perception.export.decoder_parts import AGREEMENT_INPUTS, QUERY_INPUTS
+from aqr_perception.models.aqr.agreement import CORRELATION, GROUND_OFFSETS, PICTURE_OFFSETS
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import Queries
@@ -54,3 +55,15 @@ def query_inputs(model: DetectionModel) -> dict[str, Tensor]:
     content = torch.randn(1, points.shape[1], model.preset.decoder.channels, generator=random)
     logits = torch.randn(1, points.shape[1], len(model.classes), generator=random)
     return dict(zip(QUERY_INPUTS, (points, content, logits, head.default_codes(points).detach()), strict=True))
+
+
+def agreement_inputs(queries: int, cameras: int, classes: int) -> dict[str, Tensor]:
+    """Return the inputs of a decoder whose router compares the sensors' proposals."""
+    shapes = (
+        (1, CORRELATION + len(GROUND_OFFSETS)),
+        (1, cameras, CORRELATION + len(PICTURE_OFFSETS)),
+        (1, queries, classes),
+        (1, queries, cameras, classes),
+    )
+    random = torch.Generator().manual_seed(1)
+    return {name: torch.randn(shape, generator=random) for name, shape in zip(AGREEMENT_INPUTS, shapes, strict=True)}

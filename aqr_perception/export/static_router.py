@@ -5,6 +5,7 @@
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import HEADS, Router, RouterWeights, gated_weights
@@ -27,6 +28,7 @@ class StaticRouter(Router):
         layout: TokenLayout,
         options: AqrOptions,
         denoising: int = 0,
+        agreement: SensorAgreement | None = None,
     ) -> RouterWeights:
         """Return the weights of the queries; see `Router.forward`."""
         projected, key, value = (
@@ -63,7 +65,8 @@ class StaticRouter(Router):
         evidence = [self.evidence(torch.cat((state, part), dim=-1)) for part in found]
         modality = self.modality(state)
         if self.kind == "gate":
-            return self._static_gate(state, modality, found, evidence, cells, values, layout)
+            gate = self._static_gate(state, modality, found, evidence, cells, values, layout)
+            return gated_weights(self.with_agreement(gate, agreement, cells), cells)
         lidar_weight = torch.where(cells.bev_inside, (modality[..., 0] + evidence[0][..., 0] - 3.0).sigmoid(), 0.0)
         visible = cells.image_visible
         camera_weight = torch.where(visible.any(-1), modality[..., 1].sigmoid(), 0.0)
@@ -82,8 +85,8 @@ class StaticRouter(Router):
         cells: QueryCells,
         values: Tensor,
         layout: TokenLayout,
-    ) -> RouterWeights:
-        """Return the weights of a gate from what the queries found (B, Q, C) in each sensor."""
+    ) -> Gate:
+        """Return the logits of a gate from what the queries found (B, Q, C) in each sensor."""
         inside, visible, trust = cells.bev_inside, cells.image_visible, self.trust
         lidar = torch.where(inside[..., None], found[0], 0.0)
         by_camera = state.new_zeros(visible.shape)
@@ -96,8 +99,7 @@ class StaticRouter(Router):
             pooled = _pooled(trust.camera_evidence(by_view, lidar_by_view, cameras), visible)
         by_lidar = _pooled(trust.lidar_evidence(state, lidar, mean)[:, :, None], inside[..., None])[:, 0]
         sensors = trust.logits(by_lidar, pooled, values, layout)
-        gate = Gate(modality[..., 0] + evidence[0][..., 0], modality[..., 1:] + by_camera, sensors)
-        return gated_weights(gate, cells)
+        return Gate(modality[..., 0] + evidence[0][..., 0], modality[..., 1:] + by_camera, sensors)
 
 
 def _pooled(rows: Tensor, counts: Tensor) -> Tensor:

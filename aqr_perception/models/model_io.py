@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.options import AqrOptions
 
@@ -141,6 +142,7 @@ class Queries(NamedTuple):
         content: (B, Q, C), initial content of the queries; None for zeros.
         class_logits: (B, Q, classes), initial logits to which every layer adds its own; None for zeros.
         codes: (B, Q, 10), initial box codes to which every layer adds its own, except x and y; None for zeros.
+        agreement: comparison of the sensors' proposals; None without proposals of both.
     """
 
     reference_points: Tensor
@@ -149,6 +151,7 @@ class Queries(NamedTuple):
     content: Tensor | None = None
     class_logits: Tensor | None = None
     codes: Tensor | None = None
+    agreement: SensorAgreement | None = None
 
     def select(self, samples: Sequence[int]) -> "Queries":
         """Return the queries of some samples of the batch."""
@@ -162,6 +165,7 @@ class Queries(NamedTuple):
             content=chosen(self.content),
             class_logits=chosen(self.class_logits),
             codes=chosen(self.codes),
+            agreement=None if self.agreement is None else SensorAgreement(*(part[index] for part in self.agreement)),
         )
 
     def add_first_guess(self, predictions: Predictions, entries: tuple[int, ...]) -> Predictions:

@@ -15,6 +15,7 @@ from helpers.small_fusion import small_aqr_cmt, write_preset
 from aqr_perception.export.example_inputs import decoder_geometry, inverted
 from aqr_perception.export.parts import Part, model_parts
 from aqr_perception.models import build_model
+from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, Queries
@@ -63,7 +64,9 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         points, content, logits, codes = (
             given[f"query_{name}"] for name in ("points", "content", "class_logits", "codes")
         )
-        queries = Queries(points, 0, None, content, logits, codes)
+        names = [name for name in given if name.startswith("agreement_")]
+        agreement = SensorAgreement(*(given[name] for name in names)) if names else None
+        queries = Queries(points, 0, None, content, logits, codes, agreement)
         model.proposals = None
     options = DecodeOptions(aqr, model.router_trained, not model.router_trained, LAST_LAYER)
     with torch.inference_mode():
@@ -85,6 +88,7 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         ({**CMT, "aqr": {"mode": "modulation", "modulation": "residual"}}, OWN),
         ({**CMT, "aqr": {"mode": "off"}}, OWN),
         ({**CMT, "decoder": PROPOSALS}, OWN),
+        ({**CMT, "decoder": PROPOSALS, "aqr": {"mode": "gate", "bev_window": 5, "image_window": 4}}, OWN),
         ({name: entry for name, entry in CMT.items() if name != "image"}, OWN),
         ({name: entry for name, entry in CMT.items() if name != "points"}, OWN),
         (small_aqr_cmt("bias"), OWN),
@@ -100,6 +104,7 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         "residual",
         "mass",
         "proposals",
+        "comparing gate",
         "lidar",
         "cameras",
         "research bias",

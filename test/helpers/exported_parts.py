@@ -25,7 +25,7 @@ from aqr_perception.models.model_io import (
     QueryWeights,
 )
 from aqr_perception.models.points.pillars import PillarEncoder
-from aqr_perception.models.proposals.queries import place_proposals
+from aqr_perception.models.proposals.queries import compare_sensors, place_proposals
 
 
 class _Exported(nn.Module):
@@ -67,6 +67,10 @@ def use_exported_parts(detector: Detector, folder: Path) -> None:
             "query_class_logits": placed.class_logits,
             "query_codes": placed.codes,
         }
+        if cmt.aqr.compares:
+            placed = compare_sensors(placed, cmt.proposals, proposals, features)
+            assert placed.agreement is not None
+            given |= {f"agreement_{name}": value for name, value in placed.agreement._asdict().items()}
         arrays = {name: np.ascontiguousarray(cast(Tensor, given[name]).detach().numpy()) for name in names}
         logits, boxes, *weights = (torch.from_numpy(array) for array in runners["decoder"](arrays))
         predictions = Predictions(logits[None], boxes[None])

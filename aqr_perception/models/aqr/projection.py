@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aqr_perception.models.tokens import TokenLayout
 
-_MIN_DEPTH = 1e-5
+LEAST_DEPTH = 1e-5
 """Depth in metres below which a point counts as behind the camera."""
 
 
@@ -63,8 +63,8 @@ def project(
         projected = torch.einsum("bvij,bqj->bqvi", lidar_to_image.float(), homogeneous)
     depth = projected[..., 2]
     size = points.new_tensor((max(image_size[1], 1), max(image_size[0], 1)))
-    image, visible = _cells(projected[..., :2] / depth.clamp(min=_MIN_DEPTH)[..., None] / size, layout.image)
-    return QueryCells(bev, inside, image, visible & (depth > _MIN_DEPTH))
+    image, visible = _cells(projected[..., :2] / depth.clamp(min=LEAST_DEPTH)[..., None] / size, layout.image)
+    return QueryCells(bev, inside, image, visible & (depth > LEAST_DEPTH))
 
 
 def _cells(position: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

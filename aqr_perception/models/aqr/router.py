@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.aqr.agreement import AgreementGate, SensorAgreement
 from aqr_perception.models.aqr.gate import CameraPairs, Gate, SensorTrust, log_weight, start_open
 from aqr_perception.models.aqr.gathered_windows import GatheredWindows, bev_windows, image_windows
 from aqr_perception.models.aqr.projection import QueryCells
@@ -22,7 +23,10 @@ HEADS = 4
 """Attention heads of the router."""
 
 MAX_SCALE = 4.0
-"""Largest scale of the signed bias."""
+"""Largest learned scale."""
+
+_UNIT_SCALE = math.log(1 / (MAX_SCALE - 1))
+"""Parameter of a scale of 1."""
 
 RouterKind = Literal["plain", "signed", "gate"]
 """What a router's weights mean: ``plain`` for modulation and the additive bias; see `AqrOptions` for the others."""
@@ -80,13 +84,17 @@ def other_kind_problem(name: str, kind: RouterKind, options: AqrOptions) -> str 
 class Router(nn.Module):
     """One post-norm attention layer over each query's windows, followed by sigmoid weights.
 
-    Attributes:
+    Args:
+        channels: channels of queries and tokens.
         kind: see `RouterKind`. Only the kinds ``signed`` and ``gate`` have parameters of their own.
+        classes: number of classes, for a gate of a model with proposals of both sensors, which are compared; 0 for
+            other routers.
     """
 
-    def __init__(self, channels: int, kind: RouterKind = "plain") -> None:
+    def __init__(self, channels: int, kind: RouterKind = "plain", classes: int = 0) -> None:
         super().__init__()
         self.kind = kind
+        self.compares = kind == "gate" and classes > 0
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -101,9 +109,12 @@ class Router(nn.Module):
         if kind == "gate":
             start_open(*lasts)
             self.trust = SensorTrust(channels)
+            if self.compares:
+                self.agreement = AgreementGate(classes)
+                self.proposal_scale = nn.Parameter(torch.full((2,), _UNIT_SCALE))
         elif kind == "signed":
             _start_neutral(*lasts)
-            self.bias_scale = nn.Parameter(torch.tensor(math.log(1 / (MAX_SCALE - 1))))
+            self.bias_scale = nn.Parameter(torch.tensor(_UNIT_SCALE))
         else:
             # An untrained router trusts all sensors: both factors of a camera's weight start near 0.95.
             for last in lasts:
@@ -115,6 +126,14 @@ class Router(nn.Module):
         """Scale () of the signed bias in 0..4, initially 1; None for routers of other kinds."""
         return MAX_SCALE * self.bias_scale.sigmoid() if self.kind == "signed" else None
 
+    @property
+    def score_scales(self) -> Tensor | None:
+        """Scales (2,) in 0..4, initially 1, of the log-weights in the scores of the LiDAR's and the cameras' proposals.
+
+        None for routers that do not compare the sensors.
+        """
+        return MAX_SCALE * self.proposal_scale.sigmoid() if self.compares else None
+
     def forward(
         self,
         query: Tensor,
@@ -124,6 +143,7 @@ class Router(nn.Module):
         layout: TokenLayout,
         options: AqrOptions,
         denoising: int = 0,
+        agreement: SensorAgreement | None = None,
     ) -> RouterWeights:
         """Return the weights of (B, Q, C) queries.
 
@@ -135,6 +155,7 @@ class Router(nn.Module):
             options: window sizes.
             denoising: number of denoising queries, which come first. They stand at the true objects, and therefore do
                 not count for the trust in whole sensors.
+            agreement: comparison of the sensors' proposals, for a router with `compares`; None without it.
         """
         batch, count, _ = query.shape
         bev = bev_windows(cells, layout, options.router_bev_window)
@@ -166,7 +187,8 @@ class Router(nn.Module):
             state, modality, lidar_logit, lidar_found = (part.view(batch, count, *part.shape[1:]) for part in by_query)
             pairs = CameraPairs(image.query, visible.nonzero()[:, 2], camera_attended.to(state.dtype))
             trust = self.trust(state, lidar_found, cells.bev_inside, pairs, values, layout, denoising)
-            return gated_weights(Gate(modality[..., 0] + lidar_logit, modality[..., 1:] + camera_logit, trust), cells)
+            gate = Gate(modality[..., 0] + lidar_logit, modality[..., 1:] + camera_logit, trust)
+            return gated_weights(self.with_agreement(gate, agreement, cells), cells)
 
         lidar = modality.new_zeros(batch * count)
         lidar = lidar.index_put((bev.query,), (modality[bev.query, 0] + lidar_evidence.float() - 3.0).sigmoid())
@@ -174,6 +196,13 @@ class Router(nn.Module):
         evidence_weight = modality.new_zeros(visible.shape).masked_scatter(visible, camera_evidence.float().sigmoid())
         modality = torch.stack((lidar, camera), dim=-1).view(batch, count, 2)
         return RouterWeights(modality, evidence_weight * modality[..., 1:])
+
+    def with_agreement(self, gate: Gate, agreement: SensorAgreement | None, cells: QueryCells) -> Gate:
+        """Return a gate's logits with what the agreement of the sensors' proposals adds to them."""
+        if agreement is None or not self.compares:
+            return gate
+        added = self.agreement(agreement, cells.image_visible)
+        return Gate(*(logits + more for logits, more in zip(gate, added, strict=True)))
 
     def _folded_queries(self, query: Tensor) -> Tensor:
         """Return (B * Q, heads, C) queries whose products with tokens, instead of with projected ones, are the scores.

@@ -6,12 +6,14 @@ Attribute names follow the published checkpoints' keys.
 """
 
 from aqr_perception.models.aqr import window_bias
-from aqr_perception.models.aqr.router import Router, other_kind_problem, router_kind
+from aqr_perception.models.aqr.gate import gated_scores
+from aqr_perception.models.aqr.projection import QueryCells
+from aqr_perception.models.aqr.router import Router, RouterWeights, other_kind_problem, router_kind
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
-from aqr_perception.models.proposals.queries import place_proposals, proposal_head
+from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.options import AqrOptions
 
@@ -28,7 +30,10 @@ class CMT(FusionModel):
         super().__init__(preset)
         self.router_trained = preset.aqr.mode != "off"
         self.pts_bbox_head = CmtHead(preset)
-        self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr))
+        counts = preset.decoder.proposals
+        self._proposal_counts = (counts.bev, counts.image)
+        compared = len(preset.classes) if all(self._proposal_counts) else 0
+        self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr), compared)
         self.proposals = proposal_head(preset)
 
     def aqr_problem(self, aqr: AqrOptions) -> str | None:
@@ -53,6 +58,8 @@ class CMT(FusionModel):
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
         queries = place_proposals(queries, self.proposals, proposals, features)
+        if needs_router and self.aqr.compares:
+            queries = compare_sensors(queries, self.proposals, proposals, features)
 
         groups, outputs = lidar_groups(features), []
         for samples in groups:
@@ -67,7 +74,9 @@ class CMT(FusionModel):
             routed, bias, gate = None, None, None
             if needs_router:
                 first = group_queries.denoising
-                weights = self.aqr(positions, memory.keys, memory.values, cells, layout, aqr, first)
+                weights = self.aqr(
+                    positions, memory.keys, memory.values, cells, layout, aqr, first, group_queries.agreement
+                )
                 routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
                 gate = weights.gate
                 acting, scale = weights, self.aqr.scale
@@ -77,6 +86,7 @@ class CMT(FusionModel):
                     drawn = routed.detached() if options.fixed_router else routed
                     memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
                 bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
+                group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
@@ -91,3 +101,20 @@ class CMT(FusionModel):
             attention = render_attention(decoded.mass, cells, layout, group_queries, aqr)
             outputs.append(ModelOutput(predictions, routed, attention, gate=gate))
         return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)
+
+    def _gated(
+        self, queries: Queries, weights: RouterWeights, cells: QueryCells, aqr: AqrOptions, *, fixed: bool
+    ) -> Queries:
+        """Return queries whose proposals have scores according to the gate; unchanged without a gate that acts.
+
+        Args:
+            fixed: the scales get no gradient.
+        """
+        scales = self.aqr.score_scales
+        if scales is None or weights.gate is None or queries.class_logits is None or not aqr.gates:
+            return queries
+        scales = aqr.strength * (scales.detach() if fixed else scales)
+        first, counts = queries.denoising, self._proposal_counts
+        return queries._replace(
+            class_logits=gated_scores(queries.class_logits, weights.gate, cells, first, counts, scales)
+        )

@@ -28,9 +28,10 @@ CODE = 10
 """Entries of a box code, see `boxes.coder`."""
 DEFAULT_LOG_LENGTH = 1.0
 """Initial log size of queries without a proposal: a length of 2.7 m."""
+CLASS_BIAS = -4.6
+"""Class logit of an untrained head: a prior of 1 % for the focal loss, because most cells are empty."""
 
 _HIDDEN = 64
-_CLASS_BIAS = -4.6  # prior of 1 % for the focal loss, because most cells are empty
 _MAX_LOG_DEPTH, _MAX_LOG_SIZE = 4.0, 3.5
 _INSIDE = 1e-4
 
@@ -91,7 +92,7 @@ class _HeatHead(nn.Sequential):
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
-        nn.init.constant_(last.bias[: classes * spread], _CLASS_BIAS)
+        nn.init.constant_(last.bias[: classes * spread], CLASS_BIAS)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the (N, classes + BOX_CHANNELS, 2h, 2w) map of (N, C, h, w) features."""
@@ -111,6 +112,9 @@ class ProposalHead(nn.Module):
         point_range: x, y, z minimum and maximum in metres, the range of reference points in 0..1.
         bev_range: x_min, y_min, x_max, y_max of the BEV features in metres; see `Preset.bev_range`.
         bev, image: number of proposals of each branch; a branch with 0 has no layers.
+
+    Attributes:
+        bev_range, bev_count, image_count: `bev_range`, `bev` and `image`.
     """
 
     _lower: Tensor
@@ -131,6 +135,7 @@ class ProposalHead(nn.Module):
     ) -> None:
         super().__init__()
         self.bev_count, self.image_count = bev, image
+        self.bev_range = bev_range
         self._classes, self._channels = classes, channels
         if bev:
             self.bev = _HeatHead(bev_channels, classes)
@@ -210,6 +215,10 @@ class ProposalHead(nn.Module):
             content = self.image_content(_at(image.transpose(1, 2).flatten(2, 3), cell), proposals)
             placed = placed.replace(self.bev_count, proposals, content, _kept(stacked, cell, has_bev))
         return placed
+
+    def metres(self, points: Tensor) -> Tensor:
+        """Return reference points (..., 3), which are in 0..1, in metres of the model frame."""
+        return points * self._extent + self._lower
 
     def default_codes(self, points: Tensor) -> Tensor:
         """Return (B, Q, 10) codes of a default-sized object at reference points (B, Q, 3)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, ProposalMaps, Queries
+from aqr_perception.models.proposals.agreement import sensor_agreement
 from aqr_perception.models.proposals.proposal_head import ProposalHead
 
 _SHARE_AT_START = 0.01
@@ -74,6 +75,23 @@ def place_proposals(
         content=content,
         class_logits=class_logits,
         codes=torch.cat((head.default_codes(denoising), placed.codes), dim=1),
+    )
+
+
+def compare_sensors(
+    queries: Queries, head: ProposalHead | None, maps: ProposalMaps | None, features: Features
+) -> Queries:
+    """Return queries at proposals with the agreement of the sensors; unchanged without proposals of both.
+
+    Args:
+        queries: the result of `place_proposals` for the other arguments.
+    """
+    if head is None or maps is None or queries.class_logits is None:
+        return queries
+    proposals = slice(queries.denoising, queries.denoising + head.bev_count)
+    points = head.metres(queries.reference_points)
+    return queries._replace(
+        agreement=sensor_agreement(maps, points, queries.class_logits, proposals, features, head.bev_range)
     )
 
 

@@ -10,6 +10,9 @@ ROUTER_PREFIX = "aqr."
 _ROUTER_KINDS = {"gate": f"{ROUTER_PREFIX}trust.", "signed": f"{ROUTER_PREFIX}bias_scale"}
 """Kind of query router -> prefix of keys that only it has."""
 
+_COMPARISON = f"{ROUTER_PREFIX}agreement."
+"""Prefix of keys that only a gate has that compares the sensors' proposals."""
+
 _KIND_ENTRIES = {
     "gate": "aqr.mode: gate",
     "signed": "aqr.mode: bias and aqr.bias: signed",
@@ -27,9 +30,18 @@ def own_router_kind(keys: Iterable[str]) -> str:
 
 def other_router(found: Iterable[str], needed: Iterable[str]) -> str:
     """Return why the query router of weights is of another kind than a model's; empty if it is not."""
+    found, needed = set(found), set(needed)
     has, needs = own_router_kind(found), own_router_kind(needed)
-    if not has or not needs or has == needs:
+    if not has or not needs:
         return ""
+    if has == needs:
+        compares, must_compare = (any(key.startswith(_COMPARISON) for key in keys) for keys in (found, needed))
+        if compares == must_compare:
+            return ""
+        return (
+            f"its query router {'compares' if compares else 'does not compare'} the proposals of both sensors, but the "
+            f"preset's {'does' if must_compare else 'does not'}; train a router for the preset (train --train aqr)"
+        )
     return (
         f"its query router is of the kind {has!r}, but the preset needs {needs!r}, whose weights mean something else; "
         f"to use it, set {_KIND_ENTRIES[has]} in a copy of the preset"

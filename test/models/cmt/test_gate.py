@@ -12,7 +12,7 @@ from helpers.small_fusion import write_preset
 from torch import Tensor
 
 from aqr_perception.models import build_model, load_checkpoint
-from aqr_perception.models.aqr.gate import Gate
+from aqr_perception.models.aqr.gate import OPEN, Gate
 from aqr_perception.models.aqr.router import RouterWeights, gated_weights
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import PresetError, load_preset, preset_directory
@@ -22,8 +22,10 @@ from aqr_perception.options import AqrOptions
 VIEWS = 3
 
 
-def small(folder: Path, **aqr: object) -> CMT:
+def small(folder: Path, proposals: dict[str, int] | None = None, **aqr: object) -> CMT:
     entries = {"description": "small", **yaml.safe_load(SENSORS), "aqr": {"bev_window": 5, "image_window": 5, **aqr}}
+    if proposals:
+        entries["decoder"]["proposals"] = proposals
     model = build_model(write_preset(folder, entries))
     assert isinstance(model, CMT)
     return model
@@ -155,6 +157,44 @@ def test_the_detections_teach_the_router_unless_it_is_fixed(tmp_path: Path, aqr:
         decode(model, features, fixed_router=fixed).predictions.class_logits.square().sum().backward()
         moved = [name for name, part in model.aqr.named_parameters() if part.grad is not None and part.grad.any()]
         assert bool(moved) is not fixed
+
+
+PROPOSALS = {"bev": 6, "image": 5}
+
+
+@torch.inference_mode()
+def test_an_untrained_gate_that_compares_the_sensors_changes_nothing(tmp_path: Path) -> None:
+    model = small(tmp_path, PROPOSALS, mode="gate")
+    features = features_of(model)
+    off, on = decode(model, features, "off"), decode(model, features)
+    assert on.queries is not None and on.queries.agreement is not None
+    assert on.gate is not None and (on.gate.sensors == OPEN).all()
+    assert_same(off, on, 1e-3)
+
+
+def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None:
+    model = small(tmp_path, PROPOSALS, mode="gate")
+    features = features_of(model, 1)
+    for last in (part[-1] for part in model.aqr.agreement.children()):
+        torch.nn.init.normal_(last.weight, std=0.1)
+        torch.nn.init.constant_(last.bias, -4.0)
+    decode(model, features).predictions.class_logits.square().sum().backward()
+    assert all(part.grad is not None and part.grad.any() for part in model.aqr.agreement.parameters())
+    assert model.aqr.proposal_scale.grad is not None and model.aqr.proposal_scale.grad.all()
+    model.zero_grad()
+    decode(model, features, fixed_router=True).predictions.class_logits.square().sum().backward()
+    assert model.aqr.proposal_scale.grad is None
+    output = decode(model, features_of(model))
+    assert output.gate is not None and not torch.equal(output.gate.lidar[0], output.gate.lidar[1])
+
+
+def test_weights_of_a_gate_that_compares_nothing_are_left_out_by_name(tmp_path: Path, caplog) -> None:
+    plain, comparing = small(tmp_path, mode="gate"), small(tmp_path, PROPOSALS, mode="gate")
+    state = {key: part for key, part in comparing.state_dict().items() if "agreement" not in key}
+    del state["aqr.proposal_scale"]
+    load_checkpoint(comparing, state)
+    assert not comparing.router_trained and plain.router_trained
+    assert "does not compare the proposals of both sensors" in caplog.text and "--train aqr" in caplog.text
 
 
 @torch.inference_mode()

@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Agreement of the sensors' proposals, and what it adds to a gate's logits; `proposals.agreement` computes it."""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.aqr.gate import Gate
+
+_BESIDE, _ABOVE = range(-16, 17, 2), range(-4, 5, 4)
+_AROUND = range(-4, 5)
+PICTURE_OFFSETS = tuple(itertools.product(_BESIDE, _ABOVE))
+"""Offsets in a picture in cells of the heat map: columns, rows."""
+GROUND_OFFSETS = tuple(itertools.product(_AROUND, _AROUND))
+"""Offsets on the ground in metres: x, y of the model frame."""
+CORRELATION = 2
+"""Entries of a correlation before its offsets: its mean, and the proposals' summed scores."""
+
+_HIDDEN = 64
+_GROUND, _PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
+
+
+class SensorAgreement(NamedTuple):
+    """Comparison of the LiDAR's proposals with the cameras' heat maps; see `proposals.agreement`.
+
+    Attributes:
+        lidar: (B, 2 + O), correlation over offsets on the ground: of the LiDAR with all cameras.
+        cameras: (B, V, 2 + P), correlation over offsets in the picture: of each camera with the LiDAR.
+        lidar_scores: (B, Q, classes), what the LiDAR's own head says at each query.
+        camera_scores: (B, Q, V, classes), what the cameras' own head says at each query.
+    """
+
+    lidar: Tensor
+    cameras: Tensor
+    lidar_scores: Tensor
+    camera_scores: Tensor
+
+
+class AgreementGate(nn.Module):
+    """Logits that are added to those of a gate; 0 for an untrained router.
+
+    A query's weights get what each sensor's own head says at its place: an object that only the LiDAR sees where a
+    camera should see it, too, may be none. The trust in a sensor gets the correlations of the proposals. Each camera
+    knows those of the others and of the LiDAR, because a LiDAR that disagrees with every camera is itself at fault.
+
+    Args:
+        classes: number of classes.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.lidar = _two_layers(2 * classes + 1)
+        self.cameras = _two_layers(2 * classes)
+        self.lidar_trust = _two_layers(_GROUND + _PICTURE)
+        self.camera_trust = _two_layers(_GROUND + 2 * _PICTURE)
+
+    def forward(self, agreement: SensorAgreement, visible: Tensor) -> Gate:
+        """Return logits, those of cameras that do not see a query included.
+
+        Args:
+            agreement: of B samples and their queries.
+            visible: (B, Q, V) bool, which cameras see which queries.
+        """
+        lidar, cameras = agreement.lidar_scores, agreement.camera_scores
+        best = torch.where(visible[..., None], cameras, -1.0).amax(2)
+        by_lidar = self.lidar(torch.cat((lidar, best, visible.any(-1, keepdim=True)), dim=-1))
+        by_camera = self.cameras(torch.cat((lidar[:, :, None].expand_as(cameras), cameras), dim=-1))
+        shared = torch.cat((agreement.lidar, agreement.cameras.mean(1)), dim=-1)
+        views = agreement.cameras.shape[1]
+        whole = self.camera_trust(torch.cat((agreement.cameras, shared[:, None].expand(-1, views, -1)), dim=-1))
+        sensors = torch.cat((self.lidar_trust(shared), whole[..., 0]), dim=-1)
+        return Gate(by_lidar[..., 0].float(), by_camera[..., 0].float(), sensors.float())
+
+
+def _two_layers(inputs: int) -> nn.Sequential:
+    last = nn.Linear(_HIDDEN, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.ReLU(), last)
