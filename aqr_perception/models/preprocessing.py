@@ -45,10 +45,11 @@ def prepare_image(
         pixels = pixels if device.type == "cpu" else pixels.float()
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     pixels = pixels[0, :, _cropped_rows((width, height), model) :][:, : model[1]]
-    image = (pixels.float() - torch.tensor(mean, device=device)[:, None, None]) / torch.tensor(std, device=device)[
-        :, None, None
-    ]
-    return F.pad(image, (0, 0, 0, model[1] - image.shape[1]))
+    # Channel by channel in memory: arithmetic along rows of three values is several times slower.
+    image = pixels.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    image.sub_(torch.tensor(mean, device=device)[:, None, None]).div_(torch.tensor(std, device=device)[:, None, None])
+    missing = model[1] - image.shape[1]
+    return F.pad(image, (0, 0, 0, missing)) if missing else image
 
 
 def _scaled_rows(picture: tuple[int, int], model: tuple[int, int]) -> int:

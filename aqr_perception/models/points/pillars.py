@@ -107,7 +107,7 @@ class PillarEncoder(nn.Module):
                 highest = self._normed_maxima(cloud, local, mean, place)
             else:
                 highest = self._folded_maxima(cloud, local, mean, place)
-            canvas = highest.new_zeros(len(has_points), highest.shape[1]).index_copy(0, occupied, highest)
+            canvas = highest.new_zeros(len(has_points), highest.shape[1]).index_copy_(0, occupied, highest)
         dense = canvas.view(len(points), height, width, -1).permute(0, 3, 1, 2)
         return dense.to(self.linear.weight.dtype)
 
