@@ -14,7 +14,7 @@ from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.bevformer.spatial import Visibility
 from aqr_perception.models.fusion_model import FusionModel
-from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, Queries, QueryWeights
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, OtherEvidence, Queries, QueryWeights
 from aqr_perception.models.petr.memory import CameraFrame
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions
@@ -24,6 +24,9 @@ QUERY_INPUTS = ("query_points", "query_content", "query_class_logits", "query_co
 
 AGREEMENT_INPUTS = tuple(f"agreement_{name}" for name in SensorAgreement._fields)
 """Inputs of decoders whose router compares the sensors' proposals: fields of `SensorAgreement`."""
+
+OTHER_INPUTS = tuple(f"other_{name}" for name in OtherEvidence._fields)
+"""Inputs of decoders of models with proposals of both sensors: fields of `OtherEvidence`."""
 
 
 class _DecoderPart(nn.Module):
@@ -47,12 +50,12 @@ class _DecoderPart(nn.Module):
         if "query_points" not in given:
             return learned
         points, content, logits, codes = (given[name] for name in QUERY_INPUTS)
-        agreement = None
+        queries = learned._replace(reference_points=points, content=content, class_logits=logits, codes=codes)
+        if OTHER_INPUTS[0] in given:
+            queries = queries._replace(other=OtherEvidence(*(given[name] for name in OTHER_INPUTS)))
         if AGREEMENT_INPUTS[0] in given:
-            agreement = SensorAgreement(*(given[name] for name in AGREEMENT_INPUTS))
-        return learned._replace(
-            reference_points=points, content=content, class_logits=logits, codes=codes, agreement=agreement
-        )
+            queries = queries._replace(agreement=SensorAgreement(*(given[name] for name in AGREEMENT_INPUTS)))
+        return queries
 
 
 class CmtDecoderPart(_DecoderPart):

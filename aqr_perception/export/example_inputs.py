@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aqr_perception.export.decoder_parts import AGREEMENT_INPUTS, QUERY_INPUTS
+from aqr_perception.export.decoder_parts import AGREEMENT_INPUTS, OTHER_INPUTS, QUERY_INPUTS
 from aqr_perception.models.aqr.agreement import CORRELATION, GROUND_OFFSETS, PICTURE_OFFSETS
+from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.model_io import Queries
@@ -57,13 +58,17 @@ def query_inputs(model: DetectionModel) -> dict[str, Tensor]:
     return dict(zip(QUERY_INPUTS, (points, content, logits, head.default_codes(points).detach()), strict=True))
 
 
-def agreement_inputs(queries: int, cameras: int, classes: int) -> dict[str, Tensor]:
-    """Return the inputs of a decoder whose router compares the sensors' proposals."""
-    shapes = (
-        (1, CORRELATION + len(GROUND_OFFSETS)),
-        (1, cameras, CORRELATION + len(PICTURE_OFFSETS)),
-        (1, queries, classes),
-        (1, queries, cameras, classes),
+def comparison_inputs(model: CMT, cameras: int) -> dict[str, Tensor]:
+    """Return the inputs of a decoder that compares the proposals of both sensors; none for other models."""
+    head, random = model.proposals, torch.Generator().manual_seed(1)
+    if head is None or not head.bev_count or not head.image_count:
+        return {}
+    channels, queries, classes = model.preset.decoder.channels, model.preset.decoder.queries, len(model.classes)
+    shapes: dict[str, tuple[int, ...]] = dict(
+        zip(OTHER_INPUTS, ((1, head.image_count, channels), (1, head.bev_count, cameras, channels)), strict=True)
     )
-    random = torch.Generator().manual_seed(1)
-    return {name: torch.randn(shape, generator=random) for name, shape in zip(AGREEMENT_INPUTS, shapes, strict=True)}
+    if model.router_trained and model.aqr.compares:
+        correlations = (1, CORRELATION + len(GROUND_OFFSETS)), (1, cameras, CORRELATION + len(PICTURE_OFFSETS))
+        scores = (1, queries, classes), (1, queries, cameras, classes)
+        shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores), strict=True))
+    return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.export.decoder_parts import BevFormerDecoderPart, CmtDecoderPart, PetrDecoderPart
-from aqr_perception.export.example_inputs import agreement_inputs, decoder_geometry, normalised_images, query_inputs
+from aqr_perception.export.example_inputs import comparison_inputs, decoder_geometry, normalised_images, query_inputs
 from aqr_perception.export.static_model import static_copy
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.cmt.model import CMT
@@ -148,8 +148,8 @@ def _cmt_decoder(model: DetectionModel, cameras: int, aqr: AqrOptions) -> Part:
     if "image_features" in inputs:
         inputs |= decoder_geometry(cameras, model.preset)
     queries = query_inputs(model)
-    if queries and isinstance(model, CMT) and model.router_trained and model.aqr.compares:
-        queries |= agreement_inputs(queries["query_points"].shape[1], cameras, len(model.classes))
+    if isinstance(model, CMT):
+        queries |= comparison_inputs(model, cameras)
     copied, inverses = static_copy(model)
     module = CmtDecoderPart(cast(FusionModel, copied), inverses, aqr, (*inputs, *queries))
     return Part("decoder", module, {**inputs, **queries}, CmtDecoderPart.outputs)

@@ -132,6 +132,18 @@ class QueryWeights(NamedTuple):
         return QueryWeights(*(tensor.detach() for tensor in self))
 
 
+class OtherEvidence(NamedTuple):
+    """What the other sensor adds to the content of queries at proposals; see `proposals.other_sensor`.
+
+    Attributes:
+        lidar: (B, P, C), the LiDAR's part for the P proposals of the cameras.
+        cameras: (B, L, V, C), each camera's part for the L proposals of the LiDAR.
+    """
+
+    lidar: Tensor
+    cameras: Tensor
+
+
 class Queries(NamedTuple):
     """Object queries of one batch: reference points, and initial estimates of their objects.
 
@@ -143,6 +155,7 @@ class Queries(NamedTuple):
         class_logits: (B, Q, classes), initial logits to which every layer adds its own; None for zeros.
         codes: (B, Q, 10), initial box codes to which every layer adds its own, except x and y; None for zeros.
         agreement: comparison of the sensors' proposals; None without proposals of both.
+        other: evidence of the other sensor for each proposal, not yet part of `content`; None for none.
     """
 
     reference_points: Tensor
@@ -152,6 +165,7 @@ class Queries(NamedTuple):
     class_logits: Tensor | None = None
     codes: Tensor | None = None
     agreement: SensorAgreement | None = None
+    other: OtherEvidence | None = None
 
     def select(self, samples: Sequence[int]) -> "Queries":
         """Return the queries of some samples of the batch."""
@@ -166,6 +180,7 @@ class Queries(NamedTuple):
             class_logits=chosen(self.class_logits),
             codes=chosen(self.codes),
             agreement=None if self.agreement is None else SensorAgreement(*(part[index] for part in self.agreement)),
+            other=None if self.other is None else OtherEvidence(*(part[index] for part in self.other)),
         )
 
     def add_first_guess(self, predictions: Predictions, entries: tuple[int, ...]) -> Predictions:

@@ -18,7 +18,7 @@ from aqr_perception.models import build_model
 from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, Queries
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, OtherEvidence, Queries
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions
 
@@ -64,9 +64,12 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         points, content, logits, codes = (
             given[f"query_{name}"] for name in ("points", "content", "class_logits", "codes")
         )
-        names = [name for name in given if name.startswith("agreement_")]
-        agreement = SensorAgreement(*(given[name] for name in names)) if names else None
-        queries = Queries(points, 0, None, content, logits, codes, agreement)
+        queries = Queries(points, 0, None, content, logits, codes)
+        compared = {kind: [given[name] for name in given if name.startswith(kind)] for kind in ("agreement_", "other_")}
+        if compared["agreement_"]:
+            queries = queries._replace(agreement=SensorAgreement(*compared["agreement_"]))
+        if compared["other_"]:
+            queries = queries._replace(other=OtherEvidence(*compared["other_"]))
         model.proposals = None
     options = DecodeOptions(aqr, model.router_trained, not model.router_trained, LAST_LAYER)
     with torch.inference_mode():

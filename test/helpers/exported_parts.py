@@ -67,10 +67,12 @@ def use_exported_parts(detector: Detector, folder: Path) -> None:
             "query_class_logits": placed.class_logits,
             "query_codes": placed.codes,
         }
-        if cmt.aqr.compares:
+        if cmt.proposals is not None and proposals is not None:
             placed = compare_sensors(placed, cmt.proposals, proposals, features)
-            assert placed.agreement is not None
+            placed = cmt.other_sensor(placed, cmt.proposals, proposals, features)
+            assert placed.agreement is not None and placed.other is not None
             given |= {f"agreement_{name}": value for name, value in placed.agreement._asdict().items()}
+            given |= {f"other_{name}": value for name, value in placed.other._asdict().items()}
         arrays = {name: np.ascontiguousarray(cast(Tensor, given[name]).detach().numpy()) for name in names}
         logits, boxes, *weights = (torch.from_numpy(array) for array in runners["decoder"](arrays))
         predictions = Predictions(logits[None], boxes[None])

@@ -13,6 +13,7 @@ from aqr_perception.models.cmt.head import CmtHead, render_attention, render_wei
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
+from aqr_perception.models.proposals.other_sensor import OtherSensor, with_other_evidence
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.options import AqrOptions
@@ -35,6 +36,8 @@ class CMT(FusionModel):
         compared = len(preset.classes) if all(self._proposal_counts) else 0
         self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr), compared)
         self.proposals = proposal_head(preset)
+        if compared:
+            self.other_sensor = OtherSensor(preset)
 
     def aqr_problem(self, aqr: AqrOptions) -> str | None:
         """Return why the model's router cannot act as the options say; None if it can."""
@@ -58,6 +61,8 @@ class CMT(FusionModel):
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
         queries = place_proposals(queries, self.proposals, proposals, features)
+        if self.proposals is not None and proposals is not None and all(self._proposal_counts):
+            queries = self.other_sensor(queries, self.proposals, proposals, features)
         if needs_router and self.aqr.compares:
             queries = compare_sensors(queries, self.proposals, proposals, features)
 
@@ -71,7 +76,7 @@ class CMT(FusionModel):
             positions = head.query_positions(group_queries, group)
 
             # Adaptive query routing.
-            routed, bias, gate = None, None, None
+            routed, bias, gate, acting = None, None, None, None
             if needs_router:
                 first = group_queries.denoising
                 weights = self.aqr(
@@ -87,6 +92,8 @@ class CMT(FusionModel):
                     memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
                 bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
                 group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
+            gating = acting if aqr.gates and gate is not None else None
+            group_queries = with_other_evidence(group_queries, self._proposal_counts, cells, gating, aqr.strength)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aqr_perception.models.aqr.agreement import GROUND_OFFSETS, PICTURE_OFFSETS, SensorAgreement
-from aqr_perception.models.aqr.projection import LEAST_DEPTH
 from aqr_perception.models.model_io import Features, ProposalMaps
+from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
 from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS
 
 COMPARED = 64
 """The LiDAR's best proposals that are compared with the pictures."""
 
 _LEAST_SCORE = 1e-3
-_MOST = 5.0
-_LOGIT_UNIT = 3.0
+_MOST_RELATIVE = 5.0
+_LOG_UNIT = 3.0
 
 
 @torch.no_grad()
@@ -48,33 +48,22 @@ def sensor_agreement(
     with torch.autocast(points.device.type, enabled=False):
         bev, image = maps.bev[:, :-BOX_CHANNELS].float(), maps.image[:, :, :-BOX_CHANNELS].float()
         points, has_points = points.float(), torch.tensor(features.has_points, device=points.device)
-        cells = _picture_cells(points[:, :, None], features, image.shape[-2:])
+        cells = picture_cells(points[:, :, None], features, image.shape[-2:])
         found = slice(proposals.start, min(proposals.stop, proposals.start + COMPARED))
         score, label = class_logits[:, found].float().sigmoid().max(-1)
         score = score * has_points[:, None]
         beside = points.new_tensor(PICTURE_OFFSETS)
         around = F.pad(points.new_tensor(GROUND_OFFSETS), (0, 1))
         in_pictures = _scores_at(image, label, cells[:, :, found] + beside)
-        moved = _picture_cells(points[:, found, None] + around, features, image.shape[-2:])
+        moved = picture_cells(points[:, found, None] + around, features, image.shape[-2:])
         on_ground = _scores_at(image, label, moved)
         zero = len(PICTURE_OFFSETS) // 2, len(GROUND_OFFSETS) // 2
         return SensorAgreement(
             _correlation(on_ground.flatten(1, 2), score.repeat(1, image.shape[1]), zero[1]),
             _correlation(in_pictures, score[:, None].expand(-1, image.shape[1], -1), zero[0]),
-            _evidence(_bev_logits(bev, points, bev_range)) * has_points[:, None, None],
-            _evidence(_picture_logits(image, cells[:, :, :, 0])),
+            score_evidence(bev_values(bev, points, bev_range, CLASS_BIAS)) * has_points[:, None, None],
+            score_evidence(picture_values(image, cells[:, :, :, 0], CLASS_BIAS)),
         )
-
-
-def _picture_cells(points: Tensor, features: Features, size: torch.Size) -> Tensor:
-    """Return the columns and rows (B, V, N, O, 2), cells of a map, of points (B, N, O, 3); NaN behind the camera."""
-    projected = torch.einsum(
-        "bvij,bnoj->bvnoi", features.lidar_to_image[:, :, :3].float(), F.pad(points, (0, 1), value=1.0)
-    )
-    depth = projected[..., 2:]
-    pixel = projected[..., :2] / torch.where(depth > LEAST_DEPTH, depth, float("nan"))
-    height, width = features.image_size
-    return pixel * pixel.new_tensor([size[1] / width, size[0] / height])
 
 
 def _scores_at(heat: Tensor, label: Tensor, cells: Tensor) -> Tensor:
@@ -103,29 +92,5 @@ def _correlation(scores: Tensor, weight: Tensor, zero: int) -> Tensor:
     # Where an offset leaves only a few objects in the picture, their scores count no more than without it.
     at_offset = (scores.nan_to_num() * weights).sum(-2) / total.maximum(seen).clamp(min=_LEAST_SCORE)
     mean = at_offset.mean(-1, keepdim=True)
-    relative = (at_offset / mean.clamp(min=_LEAST_SCORE) - 1).clamp(max=_MOST)
-    return torch.cat(((mean + _LEAST_SCORE).log() / _LOGIT_UNIT + 1, seen.log1p() - 1, relative * (seen > 0)), dim=-1)
-
-
-def _bev_logits(heat: Tensor, points: Tensor, bev_range: tuple[float, float, float, float]) -> Tensor:
-    """Return (B, Q, C) logits at points (B, Q, 3); those of an empty cell outside the map."""
-    lower = points.new_tensor(bev_range[:2])
-    place = 2 * (points[..., :2] - lower) / (points.new_tensor(bev_range[2:]) - lower) - 1
-    sampled = F.grid_sample(heat - CLASS_BIAS, place[:, None], align_corners=False)
-    logits: Tensor = sampled[:, :, 0].transpose(1, 2) + CLASS_BIAS
-    return logits
-
-
-def _picture_logits(heat: Tensor, cells: Tensor) -> Tensor:
-    """Return (B, Q, V, C) logits at cells (B, V, Q, 2); those of an empty cell outside the picture."""
-    size = cells.new_tensor([heat.shape[-1], heat.shape[-2]])
-    # NaN and far values are outside.
-    place = (2 * cells / size - 1).nan_to_num(9.0).clamp(-9, 9)
-    sampled = F.grid_sample((heat - CLASS_BIAS).flatten(0, 1), place.flatten(0, 1)[:, None], align_corners=False)
-    logits: Tensor = sampled[:, :, 0].unflatten(0, heat.shape[:2]).permute(0, 3, 1, 2) + CLASS_BIAS
-    return logits
-
-
-def _evidence(logits: Tensor) -> Tensor:
-    """Return logits in units of about 1: 0 where the head is as sure as an untrained one that nothing is there."""
-    return ((logits - CLASS_BIAS) / _LOGIT_UNIT).clamp(-1, _MOST)
+    relative = (at_offset / mean.clamp(min=_LEAST_SCORE) - 1).clamp(max=_MOST_RELATIVE)
+    return torch.cat(((mean + _LEAST_SCORE).log() / _LOG_UNIT + 1, seen.log1p() - 1, relative * (seen > 0)), dim=-1)

@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What the other sensor shows at a proposal's place, as a part of the query's content.
+
+Attention alone finds it hard to learn which of thousands of tokens lie at a query's place: a detector without this part
+gave 96 % of its attention to the LiDAR. A LiDAR's proposal therefore gets the features and class scores of each camera
+at its projection, and a camera's proposal those of the LiDAR at its place, as in TransFusion's and DETR3D's sampling
+(arXiv:2203.11496, arXiv:2110.06922).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from aqr_perception.models.aqr.projection import QueryCells
+from aqr_perception.models.aqr.router import RouterWeights
+from aqr_perception.models.config.presets import Preset
+from aqr_perception.models.model_io import Features, OtherEvidence, ProposalMaps, Queries
+from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
+from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS, UPSAMPLING, ProposalHead
+
+
+class OtherSensor(nn.Module):
+    """Linear maps of the other sensor's features and class scores to content; an untrained one adds nothing."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        channels, classes = preset.decoder.channels, len(preset.classes)
+        assert preset.points is not None and preset.image is not None
+        self.cameras = nn.Linear(channels + classes, channels, bias=False)
+        self.lidar = nn.Linear(2 * preset.points.neck_channels + classes, channels, bias=False)
+        for layer in (self.cameras, self.lidar):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, queries: Queries, head: ProposalHead, maps: ProposalMaps, features: Features) -> Queries:
+        """Return the queries with the evidence of the other sensor; unchanged without proposals of both.
+
+        Args:
+            queries: the result of `place_proposals` for the other arguments.
+            head: the proposal head.
+            maps: the heat maps.
+            features: the features of the maps.
+        """
+        if maps.bev is None or maps.image is None or features.bev is None or features.image is None:
+            return queries
+        if not features.image.shape[1]:
+            return queries
+        first, last = queries.denoising + head.bev_count, queries.denoising + head.bev_count + head.image_count
+        points = head.metres(queries.reference_points.detach()).float()
+        by_lidar, by_camera = points[:, queries.denoising : first], points[:, first:last]
+        has_points = torch.tensor(features.has_points, device=points.device)[:, None, None]
+
+        image, image_scores = features.image.float(), maps.image[:, :, :-BOX_CHANNELS].detach()
+        bev, bev_scores = features.bev.float(), maps.bev[:, :-BOX_CHANNELS].detach()
+        if features.removed_image is not None:
+            image, image_scores = _without(image, image_scores, features.removed_image[:, :, None])
+        if features.removed_bev is not None:
+            bev, bev_scores = _without(bev, bev_scores, features.removed_bev[:, None])
+        with torch.autocast(points.device.type, enabled=False):
+            coarse, fine = (
+                picture_cells(by_lidar[:, :, None], features, part.shape[-2:]) for part in (image, image_scores)
+            )
+            shown = picture_values(image, coarse[:, :, :, 0])
+            scores = score_evidence(picture_values(image_scores, fine[:, :, :, 0], CLASS_BIAS))
+            seen = bev_values(bev, by_camera, head.bev_range)
+            heights = score_evidence(bev_values(bev_scores, by_camera, head.bev_range, CLASS_BIAS))
+        dtype = self.cameras.weight.dtype
+        cameras = self.cameras(torch.cat((shown, scores), dim=-1).to(dtype)) * has_points[..., None]
+        lidar = self.lidar(torch.cat((seen, heights), dim=-1).to(dtype)) * has_points
+        return queries._replace(other=OtherEvidence(lidar, cameras))
+
+
+def with_other_evidence(
+    queries: Queries, counts: tuple[int, int], cells: QueryCells, weights: RouterWeights | None, strength: float
+) -> Queries:
+    """Return queries whose content has the evidence of the other sensor, as far as a gate trusts it there.
+
+    Args:
+        queries: with or without evidence; see `OtherSensor`.
+        counts: numbers of the LiDAR's proposals, which come first, and of the cameras'.
+        cells: cells of the queries.
+        weights: weights of a gate; None for weights of 1.
+        strength: exponent of the weights.
+    """
+    if queries.other is None or queries.content is None:
+        return queries
+    first = queries.denoising
+    from_lidar, from_cameras = slice(first, first + counts[0]), slice(first + counts[0], first + sum(counts))
+    visible = cells.image_visible[:, from_lidar].float()
+    camera_weight, lidar_weight = visible, cells.bev_inside[:, from_cameras].float()
+    if weights is not None:
+        camera_weight = camera_weight * weights.cameras[:, from_lidar] ** strength
+        lidar_weight = lidar_weight * weights.modality[:, from_cameras, 0] ** strength
+    share = camera_weight / visible.sum(-1, keepdim=True).clamp(min=1)
+    content = queries.content
+    by_cameras = (queries.other.cameras * share[..., None].to(content.dtype)).sum(2)
+    by_lidar = queries.other.lidar * lidar_weight[..., None].to(content.dtype)
+    parts = (
+        content[:, :first],
+        content[:, from_lidar] + by_cameras,
+        content[:, from_cameras] + by_lidar,
+        content[:, from_cameras.stop :],
+    )
+    return queries._replace(content=torch.cat(parts, dim=1))
+
+
+def _without(features: Tensor, logits: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features and class logits as those of empty cells where feature cells are removed."""
+    fine = removed.repeat_interleave(UPSAMPLING, -2).repeat_interleave(UPSAMPLING, -1)
+    return features.masked_fill(removed, 0.0), logits.masked_fill(fine, CLASS_BIAS)

@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence of the other sensor at proposals: neutral at first, at the right place, and as far as a gate trusts it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from aqr_perception.models import build_model
+from aqr_perception.models.aqr.projection import QueryCells
+from aqr_perception.models.aqr.router import RouterWeights
+from aqr_perception.models.cmt.model import CMT
+from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput, OtherEvidence, Queries
+from aqr_perception.models.proposals.other_sensor import with_other_evidence
+from aqr_perception.options import AqrOptions
+
+VIEWS = 2
+
+
+@pytest.fixture(scope="module")
+def model() -> CMT:
+    torch.manual_seed(0)
+    built = build_model("aqr_tiny").eval()
+    assert isinstance(built, CMT)
+    return built
+
+
+def features_of(model: CMT, removed: bool = False, has_points: tuple[bool, ...] = (True,)) -> Features:
+    """Return random features of two cameras that look forward."""
+    random, image, batch = torch.Generator().manual_seed(0), model.preset.image, len(has_points)
+    assert image is not None
+    width, height = image.size
+    projection = torch.tensor([[width / 2, -250.0, 0, 0], [height / 2, 0, -250, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    return Features(
+        torch.randn(batch, VIEWS, 128, height // 8, width // 8, generator=random),
+        torch.randn(batch, 128, 64, 64, generator=random),
+        projection.expand(batch, VIEWS, 4, 4),
+        (height, width),
+        has_points,
+        None,
+        torch.ones(batch, VIEWS, height // 8, width // 8, dtype=torch.bool) if removed else None,
+    )
+
+
+@torch.inference_mode()
+def decoded(model: CMT, features: Features) -> ModelOutput:
+    return model.decode(features, DecodeOptions(AqrOptions.of_model("off"), False))
+
+
+def compared(model: CMT, features: Features) -> Queries:
+    queries = decoded(model, features).queries
+    assert queries is not None and queries.other is not None
+    return queries
+
+
+def test_an_untrained_one_adds_nothing(model: CMT) -> None:
+    other = compared(model, features_of(model)).other
+    assert other is not None and not other.lidar.any() and not other.cameras.any()
+
+
+@torch.inference_mode()
+def test_a_proposal_gets_the_other_sensors_features_at_its_place(model: CMT) -> None:
+    for layer in (model.other_sensor.cameras, model.other_sensor.lidar):
+        layer.weight.copy_(torch.eye(128, layer.in_features))  # the features themselves
+    features = features_of(model)
+    queries = compared(model, features)
+    assert queries.other is not None and model.proposals is not None and features.bev is not None
+    count = model.proposals.bev_count
+    points = model.proposals.metres(queries.reference_points)[0]
+    checked = 0
+    for index, place in enumerate(points[count : count + model.proposals.image_count]):
+        column, row = ((place[:2] + 51.2) / 102.4 * 64).long().tolist()
+        near = features.bev[0, :, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        assert (queries.other.lidar[0, index] <= near.amax((1, 2)).clamp(min=0) + 1e-4).all()
+    for index, place in enumerate(points[:count]):
+        x, y, depth, _ = features.lidar_to_image[0, 0] @ torch.cat((place, torch.ones(1)))
+        column, row = int(x / depth / 8) if depth > 0.1 else -1, int(y / depth / 8) if depth > 0.1 else -1
+        seen = queries.other.cameras[0, index, 0]
+        if 1 <= column < 43 and 1 <= row < 15:
+            assert features.image is not None
+            near = features.image[0, 0, :, row - 1 : row + 2, column - 1 : column + 2]
+            assert ((seen <= near.amax((1, 2)) + 1e-4) & (seen >= near.amin((1, 2)) - 1e-4)).all()
+            checked += 1
+        elif not (-1 <= column <= 44 and -1 <= row <= 16):
+            assert not seen.any()
+    assert checked > 5
+
+
+@torch.inference_mode()
+def test_removed_cells_and_samples_without_lidar_give_no_features(model: CMT) -> None:
+    for layer in (model.other_sensor.cameras, model.other_sensor.lidar):
+        layer.weight.copy_(torch.eye(128, layer.in_features))
+    removed = compared(model, features_of(model, removed=True)).other
+    assert removed is not None and not removed.cameras.any() and removed.lidar.any()
+    two = compared(model, features_of(model, has_points=(True, False))).other
+    assert two is not None and two.lidar[0].any() and not two.lidar[1].any() and not two.cameras[1].any()
+
+
+def test_a_gate_scales_the_evidence_of_each_sensor() -> None:
+    counts, first, channels = (3, 2), 1, 4
+    random = torch.Generator().manual_seed(1)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=random)
+
+    other = OtherEvidence(drawn(1, 2, channels), drawn(1, 3, VIEWS, channels))
+    queries = Queries(drawn(1, 8, 3), first, None, drawn(1, 8, channels), other=other)
+    visible = torch.tensor([[[True, True], [True, False], [False, False]]])
+    visible = torch.cat((visible[:, :1], visible, visible[:, :1].expand(-1, 4, -1)), dim=1)
+    cells = QueryCells(torch.zeros(1, 8, 2).long(), torch.ones(1, 8).bool(), torch.zeros(1, 8, 2, 2).long(), visible)
+    weights = RouterWeights(drawn(1, 8, 2), drawn(1, 8, VIEWS))
+    content, plain = queries.content, with_other_evidence(queries, counts, cells, None, 1.0).content
+    assert content is not None and plain is not None
+    torch.testing.assert_close(plain[0, 1] - content[0, 1], other.cameras[0, 0].mean(0))
+    torch.testing.assert_close(plain[0, 2] - content[0, 2], other.cameras[0, 1, 0])
+    assert torch.equal(plain[0, 3], content[0, 3])
+    torch.testing.assert_close(plain[0, 4:6] - content[0, 4:6], other.lidar[0])
+    assert torch.equal(plain[0, 0], content[0, 0]) and torch.equal(plain[0, 6:], content[0, 6:])
+    gated = with_other_evidence(queries, counts, cells, weights, 2.0).content
+    assert gated is not None
+    expected = (other.cameras[0, 0] * weights.cameras[0, 1, :, None] ** 2).mean(0)
+    torch.testing.assert_close(gated[0, 1] - content[0, 1], expected)
+    expected = other.lidar[0] * weights.modality[0, 4:6, :1] ** 2
+    torch.testing.assert_close(gated[0, 4:6] - content[0, 4:6], expected)
