@@ -12,7 +12,7 @@ from aqr_perception.models.aqr.router import Router, RouterWeights, other_kind_p
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
-from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, Queries
+from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, ProposalMaps, Queries
 from aqr_perception.models.proposals.other_sensor import OtherSensor, with_other_evidence
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
@@ -60,11 +60,7 @@ class CMT(FusionModel):
         # Queries start at proposals or learned reference points.
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
-        queries = place_proposals(queries, self.proposals, proposals, features)
-        if self.proposals is not None and proposals is not None and all(self._proposal_counts):
-            queries = self.other_sensor(queries, self.proposals, proposals, features)
-        if needs_router and self.aqr.compares:
-            queries = compare_sensors(queries, self.proposals, proposals, features)
+        queries = self._placed(queries, proposals, features, compare=needs_router and self.aqr.compares)
 
         groups, outputs = lidar_groups(features), []
         for samples in groups:
@@ -91,9 +87,7 @@ class CMT(FusionModel):
                     drawn = routed.detached() if options.fixed_router else routed
                     memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
                 bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
-                group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
-            gating = acting if aqr.gates and gate is not None else None
-            group_queries = with_other_evidence(group_queries, self._proposal_counts, cells, gating, aqr.strength)
+            group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
@@ -109,19 +103,29 @@ class CMT(FusionModel):
             outputs.append(ModelOutput(predictions, routed, attention, gate=gate))
         return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)
 
+    def _placed(self, queries: Queries, maps: ProposalMaps | None, features: Features, *, compare: bool) -> Queries:
+        """Return queries at the proposals, with what the other sensor shows there, and with the sensors' agreement."""
+        queries = place_proposals(queries, self.proposals, maps, features)
+        if self.proposals is None or maps is None or not all(self._proposal_counts):
+            return queries
+        queries = self.other_sensor(queries, self.proposals, maps, features)
+        return compare_sensors(queries, self.proposals, maps, features) if compare else queries
+
     def _gated(
-        self, queries: Queries, weights: RouterWeights, cells: QueryCells, aqr: AqrOptions, *, fixed: bool
+        self, queries: Queries, weights: RouterWeights | None, cells: QueryCells, aqr: AqrOptions, *, fixed: bool
     ) -> Queries:
-        """Return queries whose proposals have scores according to the gate; unchanged without a gate that acts.
+        """Return queries with the other sensor's evidence and with the proposals' scores, as far as a gate trusts them.
 
         Args:
+            weights: the router's; without a gate that acts, all sensors are trusted.
             fixed: the scales get no gradient.
         """
+        acting = None if weights is None or weights.gate is None or not aqr.gates else weights
+        first, counts = queries.denoising, self._proposal_counts
+        queries = with_other_evidence(queries, counts, cells, acting, aqr.strength)
         scales = self.aqr.score_scales
-        if scales is None or weights.gate is None or queries.class_logits is None or not aqr.gates:
+        if acting is None or acting.gate is None or scales is None or queries.class_logits is None:
             return queries
         scales = aqr.strength * (scales.detach() if fixed else scales)
-        first, counts = queries.denoising, self._proposal_counts
-        return queries._replace(
-            class_logits=gated_scores(queries.class_logits, weights.gate, cells, first, counts, scales)
-        )
+        logits = gated_scores(queries.class_logits, acting.gate, cells, first, counts, scales)
+        return queries._replace(class_logits=logits)

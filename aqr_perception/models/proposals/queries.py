@@ -78,15 +78,16 @@ def place_proposals(
     )
 
 
-def compare_sensors(
-    queries: Queries, head: ProposalHead | None, maps: ProposalMaps | None, features: Features
-) -> Queries:
+def compare_sensors(queries: Queries, head: ProposalHead, maps: ProposalMaps, features: Features) -> Queries:
     """Return queries at proposals with the agreement of the sensors; unchanged without proposals of both.
 
     Args:
         queries: the result of `place_proposals` for the other arguments.
+        head: the model's proposal head.
+        maps: the result of `propose`.
+        features: the features of the maps.
     """
-    if head is None or maps is None or queries.class_logits is None:
+    if queries.class_logits is None:
         return queries
     proposals = slice(queries.denoising, queries.denoising + head.bev_count)
     points = head.metres(queries.reference_points)
