@@ -21,7 +21,7 @@ from aqr_perception.models.proposals.rays import depth_scale, focal_length, rota
 from aqr_perception.training.losses.set_loss import box_distance
 
 CLASS_WEIGHT, BOX_WEIGHT = 1.0, 0.5
-CHANNEL_WEIGHTS = (1.0, 1.0, 4.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5)
+CHANNEL_WEIGHTS = (1.0, 1.0, 4.0, 0.5, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0)
 """Weights of a box's entries, in the order of `ProposalMaps`. The weights balance the units: an error of 1 m/s is less
 serious than one of 1 rad; a metre of depth at 20 m is only 0.05 in its logarithm, and a metre of height an eighth of
 the range. At an error of 1 m/s, the slope of the velocity distance is a fifth of L1's."""
