@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: aqr_perception maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement of the sensors' proposals, and what it adds to a gate's logits; `proposals.agreement` computes it."""
+"""Agreement of the sensors' proposals, and what it adds to a gate's logits; `proposals.correlation` computes it."""
 
 import itertools
 from typing import NamedTuple
@@ -24,7 +24,7 @@ _GROUND, _PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE
 
 
 class SensorAgreement(NamedTuple):
-    """Comparison of the LiDAR's proposals with the cameras' heat maps; see `proposals.agreement`.
+    """Comparison of the LiDAR's proposals with the cameras' heat maps; see `proposals.correlation`.
 
     Attributes:
         lidar: (B, 2 + O), correlation over offsets on the ground: of the LiDAR with all cameras.

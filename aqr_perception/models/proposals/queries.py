@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, ProposalMaps, Queries
-from aqr_perception.models.proposals.agreement import sensor_agreement
+from aqr_perception.models.proposals.correlation import sensor_agreement
 from aqr_perception.models.proposals.proposal_head import ProposalHead
 
 _SHARE_AT_START = 0.01

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aqr_perception.models.aqr.agreement import CORRELATION, GROUND_OFFSETS, PICTURE_OFFSETS, SensorAgreement
 from aqr_perception.models.model_io import Features, ProposalMaps
-from aqr_perception.models.proposals.agreement import sensor_agreement
+from aqr_perception.models.proposals.correlation import sensor_agreement
 from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS
 
 CLASSES, VIEWS, EDGE = 3, 4, 40.0
