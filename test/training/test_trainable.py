@@ -35,7 +35,7 @@ def test_branches_and_head_are_two_halves_of_the_model(tiny: CMT) -> None:
     assert not branches & head
     assert branches | head == trained(tiny, "all")
     others = {name for name in head if not name.startswith(("pts_bbox_head.", "aqr."))}
-    assert others and all("_content." in name for name in others), (
+    assert others and all("_content." in name or name.startswith("other_sensor.") for name in others), (
         "layers that read the proposals belong to the decoder"
     )
 

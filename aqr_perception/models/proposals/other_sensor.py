@@ -62,10 +62,10 @@ class OtherSensor(nn.Module):
             shown = picture_values(image, coarse[:, :, :, 0])
             scores = score_evidence(picture_values(image_scores, fine[:, :, :, 0], CLASS_BIAS))
             seen = bev_values(bev, by_camera, head.bev_range)
-            heights = score_evidence(bev_values(bev_scores, by_camera, head.bev_range, CLASS_BIAS))
+            found = score_evidence(bev_values(bev_scores, by_camera, head.bev_range, CLASS_BIAS))
         dtype = self.cameras.weight.dtype
         cameras = self.cameras(torch.cat((shown, scores), dim=-1).to(dtype)) * has_points[..., None]
-        lidar = self.lidar(torch.cat((seen, heights), dim=-1).to(dtype)) * has_points
+        lidar = self.lidar(torch.cat((seen, found), dim=-1).to(dtype)) * has_points
         return queries._replace(other=OtherEvidence(lidar, cameras))
 
 
