@@ -104,16 +104,9 @@ def gated_scores(
     best = by_camera.amax(-1) if by_camera.shape[-1] else torch.zeros_like(by_lidar)
     best = torch.where(cells.image_visible.any(-1), best, 0.0)
     from_lidar, from_cameras = slice(first, first + counts[0]), slice(first + counts[0], first + sum(counts))
-    shift = torch.zeros_like(by_lidar)
-    shift = torch.cat(
-        (
-            shift[:, :first],
-            scales[0] * by_lidar[:, from_lidar],
-            scales[1] * best[:, from_cameras],
-            shift[:, from_cameras.stop :],
-        ),
-        dim=1,
-    )
+    shift = torch.cat((scales[0] * by_lidar[:, from_lidar], scales[1] * best[:, from_cameras]), dim=1)
+    # Other queries have no proposal.
+    shift = F.pad(shift, (first, class_logits.shape[1] - from_cameras.stop))
     return class_logits + shift[..., None].clamp(min=REMOVED)
 
 

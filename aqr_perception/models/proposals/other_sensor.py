@@ -56,11 +56,9 @@ class OtherSensor(nn.Module):
         if features.removed_bev is not None:
             bev, bev_scores = _without(bev, bev_scores, features.removed_bev[:, None])
         with torch.autocast(points.device.type, enabled=False):
-            coarse, fine = (
-                picture_cells(by_lidar[:, :, None], features, part.shape[-2:]) for part in (image, image_scores)
-            )
-            shown = picture_values(image, coarse[:, :, :, 0])
-            scores = score_evidence(picture_values(image_scores, fine[:, :, :, 0], CLASS_BIAS))
+            cells = picture_cells(by_lidar[:, :, None], features, image.shape[-2:])[:, :, :, 0]
+            shown = picture_values(image, cells)
+            scores = score_evidence(picture_values(image_scores, UPSAMPLING * cells, CLASS_BIAS))
             seen = bev_values(bev, by_camera, head.bev_range)
             found = score_evidence(bev_values(bev_scores, by_camera, head.bev_range, CLASS_BIAS))
         dtype = self.cameras.weight.dtype
