@@ -107,14 +107,7 @@ def mirror(labelled: LabelledFrame) -> LabelledFrame:
 
     The focal length along x becomes negative, as in `change_pictures`.
     """
-    views = tuple(
-        replace(
-            view,
-            image=np.ascontiguousarray(view.image[:, ::-1]),
-            intrinsics=np.array([[-1.0, 0, view.image.shape[1]], [0, 1, 0], [0, 0, 1]]) @ view.intrinsics,
-        )
-        for view in labelled.frame.cameras
-    )
+    views = tuple(map(_mirrored, labelled.frame.cameras))
     return move(replace(labelled, frame=replace(labelled.frame, cameras=views)), np.diag([1.0, -1.0, 1.0, 1.0]))
 
 
@@ -169,6 +162,13 @@ def picture_affine(picture: tuple[int, int], change: PictureChange) -> _Matrix:
         picture: width and height of the image.
     """
     return _placement(picture, change) @ np.diag([*np.divide(_resized(picture, change), picture), 1.0])
+
+
+def _mirrored(view: CameraView) -> CameraView:
+    size = (view.image.shape[1], view.image.shape[0])
+    # Resampling, as in `_changed`, could round.
+    image = np.ascontiguousarray(view.image[:, ::-1])
+    return replace(view, image=image, intrinsics=picture_affine(size, PictureChange(size, flip=True)) @ view.intrinsics)
 
 
 def _changed(view: CameraView, change: PictureChange) -> CameraView:
