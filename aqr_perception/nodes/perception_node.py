@@ -72,6 +72,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         super().__init__("aqr_perception", **node_arguments)
         self._settings: Settings | None = None  # None: not configured
         self._resources: list[Callable[[], object]] = []
+        self._leaving, self._left = threading.Lock(), False
         self._track_ids = itertools.count(1)  # for the node's whole life, so that no id comes twice
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
         self._links: dict[str, tuple[Link, Link | None]] = {}
@@ -163,8 +164,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
 
     def destroy_node(self) -> None:
+        """Destroy the node, which disappears from the graph at once; any thread may call this, once or more often."""
+        with self._leaving:
+            if self._left:
+                return
+            self._left = True
         self._health.close()
         super().destroy_node()
+        # rclpy leaves the services of the life cycle, and with them the node's name, to the garbage collector. A thread
+        # that still loads a model holds the node.
+        self._state_machine.destroy_when_not_in_use()
 
     def _connect(self, settings: Settings) -> None:
         """Load the model and create publishers, subscribers and timers."""
@@ -501,6 +510,8 @@ def main(arguments: Sequence[str] | None = None, stop_signals: StopSignals | Non
         print(f"perception_node: cannot start: {parameter_files.one_line(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    if stop_signals is not None:
+        stop_signals.say_goodbye_by(node.destroy_node)
     for file in files:
         if not file.addresses(node.get_fully_qualified_name()):
             node.get_logger().warning(file.ignored_by(node.get_fully_qualified_name()))

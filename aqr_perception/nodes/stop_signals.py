@@ -10,11 +10,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE = 1.5
+_GRACE, _FAREWELL = 1.3, 0.5
 _OPEN_FILES = Path("/proc/self/fd")
 _LOCK = re.compile(r"/dev/shm/(?:fastdds|fastrtps)_[0-9a-f]{16}_el")
 """Lock of a segment of shared memory. Fast DDS keeps it open in the process that owns the segment, and in no other."""
@@ -36,12 +37,17 @@ class StopSignals:
     def __init__(self) -> None:
         self.requested = threading.Event()
         self._grace = 0.0
+        self._farewell: Callable[[], object] | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._wait, name="stop signals", daemon=True).start()
 
     def wait_for_clean_up(self) -> None:
         """Grant the process some time after a signal, from now on; before this call, a signal ends it at once."""
         self._grace = _GRACE
+
+    def say_goodbye_by(self, farewell: Callable[[], object]) -> None:
+        """Set what tells other nodes of the end if the clean-up takes too long; it runs in a thread of its own."""
+        self._farewell = farewell
 
     @staticmethod
     def exit(status: int) -> NoReturn:
@@ -56,6 +62,10 @@ class StopSignals:
         signal.sigwait(_SIGNALS)
         self.requested.set()
         time.sleep(self._grace)
+        if self._farewell is not None:
+            goodbye = threading.Thread(target=self._farewell, name="goodbye", daemon=True)
+            goodbye.start()
+            goodbye.join(_FAREWELL)
         _end(0)
 
 

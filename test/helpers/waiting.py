@@ -9,9 +9,9 @@ PATIENCE = 5.0
 """Seconds that another thread may take on a busy machine."""
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Poll until a condition holds; fail after `PATIENCE` seconds."""
-    end = time.monotonic() + PATIENCE
+def wait_for(holds: Callable[[], bool], seconds: float = PATIENCE, hint: str = "") -> None:
+    """Poll until a condition holds; fail with a hint after some seconds."""
+    end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, f"waited {PATIENCE} s in vain"
+        assert time.monotonic() < end, f"waited {seconds} s in vain {hint and f'({hint})'}"
         time.sleep(0.001)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,8 +19,10 @@ import yaml
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
+from helpers.own_domain import DOMAIN  # noqa: E402
 from helpers.shared_memory import segments_of  # noqa: E402
 from helpers.vehicle import RunningNode, Vehicle, configuration  # noqa: E402
+from helpers.waiting import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
@@ -51,6 +53,9 @@ class Stopped:
 
     def wait_for_clean_up(self) -> None:
         """Do nothing: no signal comes."""
+
+    def say_goodbye_by(self, farewell: Callable[[], object]) -> None:
+        """Do nothing: the end comes in time."""
 
 
 class Process:
@@ -283,6 +288,7 @@ def test_a_signal_amid_frames_and_while_another_model_loads_ends_the_process(
             time.sleep(0.02)
         assert node.process.wait(timeout=20) == 0
         assert time.monotonic() - asked < IN_TIME
+        vehicle.wait_for(lambda: "aqr_perception" not in vehicle.node.get_node_names(), "its disappearance", 5.0)
     finally:
         node.process.kill()
         vehicle.close()
@@ -313,24 +319,63 @@ def test_the_process_ends_even_if_its_shared_memory_cannot_be_removed() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, check=False).returncode == 3
 
 
-def test_other_nodes_notice_the_end_of_the_process_at_once(ros: None, tmp_path: Path) -> None:
-    vehicle = Vehicle()
+@pytest.mark.parametrize(("farewell", "said"), [("os.write(1, b'goodbye')", b"goodbye"), ("time.sleep(60)", b"")])
+def test_a_process_that_is_stuck_says_goodbye_and_ends_even_if_that_is_stuck_too(farewell: str, said: bytes) -> None:
+    code = f"""
+import os, signal, time
+from aqr_perception.nodes.stop_signals import StopSignals
+signals = StopSignals()
+signals.wait_for_clean_up()
+signals.say_goodbye_by(lambda: {farewell})
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, check=True)
+    assert ended.stdout == said
 
-    def nodes() -> int:
-        return vehicle.node.get_node_names().count("aqr_perception")
 
-    time.sleep(2.0)  # for discovery
-    before = nodes()  # of earlier tests in this process, until they are collected as garbage
-    node = RunningNode(configuration(tmp_path), log=tmp_path / "node.log")
+class Neighbour:
+    """A node that sees which nodes there are.
+
+    Its domain has no nodes of this process, because a node must be told from others of the same name.
+    """
+
+    def __init__(self) -> None:
+        self._context = rclpy.Context()
+        self._context.init(domain_id=DOMAIN)
+        self._node = rclpy.create_node("neighbour", context=self._context)
+
+    def sees_it(self) -> bool:
+        return "aqr_perception" in self._node.get_node_names()
+
+    def close(self) -> None:
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+@pytest.fixture
+def neighbour() -> Iterator[Neighbour]:
+    neighbour = Neighbour()
+    yield neighbour
+    neighbour.close()
+
+
+@pytest.mark.parametrize("preset", ["aqr_tiny", SLOW_PRESET])
+@pytest.mark.parametrize("said", ["loading", "running"])
+def test_other_nodes_notice_the_end_of_the_process_at_once(
+    neighbour: Neighbour, tmp_path: Path, preset: str, said: str
+) -> None:
+    arguments = ["-p", f"model.preset:={preset}"]
+    node = RunningNode(configuration(tmp_path), *arguments, log=tmp_path / "node.log", domain=DOMAIN)
     try:
-        vehicle.wait_until_connected()
-        vehicle.wait_for(lambda: nodes() > before, "the node's name")
-        node.stop()
+        wait_for(lambda: said in node.log.read_text() and neighbour.sees_it(), 90.0)
+        asked = time.monotonic()
+        assert node.stop() == 0
+        ended = time.monotonic() - asked
         # Without a goodbye, DDS takes the node for lost after 20 s.
-        vehicle.wait_for(lambda: nodes() <= before, "its disappearance", 5.0)
+        wait_for(lambda: not neighbour.sees_it(), 5.0, f"the end took {ended:.1f} s")
     finally:
         node.process.kill()
-        vehicle.close()
 
 
 # --- Cycles --------------------------------------------------------------------------------------------------------
