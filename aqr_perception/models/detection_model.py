@@ -36,6 +36,7 @@ class DetectionModel(nn.Module, ABC):
         router_supervised: whether the health of the sensors supervises the query weights in training; otherwise they
             learn from the set loss alone.
         remembers: whether the model has memory: `decode` returns a state that it needs with the next frame.
+        routes_alone: whether `decode` can return the router's weights without running the decoder; see `NO_LAYER`.
         removes_tokens: whether the model can leave out cells of its features; see `removed_tokens`.
         takes_queries: whether `decode` accepts denoising queries.
         optional_router: key prefixes of the router, all of which a checkpoint may lack.
@@ -53,6 +54,7 @@ class DetectionModel(nn.Module, ABC):
     remembers: bool = False
     optional_router: tuple[str, ...] = (ROUTER_PREFIX,)
     router_supervised: bool = True
+    routes_alone: bool = False
     removes_tokens: bool = False
     takes_queries: bool = True
     box_convention: BoxConvention | None = None

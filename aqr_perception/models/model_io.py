@@ -98,6 +98,13 @@ class DecodeOptions(NamedTuple):
 LAST_LAYER = slice(-1, None)
 """`DecodeOptions.layers` of inference; only training needs the other layers' predictions."""
 
+NO_LAYER = slice(0)
+"""`DecodeOptions.layers` for the router's weights alone, of models with `routes_alone`: predictions of 0 layers."""
+
+
+BOX_CODE = 10
+"""Entries of a box code; see `Predictions`."""
+
 
 class Predictions(NamedTuple):
     """Class logits and boxes by decoder layer and query.
@@ -109,6 +116,11 @@ class Predictions(NamedTuple):
 
     class_logits: Tensor
     boxes: Tensor
+
+
+def no_predictions(positions: Tensor, classes: int) -> Predictions:
+    """Return the predictions of 0 layers for queries with position embeddings (B, Q, C)."""
+    return Predictions(*(positions.new_zeros(0, *positions.shape[:2], entries) for entries in (classes, BOX_CODE)))
 
 
 class QueryWeights(NamedTuple):

@@ -19,13 +19,12 @@ from aqr_perception.models.bevformer.encoder import AlignedHistory, CameraEviden
 from aqr_perception.models.bevformer.spatial import Visibility, pillars, project_pillars
 from aqr_perception.models.boxes.coder import SHAPE_CODES
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.model_io import Predictions, Queries, QueryWeights
+from aqr_perception.models.model_io import BOX_CODE, Predictions, Queries, QueryWeights
 from aqr_perception.models.petr.position import QueryEncoder, ring_places
 from aqr_perception.models.petr.prediction_branches import class_branches, to_box_codes
 from aqr_perception.models.proposals.queries import start_at_proposals
 from aqr_perception.options import AqrOptions
 
-_CODE = 10
 _STORED_LEVELS = 4
 """Number of level embeddings in a published file, for any number of levels that the model uses."""
 
@@ -99,7 +98,7 @@ class _Transformer(nn.Module):
 
 def _box_branch(channels: int) -> nn.Sequential:
     hidden = (nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
-    return nn.Sequential(*hidden, nn.Linear(channels, _CODE))
+    return nn.Sequential(*hidden, nn.Linear(channels, BOX_CODE))
 
 
 class BevFormerHead(nn.Module):
@@ -128,7 +127,7 @@ class BevFormerHead(nn.Module):
         self.register_buffer("_azimuths", torch.tensor(options.camera_azimuths).deg2rad(), persistent=False)
         self.register_buffer("_pillars", pillars(preset.point_range, self.grid, options.heights), persistent=False)
         # The published files contain this buffer, which only the authors' training loss uses.
-        self.register_buffer("code_weights", torch.ones(_CODE))
+        self.register_buffer("code_weights", torch.ones(BOX_CODE))
         self.positional_encoding = _PositionEmbedding(channels, rows, columns)
         self.transformer = _Transformer(preset)
         self.cls_branches = class_branches(channels, len(preset.classes), config.layers, shared=False)

@@ -12,7 +12,16 @@ from aqr_perception.models.aqr.router import Router, RouterWeights, other_kind_p
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
-from aqr_perception.models.model_io import DecodeOptions, Features, History, ModelOutput, ProposalMaps, Queries
+from aqr_perception.models.model_io import (
+    NO_LAYER,
+    DecodeOptions,
+    Features,
+    History,
+    ModelOutput,
+    ProposalMaps,
+    Queries,
+    no_predictions,
+)
 from aqr_perception.models.proposals.other_sensor import OtherSensor, with_other_evidence
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
@@ -26,6 +35,7 @@ class CMT(FusionModel):
     """
 
     removes_tokens = True
+    routes_alone = True
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
@@ -87,6 +97,9 @@ class CMT(FusionModel):
                     drawn = routed.detached() if options.fixed_router else routed
                     memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
                 bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
+            if options.layers == NO_LAYER:  # the weights alone
+                outputs.append(ModelOutput(no_predictions(positions, len(self.classes)), routed, None, gate=gate))
+                continue
             group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
 
             # Decoding and prediction.

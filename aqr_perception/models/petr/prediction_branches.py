@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.model_io import BOX_CODE
 from aqr_perception.options import BoxConvention
 
-_CODE = 10
 # Prior of 1 % for every class, for the focal loss.
 _CLASS_BIAS = -math.log((1 - 0.01) / 0.01)
 _REFERENCE_EPS = 1e-5
@@ -40,7 +40,7 @@ def _normed(channels: int) -> tuple[nn.Module, ...]:
 def box_branches(channels: int, layers: int) -> nn.ModuleList:
     """Return PETR's box regressors: one module, shared by all layers."""
     hidden = (nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
-    branch = nn.Sequential(*hidden, nn.Linear(channels, _CODE))
+    branch = nn.Sequential(*hidden, nn.Linear(channels, BOX_CODE))
     return nn.ModuleList(branch for _ in range(layers))
 
 

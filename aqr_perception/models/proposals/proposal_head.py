@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.boxes.coder import SHAPE_CODES
-from aqr_perception.models.model_io import ProposalMaps
+from aqr_perception.models.model_io import BOX_CODE, ProposalMaps
 from aqr_perception.models.ops.convolution import convolve
 from aqr_perception.models.proposals.rays import RAY_CHANNELS, depth_scale, ray_features, rotate_shape, viewing_azimuth
 
@@ -24,8 +24,7 @@ UPSAMPLING = 2
 """Heat map cells along the edge of a feature cell; two pedestrians often share one feature cell."""
 PLACE_CHANNELS, SHAPE_CHANNELS = 3, len(SHAPE_CODES)
 BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
-CODE = 10
-"""Entries of a box code, see `boxes.coder`."""
+
 DEFAULT_LOG_LENGTH = 1.0
 """Initial log size of queries without a proposal: a length of 2.7 m."""
 CLASS_BIAS = -4.6
@@ -222,7 +221,7 @@ class ProposalHead(nn.Module):
 
     def default_codes(self, points: Tensor) -> Tensor:
         """Return (B, Q, 10) codes of a default-sized object at reference points (B, Q, 3)."""
-        codes = points.new_zeros(*points.shape[:2], CODE)
+        codes = points.new_zeros(*points.shape[:2], BOX_CODE)
         codes[..., 2] = DEFAULT_LOG_LENGTH
         codes[..., 4] = points.detach()[..., 2] * self._extent[2] + self._lower[2]
         return codes

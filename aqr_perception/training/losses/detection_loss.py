@@ -11,7 +11,7 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.model_io import DecodeOptions, ProposalMaps, Queries, QueryWeights
+from aqr_perception.models.model_io import NO_LAYER, DecodeOptions, ProposalMaps, Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.history import features_of, history_of
@@ -78,9 +78,16 @@ class DetectionLoss:
         supervises = self.router_weight > 0 and self.router_gradient != "detection"
         trains_router = supervises and model.router_trained and model.router_supervised
         fixed = self.router_gradient == "health"
-        options = DecodeOptions(model.aqr_options, router_weights=trains_router, fixed_router=fixed)
+        # The predictions teach nothing here, and the decoder takes most of the time.
+        alone = fixed and trains_router and self.train == "aqr" and model.routes_alone
+        options = DecodeOptions(
+            model.aqr_options,
+            router_weights=trains_router,
+            fixed_router=fixed,
+            layers=NO_LAYER if alone else slice(None),
+        )
         output = model.decode(features, options, queries, history)
-        losses = set_loss(output.predictions, batch.boxes, batch.labels, targets)
+        losses = {} if alone else set_loss(output.predictions, batch.boxes, batch.labels, targets)
         if output.proposals is not None:
             losses |= self._proposal_losses(model, output.proposals, batch, features.has_points)
         if trains_router:
