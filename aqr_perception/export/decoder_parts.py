@@ -13,8 +13,17 @@ from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.bevformer.model import BEVFormer
 from aqr_perception.models.bevformer.spatial import Visibility
+from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel
-from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, OtherEvidence, Queries, QueryWeights
+from aqr_perception.models.model_io import (
+    LAST_LAYER,
+    DecodeOptions,
+    Features,
+    OtherEvidence,
+    ProposalRanges,
+    Queries,
+    QueryWeights,
+)
 from aqr_perception.models.petr.memory import CameraFrame
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions
@@ -46,11 +55,13 @@ class _DecoderPart(nn.Module):
         return dict(zip(self._names, tensors, strict=True))
 
     @staticmethod
-    def _queries(given: dict[str, Tensor], learned: Queries) -> Queries:
+    def _queries(given: dict[str, Tensor], learned: Queries, preset: Preset) -> Queries:
         if "query_points" not in given:
             return learned
         points, content, logits, codes = (given[name] for name in QUERY_INPUTS)
-        queries = learned._replace(reference_points=points, content=content, class_logits=logits, codes=codes)
+        counts = preset.decoder.proposals
+        places = ProposalRanges.after(0, counts.bev, counts.image)
+        queries = Queries(points, 0, None, content, logits, codes, at_proposals=places)
         if OTHER_INPUTS[0] in given:
             queries = queries._replace(other=OtherEvidence(*(given[name] for name in OTHER_INPUTS)))
         if AGREEMENT_INPUTS[0] in given:
@@ -78,7 +89,7 @@ class CmtDecoderPart(_DecoderPart):
         projections = given.get("lidar_to_image", torch.zeros(1, 0, 4, 4))
         self._inverses.image_to_lidar = given.get("image_to_lidar", projections)
         features = Features(image, bev, projections, self._image_size, (bev is not None,))
-        queries = self._queries(given, self.model.pts_bbox_head.learned_queries(1))  # type: ignore[operator, union-attr]
+        queries = self._queries(given, self.model.pts_bbox_head.learned_queries(1), self.model.preset)  # type: ignore[operator, union-attr]
         output = self.model.decode(features, self._options, queries)
         weights = output.router if self.model.router_trained else output.attention
         return (output.predictions.class_logits[-1], output.predictions.boxes[-1], *cast(QueryWeights, weights))
@@ -107,7 +118,7 @@ class PetrDecoderPart(_DecoderPart):
             inverses.append(given["past_image_to_lidar"])
         projections = frames[0].lidar_to_image
         features = Features(frames[0].image, None, projections, self._image_size, (False,))
-        queries = self._queries(given, head.learned_queries(1))
+        queries = self._queries(given, head.learned_queries(1), self.model.preset)
         self._inverses.set(inverses)
         memory = head.memory(frames, features)
         position = head.query_embedding.embed(queries.reference_points)
@@ -134,7 +145,7 @@ class BevFormerDecoderPart(_DecoderPart):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return logits (1, Q, C), boxes (1, Q, 10) and the last layer's `SamplingPoints`."""
         given, head = self._named(tensors), self.model.pts_bbox_head
-        queries = self._queries(given, head.learned_queries(1))
+        queries = self._queries(given, head.learned_queries(1), self.model.preset)
         # The decoder does not use the visibility, which is for the cameras' weights.
         decoded = head.decode(BirdsEyeView(given["bev_cells"], head.grid, cast(Visibility, None)), queries)
         predictions = head.predict(decoded, queries, LAST_LAYER)

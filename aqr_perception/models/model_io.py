@@ -156,6 +156,22 @@ class OtherEvidence(NamedTuple):
     cameras: Tensor
 
 
+class ProposalRanges(NamedTuple):
+    """Ranges of the queries that start at proposals, in each range the best one first; may be empty.
+
+    Attributes:
+        lidar, cameras: those of the LiDAR, and those of the cameras, which follow.
+    """
+
+    lidar: slice
+    cameras: slice
+
+    @classmethod
+    def after(cls, first: int, lidar: int, cameras: int) -> "ProposalRanges":
+        """Return the ranges of so many proposals, from the query of index `first` on."""
+        return cls(slice(first, first + lidar), slice(first + lidar, first + lidar + cameras))
+
+
 class Queries(NamedTuple):
     """Object queries of one batch: reference points, and initial estimates of their objects.
 
@@ -168,6 +184,7 @@ class Queries(NamedTuple):
         codes: (B, Q, 10), initial box codes to which every layer adds its own, except x and y; None for zeros.
         agreement: comparison of the sensors' proposals; None without proposals of both.
         other: evidence of the other sensor for each proposal, not yet part of `content`; None for none.
+        at_proposals: the queries that start at proposals; None for none.
     """
 
     reference_points: Tensor
@@ -178,6 +195,7 @@ class Queries(NamedTuple):
     codes: Tensor | None = None
     agreement: SensorAgreement | None = None
     other: OtherEvidence | None = None
+    at_proposals: ProposalRanges | None = None
 
     def select(self, samples: Sequence[int]) -> "Queries":
         """Return the queries of some samples of the batch."""

@@ -18,7 +18,7 @@ from aqr_perception.models import build_model
 from aqr_perception.models.aqr.agreement import SensorAgreement
 from aqr_perception.models.bevformer.head import BirdsEyeView
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, OtherEvidence, Queries
+from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, OtherEvidence, ProposalRanges, Queries
 from aqr_perception.models.petr.model import PETR
 from aqr_perception.options import AqrOptions
 
@@ -64,7 +64,9 @@ def expected_of(model: DetectionModel, part: Part, aqr: AqrOptions) -> dict[str,
         points, content, logits, codes = (
             given[f"query_{name}"] for name in ("points", "content", "class_logits", "codes")
         )
-        queries = Queries(points, 0, None, content, logits, codes)
+        counts = model.preset.decoder.proposals
+        places = ProposalRanges.after(0, counts.bev, counts.image)
+        queries = Queries(points, 0, None, content, logits, codes, at_proposals=places)
         compared = {kind: [given[name] for name in given if name.startswith(kind)] for kind in ("agreement_", "other_")}
         if compared["agreement_"]:
             queries = queries._replace(agreement=SensorAgreement(*compared["agreement_"]))

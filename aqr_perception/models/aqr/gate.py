@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
 
 OPEN = 5.0
@@ -62,6 +61,11 @@ def log_weight(logits: Tensor) -> Tensor:
     return learned
 
 
+def log_weights(gate: Gate) -> Gate:
+    """Return the log-weights of a gate's logits; see `log_weight`."""
+    return Gate(*map(log_weight, gate))
+
+
 def _log_weight(logits: Tensor) -> Tensor:
     limited = (F.logsigmoid(logits) - _OPEN_LOG).clamp(min=_FLOOR_LOG)
     limited = torch.where(logits >= OPEN, 0.0, limited)
@@ -80,34 +84,6 @@ class _LearnedLogWeight(torch.autograd.Function):
         below = F.logsigmoid(logits) - _OPEN_LOG < _FLOOR_LOG
         outwards = ((logits > OPEN) & (gradient < 0)) | (below & (gradient > 0))
         return torch.where(outwards, 0.0, gradient * (-logits).sigmoid().clamp(min=_LEAST_SLOPE))
-
-
-def gated_scores(
-    class_logits: Tensor, gate: Gate, cells: QueryCells, first: int, counts: tuple[int, int], scales: Tensor
-) -> Tensor:
-    """Return the class logits of queries that start at proposals, less what the gate takes from their sensors.
-
-    The weight of a proposal's sensor at the query multiplies its score, as far as scores are small. A camera's proposal
-    has the largest weight of the cameras that see it.
-
-    Args:
-        class_logits: (B, Q, classes), initial logits.
-        gate: logits.
-        cells: cells of the queries.
-        first: index of the first proposal.
-        counts: numbers of the LiDAR's proposals, which come first, and of the cameras'.
-        scales: (2,), factors on the log-weights of the LiDAR and of the cameras.
-    """
-    lidar, cameras, sensors = (log_weight(logits) for logits in gate)
-    by_lidar = torch.where(cells.bev_inside, lidar + sensors[:, :1], 0.0)
-    by_camera = torch.where(cells.image_visible, cameras + sensors[:, None, 1:], -math.inf)
-    best = by_camera.amax(-1) if by_camera.shape[-1] else torch.zeros_like(by_lidar)
-    best = torch.where(cells.image_visible.any(-1), best, 0.0)
-    from_lidar, from_cameras = slice(first, first + counts[0]), slice(first + counts[0], first + sum(counts))
-    shift = torch.cat((scales[0] * by_lidar[:, from_lidar], scales[1] * best[:, from_cameras]), dim=1)
-    # Other queries have no proposal.
-    shift = F.pad(shift, (first, class_logits.shape[1] - from_cameras.stop))
-    return class_logits + shift[..., None].clamp(min=REMOVED)
 
 
 class CameraPairs(NamedTuple):

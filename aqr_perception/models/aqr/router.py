@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.models.aqr.agreement import AgreementGate, SensorAgreement
-from aqr_perception.models.aqr.gate import CameraPairs, Gate, SensorTrust, log_weight, start_open
+from aqr_perception.models.aqr.gate import CameraPairs, Gate, SensorTrust, log_weights, start_open
 from aqr_perception.models.aqr.gathered_windows import GatheredWindows, bev_windows, image_windows
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.tokens import TokenLayout
@@ -44,16 +44,18 @@ class RouterWeights(NamedTuple):
         cameras: (B, Q, V) in 0..1, weight of each camera, at most the cameras' weight in ``modality``; 0 if the camera
             does not see the query.
         gate: logits of the gate, of which the weights above are the product; None for routers of other kinds.
+        log_weights: their log-weights.
     """
 
     modality: Tensor
     cameras: Tensor
     gate: Gate | None = None
+    log_weights: Gate | None = None
 
     def detached(self) -> "RouterWeights":
         """Return the weights without gradient."""
-        gate = None if self.gate is None else self.gate.detached()
-        return RouterWeights(self.modality.detach(), self.cameras.detach(), gate)
+        gate, logs = (None if part is None else part.detached() for part in (self.gate, self.log_weights))
+        return RouterWeights(self.modality.detach(), self.cameras.detach(), gate, logs)
 
 
 def router_kind(options: AqrOptions) -> RouterKind:
@@ -241,11 +243,12 @@ def gated_weights(gate: Gate, cells: QueryCells) -> RouterWeights:
         gate: logits.
         cells: cells of the queries.
     """
-    lidar, cameras, sensors = (log_weight(logits) for logits in gate)
+    logs = log_weights(gate)
+    lidar, cameras, sensors = logs
     lidar = torch.where(cells.bev_inside, (lidar + sensors[:, None, 0]).exp(), 0.0)
     cameras = torch.where(cells.image_visible, (cameras + sensors[:, None, 1:]).exp(), 0.0)
     best = cameras.amax(-1) if cameras.shape[-1] else torch.zeros_like(lidar)
-    return RouterWeights(torch.stack((lidar, best), dim=-1), cameras, gate)
+    return RouterWeights(torch.stack((lidar, best), dim=-1), cameras, gate, logs)
 
 
 def _start_neutral(modality: nn.Linear, evidence: nn.Linear) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aqr_perception.models.aqr.gate import REMOVED, Gate, log_weight
+from aqr_perception.models.aqr.gate import REMOVED, Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.aqr.window_tiles import Tiles, group_windows, near, reach
@@ -172,25 +172,24 @@ def acting_bias(
     cells: QueryCells, weights: RouterWeights, signed_scale: Tensor | None, layout: TokenLayout, options: AqrOptions
 ) -> WindowBias | None:
     """Return the bias of a router's weights in the mode of the options; None if the mode has no bias."""
-    if options.gates and weights.gate is not None:
-        return gate_bias(cells, weights.gate, layout, options)
+    if options.gates and weights.log_weights is not None:
+        return gate_bias(cells, weights.log_weights, layout, options)
     if not options.biases:
         return None
     scale = signed_scale if options.bias == "signed" else None
     return build(cells, weights.modality[..., 0], weights.cameras, layout, options, scale)
 
 
-def gate_bias(cells: QueryCells, gate: Gate, layout: TokenLayout, options: AqrOptions) -> WindowBias:
-    """Return the bias of a gate's logits: ``options.strength`` times the log-weights.
+def gate_bias(cells: QueryCells, log_weights: Gate, layout: TokenLayout, options: AqrOptions) -> WindowBias:
+    """Return the bias of a gate: ``options.strength`` times the log-weights.
 
     Args:
         cells: cells of the queries, the centres of the windows.
-        gate: logits.
+        log_weights: of the gate; `REMOVED` removes keys at any strength.
         layout: layout of the tokens.
         options: strength, and window sizes as in `AqrOptions.resolved`.
     """
-    logs = Gate(*map(log_weight, gate))
-    lidar, cameras, sensors = (torch.where(log > REMOVED, options.strength * log, REMOVED) for log in logs)
+    lidar, cameras, sensors = (torch.where(log > REMOVED, options.strength * log, REMOVED) for log in log_weights)
     return WindowBias(
         cells,
         torch.where(cells.bev_inside, lidar, 0.0),

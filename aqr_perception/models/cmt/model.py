@@ -6,7 +6,6 @@ Attribute names follow the published checkpoints' keys.
 """
 
 from aqr_perception.models.aqr import window_bias
-from aqr_perception.models.aqr.gate import gated_scores
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import Router, RouterWeights, other_kind_problem, router_kind
 from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
@@ -22,7 +21,8 @@ from aqr_perception.models.model_io import (
     Queries,
     no_predictions,
 )
-from aqr_perception.models.proposals.other_sensor import OtherSensor, with_other_evidence
+from aqr_perception.models.proposals.gated_proposals import with_gated_scores, with_other_evidence
+from aqr_perception.models.proposals.other_sensor import OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.options import AqrOptions
@@ -42,11 +42,11 @@ class CMT(FusionModel):
         self.router_trained = preset.aqr.mode != "off"
         self.pts_bbox_head = CmtHead(preset)
         counts = preset.decoder.proposals
-        self._proposal_counts = (counts.bev, counts.image)
-        compared = len(preset.classes) if all(self._proposal_counts) else 0
+        self._compares = bool(counts.bev and counts.image)
+        compared = len(preset.classes) if self._compares else 0
         self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr), compared)
         self.proposals = proposal_head(preset)
-        if compared:
+        if self._compares:
             self.other_sensor = OtherSensor(preset)
 
     def aqr_problem(self, aqr: AqrOptions) -> str | None:
@@ -119,7 +119,7 @@ class CMT(FusionModel):
     def _placed(self, queries: Queries, maps: ProposalMaps | None, features: Features, *, compare: bool) -> Queries:
         """Return queries at the proposals, with what the other sensor shows there, and with the sensors' agreement."""
         queries = place_proposals(queries, self.proposals, maps, features)
-        if self.proposals is None or maps is None or not all(self._proposal_counts):
+        if self.proposals is None or maps is None or not self._compares:
             return queries
         queries = self.other_sensor(queries, self.proposals, maps, features)
         return compare_sensors(queries, self.proposals, maps, features) if compare else queries
@@ -133,12 +133,9 @@ class CMT(FusionModel):
             weights: the router's; without a gate that acts, all sensors are trusted.
             fixed: the scales get no gradient.
         """
-        acting = None if weights is None or weights.gate is None or not aqr.gates else weights
-        first, counts = queries.denoising, self._proposal_counts
-        queries = with_other_evidence(queries, counts, cells, acting, aqr.strength)
+        acting = None if weights is None or weights.log_weights is None or not aqr.gates else weights
+        queries = with_other_evidence(queries, cells, acting, aqr.strength)
         scales = self.aqr.score_scales
-        if acting is None or acting.gate is None or scales is None or queries.class_logits is None:
+        if acting is None or scales is None:
             return queries
-        scales = aqr.strength * (scales.detach() if fixed else scales)
-        logits = gated_scores(queries.class_logits, acting.gate, cells, first, counts, scales)
-        return queries._replace(class_logits=logits)
+        return with_gated_scores(queries, cells, acting, aqr.strength * (scales.detach() if fixed else scales))

@@ -11,8 +11,6 @@ at its projection, and a camera's proposal those of the LiDAR at its place, as i
 import torch
 from torch import Tensor, nn
 
-from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.model_io import Features, OtherEvidence, ProposalMaps, Queries
 from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
@@ -42,11 +40,10 @@ class OtherSensor(nn.Module):
         """
         if maps.bev is None or maps.image is None or features.bev is None or features.image is None:
             return queries
-        if not features.image.shape[1]:
+        if not features.image.shape[1] or queries.at_proposals is None:
             return queries
-        first, last = queries.denoising + head.bev_count, queries.denoising + head.bev_count + head.image_count
         points = head.metres(queries.reference_points.detach()).float()
-        by_lidar, by_camera = points[:, queries.denoising : first], points[:, first:last]
+        by_lidar, by_camera = (points[:, found] for found in queries.at_proposals)
         has_points = torch.tensor(features.has_points, device=points.device)[:, None, None]
 
         image, image_scores = features.image.float(), maps.image[:, :, :-BOX_CHANNELS].detach()
@@ -65,40 +62,6 @@ class OtherSensor(nn.Module):
         cameras = self.cameras(torch.cat((shown, scores), dim=-1).to(dtype)) * has_points[..., None]
         lidar = self.lidar(torch.cat((seen, found), dim=-1).to(dtype)) * has_points
         return queries._replace(other=OtherEvidence(lidar, cameras))
-
-
-def with_other_evidence(
-    queries: Queries, counts: tuple[int, int], cells: QueryCells, weights: RouterWeights | None, strength: float
-) -> Queries:
-    """Return queries whose content has the evidence of the other sensor, as far as a gate trusts it there.
-
-    Args:
-        queries: with or without evidence; see `OtherSensor`.
-        counts: numbers of the LiDAR's proposals, which come first, and of the cameras'.
-        cells: cells of the queries.
-        weights: weights of a gate; None for weights of 1.
-        strength: exponent of the weights.
-    """
-    if queries.other is None or queries.content is None:
-        return queries
-    first = queries.denoising
-    from_lidar, from_cameras = slice(first, first + counts[0]), slice(first + counts[0], first + sum(counts))
-    visible = cells.image_visible[:, from_lidar].float()
-    camera_weight, lidar_weight = visible, cells.bev_inside[:, from_cameras].float()
-    if weights is not None:
-        camera_weight = camera_weight * weights.cameras[:, from_lidar] ** strength
-        lidar_weight = lidar_weight * weights.modality[:, from_cameras, 0] ** strength
-    share = camera_weight / visible.sum(-1, keepdim=True).clamp(min=1)
-    content = queries.content
-    by_cameras = (queries.other.cameras * share[..., None].to(content.dtype)).sum(2)
-    by_lidar = queries.other.lidar * lidar_weight[..., None].to(content.dtype)
-    parts = (
-        content[:, :first],
-        content[:, from_lidar] + by_cameras,
-        content[:, from_cameras] + by_lidar,
-        content[:, from_cameras.stop :],
-    )
-    return queries._replace(content=torch.cat(parts, dim=1))
 
 
 def _without(features: Tensor, logits: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:

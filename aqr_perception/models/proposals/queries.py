@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aqr_perception.models.config.presets import Preset
-from aqr_perception.models.model_io import Features, ProposalMaps, Queries
+from aqr_perception.models.model_io import Features, ProposalMaps, ProposalRanges, Queries
 from aqr_perception.models.proposals.correlation import sensor_agreement
 from aqr_perception.models.proposals.proposal_head import ProposalHead
 
@@ -75,6 +75,7 @@ def place_proposals(
         content=content,
         class_logits=class_logits,
         codes=torch.cat((head.default_codes(denoising), placed.codes), dim=1),
+        at_proposals=ProposalRanges.after(queries.denoising, head.bev_count, head.image_count),
     )
 
 
@@ -87,12 +88,11 @@ def compare_sensors(queries: Queries, head: ProposalHead, maps: ProposalMaps, fe
         maps: the result of `propose`.
         features: the features of the maps.
     """
-    if queries.class_logits is None:
+    if queries.class_logits is None or queries.at_proposals is None:
         return queries
-    proposals = slice(queries.denoising, queries.denoising + head.bev_count)
-    points = head.metres(queries.reference_points)
+    points, lidar = head.metres(queries.reference_points), queries.at_proposals.lidar
     return queries._replace(
-        agreement=sensor_agreement(maps, points, queries.class_logits, proposals, features, head.bev_range)
+        agreement=sensor_agreement(maps, points, queries.class_logits, lidar, features, head.bev_range)
     )
 
 

@@ -13,13 +13,11 @@ from aqr_perception.models.aqr.gate import (
     OPEN,
     REMOVED,
     CameraPairs,
-    Gate,
     SensorTrust,
-    gated_scores,
     log_weight,
 )
 from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import Router, gated_weights
+from aqr_perception.models.aqr.router import Router
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import AqrOptions
 
@@ -205,25 +203,3 @@ def test_an_untrained_trust_learns_from_the_attention_alone_which_camera_disagre
         logits, faulty = logits_and_faults()
         weights = log_weight(logits)[:, 1:].exp()
     assert weights[faulty].mean() < 0.3 and weights[~faulty].mean() > 0.9
-
-
-@torch.inference_mode()
-def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor() -> None:
-    *_, cells = case()
-    random = torch.Generator().manual_seed(3)
-    gate = Gate(
-        *(torch.randn(shape, generator=random) for shape in ((BATCH, QUERIES), (BATCH, QUERIES, 3), (BATCH, 4)))
-    )
-    weights, logits = gated_weights(gate, cells), torch.full((BATCH, QUERIES, 2), -8.0)
-    first, lidar, cameras = 2, 7, 6
-    found = gated_scores(logits, gate, cells, first, (lidar, cameras), torch.ones(2)).sigmoid() / logits.sigmoid()
-    unseen = ~cells.image_visible.any(-1)
-    expected = torch.ones(BATCH, QUERIES)
-    of_lidar, of_cameras = slice(first, first + lidar), slice(first + lidar, first + lidar + cameras)
-    expected[:, of_lidar] = torch.where(cells.bev_inside, weights.modality[..., 0], 1.0)[:, of_lidar]
-    expected[:, of_cameras] = torch.where(unseen, 1.0, weights.modality[..., 1])[:, of_cameras]
-    torch.testing.assert_close(found, expected[..., None].expand_as(found), atol=1e-3, rtol=1e-3)
-    assert torch.equal(gated_scores(logits, gate, cells, first, (lidar, cameras), torch.zeros(2)), logits)
-    removed = gate._replace(sensors=torch.full_like(gate.sensors, -math.inf))
-    gone = gated_scores(logits, removed, cells, first, (lidar, cameras), torch.ones(2))[:, of_lidar]
-    assert not gone.sigmoid()[cells.bev_inside[:, of_lidar]].any() and gone.isfinite().all()

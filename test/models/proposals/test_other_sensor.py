@@ -4,14 +4,10 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from aqr_perception.models import build_model
-from aqr_perception.models.aqr.projection import QueryCells
-from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.cmt.model import CMT
-from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput, OtherEvidence, Queries
-from aqr_perception.models.proposals.other_sensor import with_other_evidence
+from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput, Queries
 from aqr_perception.options import AqrOptions
 
 VIEWS = 2
@@ -94,31 +90,3 @@ def test_removed_cells_and_samples_without_lidar_give_no_features(model: CMT) ->
     assert removed is not None and not removed.cameras.any() and removed.lidar.any()
     two = compared(model, features_of(model, has_points=(True, False))).other
     assert two is not None and two.lidar[0].any() and not two.lidar[1].any() and not two.cameras[1].any()
-
-
-def test_a_gate_scales_the_evidence_of_each_sensor() -> None:
-    counts, first, channels = (3, 2), 1, 4
-    random = torch.Generator().manual_seed(1)
-
-    def drawn(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=random)
-
-    other = OtherEvidence(drawn(1, 2, channels), drawn(1, 3, VIEWS, channels))
-    queries = Queries(drawn(1, 8, 3), first, None, drawn(1, 8, channels), other=other)
-    visible = torch.tensor([[[True, True], [True, False], [False, False]]])
-    visible = torch.cat((visible[:, :1], visible, visible[:, :1].expand(-1, 4, -1)), dim=1)
-    cells = QueryCells(torch.zeros(1, 8, 2).long(), torch.ones(1, 8).bool(), torch.zeros(1, 8, 2, 2).long(), visible)
-    weights = RouterWeights(drawn(1, 8, 2), drawn(1, 8, VIEWS))
-    content, plain = queries.content, with_other_evidence(queries, counts, cells, None, 1.0).content
-    assert content is not None and plain is not None
-    torch.testing.assert_close(plain[0, 1] - content[0, 1], other.cameras[0, 0].mean(0))
-    torch.testing.assert_close(plain[0, 2] - content[0, 2], other.cameras[0, 1, 0])
-    assert torch.equal(plain[0, 3], content[0, 3])
-    torch.testing.assert_close(plain[0, 4:6] - content[0, 4:6], other.lidar[0])
-    assert torch.equal(plain[0, 0], content[0, 0]) and torch.equal(plain[0, 6:], content[0, 6:])
-    gated = with_other_evidence(queries, counts, cells, weights, 2.0).content
-    assert gated is not None
-    expected = (other.cameras[0, 0] * weights.cameras[0, 1, :, None] ** 2).mean(0)
-    torch.testing.assert_close(gated[0, 1] - content[0, 1], expected)
-    expected = other.lidar[0] * weights.modality[0, 4:6, :1] ** 2
-    torch.testing.assert_close(gated[0, 4:6] - content[0, 4:6], expected)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from aqr_perception.models.aqr.gate import FLOOR, OPEN, REMOVED, Gate
+from aqr_perception.models.aqr.gate import FLOOR, OPEN, REMOVED, Gate, log_weights
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.window_bias import WindowBias, gate_bias
 from aqr_perception.models.tokens import TokenLayout
@@ -41,7 +41,7 @@ def case(sensors: list[float], windows: float | None = None, layout: TokenLayout
     options = AqrOptions(mode="gate", bev_window=3, image_window=3)
     q = torch.randn(BATCH, HEADS, QUERIES, DEPTH, generator=random)
     k, v = (2 * torch.randn(BATCH, HEADS, layout.total, DEPTH, generator=random) for _ in range(2))
-    return q, k, v, gate_bias(placed, gate, layout, options)
+    return q, k, v, gate_bias(placed, log_weights(gate), layout, options)
 
 
 def _logits(weights: Tensor) -> Tensor:
