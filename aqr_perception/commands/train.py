@@ -43,6 +43,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="augment points, boxes and extrinsics, but pictures only by mirroring whole frames; for --feature-cache",
     )
     data.add_argument(
+        "--vary-points",
+        action="store_true",
+        help="also thin out the points and vary the intensities of objects and points, for LiDARs of other kinds",
+    )
+    data.add_argument(
         "--feature-cache",
         type=Path,
         metavar="FOLDER",

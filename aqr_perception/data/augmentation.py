@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from aqr_perception.data.corruption.changed_frame import with_points
+from aqr_perception.data.corruption.lidar_corruption import points_in_box
 from aqr_perception.data.outlines import outline_shares
 from aqr_perception.frame import CameraView, Frame, GroundTruth, LabelledFrame
 from aqr_perception.geometry import transform_points
@@ -100,6 +102,34 @@ class BevAugmentation:
         motion[:3, :3] *= scale
         motion[:3, 3] = random.normal(0.0, self.shift, 3)
         return move(labelled, np.diag([*signs, 1.0, 1.0]) @ motion)
+
+
+@dataclass(frozen=True)
+class PointAugmentation:
+    """Random thinning of the points, and random intensities of objects and points, as other LiDARs would see them.
+
+    Attributes:
+        kept: range of the share of the points that stay.
+        surfaces, noise: standard deviations of the logarithms of a factor on the intensities of each object, because
+            LiDARs of other wavelengths see other materials brighter, and of one on each point's.
+    """
+
+    kept: _Range = (0.4, 1.0)
+    surfaces: float = 0.7
+    noise: float = 0.3
+
+    def __call__(self, labelled: LabelledFrame, random: np.random.Generator) -> LabelledFrame:
+        """Return the frame with changed points, and with the point counts of its objects; without points, unchanged."""
+        points = labelled.frame.points
+        if points is None:
+            return labelled
+        points = points[random.random(len(points)) < random.uniform(*self.kept)]
+        factors = self.noise * random.standard_normal(len(points))
+        for box in labelled.truth.boxes:
+            factors[points_in_box(points, box)] += self.surfaces * random.standard_normal()
+        changed = points.copy()
+        changed[:, 3] = np.clip(points[:, 3] * np.exp(factors), 0.0, 255.0)
+        return with_points(labelled, changed)
 
 
 def mirror(labelled: LabelledFrame) -> LabelledFrame:

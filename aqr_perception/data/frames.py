@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation, mirror
+from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation, PointAugmentation, mirror
 from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.random_corruption import corrupt
@@ -68,6 +68,7 @@ class TrainingFrames:
         augment: augment images, points and boxes randomly.
         keep_pictures: leave out the augmentation of images, except that half of all frames with cameras are mirrored
             as a whole, see `augmentation.mirror`: each picture has two versions, whose feature maps can be stored.
+        vary_points: thin out the points and vary their intensities, too; see `augmentation.PointAugmentation`.
         corrupted: simulate random sensor failures.
         grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: whether the frames keep these sensors, if the model uses them.
@@ -79,6 +80,7 @@ class TrainingFrames:
     preset: Preset
     augment: bool = True
     keep_pictures: bool = False
+    vary_points: bool = False
     corrupted: bool = True
     grid_mask: bool = True
     cameras: bool = True
@@ -124,6 +126,8 @@ class TrainingFrames:
                 labelled = ImageAugmentation(self.preset.image.size)(labelled, augmentation_rng)
             flip = 0.0 if kept else _MIRRORED
             labelled = BevAugmentation(flip_x=flip, flip_y=flip)(labelled, augmentation_rng)
+            if self.vary_points:
+                labelled = PointAugmentation()(labelled, augmentation_rng)
         if self.grid_mask and not self.keep_pictures and self.preset.image is not None:
             labelled = GridMask()(labelled, progress, augmentation_rng)
         if not kept:

@@ -15,6 +15,7 @@ from aqr_perception.models.image.backbone import image_backbone
 from aqr_perception.models.image.backbone_cache import BackboneCache
 from aqr_perception.models.image.fpn import CPFPN
 from aqr_perception.models.model_io import Features, ModelOutput, Predictions, QueryWeights
+from aqr_perception.models.points.intensities import matched_intensities
 from aqr_perception.models.points.pillars import PillarEncoder
 from aqr_perception.models.points.second import SECOND, SECONDFPN
 from aqr_perception.models.points.sparse_encoder import SparseEncoder
@@ -65,7 +66,7 @@ class FusionModel(DetectionModel):
         if branch is None or points is None or not with_points:
             return None
         # Empty point clouds are left out, because they would dilute the statistics of the batch norms in training.
-        clouds = [points[sample] for sample in with_points]
+        clouds = [matched_intensities(points[sample], branch.intensity_quantiles) for sample in with_points]
         if branch.encoder == "pillars":
             encoded = self.pts_middle_encoder(clouds)
         else:

@@ -14,6 +14,7 @@ from aqr_perception.data.augmentation import (
     BevAugmentation,
     ImageAugmentation,
     PictureChange,
+    PointAugmentation,
     change_pictures,
     move,
     picture_affine,
@@ -315,3 +316,47 @@ def test_random_draws_stay_in_their_ranges() -> None:
 def test_without_a_random_bottom_the_lowest_rows_are_kept() -> None:
     after = ImageAugmentation((WIDTH, 20), zoom=(1.0, 1.0), flip=0.0)(scene(0), np.random.default_rng(0))
     assert np.array_equal(after.frame.cameras[0].image, ramp()[-20:])
+
+
+def box_of_points(intensity: float) -> LabelledFrame:
+    """Return a frame with two boxes of 500 points each and 1,000 points elsewhere."""
+    random = np.random.default_rng(2)
+    boxes = np.array([[10, 0, 0, 4, 2, 2, 0, 0, 0], [-10, 0, 0, 4, 2, 2, 0, 0, 0]], np.float32)
+    inside = [random.uniform(-1, 1, (500, 3)) * 0.9 * box[3:6] / 2 + box[:3] for box in boxes]
+    places = np.concatenate([*inside, random.uniform(20, 40, (1000, 3))])
+    points = np.c_[places, np.full(2000, intensity), np.zeros(2000)].astype(np.float32)
+    truth = GroundTruth(boxes, np.zeros(2, np.int64), np.arange(2), np.array([500, 500]), np.zeros((2, 0), np.float32))
+    return LabelledFrame(Frame(0, points, (), "lidar"), truth, np.eye(4))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_varied_points_are_some_of_the_frames_with_their_counts(seed: int) -> None:
+    labelled = box_of_points(40.0)
+    varied = PointAugmentation()(labelled, np.random.default_rng(seed))
+    before, after = labelled.frame.points, varied.frame.points
+    assert before is not None and after is not None
+    share = len(after) / len(before)
+    assert 0.35 < share <= 1.0
+    of_places = {tuple(place) for place in before[:, :3]}
+    assert all(tuple(place) in of_places for place in after[:, :3])
+    for index, x in enumerate((10, -10)):
+        assert varied.truth.lidar_points[index] == (np.abs(after[:, 0] - x) < 3).sum()
+    assert after[:, 3].min() >= 0 and after[:, 3].max() <= 255
+    assert np.array_equal(before, box_of_points(40.0).frame.points)
+
+
+def test_each_object_has_a_brightness_of_its_own() -> None:
+    random, ratios = np.random.default_rng(0), []
+    for _ in range(200):
+        points = PointAugmentation(kept=(1.0, 1.0), noise=0.0)(box_of_points(40.0), random).frame.points
+        assert points is not None
+        by_object = [points[np.abs(points[:, 0] - x) < 3, 3] for x in (10, -10)]
+        assert all(np.ptp(one) == 0 for one in by_object)
+        assert (points[points[:, 0] >= 20, 3] == 40).all()
+        ratios.append(np.log(by_object[0][0] / by_object[1][0]))
+    assert 0.8 < np.std(ratios) < 1.2  # the root of two times 0.7
+
+
+def test_without_lidar_points_do_not_vary() -> None:
+    labelled = replace(box_of_points(1.0), frame=Frame(0, None, (), "lidar"))
+    assert PointAugmentation()(labelled, np.random.default_rng(0)) is labelled

@@ -84,6 +84,16 @@ def test_without_cameras_kept_pictures_do_not_forbid_mirroring(frames: list[Labe
     assert {np.sign(np.linalg.det(pose[:3, :3])) for pose in moved} == {-1.0, 1.0}
 
 
+def test_points_are_thinned_out_where_they_are_to_vary(frames: list[LabelledFrame], model: CMT) -> None:
+    counts = []
+    for vary in (False, True):
+        data = TrainingFrames(frames, model.preset, corrupted=False, vary_points=vary)
+        points = data.sample(0, np.random.default_rng(0), 1.0).labelled.frame.points
+        assert points is not None
+        counts.append(len(points))
+    assert 0.35 * counts[0] < counts[1] < counts[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["off", "both"])
 def test_losses_are_finite_and_have_the_same_names_under_every_failure(

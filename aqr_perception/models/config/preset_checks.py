@@ -94,6 +94,9 @@ def _point_problem(preset: "Preset") -> str | None:
             f"points.grid is {list(points.grid)}, but pillars have one cell along z: set the third number to 1 and the "
             "third of points.voxel_size to the height of point_range"
         )
+    quantiles = points.intensity_quantiles
+    if quantiles and (len(quantiles) < 2 or list(quantiles) != sorted(quantiles)):
+        return f"points.intensity_quantiles is {list(quantiles)}, but must be empty or ascend, two numbers or more"
     multiple = 2 * points.stride  # SECOND halves the cells once more, and its pyramid doubles them again
     if any(size <= 0 or size % multiple for size in points.grid[:2]):
         return f"points.grid is {list(points.grid)}, but x and y must be positive multiples of {multiple}"

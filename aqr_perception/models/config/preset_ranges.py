@@ -38,6 +38,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "points.backbone_channels": _CHANNELS,
     "points.backbone_layers": (0, 100),
     "points.neck_channels": _CHANNELS,
+    "points.intensity_quantiles": (0.0, 255.0),
     "decoder.channels": _CHANNELS,
     "decoder.queries": (1, 100_000),
     "decoder.layers": _LAYERS,

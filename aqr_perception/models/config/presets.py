@@ -113,6 +113,8 @@ class PointBranch:
         encoder_output: channels after its last convolution, before height is folded into channels.
         backbone_channels, backbone_layers: channels and layers of SECOND's two stages.
         neck_channels: channels of each of SECOND-FPN's two outputs.
+        intensity_quantiles: intensities 0..255 at ranks evenly spaced in 0..1, onto which those of each point cloud are
+            mapped; see `points.intensities`. Empty: unchanged, as in all published models.
     """
 
     voxel_size: tuple[float, float, float]
@@ -126,6 +128,7 @@ class PointBranch:
     backbone_channels: tuple[int, int] = (128, 256)
     backbone_layers: tuple[int, int] = (5, 5)
     neck_channels: int = 256
+    intensity_quantiles: tuple[float, ...] = ()
 
     @property
     def stride(self) -> int:

@@ -167,6 +167,7 @@ def training_frames(settings: TrainingSettings, data: Data, model: DetectionMode
         model.preset,
         augment=settings.augmentation,
         keep_pictures=settings.keep_pictures,
+        vary_points=settings.vary_points,
         corrupted=settings.corruption,
         grid_mask=settings.augmentation,
         cameras=settings.train != "lidar-branch",

@@ -26,6 +26,7 @@ class TrainingSettings:
         data, data_root, data_version, rig, skip_bad, world, frames: see `catalogue.open_data`.
         augmentation: random augmentation of frames.
         keep_pictures: augmentation that leaves pictures as they are; see `TrainingFrames`.
+        vary_points: augmentation that imitates other LiDARs; see `TrainingFrames`.
         corruption: simulated sensor failures.
         donors: frames whose objects are pasted into each frame; see `TrainingFrames`.
         feature_cache: folder for the maps of a frozen image backbone; None for no cache.
@@ -53,6 +54,7 @@ class TrainingSettings:
     frames: int | None = None
     augmentation: bool = True
     keep_pictures: bool = False
+    vary_points: bool = False
     corruption: bool = True
     donors: int = 0
     feature_cache: Path | None = None

@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "frames": 7,
     "augmentation": False,
     "keep_pictures": True,
+    "vary_points": True,
     "corruption": False,
     "donors": 3,
     "feature_cache": Path("cache"),
