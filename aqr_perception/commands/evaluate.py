@@ -4,6 +4,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import logging
 import sys
 from functools import partial
@@ -164,16 +165,11 @@ def _evaluate_keyframes(options: argparse.Namespace) -> int:
         raise ValueError("--data keyframes: found no folder, needed at least one: --data keyframes FOLDER...")
     recordings = [open_recording(folder) for folder in options.folders]
     detector = Detector(options.model, options.checkpoint, options.device, options.precision)
-    thresholds = options.thresholds or [detector.options.score_threshold]
-    # A threshold that is out of range is refused before the first frame.
-    chosen = [dataclasses.replace(detector.options, score_threshold=threshold) for threshold in thresholds]
-    found = []
-    for one in chosen:
-        rows = keyframe_recall.keyframe_recall(detector, recordings, one, sys.stderr.isatty())
-        print(f"Score threshold {one.score_threshold:g}:\n{keyframe_recall.recall_table(rows)}")
-        found += [{"score_threshold": one.score_threshold, **dataclasses.asdict(row)} for row in rows]
+    rows = keyframe_recall.keyframe_recall(detector, recordings, options.thresholds or (), sys.stderr.isatty())
+    for threshold, of_threshold in itertools.groupby(rows, key=lambda row: row.score_threshold):
+        print(f"Score threshold {threshold:g}:\n{keyframe_recall.recall_table(list(of_threshold))}")
     print(keyframe_recall.RULE)
-    write_json(options.json, found)
+    write_json(options.json, list(map(dataclasses.asdict, rows)))
     return 0
 
 

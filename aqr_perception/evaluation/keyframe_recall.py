@@ -52,8 +52,9 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class RecallRow:
-    """Counts of one recording with one choice of sensors; `counts` by class."""
+    """Counts of one recording with one choice of sensors and least score; `counts` by class."""
 
+    score_threshold: float
     recording: str
     sensors: Sensors
     frames: int
@@ -63,31 +64,33 @@ class RecallRow:
 def keyframe_recall(
     detector: Detector,
     recordings: Sequence[Recording],
-    options: DetectionOptions | None = None,
+    thresholds: Sequence[float] = (),
     progress: bool = True,
 ) -> list[RecallRow]:
-    """Return the rows of every labelled recording and, last, of all together, for each choice of sensors.
+    """Return the rows of every labelled recording and, last, of all together, for each threshold and choice of sensors.
 
     Frames are turned and lifted to where the model was trained (`Preset.model_frame`), from the ground in the sweeps.
 
     Args:
-        options: None for the detector's own, with its default score threshold.
+        thresholds: least scores; none for the detector's own.
 
     Raises:
         RecordingError: no recording has labels, or one shows no clear ground.
+        OptionError: a threshold is out of range.
     """
+    wanted = list(dict.fromkeys(thresholds)) or [detector.options.score_threshold]
+    options = [replace(detector.options, score_threshold=threshold) for threshold in wanted]
     labelled = [recording for recording in recordings if recording.labels]
     if not labelled:
         names = ", ".join(recording.name for recording in recordings) or "none"
         raise RecordingError(f"found no labels in {names}, needed at least one keyframe.json with objects")
-    rows = []
-    for recording in labelled:
-        rows += _rows(detector, recording, options, progress)
-    for sensors in SENSORS if len(labelled) > 1 else ():
-        of_sensors = [row for row in rows if row.sensors == sensors]
-        counts = {name: sum((row.counts[name] for row in of_sensors), ClassCount()) for name in RECALL_CLASSES}
-        rows.append(RecallRow("all", sensors, sum(row.frames for row in of_sensors), counts))
-    return rows
+    rows = [row for recording in labelled for row in _rows(detector, recording, options, progress)]
+    for threshold in wanted if len(labelled) > 1 else ():
+        for sensors in SENSORS:
+            same = [row for row in rows if (row.score_threshold, row.sensors) == (threshold, sensors)]
+            counts = {name: sum((row.counts[name] for row in same), ClassCount()) for name in RECALL_CLASSES}
+            rows.append(RecallRow(threshold, "all", sensors, sum(row.frames for row in same), counts))
+    return sorted(rows, key=lambda row: wanted.index(row.score_threshold))
 
 
 def recall_table(rows: Sequence[RecallRow]) -> str:
@@ -102,13 +105,17 @@ def recall_table(rows: Sequence[RecallRow]) -> str:
 
 
 def _rows(
-    detector: Detector, recording: Recording, options: DetectionOptions | None, progress: bool
+    detector: Detector, recording: Recording, options: Sequence[DetectionOptions], progress: bool
 ) -> list[RecallRow]:
+    """Return the rows of one recording; its frames are detected once, at the lowest threshold."""
+    lowest = min(options, key=lambda one: one.score_threshold)
     preset = detector.model.preset
     to_model = model_frame(recording, preset.model_frame)
     labels = {entry.stamp_ns: entry for entry in recording.labels}
-    counts: dict[Sensors, dict[str, ClassCount]] = {
-        sensors: dict.fromkeys(RECALL_CLASSES, ClassCount()) for sensors in SENSORS
+    counts = {
+        (one.score_threshold, sensors): dict.fromkeys(RECALL_CLASSES, ClassCount())
+        for one in options
+        for sensors in SENSORS
     }
     recorded = recorded_frames(recording, preset.sweeps, preset.sweep_interval)
     frames = [entry for entry in recorded if entry.sweeps[0].stamp_ns in labels]
@@ -117,11 +124,25 @@ def _rows(
         frame = moved(recorded.frame(), lidar_to_model)
         truth = labels[frame.stamp_ns]
         for sensors, chosen in _choices(frame).items():
-            detections = detector.detect(chosen, options).detections
+            detections = detector.detect(chosen, lowest).detections
             judged = judged_area(truth, frame)
-            for name in RECALL_CLASSES:
-                counts[sensors][name] += count(name, detections, truth, lidar_to_model, judged)
-    return [RecallRow(recording.name, sensors, len(frames), counts[sensors]) for sensors in SENSORS]
+            for one in options:
+                scored = _with_scores(detections, one)
+                for name in RECALL_CLASSES:
+                    found = count(name, scored, truth, lidar_to_model, judged)
+                    counts[one.score_threshold, sensors][name] += found
+    return [
+        RecallRow(threshold, recording.name, sensors, len(frames), of_sensors)
+        for (threshold, sensors), of_sensors in counts.items()
+    ]
+
+
+def _with_scores(detections: Detections, options: DetectionOptions) -> Detections:
+    """Return the detections with the scores that options ask for."""
+    least = [options.class_score_thresholds.get(name, options.score_threshold) for name in detections.classes]
+    kept = detections.scores >= np.array(least, np.float32)[detections.labels]
+    fields = ("boxes", "scores", "labels", "lidar_weight", "camera_weight", "camera_weights")
+    return replace(detections, **{name: getattr(detections, name)[kept] for name in fields})
 
 
 def _choices(frame: Frame) -> dict[Sensors, Frame]:

@@ -78,6 +78,11 @@ def test_data_without_labels_or_folders_is_refused_in_one_line(
 def test_a_table_for_each_threshold(shared_reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, figures = shared_reference / "nuscenes_keyframe", tmp_path / "recall.json"
     command = ["evaluate", "--data", "keyframes", str(folder), "--checkpoint", "random", "--json", str(figures)]
+    assert main([*command, "--thresholds", "0.011"]) == 0
+    alone = json.loads(figures.read_text())
+    assert main([*command, "--thresholds", "0", "0.011", "0"]) == 0
+    assert json.loads(figures.read_text())[3:] == alone, "found with the lowest threshold, once"
+    capsys.readouterr()
     assert main([*command, "--thresholds", "0", "1"]) == 0
     printed = capsys.readouterr().out
     assert printed.index("Score threshold 0:") < printed.index("Score threshold 1:")
