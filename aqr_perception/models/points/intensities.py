@@ -12,24 +12,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_VALUES = 256
 _INTENSITY = 3
+_SHIFT = 15
+"""Dropped bits of a float32, which leave 8 of its mantissa: whole numbers up to 256 stay apart."""
+_BINS = 1 << (31 - _SHIFT)
 
 
 def matched_intensities(points: Tensor, quantiles: Sequence[float]) -> Tensor:
     """Return a point cloud (N, 5) with intensities of given quantiles, in the order of its own.
 
-    Equal intensities stay equal, to the nearest whole number. A cloud with one intensity, such as that of a LiDAR
+    Intensities that differ by less than 1/256 may become equal. A cloud with one intensity, such as that of a LiDAR
     without any, gets the middle of the quantiles.
 
     Args:
-        points: x, y, z, intensity in 0..255 and age; not modified.
+        points: x, y, z, intensity of at least 0, in any unit, and age; not modified.
         quantiles: at ranks evenly spaced in 0..1, ascending; none: the cloud is returned as it is.
     """
     if not quantiles or not len(points):
         return points
-    value = points[:, _INTENSITY].nan_to_num(0.0, _VALUES - 1.0, 0.0).round().clamp(0, _VALUES - 1).long()
-    count = torch.bincount(value, minlength=_VALUES)
+    # The bits of positive numbers are in the numbers' order, so no sorting is needed.
+    bits = points[:, _INTENSITY].float().nan_to_num(0.0).clamp(min=0.0).view(torch.int32)
+    value = (bits >> _SHIFT).long()
+    count = torch.bincount(value, minlength=_BINS)
     rank = (count.cumsum(0) - 0.5 * count) / len(points)
     wanted = torch.tensor(quantiles, device=points.device, dtype=points.dtype)
     place = rank * (len(wanted) - 1)

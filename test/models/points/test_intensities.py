@@ -40,10 +40,11 @@ def test_the_order_of_the_intensities_is_kept_and_all_else_is_unchanged(intensit
     assert torch.equal(after[:, None, 3] > after[:, 3], more)
 
 
-@given(whole_numbers(15), st.integers(1, 15), st.integers(0, 15))
-def test_the_scale_of_a_lidars_intensities_does_not_matter(intensities: Tensor, gain: int, offset: int) -> None:
-    assert torch.equal(matched(gain * intensities + offset), matched(intensities))
+@given(whole_numbers(255), st.sampled_from([1 / 255, 1 / 3, 2.0, 257.0, 1e6]))
+def test_the_scale_of_a_lidars_intensities_does_not_matter(intensities: Tensor, gain: float) -> None:
+    assert torch.equal(matched(gain * intensities), matched(intensities))
     assert torch.equal(matched(intensities.square()), matched(intensities))
+    assert torch.equal(matched(intensities.sqrt()), matched(intensities))
 
 
 def test_the_quantiles_of_any_cloud_are_the_wanted_ones() -> None:
