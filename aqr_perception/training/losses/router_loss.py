@@ -14,6 +14,14 @@ from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.model_io import QueryWeights
 
+BROKEN_COUNTS = 4.0
+"""How many healthy places a broken one counts in the loss of a gate.
+
+A comparison of sensors leaves doubt, and the weight of a doubtful sensor is close to the share of healthy ones in
+training, however bad it looks. Most frames in training are healthy; this brings the share nearer to a half.
+"""
+
+_BROKEN = 0.5
 _LEAST_LOG = 1e-6
 
 
@@ -50,6 +58,8 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
 
 def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
     """Return the () sum of the mean binary cross entropies of a gate's LiDAR weights, camera weights and trusts.
+
+    Places and sensors with a health below 0.5 count `BROKEN_COUNTS` times.
 
     The targets of the weights are the healths as in `router_loss`. The target of the trust in a sensor is its health
     where it is best: a sensor that is right somewhere is not at fault as a whole.
@@ -105,9 +115,13 @@ def _cross_entropy(probability: Tensor, target: Tensor, counts: Tensor) -> Tenso
 
 
 def _log_cross_entropy(log_probability: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean of the cross entropies over the entries with a true `counts`, from logarithms below 0."""
+    """Return the mean of the cross entropies over the entries with a true `counts`, from logarithms below 0.
+
+    Entries with a target below 0.5 count `BROKEN_COUNTS` times.
+    """
     # Rounding makes sums of logarithms 0, where the other outcome would have an infinite loss.
     found = torch.where(counts, log_probability, -1.0).clamp(max=-_LEAST_LOG)
     target = target.clamp(0, 1)
     losses = -(target * found + (1 - target) * torch.log(-torch.expm1(found)))
-    return (losses * counts).sum() / counts.sum().clamp(min=1)
+    weight = torch.where(target < _BROKEN, BROKEN_COUNTS, 1.0) * counts
+    return (losses * weight).sum() / weight.sum().clamp(min=1)

@@ -18,7 +18,7 @@ from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.model_io import Queries, QueryWeights
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.training.losses.detection_loss import _query_cells
-from aqr_perception.training.losses.router_loss import gate_loss, router_loss
+from aqr_perception.training.losses.router_loss import BROKEN_COUNTS, gate_loss, router_loss
 
 LAYOUT = TokenLayout(bev=(16, 16), views=3, image=(8, 14))
 BEV_RANGE = (-51.2, -51.2, 51.2, 51.2)
@@ -223,6 +223,20 @@ def test_a_gate_has_the_least_loss_where_products_equal_the_health_and_trusts_th
     assert best < loss(almost, [almost] * 3, [0.7, 0.9, 0.2, 0.5])
     # The queries' own weights alone give the same products, but the trust is wrong.
     assert best < loss(0.6, [0.9, 0.2, 0.5], [almost] * 4)
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_the_trust_in_sensors_that_look_alike_is_their_health_with_broken_ones_counting_more(broken: int) -> None:
+    cells = cells_of(0)._replace(image_visible=torch.zeros(SAMPLES, QUERIES, 3, dtype=torch.bool))
+    cameras = [0.0] * broken + [1.0] * (3 - broken)
+    batch = batch_of(*even_health(1.0, cameras), points=None)
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+
+    def loss(trust: float) -> float:
+        return float(gate_loss(gate_of(0.5, [0.5] * 3, [trust] * 4), shown, cells, batch))
+
+    expected = (3 - broken) / (3 - broken + BROKEN_COUNTS * broken)
+    assert loss(expected) < min(loss(expected - 0.05), loss(expected + 0.05))
 
 
 def test_a_partly_broken_sensor_keeps_the_trust_as_a_whole() -> None:
