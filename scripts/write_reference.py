@@ -67,7 +67,7 @@ OF_ROS = {"/parameter_events", "/rosout", "~/transition_event"}
 
 def parameters_page() -> str:
     """Return the page of the node's parameters."""
-    from aqr_perception.nodes import parameters as node
+    from aqr_perception.nodes.parameters import parameter_table as node
 
     groups = {
         "Sensors and frames": [one for one in node.PARAMETERS if "." not in one.name],

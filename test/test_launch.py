@@ -220,7 +220,7 @@ def test_arguments_without_a_meaning_stop_the_launch_with_a_sentence(
 
 def test_overridden_parameters_are_parameters_of_the_node(recorder: None) -> None:
     pytest.importorskip("rclpy", reason="the node's parameters are declared with rclpy's types")
-    from aqr_perception.nodes.parameters import PARAMETERS, camera_parameters
+    from aqr_perception.nodes.parameters.parameter_table import PARAMETERS, camera_parameters
 
     given = {name: "x" for name in (*OF_ONE_PARAMETER, *OF_CAMERAS)} | {"compressed": "1", "rectified": "0"}
     (node,) = started(description_of(PERCEPTION), **given)

@@ -28,10 +28,8 @@ from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from aqr_perception.nodes import parameter_files, parameters
 from aqr_perception.nodes.calibration_topic import CalibrationTopic
 from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
-from aqr_perception.nodes.declaration import Overrides
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.time_report import TimeReport
@@ -39,8 +37,10 @@ from aqr_perception.nodes.health.topic_links import LATCHED, NO_FAULT, Link, Lin
 from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings, FrameRequest
 from aqr_perception.nodes.input.lidar_trigger import trigger_text
 from aqr_perception.nodes.input.message_history import GuardedSubscriber
-from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks
-from aqr_perception.nodes.parameters import ModelSettings, Settings
+from aqr_perception.nodes.parameters import declared_values, node_settings, parameter_files
+from aqr_perception.nodes.parameters.declaration import Overrides
+from aqr_perception.nodes.parameters.node_settings import ModelSettings, Settings
+from aqr_perception.nodes.parameters.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
 from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
@@ -86,11 +86,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._detector_factory = detector_factory
         self._stop = threading.Event() if stop is None else stop
         self._overrides = Overrides(self)
-        self._values = parameters.declare(self, self._overrides)
-        for sentence in parameters.ignored(self._overrides, self._values):
+        self._values = declared_values.declare(self, self._overrides)
+        for sentence in declared_values.ignored(self._overrides, self._values):
             self.get_logger().warning(sentence)
         self._diagnostics.state = "unconfigured"
-        add_parameter_callbacks(self, parameters.converted, self._check_parameters, self._apply_parameters)
+        add_parameter_callbacks(self, declared_values.converted, self._check_parameters, self._apply_parameters)
 
     def create_publisher(self, *arguments: Any, **named: Any) -> "Publisher[Any]":
         """Create a publisher without events, as rclpy's executor checks each event at each message that it receives.
@@ -108,7 +108,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         try:
             if self._overrides.problems:
                 raise OptionError("; ".join(self._overrides.problems.values()))
-            self._connect(parameters.read(self._values))
+            self._connect(node_settings.read(self._values))
         except Exception as error:  # rclpy would hide it
             self.get_logger().error(f"cannot configure: {error}")
             self.close()
@@ -433,7 +433,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         if self._settings is None or not known:
             return SetParametersResult(successful=True)
         try:
-            self._check(parameters.read({**self._values, **known}), self._settings)
+            self._check(node_settings.read({**self._values, **known}), self._settings)
         except (ValueError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -459,7 +459,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._overrides.problems.pop(name, None)
         if self._settings is None:
             return
-        before, self._settings = self._settings, parameters.read(self._values)
+        before, self._settings = self._settings, node_settings.read(self._values)
         self._pipeline.options = self._settings.detection
         self._pipeline.pipelining = self._settings.pipelining
         self._tracks.options = self._settings.tracking
@@ -471,11 +471,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
 
     def _with_class_thresholds(self) -> Settings:
         """Declare the score thresholds of the running model's classes, and return all settings."""
-        parameters.declare_classes(self, self._model.detector.classes, self._values, self._overrides)
+        declared_values.declare_classes(self, self._model.detector.classes, self._values, self._overrides)
         while self._overrides.problems:  # a wrong override of another model's class must not stop the node
             _, problem = self._overrides.problems.popitem()
             self.get_logger().error(f"{problem}; score_threshold applies to this class")
-        return parameters.read(self._values)
+        return node_settings.read(self._values)
 
     def _restore_model(self, running: ModelSettings) -> None:
         """Reset the model parameters to the running model's values."""

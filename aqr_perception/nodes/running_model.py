@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import AssemblerSettings
-from aqr_perception.nodes.parameters import ModelSettings
+from aqr_perception.nodes.parameters.node_settings import ModelSettings
 
 if TYPE_CHECKING:
     from aqr_perception.detector import Detector, ImageBackend

@@ -22,7 +22,7 @@ from aqr_perception.nodes.frame_steps import FrameSteps, Placed, no_output
 from aqr_perception.nodes.output.autoware_objects import AutowareObjects
 from aqr_perception.nodes.output.publishers import Publishers
 from aqr_perception.nodes.output.track_publisher import TrackPublisher
-from aqr_perception.nodes.parameters import ModelSettings, Settings
+from aqr_perception.nodes.parameters.node_settings import ModelSettings, Settings
 from aqr_perception.nodes.running_model import load_detector, supported_settings
 from aqr_perception.offline.answers import answered, replayed, to_report
 from aqr_perception.offline.bag_playback import BagPlayback, DueFrame

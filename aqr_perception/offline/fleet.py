@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 from typing import Protocol
 
-from aqr_perception.nodes.parameter_files import one_line
+from aqr_perception.nodes.parameters.parameter_files import one_line
 from aqr_perception.offline.bag_run import BagJob, BagOutcome, Progress, process_bag
 
 _POLL = 0.2

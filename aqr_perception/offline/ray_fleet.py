@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aqr_perception.nodes.parameter_files import one_line
+from aqr_perception.nodes.parameters.parameter_files import one_line
 from aqr_perception.offline.bag_run import BagJob, BagOutcome
 from aqr_perception.offline.fleet import Listener, outcome_of
 from aqr_perception.offline.offline_error import OfflineError

@@ -14,10 +14,10 @@ from rclpy.node import Node
 from aqr_perception.bags.poses import TransformTree
 from aqr_perception.bags.reader import BagReader
 from aqr_perception.data.sources.bag_topics import COMPRESSED, bag_rig, fixed_frame
-from aqr_perception.nodes import parameter_files, parameters
-from aqr_perception.nodes.declaration import Overrides
 from aqr_perception.nodes.input.frame_request import AssemblerSettings
-from aqr_perception.nodes.parameters import Settings
+from aqr_perception.nodes.parameters import declared_values, node_settings, parameter_files
+from aqr_perception.nodes.parameters.declaration import Overrides
+from aqr_perception.nodes.parameters.node_settings import Settings
 from aqr_perception.options import OptionError
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -90,11 +90,11 @@ def settings_for(given: GivenParameters, bag: BagReader | None) -> BagSettings:
         remarks.append(f"topics from the bag: {', '.join(f'{name} {value!r}' for name, value in shown.items())}")
     node = cast(Node, _NodeStandIn(values))
     overrides = Overrides(node)
-    declared = parameters.declare(node, overrides)
+    declared = declared_values.declare(node, overrides)
     if overrides.problems:
         raise OptionError("; ".join(overrides.problems.values()))
-    remarks += parameters.ignored(overrides, declared)
-    settings = parameters.read(declared)
+    remarks += declared_values.ignored(overrides, declared)
+    settings = node_settings.read(declared)
     assembler = _with_absolute_topics(settings.assembler, given.namespace)
     relevant = {name: value for name, value in sorted(declared.items()) if name not in _IRRELEVANT}
     return BagSettings(replace(settings, assembler=assembler), relevant, tuple(remarks))

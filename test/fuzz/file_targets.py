@@ -26,8 +26,8 @@ from aqr_perception.models.config.presets import Preset, PresetError, load_prese
 from aqr_perception.models.config.yaml_file import YamlFileError
 from aqr_perception.models.weights.checkpoint import CLASSES_ENTRY, CheckpointError, load_checkpoint
 from aqr_perception.models.weights.inspection import inspect_checkpoint
-from aqr_perception.nodes import parameter_files, parameters
-from aqr_perception.nodes.declaration import Parameter
+from aqr_perception.nodes.parameters import node_settings, parameter_files, parameter_table
+from aqr_perception.nodes.parameters.declaration import Parameter
 from aqr_perception.options import OptionError
 from fuzz.choices import NUMBERS, SIZES, TEXTS, Choices
 
@@ -93,10 +93,10 @@ def value(choices: Choices, usual: Any) -> Any:
 def _defaults() -> dict[str, tuple[Parameter, Any]]:
     """Return the parameters of a node with two cameras, with values that are valid together."""
     every = (
-        *parameters.PARAMETERS,
-        *parameters.camera_parameters("front"),
-        *parameters.camera_parameters("back"),
-        *parameters.class_parameters(),
+        *parameter_table.PARAMETERS,
+        *parameter_table.camera_parameters("front"),
+        *parameter_table.camera_parameters("back"),
+        *parameter_table.class_parameters(),
     )
     values = {parameter.name: (parameter, parameter.default) for parameter in every}
     return values | {"cameras": (values["cameras"][0], ["front", "back"])}
@@ -123,13 +123,13 @@ def fuzz_parameters(choices: Choices) -> bool:
             if type(changed) is type(parameter.default) and (texts or not isinstance(changed, list)):
                 values[parameter.name] = changed
     for camera in [name for name in values["cameras"] if name]:
-        for parameter in parameters.camera_parameters(camera):
+        for parameter in parameter_table.camera_parameters(camera):
             values.setdefault(parameter.name, parameter.default)
     for number in range(1, len(values["lidar_topics"]) + 1):
-        for parameter in parameters.lidar_parameters(number):
+        for parameter in parameter_table.lidar_parameters(number):
             values.setdefault(parameter.name, parameter.default)
     try:
-        read = parameters.read(values)
+        read = node_settings.read(values)
     except OptionError as error:
         return _one_line(error)
     numbers = [number for number in values.values() if isinstance(number, float)]

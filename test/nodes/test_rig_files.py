@@ -7,7 +7,12 @@ from pathlib import Path
 import yaml
 
 from aqr_perception.data.rig_file import read_rig
-from aqr_perception.nodes.parameters import PARAMETERS, camera_parameters, class_parameters, lidar_parameters
+from aqr_perception.nodes.parameters.parameter_table import (
+    PARAMETERS,
+    camera_parameters,
+    class_parameters,
+    lidar_parameters,
+)
 
 
 def test_every_parameter_of_the_node_may_stand_in_a_rig_file(tmp_path: Path) -> None:

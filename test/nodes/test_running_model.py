@@ -15,7 +15,7 @@ from aqr_perception.detector import ModelOutputError
 from aqr_perception.models.weights.shipped import choose_weights
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.input.frame_request import AssemblerSettings, CameraSettings
-from aqr_perception.nodes.parameters import ModelSettings
+from aqr_perception.nodes.parameters.node_settings import ModelSettings
 from aqr_perception.nodes.running_model import LoadingStoppedError, RunningModel
 
 

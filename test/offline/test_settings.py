@@ -17,7 +17,7 @@ from aqr_perception.bags.reader import BagReader
 from aqr_perception.bags.writer import BagWriter
 from aqr_perception.cli import main
 from aqr_perception.models.config.yaml_file import YamlFileError
-from aqr_perception.nodes.parameter_files import values_for
+from aqr_perception.nodes.parameters.parameter_files import values_for
 from aqr_perception.offline.offline_error import OfflineError
 from aqr_perception.offline.ros_packages import require_ros
 from aqr_perception.offline.settings import GivenParameters, settings_for, shown_parameters

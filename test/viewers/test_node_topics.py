@@ -69,7 +69,7 @@ def test_values_of_a_wrong_type_are_refused(values: dict[str, object], named: st
 
 def test_missing_parameters_have_the_nodes_defaults() -> None:
     pytest.importorskip("rclpy", reason="the node's parameters are declared with rclpy's types")
-    from aqr_perception.nodes.parameters import PARAMETERS, camera_parameters
+    from aqr_perception.nodes.parameters.parameter_table import PARAMETERS, camera_parameters
 
     values = {parameter.name: parameter.default for parameter in PARAMETERS}
     for camera in values["cameras"]:

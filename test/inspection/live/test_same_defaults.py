@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
 from aqr_perception.inspection import clock_offsets, timing
-from aqr_perception.nodes.parameters import PARAMETERS
+from aqr_perception.nodes.parameters.parameter_table import PARAMETERS
 
 
 def test_times_are_the_nodes_defaults() -> None:

@@ -13,7 +13,7 @@ from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from aqr_perception.nodes.parameter_callbacks import add_parameter_callbacks  # noqa: E402
+from aqr_perception.nodes.parameters.parameter_callbacks import add_parameter_callbacks  # noqa: E402
 
 NEWER = ("add_pre_set_parameters_callback", "add_post_set_parameters_callback")
 

@@ -1,52 +1,32 @@
 # SPDX-FileCopyrightText: aqr_perception maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Table of the node's parameters, and their validation and conversion to settings."""
+"""Table of the node's parameters: those of every node, of each LiDAR, of each camera and of each class."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
-
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.expand_topic_name import expand_topic_name
-from rclpy.node import Node
-from rclpy.parameter import Parameter as RosParameter
-from rclpy.validate_full_topic_name import validate_full_topic_name
-from rclpy.validate_topic_name import validate_topic_name
+from typing import Any, get_args
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.models.weights.shipped import RANDOM
-from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.flow.pipelining import Pipelining
 from aqr_perception.nodes.input.frame_request import (
-    LIDAR,
     MOST_SWEEPS,
-    AssemblerSettings,
-    CameraSettings,
     ClockPolicy,
-    LidarSettings,
-    lidar_name,
 )
+from aqr_perception.nodes.parameters.declaration import Parameter
 from aqr_perception.options import (
     Activation,
     AqrMode,
-    AqrOptions,
     BiasForm,
-    DetectionOptions,
     ModulationForm,
-    OptionError,
     RouterAttention,
     WeightsSource,
 )
-from aqr_perception.tracking.track_options import TrackingOptions
-from aqr_perception.visualization.picture_options import PictureOptions, PictureView
+from aqr_perception.visualization.picture_options import PictureView
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
-_THRESHOLDS = "class_score_thresholds."
-_RESERVED = ("bev", LIDAR)
-"""Names in ~/weights/ and in the detections that are no cameras'."""
-_LIDAR_TOPIC, _LIDAR_TOPICS = "lidar_topic", "lidar_topics"
+THRESHOLDS = "class_score_thresholds."
+"""Prefix of the parameters of the classes."""
+LIDAR_TOPIC, LIDAR_TOPICS = "lidar_topic", "lidar_topics"
+"""Names of the parameters of one LiDAR's topic and of several."""
 
 _WINDOW = "edge length in cells; 0: as the model was trained"
 _ROUTER_WINDOW = "edge length in cells, odd; 0: as the model was trained"
@@ -60,9 +40,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         "true: configure and activate the node when it starts; false: wait for lifecycle transitions",
     ),
     Parameter("cameras", _DEFAULT_CAMERAS, "camera names, which are also parts of topics; [] or [''] for no cameras"),
-    Parameter(_LIDAR_TOPIC, "/lidar/points", "topic of the LiDAR's sensor_msgs/PointCloud2; empty: no LiDAR"),
+    Parameter(LIDAR_TOPIC, "/lidar/points", "topic of the LiDAR's sensor_msgs/PointCloud2; empty: no LiDAR"),
     Parameter(
-        _LIDAR_TOPICS,
+        LIDAR_TOPICS,
         [""],
         "topics of several LiDARs, instead of lidar_topic; their sweeps are joined in the model frame. The first one "
         "triggers frames, and the next one while it is silent; [] or ['']: lidar_topic applies",
@@ -398,265 +378,23 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
 def class_parameters(classes: Sequence[str] = CLASSES) -> tuple[Parameter, ...]:
     """Return the score thresholds of a model's classes."""
     text = "score threshold of this class; negative: score_threshold applies"
-    return tuple(Parameter(f"{_THRESHOLDS}{name}", -1.0, text, -1.0, 1.0, run_time=True) for name in classes)
+    return tuple(Parameter(f"{THRESHOLDS}{name}", -1.0, text, -1.0, 1.0, run_time=True) for name in classes)
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """Choice of the model and its device; the arguments of `Detector`."""
-
-    preset: str
-    checkpoint: str
-    device: str
-    precision: str
-    image_backend: Literal["torch", "openvino"] = "torch"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings from all parameters, validated together."""
-
-    assembler: AssemblerSettings
-    detection: DetectionOptions
-    model: ModelSettings
-    reliable: bool
-    tracking: TrackingOptions
-    pictures: PictureOptions
-    pipelining: Pipelining
-    autoware_objects: bool
-
-
-def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
-    """Declare every parameter on a node and return their values.
-
-    Classes are those of `model.preset`.
-
-    Args:
-        overrides: the user's values; those that cannot be used are noted there, and the defaults are declared.
-    """
-    given = Overrides(node) if overrides is None else overrides
-    values = {parameter.name: given.declare(node, parameter) for parameter in _for_given_lidars(given)}
-    for number, _ in enumerate(_several_topics(values), start=1):
-        values |= {parameter.name: given.declare(node, parameter) for parameter in lidar_parameters(number)}
-    for camera in dict.fromkeys(_camera_names(values)):
-        values |= {parameter.name: given.declare(node, parameter) for parameter in camera_parameters(camera)}
-    declare_classes(node, _start_classes(values), values, given)
-    return values
-
-
-def _for_given_lidars(given: Overrides) -> list[Parameter]:
-    """Return `PARAMETERS`, where the default of `lidar_topic` does not contradict a given `lidar_topics`."""
-    by_name = {parameter.name: parameter for parameter in PARAMETERS}
-    if any(given.value(by_name[_LIDAR_TOPICS])) and not given.is_given(_LIDAR_TOPIC):
-        by_name[_LIDAR_TOPIC] = replace(by_name[_LIDAR_TOPIC], default="")
-    return list(by_name.values())
-
-
-def _start_classes(values: Mapping[str, Any]) -> tuple[str, ...]:
-    from aqr_perception.detector import preset_classes  # imports PyTorch, which takes seconds
-
-    try:
-        _check_directories(values)
-        return preset_classes(values["model.preset"])
-    except (ValueError, OSError):  # the node reports an invalid preset when it is configured
-        return CLASSES
-
-
-def declare_classes(node: Node, classes: Sequence[str], values: dict[str, Any], overrides: Overrides) -> None:
-    """Declare the score thresholds of a model's classes that are not in `values` yet, and add their values."""
-    new = [parameter for parameter in class_parameters(classes) if parameter.name not in values]
-    values |= {parameter.name: overrides.declare(node, parameter) for parameter in new}
-
-
-def ignored(overrides: Overrides, values: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each value that the user gave a name that is not a parameter."""
-    return [_ignored(name, values) for name in overrides.unknown(values)]
-
-
-def _ignored(name: str, values: Mapping[str, Any]) -> str:
-    kind, _, rest = name.partition(".")
-    camera = number = rest.partition(".")[0]
-    if f"{kind}." == _THRESHOLDS:
-        similar = nearest(name, values)
-        return f"{name} has no effect: model.preset {values['model.preset']} has no class {rest}{similar}"
-    count = len(_several_topics(values))
-    if kind == LIDAR and number.isdecimal() and not 1 <= int(number) <= count:
-        return f"{name} has no effect: lidar_topics has {count} topics, the first of which is lidar.1"
-    if kind == "camera" and camera not in values["cameras"]:
-        return f"{name} has no effect: cameras has no {camera!r}{nearest(camera, _camera_names(values))}"
-    return f"{name} is not a parameter of this node and has no effect{nearest(name, values)}"
-
-
-def converted(changes: Sequence[RosParameter]) -> list[RosParameter]:
-    """Return changes of parameters in the parameters' types, where their meaning is clear."""
-    return [_converted(change) for change in changes]
-
-
-def _converted(change: RosParameter) -> RosParameter:
-    for parameter in PARAMETERS:
-        if change.name == parameter.name and change.value is not None:
-            return RosParameter(change.name, value=parameter.converted(change.value))
-    if change.name.startswith(_THRESHOLDS) and type(change.value) is int:
-        return RosParameter(change.name, value=float(change.value))
-    return change
-
-
-def read(values: Mapping[str, Any]) -> Settings:
-    """Return the settings of parameter values, by name.
-
-    Raises:
-        OptionError: a value or a combination of values is invalid; the text names the parameter and the value needed.
-    """
-    _check_lidars(values)
-    _check_cameras(values)
-    _check_each(values)
-    _check_topics(values)
-    _check_directories(values)
-    return Settings(
-        assembler=_assembler_settings(values),
-        detection=_detection_options(values),
-        model=ModelSettings(**{field.name: values[f"model.{field.name}"] for field in fields(ModelSettings)}),
-        reliable=values["sensor_reliability"] == "reliable",
-        tracking=TrackingOptions(**{field.name: values[f"tracking.{field.name}"] for field in fields(TrackingOptions)}),
-        pictures=PictureOptions(**{field.name: values[f"weights.{field.name}"] for field in fields(PictureOptions)}),
-        pipelining=values["pipelining"],
-        autoware_objects=values["autoware_objects"],
-    )
-
-
-def _check_each(values: Mapping[str, Any]) -> None:
-    classes = [name.removeprefix(_THRESHOLDS) for name in values if name.startswith(_THRESHOLDS)]
-    cameras = (parameter for camera in _camera_names(values) for parameter in camera_parameters(camera))
-    numbers = range(1, len(_several_topics(values)) + 1)
-    lidars = (parameter for number in numbers for parameter in lidar_parameters(number))
-    for parameter in (*PARAMETERS, *class_parameters(classes), *cameras, *lidars):
-        parameter.check(values[parameter.name])
-
-
-def _check_lidars(values: Mapping[str, Any]) -> None:
-    one, several = values[_LIDAR_TOPIC], _several_topics(values)
-    if several and one:
-        found = f"{_LIDAR_TOPIC} is {one!r} and {_LIDAR_TOPICS} is {several}"
-        raise OptionError(f"{found}, but only one of them may be set; leave {_LIDAR_TOPIC} out or set it to ''")
-    if "" in several:
-        empty = several.index("") + 1
-        raise OptionError(f"{_LIDAR_TOPICS} is {several}, but must have no empty text; topic {empty} is empty")
-
-
-def _check_cameras(values: Mapping[str, Any]) -> None:
-    lidars = [lidar_name(number) for number, _ in enumerate(_lidar_topics(values), start=1)]
-    for name in _camera_names(values):
-        if name in lidars:
-            raise OptionError(f"cameras has {name!r}, but a LiDAR has this name; choose another name")
-        if name in _RESERVED:
-            raise OptionError(f"cameras has {name!r}, but the node has topics of this name; choose another name")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            needed = "letters, digits and underscores, with a letter first, because topics contain the names"
-            raise OptionError(f"cameras has {name!r}, but names must be {needed}")
-
-
-def _check_topics(values: Mapping[str, Any]) -> None:
-    cameras = dict.fromkeys(_camera_names(values))
-    images = {f"camera.{camera}.image_topic": values[f"camera.{camera}.image_topic"] for camera in cameras}
-    infos = {f"camera.{camera}.info_topic": values[f"camera.{camera}.info_topic"] for camera in cameras}
-    lidars = _lidar_topics(values)
-    for name, topic in (images | infos | lidars).items():
-        try:
-            validate_topic_name(topic)
-            validate_full_topic_name(expand_topic_name(topic, "aqr_perception", "/"))
-        except InvalidTopicNameException as error:
-            reason = str(error).partition(":")[2].split("\n")[0].strip()
-            raise OptionError(f"{name} is {topic!r}, but must be a topic: {reason}") from error
-    owners: dict[str, str] = {}
-    for name, topic in (images | lidars).items():
-        if topic in owners:
-            raise OptionError(f"{owners[topic]} and {name} are both {topic!r}, but each sensor needs its own topic")
-        owners[topic] = name
-
-
-def _check_directories(values: Mapping[str, Any]) -> None:
-    """Check that the model's files lie in the allowed folders, links followed."""
-    folders = [folder for folder in values["model.directories"] if folder]
-    if not folders:
-        return
-    preset, checkpoint = values["model.preset"], values["model.checkpoint"]
-    files = {"model.preset": preset} if preset.endswith(".yaml") else {}
-    if checkpoint not in ("", RANDOM):
-        files["model.checkpoint"] = checkpoint
-    for name, file in files.items():
-        if not any(Path(file).resolve().is_relative_to(Path(folder).resolve()) for folder in folders):
-            raise OptionError(f"{name} is {file!r}, but must lie in one of model.directories: {', '.join(folders)}")
-
-
-def _assembler_settings(values: Mapping[str, Any]) -> AssemblerSettings:
-    cameras = _camera_names(values)
-    enabled = {camera for camera in cameras if values[f"camera.{camera}.enabled"]}
-    lidars = _lidar_settings(values)
-    of_lidars = [values[f"lidar.{number}.enabled"] for number, _ in enumerate(_several_topics(values), start=1)]
-    if values["use_lidar"]:
-        enabled |= {lidar.name for lidar, on in zip(lidars, of_lidars or [True], strict=False) if on}
-    if not enabled:
-        switches = " or one of lidar.<number>.enabled" if of_lidars else ""
-        raise OptionError(f"no sensor is enabled: set use_lidar{switches} or one of camera.<name>.enabled to true")
-    return AssemblerSettings(
-        cameras=tuple(_camera_settings(values, camera) for camera in cameras),
-        lidar_topic=lidars[0].topic if lidars else "",
-        intensity_scale=lidars[0].intensity_scale if lidars else values["intensity_scale"],
-        further_lidars=lidars[1:],
-        enabled=frozenset(enabled),
-        # `RunningModel.supported_settings` limits it to the model's number.
-        max_sweeps=values["max_sweeps"] or MOST_SWEEPS,
-        **{name: values[name] for name in _ASSEMBLER_PARAMETERS},
-    )
-
-
-def _lidar_settings(values: Mapping[str, Any]) -> tuple[LidarSettings, ...]:
-    settings = []
-    for number, topic in enumerate(_lidar_topics(values).values(), start=1):
-        parameter = f"lidar.{number}.intensity_scale"
-        scale = values.get(parameter, 0.0) or values["intensity_scale"]
-        settings.append(LidarSettings(lidar_name(number), topic, scale, parameter))
-    return tuple(settings)
-
-
-def _lidar_topics(values: Mapping[str, Any]) -> dict[str, str]:
+def lidar_topics(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the topics of all LiDARs, by what an error calls them."""
-    several = _several_topics(values)
+    several = several_topics(values)
     if several:
         return {f"lidar_topics (topic {number})": topic for number, topic in enumerate(several, start=1)}
-    return {_LIDAR_TOPIC: values[_LIDAR_TOPIC]} if values[_LIDAR_TOPIC] else {}
+    return {LIDAR_TOPIC: values[LIDAR_TOPIC]} if values[LIDAR_TOPIC] else {}
 
 
-def _several_topics(values: Mapping[str, Any]) -> list[str]:
-    """Return `lidar_topics`; none if it stands for no topics."""
-    topics = list(values[_LIDAR_TOPICS])
+def several_topics(values: Mapping[str, Any]) -> list[str]:
+    """Return the parameter `lidar_topics`; none if it stands for no topics."""
+    topics = list(values[LIDAR_TOPICS])
     return topics if topics != [""] else []
 
 
-def _camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
-    return CameraSettings(camera, **{name: values[f"camera.{camera}.{name}"] for name in _CAMERA_PARAMETERS})
-
-
-def _detection_options(values: Mapping[str, Any]) -> DetectionOptions:
-    thresholds = {name: threshold for name, threshold in values.items() if name.startswith(_THRESHOLDS)}
-    return DetectionOptions(
-        score_threshold=values["score_threshold"],
-        class_score_thresholds={
-            name.removeprefix(_THRESHOLDS): threshold for name, threshold in thresholds.items() if threshold >= 0
-        },
-        max_detections=values["max_detections"],
-        weights_source=values["weights.source"],
-        max_history_gap=values["max_history_gap"],
-        aqr=AqrOptions(**{field.name: values[f"aqr.{field.name}"] for field in fields(AqrOptions)}),
-    )
-
-
-def _camera_names(values: Mapping[str, Any]) -> list[str]:
+def camera_names(values: Mapping[str, Any]) -> list[str]:
+    """Return the names of the cameras; an empty text, which stands for an empty list, is none."""
     return [name for name in values["cameras"] if name]
-
-
-_ASSEMBLER_PARAMETERS = (
-    "fixed_frame", "model_frame", "output_frame", "max_camera_age", "max_lidar_age", "camera_wait", "lidar_timeout",
-    "camera_only_period", "transform_wait", "clock_policy", "max_latency", "base_frame", "marker_lifetime",
-)  # fmt: skip
-_CAMERA_PARAMETERS = ("image_topic", "info_topic", "compressed", "rectified", "offset", "baseline_in_tf")

@@ -16,35 +16,36 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 pytest.importorskip("aqr_perception.msg", reason="needs the built package; run `make test`")
 
 from aqr_perception.frame import CLASSES  # noqa: E402
-from aqr_perception.nodes import parameters  # noqa: E402
-from aqr_perception.nodes.declaration import Overrides  # noqa: E402
+from aqr_perception.nodes.input import frame_request  # noqa: E402
+from aqr_perception.nodes.parameters import declared_values, node_settings, parameter_table  # noqa: E402
+from aqr_perception.nodes.parameters.declaration import Overrides  # noqa: E402
 from aqr_perception.options import OptionError  # noqa: E402
 
 CONFIG = ROOT / "config"
 
 
 def defaults(cameras: list[str] | None = None) -> dict[str, Any]:
-    values = {parameter.name: parameter.default for parameter in parameters.PARAMETERS}
+    values = {parameter.name: parameter.default for parameter in parameter_table.PARAMETERS}
     values["cameras"] = values["cameras"] if cameras is None else cameras
     for camera in values["cameras"]:
-        values |= {parameter.name: parameter.default for parameter in parameters.camera_parameters(camera)}
-    return values | {parameter.name: parameter.default for parameter in parameters.class_parameters()}
+        values |= {parameter.name: parameter.default for parameter in parameter_table.camera_parameters(camera)}
+    return values | {parameter.name: parameter.default for parameter in parameter_table.class_parameters()}
 
 
 def several(*topics: str, **changes: Any) -> dict[str, Any]:
     """Return values with some LiDARs; dots in the names of changes are double underscores."""
     values = defaults(["front"]) | {"lidar_topic": "", "lidar_topics": list(topics)}
     for number in range(1, len(topics) + 1):
-        values |= {parameter.name: parameter.default for parameter in parameters.lidar_parameters(number)}
+        values |= {parameter.name: parameter.default for parameter in parameter_table.lidar_parameters(number)}
     return values | {name.replace("__", "."): value for name, value in changes.items()}
 
 
 def test_every_parameter_has_a_description_and_every_number_a_range() -> None:
     every = (
-        *parameters.PARAMETERS,
-        *parameters.camera_parameters("front"),
-        *parameters.lidar_parameters(2),
-        *parameters.class_parameters(),
+        *parameter_table.PARAMETERS,
+        *parameter_table.camera_parameters("front"),
+        *parameter_table.lidar_parameters(2),
+        *parameter_table.class_parameters(),
     )
     assert len({parameter.name for parameter in every}) == len(every)
     for parameter in every:
@@ -55,7 +56,7 @@ def test_every_parameter_has_a_description_and_every_number_a_range() -> None:
 
 
 def test_the_defaults_are_valid_settings() -> None:
-    settings = parameters.read(defaults())
+    settings = node_settings.read(defaults())
     assert settings.assembler.sensors[0] == "lidar" and len(settings.assembler.sensors) == 7
     assert settings.detection.class_score_thresholds == {}
     assert settings.model.preset == "aqr_tiny"
@@ -68,7 +69,7 @@ def test_the_defaults_are_valid_settings() -> None:
         ({"aqr.mode": "loud"}, "aqr.mode.*both"),
         ({"weights.source": "magic"}, "weights.source.*attention"),
         ({"sensor_reliability": "perhaps"}, "sensor_reliability"),
-        ({"max_sweeps": parameters.MOST_SWEEPS + 1}, "max_sweeps"),
+        ({"max_sweeps": frame_request.MOST_SWEEPS + 1}, "max_sweeps"),
         ({"max_sweeps": -1}, "max_sweeps"),
         ({"class_score_thresholds.car": 1.5}, "class_score_thresholds.car"),
         ({"camera_wait": -1.0}, "camera_wait"),
@@ -81,18 +82,18 @@ def test_the_defaults_are_valid_settings() -> None:
 )
 def test_an_invalid_value_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
-        parameters.read(defaults() | changes)
+        node_settings.read(defaults() | changes)
 
 
-@pytest.mark.parametrize(("given", "most"), [(0, parameters.MOST_SWEEPS), (1, 1), (3, 3), (10, 10)])
+@pytest.mark.parametrize(("given", "most"), [(0, frame_request.MOST_SWEEPS), (1, 1), (3, 3), (10, 10)])
 def test_sweeps_are_limited_on_request_only(given: int, most: int) -> None:
     assert defaults()["max_sweeps"] == 0
-    assert parameters.read(defaults() | {"max_sweeps": given}).assembler.max_sweeps == most
+    assert node_settings.read(defaults() | {"max_sweeps": given}).assembler.max_sweeps == most
 
 
 def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
-    assert parameters.read(defaults([""]) | {"cameras": [""]}).assembler.cameras == ()
-    assert not parameters.read(defaults() | {"lidar_topic": ""}).assembler.is_enabled("lidar")
+    assert node_settings.read(defaults([""]) | {"cameras": [""]}).assembler.cameras == ()
+    assert not node_settings.read(defaults() | {"lidar_topic": ""}).assembler.is_enabled("lidar")
 
 
 @pytest.mark.parametrize(
@@ -114,28 +115,28 @@ def test_a_vehicle_may_have_no_cameras_or_no_lidar() -> None:
 def test_names_of_cameras_and_topics_are_checked(changes: dict[str, Any], named: str) -> None:
     values = defaults(changes.get("cameras")) | changes
     with pytest.raises(OptionError, match=named):
-        parameters.read(values)
+        node_settings.read(values)
 
 
 def test_several_lidars_have_names_topics_and_scales() -> None:
-    read = parameters.read(several("/a", "b", "/c", intensity_scale=2.0, lidar__2__intensity_scale=0.5)).assembler
+    read = node_settings.read(several("/a", "b", "/c", intensity_scale=2.0, lidar__2__intensity_scale=0.5)).assembler
     assert read.sensors == ("lidar", "lidar_2", "lidar_3", "front")
     assert [(lidar.topic, lidar.intensity_scale) for lidar in read.lidars] == [("/a", 2.0), ("b", 0.5), ("/c", 2.0)]
     assert [lidar.scale_parameter for lidar in read.lidars] == [f"lidar.{n}.intensity_scale" for n in (1, 2, 3)]
     assert read.enabled == set(read.sensors)
-    one = parameters.read(several("/a", lidar__1__intensity_scale=3.0)).assembler
+    one = node_settings.read(several("/a", lidar__1__intensity_scale=3.0)).assembler
     assert (one.lidar_topic, one.intensity_scale, one.sensors) == ("/a", 3.0, ("lidar", "front"))
     for none in ([], [""]):
-        assert parameters.read(defaults() | {"lidar_topics": none}).assembler.lidar_topic == "/lidar/points"
+        assert node_settings.read(defaults() | {"lidar_topics": none}).assembler.lidar_topic == "/lidar/points"
 
 
 def test_lidars_are_switched_together_and_one_by_one() -> None:
-    read = parameters.read(several("/a", "/b", use_lidar=False)).assembler
+    read = node_settings.read(several("/a", "/b", use_lidar=False)).assembler
     assert read.enabled == {"front"} and len(read.lidars) == 2
-    assert parameters.read(several("/a", "/b", lidar__1__enabled=False)).assembler.enabled == {"lidar_2", "front"}
+    assert node_settings.read(several("/a", "/b", lidar__1__enabled=False)).assembler.enabled == {"lidar_2", "front"}
     off = {"lidar__1__enabled": False, "lidar__2__enabled": False, "camera__front__enabled": False}
     with pytest.raises(OptionError, match=r"no sensor is enabled: .*lidar\.<number>\.enabled"):
-        parameters.read(several("/a", "/b", **off))
+        node_settings.read(several("/a", "/b", **off))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +153,9 @@ def test_lidars_are_switched_together_and_one_by_one() -> None:
 )
 def test_wrong_topics_of_several_lidars_are_refused_by_name(values: dict[str, Any], named: str) -> None:
     for camera in values["cameras"]:
-        values |= {parameter.name: parameter.default for parameter in parameters.camera_parameters(camera)}
+        values |= {parameter.name: parameter.default for parameter in parameter_table.camera_parameters(camera)}
     with pytest.raises(OptionError, match=named):
-        parameters.read(values)
+        node_settings.read(values)
 
 
 def test_files_of_models_lie_in_the_allowed_folders(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_files_of_models_lie_in_the_allowed_folders(tmp_path: Path) -> None:
         {"model.preset": "petr_tiny"},
         {"model.preset": str(inside / "mine.yaml"), "model.checkpoint": str(inside / "deeper" / "mine.pth")},
     ):
-        parameters.read(confined | allowed)
+        node_settings.read(confined | allowed)
     for name, file in (
         ("model.checkpoint", outside / "mine.pth"),
         ("model.checkpoint", inside / ".." / "mine.pth"),
@@ -178,18 +179,18 @@ def test_files_of_models_lie_in_the_allowed_folders(tmp_path: Path) -> None:
         ("model.preset", outside / "mine.yaml"),
     ):
         with pytest.raises(OptionError, match=f"{name} is .* but must lie in one of model.directories: {inside}"):
-            parameters.read(confined | {name: str(file)})
-        parameters.read(defaults() | {name: str(file)})
+            node_settings.read(confined | {name: str(file)})
+        node_settings.read(defaults() | {name: str(file)})
 
 
 def test_the_allowed_folders_are_fixed_at_the_start() -> None:
-    (directories,) = (parameter for parameter in parameters.PARAMETERS if parameter.name == "model.directories")
+    (directories,) = (parameter for parameter in parameter_table.PARAMETERS if parameter.name == "model.directories")
     assert directories.descriptor().read_only
 
 
 def test_changes_of_parameters_are_taken_in_the_parameters_types() -> None:
     given = {"score_threshold": 1, "class_score_thresholds.car": 0, "max_detections": 7.0, "aqr.mode": False}
-    changes = parameters.converted([rclpy.Parameter(name, value=value) for name, value in given.items()])
+    changes = declared_values.converted([rclpy.Parameter(name, value=value) for name, value in given.items()])
     assert {change.name: change.value for change in changes} == {
         "score_threshold": 1.0,
         "class_score_thresholds.car": 0.0,
@@ -213,7 +214,7 @@ def test_shipped_configurations_are_valid_and_name_only_known_parameters(name: s
     known = defaults(values["cameras"])
     assert set(given) <= set(known)
     assert all(type(given[key]) is type(known[key]) for key in given)
-    parameters.read(known | given)
+    node_settings.read(known | given)
 
 
 @pytest.fixture
@@ -241,28 +242,28 @@ def thresholds_of(values: dict[str, Any]) -> dict[str, float]:
 
 def test_thresholds_are_declared_for_the_classes_of_the_preset(new_node: Callable[..., Any], tmp_path: Path) -> None:
     own = new_node(model__preset=write_preset(tmp_path), class_score_thresholds__forklift=0.25)
-    values = parameters.declare(own)
+    values = declared_values.declare(own)
     assert thresholds_of(values) == {"car": -1.0, "truck": -1.0, "pedestrian": -1.0, "forklift": 0.25}
-    assert parameters.read(values).detection.class_score_thresholds == {"forklift": 0.25}
+    assert node_settings.read(values).detection.class_score_thresholds == {"forklift": 0.25}
     assert own.describe_parameter("class_score_thresholds.forklift").description.startswith("score threshold")
-    assert tuple(thresholds_of(parameters.declare(new_node()))) == CLASSES
+    assert tuple(thresholds_of(declared_values.declare(new_node()))) == CLASSES
 
 
 @pytest.mark.parametrize("preset", ["cmt_huge", "/nowhere.yaml"])
 def test_an_invalid_preset_declares_the_default_classes(new_node: Callable[..., Any], preset: str) -> None:
-    assert tuple(thresholds_of(parameters.declare(new_node(model__preset=preset)))) == CLASSES
+    assert tuple(thresholds_of(declared_values.declare(new_node(model__preset=preset)))) == CLASSES
 
 
 def test_thresholds_of_another_models_classes_are_declared_later(new_node: Callable[..., Any]) -> None:
     node = new_node(class_score_thresholds__forklift=0.25, class_score_thresholds__crane=7.0)
     overrides = Overrides(node)
-    values = parameters.declare(node, overrides)
+    values = declared_values.declare(node, overrides)
     assert "forklift" not in thresholds_of(values)
-    parameters.declare_classes(node, ("car", "forklift"), values, overrides)
+    declared_values.declare_classes(node, ("car", "forklift"), values, overrides)
     assert tuple(thresholds_of(values)) == (*CLASSES, "forklift")
-    assert parameters.read(values).detection.class_score_thresholds == {"forklift": 0.25}
+    assert node_settings.read(values).detection.class_score_thresholds == {"forklift": 0.25}
     assert not overrides.problems
-    parameters.declare_classes(node, ("crane",), values, overrides)
+    declared_values.declare_classes(node, ("crane",), values, overrides)
     assert "class_score_thresholds.crane is 7.0" in overrides.problems["class_score_thresholds.crane"]
 
 
@@ -278,7 +279,7 @@ def test_ignored_values_are_named_with_the_nearest_name(new_node: Callable[..., 
         score_threshold=0.5,
     )
     overrides = Overrides(node)
-    sentences = parameters.ignored(overrides, parameters.declare(node, overrides))
+    sentences = declared_values.ignored(overrides, declared_values.declare(node, overrides))
     assert len(sentences) == 5
     assert "camera.frnt.image_topic has no effect: cameras has no 'frnt'; did you mean front?" in sentences
     for name, nearest in (
@@ -292,20 +293,22 @@ def test_ignored_values_are_named_with_the_nearest_name(new_node: Callable[..., 
 
 
 def test_given_topics_of_several_lidars_replace_the_default_of_the_one(new_node: Callable[..., Any]) -> None:
-    values = parameters.declare(new_node(cameras=["front"], lidar_topics=["/a", "/b"], lidar__2__intensity_scale=2))
+    values = declared_values.declare(
+        new_node(cameras=["front"], lidar_topics=["/a", "/b"], lidar__2__intensity_scale=2)
+    )
     assert (values["lidar_topic"], values["lidar.1.enabled"], values["lidar.2.intensity_scale"]) == ("", True, 2.0)
-    assert [lidar.topic for lidar in parameters.read(values).assembler.lidars] == ["/a", "/b"]
-    both = parameters.declare(new_node(lidar_topic="/lidar/points", lidar_topics="/a"))
+    assert [lidar.topic for lidar in node_settings.read(values).assembler.lidars] == ["/a", "/b"]
+    both = declared_values.declare(new_node(lidar_topic="/lidar/points", lidar_topics="/a"))
     with pytest.raises(OptionError, match=r"lidar_topic is '/lidar/points' and lidar_topics is \['/a'\]"):
-        parameters.read(both)
-    neither = parameters.declare(new_node(lidar_topics=[""]))
+        node_settings.read(both)
+    neither = declared_values.declare(new_node(lidar_topics=[""]))
     assert neither["lidar_topic"] == "/lidar/points" and "lidar.1.enabled" not in neither
 
 
 def test_values_of_lidars_that_do_not_exist_are_named(new_node: Callable[..., Any]) -> None:
     node = new_node(lidar_topics=["/a", "/b"], lidar__3__enabled=False, lidar__2__enabeld=False, lidar__0__enabled=True)
     overrides = Overrides(node)
-    first, second, third = parameters.ignored(overrides, parameters.declare(node, overrides))
+    first, second, third = declared_values.ignored(overrides, declared_values.declare(node, overrides))
     assert first.startswith("lidar.0.enabled has no effect: lidar_topics has 2 topics")
     assert second.endswith("did you mean lidar.2.enabled?")
     assert third.startswith("lidar.3.enabled has no effect: lidar_topics has 2 topics")
@@ -316,8 +319,8 @@ def test_a_node_refuses_read_only_changes_and_values_out_of_range() -> None:
     context.init()
     node = rclpy.create_node("parameters_under_test", context=context)
     try:
-        values = parameters.declare(node)
-        parameters.read(values)
+        values = declared_values.declare(node)
+        node_settings.read(values)
         refused = node.set_parameters(
             [rclpy.Parameter("lidar_topic", value="/x"), rclpy.Parameter("score_threshold", value=2.0)]
         )

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2; run `make test`")
 
-from aqr_perception.nodes.declaration import Overrides, Parameter, nearest
+from aqr_perception.nodes.parameters.declaration import Overrides, Parameter, nearest
 from aqr_perception.options import OptionError
 
 FLAG = Parameter("flag", True, "")

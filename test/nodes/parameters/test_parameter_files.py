@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aqr_perception.models.config.yaml_file import YamlFileError
-from aqr_perception.nodes.parameter_files import ParameterFile, one_line, read
+from aqr_perception.nodes.parameters.parameter_files import ParameterFile, one_line, read
 
 
 def write(folder: Path, *sections: str) -> Path:
