@@ -46,7 +46,7 @@ MISSED = {
     "LiDAR field of view +-60 degrees",
     "half the objects without points",
     GAIN_ROW,
-    *BROKEN_ROWS[2:],
+    *BROKEN_ROWS[2:4],
 }
 """Targets that the shipped weights miss; the model card explains why. Better weights must shrink this set."""
 
