@@ -148,6 +148,22 @@ def test_a_router_that_cannot_learn_as_asked_is_refused_by_name(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--vary-points", "--no-augmentation"), "--vary-points has no effect in a training without augmentation"),
+        (("--vary-points", "--train", "camera-branch"), "--vary-points has no effect in a training without points"),
+        (("--donors", "2"), "--donors pastes objects into point clouds, but this training also has pictures"),
+    ],
+)
+def test_changes_of_points_that_cannot_be_made_are_refused(
+    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--data-root", str(tmp_path), "--frames", "2", "--steps", "1", "--output", str(tmp_path)]
+    assert main([*command, *options]) == 1
+    assert said in capsys.readouterr().err
+
+
 def exchange_splits(root: Path) -> None:
     """Move the tables' drive from the validation split to the training split, or back."""
     tables = root / VERSION / "scene.json"

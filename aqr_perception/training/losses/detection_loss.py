@@ -78,7 +78,7 @@ class DetectionLoss:
         supervises = self.router_weight > 0 and self.router_gradient != "detection"
         trains_router = supervises and model.router_trained and model.router_supervised
         fixed = self.router_gradient == "health"
-        # The predictions teach nothing here, and the decoder takes most of the time.
+        # The predictions teach nothing here, and the decoder takes a fifth of a step.
         alone = fixed and trains_router and self.train == "aqr" and model.routes_alone
         options = DecodeOptions(
             model.aqr_options,

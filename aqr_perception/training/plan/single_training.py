@@ -151,7 +151,7 @@ def training_frames(settings: TrainingSettings, data: Data, model: DetectionMode
     """Return the frames with augmentation and sensor failures for training.
 
     Raises:
-        OptionError: objects are to be pasted where that is impossible.
+        OptionError: objects are to be pasted, or points are to vary, where that is impossible.
     """
     with_cameras = model.preset.image is not None and settings.train != "lidar-branch"
     if settings.donors < 0:
@@ -162,6 +162,10 @@ def training_frames(settings: TrainingSettings, data: Data, model: DetectionMode
             + ("pictures" if with_cameras else "earlier frames")
             + ", which would not show them: train the lidar-branch, or leave --donors out"
         )
+    with_lidar = model.preset.points is not None and settings.train != "camera-branch"
+    if settings.vary_points and not (settings.augmentation and with_lidar):
+        without = "augmentation" if with_lidar else "points"
+        raise OptionError(f"--vary-points has no effect in a training without {without}: leave it out")
     return TrainingFrames(
         data.frames,
         model.preset,
