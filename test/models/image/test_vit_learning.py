@@ -31,9 +31,9 @@ def test_the_loss_of_one_simulated_frame_halves() -> None:
         SimulatedDataset([1], preset.image.size), preset, augment=False, corrupted=False, grid_mask=False
     )
     batch = collate([frames.sample(0, np.random.default_rng(0), 0.0)], preset)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-3, fused=True)  # with 3e-3, rounding decides
     history = []
-    for _ in range(24):
+    for _ in range(48):
         total = torch.stack(list(loss(model, batch, torch.Generator().manual_seed(0)).values())).sum()
         optimiser.zero_grad()
         total.backward()

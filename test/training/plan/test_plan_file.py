@@ -183,7 +183,13 @@ def test_the_plan_in_the_documentation_is_one(tmp_path: Path) -> None:
     assert plan.result == StageWeights("router", "best")
 
 
-def test_the_shipped_plan_ends_with_a_model_with_a_router(tmp_path: Path) -> None:
+def test_the_shipped_plan_ends_with_a_model_with_a_router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    backbone = tmp_path / ".cache/aqr_perception/backbones/efficientnet-lite0-57934424.pth"
+    with pytest.raises(PlanError, match=rf"stages: camera: backbone: found no file {backbone}"):
+        read_plan(plan_path("aqr_tiny"))
+    backbone.parent.mkdir(parents=True)
+    backbone.touch()  # `make train-tiny` downloads it
     plan = read_plan(plan_path("aqr_tiny"))
     assert plan.name == "aqr_tiny" and plan.built_on([plan.stages[0].name])[-1] == plan.result.stage
     assert all(stage.settings.world == 2 for stage in plan.stages)
