@@ -479,8 +479,8 @@ class Detector:
         """Return the objects to report, and the query (N,) of each."""
         logits, boxes = output.predictions
         best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
-        thresholds = [options.class_score_thresholds.get(name, options.score_threshold) for name in self.classes]
-        selected = best.scores >= torch.tensor(thresholds, device=best.scores.device)[best.labels]
+        thresholds = torch.tensor(options.least_scores(self.classes), device=best.scores.device)
+        selected = best.scores >= thresholds[best.labels]
         best = DecodedBoxes(*(values[selected] for values in best))
         return best, best.query_index
 

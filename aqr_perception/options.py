@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection options that may change between two frames, validated on construction."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -185,6 +185,10 @@ class DetectionOptions:
         """
         for name in self.class_score_thresholds:
             require(name in classes, "class_score_thresholds", name, f"one of {', '.join(classes)}")
+
+    def least_scores(self, classes: Sequence[str]) -> list[float]:
+        """Return the score threshold of each class."""
+        return [self.class_score_thresholds.get(name, self.score_threshold) for name in classes]
 
     def for_classes(self, classes: Collection[str]) -> "DetectionOptions":
         """Return the options without the score thresholds of other classes."""

@@ -123,13 +123,12 @@ class PointAugmentation:
         points = labelled.frame.points
         if points is None:
             return labelled
-        points = points[random.random(len(points)) < random.uniform(*self.kept)]
+        points = points[random.random(len(points)) < random.uniform(*self.kept)]  # a copy
         factors = self.noise * random.standard_normal(len(points))
         for box in labelled.truth.boxes:
             factors[points_in_box(points, box)] += self.surfaces * random.standard_normal()
-        changed = points.copy()
-        changed[:, 3] = np.clip(points[:, 3] * np.exp(factors), 0.0, 255.0)
-        return with_points(labelled, changed)
+        points[:, 3] = np.clip(points[:, 3] * np.exp(factors), 0.0, 255.0)
+        return with_points(labelled, points)
 
 
 def mirror(labelled: LabelledFrame) -> LabelledFrame:

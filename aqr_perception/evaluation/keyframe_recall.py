@@ -139,8 +139,7 @@ def _rows(
 
 def _with_scores(detections: Detections, options: DetectionOptions) -> Detections:
     """Return the detections with the scores that options ask for."""
-    least = [options.class_score_thresholds.get(name, options.score_threshold) for name in detections.classes]
-    kept = detections.scores >= np.array(least, np.float32)[detections.labels]
+    kept = detections.scores >= np.array(options.least_scores(detections.classes), np.float32)[detections.labels]
     fields = ("boxes", "scores", "labels", "lidar_weight", "camera_weight", "camera_weights")
     return replace(detections, **{name: getattr(detections, name)[kept] for name in fields})
 

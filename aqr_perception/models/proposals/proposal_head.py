@@ -24,7 +24,6 @@ UPSAMPLING = 2
 """Heat map cells along the edge of a feature cell; two pedestrians often share one feature cell."""
 PLACE_CHANNELS, SHAPE_CHANNELS = 3, len(SHAPE_CODES)
 BOX_CHANNELS = PLACE_CHANNELS + SHAPE_CHANNELS
-
 DEFAULT_LOG_LENGTH = 1.0
 """Initial log size of queries without a proposal: a length of 2.7 m."""
 CLASS_BIAS = -4.6

@@ -10,9 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from aqr_perception.frame import CLASSES
-from aqr_perception.nodes.input.frame_request import (
-    LIDAR,
-)
+from aqr_perception.nodes.input.frame_request import LIDAR
 from aqr_perception.nodes.parameters.declaration import Overrides, Parameter, nearest
 from aqr_perception.nodes.parameters.parameter_table import (
     LIDAR_TOPIC,
@@ -20,9 +18,9 @@ from aqr_perception.nodes.parameters.parameter_table import (
     PARAMETERS,
     THRESHOLDS,
     camera_names,
-    camera_parameters,
     class_parameters,
-    lidar_parameters,
+    parameters_of_cameras,
+    parameters_of_lidars,
     several_topics,
 )
 from aqr_perception.nodes.parameters.value_checks import check_directories
@@ -38,10 +36,8 @@ def declare(node: Node, overrides: Overrides | None = None) -> dict[str, Any]:
     """
     given = Overrides(node) if overrides is None else overrides
     values = {parameter.name: given.declare(node, parameter) for parameter in _for_given_lidars(given)}
-    for number, _ in enumerate(several_topics(values), start=1):
-        values |= {parameter.name: given.declare(node, parameter) for parameter in lidar_parameters(number)}
-    for camera in dict.fromkeys(camera_names(values)):
-        values |= {parameter.name: given.declare(node, parameter) for parameter in camera_parameters(camera)}
+    for parameter in (*parameters_of_lidars(values), *parameters_of_cameras(values)):
+        values[parameter.name] = given.declare(node, parameter)
     declare_classes(node, _start_classes(values), values, given)
     return values
 

@@ -14,18 +14,9 @@ from aqr_perception.nodes.input.frame_request import (
     LidarSettings,
     lidar_name,
 )
-from aqr_perception.nodes.parameters.parameter_table import (
-    THRESHOLDS,
-    camera_names,
-    lidar_topics,
-    several_topics,
-)
+from aqr_perception.nodes.parameters.parameter_table import THRESHOLDS, camera_names, lidar_topics, several_topics
 from aqr_perception.nodes.parameters.value_checks import check
-from aqr_perception.options import (
-    AqrOptions,
-    DetectionOptions,
-    OptionError,
-)
+from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
 from aqr_perception.tracking.track_options import TrackingOptions
 from aqr_perception.visualization.picture_options import PictureOptions
 

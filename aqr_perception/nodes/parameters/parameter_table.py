@@ -7,19 +7,9 @@ from typing import Any, get_args
 
 from aqr_perception.frame import CLASSES
 from aqr_perception.nodes.flow.pipelining import Pipelining
-from aqr_perception.nodes.input.frame_request import (
-    MOST_SWEEPS,
-    ClockPolicy,
-)
+from aqr_perception.nodes.input.frame_request import MOST_SWEEPS, ClockPolicy
 from aqr_perception.nodes.parameters.declaration import Parameter
-from aqr_perception.options import (
-    Activation,
-    AqrMode,
-    BiasForm,
-    ModulationForm,
-    RouterAttention,
-    WeightsSource,
-)
+from aqr_perception.options import Activation, AqrMode, BiasForm, ModulationForm, RouterAttention, WeightsSource
 from aqr_perception.visualization.picture_options import PictureView
 
 _DEFAULT_CAMERAS = ["front", "front_right", "front_left", "back", "back_left", "back_right"]
@@ -373,6 +363,17 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
         ),
         Parameter(f"{prefix}.enabled", True, "whether to use the camera", run_time=True),
     )
+
+
+def parameters_of_lidars(values: Mapping[str, Any]) -> list[Parameter]:
+    """Return the parameters of all LiDARs in `lidar_topics`."""
+    numbers = range(1, len(several_topics(values)) + 1)
+    return [parameter for number in numbers for parameter in lidar_parameters(number)]
+
+
+def parameters_of_cameras(values: Mapping[str, Any]) -> list[Parameter]:
+    """Return the parameters of all cameras in `cameras`."""
+    return [parameter for camera in dict.fromkeys(camera_names(values)) for parameter in camera_parameters(camera)]
 
 
 def class_parameters(classes: Sequence[str] = CLASSES) -> tuple[Parameter, ...]:

@@ -13,25 +13,20 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from aqr_perception.models.weights.shipped import RANDOM
-from aqr_perception.nodes.input.frame_request import (
-    LIDAR,
-    lidar_name,
-)
+from aqr_perception.nodes.input.frame_request import LIDAR, lidar_name
 from aqr_perception.nodes.parameters.parameter_table import (
     LIDAR_TOPIC,
     LIDAR_TOPICS,
     PARAMETERS,
     THRESHOLDS,
     camera_names,
-    camera_parameters,
     class_parameters,
-    lidar_parameters,
     lidar_topics,
+    parameters_of_cameras,
+    parameters_of_lidars,
     several_topics,
 )
-from aqr_perception.options import (
-    OptionError,
-)
+from aqr_perception.options import OptionError
 
 _RESERVED = ("bev", LIDAR)
 """Names in ~/weights/ and in the detections that are no cameras'."""
@@ -52,10 +47,8 @@ def check(values: Mapping[str, Any]) -> None:
 
 def _check_each(values: Mapping[str, Any]) -> None:
     classes = [name.removeprefix(THRESHOLDS) for name in values if name.startswith(THRESHOLDS)]
-    cameras = (parameter for camera in camera_names(values) for parameter in camera_parameters(camera))
-    numbers = range(1, len(several_topics(values)) + 1)
-    lidars = (parameter for number in numbers for parameter in lidar_parameters(number))
-    for parameter in (*PARAMETERS, *class_parameters(classes), *cameras, *lidars):
+    sensors = (*parameters_of_cameras(values), *parameters_of_lidars(values))
+    for parameter in (*PARAMETERS, *class_parameters(classes), *sensors):
         parameter.check(values[parameter.name])
 
 
