@@ -77,11 +77,13 @@ def load(name: str) -> Golden:
 
 
 def assert_close(found: Golden, expected: Golden) -> None:
-    """Compare the samples of all stages. Processors round differently, by up to 1e-4 of large values."""
+    """Compare the samples of all stages."""
     assert found.keys() == expected.keys()
     for stage, samples in expected.items():
         tolerance = max(min(TOLERANCE * samples.std(), 2e-3), 2e-5)
-        np.testing.assert_allclose(found[stage], samples, atol=tolerance, rtol=1e-4, err_msg=stage)
+        # Places of tens of metres differ by a few millimetres between processors.
+        relative = 1e-4 if stage.startswith("boxes/") else 0
+        np.testing.assert_allclose(found[stage], samples, atol=tolerance, rtol=relative, err_msg=stage)
 
 
 def compute(name: str, recorded: Golden | None = None, device: str = "cpu", precision: str = "fp32") -> Golden:
