@@ -40,10 +40,6 @@ SLOW_PRESET = "cmt_voxel0075_vov_1600x640"
 """A model whose construction takes seconds."""
 
 
-OTHER_NAME = ["--ros-args", "-r", "__node:=in_this_process"]
-"""Name of nodes in this process: rclpy destroys their services late, and other tests must not find them."""
-
-
 class Stopped:
     """A request to stop that comes before the node has started: the start is run, and then the end."""
 
@@ -172,7 +168,7 @@ def test_wrong_values_that_are_corrected_at_run_time_let_the_node_configure(tmp_
     context = rclpy.Context()
     context.init()
     overrides = [Parameter(name, value=value) for name, value in given.items()]
-    node = perception_node.PerceptionNode(context=context, parameter_overrides=overrides, cli_args=OTHER_NAME)
+    node = perception_node.PerceptionNode(context=context, parameter_overrides=overrides)
 
     def corrected(name: str, value: object) -> bool:
         return node.set_parameters([Parameter(name, value=value)])[0].successful
@@ -453,7 +449,7 @@ def test_the_transform_buffer_leaves_nothing_at_the_node_and_is_emptied_when_the
     monkeypatch.setattr(transforms, "TransformBuffer", OfOneConfiguration)
     context = rclpy.Context()
     context.init()
-    node = perception_node.PerceptionNode(context=context, cli_args=OTHER_NAME)
+    node = perception_node.PerceptionNode(context=context)
     clock = node.get_clock()
     node.set_parameters([Parameter("use_sim_time", value=True)])
     try:

@@ -55,7 +55,7 @@ def allowed() -> dict[str, set[str]]:
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str]]]:
     """The names that the running node uses, by kind."""
-    # rclpy destroys lifecycle nodes of other tests late, and they have the same name: hence a domain without them.
+    # A domain without nodes of other tests, which have the same name.
     context = rclpy.Context()
     context.init(domain_id=DOMAIN)
     observer = rclpy.create_node("observer", context=context)
