@@ -18,6 +18,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import torch
+
 SWITCH = "AQR_PERCEPTION_NATIVE"
 """Environment variable; ``0`` turns the kernels off."""
 
@@ -38,14 +40,16 @@ def native_library(source: Path, check: Callable[[ctypes.CDLL], bool]) -> ctypes
 
     Args:
         source: file with C functions.
-        check: runs the functions on a small problem and returns whether the results are right.
+        check: runs the functions on a small problem, in fp32, and returns whether the results are right.
     """
     if os.environ.get(SWITCH, "") == "0":
         _log.info("%s: torch operations, because %s=0", source.stem, SWITCH)
         return None
     try:
         library = _load(_built(source))
-        if not check(library):
+        with torch.autocast("cpu", enabled=False):  # the first call may come from a frame in bf16
+            right = check(library)
+        if not right:
             raise _UnavailableError("the compiled functions give wrong results")
     except (_UnavailableError, OSError, AttributeError) as error:
         _log.info("%s: torch operations, which are slower: %s (%s=0 skips the attempt)", source.stem, error, SWITCH)

@@ -7,11 +7,15 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from aqr_perception.models.ops import native_library as module
 from aqr_perception.models.ops.native_library import SWITCH, native_library
+from aqr_perception.models.points import native_sparse
+from aqr_perception.models.transformer import native_correction
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
@@ -56,6 +60,14 @@ def test_a_changed_source_is_built_again(source: Path) -> None:
     native_library.cache_clear()
     assert native_library(source, wrong) is not None
     assert len(libraries(source)) == 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("kernels", [native_sparse, native_correction], ids=lambda kernels: kernels.__name__)
+def test_a_first_call_within_autocast_finds_the_kernels_right(kernels: ModuleType) -> None:
+    native_library.cache_clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert native_library(kernels._SOURCE, kernels._is_right) is not None
 
 
 def assert_falls_back(source: Path, caplog: pytest.LogCaptureFixture, reason: str, check=right) -> None:
