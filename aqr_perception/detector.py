@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqr_perception.devices import choose_device, choose_precision
+from aqr_perception.devices import autocast, choose_device, choose_formats, choose_precision
 from aqr_perception.frame import (
     CameraView,
     CameraWeightMap,
@@ -150,7 +150,7 @@ class Detector:
         preset_name: the model's preset.
         classes: names of the model's classes.
         weights: source of the model's weights.
-        device, dtype: where and in which number format the model runs.
+        device, formats: where and in which number formats the model runs.
         uses_cameras, uses_lidar: which sensors the model uses.
         image_size: width and height of the model's images; (0, 0) without cameras.
         sweeps: number of LiDAR sweeps that the model was trained with.
@@ -176,7 +176,7 @@ class Detector:
             checkpoint: file of the weights, or ``random``. Empty or None: the weights shipped for the preset, or random
                 ones where there are none.
             device: see `choose_device`.
-            precision: see `choose_precision`.
+            precision: see `choose_formats`.
             options: default options of `detect`.
             image_backend: what runs the image branch, ``torch`` or ``openvino`` (CPU only). Where OpenVINO is missing
                 or cannot convert the branch, PyTorch runs it, and a warning says so.
@@ -188,8 +188,9 @@ class Detector:
             OptionError: a class score threshold is not for a class of the model.
         """
         self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
+        choose_precision(precision, self.device)  # an error comes before the model is built
         self.model: DetectionModel = build_model(preset)
+        self.formats = choose_formats(precision, self.device, self.model.preset.decoder.channels)
         self.weights = choose_weights(preset, checkpoint)
         if self.weights.path is not None:
             load_checkpoint(self.model, self.weights.path)
@@ -278,7 +279,7 @@ class Detector:
                 _log.warning("%s", problem)
         clock = StageClock(self.device)
         views = self._views(frame)
-        with self._autocast():
+        with autocast(self.device, self.formats.branches):
             with clock.stage("preprocess"):
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
@@ -309,7 +310,7 @@ class Detector:
         history = self._memory.history(moment, options.max_history_gap)
         clock = StageClock(self.device)
         with clock.stage("decoder"):
-            output = self._decode(features.maps, decode_options, history)
+            output = self.decode(features.maps, decode_options, history)
             self._check_output(output)
         self._memory.update(moment, output.state)
         with clock.stage("postprocess"):
@@ -332,7 +333,7 @@ class Detector:
         if not self.has_router:
             raise ValueError(f"{self.preset_name} with {self.weights} has no trained query router; use another model")
         options = DecodeOptions(AqrOptions.of_model("off"), router_weights=True, layers=LAST_LAYER)
-        output = self._decode(features.maps, options, None)
+        output = self.decode(features.maps, options, None)
         assert output.router is not None and output.queries is not None  # a model with a router returns both
         tensors = (output.queries.reference_points, output.router.modality, output.router.cameras)
         points, modality, cameras = (tensor[0].float().cpu().numpy() for tensor in tensors)
@@ -384,7 +385,7 @@ class Detector:
             _log.warning("model.image_backend is openvino, which runs on CPUs only; %s runs it", self.device)
             return None
         try:
-            return OpenVinoBranch(self.model, self.model.image_features, self.dtype)
+            return OpenVinoBranch(self.model, self.model.image_features, self.formats.branches)
         except OpenVinoError as error:
             _log.warning("PyTorch runs the image branch: %s", error)
             return None
@@ -406,10 +407,14 @@ class Detector:
             self._openvino = None
             return self.model.image_features(images)
 
-    def _decode(self, features: Features, options: DecodeOptions, history: History | None) -> ModelOutput:
+    def decode(self, features: Features, options: DecodeOptions, history: History | None = None) -> ModelOutput:
+        """Return the model's output for the maps of `extract`, in the decoder's number format."""
         if history is not None:
             history = history.to(self.device)
-        with self._autocast():
+        if self.formats.decoder == torch.float32:  # without autocast, layers need the format of their weights
+            image, bev = (None if maps is None else maps.float() for maps in (features.image, features.bev))
+            features = features._replace(image=image, bev=bev)
+        with autocast(self.device, self.formats.decoder):
             return self.model.decode(features, options, history=history)
 
     def _check_output(self, output: ModelOutput) -> None:
@@ -421,7 +426,7 @@ class Detector:
         bad = int((~logits.isfinite()).sum()) + int((~boxes.isfinite()).sum())
         raise ModelOutputError(
             f"{self.preset_name} with {self.weights}: found {bad} of {logits.numel() + boxes.numel()} output numbers "
-            f"that are not finite (computed in {self.dtype}), needed none; "
+            f"that are not finite (computed in {self.formats}), needed none; "
             "check the checkpoint, or set model.precision to fp32"
         )
 
@@ -434,9 +439,6 @@ class Detector:
 
     def _source(self, options: DetectionOptions) -> Literal["router", "attention"]:
         return "router" if self.has_router and options.weights_source != "attention" else "attention"
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _views(self, frame: Frame) -> tuple[CameraView, ...]:
         return frame.cameras if self.uses_cameras else ()

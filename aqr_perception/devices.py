@@ -4,11 +4,15 @@
 
 import time
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+_CHANNELS_FOR_HALF = 192
+"""Channels from which on a CPU's decoder gains from bf16; below, casts of small tensors cost more than they save."""
 
 
 class DeviceError(ValueError):
@@ -56,6 +60,45 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native and _bf16_is_faster() else torch.float32
+
+
+class NumberFormats(NamedTuple):
+    """Number formats of a model's convolutions and matrix products.
+
+    Attributes:
+        branches: of the image and the point branch.
+        decoder: of everything after them.
+    """
+
+    branches: torch.dtype
+    decoder: torch.dtype
+
+    def __str__(self) -> str:
+        branches, decoder = (str(dtype).removeprefix("torch.") for dtype in self)
+        return branches if branches == decoder else f"{branches} (decoder {decoder})"
+
+
+def choose_formats(name: str, device: torch.device, decoder_channels: int) -> NumberFormats:
+    """Return the number formats of a model; see `choose_precision`.
+
+    With ``auto``, a small decoder computes in fp32 on a CPU, whatever the branches do.
+
+    Args:
+        name: auto, fp32, fp16 or bf16.
+        device: where the model runs.
+        decoder_channels: channels of the decoder's queries.
+
+    Raises:
+        DeviceError: see `choose_precision`.
+    """
+    branches = choose_precision(name, device)
+    small = name == "auto" and device.type == "cpu" and decoder_channels < _CHANNELS_FOR_HALF
+    return NumberFormats(branches, torch.float32 if small else branches)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which products compute in a number format; without effect for fp32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 _SIZE, _REPEATS = 256, 15

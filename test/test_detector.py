@@ -16,6 +16,7 @@ from helpers.own_classes import OWN, write_preset
 from helpers.sensed_batch import SENSORS
 from helpers.short_grid import BEV_RANGE, CELL, GRID, POINT_RANGE, write_short_grid
 
+from aqr_perception import devices
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector, ModelOutputError, check_model, preset_classes
 from aqr_perception.frame import CLASSES, Frame
@@ -23,7 +24,7 @@ from aqr_perception.geometry import project
 from aqr_perception.models import build_model
 from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.config.presets import PresetError, preset_directory
-from aqr_perception.models.model_io import History
+from aqr_perception.models.model_io import DecodeOptions, History
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
 from aqr_perception.visualization.bev_picture import bev_picture
@@ -385,6 +386,29 @@ def test_a_model_with_broken_weights_is_found_before_it_runs(preset: str) -> Non
         list(detector.model.parameters())[-1].fill_(np.nan)
     with pytest.raises(ModelOutputError, match=rf"^{preset} with random weights.*: found \d+ of \d+ output numbers"):
         detector.try_out()
+
+
+@pytest.mark.parametrize("preset", ["aqr_tiny", "aqr_tiny_sparse", "petrv2_tiny", "bevformer_mini"])
+def test_a_decoder_in_fp32_finds_with_branches_in_bf16_what_a_model_in_fp32_finds(
+    preset: str, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    exact = Detector(preset, "random", device="cpu", precision="fp32")
+    monkeypatch.setattr(devices, "choose_precision", lambda name, device: torch.bfloat16)
+    mixed = Detector(preset, "random", device="cpu", precision="auto")
+    mixed.model.load_state_dict(exact.model.state_dict())
+    assert mixed.formats == (torch.bfloat16, torch.float32)
+    options = DecodeOptions(AqrOptions())
+    for stamp in (0, 100_000_000):  # the second frame has memory
+        moving = dataclasses.replace(frame, stamp_ns=stamp, to_fixed=np.eye(4))
+        maps, rounded = exact.extract(moving).maps, mixed.extract(moving).maps
+        assert rounded.image is not None and rounded.image.dtype == torch.bfloat16
+        with torch.inference_mode():
+            expected, found = (detector.decode(maps, options).predictions for detector in (exact, mixed))
+            logits = mixed.decode(rounded, options).predictions.class_logits
+        torch.testing.assert_close(found.boxes, expected.boxes)
+        assert logits.dtype == torch.float32 and logits.isfinite().all()
+        assert len(mixed.detect(moving, EVERYTHING).detections)
 
 
 def test_a_frame_with_an_output_that_is_not_finite_leaves_no_memory(frame: Frame) -> None:

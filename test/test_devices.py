@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aqr_perception import devices
-from aqr_perception.devices import DeviceError, choose_device, choose_precision
+from aqr_perception.devices import DeviceError, NumberFormats, choose_device, choose_formats, choose_precision
 
 
 def test_an_unavailable_device_is_named_with_the_available_ones() -> None:
@@ -40,6 +40,22 @@ def test_auto_uses_bf16_on_a_cpu_only_where_its_products_are_faster(
         assert choose_precision("auto", torch.device("cpu")) == expected
     finally:
         devices._bf16_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize(("channels", "decoder"), [(128, torch.float32), (256, torch.bfloat16)])
+def test_auto_leaves_small_decoders_of_a_cpu_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, channels: int, decoder: torch.dtype
+) -> None:
+    monkeypatch.setattr(devices, "choose_precision", lambda name, device: torch.bfloat16)
+    cpu = torch.device("cpu")
+    assert choose_formats("auto", cpu, channels) == (torch.bfloat16, decoder)
+    assert choose_formats("bf16", cpu, channels) == (torch.bfloat16, torch.bfloat16)
+    assert choose_formats("auto", torch.device("cuda"), channels) == (torch.bfloat16, torch.bfloat16)
+
+
+def test_formats_that_differ_are_both_named() -> None:
+    assert str(NumberFormats(torch.bfloat16, torch.float32)) == "bfloat16 (decoder float32)"
+    assert str(NumberFormats(torch.float32, torch.float32)) == "float32"
 
 
 def test_auto_never_emulates_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from aqr_perception.benchmarks.frame_settings import FrameSettings
 from aqr_perception.benchmarks.machine_limits import Amount, MachineLimits, amount, measure_limits
 from aqr_perception.benchmarks.machine_load import MachineLoad
 from aqr_perception.detector import Detector
+from aqr_perception.devices import NumberFormats, autocast
 from aqr_perception.frame import Detections, Frame
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
 
@@ -36,12 +37,12 @@ class Variant:
         seconds: wall times by stage, with ``total``.
         work: operations and bytes by stage.
         limits: of the machine, with the variant's threads.
-        dtype: number format of the model.
+        formats: number formats of the model.
         detections: in a frame with objects; None without such a frame.
     """
 
     name: str
-    dtype: torch.dtype
+    formats: NumberFormats
     limits: MachineLimits
     work: Mapping[str, Amount]
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -60,7 +61,8 @@ class Variant:
 
     def distance_to_limit(self, stage: str) -> float | None:
         """Return the time of a stage relative to that of its products and copies at the machine's limits."""
-        work, rate = self.work.get(stage), self.limits.gemm_gflops[str(self.dtype).removeprefix("torch.")]
+        dtype = self.formats.decoder if stage == "decoder" else self.formats.branches
+        work, rate = self.work.get(stage), self.limits.gemm_gflops[str(dtype).removeprefix("torch.")]
         if work is None or work.flops == 0:
             return None
         return self.median_ms(stage) / (1e3 * max(work.flops / rate / 1e9, 1e-9))
@@ -68,7 +70,7 @@ class Variant:
     def as_dict(self) -> dict[str, object]:
         return {
             "variant": self.name,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": str(self.formats),
             "frames": len(self.seconds["total"]),
             "spread": self.spread(),
             "limits": self.limits.as_dict(),
@@ -179,9 +181,9 @@ def compare(
     for name, setting in tqdm(settings.items(), desc="prepare", leave=False):
         with _threads(setting.threads):
             detectors[name], frames[name] = setting.detector(), setting.frame(whole)
-            dtype = detectors[name].dtype
-            limits = measure_limits(detectors[name].device, (torch.float32, dtype))
-            variants[name] = Variant(name, dtype, limits, stage_amounts(detectors[name], frames[name], setting))
+            formats = detectors[name].formats
+            limits = measure_limits(detectors[name].device, (torch.float32, *formats))
+            variants[name] = Variant(name, formats, limits, stage_amounts(detectors[name], frames[name], setting))
             if scene is not None:
                 variants[name].detections = detectors[name].detect(setting.frame(scene), setting.options()).detections
                 detectors[name].forget()
@@ -219,13 +221,10 @@ def stage_amounts(detector: Detector, frame: Frame, setting: FrameSettings) -> d
         points = [torch.from_numpy(frame.points).to(detector.device)]
     options = DecodeOptions(setting.options().aqr, layers=LAST_LAYER)
     # In inference mode, a composite operation would be taken apart below autocast, which then casts none of its parts.
-    with torch.no_grad(), torch.autocast(detector.device.type, detector.dtype, detector.dtype != torch.float32):
-        work = (
-            amount(lambda: model.image_features(images)),
-            amount(lambda: model.bev_features(points)),
-            amount(lambda: model.decode(features.maps, options)),
-        )
-    return dict(zip(_MODEL_STAGES, work, strict=True))
+    with torch.no_grad():
+        with autocast(detector.device, detector.formats.branches):
+            work = (amount(lambda: model.image_features(images)), amount(lambda: model.bev_features(points)))
+        return dict(zip(_MODEL_STAGES, (*work, amount(lambda: detector.decode(features.maps, options))), strict=True))
 
 
 def agreeing_boxes(reference: Detections, other: Detections) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def run(detector: Detector, frame: Frame, repeats: int, options: DetectionOption
     return FrameBenchmark(
         preset=detector.preset_name,
         device=torch.cuda.get_device_name(detector.device) if cuda else "cpu",
-        precision=str(detector.dtype).removeprefix("torch."),
+        precision=str(detector.formats),
         threads=torch.get_num_threads(),
         frames=repeats,
         stages=tuple(

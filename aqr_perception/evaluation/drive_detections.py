@@ -126,7 +126,7 @@ def detect_drive(
 
 def identity(detector: Detector, options: DetectionOptions) -> str:
     """Return a digest of all in a detector on which its detections depend."""
-    digest = hashlib.sha256(repr((_FORMAT, options, detector.device.type, detector.dtype)).encode())
+    digest = hashlib.sha256(repr((_FORMAT, options, detector.device.type, detector.formats)).encode())
     digest.update(repr(detector.model.preset).encode())
     for name, tensor in sorted(detector.model.state_dict().items()):
         digest.update(name.encode())

@@ -146,7 +146,7 @@ class RunningModel:
         self.detector, self.running = detector, self.requested
         source = "weights from its router" if detector.has_router else "weights from attention mass"
         self._diagnostics.model = (
-            f"{self.running.preset} on {detector.device}, {detector.dtype}, {source}, {detector.weights}"
+            f"{self.running.preset} on {detector.device}, {detector.formats}, {source}, {detector.weights}"
         )
         self._diagnostics.device = str(detector.device)
         self._diagnostics.model_error = ""

@@ -18,6 +18,7 @@ from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.benchmarks.machine_limits import Amount, MachineLimits, amount
 from aqr_perception.benchmarks.machine_load import MachineLoad
 from aqr_perception.cli import main
+from aqr_perception.devices import NumberFormats
 from aqr_perception.frame import Detections
 from aqr_perception.models.ops.convolution import convolve
 
@@ -36,7 +37,7 @@ def detections(*rows: tuple[float, float, int]) -> Detections:
 def variant(name: str, totals: list[float]) -> Variant:
     """Return a variant with times of a decoder of 1 GFLOP."""
     seconds = {"decoder": totals, "total": totals}
-    return Variant(name, torch.float32, LIMITS, {"decoder": Amount(1e9, 1e8)}, seconds)
+    return Variant(name, NumberFormats(torch.float32, torch.float32), LIMITS, {"decoder": Amount(1e9, 1e8)}, seconds)
 
 
 @pytest.mark.parametrize(

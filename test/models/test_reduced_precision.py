@@ -4,15 +4,22 @@
 
 import numpy as np
 import pytest
+import torch
 
+from aqr_perception import devices
 from aqr_perception.detector import Detector
 from aqr_perception.simulator.drive import draw_drive
 
 
 @pytest.mark.slow
-def test_bf16_gives_the_same_confident_boxes() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_bf16_gives_the_same_confident_boxes(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_bf16_is_faster", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     frame = draw_drive(7).frame(2.0).frame
-    precise, reduced = (Detector("aqr_tiny", device="cpu", precision=name).detect(frame) for name in ("fp32", "bf16"))
+    precise, reduced = (
+        Detector("aqr_tiny", device="cpu", precision=name).detect(frame) for name in ("fp32", precision)
+    )
     confident = 0
     # Slightly above the limit on one side and below on the other: a score of 0.3 may round to either.
     for one, other in ((precise.detections, reduced.detections), (reduced.detections, precise.detections)):

@@ -56,7 +56,7 @@ def _identity(detector: Detector) -> str:
     """Return a digest of all that detections without AQR depend on."""
     model = detector.model
     preset = dataclasses.replace(model.preset, name="", description="", aqr=AqrOptions())
-    digest = hashlib.sha256(f"{preset} {detector.device} {detector.dtype}".encode())
+    digest = hashlib.sha256(f"{preset} {detector.device} {detector.formats}".encode())
     for name, values in model.state_dict().items():
         if not name.startswith(model.optional_router):
             digest.update(name.encode())
