@@ -5,10 +5,17 @@
 Attribute names follow the published checkpoints' keys.
 """
 
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from torch import Tensor
+
 from aqr_perception.models.aqr import window_bias
+from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import Router, RouterWeights, other_kind_problem, router_kind
-from aqr_perception.models.cmt.head import CmtHead, render_attention, render_weights
+from aqr_perception.models.aqr.window_bias import WindowBias
+from aqr_perception.models.cmt.head import CmtHead, Tokens, render_attention, render_weights
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.fusion_model import FusionModel, lidar_groups, merge_groups
 from aqr_perception.models.model_io import (
@@ -19,13 +26,37 @@ from aqr_perception.models.model_io import (
     ModelOutput,
     ProposalMaps,
     Queries,
+    QueryWeights,
     no_predictions,
 )
+from aqr_perception.models.ops.threads import one_thread
 from aqr_perception.models.proposals.gated_proposals import with_gated_scores, with_other_evidence
 from aqr_perception.models.proposals.other_sensor import OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
+from aqr_perception.models.transformer.decoder import Memory
 from aqr_perception.options import AqrOptions
+
+_SMALL = 64_000
+"""Numbers in a layer's queries up to which more than one thread does not pay: those of `aqr_tiny` twice."""
+
+
+class _Routing(NamedTuple):
+    """What the router makes of one group of samples.
+
+    Attributes:
+        memory: tokens, modulated where the options say so.
+        weights: the router's weights with their maps; None without a router, like everything below.
+        bias: of the cross-attention.
+        gate: logits of a gate.
+        acting: the weights that act.
+    """
+
+    memory: Memory
+    weights: QueryWeights | None = None
+    bias: WindowBias | None = None
+    gate: Gate | None = None
+    acting: RouterWeights | None = None
 
 
 class CMT(FusionModel):
@@ -70,51 +101,68 @@ class CMT(FusionModel):
         # Queries start at proposals or learned reference points.
         proposals = self.propose(features)
         queries = queries or head.learned_queries(features.batch_size)
-        queries = self._placed(queries, proposals, features, compare=needs_router and self.aqr.compares)
+        with self._few_threads(features):
+            queries = self._placed(queries, proposals, features, compare=needs_router and self.aqr.compares)
 
         groups, outputs = lidar_groups(features), []
         for samples in groups:
             group, group_queries = features.select(samples), queries.select(samples)
-            # Tokens, and the queries' cells among them.
             tokens = head.tokens(group)
-            memory, layout = tokens.memory, tokens.layout
-            cells = head.cells(group_queries, group, layout)
-            positions = head.query_positions(group_queries, group)
-
-            # Adaptive query routing.
-            routed, bias, gate, acting = None, None, None, None
-            if needs_router:
-                first = group_queries.denoising
-                weights = self.aqr(
-                    positions, memory.keys, memory.values, cells, layout, aqr, first, group_queries.agreement
-                )
-                routed = render_weights(weights.modality, weights.cameras, cells, layout, group_queries, aqr)
-                gate = weights.gate
-                acting, scale = weights, self.aqr.scale
-                if options.fixed_router:
-                    acting, scale = weights.detached(), None if scale is None else scale.detach()
-                if aqr.modulates:
-                    drawn = routed.detached() if options.fixed_router else routed
-                    memory = tokens.modulated(drawn, cells, group_queries, aqr).memory
-                bias = window_bias.acting_bias(cells, acting, scale, layout, aqr)
-            if options.layers == NO_LAYER:  # the weights alone
-                outputs.append(ModelOutput(no_predictions(positions, len(self.classes)), routed, None, gate=gate))
-                continue
-            group_queries = self._gated(group_queries, acting, cells, aqr, fixed=options.fixed_router)
+            with self._few_threads(features):
+                # The queries' cells among the tokens, and what the router thinks of the evidence there.
+                cells = head.cells(group_queries, group, tokens.layout)
+                positions = head.query_positions(group_queries, group)
+                routing = _Routing(tokens.memory)
+                if needs_router:
+                    routing = self._route(positions, tokens, cells, group_queries, aqr, fixed=options.fixed_router)
+                if options.layers == NO_LAYER:  # the weights alone
+                    nothing = no_predictions(positions, len(self.classes))
+                    outputs.append(ModelOutput(nothing, routing.weights, None, gate=routing.gate))
+                    continue
+                group_queries = self._gated(group_queries, routing.acting, cells, aqr, fixed=options.fixed_router)
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
                 positions,
-                kept_tokens(memory, group, bias),
-                bias,
+                kept_tokens(routing.memory, group, routing.bias),
+                routing.bias,
                 group_queries.mask,
                 options.attention_weights,
                 content=group_queries.content,
             )
-            predictions = head.predict(decoded.queries, group_queries, options.layers)
-            attention = render_attention(decoded.mass, cells, layout, group_queries, aqr)
-            outputs.append(ModelOutput(predictions, routed, attention, gate=gate))
+            with self._few_threads(features):
+                predictions = head.predict(decoded.queries, group_queries, options.layers)
+                attention = render_attention(decoded.mass, cells, tokens.layout, group_queries, aqr)
+            outputs.append(ModelOutput(predictions, routing.weights, attention, gate=routing.gate))
         return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)
+
+    def _few_threads(self, features: Features) -> AbstractContextManager[None]:
+        """Return the context of what is small in a small model's frame on a CPU: all but convolutions and attention."""
+        decoder = self.preset.decoder
+        small = features.batch_size * decoder.queries * decoder.channels <= _SMALL
+        return one_thread(small and features.lidar_to_image.device.type == "cpu")
+
+    def _route(
+        self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, *, fixed: bool
+    ) -> "_Routing":
+        """Return the router's weights of queries at position embeddings (B, Q, C), and how they act.
+
+        Args:
+            fixed: the weights act without gradient.
+        """
+        memory, layout = tokens.memory, tokens.layout
+        weights = self.aqr(
+            positions, memory.keys, memory.values, cells, layout, aqr, queries.denoising, queries.agreement
+        )
+        routed = render_weights(weights.modality, weights.cameras, cells, layout, queries, aqr)
+        acting, scale = weights, self.aqr.scale
+        if fixed:
+            acting, scale = weights.detached(), None if scale is None else scale.detach()
+        if aqr.modulates:
+            memory = tokens.modulated(routed.detached() if fixed else routed, cells, queries, aqr).memory
+        return _Routing(
+            memory, routed, window_bias.acting_bias(cells, acting, scale, layout, aqr), weights.gate, acting
+        )
 
     def _placed(self, queries: Queries, maps: ProposalMaps | None, features: Features, *, compare: bool) -> Queries:
         """Return queries at the proposals, with what the other sensor shows there, and with the sensors' agreement."""
