@@ -138,7 +138,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "model.precision",
         "auto",
-        "number format of the network",
+        "number format of the network; auto: the fastest for each part",
         choices=("auto", "fp32", "fp16", "bf16"),
         run_time=True,
     ),
