@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads of small operations: waking a sleeping thread takes longer than such an operation."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_lock = threading.Lock()
+_before: dict[int, int] = {}
+"""Number of threads that each thread inside, by its identifier, had before."""
 
 
 @contextmanager
@@ -15,15 +20,21 @@ def one_thread(enabled: bool) -> Iterator[None]:
     An operation on several threads waits for each of them to wake up, which takes about 50 microseconds where idle
     threads sleep (see `process_environment`). Hundreds of small operations add up to a fifth of a small decoder.
 
+    A Python thread whose first operation runs meanwhile gets a single thread from PyTorch, for good. It gets the number
+    of the others when it leaves this context itself.
+
     Args:
         enabled: false leaves the number of threads as it is.
     """
-    if not enabled:
+    caller = threading.get_ident()
+    if not enabled or caller in _before:
         yield
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _lock:
+        _before[caller] = max(torch.get_num_threads(), *_before.values(), 1)
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _lock:
+            torch.set_num_threads(_before.pop(caller))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads of small operations."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,30 @@ def test_the_number_of_threads_comes_back_even_after_an_error() -> None:
 def test_a_disabled_context_changes_nothing() -> None:
     with one_thread(False):
         assert torch.get_num_threads() == 3
+
+
+def test_an_inner_context_leaves_the_outer_one_alone() -> None:
+    with one_thread(True):
+        with one_thread(True):
+            pass
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_a_thread_that_starts_meanwhile_ends_with_as_many_threads_as_the_others() -> None:
+    found: list[int] = []
+
+    def start() -> None:
+        with one_thread(True):
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+
+    with one_thread(True):
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+        assert torch.get_num_threads() == 1
+    assert found == [1, 3] and torch.get_num_threads() == 3
 
 
 def test_a_small_model_routes_in_one_thread_and_attends_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
