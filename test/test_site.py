@@ -106,8 +106,8 @@ def test_every_link_of_every_page_leads_somewhere_and_no_page_loads_from_elsewhe
 def test_pages_hold_what_comes_from_elsewhere(site: Path) -> None:
     assert "Detect objects in bags" in (site / "reference" / "command_line.html").read_text()
     detector = (site / "reference" / "python" / "detector.html").read_text()
-    assert "choose_precision" in detector, "from docstrings"
-    assert ">dtype</span></code>" in detector and "<code>device,</code>" not in detector, "one entry for each name"
+    assert "choose_formats" in detector, "from docstrings"
+    assert ">formats</span></code>" in detector and "<code>device,</code>" not in detector, "one entry for each name"
     assert "Keep a Changelog" in (site / "changelog.html").read_text(), "a file outside docs/"
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("motmetrics", reason="needs the extra `tracking`")
 
 from aqr_perception.data.sources.nuscenes import NuScenesDataset
 from aqr_perception.demo.failures import FAILURES
+from aqr_perception.devices import NumberFormats
 from aqr_perception.evaluation import drive_detections, tracked_drives
 from aqr_perception.evaluation.drive_detections import DetectedFrame, LabelledDrive, StoredDrives
 from aqr_perception.evaluation.metrics import EvaluationError
@@ -96,7 +97,7 @@ class Finder:
     """A detector that finds every object of `frames`, but none while the LiDAR is gone."""
 
     remembers = False
-    device, dtype = torch.device("cpu"), torch.float32
+    device, formats = torch.device("cpu"), NumberFormats(torch.float32, torch.float32)
 
     def __init__(self, weight: float = 0.0) -> None:
         self.frames = 0

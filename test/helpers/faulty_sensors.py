@@ -39,7 +39,7 @@ class CheapDetector:
 
     image_size, sweeps, sweep_interval, classes, placement = (WIDTH, HEIGHT), 1, 0.0, ("car",), None
     uses_cameras = uses_lidar = has_router = True
-    device = dtype = weights = "none"
+    device = formats = weights = "none"
     seconds, failure = 0.0, ""
     """Time that a frame takes, and the text of the error that it ends with."""
     sees_the_car = True

@@ -53,7 +53,7 @@ class StandInFactory:
             preset=preset,
             weights=weights,
             device=device,
-            dtype="fp32",
+            formats="fp32",
             has_router=False,
             sweeps=2,
             sweep_interval=0.4,
