@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aqr_perception.data.batch import Batch
-from aqr_perception.devices import choose_precision
+from aqr_perception.devices import autocast, choose_precision
 from aqr_perception.training.distributed import ModelT, ParallelLoss, Processes, StepLoss
 from aqr_perception.training.ema import average_state, averaged_model, load_average_state
 from aqr_perception.training.trainable import (
@@ -144,7 +143,7 @@ class Learner(Generic[ModelT]):
 
     def _forward(self, batch: Batch, step: int, index: int) -> dict[str, Tensor]:
         """Return the losses of forward pass number `index` of a step."""
-        with self._autocast():
+        with autocast(self._device, self._dtype):
             return self._loss(batch, self._generator(step, index))
 
     def _backward(self, losses: dict[str, Tensor]) -> None:
@@ -156,9 +155,6 @@ class Learner(Generic[ModelT]):
                 f"{sorted(losses)}): use train all, or switch the router on"
             )
         torch.autograd.backward(self._scaler.scale(total))
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._dtype == torch.float32 else torch.autocast(self._device.type, self._dtype)
 
     def _generator(self, step: int, index: int) -> torch.Generator:
         """Return the random generator of one forward pass, independent of earlier passes."""

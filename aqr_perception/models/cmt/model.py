@@ -144,7 +144,7 @@ class CMT(FusionModel):
 
     def _route(
         self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, *, fixed: bool
-    ) -> "_Routing":
+    ) -> _Routing:
         """Return the router's weights of queries at position embeddings (B, Q, C), and how they act.
 
         Args:
