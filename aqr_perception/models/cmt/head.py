@@ -90,7 +90,7 @@ class CmtHead(nn.Module):
         config = preset.decoder
         self.point_range, self.bev_range = preset.point_range, preset.bev_range
         self.channels = config.channels
-        self._image_pooling = config.image_pooling
+        self._image_pooling, self._bev_pooling = config.image_pooling, config.bev_pooling
         if preset.points is not None:
             self.shared_conv = _SharedConvolution(2 * preset.points.neck_channels, config.channels)
         self.transformer = Transformer(
@@ -123,12 +123,13 @@ class CmtHead(nn.Module):
         parts, positions = [], []
         grid, views, cells = (0, 0), 0, (0, 0)
         if features.bev is not None:
-            bev: Tensor = self.shared_conv(features.bev)
+            bev: Tensor = self.shared_conv(_pooled(features.bev, self._bev_pooling))
             grid = (bev.shape[2], bev.shape[3])
             parts.append(bev.flatten(2).transpose(1, 2))
             positions.append(self.bev_embedding.grid(*grid).expand(bev.shape[0], -1, -1))
         if features.image is not None:
-            image = _pooled(features.image, self._image_pooling)
+            image = _pooled(features.image.flatten(0, 1), self._image_pooling)
+            image = image.unflatten(0, features.image.shape[:2])
             views, cells = image.shape[1], (image.shape[3], image.shape[4])
             parts.append(image.flatten(3).transpose(2, 3).flatten(1, 2))
             position = self.rv_embedding.image_grid(features.lidar_to_image, *cells, features.image_size)
@@ -174,13 +175,8 @@ class CmtHead(nn.Module):
 
 
 def _pooled(features: Tensor, edge: int) -> Tensor:
-    """Return (B, V, C, h / edge, w / edge) means of squares of (B, V, C, h, w) features."""
-    if edge == 1:
-        return features
-    batch, views = features.shape[:2]
-    return F.avg_pool2d(features.flatten(0, 1), edge).view(
-        batch, views, features.shape[2], -1, features.shape[4] // edge
-    )
+    """Return (N, C, h / edge, w / edge) means of squares of (N, C, h, w) features."""
+    return features if edge == 1 else F.avg_pool2d(features, edge)
 
 
 def embedded_points(queries: Queries) -> Tensor:

@@ -138,16 +138,19 @@ def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | Non
 
 
 def _decoder_problem(preset: "Preset") -> str | None:
-    decoder, image = preset.decoder, preset.image
-    if decoder.image_pooling != 1 and preset.architecture != "cmt":
-        return (
-            f"decoder.image_pooling is {decoder.image_pooling}, but only architecture cmt pools image cells; remove "
-            "the entry"
-        )
+    decoder, image, points = preset.decoder, preset.image, preset.points
+    for name, pooling in (("image_pooling", decoder.image_pooling), ("bev_pooling", decoder.bev_pooling)):
+        if pooling != 1 and preset.architecture != "cmt":
+            return f"decoder.{name} is {pooling}, but only architecture cmt pools cells; remove the entry"
     if image is not None and any(size % (image.stride * decoder.image_pooling) for size in image.size):
         return (
             f"decoder.image_pooling is {decoder.image_pooling}, but image.size {list(image.size)} is no multiple of it "
             f"times image.stride ({image.stride})"
+        )
+    if points is not None and any(cells % decoder.bev_pooling for cells in points.bev_cells):
+        return (
+            f"decoder.bev_pooling is {decoder.bev_pooling}, but the BEV features have {list(points.bev_cells)} cells, "
+            "which are no multiples of it"
         )
     if decoder.channels % decoder.heads:
         return f"decoder.channels is {decoder.channels}, but must be a multiple of decoder.heads ({decoder.heads})"

@@ -46,6 +46,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "decoder.feedforward": (1, 65_536),
     "decoder.depths": (1, 1000),
     "decoder.image_pooling": (1, 8),
+    "decoder.bev_pooling": (1, 8),
     "decoder.head_kernel": (1, 31),
     "bevformer.grid": (1, 1000),
     "bevformer.encoder_layers": _LAYERS,

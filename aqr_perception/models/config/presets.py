@@ -171,6 +171,7 @@ class Decoder:
         depths: number of points along a camera ray.
         image_pooling: edge of the square of image cells whose mean is one token. With 2, proposals find small objects
             in fine image cells, and the decoder attends to a quarter of the tokens.
+        bev_pooling: the same for the cells of the BEV features of the LiDAR.
         head_kernel: kernel size of the prediction heads' convolutions over the queries.
     """
 
@@ -181,6 +182,7 @@ class Decoder:
     feedforward: int = 1024
     depths: int = 64
     image_pooling: int = 1
+    bev_pooling: int = 1
     head_kernel: int = 1
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
 

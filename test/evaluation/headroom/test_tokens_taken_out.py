@@ -20,6 +20,7 @@ from aqr_perception.models.removed_tokens import TokenMask
 from aqr_perception.models.transformer import attention
 from aqr_perception.options import AqrOptions, DetectionOptions
 
+POOLED = {"image_pooling": 2, "bev_pooling": 2}
 OFF = DetectionOptions(score_threshold=0.0, aqr=AqrOptions.of_model("off"), attention=True)
 
 
@@ -82,15 +83,14 @@ def test_exactly_the_masked_cells_are_no_keys(
     torch.manual_seed(1)
     entries = SMALL if architecture == "cmt" else small_aqr_cmt()
     if architecture == "pooled":
-        entries = {**SMALL, "decoder": {**SMALL["decoder"], "image_pooling": 2}}  # type: ignore[dict-item]
+        entries = {**SMALL, "decoder": {**SMALL["decoder"], **POOLED}}  # type: ignore[dict-item]
     detector = Detector(write_preset(tmp_path, entries), "random", device="cpu", precision="fp32")
     features = detector.extract(small.frame)
     bev, image = grids(features)
     rng = np.random.default_rng(0)
-    tokens = image if architecture != "pooled" else (image[0] // 2, image[1] // 2)
-    camera = rng.random(tokens) < 0.3
-    fine = camera if architecture != "pooled" else camera.repeat(2, 0).repeat(2, 1)
-    lidar = rng.random(bev) < 0.3
+    edge = 2 if architecture == "pooled" else 1
+    camera, lidar = (rng.random((cells[0] // edge, cells[1] // edge)) < 0.3 for cells in (image, bev))
+    removed_image, removed_bev = (cells.repeat(edge, 0).repeat(edge, 1) for cells in (camera, lidar))
     name = small.frame.cameras[1].name
     keys: list[Tensor] = []
     original = attention.attend
@@ -103,7 +103,7 @@ def test_exactly_the_masked_cells_are_no_keys(
     monkeypatch.setattr(attention, "attend", watched)
     monkeypatch.setattr(detector.model, "proposals", None)
     detector.detect_in(features, OFF)
-    masked = detector.detect_in(detector.without_tokens(features, TokenMask(lidar, {name: fine})), OFF)
+    masked = detector.detect_in(detector.without_tokens(features, TokenMask(removed_bev, {name: removed_image})), OFF)
     whole, left = keys[0], keys[len(keys) // 2]
     kept = ~np.concatenate([lidar.ravel(), np.zeros(camera.size, bool), camera.ravel()])
     assert whole.shape[2] == len(kept)

@@ -351,3 +351,18 @@ def test_pooled_image_cells_are_means_and_keep_their_places(tmp_path: Path) -> N
     assert tokens[1].layout.image == (4, 10)
     means = tokens[0].features.view(2, 4, 2, 10, 2, 64).mean(dim=(2, 4)).view(1, 80, 64)
     torch.testing.assert_close(tokens[1].features, means)
+
+
+def test_pooled_bev_cells_are_tokens_of_four_times_the_area_in_their_places(tmp_path: Path) -> None:
+    coarse = {**SMALL, "decoder": {**cast(dict[str, object], SMALL["decoder"]), "bev_pooling": 2}}
+    models = [
+        build_model(write_preset(tmp_path, entries, name)).eval() for entries, name in ((SMALL, "a"), (coarse, "b"))
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    fine, pooled = (model.pts_bbox_head for model in models)
+    cells = torch.randn(1, fine.shared_conv.conv.in_channels, 8, 6)
+    constant = cells.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    geometry = (torch.zeros(1, 0, 4, 4), (0, 0), (True,))
+    expected, found = fine.tokens(Features(None, cells, *geometry)), pooled.tokens(Features(None, constant, *geometry))
+    assert found.layout == expected.layout
+    torch.testing.assert_close(found[:2], expected[:2])

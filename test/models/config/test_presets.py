@@ -187,6 +187,7 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"points": {**POINTS, "encoder": "pillars", "pillars": {"blocks": -1}}}, "points.pillars.blocks is -1"),
         ({"decoder": {"layers": "six"}}, "layers"),
         ({"decoder": {"image_pooling": 3}}, "no multiple of it times image.stride"),
+        ({"decoder": {"bev_pooling": 3}}, r"bev_pooling is 3, but the BEV features have \[64, 64\] cells"),
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),
         ({"image": None, "points": None}, "neither"),
