@@ -3,10 +3,8 @@
 """`Detector`: a model with weights on a device, from `Frame` to `Result`; the only entry into ``models/``."""
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -27,6 +25,7 @@ from aqr_perception.frame import (
     WeightMaps,
 )
 from aqr_perception.frame_checks import usable_frame
+from aqr_perception.model_clock import ModelClock
 from aqr_perception.models import build_model, load_checkpoint
 from aqr_perception.models.boxes.coder import DecodedBoxes, decode
 from aqr_perception.models.config.presets import load_preset
@@ -35,6 +34,7 @@ from aqr_perception.models.image.graphed_branch import GraphedBranch
 from aqr_perception.models.image.openvino_branch import OpenVinoBranch, OpenVinoError
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
 from aqr_perception.models.model_memory import ModelMemory, Moment
+from aqr_perception.models.ops.side_by_side import run_all, side_by_side
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 from aqr_perception.models.removed_tokens import TokenMask, without_tokens
 from aqr_perception.models.weights.checkpoint import CheckpointError
@@ -92,22 +92,6 @@ def preset_classes(preset: str) -> tuple[str, ...]:
 
 class ModelOutputError(ValueError):
     """A model's output has numbers that are not finite; the message names the model and its weights."""
-
-
-class StageClock:
-    """Wall time by stage; waits for the device at the end of each stage, whose time includes the device's work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class FrameFeatures(NamedTuple):
@@ -277,22 +261,25 @@ class Detector:
             if str(problem) not in self._said:
                 self._said.add(str(problem))
                 _log.warning("%s", problem)
-        clock = StageClock(self.device)
+        clock = ModelClock(self.device)
         views = self._views(frame)
-        with autocast(self.device, self.formats.branches):
+        with autocast(self.device, self.formats.branches), side_by_side(self._runs_side_by_side()):
             with clock.stage("preprocess"):
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
-            with clock.stage("image"):
+
+            def image_features() -> Tensor | None:
                 if reusable is not None and reusable.asked.cameras is asked.cameras:
-                    image = reusable.maps.image
-                else:
-                    image = self._image_features(images)
-            with clock.stage("points"):
+                    return reusable.maps.image
+                return self._image_features(images)
+
+            def bev_features() -> Tensor | None:
                 if reusable is not None and reusable.asked.points is asked.points:
-                    bev = reusable.maps.bev
-                else:
-                    bev = self.model.bev_features(points)
+                    return reusable.maps.bev
+                return self.model.bev_features(points)
+
+            # Helpers that have finished the points go on with pictures.
+            image, bev = clock.stages({"image": image_features, "points": bev_features})
         width, height = self.image_size
         maps = Features(image, bev, lidar_to_image, (height, width) if views else (0, 0), (bev is not None,))
         return FrameFeatures(frame, asked, maps, clock.seconds)
@@ -308,7 +295,7 @@ class Detector:
         decode_options = DecodeOptions(options.aqr, source == "router", needs_attention, LAST_LAYER)
         moment = self._moment(frame)
         history = self._memory.history(moment, options.max_history_gap)
-        clock = StageClock(self.device)
+        clock = ModelClock(self.device)
         with clock.stage("decoder"):
             output = self.decode(features.maps, decode_options, history)
             self._check_output(output)
@@ -443,12 +430,20 @@ class Detector:
     def _views(self, frame: Frame) -> tuple[CameraView, ...]:
         return frame.cameras if self.uses_cameras else ()
 
+    def _runs_side_by_side(self) -> bool:
+        """Return whether branches and pictures run side by side: on a CPU, where no operation fills all threads."""
+        points = self.model.preset.points
+        sparse = points is not None and points.encoder == "sparse"  # takes most of the time, and shares it well
+        return self.device.type == "cpu" and self.model.is_small() and not sparse and self._openvino is None
+
     def _images(self, views: tuple[CameraView, ...]) -> Tensor | None:
         branch = self.model.preset.image
         if branch is None or not views:
             return None
-        images = [prepare_image(view.image, branch.size, branch.mean, branch.std, self.device) for view in views]
-        return torch.stack(images)[None]
+        size, mean, std = branch.size, branch.mean, branch.std
+        return torch.stack(
+            run_all([partial(prepare_image, view.image, size, mean, std, self.device) for view in views])
+        )[None]
 
     def _projections(self, views: tuple[CameraView, ...]) -> Tensor:
         """Return (1, V, 4, 4), model frame -> pixels of the model's images."""

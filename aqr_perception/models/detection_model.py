@@ -24,6 +24,9 @@ from aqr_perception.models.weights.branches import BRANCHES
 from aqr_perception.models.weights.checkpoint import ROUTER_PREFIX
 from aqr_perception.options import AqrOptions, BoxConvention
 
+_SMALL = 64_000
+"""Numbers in a layer's queries up to which more than one thread does not pay: those of `aqr_tiny` twice."""
+
 
 class DetectionModel(nn.Module, ABC):
     """Feature branches and a decoder; separate calls allow timing and reuse of each.
@@ -71,6 +74,11 @@ class DetectionModel(nn.Module, ABC):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in the order of the class outputs."""
         return self.preset.classes
+
+    def is_small(self, batch_size: int = 1) -> bool:
+        """Return whether most operations on a batch are too small to be shared among threads of a CPU."""
+        decoder = self.preset.decoder
+        return batch_size * decoder.queries * decoder.channels <= _SMALL
 
     def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
         """Return the number of classes of this architecture's weights; None where they have no class output."""

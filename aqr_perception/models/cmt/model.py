@@ -37,9 +37,6 @@ from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.models.transformer.decoder import Memory
 from aqr_perception.options import AqrOptions
 
-_SMALL = 64_000
-"""Numbers in a layer's queries up to which more than one thread does not pay: those of `aqr_tiny` twice."""
-
 
 class _Routing(NamedTuple):
     """What the router makes of one group of samples.
@@ -138,9 +135,7 @@ class CMT(FusionModel):
 
     def _few_threads(self, features: Features) -> AbstractContextManager[None]:
         """Return the context of what is small in a small model's frame on a CPU: all but convolutions and attention."""
-        decoder = self.preset.decoder
-        small = features.batch_size * decoder.queries * decoder.channels <= _SMALL
-        return one_thread(small and features.lidar_to_image.device.type == "cpu")
+        return one_thread(self.is_small(features.batch_size) and features.lidar_to_image.device.type == "cpu")
 
     def _route(
         self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, *, fixed: bool

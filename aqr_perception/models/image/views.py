@@ -3,9 +3,12 @@
 """Evaluation of a backbone's early stages image by image, to save memory traffic on CPUs."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from aqr_perception.models.ops.side_by_side import run_all
 
 
 def view_by_view(
@@ -21,4 +24,5 @@ def view_by_view(
     training = torch.is_grad_enabled() or any(module.training for module in backbone.modules())
     if training or images.device.type != "cpu" or len(images) < 2:
         return stages(images)
-    return tuple(torch.cat(levels) for levels in zip(*map(stages, images.split(1)), strict=True))
+    views = run_all([partial(stages, image) for image in images.split(1)])
+    return tuple(torch.cat(levels) for levels in zip(*views, strict=True))

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from threading import RLock
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class DerivedTensors:
 
     def __init__(self) -> None:
         self._entries: WeakKeyDictionary[nn.Module, _Entry] = WeakKeyDictionary()
+        self._computing = RLock()  # pictures side by side need the same tensors at once
 
     def get(
         self,
@@ -60,11 +62,15 @@ class DerivedTensors:
         """
         present = tuple(source for source in sources if source is not None)
         entry = self._entries.get(module)
-        if entry is None or not entry.matches(key, present):
-            versions = tuple(map(_version, present))
-            derived = tuple(tensor.detach() for tensor in compute())
-            entry = _Entry(key, tuple(source.detach() for source in present), versions, derived)
-            self._entries[module] = entry
+        if entry is not None and entry.matches(key, present):
+            return entry.derived
+        with self._computing:
+            entry = self._entries.get(module)
+            if entry is None or not entry.matches(key, present):
+                versions = tuple(map(_version, present))
+                derived = tuple(tensor.detach() for tensor in compute())
+                entry = _Entry(key, tuple(source.detach() for source in present), versions, derived)
+                self._entries[module] = entry
         return entry.derived
 
     def drop(self, module: nn.Module) -> None:

@@ -3,6 +3,8 @@
 """Derived tensors are recomputed exactly when their sources or their key change."""
 
 import gc
+import threading
+import time
 import weakref
 from collections.abc import Callable
 
@@ -20,10 +22,12 @@ class Doubled:
         self.module = nn.Linear(2, 2)
         self.cache = DerivedTensors()
         self.computations = 0
+        self.seconds = 0.0
 
     def get(self, key: object = None) -> Tensor:
         def compute() -> tuple[Tensor, ...]:
             self.computations += 1
+            time.sleep(self.seconds)
             return (2 * self.module.weight,)
 
         (result,) = self.cache.get(self.module, (self.module.weight, None), compute, key)
@@ -83,3 +87,20 @@ def test_modules_created_in_inference_mode_are_cached() -> None:
     with torch.inference_mode():
         doubled = Doubled()
         assert doubled.get() is doubled.get()
+
+
+def test_threads_that_need_the_same_tensors_at_once_compute_them_once() -> None:
+    doubled = Doubled()
+    doubled.seconds = 0.05
+    barrier = threading.Barrier(4, timeout=20.0)
+
+    def get() -> None:
+        barrier.wait()
+        doubled.get()
+
+    threads = [threading.Thread(target=get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert doubled.computations == 1
