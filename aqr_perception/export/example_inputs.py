@@ -68,7 +68,8 @@ def comparison_inputs(model: CMT, cameras: int) -> dict[str, Tensor]:
         zip(OTHER_INPUTS, ((1, head.image_count, channels), (1, head.bev_count, cameras, channels)), strict=True)
     )
     if model.router_trained and model.aqr.compares:
-        correlations = (1, CORRELATION + len(GROUND_OFFSETS)), (1, cameras, CORRELATION + len(PICTURE_OFFSETS))
+        ground, picture = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
+        correlations = (1, ground), (1, cameras, ground), (1, cameras, picture)
         scores = (1, queries, classes), (1, queries, cameras, classes)
         shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores), strict=True))
     return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}

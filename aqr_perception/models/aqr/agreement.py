@@ -28,12 +28,14 @@ class SensorAgreement(NamedTuple):
 
     Attributes:
         lidar: (B, 2 + O), correlation over offsets on the ground: of the LiDAR with all cameras.
+        lidar_by_camera: (B, V, 2 + O), the same with each camera alone.
         cameras: (B, V, 2 + P), correlation over offsets in the picture: of each camera with the LiDAR.
         lidar_scores: (B, Q, classes), what the LiDAR's own head says at each query.
         camera_scores: (B, Q, V, classes), what the cameras' own head says at each query.
     """
 
     lidar: Tensor
+    lidar_by_camera: Tensor
     cameras: Tensor
     lidar_scores: Tensor
     camera_scores: Tensor
@@ -43,8 +45,11 @@ class AgreementGate(nn.Module):
     """Logits that are added to those of a gate; 0 for an untrained router.
 
     A query's weights get what each sensor's own head says at its place: an object that only the LiDAR sees where a
-    camera should see it, too, may be none. The trust in a sensor gets the correlations of the proposals. Each camera
-    knows those of the others and of the LiDAR, because a LiDAR that disagrees with every camera is itself at fault.
+    camera should see it, too, may be none. The trust in a sensor gets the correlations of the proposals.
+
+    Correlations tell that a camera and the LiDAR disagree, but not which of the two is at fault: a LiDAR that disagrees
+    with every camera, or a camera that disagrees although the others agree. The trust therefore gets the mean, the most
+    and the least of what the pairs of the LiDAR and a camera tell.
 
     Args:
         classes: number of classes.
@@ -54,8 +59,11 @@ class AgreementGate(nn.Module):
         super().__init__()
         self.lidar = _two_layers(2 * classes + 1)
         self.cameras = _two_layers(2 * classes)
-        self.lidar_trust = _two_layers(_GROUND + _PICTURE)
-        self.camera_trust = _two_layers(_GROUND + 2 * _PICTURE)
+        self.pair = nn.Sequential(
+            nn.Linear(_GROUND + _PICTURE, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
+        )
+        self.lidar_trust = _two_layers(_GROUND + 3 * _HIDDEN)
+        self.camera_trust = _two_layers(_GROUND + 4 * _HIDDEN)
 
     def forward(self, agreement: SensorAgreement, visible: Tensor) -> Gate:
         """Return logits, those of cameras that do not see a query included.
@@ -68,9 +76,9 @@ class AgreementGate(nn.Module):
         best = torch.where(visible[..., None], cameras, -1.0).amax(2)
         by_lidar = self.lidar(torch.cat((lidar, best, visible.any(-1, keepdim=True)), dim=-1))
         by_camera = self.cameras(torch.cat((lidar[:, :, None].expand_as(cameras), cameras), dim=-1))
-        shared = torch.cat((agreement.lidar, agreement.cameras.mean(1)), dim=-1)
-        views = agreement.cameras.shape[1]
-        whole = self.camera_trust(torch.cat((agreement.cameras, shared[:, None].expand(-1, views, -1)), dim=-1))
+        pairs = self.pair(torch.cat((agreement.lidar_by_camera, agreement.cameras), dim=-1))
+        shared = torch.cat((agreement.lidar, pairs.mean(1), pairs.amax(1), pairs.amin(1)), dim=-1)
+        whole = self.camera_trust(torch.cat((pairs, shared[:, None].expand(-1, pairs.shape[1], -1)), dim=-1))
         sensors = torch.cat((self.lidar_trust(shared), whole[..., 0]), dim=-1)
         return Gate(by_lidar[..., 0].float(), by_camera[..., 0].float(), sensors.float())
 

@@ -60,6 +60,7 @@ def sensor_agreement(
         zero = len(PICTURE_OFFSETS) // 2, len(GROUND_OFFSETS) // 2
         return SensorAgreement(
             _correlation(on_ground.flatten(1, 2), score.repeat(1, image.shape[1]), zero[1]),
+            _correlation(on_ground, score[:, None].expand(-1, image.shape[1], -1), zero[1]),
             _correlation(in_pictures, score[:, None].expand(-1, image.shape[1], -1), zero[0]),
             score_evidence(bev_values(bev, points, bev_range, CLASS_BIAS)) * has_points[:, None, None],
             score_evidence(picture_values(image, cells[:, :, :, 0], CLASS_BIAS)),

@@ -75,6 +75,7 @@ def test_intact_sensors_have_their_peaks_at_no_offset() -> None:
     assert peak(agreement.lidar[0], GROUND_OFFSETS) == (0, 0)
     assert {peak(camera, PICTURE_OFFSETS) for camera in agreement.cameras[0]} == {(0, 0)}
     assert agreement.lidar.shape == (1, CORRELATION + len(GROUND_OFFSETS))
+    assert agreement.lidar_by_camera.shape == (1, VIEWS, CORRELATION + len(GROUND_OFFSETS))
     assert agreement.cameras.shape == (1, VIEWS, CORRELATION + len(PICTURE_OFFSETS))
 
 
@@ -83,6 +84,15 @@ def test_the_peak_of_a_displaced_lidar_leads_back_to_where_the_cameras_see_its_o
     points, labels = objects()
     agreement = compared(points + torch.tensor([*shift, 0.0]), points, labels)
     assert peak(agreement.lidar[0], GROUND_OFFSETS) == (-shift[0], -shift[1])
+
+
+def test_each_camera_tells_the_part_of_a_lidars_displacement_that_moves_across_its_picture() -> None:
+    """A camera that looks along x sees a displacement along y, one that looks along y sees one along x."""
+    points, labels = objects()
+    agreement = compared(points + torch.tensor([2.0, -3.0, 0.0]), points, labels)
+    for view, axis in enumerate((1, 0, 1, 0)):
+        found = agreement.lidar_by_camera[0, view, CORRELATION:].view(9, 9).amax(1 - axis)
+        assert int(found.argmax()) - 4 == (-2, 3)[axis]
 
 
 @pytest.mark.parametrize("columns", [-12, 4, 10])
@@ -138,6 +148,7 @@ def test_samples_and_cameras_are_compared_independently() -> None:
 
     every, turned, second = at(slice(0, 2), torch.arange(4)), at(slice(0, 2), order), at(slice(1, 2), torch.arange(4))
     torch.testing.assert_close(turned.lidar, every.lidar)
+    torch.testing.assert_close(turned.lidar_by_camera, every.lidar_by_camera[:, order])
     torch.testing.assert_close(turned.cameras, every.cameras[:, order])
     torch.testing.assert_close(turned.camera_scores, every.camera_scores[:, :, order])
     for whole, part in zip(every, second, strict=True):

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: aqr_perception maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Logits from the agreement of the sensors."""
+
+import torch
+from torch import Tensor
+
+from aqr_perception.models.aqr.agreement import (
+    CORRELATION,
+    GROUND_OFFSETS,
+    PICTURE_OFFSETS,
+    AgreementGate,
+    SensorAgreement,
+)
+
+BATCH, QUERIES, VIEWS, CLASSES = 2, 7, 4, 3
+GROUND, PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
+
+
+def random_agreement() -> tuple[SensorAgreement, Tensor]:
+    """Return an agreement, and which cameras see which queries."""
+    random = torch.Generator().manual_seed(3)
+    shapes = (GROUND,), (VIEWS, GROUND), (VIEWS, PICTURE), (QUERIES, CLASSES), (QUERIES, VIEWS, CLASSES)
+    agreement = SensorAgreement(*(torch.randn(BATCH, *shape, generator=random) for shape in shapes))
+    return agreement, torch.rand(BATCH, QUERIES, VIEWS, generator=random) < 0.5
+
+
+def trained_gate() -> AgreementGate:
+    torch.manual_seed(4)
+    gate = AgreementGate(CLASSES)
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return gate
+
+
+def test_an_untrained_gate_adds_nothing() -> None:
+    for logits in AgreementGate(CLASSES)(*random_agreement()):
+        assert not logits.any()
+
+
+def test_the_cameras_order_does_not_matter() -> None:
+    gate, (agreement, visible), order = trained_gate(), random_agreement(), torch.tensor([2, 0, 3, 1])
+    moved = SensorAgreement(
+        agreement.lidar,
+        agreement.lidar_by_camera[:, order],
+        agreement.cameras[:, order],
+        agreement.lidar_scores,
+        agreement.camera_scores[:, :, order],
+    )
+    expected, found = gate(agreement, visible), gate(moved, visible[..., order])
+    torch.testing.assert_close(found.lidar, expected.lidar)
+    torch.testing.assert_close(found.cameras, expected.cameras[..., order])
+    torch.testing.assert_close(found.sensors[:, 0], expected.sensors[:, 0])
+    torch.testing.assert_close(found.sensors[:, 1:], expected.sensors[:, 1:][:, order])
+
+
+def test_one_camera_that_disagrees_and_a_lidar_that_disagrees_with_all_can_be_told_apart() -> None:
+    """After a short training on made-up correlations: a peak at 0 where a pair agrees, elsewhere where it does not."""
+    torch.manual_seed(5)
+
+    def drawn(count: int) -> tuple[SensorAgreement, Tensor, Tensor]:
+        broken = torch.randint(-1, VIEWS + 1, (count,))  # -1: none, VIEWS: the LiDAR
+        apart = (broken[:, None] == torch.arange(VIEWS)) | (broken[:, None] == VIEWS)
+        shift = torch.randint(1, len(PICTURE_OFFSETS) // 2, (count, 1)).expand(-1, VIEWS)
+        ground, picture = (
+            torch.nn.functional.one_hot(entries // 2 + torch.where(apart, shift, 0), entries).float()
+            for entries in (len(GROUND_OFFSETS), len(PICTURE_OFFSETS))
+        )
+        ground, picture = (torch.nn.functional.pad(part, (CORRELATION, 0)) for part in (ground, picture))
+        scores = torch.zeros(count, QUERIES, CLASSES), torch.zeros(count, QUERIES, VIEWS, CLASSES)
+        agreement = SensorAgreement(ground.mean(1), ground, picture, *scores)
+        return agreement, torch.ones(count, QUERIES, VIEWS, dtype=torch.bool), broken
+
+    gate = AgreementGate(CLASSES)
+    optimiser = torch.optim.Adam(gate.parameters(), lr=3e-3)
+
+    def logits_and_truth(count: int) -> tuple[Tensor, Tensor]:
+        agreement, visible, broken = drawn(count)
+        healthy = torch.cat((broken[:, None] != VIEWS, broken[:, None] != torch.arange(VIEWS)), dim=1)
+        return gate(agreement, visible).sensors + 2.0, healthy
+
+    for _ in range(300):
+        logits, healthy = logits_and_truth(128)
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, healthy.float()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    with torch.no_grad():
+        logits, healthy = logits_and_truth(2000)
+    assert ((logits > 0) == healthy).float().mean() > 0.97
