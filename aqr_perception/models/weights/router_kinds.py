@@ -13,6 +13,9 @@ _ROUTER_KINDS = {"gate": f"{ROUTER_PREFIX}trust.", "signed": f"{ROUTER_PREFIX}bi
 _COMPARISON = f"{ROUTER_PREFIX}agreement."
 """Prefix of keys that only a gate has that compares the sensors' proposals."""
 
+_PAIRS = f"{_COMPARISON}pair."
+"""Prefix of keys of a gate that compares the LiDAR with each camera; older gates compare it with all at once."""
+
 _KIND_ENTRIES = {
     "gate": "aqr.mode: gate",
     "signed": "aqr.mode: bias and aqr.bias: signed",
@@ -37,7 +40,13 @@ def other_router(found: Iterable[str], needed: Iterable[str]) -> str:
     if has == needs:
         compares, must_compare = (any(key.startswith(_COMPARISON) for key in keys) for keys in (found, needed))
         if compares == must_compare:
-            return ""
+            pairs, must_pair = (any(key.startswith(_PAIRS) for key in keys) for keys in (found, needed))
+            if pairs or not must_pair:
+                return ""
+            return (
+                "its query router compares the LiDAR with all cameras at once, but this version's with each camera; "
+                "train a router for the preset (train --train aqr)"
+            )
         return (
             f"its query router {'compares' if compares else 'does not compare'} the proposals of both sensors, but the "
             f"preset's {'does' if must_compare else 'does not'}; train a router for the preset (train --train aqr)"

@@ -175,7 +175,8 @@ def test_an_untrained_gate_that_compares_the_sensors_changes_nothing(tmp_path: P
 def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None:
     model = small(tmp_path, PROPOSALS, mode="gate")
     features = features_of(model, 1)
-    for last in (part[-1] for part in model.aqr.agreement.children()):
+    gate = model.aqr.agreement
+    for last in (part[-1] for part in (gate.lidar, gate.cameras, gate.lidar_trust, gate.camera_trust)):
         torch.nn.init.normal_(last.weight, std=0.1)
         torch.nn.init.constant_(last.bias, -4.0)
     decode(model, features).predictions.class_logits.square().sum().backward()
@@ -195,6 +196,17 @@ def test_weights_of_a_gate_that_compares_nothing_are_left_out_by_name(tmp_path: 
     load_checkpoint(comparing, state)
     assert not comparing.router_trained and plain.router_trained
     assert "does not compare the proposals of both sensors" in caplog.text and "--train aqr" in caplog.text
+
+
+def test_weights_of_a_gate_that_compares_all_cameras_at_once_are_left_out_by_name(tmp_path: Path, caplog) -> None:
+    """Gates had no network for single pairs of the LiDAR and a camera, and other inputs to the trusts."""
+    comparing = small(tmp_path, PROPOSALS, mode="gate")
+    state = {key: part for key, part in comparing.state_dict().items() if "agreement.pair" not in key}
+    for trust in ("lidar_trust", "camera_trust"):
+        state[f"aqr.agreement.{trust}.0.weight"] = torch.zeros(64, 138)
+    load_checkpoint(comparing, state)
+    assert not comparing.router_trained
+    assert "all cameras at once" in caplog.text and "--train aqr" in caplog.text
 
 
 @torch.inference_mode()
