@@ -547,8 +547,9 @@ class Detector:
         tensors = (boxes[shown][:, (0, 1, 4)], scores[shown], weights.modality[0, shown], weights.cameras[0, shown])
         positions, visibility, modality, cameras = (tensor.float().cpu().numpy() for tensor in tensors)
         x_min, y_min, x_max, y_max = self.model.preset.bev_range
-        points = self.model.preset.points
-        columns, rows = (_CAMERA_MODEL_CELLS,) * 2 if points is None else points.bev_cells
+        points, pooling = self.model.preset.points, self.model.preset.decoder.bev_pooling
+        features = (_CAMERA_MODEL_CELLS,) * 2 if points is None else points.bev_cells
+        columns, rows = (cells // pooling for cells in features)
         sigma = (aqr.sigma * (x_max - x_min) / columns, aqr.sigma * (y_max - y_min) / rows)
         lidar, camera = modality[:, 0], modality[:, 1]
         return QueryEvidence(positions, visibility, lidar, lidar, camera, sigma), cameras

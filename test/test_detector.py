@@ -201,6 +201,17 @@ def test_published_presets_take_their_weights_from_the_attention_mass() -> None:
     assert not detector.uses_cameras and detector.image_size == (0, 0)
 
 
+def test_the_gaussians_of_pictures_are_as_wide_as_those_of_the_map(detector: Detector, frame: Frame) -> None:
+    """Also where the map's cells are pooled."""
+    for sigma in (1.0, 2.0):
+        aqr = dataclasses.replace(AqrOptions.of_model(), sigma=sigma)
+        maps = detector.detect(frame, dataclasses.replace(EVERYTHING, aqr=aqr)).weight_maps
+        assert maps.bev is not None and maps.queries is not None
+        x_min, y_min, x_max, y_max = maps.bev_range
+        cell = (x_max - x_min) / maps.bev.shape[1], (y_max - y_min) / maps.bev.shape[0]
+        assert maps.queries.sigma == pytest.approx((sigma * cell[0], sigma * cell[1]))
+
+
 def test_a_maps_affine_transform_takes_pixels_to_their_cells(detector: Detector, frame: Frame) -> None:
     weight_map = detector.detect(frame, EVERYTHING).weight_maps.cameras[frame.cameras[0].name]
     rows, columns = weight_map.values.shape
