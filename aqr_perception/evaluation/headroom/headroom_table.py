@@ -114,8 +114,8 @@ class Summary:
         """Whether AQR keeps what it should, by the sentence that says so; without sentences that were not measured."""
         found = {f"loses nowhere more than {100 * TOLERANCE:.1f} points of NDS": self.worst >= -TOLERANCE - 1e-9}
         if self.clean_difference is not None:
-            sentence = f"keeps clean NDS within {100 * TOLERANCE:.1f} points"
-            found[sentence] = abs(self.clean_difference) <= TOLERANCE + 1e-9
+            sentence = f"costs at most {100 * TOLERANCE:.1f} points of clean NDS"
+            found[sentence] = self.clean_difference >= -TOLERANCE - 1e-9
         if self.least_share is not None:
             sentence = f"wins at least {WANTED_SHARE:.0%} of the headroom of every failure with a point or more"
             found[sentence] = self.least_share >= WANTED_SHARE

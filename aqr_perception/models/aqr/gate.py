@@ -66,6 +66,18 @@ def log_weights(gate: Gate) -> Gate:
     return Gate(*map(log_weight, gate))
 
 
+def relative_to_best(log_weights: Tensor, seen: Tensor) -> Tensor:
+    """Return log-weights (..., S) of sensors relative to the largest one of those that see the query, `seen` (..., S).
+
+    `REMOVED` stays; where nothing or only removed sensors see the query, nothing changes.
+    """
+    if not log_weights.shape[-1]:
+        return log_weights
+    best = torch.where(seen, log_weights, -math.inf).amax(-1, keepdim=True)
+    best = torch.where(best > REMOVED, best, 0.0)
+    return torch.where(log_weights > REMOVED, log_weights - best, REMOVED)
+
+
 def _log_weight(logits: Tensor) -> Tensor:
     limited = (F.logsigmoid(logits) - _OPEN_LOG).clamp(min=_FLOOR_LOG)
     limited = torch.where(logits >= OPEN, 0.0, limited)

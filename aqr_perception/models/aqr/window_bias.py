@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aqr_perception.models.aqr.gate import REMOVED, Gate
+from aqr_perception.models.aqr.gate import REMOVED, Gate, relative_to_best
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.aqr.window_tiles import Tiles, group_windows, near, reach
@@ -183,13 +183,21 @@ def acting_bias(
 def gate_bias(cells: QueryCells, log_weights: Gate, layout: TokenLayout, options: AqrOptions) -> WindowBias:
     """Return the bias of a gate: ``options.strength`` times the log-weights.
 
+    A query's own weights count relative to the largest one of the sensors that see it: where a single sensor sees it,
+    there is nothing to choose, and less attention in the window would only take away evidence.
+
     Args:
         cells: cells of the queries, the centres of the windows.
         log_weights: of the gate; `REMOVED` removes keys at any strength.
         layout: layout of the tokens.
         options: strength, and window sizes as in `AqrOptions.resolved`.
     """
-    lidar, cameras, sensors = (torch.where(log > REMOVED, options.strength * log, REMOVED) for log in log_weights)
+    lidar, cameras, sensors = log_weights
+    seen = torch.cat((cells.bev_inside[..., None], cells.image_visible), dim=-1)
+    own = relative_to_best(torch.cat((lidar[..., None], cameras), dim=-1), seen)
+    lidar, cameras, sensors = (
+        torch.where(log > REMOVED, options.strength * log, REMOVED) for log in (own[..., 0], own[..., 1:], sensors)
+    )
     return WindowBias(
         cells,
         torch.where(cells.bev_inside, lidar, 0.0),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.aqr.gate import REMOVED
+from aqr_perception.models.aqr.gate import REMOVED, relative_to_best
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.model_io import Queries
@@ -47,8 +47,9 @@ def with_other_evidence(queries: Queries, cells: QueryCells, weights: RouterWeig
 def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeights, scales: Tensor) -> Queries:
     """Return queries with the class scores of proposals, less what a gate takes from their sensors.
 
-    The weight of a proposal's sensor at the query multiplies its score, as far as scores are small. A camera's proposal
-    has the largest weight of the cameras that see it.
+    The weight of a proposal's sensor at the query multiplies its score, as far as scores are small. It counts relative
+    to the largest weight of the sensors that see the query: the score of an object that a single sensor sees stays. A
+    camera's proposal has the largest weight of the cameras that see it.
 
     Args:
         queries: with or without proposals.
@@ -59,8 +60,10 @@ def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeight
     if queries.class_logits is None or queries.at_proposals is None or weights.log_weights is None:
         return queries
     lidar, cameras, sensors = weights.log_weights
-    by_lidar = torch.where(cells.bev_inside, lidar + sensors[:, :1], 0.0)
-    by_camera = torch.where(cells.image_visible, cameras + sensors[:, None, 1:], -math.inf)
+    seen = torch.cat((cells.bev_inside[..., None], cells.image_visible), dim=-1)
+    whole = torch.cat((lidar[..., None], cameras), dim=-1) + sensors[:, None]
+    whole = torch.where(seen, relative_to_best(whole, seen), -math.inf)
+    by_lidar, by_camera = torch.where(cells.bev_inside, whole[..., 0], 0.0), whole[..., 1:]
     best = by_camera.amax(-1) if by_camera.shape[-1] else torch.zeros_like(by_lidar)
     best = torch.where(cells.image_visible.any(-1), best, 0.0)
     from_lidar, from_cameras = queries.at_proposals

@@ -128,7 +128,8 @@ def test_without_any_trust_the_model_decodes_as_without_tokens(gated: CMT, monke
 @torch.inference_mode()
 def test_strength_is_the_exponent_of_the_weights(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = gated.preset.decoder.queries
-    weights_by(gated, monkeypatch, Gate(torch.zeros(queries), torch.zeros(queries, VIEWS), torch.zeros(1 + VIEWS)))
+    gate = Gate(torch.zeros(queries), torch.full((queries, VIEWS), -2.0), torch.arange(1.0 + VIEWS) - 2.0)
+    weights_by(gated, monkeypatch, gate)
     features = features_of(gated, 1)
     off = decode(gated, features, "off")
     silent = gated.decode(features, DecodeOptions(AqrOptions(mode="gate", strength=0.0)))
@@ -138,6 +139,27 @@ def test_strength_is_the_exponent_of_the_weights(gated: CMT, monkeypatch: pytest
     )
     assert not torch.allclose(once.predictions.class_logits, off.predictions.class_logits, atol=1e-4)
     assert not torch.allclose(once.predictions.class_logits, twice.predictions.class_logits, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_an_equal_doubt_of_all_sensors_changes_nothing(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights choose between sensors. Where there is nothing to choose, they take no evidence away."""
+    queries = gated.preset.decoder.queries
+    weights_by(gated, monkeypatch, Gate(torch.zeros(queries), torch.zeros(queries, VIEWS), torch.zeros(1 + VIEWS)))
+    features = features_of(gated, 1)
+    found, off = decode(gated, features), decode(gated, features, "off")
+    assert_same(off, found, 1e-5)
+    assert found.router is not None and found.router.modality.max() < 0.3  # the weights say the doubt nevertheless
+
+
+@torch.inference_mode()
+def test_a_doubt_of_the_only_sensor_changes_nothing(gated: CMT, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = features_of(gated, 1)
+    alone = features._replace(image=None, lidar_to_image=features.lidar_to_image[:, :0])
+    doubts = torch.linspace(-3, 4, gated.preset.decoder.queries)
+    weights_by(gated, monkeypatch, Gate(doubts, doubts[:, None][:, :0], torch.zeros(1)))
+    found, off = decode(gated, alone), decode(gated, alone, "off")
+    assert_same(off, found, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +203,7 @@ def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None
         torch.nn.init.constant_(last.bias, -4.0)
     decode(model, features).predictions.class_logits.square().sum().backward()
     assert all(part.grad is not None and part.grad.any() for part in model.aqr.agreement.parameters())
-    assert model.aqr.proposal_scale.grad is not None and model.aqr.proposal_scale.grad.all()
+    assert model.aqr.proposal_scale.grad is not None and model.aqr.proposal_scale.grad.any()
     model.zero_grad()
     decode(model, features, fixed_router=True).predictions.class_logits.square().sum().backward()
     assert model.aqr.proposal_scale.grad is None

@@ -17,7 +17,7 @@ BATCH, QUERIES, VIEWS = 2, 20, 3
 
 
 @torch.inference_mode()
-def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor() -> None:
+def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor_relative_to_the_best_one() -> None:
     random = torch.Generator().manual_seed(3)
     cells = QueryCells(
         torch.zeros(BATCH, QUERIES, 2).long(),
@@ -40,8 +40,10 @@ def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor() -> None:
     unseen = ~cells.image_visible.any(-1)
     expected = torch.ones(BATCH, QUERIES)
     of_lidar, of_cameras = places
-    expected[:, of_lidar] = torch.where(cells.bev_inside, weights.modality[..., 0], 1.0)[:, of_lidar]
-    expected[:, of_cameras] = torch.where(unseen, 1.0, weights.modality[..., 1])[:, of_cameras]
+    best = weights.modality.amax(-1)
+    expected[:, of_lidar] = torch.where(cells.bev_inside, weights.modality[..., 0] / best, 1.0)[:, of_lidar]
+    expected[:, of_cameras] = torch.where(unseen, 1.0, weights.modality[..., 1] / best)[:, of_cameras]
+    assert (expected < 0.9).any() and (expected == 1)[cells.bev_inside & unseen].all()
     torch.testing.assert_close(found, expected[..., None].expand_as(found), atol=1e-3, rtol=1e-3)
     assert torch.equal(scores(weights, torch.zeros(2)), logits)
     removed = gate._replace(sensors=torch.full_like(gate.sensors, -math.inf))
