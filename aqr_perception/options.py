@@ -45,9 +45,9 @@ class AqrOptions:
 
     Attributes:
         mode: ``modulation`` scales the features, ``bias`` shifts the cross-attention logits inside windows around each
-            query, ``both`` does both, ``gate`` multiplies the attention by the weights, inside the windows and for each
-            sensor as a whole, ``off`` does nothing, and ``auto`` follows the model's preset. Without a trained router
-            every mode is ``off``.
+            query, ``both`` does both, ``gate`` multiplies the attention by the weights, inside the windows (relative to
+            the other sensors that see the query) and for each sensor as a whole, ``off`` does nothing, and ``auto``
+            follows the model's preset. Without a trained router every mode is ``off``.
         strength: 0 (no effect) to 4; models are trained with 1. In mode ``gate`` it is the weights' exponent.
         modulation: form of the modulation by a map m: ``interpolating`` (factor 1 + strength (m - 1) where m is
             positive) or ``residual`` (factor m + `residual` everywhere, as in the research code); ``auto`` follows the

@@ -4,7 +4,8 @@
 
 A weight w multiplies a key's share of the attention before normalisation: log w is added to the logit. 1 changes
 nothing, 0 removes the key. The weight of a query inside its window in a sensor is the product of its own weight and of
-the trust in the sensor; the trust holds for all keys of the sensor and for all queries.
+the trust in the sensor; the trust holds for all keys of the sensor and for all queries. A query's own weights act
+relative to each other (`relative_to_best`): where nothing is to choose, doubt takes no evidence away.
 """
 
 import math
