@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 _FAINTEST_SCORE = 0.05
 """Queries with lower scores would not be visible in pictures."""
 
+_SMALL_PICTURE = 100_000
+"""Pixels up to which operations on a picture are too small to be shared among threads: those of `aqr_tiny` twice."""
+
 _CAMERA_MODEL_CELLS = 128
 """Cells along each edge of the BEV of models without a LiDAR grid, for the size of Gaussians in pictures."""
 
@@ -434,7 +437,9 @@ class Detector:
         """Return whether branches and pictures run side by side: on a CPU, where no operation fills all threads."""
         points = self.model.preset.points
         sparse = points is not None and points.encoder == "sparse"  # takes most of the time, and shares it well
-        return self.device.type == "cpu" and self.model.is_small() and not sparse and self._openvino is None
+        width, height = self.image_size
+        small = self.model.is_small() and width * height <= _SMALL_PICTURE and not sparse
+        return small and self.device.type == "cpu" and self._openvino is None
 
     def _images(self, views: tuple[CameraView, ...]) -> Tensor | None:
         branch = self.model.preset.image

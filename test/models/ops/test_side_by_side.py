@@ -6,13 +6,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from helpers.small_fusion import write_preset
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
+from aqr_perception.models.config.presets import preset_directory
 from aqr_perception.models.ops.side_by_side import run_all, side_by_side
 
 _SECONDS = 20.0
@@ -160,3 +164,25 @@ def test_a_small_models_features_are_the_same_side_by_side(precision: str, monke
         one, other = (getattr(features.maps, name).float().numpy() for features in (found, expected))
         tolerance = 1e-4 if precision == "fp32" else 0.02
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"), [("aqr_tiny", True), ("petr_tiny", True), ("aqr_tiny_sparse", False), ("large", False)]
+)
+def test_only_models_whose_operations_are_small_run_side_by_side(preset: str, expected: bool, tmp_path: Path) -> None:
+    """Sparse encoders and large pictures share their operations among all threads."""
+    if preset == "large":
+        entries = yaml.safe_load((preset_directory() / "aqr_tiny.yaml").read_text())
+        entries["image"]["size"] = [704, 256]
+        preset = write_preset(tmp_path, entries)
+    called: list[bool] = []
+    detector = Detector(preset, "random", device="cpu", precision="fp32")
+    original = detector.model.image_features
+
+    def noted(images: torch.Tensor | None) -> torch.Tensor | None:
+        called.append(torch.get_num_threads() == 1)
+        return original(images)
+
+    detector.model.image_features = noted  # type: ignore[method-assign]
+    detector.extract(made_up_frame())
+    assert called == [expected]
