@@ -46,9 +46,6 @@ _log = logging.getLogger(__name__)
 _FAINTEST_SCORE = 0.05
 """Queries with lower scores would not be visible in pictures."""
 
-_SMALL_PICTURE = 100_000
-"""Pixels up to which operations on a picture are too small to be shared among threads: those of `aqr_tiny` twice."""
-
 _CAMERA_MODEL_CELLS = 128
 """Cells along each edge of the BEV of models without a LiDAR grid, for the size of Gaussians in pictures."""
 
@@ -434,12 +431,8 @@ class Detector:
         return frame.cameras if self.uses_cameras else ()
 
     def _runs_side_by_side(self) -> bool:
-        """Return whether branches and pictures run side by side: on a CPU, where no operation fills all threads."""
-        points = self.model.preset.points
-        sparse = points is not None and points.encoder == "sparse"  # takes most of the time, and shares it well
-        width, height = self.image_size
-        small = self.model.is_small() and width * height <= _SMALL_PICTURE and not sparse
-        return small and self.device.type == "cpu" and self._openvino is None
+        """Return whether branches and pictures run side by side; OpenVINO has threads of its own."""
+        return self.device.type == "cpu" and self._openvino is None and self.model.has_small_branches
 
     def _images(self, views: tuple[CameraView, ...]) -> Tensor | None:
         branch = self.model.preset.image

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from helpers.torch_threads import torch_threads
 
 from aqr_perception.model_clock import ModelClock
 from aqr_perception.models.ops.side_by_side import side_by_side
@@ -22,13 +23,10 @@ def test_a_stage_that_runs_twice_counts_twice() -> None:
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_stages_times_add_up_to_that_of_all(at_once: bool) -> None:
     clock = ModelClock(torch.device("cpu"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
     start = time.perf_counter()
-    with torch.inference_mode(), side_by_side(at_once):
+    with torch_threads(2), torch.inference_mode(), side_by_side(at_once):
         assert clock.stages({"points": lambda: time.sleep(0.3), "image": lambda: time.sleep(0.1)}) == [None, None]
     whole = time.perf_counter() - start
-    torch.set_num_threads(before)
     assert list(clock.seconds) == ["points", "image"]
     assert clock.seconds["points"] > 2 * clock.seconds["image"]
     assert sum(clock.seconds.values()) <= whole

@@ -27,6 +27,9 @@ from aqr_perception.options import AqrOptions, BoxConvention
 _SMALL = 64_000
 """Numbers in a layer's queries up to which more than one thread does not pay: those of `aqr_tiny` twice."""
 
+_SMALL_PICTURE = 100_000
+"""Pixels up to which the same holds for operations on a picture: those of `aqr_tiny` twice."""
+
 
 class DetectionModel(nn.Module, ABC):
     """Feature branches and a decoder; separate calls allow timing and reuse of each.
@@ -79,6 +82,14 @@ class DetectionModel(nn.Module, ABC):
         """Return whether most operations on a batch are too small to be shared among threads of a CPU."""
         decoder = self.preset.decoder
         return batch_size * decoder.queries * decoder.channels <= _SMALL
+
+    @property
+    def has_small_branches(self) -> bool:
+        """Whether the same holds for the branches; sparse encoders share their work among threads well."""
+        image, points = self.preset.image, self.preset.points
+        pixels = 0 if image is None else image.size[0] * image.size[1]
+        sparse = points is not None and points.encoder == "sparse"
+        return self.is_small() and pixels <= _SMALL_PICTURE and not sparse
 
     def class_count(self, weights: Mapping[str, Tensor]) -> int | None:
         """Return the number of classes of this architecture's weights; None where they have no class output."""

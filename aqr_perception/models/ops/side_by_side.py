@@ -72,27 +72,23 @@ def run_all(tasks: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
 
     helping = _as_here(work)
     for _ in range(helpers):
-        _threads(_helpers.get()).submit(helping())
+        _threads(_helpers.get()).submit(copy_context().run, helping)  # one context cannot be entered twice at once
     work()
     wait(futures)
     return [future.result() for future in futures]
 
 
-def _as_here(work: Callable[[], None]) -> Callable[[], Callable[[], None]]:
-    """Return a function that makes functions which do the work in other threads, with this thread's modes of torch."""
+def _as_here(work: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that does the work in another thread, with this thread's modes of torch."""
     inference = torch.is_inference_mode_enabled()
     casts, number_format = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def run() -> None:
-        modes = torch.inference_mode(inference), torch.autocast("cpu", number_format, enabled=casts)
-        with modes[0], modes[1], one_thread(True):
+        autocast = torch.autocast("cpu", number_format, enabled=casts)
+        with torch.inference_mode(inference), autocast, one_thread(True):
             work()
 
-    def bound() -> Callable[[], None]:
-        context = copy_context()  # one context cannot be entered twice at once
-        return lambda: context.run(run)
-
-    return bound
+    return run
 
 
 @cache

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers.small_fusion import write_preset
+from helpers.torch_threads import torch_threads
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
@@ -25,10 +26,8 @@ _SECONDS = 20.0
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 def meeting(parties: int) -> Callable[[], int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from helpers.torch_threads import torch_threads
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
@@ -17,10 +18,8 @@ from aqr_perception.models.transformer.decoder import TransformerDecoder
 
 @pytest.fixture(autouse=True)
 def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 def test_the_number_of_threads_comes_back_even_after_an_error() -> None:
