@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.export.decoder_parts import AGREEMENT_INPUTS, OTHER_INPUTS, QUERY_INPUTS
-from aqr_perception.models.aqr.agreement import CORRELATION, GROUND_OFFSETS, PICTURE_OFFSETS
+from aqr_perception.models.aqr.agreement import IN_PICTURE, ON_GROUND
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
@@ -68,8 +68,7 @@ def comparison_inputs(model: CMT, cameras: int) -> dict[str, Tensor]:
         zip(OTHER_INPUTS, ((1, head.image_count, channels), (1, head.bev_count, cameras, channels)), strict=True)
     )
     if model.router_trained and model.aqr.compares:
-        ground, picture = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
-        correlations = (1, ground), (1, cameras, ground), (1, cameras, picture)
+        correlations = (1, ON_GROUND), (1, cameras, ON_GROUND), (1, cameras, IN_PICTURE)
         scores = (1, queries, classes), (1, queries, cameras, classes)
         shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores), strict=True))
     return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}

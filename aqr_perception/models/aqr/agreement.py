@@ -19,8 +19,10 @@ GROUND_OFFSETS = tuple(itertools.product(_AROUND, _AROUND))
 CORRELATION = 2
 """Entries of a correlation before its offsets: its mean, and the proposals' summed scores."""
 
+ON_GROUND, IN_PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
+"""Entries of a correlation on the ground and in a picture."""
+
 _HIDDEN = 64
-_GROUND, _PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
 
 
 class SensorAgreement(NamedTuple):
@@ -60,10 +62,10 @@ class AgreementGate(nn.Module):
         self.lidar = _two_layers(2 * classes + 1)
         self.cameras = _two_layers(2 * classes)
         self.pair = nn.Sequential(
-            nn.Linear(_GROUND + _PICTURE, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
+            nn.Linear(ON_GROUND + IN_PICTURE, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
         )
-        self.lidar_trust = _two_layers(_GROUND + 3 * _HIDDEN)
-        self.camera_trust = _two_layers(_GROUND + 4 * _HIDDEN)
+        self.lidar_trust = _two_layers(ON_GROUND + 3 * _HIDDEN)
+        self.camera_trust = _two_layers(ON_GROUND + 4 * _HIDDEN)
 
     def forward(self, agreement: SensorAgreement, visible: Tensor) -> Gate:
         """Return logits, those of cameras that do not see a query included.

@@ -72,8 +72,6 @@ def relative_to_best(log_weights: Tensor, seen: Tensor) -> Tensor:
 
     `REMOVED` stays; where nothing or only removed sensors see the query, nothing changes.
     """
-    if not log_weights.shape[-1]:
-        return log_weights
     best = torch.where(seen, log_weights, -math.inf).amax(-1, keepdim=True)
     best = torch.where(best > REMOVED, best, 0.0)
     return torch.where(log_weights > REMOVED, log_weights - best, REMOVED)

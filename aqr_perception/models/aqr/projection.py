@@ -28,6 +28,11 @@ class QueryCells(NamedTuple):
     image: Tensor
     image_visible: Tensor
 
+    @property
+    def seen(self) -> Tensor:
+        """(B, Q, 1 + V) bool, whether the LiDAR and each camera see the query."""
+        return torch.cat((self.bev_inside[..., None], self.image_visible), dim=-1)
+
 
 def project(
     points: Tensor,

@@ -193,8 +193,7 @@ def gate_bias(cells: QueryCells, log_weights: Gate, layout: TokenLayout, options
         options: strength, and window sizes as in `AqrOptions.resolved`.
     """
     lidar, cameras, sensors = log_weights
-    seen = torch.cat((cells.bev_inside[..., None], cells.image_visible), dim=-1)
-    own = relative_to_best(torch.cat((lidar[..., None], cameras), dim=-1), seen)
+    own = relative_to_best(torch.cat((lidar[..., None], cameras), dim=-1), cells.seen)
     lidar, cameras, sensors = (
         torch.where(log > REMOVED, options.strength * log, REMOVED) for log in (own[..., 0], own[..., 1:], sensors)
     )

@@ -60,9 +60,8 @@ def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeight
     if queries.class_logits is None or queries.at_proposals is None or weights.log_weights is None:
         return queries
     lidar, cameras, sensors = weights.log_weights
-    seen = torch.cat((cells.bev_inside[..., None], cells.image_visible), dim=-1)
     whole = torch.cat((lidar[..., None], cameras), dim=-1) + sensors[:, None]
-    whole = torch.where(seen, relative_to_best(whole, seen), -math.inf)
+    whole = torch.where(cells.seen, relative_to_best(whole, cells.seen), -math.inf)
     by_lidar, by_camera = torch.where(cells.bev_inside, whole[..., 0], 0.0), whole[..., 1:]
     best = by_camera.amax(-1) if by_camera.shape[-1] else torch.zeros_like(by_lidar)
     best = torch.where(cells.image_visible.any(-1), best, 0.0)

@@ -8,19 +8,20 @@ from torch import Tensor
 from aqr_perception.models.aqr.agreement import (
     CORRELATION,
     GROUND_OFFSETS,
+    IN_PICTURE,
+    ON_GROUND,
     PICTURE_OFFSETS,
     AgreementGate,
     SensorAgreement,
 )
 
 BATCH, QUERIES, VIEWS, CLASSES = 2, 7, 4, 3
-GROUND, PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
 
 
 def random_agreement() -> tuple[SensorAgreement, Tensor]:
     """Return an agreement, and which cameras see which queries."""
     random = torch.Generator().manual_seed(3)
-    shapes = (GROUND,), (VIEWS, GROUND), (VIEWS, PICTURE), (QUERIES, CLASSES), (QUERIES, VIEWS, CLASSES)
+    shapes = (ON_GROUND,), (VIEWS, ON_GROUND), (VIEWS, IN_PICTURE), (QUERIES, CLASSES), (QUERIES, VIEWS, CLASSES)
     agreement = SensorAgreement(*(torch.randn(BATCH, *shape, generator=random) for shape in shapes))
     return agreement, torch.rand(BATCH, QUERIES, VIEWS, generator=random) < 0.5
 
