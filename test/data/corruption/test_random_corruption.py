@@ -33,6 +33,11 @@ def first_draw(wanted: Callable[[FrameWithHealth], bool], **frame: int) -> Frame
     return next(sample for sample in drawn if wanted(sample))
 
 
+def has_points(sample: FrameWithHealth) -> bool:
+    points = sample.labelled.frame.points
+    return points is not None and len(points) > 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), lidar=st.booleans(), cameras=st.integers(0, 3), frozen=st.booleans())
 def test_corruption_keeps_its_input_and_health_within_0_and_1(
@@ -80,6 +85,26 @@ def test_about_a_third_of_the_frames_stay_intact_and_no_frame_goes_blind() -> No
         frame, cameras = sample.labelled.frame, sample.health.cameras
         seen = [view.name not in cameras or cameras[view.name].any() for view in frame.cameras]
         assert any(seen) or (frame.points is not None and sample.health.lidar.any())
+
+
+def test_a_tenth_of_the_frames_has_no_camera_and_as_many_have_no_points() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [corrupt(labelled_frame(), rng) for _ in range(400)]
+    without_cameras = [sample for sample in drawn if not sample.labelled.frame.cameras]
+    without_points = [sample for sample in drawn if not has_points(sample)]
+    for found in (without_cameras, without_points):
+        assert 0.07 < len(found) / len(drawn) < 0.2
+    # The other modality is intact in most of them.
+    assert sum(bool(sample.health.lidar.all()) for sample in without_cameras) > len(without_cameras) / 2
+    assert sum(not sample.health.cameras for sample in without_points) > len(without_points) / 2
+
+
+def test_a_rig_with_one_modality_keeps_it() -> None:
+    for frame in ({"lidar": False}, {"cameras": 0}):
+        labelled = labelled_frame(**frame)
+        for seed in range(60):
+            sample = corrupt(labelled, np.random.default_rng(seed))
+            assert sample.labelled.frame.cameras or has_points(sample)
 
 
 def test_every_corrupted_sensor_loses_health() -> None:
