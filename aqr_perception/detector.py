@@ -32,7 +32,15 @@ from aqr_perception.models.config.presets import load_preset
 from aqr_perception.models.detection_model import DetectionModel
 from aqr_perception.models.image.graphed_branch import GraphedBranch
 from aqr_perception.models.image.openvino_branch import OpenVinoBranch, OpenVinoError
-from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions, Features, History, ModelOutput, QueryWeights
+from aqr_perception.models.model_io import (
+    LAST_LAYER,
+    DecodeOptions,
+    Features,
+    History,
+    ModelOutput,
+    ProposalMaps,
+    QueryWeights,
+)
 from aqr_perception.models.model_memory import ModelMemory, Moment
 from aqr_perception.models.ops.side_by_side import run_all, side_by_side
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
@@ -263,26 +271,33 @@ class Detector:
                 _log.warning("%s", problem)
         clock = ModelClock(self.device)
         views = self._views(frame)
+        width, height = self.image_size
         with autocast(self.device, self.formats.branches), side_by_side(self._runs_side_by_side()):
             with clock.stage("preprocess"):
                 images, lidar_to_image = self._images(views), self._projections(views)
                 points = self._points(frame)
+            nothing = Features(None, None, lidar_to_image, (height, width) if views else (0, 0), (False,))
 
-            def image_features() -> Tensor | None:
+            def image_branch() -> Features:
                 if reusable is not None and reusable.asked.cameras is asked.cameras:
-                    return reusable.maps.image
-                return self._image_features(images)
+                    return reusable.maps
+                return self._proposed(nothing._replace(image=self._image_features(images)))
 
-            def bev_features() -> Tensor | None:
+            def point_branch() -> Features:
                 if reusable is not None and reusable.asked.points is asked.points:
-                    return reusable.maps.bev
-                return self.model.bev_features(points)
+                    return reusable.maps
+                bev = self.model.bev_features(points)
+                return self._proposed(nothing._replace(bev=bev, has_points=(bev is not None,)))
 
             # Helpers that have finished the points go on with pictures.
-            image, bev = clock.stages({"image": image_features, "points": bev_features})
-        width, height = self.image_size
-        maps = Features(image, bev, lidar_to_image, (height, width) if views else (0, 0), (bev is not None,))
+            pictures, cloud = clock.stages({"image": image_branch, "points": point_branch})
+        maps = nothing._replace(image=pictures.image, bev=cloud.bev, has_points=(cloud.bev is not None,))
+        if pictures.proposals is not None and cloud.proposals is not None:
+            maps = maps._replace(proposals=ProposalMaps(cloud.proposals.bev, pictures.proposals.image))
         return FrameFeatures(frame, asked, maps, clock.seconds)
+
+    def _proposed(self, features: Features) -> Features:
+        return features._replace(proposals=self.model.branch_proposals(features))
 
     @torch.inference_mode()
     def detect_in(self, features: FrameFeatures, options: DetectionOptions | None = None) -> Result:

@@ -66,7 +66,7 @@ class NumberFormats(NamedTuple):
     """Number formats of a model's convolutions and matrix products.
 
     Attributes:
-        branches: of the image and the point branch.
+        branches: of the image and the point branch with their proposals.
         decoder: of everything after them.
     """
 

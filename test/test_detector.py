@@ -25,6 +25,7 @@ from aqr_perception.models import build_model
 from aqr_perception.models.aqr.router import RouterWeights
 from aqr_perception.models.config.presets import PresetError, preset_directory
 from aqr_perception.models.model_io import DecodeOptions, History
+from aqr_perception.models.removed_tokens import TokenMask
 from aqr_perception.models.weights.checkpoint import CheckpointError, save_checkpoint
 from aqr_perception.options import AqrOptions, DetectionOptions, OptionError
 from aqr_perception.visualization.bev_picture import bev_picture
@@ -420,6 +421,39 @@ def test_a_decoder_in_fp32_finds_with_branches_in_bf16_what_a_model_in_fp32_find
         torch.testing.assert_close(found.boxes, expected.boxes)
         assert logits.dtype == torch.float32 and logits.isfinite().all()
         assert len(mixed.detect(moving, EVERYTHING).detections)
+
+
+@pytest.mark.parametrize("preset", ["aqr_tiny", "petrv2_tiny", "bevformer_mini"])
+def test_proposals_of_the_branches_are_those_that_the_decoder_would_make(preset: str, frame: Frame) -> None:
+    detector = Detector(preset, "random", device="cpu", precision="fp32")
+    for changed in (frame, dataclasses.replace(frame, cameras=()), dataclasses.replace(frame, points=None)):
+        maps = detector.extract(changed).maps
+        assert (maps.proposals is None) == (preset == "bevformer_mini")  # proposes from the BEV features
+        with torch.inference_mode():
+            found, expected = (
+                detector.decode(some, DecodeOptions(AqrOptions())).predictions
+                for some in (maps, maps._replace(proposals=None))
+            )
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_sensors_proposals_go_with_its_tokens(frame: Frame) -> None:
+    detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+    features = detector.extract(frame)
+    image, bev = features.maps.image, features.maps.bev
+    assert image is not None and bev is not None
+    some, every = np.zeros(image.shape[-2:], bool), np.ones(image.shape[-2:], bool)
+    some[:, 0] = True
+    for mask in (
+        TokenMask(np.ones(bev.shape[-2:], bool), {frame.cameras[0].name: every}),
+        TokenMask(None, {frame.cameras[0].name: some}),
+        TokenMask(None, {view.name: every for view in frame.cameras}),
+    ):
+        left = detector.without_tokens(features, mask)
+        assert left.maps.proposals is not None
+        with torch.inference_mode():
+            expected = detector.model.propose(left.maps._replace(proposals=None))
+        torch.testing.assert_close(left.maps.proposals, expected)
 
 
 def test_a_frame_with_an_output_that_is_not_finite_leaves_no_memory(frame: Frame) -> None:

@@ -152,7 +152,14 @@ class DetectionModel(nn.Module, ABC):
         return None
 
     def propose(self, features: Features) -> ProposalMaps | None:
-        """Return the proposals' heat maps; None for models without proposals."""
+        """Return the proposals' heat maps, those of the features if they have some; None without proposals."""
+        return self.branch_proposals(features) if features.proposals is None else features.proposals
+
+    def branch_proposals(self, features: Features) -> ProposalMaps | None:
+        """Return the heat maps of proposals that need nothing but their branch's features; None without such.
+
+        The branches make them in their own number format, and while the other branch runs.
+        """
         return propose(self.proposals, features)
 
     def signed_weights(self, aqr: AqrOptions) -> bool:

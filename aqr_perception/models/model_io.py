@@ -13,6 +13,24 @@ from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.options import AqrOptions
 
 
+class ProposalMaps(NamedTuple):
+    """Heat maps, `proposal_head.UPSAMPLING` times as fine as their features.
+
+    Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
+    the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
+    depth (image: see `rays.depth_scale`). The shape is log length, width and height, sine and cosine of the yaw, and
+    velocity x and y in m/s. BEV shapes are in the model frame; image shapes are rotated so that the camera looks along
+    +x at the object, because an image does not show where its camera points.
+
+    Attributes:
+        bev: (B, classes + 10, H, W); None without LiDAR.
+        image: (B, V, classes + 10, h, w); None without cameras.
+    """
+
+    bev: Tensor | None
+    image: Tensor | None
+
+
 class Features(NamedTuple):
     """Feature maps and geometry of one batch.
 
@@ -24,6 +42,8 @@ class Features(NamedTuple):
         has_points: for each sample, whether `bev` comes from points; an empty point cloud gives no LiDAR tokens.
         removed_bev: (B, H, W) bool, true for cells of `bev` that are neither tokens nor proposals; None: no cell.
         removed_image: (B, V, h, w) bool, the same for cells of `image`. Models with `removes_tokens` only.
+        proposals: heat maps of the proposals, if they were made together with the features; see
+            `DetectionModel.branch_proposals`.
     """
 
     image: Tensor | None
@@ -33,13 +53,14 @@ class Features(NamedTuple):
     has_points: tuple[bool, ...]
     removed_bev: Tensor | None = None
     removed_image: Tensor | None = None
+    proposals: ProposalMaps | None = None
 
     @property
     def batch_size(self) -> int:
         return len(self.has_points)
 
     def select(self, samples: Sequence[int]) -> "Features":
-        """Return the features of some samples; `bev` is None if none of them has points."""
+        """Return the features of some samples, without proposals; `bev` is None if none of them has points."""
         index = list(samples)
         if index == list(range(self.batch_size)) and (self.bev is None or any(self.has_points)):
             return self
@@ -223,24 +244,6 @@ class Queries(NamedTuple):
             guess[..., entries] = self.codes[..., entries]
             boxes = boxes + guess
         return Predictions(logits, boxes)
-
-
-class ProposalMaps(NamedTuple):
-    """Heat maps, `proposal_head.UPSAMPLING` times as fine as their features.
-
-    Channels are the class logits, then the box: its position in the cell and its shape. The position is the offset from
-    the cell's middle along columns and rows, in cells, and height (BEV: share of the point range, from its middle) or
-    depth (image: see `rays.depth_scale`). The shape is log length, width and height, sine and cosine of the yaw, and
-    velocity x and y in m/s. BEV shapes are in the model frame; image shapes are rotated so that the camera looks along
-    +x at the object, because an image does not show where its camera points.
-
-    Attributes:
-        bev: (B, classes + 10, H, W); None without LiDAR.
-        image: (B, V, classes + 10, h, w); None without cameras.
-    """
-
-    bev: Tensor | None
-    image: Tensor | None
 
 
 class ModelOutput(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqr_perception.models.aqr.window_bias import WindowBias
-from aqr_perception.models.model_io import Features
+from aqr_perception.models.model_io import Features, ProposalMaps
 from aqr_perception.models.transformer.decoder import Memory
 
 
@@ -65,6 +65,12 @@ def without_tokens(features: Features, names: Sequence[str], mask: TokenMask) ->
         image = image[:, left] if left else None
     if image is not None and any(cells.any() for cells in masks):
         removed_image = _tensor(np.stack(masks), image)[None]
+    proposals = features.proposals
+    if proposals is not None:
+        of_image = proposals.image
+        proposals = ProposalMaps(
+            None if bev is None else proposals.bev, of_image[:, left] if of_image is not None and left else None
+        )
     kept = Features(
         image,
         bev,
@@ -73,6 +79,7 @@ def without_tokens(features: Features, names: Sequence[str], mask: TokenMask) ->
         (bev is not None and features.has_points[0],),
         removed_bev if removed_bev is not None and removed_bev.any() else None,
         removed_image,
+        proposals,
     )
     return kept, left
 

@@ -41,7 +41,7 @@ FOG_SHARE = 0.05
 LONE_SHARE = 0.1
 """Share of the frames without any camera, and share of those without points, both with nothing else broken.
 
-As in CMT's masked-modal training (arXiv:2301.01283, section 3.5). Where cameras alone are hardly ever missing, a decoder
+As in CMT's masked-modal training (arXiv:2301.01283). Where cameras are hardly ever all missing, a decoder
 leans on their presence: `aqr_tiny` once lost 4 points of NDS without cameras, and 1 with black ones.
 """
 

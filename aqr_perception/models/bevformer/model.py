@@ -124,6 +124,10 @@ class BEVFormer(DetectionModel):
             raise TypeError(f"history.state is a {type(state).__name__}, but must be the state of a BEVFormer")
         return self.pts_bbox_head.encode(cameras, motion, state)
 
+    def branch_proposals(self, features: Features) -> ProposalMaps | None:
+        """Return None: proposals need the BEV features, which only `decode` has."""
+        return None
+
     def propose(self, features: Features) -> ProposalMaps | None:
         """Return the heat maps of the image proposals only; `decode` also proposes from the BEV."""
         return propose(self.proposals, self._proposal_features(features, None))

@@ -96,7 +96,9 @@ class _HeatHead(nn.Sequential):
         """Return the (N, classes + BOX_CHANNELS, 2h, 2w) map of (N, C, h, w) features."""
         first, _, last, shuffle = self
         hidden = convolve(features, cast(nn.Conv2d, first), relu=True)
-        spread: Tensor = shuffle(convolve(hidden, cast(nn.Conv2d, last)))
+        # The last layer makes depths and sizes: in bf16, an object at 40 m would be off by up to 0.5 m.
+        with torch.autocast(features.device.type, enabled=False):
+            spread: Tensor = shuffle(convolve(hidden.float(), cast(nn.Conv2d, last)))
         return spread
 
 

@@ -23,3 +23,12 @@ def test_maps_are_the_same_with_and_without_gradients_and_have_a_cell_for_each_q
     assert maps.shape == (2, 13, 8, 12) and maps.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(head(features), maps)
+
+
+def test_depths_and_sizes_keep_their_digits_under_autocast() -> None:
+    head, features = _HeatHead(5, classes=3), torch.randn(2, 5, 4, 6)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        maps = head(features)
+    assert maps.dtype == torch.float32
+    assert not torch.equal(maps, maps.bfloat16().float())
+    torch.testing.assert_close(maps, head(features).detach(), atol=0.01, rtol=0.01)
