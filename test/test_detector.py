@@ -224,7 +224,7 @@ def test_a_maps_affine_transform_takes_pixels_to_their_cells(detector: Detector,
 def test_the_keyframes_objects_project_into_the_models_projection(shared_reference: Path) -> None:
     frame = read_keyframe(shared_reference / "nuscenes_keyframe").frame()
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
-    matrices = detector._projections(frame.cameras)[0].numpy()
+    matrices = detector._branches.projections(frame.cameras)[0].numpy()
     point = np.array([[5.0, 20.0, -1.0]])
     for view, matrix in zip(frame.cameras, matrices, strict=True):
         in_camera = point @ view.extrinsics[:3, :3].T + view.extrinsics[:3, 3]

@@ -9,8 +9,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from aqr_perception.detector import Detector, ImageBackend
+from aqr_perception.detector import Detector
 from aqr_perception.frame import Frame
+from aqr_perception.frame_features import ImageBackend
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 _NUMBERS = ("threads", "cameras", "points", "queries")

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.sequences import HISTORY_STEP
-from aqr_perception.detector import Detector, FrameFeatures
+from aqr_perception.detector import Detector
 from aqr_perception.evaluation.broken_weights import broken_weights
 from aqr_perception.evaluation.replay import replay
 from aqr_perception.evaluation.scenarios import Scenario, fail, needs_earlier
 from aqr_perception.frame import Detections, GroundTruth, LabelledFrame
+from aqr_perception.frame_features import FrameFeatures
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 
 

@@ -13,7 +13,8 @@ from aqr_perception.nodes.input.frame_request import AssemblerSettings
 from aqr_perception.nodes.parameters.node_settings import ModelSettings
 
 if TYPE_CHECKING:
-    from aqr_perception.detector import Detector, ImageBackend
+    from aqr_perception.detector import Detector
+    from aqr_perception.frame_features import ImageBackend
 
 DetectorFactory = Callable[[str, str | None, str, str, "ImageBackend"], "Detector"]
 _STOP_POLL = 0.05

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
 from aqr_perception.data.health import SensorHealth
-from aqr_perception.detector import Detector, FrameFeatures, RoutedQueries
+from aqr_perception.detector import Detector, RoutedQueries
 from aqr_perception.evaluation.broken_weights import compared_weights
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares, attention_shares
 from aqr_perception.evaluation.headroom.known_failures import DELAY, failing_frame
@@ -20,6 +20,7 @@ from aqr_perception.evaluation.headroom.reliability import Reliability, weight_r
 from aqr_perception.evaluation.headroom.shared_base import BaseResult
 from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier
 from aqr_perception.frame import Detections, Frame, GroundTruth, Result
+from aqr_perception.frame_features import FrameFeatures
 from aqr_perception.models.removed_tokens import TokenMask
 from aqr_perception.options import AqrMode, AqrOptions, DetectionOptions
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from helpers.small_fusion import SMALL, small_aqr_cmt, write_preset
 from torch import Tensor
 
-from aqr_perception.detector import Detector, FrameFeatures
+from aqr_perception.detector import Detector
 from aqr_perception.frame import LabelledFrame, Result
+from aqr_perception.frame_features import FrameFeatures
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.proposals.proposal_head import UPSAMPLING
 from aqr_perception.models.removed_tokens import TokenMask
