@@ -139,9 +139,14 @@ def _proposal_problem(preset: "Preset", architecture: Architecture) -> str | Non
 
 def _decoder_problem(preset: "Preset") -> str | None:
     decoder, image, points = preset.decoder, preset.image, preset.points
-    for name, pooling in (("image_pooling", decoder.image_pooling), ("bev_pooling", decoder.bev_pooling)):
+    for name, pooling, branch, present in (
+        ("image_pooling", decoder.image_pooling, "image", image is not None),
+        ("bev_pooling", decoder.bev_pooling, "points", points is not None),
+    ):
         if pooling != 1 and preset.architecture != "cmt":
             return f"decoder.{name} is {pooling}, but only architecture cmt pools cells; remove the entry"
+        if pooling != 1 and not present:
+            return f"decoder.{name} is {pooling}, but the model has no {branch!r}; remove the entry, or add {branch!r}"
     if image is not None and any(size % (image.stride * decoder.image_pooling) for size in image.size):
         return (
             f"decoder.image_pooling is {decoder.image_pooling}, but image.size {list(image.size)} is no multiple of it "

@@ -188,6 +188,8 @@ def test_a_users_preset_file_loads_by_path(tmp_path: Path) -> None:
         ({"decoder": {"layers": "six"}}, "layers"),
         ({"decoder": {"image_pooling": 3}}, "no multiple of it times image.stride"),
         ({"decoder": {"bev_pooling": 3}}, r"bev_pooling is 3, but the BEV features have \[64, 64\] cells"),
+        ({"decoder": {"image_pooling": 2}, "image": None}, "image_pooling is 2, but the model has no 'image'"),
+        ({"decoder": {"bev_pooling": 2}, "points": None}, "bev_pooling is 2, but the model has no 'points'"),
         ({"decoder": {"channels": 130}}, "decoder.channels"),
         ({"aqr": {"strength": 9.0}}, "aqr.strength"),
         ({"image": None, "points": None}, "neither"),
