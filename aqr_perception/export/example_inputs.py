@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.export.decoder_parts import AGREEMENT_INPUTS, OTHER_INPUTS, QUERY_INPUTS
-from aqr_perception.models.aqr.agreement import IN_PICTURE, ON_GROUND
+from aqr_perception.models.aqr.agreement import IN_PICTURE, ON_GROUND, SURROUNDINGS
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
@@ -70,5 +70,7 @@ def comparison_inputs(model: CMT, cameras: int) -> dict[str, Tensor]:
     if model.router_trained and model.aqr.compares:
         correlations = (1, ON_GROUND), (1, cameras, ON_GROUND), (1, cameras, IN_PICTURE)
         scores = (1, queries, classes), (1, queries, cameras, classes)
-        shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores), strict=True))
+        assert model.preset.points is not None
+        around = (1, queries, SURROUNDINGS * 2 * model.preset.points.neck_channels)
+        shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores, around), strict=True))
     return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}

@@ -60,14 +60,14 @@ _CAMERA_FAULTS = {
     "turned": 0.18,
 }
 _LIDAR_FAULTS = {
-    "gone": 0.16,
+    "gone": 0.08,
     "few beams": 0.1,
     "field of view": 0.12,
     "objects": 0.14,
     "noisy": 0.06,
     "shifted": 0.22,
     "delayed": 0.1,
-    "ghosts": 0.1,
+    "ghosts": 0.18,
 }
 _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 

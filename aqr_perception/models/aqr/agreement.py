@@ -22,6 +22,9 @@ CORRELATION = 2
 ON_GROUND, IN_PICTURE = CORRELATION + len(GROUND_OFFSETS), CORRELATION + len(PICTURE_OFFSETS)
 """Entries of a correlation on the ground and in a picture."""
 
+SURROUNDINGS = 9
+"""Cells of the BEV features around a query: its own and the eight beside it."""
+
 _HIDDEN = 64
 
 
@@ -34,6 +37,7 @@ class SensorAgreement(NamedTuple):
         cameras: (B, V, 2 + P), correlation over offsets in the picture: of each camera with the LiDAR.
         lidar_scores: (B, Q, classes), what the LiDAR's own head says at each query.
         camera_scores: (B, Q, V, classes), what the cameras' own head says at each query.
+        lidar_features: (B, Q, 9 C), BEV features in the cells around each query; see `places.bev_surroundings`.
     """
 
     lidar: Tensor
@@ -41,13 +45,15 @@ class SensorAgreement(NamedTuple):
     cameras: Tensor
     lidar_scores: Tensor
     camera_scores: Tensor
+    lidar_features: Tensor
 
 
 class AgreementGate(nn.Module):
     """Logits that are added to those of a gate; 0 for an untrained router.
 
     A query's weights get what each sensor's own head says at its place: an object that only the LiDAR sees where a
-    camera should see it, too, may be none. The trust in a sensor gets the correlations of the proposals.
+    camera should see it, too, may be none. The LiDAR's weight also gets the features around the query, as fine as the
+    LiDAR's branch makes them: a ghost casts no shadow. The trust in a sensor gets the correlations of the proposals.
 
     Correlations tell that a camera and the LiDAR disagree, but not which of the two is at fault: a LiDAR that disagrees
     with every camera, or a camera that disagrees although the others agree. The trust therefore gets the mean, the most
@@ -55,11 +61,12 @@ class AgreementGate(nn.Module):
 
     Args:
         classes: number of classes.
+        bev_channels: channels of the BEV features.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, bev_channels: int) -> None:
         super().__init__()
-        self.lidar = _two_layers(2 * classes + 1)
+        self.lidar_place = _two_layers(2 * classes + 1 + SURROUNDINGS * bev_channels)
         self.cameras = _two_layers(2 * classes)
         self.pair = nn.Sequential(
             nn.Linear(ON_GROUND + IN_PICTURE, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
@@ -76,7 +83,8 @@ class AgreementGate(nn.Module):
         """
         lidar, cameras = agreement.lidar_scores, agreement.camera_scores
         best = torch.where(visible[..., None], cameras, -1.0).amax(2)
-        by_lidar = self.lidar(torch.cat((lidar, best, visible.any(-1, keepdim=True)), dim=-1))
+        seen = visible.any(-1, keepdim=True)
+        by_lidar = self.lidar_place(torch.cat((lidar, best, seen, agreement.lidar_features), dim=-1))
         by_camera = self.cameras(torch.cat((lidar[:, :, None].expand_as(cameras), cameras), dim=-1))
         pairs = self.pair(torch.cat((agreement.lidar_by_camera, agreement.cameras), dim=-1))
         shared = torch.cat((agreement.lidar, pairs.mean(1), pairs.amax(1), pairs.amin(1)), dim=-1)

@@ -91,9 +91,10 @@ class Router(nn.Module):
         kind: see `RouterKind`. Only the kinds ``signed`` and ``gate`` have parameters of their own.
         classes: number of classes, for a gate of a model with proposals of both sensors, which are compared; 0 for
             other routers.
+        bev_channels: channels of the LiDAR branch's features, for such a gate.
     """
 
-    def __init__(self, channels: int, kind: RouterKind = "plain", classes: int = 0) -> None:
+    def __init__(self, channels: int, kind: RouterKind = "plain", classes: int = 0, bev_channels: int = 0) -> None:
         super().__init__()
         self.kind = kind
         self.compares = kind == "gate" and classes > 0
@@ -112,7 +113,7 @@ class Router(nn.Module):
             start_open(*lasts)
             self.trust = SensorTrust(channels)
             if self.compares:
-                self.agreement = AgreementGate(classes)
+                self.agreement = AgreementGate(classes, bev_channels)
                 self.proposal_scale = nn.Parameter(torch.full((2,), _UNIT_SCALE))
         elif kind == "signed":
             _start_neutral(*lasts)

@@ -72,7 +72,8 @@ class CMT(FusionModel):
         counts = preset.decoder.proposals
         self._compares = bool(counts.bev and counts.image)
         compared = len(preset.classes) if self._compares else 0
-        self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr), compared)
+        bev_channels = 0 if preset.points is None else 2 * preset.points.neck_channels
+        self.aqr = Router(preset.decoder.channels, router_kind(preset.aqr), compared, bev_channels)
         self.proposals = proposal_head(preset)
         if self._compares:
             self.other_sensor = OtherSensor(preset)

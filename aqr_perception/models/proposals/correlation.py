@@ -13,7 +13,13 @@ from torch import Tensor
 
 from aqr_perception.models.aqr.agreement import GROUND_OFFSETS, PICTURE_OFFSETS, SensorAgreement
 from aqr_perception.models.model_io import Features, ProposalMaps
-from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
+from aqr_perception.models.proposals.places import (
+    bev_surroundings,
+    bev_values,
+    picture_cells,
+    picture_values,
+    score_evidence,
+)
 from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS
 
 COMPARED = 64
@@ -43,7 +49,7 @@ def sensor_agreement(
         features: the features of the maps.
         bev_range: x_min, y_min, x_max, y_max of the BEV map in metres.
     """
-    if maps.bev is None or maps.image is None or not maps.image.shape[1]:
+    if maps.bev is None or features.bev is None or maps.image is None or not maps.image.shape[1]:
         return None
     with torch.autocast(points.device.type, enabled=False):
         bev, image = maps.bev[:, :-BOX_CHANNELS].float(), maps.image[:, :, :-BOX_CHANNELS].float()
@@ -64,6 +70,7 @@ def sensor_agreement(
             _correlation(in_pictures, score[:, None].expand(-1, image.shape[1], -1), zero[0]),
             score_evidence(bev_values(bev, points, bev_range, CLASS_BIAS)) * has_points[:, None, None],
             score_evidence(picture_values(image, cells[:, :, :, 0], CLASS_BIAS)),
+            bev_surroundings(features.bev.float(), points, bev_range) * has_points[:, None, None],
         )
 
 

@@ -59,6 +59,27 @@ def bev_values(
     return values
 
 
+def bev_surroundings(maps: Tensor, points: Tensor, bev_range: tuple[float, float, float, float]) -> Tensor:
+    """Return (B, N, 9 C): values of maps (B, C, H, W) in the 3 x 3 cells around points (B, N, 3) in metres.
+
+    The cells are in the order of their rows; cells outside the map are 0.
+
+    Args:
+        bev_range: x_min, y_min, x_max, y_max of the maps in metres.
+    """
+    batch, _, rows, columns = maps.shape
+    lower, upper = points.new_tensor(bev_range[:2]), points.new_tensor(bev_range[2:])
+    cell = ((points[..., :2] - lower) / (upper - lower) * points.new_tensor([columns, rows])).floor().long()
+    beside = torch.cartesian_prod(*2 * [torch.arange(-1, 2, device=points.device)]).flip(-1)
+    column, row = (cell[:, :, None] + beside).unbind(-1)
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    sample = torch.arange(batch, device=points.device)[:, None, None]
+    index = torch.where(inside, (sample * rows + row) * columns + column, 0)
+    by_cell = maps.permute(0, 2, 3, 1).flatten(0, 2)
+    values = by_cell.index_select(0, index.flatten()).view(*index.shape, -1) * inside[..., None]
+    return values.flatten(2)
+
+
 def score_evidence(logits: Tensor) -> Tensor:
     """Return class logits in units of about 1: 0 where a head is as sure as an untrained one that nothing is there."""
     return ((logits - CLASS_BIAS) / _LOGIT_UNIT).clamp(-1, _MOST)

@@ -13,8 +13,11 @@ _ROUTER_KINDS = {"gate": f"{ROUTER_PREFIX}trust.", "signed": f"{ROUTER_PREFIX}bi
 _COMPARISON = f"{ROUTER_PREFIX}agreement."
 """Prefix of keys that only a gate has that compares the sensors' proposals."""
 
-_PAIRS = f"{_COMPARISON}pair."
-"""Prefix of keys of a gate that compares the LiDAR with each camera; older gates compare it with all at once."""
+_COMPARISON_PARTS = {
+    f"{_COMPARISON}pair.": "compares the LiDAR with all cameras at once, but this version's with each camera",
+    f"{_COMPARISON}lidar_place.": "does not see the LiDAR's features around a query, but this version's does",
+}
+"""Prefix of keys of such a gate -> what older gates, which lack them, do instead."""
 
 _KIND_ENTRIES = {
     "gate": "aqr.mode: gate",
@@ -40,13 +43,11 @@ def other_router(found: Iterable[str], needed: Iterable[str]) -> str:
     if has == needs:
         compares, must_compare = (any(key.startswith(_COMPARISON) for key in keys) for keys in (found, needed))
         if compares == must_compare:
-            pairs, must_pair = (any(key.startswith(_PAIRS) for key in keys) for keys in (found, needed))
-            if pairs or not must_pair:
-                return ""
-            return (
-                "its query router compares the LiDAR with all cameras at once, but this version's with each camera; "
-                "train a router for the preset (train --train aqr)"
-            )
+            for part, older in _COMPARISON_PARTS.items():
+                has_part, needs_part = (any(key.startswith(part) for key in keys) for keys in (found, needed))
+                if needs_part and not has_part:
+                    return f"its query router {older}; train a router for the preset (train --train aqr)"
+            return ""
         return (
             f"its query router {'compares' if compares else 'does not compare'} the proposals of both sensors, but the "
             f"preset's {'does' if must_compare else 'does not'}; train a router for the preset (train --train aqr)"

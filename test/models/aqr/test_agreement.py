@@ -11,31 +11,34 @@ from aqr_perception.models.aqr.agreement import (
     IN_PICTURE,
     ON_GROUND,
     PICTURE_OFFSETS,
+    SURROUNDINGS,
     AgreementGate,
     SensorAgreement,
 )
 
-BATCH, QUERIES, VIEWS, CLASSES = 2, 7, 4, 3
+BATCH, QUERIES, VIEWS, CLASSES, CHANNELS = 2, 7, 4, 3, 5
 
 
 def random_agreement() -> tuple[SensorAgreement, Tensor]:
     """Return an agreement, and which cameras see which queries."""
     random = torch.Generator().manual_seed(3)
-    shapes = (ON_GROUND,), (VIEWS, ON_GROUND), (VIEWS, IN_PICTURE), (QUERIES, CLASSES), (QUERIES, VIEWS, CLASSES)
+    correlations = (ON_GROUND,), (VIEWS, ON_GROUND), (VIEWS, IN_PICTURE)
+    at_queries = (QUERIES, CLASSES), (QUERIES, VIEWS, CLASSES), (QUERIES, SURROUNDINGS * CHANNELS)
+    shapes = (*correlations, *at_queries)
     agreement = SensorAgreement(*(torch.randn(BATCH, *shape, generator=random) for shape in shapes))
     return agreement, torch.rand(BATCH, QUERIES, VIEWS, generator=random) < 0.5
 
 
 def trained_gate() -> AgreementGate:
     torch.manual_seed(4)
-    gate = AgreementGate(CLASSES)
+    gate = AgreementGate(CLASSES, CHANNELS)
     for parameter in gate.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return gate
 
 
 def test_an_untrained_gate_adds_nothing() -> None:
-    for logits in AgreementGate(CLASSES)(*random_agreement()):
+    for logits in AgreementGate(CLASSES, CHANNELS)(*random_agreement()):
         assert not logits.any()
 
 
@@ -47,12 +50,22 @@ def test_the_cameras_order_does_not_matter() -> None:
         agreement.cameras[:, order],
         agreement.lidar_scores,
         agreement.camera_scores[:, :, order],
+        agreement.lidar_features,
     )
     expected, found = gate(agreement, visible), gate(moved, visible[..., order])
     torch.testing.assert_close(found.lidar, expected.lidar)
     torch.testing.assert_close(found.cameras, expected.cameras[..., order])
     torch.testing.assert_close(found.sensors[:, 0], expected.sensors[:, 0])
     torch.testing.assert_close(found.sensors[:, 1:], expected.sensors[:, 1:][:, order])
+
+
+def test_the_features_around_a_query_change_the_lidars_weight_there_alone() -> None:
+    gate, (agreement, visible) = trained_gate(), random_agreement()
+    changed = agreement.lidar_features.clone()
+    changed[0, 3] += 1.0
+    expected, found = gate(agreement, visible), gate(agreement._replace(lidar_features=changed), visible)
+    assert (found.lidar != expected.lidar).nonzero().tolist() == [[0, 3]]
+    assert torch.equal(found.cameras, expected.cameras) and torch.equal(found.sensors, expected.sensors)
 
 
 def test_one_camera_that_disagrees_and_a_lidar_that_disagrees_with_all_can_be_told_apart() -> None:
@@ -69,10 +82,11 @@ def test_one_camera_that_disagrees_and_a_lidar_that_disagrees_with_all_can_be_to
         )
         ground, picture = (torch.nn.functional.pad(part, (CORRELATION, 0)) for part in (ground, picture))
         scores = torch.zeros(count, QUERIES, CLASSES), torch.zeros(count, QUERIES, VIEWS, CLASSES)
-        agreement = SensorAgreement(ground.mean(1), ground, picture, *scores)
+        features = torch.zeros(count, QUERIES, SURROUNDINGS * CHANNELS)
+        agreement = SensorAgreement(ground.mean(1), ground, picture, *scores, features)
         return agreement, torch.ones(count, QUERIES, VIEWS, dtype=torch.bool), broken
 
-    gate = AgreementGate(CLASSES)
+    gate = AgreementGate(CLASSES, CHANNELS)
     optimiser = torch.optim.Adam(gate.parameters(), lr=3e-3)
 
     def logits_and_truth(count: int) -> tuple[Tensor, Tensor]:

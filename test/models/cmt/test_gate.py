@@ -198,10 +198,10 @@ def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None
     model = small(tmp_path, PROPOSALS, mode="gate")
     features = features_of(model, 1)
     gate = model.aqr.agreement
-    for last in (part[-1] for part in (gate.lidar, gate.cameras, gate.lidar_trust, gate.camera_trust)):
+    for last in (part[-1] for part in (gate.lidar_place, gate.cameras, gate.lidar_trust, gate.camera_trust)):
         torch.nn.init.normal_(last.weight, std=0.1)
         torch.nn.init.constant_(last.bias, -4.0)
-    for doubted in (gate.lidar, gate.cameras):  # the scale of the less trusted sensor alone has an effect
+    for doubted in (gate.lidar_place, gate.cameras):  # the scale of the less trusted sensor alone has an effect
         torch.nn.init.constant_(doubted[-1].bias, -8.0)
         decode(model, features).predictions.class_logits.square().sum().backward()
         torch.nn.init.constant_(doubted[-1].bias, -4.0)
@@ -232,6 +232,14 @@ def test_weights_of_a_gate_that_compares_all_cameras_at_once_are_left_out_by_nam
     load_checkpoint(comparing, state)
     assert not comparing.router_trained
     assert "all cameras at once" in caplog.text and "--train aqr" in caplog.text
+
+
+def test_weights_of_a_gate_that_does_not_see_the_lidars_features_are_left_out_by_name(tmp_path: Path, caplog) -> None:
+    comparing = small(tmp_path, PROPOSALS, mode="gate")
+    state = {key.replace("lidar_place", "lidar"): part for key, part in comparing.state_dict().items()}
+    load_checkpoint(comparing, state)
+    assert not comparing.router_trained
+    assert "does not see the LiDAR's features around a query" in caplog.text and "--train aqr" in caplog.text
 
 
 @torch.inference_mode()

@@ -59,7 +59,7 @@ def compared(
         column, row = ((point[:2] + EDGE) / (2 * EDGE) * 80).long().tolist()
         bev[0, label, row, column] = 3.0
     logits = torch.full((1, lidar.shape[1], CLASSES), -4.0).scatter(2, labels[..., None], 1.0)
-    features = Features(torch.zeros(1, VIEWS, 1, 1, 1), torch.zeros(1, 1, 1, 1), projections(), SIZE, (has_points,))
+    features = Features(torch.zeros(1, VIEWS, 1, 1, 1), torch.ones(1, 1, 1, 1), projections(), SIZE, (has_points,))
     agreement = sensor_agreement(ProposalMaps(bev, heat), lidar, logits, slice(0, lidar.shape[1]), features, RANGE)
     assert agreement is not None
     return agreement
@@ -116,7 +116,7 @@ def test_each_query_gets_what_each_sensor_says_at_its_place() -> None:
 def test_an_empty_cloud_says_nothing_and_a_missing_sensor_leaves_nothing_to_compare() -> None:
     points, labels = objects()
     agreement = compared(points, points, labels, has_points=False)
-    assert not agreement.lidar_scores.any()
+    assert not agreement.lidar_scores.any() and not agreement.lidar_features.any()
     assert not agreement.lidar[..., CORRELATION:].any() and not agreement.cameras[..., CORRELATION:].any()
     assert all(part.isfinite().all() for part in agreement)
     maps = ProposalMaps(None, torch.zeros(1, VIEWS, CLASSES + BOX_CHANNELS, ROWS, COLUMNS))
@@ -136,7 +136,7 @@ def test_samples_and_cameras_are_compared_independently() -> None:
     def at(samples: slice, views: Tensor) -> SensorAgreement:
         features = Features(
             torch.zeros(2, VIEWS, 1, 1, 1)[samples],
-            None,
+            torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(6))[samples],
             projections()[:, views].expand(2, -1, -1, -1)[samples],
             SIZE,
             (True, True)[samples],
