@@ -62,6 +62,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native and _bf16_is_faster() else torch.float32
 
 
+def format_name(dtype: torch.dtype) -> str:
+    """Return the name of a number format without "torch."."""
+    return str(dtype).removeprefix("torch.")
+
+
 class NumberFormats(NamedTuple):
     """Number formats of a model's convolutions and matrix products.
 
@@ -74,7 +79,7 @@ class NumberFormats(NamedTuple):
     decoder: torch.dtype
 
     def __str__(self) -> str:
-        branches, decoder = (str(dtype).removeprefix("torch.") for dtype in self)
+        branches, decoder = map(format_name, self)
         return branches if branches == decoder else f"{branches} (decoder {decoder})"
 
 

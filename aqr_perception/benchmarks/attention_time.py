@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from aqr_perception.benchmarks.alternating_timing import median_milliseconds
+from aqr_perception.devices import format_name
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.window_bias import WindowBias, build
 from aqr_perception.models.tokens import TokenLayout
@@ -162,7 +163,7 @@ def peak_memory(case: AttentionCase, variant: str, device: str, dtype: torch.dty
             _VARIANTS[variant](*inputs)
         return torch.cuda.max_memory_allocated() / 2**20
     # Not multiprocessing, which imports the caller's script again, and restarts workers that fail in it endlessly.
-    settings = json.dumps({"case": asdict(case), "variant": variant, "dtype": str(dtype).removeprefix("torch.")})
+    settings = json.dumps({"case": asdict(case), "variant": variant, "dtype": format_name(dtype)})
     measured = subprocess.run(
         [sys.executable, "-m", "aqr_perception.benchmarks.attention_time", settings],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

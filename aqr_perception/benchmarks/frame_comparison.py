@@ -16,7 +16,7 @@ from aqr_perception.benchmarks.frame_settings import FrameSettings
 from aqr_perception.benchmarks.machine_limits import Amount, MachineLimits, amount, measure_limits
 from aqr_perception.benchmarks.machine_load import MachineLoad
 from aqr_perception.detector import Detector
-from aqr_perception.devices import NumberFormats, autocast
+from aqr_perception.devices import NumberFormats, autocast, format_name
 from aqr_perception.frame import Detections, Frame
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
 
@@ -62,7 +62,7 @@ class Variant:
     def distance_to_limit(self, stage: str) -> float | None:
         """Return the time of a stage relative to that of its products and copies at the machine's limits."""
         dtype = self.formats.decoder if stage == "decoder" else self.formats.branches
-        work, rate = self.work.get(stage), self.limits.gemm_gflops[str(dtype).removeprefix("torch.")]
+        work, rate = self.work.get(stage), self.limits.gemm_gflops[format_name(dtype)]
         if work is None or work.flops == 0:
             return None
         return self.median_ms(stage) / (1e3 * max(work.flops / rate / 1e9, 1e-9))

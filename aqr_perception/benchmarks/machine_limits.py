@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from aqr_perception.devices import format_name
+
 _SIZE = 1024
 _COPIED = 64 * 2**20
 _REPEATS = 7
@@ -49,7 +51,7 @@ def measure_limits(device: torch.device, precisions: Sequence[torch.dtype]) -> M
     rates = {}
     for dtype in dict.fromkeys(precisions):
         left, right = (torch.randn(_SIZE, _SIZE, device=device).to(dtype) for _ in range(2))
-        rates[_name(dtype)] = 2 * _SIZE**3 / _seconds(partial(torch.matmul, left, right), device) / 1e9
+        rates[format_name(dtype)] = 2 * _SIZE**3 / _seconds(partial(torch.matmul, left, right), device) / 1e9
     source = torch.ones(_COPIED // 4, device=device)
     target = torch.empty_like(source)
     copied = 2 * _COPIED / _seconds(lambda: target.copy_(source), device) / 1e9
@@ -66,10 +68,6 @@ def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

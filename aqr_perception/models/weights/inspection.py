@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aqr_perception.devices import format_name
 from aqr_perception.models.weights.checkpoint_error import CheckpointError
 from aqr_perception.models.weights.identification import (
     Candidate,
@@ -130,7 +131,7 @@ def _report(path: Path, file: FileContent, selection: Selection) -> WeightsRepor
     unknown_prefix = None if candidates[0].fits else describe_prefix(stored)
     best = candidates[0]
     known = related(best, stored)
-    precision = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    precision = Counter(format_name(tensor.dtype) for tensor in tensors.values())
     return WeightsReport(
         entry=".".join(selection.entry),
         prefix=selection.prefix,
