@@ -8,13 +8,12 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from message_filters import Subscriber
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -22,26 +21,21 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher, PublisherEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from aqr_perception.nodes.calibration_topic import CalibrationTopic
 from aqr_perception.nodes.clocks.stamp_sequence import LATE_NS
 from aqr_perception.nodes.diagnostics import Diagnostics
 from aqr_perception.nodes.health.health_publisher import HealthPublisher
 from aqr_perception.nodes.health.time_report import TimeReport
-from aqr_perception.nodes.health.topic_links import LATCHED, NO_FAULT, Link, LinkState, link_state
-from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, CameraSettings, FrameRequest
+from aqr_perception.nodes.input.frame_request import LIDAR, AssemblerSettings, FrameRequest
 from aqr_perception.nodes.input.lidar_trigger import trigger_text
-from aqr_perception.nodes.input.message_history import GuardedSubscriber
 from aqr_perception.nodes.parameters import declared_values, node_settings, parameter_files
 from aqr_perception.nodes.parameters.declaration import Overrides
 from aqr_perception.nodes.parameters.node_settings import ModelSettings, Settings
 from aqr_perception.nodes.parameters.parameter_callbacks import add_parameter_callbacks
 from aqr_perception.nodes.running_model import DetectorFactory, RunningModel, check_model, load_detector
+from aqr_perception.nodes.sensor_topics import SensorTopics, check_topics
 from aqr_perception.nodes.stop_signals import StopSignals
 from aqr_perception.options import OptionError
 
@@ -75,9 +69,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._leaving, self._left = threading.Lock(), False
         self._track_ids = itertools.count(1)  # for the node's whole life, so that no id comes twice
         self._diagnostics = Diagnostics(node_name=self.get_fully_qualified_name())
-        self._links: dict[str, tuple[Link, Link | None]] = {}
-        self._calibrations: dict[str, CalibrationTopic] = {}
-        self._calibration_links: dict[str, LinkState] = {}
         self._last_link_check = self._last_tick = self._last_time_report = -math.inf
         # First of all, so that /diagnostics exists while the rest is made.
         self._diagnostics.state = "starting"
@@ -189,7 +180,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         logger = self.get_logger()
         topics = {camera.name: camera.image_topic for camera in settings.assembler.cameras}
         topics |= {lidar.name: lidar.topic for lidar in settings.assembler.lidars}
-        self._check_topics(topics)
+        check_topics(self, topics)
         autoware = AutowareObjects(logger.info) if settings.autoware_objects else None
         state = self._diagnostics.state
         self._diagnostics = Diagnostics(settings.assembler.sensors, self.get_fully_qualified_name(), topics)
@@ -232,7 +223,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             self._tracks,
             settings.pipelining,
         )
-        self._subscribe(settings)
+        self._trigger = LIDAR
+        self._sensors = SensorTopics(
+            self, settings.assembler, settings.reliable, self._assembler, self._diagnostics, self._poll
+        )
+        self._resources.append(self._sensors.destroy)
         # With use_sim_time, the node's own clock stops when a bag has ended.
         timer = self.create_timer(_POLL_PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._resources.append(partial(self.destroy_timer, timer))
@@ -251,92 +246,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         self._resources.append(jumps.unregister)
         return buffer
 
-    # --- Sensors ---------------------------------------------------------------------------------------------------
-
-    def _subscribe(self, settings: Settings) -> None:
-        """Connect the sensors' topics with the assembler."""
-        reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=5, reliability=reliability)
-        self._links, self._calibrations = {}, {}
-        self._trigger = LIDAR
-
-        def subscriber(kind: type, topic: str, sensor: str, profile: QoSProfile = qos) -> Subscriber:
-            events = self._events(sensor, warn=profile is qos)
-            messages = GuardedSubscriber(
-                self,
-                kind,
-                topic,
-                qos_profile=profile,
-                event_callbacks=events,
-                on_error=partial(self._on_dropped_message, sensor),
-            )
-            if profile is qos:
-                self._resources.append(partial(self.destroy_subscription, messages.sub))
-            return messages
-
-        # Callbacks run in the order of registration: the assembler stores a message before `_on_message` polls it.
-        for camera in settings.assembler.cameras:
-            kind = CompressedImage if camera.compressed else Image
-            images = subscriber(kind, camera.image_topic, camera.name)
-            infos = subscriber(CameraInfo, camera.info_topic, camera.name)
-            calibration = self._calibration(camera, infos, partial(subscriber, profile=LATCHED))
-            self._assembler.connect_camera(camera.name, images, calibration)
-            images.registerCallback(self._on_message, camera.name)
-            self._links[camera.name] = (_link(images.sub, [qos]), _link(infos.sub, [qos]))
-        for lidar in settings.assembler.lidars:
-            sweeps = subscriber(PointCloud2, lidar.topic, lidar.name)
-            self._assembler.connect_lidar(sweeps, lidar.name)
-            sweeps.registerCallback(self._on_message, lidar.name)
-            self._links[lidar.name] = (_link(sweeps.sub, [qos]), None)
-
-    def _check_topics(self, topics: Mapping[str, str]) -> None:
-        """Check that the sensors have different topics after remapping; parameters are checked before it."""
-        owners: dict[str, str] = {}
-        for sensor, topic in topics.items():
-            resolved = self.resolve_topic_name(topic)
-            if resolved in owners:
-                both = f"sensors {owners[resolved]} and {sensor} both have the topic {resolved}"
-                raise OptionError(f"{both}, but each sensor needs its own topic")
-            owners[resolved] = sensor
-
-    def _calibration(
-        self, camera: CameraSettings, infos: Subscriber, subscriber: Callable[[type, str, str], Subscriber]
-    ) -> CalibrationTopic:
-        """Return the filter of a camera's calibration, from a subscription and from latched ones made when needed."""
-
-        def open_latched() -> tuple[Subscriber, Callable[[], object]]:
-            latched = subscriber(CameraInfo, camera.info_topic, camera.name)
-            latched.registerCallback(self._on_calibration, camera, False)
-            return latched, partial(self.destroy_subscription, latched.sub)
-
-        infos.registerCallback(self._on_calibration, camera, True)
-        calibration = self._calibrations[camera.name] = CalibrationTopic(infos, open_latched)
-        self._resources.append(calibration.close)
-        return calibration
-
-    def _events(self, sensor: str, warn: bool) -> SubscriptionEventCallbacks:
-        """Return callbacks that count lost messages; `warn`: and log publishers of an incompatible QoS or type."""
-        diagnostics = self._diagnostics
-        return SubscriptionEventCallbacks(
-            message_lost=lambda lost: diagnostics.add_lost(sensor, lost.total_count_change), use_default_callbacks=warn
-        )
-
-    def _on_message(self, message: Image | CompressedImage | PointCloud2, sensor: str) -> None:
-        self._diagnostics.add_message(sensor, time.monotonic(), message)
-        self._poll()
-
-    def _on_calibration(self, info: CameraInfo, camera: CameraSettings, live: bool) -> None:
-        changed = self._diagnostics.add_calibration(camera.name, info, time.monotonic(), live)
-        if changed:
-            self.get_logger().warning(
-                f"{camera.info_topic}: found another calibration than before ({changed}), needed one that stays; the "
-                "newest one is used. Publish one calibration per topic, and restart the driver to change it",
-                throttle_duration_sec=5.0,
-            )
-
-    def _on_dropped_message(self, sensor: str, error: Exception) -> None:
-        self._diagnostics.add_dropped(sensor, str(error), time.monotonic())
-        self.get_logger().warning(f"a message is dropped: {error}", throttle_duration_sec=5.0)
+    # --- Frames ----------------------------------------------------------------------------------------------------
 
     def _on_time_jump(self, seconds: float) -> None:
         self.get_logger().warning(f"time jumped back by {seconds:.1f} s: the node forgets all data and transforms")
@@ -364,8 +274,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         if self._last_tick - self._last_time_report > _TIME_PERIOD:
             self._last_time_report = self._last_tick
             self._diagnostics.time = self._time_report()
-            for camera, calibration in self._calibrations.items():
-                calibration.follow(self._calibration_links.get(camera, NO_FAULT), self._last_tick)
+            self._sensors.follow_calibrations(self._last_tick)
 
     def _poll(self) -> None:
         if (request := self._assembler.poll()) is not None:
@@ -402,11 +311,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
             return diagnostics.report(stamp, now, 0, 0, active=False)
         if now - self._last_link_check > _LINK_PERIOD:
             self._last_link_check = now
-            for sensor, (data, calibration) in self._links.items():
-                calibration_state = NO_FAULT
-                if calibration is not None:
-                    calibration_state = self._calibration_links[sensor] = link_state(self, calibration)
-                diagnostics.set_links(sensor, link_state(self, data), calibration_state, now)
+            self._sensors.report_links(now)
         idle = now - self._last_tick
         diagnostics.callbacks_stuck = idle if idle > _STUCK_SECONDS else 0.0
         diagnostics.frames.stuck = self._pipeline.stuck
@@ -481,11 +386,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # ROS 2 is untyped h
         """Reset the model parameters to the running model's values."""
         restored = dataclasses.asdict(running)
         self.set_parameters_atomically([Parameter(f"model.{name}", value=value) for name, value in restored.items()])
-
-
-def _link(subscription: "Subscription[Any]", profiles: Sequence[QoSProfile]) -> Link:
-    kind = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
-    return Link(subscription.topic_name, kind, tuple(profiles))
 
 
 def _known(changes: Sequence[Parameter], values: dict[str, Any]) -> dict[str, Any]:
