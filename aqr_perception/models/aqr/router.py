@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from aqr_perception.models.aqr import native_windows
 from aqr_perception.models.aqr.agreement import AgreementGate, SensorAgreement
 from aqr_perception.models.aqr.gate import CameraPairs, Gate, SensorTrust, log_weights, start_open
 from aqr_perception.models.aqr.gathered_windows import GatheredWindows, bev_windows, image_windows
@@ -222,19 +223,25 @@ class Router(nn.Module):
         self, projected: Tensor, keys: Tensor, values: Tensor, windows: GatheredWindows
     ) -> tuple[Tensor, Tensor]:
         """Return each window's attended value (P, C) and log-sum-exp of its scores (P, heads)."""
-        sums, log_sum_exp = [], []
-        block = _BLOCK.get(keys.device.type, _BLOCK["cpu"])
-        for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
-            # Whole rows: general indexing takes several times as long.
-            index, shape = tokens.flatten(), (*tokens.shape, keys.shape[-1])
-            near, content = (part.index_select(0, index).view(shape) for part in (keys, values))
-            scores = (projected[query] @ near.transpose(1, 2)).float()  # (P, heads, W)
-            scores = scores.masked_fill(~inside[:, None], float("-inf"))
-            log_sum_exp.append(scores.logsumexp(-1))
-            sums.append(scores.softmax(-1).to(values.dtype) @ content)
+        attend = native_windows.attend if native_windows.supports(projected, keys, values) else _attend_windows
+        sums, log_sum_exp = attend(projected, keys, values, windows)
         to_value = self.value.weight.view(HEADS, -1, keys.shape[-1])
-        attended = torch.einsum("phc,hdc->phd", torch.cat(sums), to_value).flatten(1)
-        return attended + self.value.bias, torch.cat(log_sum_exp)
+        return torch.einsum("phc,hdc->phd", sums, to_value).flatten(1) + self.value.bias, log_sum_exp
+
+
+def _attend_windows(projected: Tensor, keys: Tensor, values: Tensor, windows: GatheredWindows) -> tuple[Tensor, Tensor]:
+    """Return each window's attention-weighted sum of values (P, heads, C) and log-sum-exp of its scores (P, heads)."""
+    sums, log_sum_exp = [], []
+    block = _BLOCK.get(keys.device.type, _BLOCK["cpu"])
+    for query, tokens, inside in zip(*(part.split(block) for part in windows), strict=True):
+        # Whole rows: general indexing takes several times as long.
+        index, shape = tokens.flatten(), (*tokens.shape, keys.shape[-1])
+        near, content = (part.index_select(0, index).view(shape) for part in (keys, values))
+        scores = (projected[query] @ near.transpose(1, 2)).float()  # (P, heads, W)
+        scores = scores.masked_fill(~inside[:, None], float("-inf"))
+        log_sum_exp.append(scores.logsumexp(-1))
+        sums.append(scores.softmax(-1).to(values.dtype) @ content)
+    return torch.cat(sums), torch.cat(log_sum_exp)
 
 
 def gated_weights(gate: Gate, cells: QueryCells) -> RouterWeights:

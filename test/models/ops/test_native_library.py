@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from aqr_perception.models.aqr import native_windows
 from aqr_perception.models.ops import native_library as module
 from aqr_perception.models.ops.native_library import SWITCH, native_library
 from aqr_perception.models.points import native_sparse
@@ -63,7 +64,9 @@ def test_a_changed_source_is_built_again(source: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("kernels", [native_sparse, native_correction], ids=lambda kernels: kernels.__name__)
+@pytest.mark.parametrize(
+    "kernels", [native_sparse, native_correction, native_windows], ids=lambda kernels: kernels.__name__
+)
 def test_a_first_call_within_autocast_finds_the_kernels_right(kernels: ModuleType) -> None:
     native_library.cache_clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
