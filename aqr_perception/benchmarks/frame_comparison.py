@@ -4,9 +4,10 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ class Comparison:
     def table(self) -> str:
         """Return the comparison as text."""
         first = self.variants[0]
-        names = [variant.name for variant in self.variants]
+        names = _short([variant.name for variant in self.variants])
         width = max(12, *(len(name) + 3 for name in names))
         head = "".join(f"{name + ' ms':>{width}}{'ratio':>7}{'limit':>7}" for name in names)
         lines = [f"{'stage':<14}{'GFLOP':>8}{'GB':>7}{head}"]
@@ -164,6 +165,12 @@ class Comparison:
         elif self.other_cpus is not None and self.other_cpus > _BUSY_CPUS:
             lines.append("other processes were busy: trust the ratios, not the times")
         return "\n".join(lines)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return names of which paths of presets are shortened to the file's name without its end, if all stay unique."""
+    short = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in names]
+    return short if len(set(short)) == len(names) else list(names)
 
 
 def compare(

@@ -101,6 +101,13 @@ def test_a_noisy_machine_is_called_noisy() -> None:
     assert "busy: trust the ratios" in Comparison((steady, steady), 0.7).table()
 
 
+def test_columns_of_presets_are_named_after_their_files_unless_two_have_one_name() -> None:
+    header = Comparison((variant("some/long/path/gate.yaml", [0.1]), variant("off.yaml", [0.1])), None).table()
+    assert "gate ms" in header.splitlines()[0] and "some/long" not in header.splitlines()[0]
+    header = Comparison((variant("a/gate.yaml", [0.1]), variant("b/gate.yaml", [0.1])), None).table()
+    assert "a/gate.yaml ms" in header and "b/gate.yaml ms" in header
+
+
 def test_the_distance_to_the_machines_limit_is_time_over_operations_at_its_rate() -> None:
     measured = variant("a", [0.1] * 5)  # 1 GFLOP at 100 GFLOP/s take 10 ms
     assert measured.distance_to_limit("decoder") == pytest.approx(10)
