@@ -20,6 +20,7 @@ from aqr_perception.detector import Detector
 from aqr_perception.devices import NumberFormats, autocast, format_name
 from aqr_perception.frame import Detections, Frame
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
+from aqr_perception.models.ops.native_library import torch_operations
 
 STABLE = 0.05
 """Largest half width of a median's interval of 95 %, relative to the median."""
@@ -227,10 +228,18 @@ def stage_amounts(detector: Detector, frame: Frame, setting: FrameSettings) -> d
     if detector.uses_lidar and frame.points is not None:
         points = [torch.from_numpy(frame.points).to(detector.device)]
     options = DecodeOptions(setting.options().aqr, layers=LAST_LAYER)
+    maps = features.maps._replace(image=None, bev=None)
+
+    def image_branch() -> None:
+        model.branch_proposals(maps._replace(image=model.image_features(images), proposals=None))
+
+    def point_branch() -> None:
+        model.branch_proposals(maps._replace(bev=model.bev_features(points), proposals=None))
+
     # In inference mode, a composite operation would be taken apart below autocast, which then casts none of its parts.
-    with torch.no_grad():
+    with torch.no_grad(), torch_operations():
         with autocast(detector.device, detector.formats.branches):
-            work = (amount(lambda: model.image_features(images)), amount(lambda: model.bev_features(points)))
+            work = (amount(image_branch), amount(point_branch))
         return dict(zip(_MODEL_STAGES, (*work, amount(lambda: detector.decode(features.maps, options))), strict=True))
 
 

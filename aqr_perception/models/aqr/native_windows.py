@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.gathered_windows import GatheredWindows
-from aqr_perception.models.ops.native_library import native_library
+from aqr_perception.models.ops.native_library import is_usable, native_library
 
 _SOURCE = Path(__file__).with_name("window_attention.cpp")
 
@@ -21,7 +21,7 @@ def supports(*tensors: Tensor) -> bool:
     """Return whether `attend` accepts these tensors, and the kernel can be used here."""
     needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     usable = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return usable and not needs_gradient and native_library(_SOURCE, _is_right) is not None
+    return usable and not needs_gradient and is_usable(_SOURCE, _is_right)
 
 
 def attend(projected: Tensor, keys: Tensor, values: Tensor, windows: GatheredWindows) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +30,24 @@ _SECONDS = 60.0
 
 _FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-std=c++17", "-shared", "-fPIC")
 _log = logging.getLogger(__name__)
+
+
+_kernels_on = ContextVar("kernels_on", default=True)
+
+
+@contextmanager
+def torch_operations() -> Iterator[None]:
+    """Use torch operations in place of compiled kernels, for example to count them, which PyTorch cannot in kernels."""
+    token = _kernels_on.set(False)
+    try:
+        yield
+    finally:
+        _kernels_on.reset(token)
+
+
+def is_usable(source: Path, check: Callable[[ctypes.CDLL], bool]) -> bool:
+    """Return whether to use the library of a C++ source here and now; see `native_library`."""
+    return _kernels_on.get() and native_library(source, check) is not None
 
 
 class _UnavailableError(Exception):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aqr_perception.models.ops.native_library import native_library
+from aqr_perception.models.ops.native_library import is_usable, native_library
 
 _SOURCE = Path(__file__).with_name("sparse_convolution.cpp")
 _LANES = 16
@@ -27,7 +27,7 @@ Sizes = Sequence[int]
 
 def available() -> bool:
     """Return whether the kernels can be used here; the first call compiles them if need be."""
-    return native_library(_SOURCE, _is_right) is not None
+    return is_usable(_SOURCE, _is_right)
 
 
 def supports(features: Tensor, kernel: Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr.window_bias import WindowBias, WindowList
-from aqr_perception.models.ops.native_library import native_library
+from aqr_perception.models.ops.native_library import is_usable, native_library
 
 _SOURCE = Path(__file__).with_name("window_correction.cpp")
 
@@ -21,7 +21,7 @@ def supports(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Return whether `correct` accepts these tensors, and the kernel can be used here."""
     tensors = (query, key, value)
     usable = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return usable and native_library(_SOURCE, _is_right) is not None
+    return usable and is_usable(_SOURCE, _is_right)
 
 
 def correct(

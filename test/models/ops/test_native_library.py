@@ -14,7 +14,7 @@ import torch
 
 from aqr_perception.models.aqr import native_windows
 from aqr_perception.models.ops import native_library as module
-from aqr_perception.models.ops.native_library import SWITCH, native_library
+from aqr_perception.models.ops.native_library import SWITCH, is_usable, native_library, torch_operations
 from aqr_perception.models.points import native_sparse
 from aqr_perception.models.transformer import native_correction
 
@@ -71,6 +71,14 @@ def test_a_first_call_within_autocast_finds_the_kernels_right(kernels: ModuleTyp
     native_library.cache_clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert native_library(kernels._SOURCE, kernels._is_right) is not None
+
+
+@needs_compiler
+def test_within_torch_operations_no_kernel_is_used(source: Path) -> None:
+    assert is_usable(source, right)
+    with torch_operations():
+        assert not is_usable(source, right)
+    assert is_usable(source, right)
 
 
 def assert_falls_back(source: Path, caplog: pytest.LogCaptureFixture, reason: str, check=right) -> None:

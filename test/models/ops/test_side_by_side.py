@@ -17,6 +17,7 @@ from helpers.torch_threads import torch_threads
 
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
+from aqr_perception.frame_features import FeatureBranches
 from aqr_perception.models.config.presets import preset_directory
 from aqr_perception.models.ops.side_by_side import run_all, side_by_side
 
@@ -157,7 +158,7 @@ def test_a_forked_process_has_helpers_of_its_own() -> None:
 def test_a_small_models_features_are_the_same_side_by_side(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, frame = Detector("aqr_tiny", device="cpu", precision=precision), made_up_frame()
     found = detector.extract(frame)
-    monkeypatch.setattr(Detector, "_runs_side_by_side", lambda self: False)
+    monkeypatch.setattr(FeatureBranches, "_runs_side_by_side", lambda self: False)
     expected = detector.extract(frame)
     for name in ("image", "bev"):
         one, other = (getattr(features.maps, name).float().numpy() for features in (found, expected))
