@@ -72,5 +72,8 @@ def comparison_inputs(model: CMT, cameras: int) -> dict[str, Tensor]:
         scores = (1, queries, classes), (1, queries, cameras, classes)
         assert model.preset.points is not None
         around = (1, queries, SURROUNDINGS * 2 * model.preset.points.neck_channels)
-        shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores, around), strict=True))
-    return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+        shapes |= dict(zip(AGREEMENT_INPUTS, (*correlations, *scores, around), strict=False))
+    inputs = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    if AGREEMENT_INPUTS[0] in inputs:
+        inputs[AGREEMENT_INPUTS[-1]] = (torch.arange(queries) < head.bev_count)[None]
+    return inputs

@@ -38,6 +38,7 @@ class SensorAgreement(NamedTuple):
         lidar_scores: (B, Q, classes), what the LiDAR's own head says at each query.
         camera_scores: (B, Q, V, classes), what the cameras' own head says at each query.
         lidar_features: (B, Q, 9 C), BEV features in the cells around each query; see `places.bev_surroundings`.
+        at_lidar: (B, Q) bool, which queries start at the LiDAR's proposals.
     """
 
     lidar: Tensor
@@ -46,14 +47,15 @@ class SensorAgreement(NamedTuple):
     lidar_scores: Tensor
     camera_scores: Tensor
     lidar_features: Tensor
+    at_lidar: Tensor
 
 
 class AgreementGate(nn.Module):
     """Logits that are added to those of a gate; 0 for an untrained router.
 
     A query's weights get what each sensor's own head says at its place: an object that only the LiDAR sees where a
-    camera should see it, too, may be none. The LiDAR's weight also gets the features around the query, as fine as the
-    LiDAR's branch makes them: a ghost casts no shadow. The trust in a sensor gets the correlations of the proposals.
+    camera should see it, too, may be none. The LiDAR's weight gets more; see `LidarPlaces`. The trust in a sensor gets
+    the correlations of the proposals.
 
     Correlations tell that a camera and the LiDAR disagree, but not which of the two is at fault: a LiDAR that disagrees
     with every camera, or a camera that disagrees although the others agree. The trust therefore gets the mean, the most
@@ -66,7 +68,7 @@ class AgreementGate(nn.Module):
 
     def __init__(self, classes: int, bev_channels: int) -> None:
         super().__init__()
-        self.lidar_place = _two_layers(2 * classes + 1 + SURROUNDINGS * bev_channels)
+        self.lidar_place = LidarPlaces(2 * classes + 1 + SURROUNDINGS * bev_channels)
         self.cameras = _two_layers(2 * classes)
         self.pair = nn.Sequential(
             nn.Linear(ON_GROUND + IN_PICTURE, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
@@ -82,15 +84,51 @@ class AgreementGate(nn.Module):
             visible: (B, Q, V) bool, which cameras see which queries.
         """
         lidar, cameras = agreement.lidar_scores, agreement.camera_scores
-        best = torch.where(visible[..., None], cameras, -1.0).amax(2)
+        best = torch.full_like(lidar, -1.0)
+        if visible.shape[-1]:
+            best = torch.where(visible[..., None], cameras, -1.0).amax(2)
         seen = visible.any(-1, keepdim=True)
-        by_lidar = self.lidar_place(torch.cat((lidar, best, seen, agreement.lidar_features), dim=-1))
+        shown = torch.cat((lidar, best, seen, agreement.lidar_features), dim=-1)
+        by_lidar = self.lidar_place(shown, agreement.at_lidar)
+        if not visible.shape[-1]:  # nothing to compare the LiDAR with
+            return Gate(by_lidar.float(), by_lidar.new_zeros(visible.shape), by_lidar.new_zeros(len(by_lidar), 1))
         by_camera = self.cameras(torch.cat((lidar[:, :, None].expand_as(cameras), cameras), dim=-1))
         pairs = self.pair(torch.cat((agreement.lidar_by_camera, agreement.cameras), dim=-1))
         shared = torch.cat((agreement.lidar, pairs.mean(1), pairs.amax(1), pairs.amin(1)), dim=-1)
         whole = self.camera_trust(torch.cat((pairs, shared[:, None].expand(-1, pairs.shape[1], -1)), dim=-1))
         sensors = torch.cat((self.lidar_trust(shared), whole[..., 0]), dim=-1)
-        return Gate(by_lidar[..., 0].float(), by_camera[..., 0].float(), sensors.float())
+        return Gate(by_lidar.float(), by_camera[..., 0].float(), sensors.float())
+
+
+class LidarPlaces(nn.Module):
+    """Logits of the LiDAR at single places, from what both sensors' heads say there and from the features around it.
+
+    The features are as fine as the LiDAR's branch makes them: a ghost casts no shadow. Where many places look like
+    ghosts, the next one is more likely a ghost, too, so that each place also gets mean and maximum over the LiDAR's
+    proposals.
+
+    Args:
+        inputs: entries for each place.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.place = nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.ReLU())
+        self.logit = _two_layers(3 * _HIDDEN)
+
+    def forward(self, shown: Tensor, at_lidar: Tensor) -> Tensor:
+        """Return (B, Q) logits.
+
+        Args:
+            shown: (B, Q, inputs).
+            at_lidar: (B, Q) bool, which queries start at the LiDAR's proposals.
+        """
+        places = self.place(shown)
+        counted = places * at_lidar[..., None]
+        mean = counted.sum(1, keepdim=True) / at_lidar.sum(1)[:, None, None].clamp(min=1)
+        around = torch.cat((mean, counted.amax(1, keepdim=True)), dim=-1).expand(-1, places.shape[1], -1)
+        logits: Tensor = self.logit(torch.cat((places, around), dim=-1))[..., 0]
+        return logits
 
 
 def _two_layers(inputs: int) -> nn.Sequential:

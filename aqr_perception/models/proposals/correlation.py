@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aqr_perception.models.aqr.agreement import GROUND_OFFSETS, PICTURE_OFFSETS, SensorAgreement
+from aqr_perception.models.aqr.agreement import GROUND_OFFSETS, IN_PICTURE, ON_GROUND, PICTURE_OFFSETS, SensorAgreement
 from aqr_perception.models.model_io import Features, ProposalMaps
 from aqr_perception.models.proposals.places import (
     bev_surroundings,
@@ -39,7 +39,7 @@ def sensor_agreement(
     features: Features,
     bev_range: tuple[float, float, float, float],
 ) -> SensorAgreement | None:
-    """Return the agreement of the sensors; None if the batch lacks one of them.
+    """Return the agreement of the sensors; None without LiDAR features. Without cameras, nothing is correlated.
 
     Args:
         maps: heat maps of both sensors.
@@ -49,11 +49,18 @@ def sensor_agreement(
         features: the features of the maps.
         bev_range: x_min, y_min, x_max, y_max of the BEV map in metres.
     """
-    if maps.bev is None or features.bev is None or maps.image is None or not maps.image.shape[1]:
+    if maps.bev is None or features.bev is None:
         return None
     with torch.autocast(points.device.type, enabled=False):
-        bev, image = maps.bev[:, :-BOX_CHANNELS].float(), maps.image[:, :, :-BOX_CHANNELS].float()
         points, has_points = points.float(), torch.tensor(features.has_points, device=points.device)
+        heads = score_evidence(bev_values(maps.bev[:, :-BOX_CHANNELS].float(), points, bev_range, CLASS_BIAS))
+        around = bev_surroundings(features.bev.float(), points, bev_range)
+        at_lidar = has_points[:, None].repeat(1, points.shape[1])
+        at_lidar[:, : proposals.start] = at_lidar[:, proposals.stop :] = False
+        by_lidar = (heads * has_points[:, None, None], around * has_points[:, None, None], at_lidar)
+        if maps.image is None or not maps.image.shape[1]:
+            return _without_cameras(*by_lidar)
+        image = maps.image[:, :, :-BOX_CHANNELS].float()
         cells = picture_cells(points[:, :, None], features, image.shape[-2:])
         found = slice(proposals.start, min(proposals.stop, proposals.start + COMPARED))
         score, label = class_logits[:, found].float().sigmoid().max(-1)
@@ -68,10 +75,19 @@ def sensor_agreement(
             _correlation(on_ground.flatten(1, 2), score.repeat(1, image.shape[1]), zero[1]),
             _correlation(on_ground, score[:, None].expand(-1, image.shape[1], -1), zero[1]),
             _correlation(in_pictures, score[:, None].expand(-1, image.shape[1], -1), zero[0]),
-            score_evidence(bev_values(bev, points, bev_range, CLASS_BIAS)) * has_points[:, None, None],
+            by_lidar[0],
             score_evidence(picture_values(image, cells[:, :, :, 0], CLASS_BIAS)),
-            bev_surroundings(features.bev.float(), points, bev_range) * has_points[:, None, None],
+            *by_lidar[1:],
         )
+
+
+def _without_cameras(lidar_scores: Tensor, lidar_features: Tensor, at_lidar: Tensor) -> SensorAgreement:
+    batch, queries, classes = lidar_scores.shape
+    lidar, by_camera, cameras, camera_scores = (
+        lidar_scores.new_zeros(batch, *shape)
+        for shape in ((ON_GROUND,), (0, ON_GROUND), (0, IN_PICTURE), (queries, 0, classes))
+    )
+    return SensorAgreement(lidar, by_camera, cameras, lidar_scores, camera_scores, lidar_features, at_lidar)
 
 
 def _scores_at(heat: Tensor, label: Tensor, cells: Tensor) -> Tensor:

@@ -47,9 +47,14 @@ def with_other_evidence(queries: Queries, cells: QueryCells, weights: RouterWeig
 def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeights, scales: Tensor) -> Queries:
     """Return queries with the class scores of proposals, less what a gate takes from their sensors.
 
-    The weight of a proposal's sensor at the query multiplies its score, as far as scores are small. It counts relative
-    to the largest weight of the sensors that see the query: the score of an object that a single sensor sees stays. A
-    camera's proposal has the largest weight of the cameras that see it.
+    The weight of a proposal's sensor multiplies its score, as far as scores are small. It is the product of two:
+
+    - the trust in the sensor, relative to the largest one of the sensors that see the query: the score of an object
+      that a single sensor sees does not depend on the trust;
+    - the query's own weight, relative to the largest one of the sensor's proposals: what is doubted everywhere is
+      nowhere a reason to drop an object.
+
+    A camera's proposal has the largest weight of the cameras that see it.
 
     Args:
         queries: with or without proposals.
@@ -60,13 +65,29 @@ def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeight
     if queries.class_logits is None or queries.at_proposals is None or weights.log_weights is None:
         return queries
     lidar, cameras, sensors = weights.log_weights
-    whole = torch.cat((lidar[..., None], cameras), dim=-1) + sensors[:, None]
-    whole = torch.where(cells.seen, relative_to_best(whole, cells.seen), -math.inf)
-    by_lidar, by_camera = torch.where(cells.bev_inside, whole[..., 0], 0.0), whole[..., 1:]
-    best = by_camera.amax(-1) if by_camera.shape[-1] else torch.zeros_like(by_lidar)
-    best = torch.where(cells.image_visible.any(-1), best, 0.0)
+    trust = relative_to_best(sensors[:, None].expand(*lidar.shape, -1), cells.seen)
     from_lidar, from_cameras = queries.at_proposals
-    shift = torch.cat((scales[0] * by_lidar[:, from_lidar], scales[1] * best[:, from_cameras]), dim=1)
+    parts = (
+        (lidar[..., None], trust[..., :1], cells.bev_inside[..., None], from_lidar),
+        (cameras, trust[..., 1:], cells.image_visible, from_cameras),
+    )
+    shifts = [scale * _doubt(*part) for scale, part in zip(scales, parts, strict=True)]
     # Other queries have no proposal.
-    shift = F.pad(shift, (from_lidar.start, queries.class_logits.shape[1] - from_cameras.stop))
+    shift = F.pad(torch.cat(shifts, dim=1), (from_lidar.start, queries.class_logits.shape[1] - from_cameras.stop))
     return queries._replace(class_logits=queries.class_logits + shift[..., None].clamp(min=REMOVED))
+
+
+def _doubt(own: Tensor, trust: Tensor, seen: Tensor, proposals: slice) -> Tensor:
+    """Return the log-weights (B, P) of a modality's proposals; 0 for those that none of its sensors sees.
+
+    Args:
+        own, trust: (B, Q, S), log-weights of the queries, and of the modality's sensors relative to the best sensor.
+        seen: (B, Q, S) bool, which sensors see which queries.
+        proposals: the modality's proposals.
+    """
+    own, trust, seen = (part[:, proposals] for part in (own, trust, seen))
+    if not own.shape[1] or not own.shape[2]:
+        return own.new_zeros(own.shape[:2])
+    across = relative_to_best(own.transpose(1, 2), seen.transpose(1, 2)).transpose(1, 2)
+    best = torch.where(seen, across + trust, -math.inf).amax(-1)
+    return torch.where(seen.any(-1), best, 0.0)

@@ -198,10 +198,11 @@ def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None
     model = small(tmp_path, PROPOSALS, mode="gate")
     features = features_of(model, 1)
     gate = model.aqr.agreement
-    for last in (part[-1] for part in (gate.lidar_place, gate.cameras, gate.lidar_trust, gate.camera_trust)):
+    lidar, cameras = gate.lidar_place.logit, gate.cameras
+    for last in (part[-1] for part in (lidar, cameras, gate.lidar_trust, gate.camera_trust)):
         torch.nn.init.normal_(last.weight, std=0.1)
         torch.nn.init.constant_(last.bias, -4.0)
-    for doubted in (gate.lidar_place, gate.cameras):  # the scale of the less trusted sensor alone has an effect
+    for doubted in (lidar, cameras):  # the scale of the less trusted sensor alone has an effect
         torch.nn.init.constant_(doubted[-1].bias, -8.0)
         decode(model, features).predictions.class_logits.square().sum().backward()
         torch.nn.init.constant_(doubted[-1].bias, -4.0)

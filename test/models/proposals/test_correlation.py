@@ -119,6 +119,11 @@ def test_an_empty_cloud_says_nothing_and_a_missing_sensor_leaves_nothing_to_comp
     assert not agreement.lidar_scores.any() and not agreement.lidar_features.any()
     assert not agreement.lidar[..., CORRELATION:].any() and not agreement.cameras[..., CORRELATION:].any()
     assert all(part.isfinite().all() for part in agreement)
+    alone = ProposalMaps(torch.zeros(1, CLASSES + BOX_CHANNELS, 80, 80), None)
+    features = Features(None, torch.ones(1, 4, 8, 8), projections()[:, :0], (0, 0), (True,))
+    lone = sensor_agreement(alone, points, torch.zeros(1, 40, CLASSES), slice(0, 30), features, RANGE)
+    assert lone is not None and lone.lidar_features.any() and lone.camera_scores.shape == (1, 40, 0, CLASSES)
+    assert lone.at_lidar[0].tolist() == 30 * [True] + 10 * [False]
     maps = ProposalMaps(None, torch.zeros(1, VIEWS, CLASSES + BOX_CHANNELS, ROWS, COLUMNS))
     features = Features(torch.zeros(1, VIEWS, 1, 1, 1), None, projections(), SIZE, (False,))
     assert sensor_agreement(maps, points, torch.zeros(1, 40, CLASSES), slice(0, 40), features, RANGE) is None

@@ -17,7 +17,7 @@ BATCH, QUERIES, VIEWS = 2, 20, 3
 
 
 @torch.inference_mode()
-def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor_relative_to_the_best_one() -> None:
+def test_a_proposals_score_is_multiplied_by_its_sensors_relative_trust_and_its_own_relative_weight() -> None:
     random = torch.Generator().manual_seed(3)
     cells = QueryCells(
         torch.zeros(BATCH, QUERIES, 2).long(),
@@ -40,10 +40,23 @@ def test_a_proposals_score_is_multiplied_by_the_weight_of_its_sensor_relative_to
     unseen = ~cells.image_visible.any(-1)
     expected = torch.ones(BATCH, QUERIES)
     of_lidar, of_cameras = places
-    best = weights.modality.amax(-1)
-    expected[:, of_lidar] = torch.where(cells.bev_inside, weights.modality[..., 0] / best, 1.0)[:, of_lidar]
-    expected[:, of_cameras] = torch.where(unseen, 1.0, weights.modality[..., 1] / best)[:, of_cameras]
-    assert (expected < 0.9).any() and (expected == 1)[cells.bev_inside & unseen].all()
+    own, by_camera, trust = (logs.exp() for logs in weights.log_weights or ())
+    for sample in range(BATCH):
+        for modality in (of_lidar, of_cameras):
+            for query in range(modality.start, modality.stop):
+                seen = cells.seen[sample, query]
+                sensors = [0] if modality is of_lidar else list(range(1, 1 + VIEWS))
+                every = torch.cat((own[sample, :, None], by_camera[sample]), dim=1)
+                found_by = [sensor for sensor in sensors if seen[sensor]]
+                products = [
+                    trust[sample, sensor]
+                    / trust[sample, seen].max()
+                    * every[query, sensor]
+                    / every[modality, sensor][cells.seen[sample, modality, sensor]].max()
+                    for sensor in found_by
+                ]
+                expected[sample, query] = max(products, default=1.0)
+    assert (expected < 0.9).any() and (expected[:, of_cameras][unseen[:, of_cameras]] == 1).all()
     torch.testing.assert_close(found, expected[..., None].expand_as(found), atol=1e-3, rtol=1e-3)
     assert torch.equal(scores(weights, torch.zeros(2)), logits)
     removed = gate._replace(sensors=torch.full_like(gate.sensors, -math.inf))
