@@ -4,71 +4,31 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aqr_perception.bags.errors import BagError
-from aqr_perception.bags.poses import TransformTree, stamp_to_ns
-from aqr_perception.bags.reader import BagReader
 from aqr_perception.bags.reader_cache import ReaderCache
-from aqr_perception.data.corruption.lidar_corruption import points_in_box
-from aqr_perception.data.outlines import outline_shares
-from aqr_perception.data.rig_file import Rig, RigCamera
+from aqr_perception.data.rig_file import Rig
 from aqr_perception.data.sources.bag_labels import (
-    LabelledMoment,
     LabelledObject,
     labels_from_json,
     labels_from_topic,
 )
+from aqr_perception.data.sources.bag_moments import LABEL_TOLERANCE, Bag, Moment, MomentReader
 from aqr_perception.data.sources.bag_topics import (
-    Stamps,
     bag_rig,
     check_times,
-    fixed_frame,
     labels_place,
     read_stamps,
 )
 from aqr_perception.data.sources.class_lists import class_problem
 from aqr_perception.data.sources.drives import preceding
 from aqr_perception.decoding.message_error import MessageError
-from aqr_perception.decoding.plausibility import camera_doubt, check_distances
-from aqr_perception.decoding.sensor_data import no_frame_id, pinhole_image, scaled_points
-from aqr_perception.frame import CLASSES, CameraView, Frame, GroundTruth, LabelledFrame
-from aqr_perception.geometry import transform_points
-from aqr_perception.sweep_choice import spaced_sweeps
-
-_LABEL_TOLERANCE = 0.055
-"""Seconds between labels and their sweep, at most; half the time between two sweeps at 10 Hz, with some jitter."""
-_LONGEST_STEP = 0.25
-"""Seconds between two sweeps of one frame, at most; a LiDAR at 5 Hz takes 0.2."""
-_RANGE_NOISE = 0.06
-"""Tolerance in metres for measured points outside a box's sides."""
-_NEWEST = 1e-4
+from aqr_perception.frame import CLASSES, LabelledFrame
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Bag:
-    """What is known of a bag before its sensor data is read."""
-
-    path: Path
-    rig: Rig
-    stamps: dict[str, Stamps]
-    labels: tuple[LabelledMoment, ...]
-
-
-class _Moment(NamedTuple):
-    """One labelled frame: its bag, its labels, and its stamp."""
-
-    bag: _Bag
-    labels: LabelledMoment
-    stamp_ns: int
 
 
 class BagDataset:
@@ -116,10 +76,13 @@ class BagDataset:
 
     def __getitem__(self, index: int) -> LabelledFrame:
         moment = self._moments[index]
+        reader, doubts = self._opened.reader(moment.bag.path), list[MessageError]()
         try:
-            return self._read(moment)
+            return MomentReader(reader, moment, self._sweeps, self._sweep_interval, self._classes, doubts).read()
         except MessageError as error:
             raise BagError(f"{moment.bag.path} at {moment.stamp_ns / 1e9:.6f} s: {error}") from error
+        finally:
+            self._say_once(moment.bag.path, doubts)
 
     def earlier_frames(self, index: int, count: int, step: float = 0.5) -> tuple[LabelledFrame, ...]:
         """See `frames.LabelledDrives`: earlier labelled sweeps of the bag."""
@@ -139,7 +102,7 @@ class BagDataset:
         names = [{self._class(moment, entry) for entry in moment.labels.objects} for moment in self._moments]
         return [frozenset(self._classes.index(name) for name in found if name is not None) for found in names]
 
-    def _class(self, moment: _Moment, entry: LabelledObject) -> str | None:
+    def _class(self, moment: Moment, entry: LabelledObject) -> str | None:
         return moment.bag.rig.class_of(entry.name, self._classes)
 
     def _problem(self, error: BagError) -> None:
@@ -148,7 +111,7 @@ class BagDataset:
         self.left_out += 1
         _log.warning("left out: %s", error)
 
-    def _open(self, path: Path, rig: Rig | None) -> _Bag:
+    def _open(self, path: Path, rig: Rig | None) -> Bag:
         reader = self._opened.reader(path)
         found = bag_rig(reader, rig)
         place = labels_place(reader, found)
@@ -161,23 +124,23 @@ class BagDataset:
         stamps = read_stamps(reader, topics)
         times = np.array([moment.stamp_ns for moment in labels], np.int64)
         check_times(path, stamps, times, str(place))
-        return _Bag(path, found, stamps, tuple(labels))
+        return Bag(path, found, stamps, tuple(labels))
 
-    def _bag_moments(self, bag: _Bag) -> Iterator[_Moment]:
+    def _bag_moments(self, bag: Bag) -> Iterator[Moment]:
         """Yield the labelled moments of a bag; the nearest sweep gives the stamp."""
         for labels in bag.labels:
             if not bag.rig.lidar_topics:
-                yield _Moment(bag, labels, labels.stamp_ns)
+                yield Moment(bag, labels, labels.stamp_ns)
                 continue
             topic = bag.rig.lidar_topics[0]
-            nearest = bag.stamps[topic].nearest(labels.stamp_ns, _LABEL_TOLERANCE)
+            nearest = bag.stamps[topic].nearest(labels.stamp_ns, LABEL_TOLERANCE)
             if nearest is None:
-                needed = f"one within {_LABEL_TOLERANCE:g} s of {labels.stamp_ns / 1e9:.6f} s"
+                needed = f"one within {LABEL_TOLERANCE:g} s of {labels.stamp_ns / 1e9:.6f} s"
                 self._problem(BagError(f"{labels.place}: found no sweep on {topic}, needed {needed}"))
                 continue
-            yield _Moment(bag, labels, int(bag.stamps[topic].measured[nearest]))
+            yield Moment(bag, labels, int(bag.stamps[topic].measured[nearest]))
 
-    def _check_classes(self, folder: Path, bags: list[_Bag]) -> None:
+    def _check_classes(self, folder: Path, bags: list[Bag]) -> None:
         unknown: dict[str, int] = {}
         names: set[str] = set()
         known = False
@@ -204,118 +167,6 @@ class BagDataset:
         if not self._moments:
             raise BagError(f"{folder}: found no labelled sweep, needed one; check the topics and stamps of the labels")
 
-    def _read(self, moment: _Moment) -> LabelledFrame:
-        bag, stamp_ns = moment.bag, moment.stamp_ns
-        reader = self._opened.reader(bag.path)
-        tree = _transforms(reader)
-        fixed = fixed_frame(bag.rig, tree.frames)
-        messages = _read_messages(reader, self._wanted(bag, stamp_ns, fixed))
-        sweeps = {topic: messages.get(topic, []) for topic in bag.rig.lidar_topics}
-        frame_id = _model_frame(bag, sweeps, moment.labels)
-        doubts: list[MessageError] = []
-        points = self._points(bag, sweeps, tree, frame_id, stamp_ns, fixed, doubts)
-        views = tuple(self._views(bag, messages, tree, frame_id, stamp_ns, fixed, doubts))
-        self._say_once(bag.path, doubts)
-        to_fixed = tree.lookup(fixed, stamp_ns, frame_id, stamp_ns) if fixed else None
-        frame = Frame(stamp_ns, points, views, frame_id, to_fixed)
-        truth = self._truth(moment, frame, tree, fixed)
-        return LabelledFrame(frame, truth, np.eye(4) if to_fixed is None else to_fixed)
-
-    def _wanted(self, bag: _Bag, stamp_ns: int, fixed: str) -> dict[str, list[tuple[int, int]]]:
-        """Return by topic the (measured, recorded) times of the messages of a frame."""
-        wanted: dict[str, list[tuple[int, int]]] = {}
-        sweeps = self._sweeps if fixed else 1
-        for number, topic in enumerate(bag.rig.lidar_topics):
-            stamps = bag.stamps[topic]
-            newest = stamps.nearest(stamp_ns, 0.0 if number == 0 else _LABEL_TOLERANCE)
-            if newest is None:
-                found = f"no sweep within {_LABEL_TOLERANCE:g} s of {stamp_ns / 1e9:.6f} s"
-                raise BagError(f"{bag.path}: {topic}: found {found}, needed one of each LiDAR")
-            past_ns = (int(stamps.measured[index]) for index in range(newest, -1, -1))
-            steps = spaced_sweeps(past_ns, sweeps, self._sweep_interval, _LONGEST_STEP)
-            indices = [newest - step for step in steps]
-            wanted[topic] = [(int(stamps.measured[i]), int(stamps.recorded[i])) for i in indices]
-        for camera in bag.rig.cameras:
-            stamps, infos = bag.stamps[camera.image_topic], bag.stamps[camera.info_topic]
-            index = stamps.nearest(stamp_ns + round(camera.offset * 1e9), bag.rig.max_camera_age)
-            if index is None:
-                continue
-            measured = int(stamps.measured[index])
-            info = max(int(np.searchsorted(infos.measured, measured, side="right")) - 1, 0)
-            wanted[camera.image_topic] = [(measured, int(stamps.recorded[index]))]
-            wanted[camera.info_topic] = [(int(infos.measured[info]), int(infos.recorded[info]))]
-        return wanted
-
-    def _points(
-        self,
-        bag: _Bag,
-        sweeps: dict[str, list[Any]],
-        tree: TransformTree,
-        frame_id: str,
-        stamp_ns: int,
-        fixed: str,
-        doubts: list[MessageError],
-    ) -> NDArray[np.float32] | None:
-        """Return the points (N, 5) of all sweeps in the model frame, newest first; None without a LiDAR."""
-        if not sweeps:
-            return None
-        parts = []
-        for topic, messages in sweeps.items():
-            for message in sorted(messages, key=lambda message: -_stamp_ns(message)):
-                points = scaled_points(message, topic, bag.rig.scale_of(topic), doubts)
-                measured = _stamp_ns(message)
-                to_model = tree.lookup(frame_id, stamp_ns, message.header.frame_id, measured, fixed)
-                moved = np.empty((len(points), 5), np.float32)
-                moved[:, :3] = transform_points(to_model, points)
-                moved[:, 3], moved[:, 4] = points[:, 3], (stamp_ns - measured) / 1e9
-                parts.append(moved)
-        cloud = np.concatenate(parts)
-        check_distances(cloud, ", ".join(sweeps))
-        return cloud
-
-    def _views(
-        self,
-        bag: _Bag,
-        messages: dict[str, list[Any]],
-        tree: TransformTree,
-        frame_id: str,
-        stamp_ns: int,
-        fixed: str,
-        doubts: list[MessageError],
-    ) -> Iterator[CameraView]:
-        for camera in bag.rig.cameras:
-            if camera.image_topic in messages:
-                (image,), (info,) = messages[camera.image_topic], messages[camera.info_topic]
-                yield _view(camera, image, info, tree, frame_id, stamp_ns, fixed, doubts)
-
-    def _truth(self, moment: _Moment, frame: Frame, tree: TransformTree, fixed: str) -> GroundTruth:
-        labels = moment.labels
-        kept = [(entry, name) for entry in labels.objects if (name := self._class(moment, entry)) is not None]
-        to_model = np.eye(4)
-        if kept:
-            to_model = tree.lookup(frame.frame_id, frame.stamp_ns, labels.frame_id, labels.stamp_ns, fixed)
-        delay = (frame.stamp_ns - labels.stamp_ns) / 1e9
-        boxes = np.array([_box(entry, to_model, delay) for entry, _ in kept], np.float32).reshape(-1, 9)
-        hits = np.zeros(len(boxes), np.int64)
-        if frame.points is not None:
-            newest = frame.points[np.abs(frame.points[:, 4]) <= max(_NEWEST, _LABEL_TOLERANCE)]
-            counts = [len(points_in_box(newest, box, margin=_RANGE_NOISE)) for box in boxes]
-            hits = np.array(counts, np.int64).reshape(-1)
-        # Bags do not record occlusion: an object that the data calls unseen, or without a LiDAR hit, counts as hidden.
-        seen = [
-            (entry.seen if entry.seen is not None else frame.points is None or count > 0)
-            for (entry, _), count in zip(kept, hits, strict=True)
-        ]
-        shares = outline_shares(boxes, frame.cameras) * np.array(seen, np.float32).reshape(-1, 1)
-        return GroundTruth(
-            boxes,
-            np.array([self._classes.index(name) for _, name in kept], np.int64),
-            np.array([entry.track for entry, _ in kept], np.int64),
-            hits,
-            shares.astype(np.float32),
-            self._classes,
-        )
-
     def _say_once(self, bag: Path, doubts: list[MessageError]) -> None:
         for doubt in doubts:
             if (doubt.topic, doubt.problem) not in self._said:
@@ -338,77 +189,3 @@ def _bag_paths(folder: Path) -> list[Path]:
 
 def _is_bag_folder(path: Path) -> bool:
     return (path / "metadata.yaml").is_file()
-
-
-@lru_cache(maxsize=32)
-def _transforms(reader: BagReader) -> TransformTree:
-    topics = {"/tf", "/tf_static"} & {topic.name for topic in reader.topics}
-    decoded = [(message.topic, message.decode()) for message in reader.messages(topics)] if topics else []
-    moving = [message for topic, message in decoded if topic == "/tf"]
-    static = [message for topic, message in decoded if topic == "/tf_static"]
-    return TransformTree(moving, static, str(reader.path))
-
-
-def _read_messages(reader: BagReader, wanted: dict[str, list[tuple[int, int]]]) -> dict[str, list[Any]]:
-    """Return the decoded messages of a frame by topic."""
-    found: dict[str, list[Any]] = {}
-    pending = {(topic, recorded) for topic, times in wanted.items() for _, recorded in times}
-    stamps = {topic: {measured for measured, _ in times} for topic, times in wanted.items()}
-    # One pass over the frame's time; calibration may be recorded once, long before.
-    for topic, recorded in sorted(pending, key=lambda entry: entry[1]):
-        for message in reader.messages((topic,), recorded, recorded + 1):
-            decoded = message.decode()
-            if _stamp_ns(decoded) in stamps[topic]:
-                found.setdefault(topic, []).append(decoded)
-                break
-    return found
-
-
-def _stamp_ns(message: Any) -> int:
-    return stamp_to_ns(message.header.stamp)
-
-
-def _model_frame(bag: _Bag, sweeps: dict[str, list[Any]], labels: LabelledMoment) -> str:
-    if bag.rig.model_frame:
-        return bag.rig.model_frame
-    for topic, messages in sweeps.items():
-        if not messages[0].header.frame_id:
-            raise no_frame_id(topic)
-        return str(messages[0].header.frame_id)
-    return labels.frame_id
-
-
-def _view(
-    camera: RigCamera,
-    image: Any,
-    info: Any,
-    tree: TransformTree,
-    frame_id: str,
-    stamp_ns: int,
-    fixed: str,
-    doubts: list[MessageError],
-) -> CameraView:
-    optical = image.header.frame_id or info.header.frame_id
-    if not optical:
-        raise no_frame_id(camera.image_topic)
-    pinhole = pinhole_image(
-        image, info, camera.image_topic, camera.info_topic, camera.rectified, camera.baseline_in_tf, 0, doubts
-    )
-    measured = _stamp_ns(image) - round(camera.offset * 1e9)
-    extrinsics = tree.lookup(optical, measured, frame_id, stamp_ns, fixed)
-    doubt = camera_doubt(extrinsics, optical, camera.image_topic)
-    if doubt is not None:
-        doubts.append(doubt)
-    extrinsics[:3, 3] += pinhole.baseline
-    return CameraView(camera.name, pinhole.pixels, pinhole.intrinsics, extrinsics, (stamp_ns - measured) / 1e9)
-
-
-def _box(entry: LabelledObject, to_model: NDArray[np.float64], delay: float) -> list[float]:
-    """Return a box (9,) in the model frame at the frame's stamp, `delay` seconds after the label's."""
-    pose = to_model @ entry.pose
-    velocity = to_model[:2, :2] @ np.asarray(entry.velocity, np.float64)
-    centre = pose[:3, 3]
-    if np.isfinite(velocity).all():
-        centre[:2] += velocity * delay
-    yaw = float(np.arctan2(pose[1, 0], pose[0, 0]))
-    return [*centre, *entry.size, yaw, *velocity]
