@@ -115,7 +115,7 @@ class Router(nn.Module):
             self.trust = SensorTrust(channels)
             if self.compares:
                 self.agreement = AgreementGate(classes, bev_channels)
-                self.proposal_scale = nn.Parameter(torch.full((2,), _UNIT_SCALE))
+                self.proposal_scale = nn.Parameter(torch.full((2, 2), _UNIT_SCALE))
         elif kind == "signed":
             _start_neutral(*lasts)
             self.bias_scale = nn.Parameter(torch.tensor(_UNIT_SCALE))
@@ -132,8 +132,9 @@ class Router(nn.Module):
 
     @property
     def score_scales(self) -> Tensor | None:
-        """Scales (2,) in 0..4, initially 1, of the log-weights in the scores of the LiDAR's and the cameras' proposals.
+        """Scales (2, 2) in 0..4, initially 1, of the log-weights in the scores of proposals.
 
+        Rows: proposals of the LiDAR and of the cameras. Columns: the queries' own weights, and the trust in sensors.
         None for routers that do not compare the sensors.
         """
         return MAX_SCALE * self.proposal_scale.sigmoid() if self.compares else None

@@ -60,7 +60,7 @@ def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeight
         queries: with or without proposals.
         cells: cells of the queries.
         weights: with the log-weights of a gate.
-        scales: (2,), factors on the log-weights of the LiDAR and of the cameras.
+        scales: (2, 2), factors on the log-weights; see `Router.score_scales`.
     """
     if queries.class_logits is None or queries.at_proposals is None or weights.log_weights is None:
         return queries
@@ -71,23 +71,24 @@ def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeight
         (lidar[..., None], trust[..., :1], cells.bev_inside[..., None], from_lidar),
         (cameras, trust[..., 1:], cells.image_visible, from_cameras),
     )
-    shifts = [scale * _doubt(*part) for scale, part in zip(scales, parts, strict=True)]
+    shifts = [_doubt(*part, scale) for scale, part in zip(scales, parts, strict=True)]
     # Other queries have no proposal.
     shift = F.pad(torch.cat(shifts, dim=1), (from_lidar.start, queries.class_logits.shape[1] - from_cameras.stop))
     return queries._replace(class_logits=queries.class_logits + shift[..., None].clamp(min=REMOVED))
 
 
-def _doubt(own: Tensor, trust: Tensor, seen: Tensor, proposals: slice) -> Tensor:
+def _doubt(own: Tensor, trust: Tensor, seen: Tensor, proposals: slice, scales: Tensor) -> Tensor:
     """Return the log-weights (B, P) of a modality's proposals; 0 for those that none of its sensors sees.
 
     Args:
         own, trust: (B, Q, S), log-weights of the queries, and of the modality's sensors relative to the best sensor.
         seen: (B, Q, S) bool, which sensors see which queries.
         proposals: the modality's proposals.
+        scales: (2,), factors on `own` and on `trust`.
     """
     own, trust, seen = (part[:, proposals] for part in (own, trust, seen))
     if not own.shape[1] or not own.shape[2]:
         return own.new_zeros(own.shape[:2])
     across = relative_to_best(own.transpose(1, 2), seen.transpose(1, 2)).transpose(1, 2)
-    best = torch.where(seen, across + trust, -math.inf).amax(-1)
+    best = torch.where(seen, scales[0] * across + scales[1] * trust, -math.inf).amax(-1)
     return torch.where(seen.any(-1), best, 0.0)

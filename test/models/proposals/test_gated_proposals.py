@@ -36,7 +36,7 @@ def test_a_proposals_score_is_multiplied_by_its_sensors_relative_trust_and_its_o
         assert gated is not None
         return gated
 
-    found = scores(weights, torch.ones(2)).sigmoid() / logits.sigmoid()
+    found = scores(weights, torch.ones(2, 2)).sigmoid() / logits.sigmoid()
     unseen = ~cells.image_visible.any(-1)
     expected = torch.ones(BATCH, QUERIES)
     of_lidar, of_cameras = places
@@ -58,9 +58,14 @@ def test_a_proposals_score_is_multiplied_by_its_sensors_relative_trust_and_its_o
                 expected[sample, query] = max(products, default=1.0)
     assert (expected < 0.9).any() and (expected[:, of_cameras][unseen[:, of_cameras]] == 1).all()
     torch.testing.assert_close(found, expected[..., None].expand_as(found), atol=1e-3, rtol=1e-3)
-    assert torch.equal(scores(weights, torch.zeros(2)), logits)
+    assert torch.equal(scores(weights, torch.zeros(2, 2)), logits)
+    # Own weights and trusts have scales of their own.
+    own_alone, trust_alone = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]])
+    both = scores(weights, own_alone) + scores(weights, trust_alone) - logits
+    torch.testing.assert_close(both[:, of_lidar], scores(weights, torch.ones(2, 2))[:, of_lidar])
+    assert torch.equal(both[:, of_cameras], logits[:, of_cameras])
     removed = gate._replace(sensors=torch.full_like(gate.sensors, -math.inf))
-    gone = scores(gated_weights(removed, cells), torch.ones(2))[:, of_lidar]
+    gone = scores(gated_weights(removed, cells), torch.ones(2, 2))[:, of_lidar]
     assert not gone.sigmoid()[cells.bev_inside[:, of_lidar]].any() and gone.isfinite().all()
 
 
