@@ -38,6 +38,9 @@ MIN_SEVERITY = 0.2
 FOG_SHARE = 0.05
 """Share of the frames with fog in all sensors."""
 
+GHOST_SHARE = 0.1
+"""Share of the frames with ghosts and nothing else broken: they are a few of many places, and the rest must stay."""
+
 LONE_SHARE = 0.1
 """Share of the frames without any camera, and share of those without points, both with nothing else broken.
 
@@ -60,14 +63,14 @@ _CAMERA_FAULTS = {
     "turned": 0.18,
 }
 _LIDAR_FAULTS = {
-    "gone": 0.08,
-    "few beams": 0.1,
+    "gone": 0.1,
+    "few beams": 0.12,
     "field of view": 0.12,
     "objects": 0.14,
-    "noisy": 0.06,
-    "shifted": 0.22,
+    "noisy": 0.08,
+    "shifted": 0.24,
     "delayed": 0.1,
-    "ghosts": 0.18,
+    "ghosts": 0.1,
 }
 _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
@@ -93,6 +96,8 @@ def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | No
         return frame
     if kind > 1 - FOG_SHARE:
         return _in_fog(labelled, rng)
+    if kind > 1 - FOG_SHARE - GHOST_SHARE and labelled.frame.points is not None:
+        return sensor_failures.with_ghosts(labelled, int(rng.integers(2, 20)), rng)
     if kind < CLEAN_SHARE + 2 * LONE_SHARE and labelled.frame.points is not None and labelled.frame.cameras:
         return _lone_lidar(labelled) if kind < CLEAN_SHARE + LONE_SHARE else _lone_cameras(labelled)
     for _ in range(rng.integers(1, 3)):

@@ -23,6 +23,7 @@ training, however bad it looks. Most frames in training are healthy; this brings
 
 _BROKEN = 0.5
 _LEAST_LOG = 1e-6
+_LEAST_HEALTH = 1e-3
 
 
 def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
@@ -57,12 +58,14 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
 
 
 def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
-    """Return the () sum of the mean binary cross entropies of a gate's LiDAR weights, camera weights and trusts.
+    """Return the () sum of the mean binary cross entropies of the queries' own weights and of a gate's trusts.
 
     Places and sensors with a health below 0.5 count `BROKEN_COUNTS` times.
 
-    The targets of the weights are the healths as in `router_loss`. The target of the trust in a sensor is its health
-    where it is best: a sensor that is right somewhere is not at fault as a whole.
+    The target of the trust in a sensor is its health where it is best: a sensor that is right somewhere is not at fault
+    as a whole. The target of a query's own weight is the health there, as in `router_loss`, relative to that: only so,
+    the few places where a working sensor is wrong, such as ghosts, do not drown among those of broken sensors. The
+    product of both targets is the health.
 
     Args:
         gate: logits of B samples, Q queries and V cameras.
@@ -74,18 +77,25 @@ def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch
         gate = Gate(*(logits.float() for logits in gate))
         lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
         has_lidar = _has_tokens(batch, gate.sensors)
-        lidar = F.logsigmoid(gate.lidar) + F.logsigmoid(gate.sensors[:, :1])
-        loss = _log_cross_entropy(lidar, lidar_health[..., 0], cells.bev_inside & has_lidar)
-        whole, counts = [batch.lidar_health.flatten(1).amax(1, keepdim=True)], [has_lidar]
+        best = batch.lidar_health.flatten(1).amax(1, keepdim=True)
+        own = _relative(lidar_health[..., 0], best)
+        loss = _log_cross_entropy(F.logsigmoid(gate.lidar), own, cells.bev_inside & has_lidar)
+        whole, counts = [best], [has_lidar]
         visible = cells.image_visible
         if visible.shape[-1]:
             camera_health = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
-            cameras = F.logsigmoid(gate.cameras) + F.logsigmoid(gate.sensors[:, None, 1:])
-            loss = loss + _log_cross_entropy(cameras, camera_health, visible)
-            whole.append(batch.camera_health.flatten(2).amax(-1))
+            best = batch.camera_health.flatten(2).amax(-1)
+            own = _relative(camera_health, best[:, None])
+            loss = loss + _log_cross_entropy(F.logsigmoid(gate.cameras), own, visible)
+            whole.append(best)
             counts.append(torch.ones_like(whole[-1], dtype=torch.bool))
         trust = F.logsigmoid(gate.sensors)
         return loss + _log_cross_entropy(trust, torch.cat(whole, dim=1).float(), torch.cat(counts, dim=1))
+
+
+def _relative(health: Tensor, best: Tensor) -> Tensor:
+    """Return health relative to the sensor's best; 1 where a sensor has none anywhere, which its trust says."""
+    return torch.where(best > 0, health / best.clamp(min=_LEAST_HEALTH), 1.0)
 
 
 def _health_at(health: Tensor, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
