@@ -225,6 +225,24 @@ def test_a_gate_has_the_least_loss_where_products_equal_the_health_and_trusts_th
     assert best < loss(0.6, [0.9, 0.2, 0.5], [almost] * 4)
 
 
+def test_own_weights_learn_the_health_relative_to_the_sensors_best() -> None:
+    """A LiDAR of health 0.6 with a ghost at the queries' place: the trust is 0.6, and the own weight there 0."""
+    health, by_camera = even_health(0.0, [0.0] * 3)
+    health = health.clone()
+    batch = batch_of(health.index_fill(1, torch.tensor([0]), 0.6), by_camera)
+    cells = cells_of(0)._replace(bev=torch.full_like(cells_of(0).bev, 100))
+    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
+
+    def loss(lidar: float, camera: float, lidar_trust: float) -> float:
+        gate = gate_of(lidar, [camera] * 3, [lidar_trust, *[1e-6] * 3])
+        return float(gate_loss(gate, shown, cells, batch))
+
+    almost = 1 - 1e-6
+    best = loss(1e-6, almost, 0.6)
+    assert best < min(loss(0.5, almost, 0.6), loss(1e-6, almost, 0.3), loss(1e-6, almost, 0.9))
+    assert best < loss(1e-6, 0.5, 0.6)  # what is broken everywhere, the trust says
+
+
 @pytest.mark.parametrize("broken", [1, 2])
 def test_the_trust_in_sensors_that_look_alike_is_their_health_with_broken_ones_counting_more(broken: int) -> None:
     cells = cells_of(0)._replace(image_visible=torch.zeros(SAMPLES, QUERIES, 3, dtype=torch.bool))
