@@ -16,7 +16,7 @@ from aqr_perception.frame import CameraView
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.preprocessing import image_to_model, prepare_image
 
-_LIDAR_GRID = (64, 64)
+_LIDAR_GRID = (128, 128)
 """Rows and columns of the LiDAR's health."""
 
 

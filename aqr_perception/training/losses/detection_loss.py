@@ -11,7 +11,7 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.projection import QueryCells, project
 from aqr_perception.models.config.presets import Preset
 from aqr_perception.models.detection_model import DetectionModel
-from aqr_perception.models.model_io import NO_LAYER, DecodeOptions, ProposalMaps, Queries, QueryWeights
+from aqr_perception.models.model_io import NO_LAYER, DecodeOptions, ProposalMaps, Queries
 from aqr_perception.models.tokens import TokenLayout
 from aqr_perception.options import OptionError
 from aqr_perception.training.history import features_of, history_of
@@ -93,11 +93,14 @@ class DetectionLoss:
         if trains_router:
             # Proposals change the reference points of the queries.
             assert output.router is not None and output.queries is not None  # models with a router return both
-            cells = _query_cells(output.queries, output.router, batch.lidar_to_image, model.preset, features.image_size)
+            _, *grid = batch.lidar_health.shape
+            _, views, *image_grid = batch.camera_health.shape
+            layout = TokenLayout((grid[0], grid[1]), views, (image_grid[0], image_grid[1]))
+            cells = _query_cells(output.queries, layout, batch.lidar_to_image, model.preset, features.image_size)
             if output.gate is None:
-                loss = router_loss(output.router, cells, batch)
+                loss = router_loss(output.router, cells, batch, layout)
             else:
-                loss = gate_loss(output.gate, output.router, cells, batch)
+                loss = gate_loss(output.gate, cells, batch, layout)
             losses["router"] = self.router_weight * loss
         return losses
 
@@ -139,18 +142,15 @@ class DetectionLoss:
 
 def _query_cells(
     queries: Queries,
-    weights: QueryWeights,
+    layout: TokenLayout,
     projections: Tensor | None,
     preset: Preset,
     image_size: tuple[int, int],
 ) -> QueryCells:
-    """Return the cells of the queries on the grids of the router's weight maps."""
-    rows, columns = weights.bev_map.shape[1:]
-    views, image_rows, image_columns = weights.camera_maps.shape[1:]
-    layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
+    """Return the cells of the queries on the grids of a layout."""
     lower = queries.reference_points.new_tensor(preset.point_range[:3])
     upper = queries.reference_points.new_tensor(preset.point_range[3:])
     points = lower + queries.reference_points * (upper - lower)
-    if projections is None or views == 0:
+    if projections is None or layout.views == 0:
         projections = points.new_zeros(len(points), 0, 4, 4)
     return project(points, preset.bev_range, projections, image_size, layout)

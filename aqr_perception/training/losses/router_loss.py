@@ -13,6 +13,7 @@ from aqr_perception.data.batch import Batch
 from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.model_io import QueryWeights
+from aqr_perception.models.tokens import TokenLayout
 
 BROKEN_COUNTS = 4.0
 """How many healthy places a broken one counts in the loss of a gate.
@@ -26,7 +27,7 @@ _LEAST_LOG = 1e-6
 _LEAST_HEALTH = 1e-3
 
 
-def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
+def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch, layout: TokenLayout) -> Tensor:
     """Return the () sum of the mean binary cross entropies of LiDAR, camera and camera modality weights.
 
     All queries, including denoising ones, count equally. The targets are
@@ -39,25 +40,27 @@ def router_loss(weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tenso
 
     Args:
         weights: router weights of B samples, Q queries and V cameras.
-        cells: cells of the same queries on the grids of the weight maps.
-        batch: health of the sensors on the areas of these grids, and the samples' points.
+        cells: cells of the same queries.
+        batch: health of the sensors, and the samples' points.
+        layout: grids of the cells, over the areas of the health maps and at least as fine: a ghost is smaller than a
+            token of a coarse one.
     """
     # Autocast does not support the cross entropy of probabilities, and half precision has too few values near 1.
     with torch.autocast(weights.modality.device.type, enabled=False):
         modality, cameras = weights.modality.float(), weights.cameras.float()
-        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
+        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], layout.bev)
         has_lidar = cells.bev_inside & _has_tokens(batch, modality)
         loss = _cross_entropy(modality[..., 0], lidar_health[..., 0], has_lidar)
         visible = cells.image_visible
         if visible.shape[-1] == 0:
             return loss
-        camera_health = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
+        camera_health = _health_at(batch.camera_health, cells.image, layout.image)
         best = camera_health.masked_fill(~visible, 0.0).amax(-1)
         loss = loss + _cross_entropy(cameras, camera_health, visible)
         return loss + _cross_entropy(modality[..., 1], best, visible.any(-1))
 
 
-def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch) -> Tensor:
+def gate_loss(gate: Gate, cells: QueryCells, batch: Batch, layout: TokenLayout) -> Tensor:
     """Return the () sum of the mean binary cross entropies of the queries' own weights and of a gate's trusts.
 
     Places and sensors with a health below 0.5 count `BROKEN_COUNTS` times.
@@ -69,13 +72,11 @@ def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch
 
     Args:
         gate: logits of B samples, Q queries and V cameras.
-        weights: their weights, for the size of the maps.
-        cells: cells of the same queries on the grids of the weight maps.
-        batch: see `router_loss`.
+        cells, batch, layout: see `router_loss`.
     """
     with torch.autocast(gate.lidar.device.type, enabled=False):
         gate = Gate(*(logits.float() for logits in gate))
-        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], weights.bev_map.shape[-2:])
+        lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], layout.bev)
         has_lidar = _has_tokens(batch, gate.sensors)
         best = batch.lidar_health.flatten(1).amax(1, keepdim=True)
         own = _relative(lidar_health[..., 0], best)
@@ -83,7 +84,7 @@ def gate_loss(gate: Gate, weights: QueryWeights, cells: QueryCells, batch: Batch
         whole, counts = [best], [has_lidar]
         visible = cells.image_visible
         if visible.shape[-1]:
-            camera_health = _health_at(batch.camera_health, cells.image, weights.camera_maps.shape[-2:])
+            camera_health = _health_at(batch.camera_health, cells.image, layout.image)
             best = batch.camera_health.flatten(2).amax(-1)
             own = _relative(camera_health, best[:, None])
             loss = loss + _log_cross_entropy(F.logsigmoid(gate.cameras), own, visible)

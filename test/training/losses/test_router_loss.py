@@ -68,14 +68,14 @@ def targets(cells: QueryCells, lidar: float, cameras: list[float]) -> tuple[Tens
 def test_weights_equal_to_health_have_the_least_loss(seed: int, lidar: float, cameras: list[float]) -> None:
     cells, batch = cells_of(seed), batch_of(*even_health(lidar, cameras))
     modality, own = targets(cells, lidar, cameras)
-    least = router_loss(weights_of(modality, own), cells, batch)
+    least = router_loss(weights_of(modality, own), cells, batch, LAYOUT)
     random = torch.Generator().manual_seed(seed)
     for _ in range(3):
         other = weights_of(
             (modality + 0.2 * torch.randn(modality.shape, generator=random)).clamp(0, 1),
             (own + 0.2 * torch.randn(own.shape, generator=random)).clamp(0, 1),
         )
-        assert router_loss(other, cells, batch) >= least - 1e-5
+        assert router_loss(other, cells, batch, LAYOUT) >= least - 1e-5
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_minimising_the_loss_teaches_the_health_of_every_place() -> None:
     optimizer = torch.optim.Adam(logits, lr=0.5)
     for _ in range(70):
         optimizer.zero_grad()
-        router_loss(weights_of(*(logit.sigmoid() for logit in logits)), cells, batch).backward()
+        router_loss(weights_of(*(logit.sigmoid() for logit in logits)), cells, batch, LAYOUT).backward()
         optimizer.step()
     modality, own = (logit.sigmoid().detach() for logit in logits)
 
@@ -117,7 +117,7 @@ def test_only_sensors_that_see_a_query_have_a_gradient_for_its_weights() -> None
     cells, batch = cells_of(2), batch_of(*even_health(0.3, [0.2, 0.9, 0.5]))
     modality = torch.rand(SAMPLES, QUERIES, 2).requires_grad_()
     cameras = torch.rand(SAMPLES, QUERIES, 3).requires_grad_()
-    router_loss(weights_of(modality, cameras), cells, batch).backward()
+    router_loss(weights_of(modality, cameras), cells, batch, LAYOUT).backward()
     assert modality.grad is not None
     assert cameras.grad is not None
     assert torch.equal(modality.grad[..., 0] != 0, cells.bev_inside)
@@ -129,7 +129,7 @@ def test_only_sensors_that_see_a_query_have_a_gradient_for_its_weights() -> None
 def test_samples_without_lidar_tokens_have_no_lidar_term(points: tuple[int, ...] | None) -> None:
     cells, batch = cells_of(3), batch_of(*even_health(0.0, [1.0, 1.0, 1.0]), points=points)
     modality = torch.full((SAMPLES, QUERIES, 2), 0.5, requires_grad=True)
-    router_loss(weights_of(modality, torch.full((SAMPLES, QUERIES, 3), 0.5)), cells, batch).backward()
+    router_loss(weights_of(modality, torch.full((SAMPLES, QUERIES, 3), 0.5)), cells, batch, LAYOUT).backward()
     assert modality.grad is not None
     lidar = modality.grad[..., 0]
     assert not lidar[1].any()
@@ -142,7 +142,7 @@ def test_batches_without_cameras_or_without_visible_queries_have_finite_losses()
         cells.bev, torch.zeros_like(cells.bev_inside), cells.image, torch.zeros_like(cells.image_visible)
     )
     weights = weights_of(torch.rand(SAMPLES, QUERIES, 2), torch.rand(SAMPLES, QUERIES, 3))
-    assert router_loss(weights, blind, batch_of(*even_health(1.0, [1.0] * 3))) == 0
+    assert router_loss(weights, blind, batch_of(*even_health(1.0, [1.0] * 3)), LAYOUT) == 0
 
     layout = TokenLayout(bev=LAYOUT.bev)
     points = torch.rand(SAMPLES, QUERIES, 3) * 100 - 50
@@ -154,7 +154,9 @@ def test_batches_without_cameras_or_without_visible_queries_have_finite_losses()
         torch.zeros(SAMPLES, 0, 0, 0),
     )
     batch = batch_of(torch.ones(SAMPLES, 64, 64), torch.zeros(SAMPLES, 0, *HEALTH_GRID))
-    assert router_loss(lidar_only, bev_cells, batch).item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
+    assert router_loss(lidar_only, bev_cells, batch, layout).item() == pytest.approx(
+        torch.log(torch.tensor(2.0)).item()
+    )
 
 
 def test_weights_of_0_and_1_in_half_precision_have_finite_gradients() -> None:
@@ -163,7 +165,7 @@ def test_weights_of_0_and_1_in_half_precision_have_finite_gradients() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         modality = logits.sigmoid()
         loss = router_loss(
-            weights_of(modality.bfloat16(), modality[..., 1:].expand(-1, -1, 3).bfloat16()), cells, batch
+            weights_of(modality.bfloat16(), modality[..., 1:].expand(-1, -1, 3).bfloat16()), cells, batch, LAYOUT
         )
     assert loss.dtype == torch.float32
     loss.backward()
@@ -192,8 +194,9 @@ def test_the_lidar_weight_learns_the_health_at_the_querys_position(
     queries = Queries(((torch.tensor([[[x, y, -1.0]]]) - lower) / (upper - lower)), 0, None)
     modality = torch.full((1, 1, 2), 0.5, requires_grad=True)
     weights = QueryWeights(modality, torch.zeros(1, 1, 0), torch.zeros(1, *short_grid.GRID), torch.zeros(1, 0, 0, 0))
-    cells = _query_cells(queries, weights, None, preset, (0, 0))
-    router_loss(weights, cells, batch).backward()
+    layout = TokenLayout((batch.lidar_health.shape[1], batch.lidar_health.shape[2]))
+    cells = _query_cells(queries, layout, None, preset, (0, 0))
+    router_loss(weights, cells, batch, layout).backward()
     assert modality.grad is not None
     inside = x < short_grid.BEV_RANGE[2] - 1e-3 and y < short_grid.BEV_RANGE[3] - 1e-3
     assume(inside or x > short_grid.BEV_RANGE[2] + 1e-3 or y > short_grid.BEV_RANGE[3] + 1e-3)
@@ -211,10 +214,9 @@ def test_a_gate_has_the_least_loss_where_products_equal_the_health_and_trusts_th
     cells = cells_of(0)
     health, by_camera = even_health(0.6, [0.9, 0.2, 0.5])
     batch = batch_of(health, by_camera)
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
 
     def loss(lidar: float, cameras: list[float], whole: list[float]) -> float:
-        return float(gate_loss(gate_of(lidar, cameras, whole), shown, cells, batch))
+        return float(gate_loss(gate_of(lidar, cameras, whole), cells, batch, LAYOUT))
 
     almost = 1 - 1e-6
     best = loss(almost, [almost] * 3, [0.6, 0.9, 0.2, 0.5])
@@ -231,11 +233,10 @@ def test_own_weights_learn_the_health_relative_to_the_sensors_best() -> None:
     health = health.clone()
     batch = batch_of(health.index_fill(1, torch.tensor([0]), 0.6), by_camera)
     cells = cells_of(0)._replace(bev=torch.full_like(cells_of(0).bev, 100))
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
 
     def loss(lidar: float, camera: float, lidar_trust: float) -> float:
         gate = gate_of(lidar, [camera] * 3, [lidar_trust, *[1e-6] * 3])
-        return float(gate_loss(gate, shown, cells, batch))
+        return float(gate_loss(gate, cells, batch, LAYOUT))
 
     almost = 1 - 1e-6
     best = loss(1e-6, almost, 0.6)
@@ -248,10 +249,9 @@ def test_the_trust_in_sensors_that_look_alike_is_their_health_with_broken_ones_c
     cells = cells_of(0)._replace(image_visible=torch.zeros(SAMPLES, QUERIES, 3, dtype=torch.bool))
     cameras = [0.0] * broken + [1.0] * (3 - broken)
     batch = batch_of(*even_health(1.0, cameras), points=None)
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
 
     def loss(trust: float) -> float:
-        return float(gate_loss(gate_of(0.5, [0.5] * 3, [trust] * 4), shown, cells, batch))
+        return float(gate_loss(gate_of(0.5, [0.5] * 3, [trust] * 4), cells, batch, LAYOUT))
 
     expected = (3 - broken) / (3 - broken + BROKEN_COUNTS * broken)
     assert loss(expected) < min(loss(expected - 0.05), loss(expected + 0.05))
@@ -264,8 +264,7 @@ def test_a_partly_broken_sensor_keeps_the_trust_as_a_whole() -> None:
     gate = gate_of(0.5, [0.5] * 3, [0.5] * 4)
     gate = gate._replace(sensors=gate.sensors.clone().requires_grad_())
     cells = cells_of(0)._replace(image_visible=torch.zeros(SAMPLES, QUERIES, 3, dtype=torch.bool))
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
-    gate_loss(gate, shown, cells, batch_of(health, by_camera)).backward()
+    gate_loss(gate, cells, batch_of(health, by_camera), LAYOUT).backward()
     assert gate.sensors.grad is not None and (gate.sensors.grad < 0).all()
 
 
@@ -273,10 +272,9 @@ def test_a_partly_broken_sensor_keeps_the_trust_as_a_whole() -> None:
 def test_a_saturated_gate_has_a_finite_loss_and_gradient(logit: float) -> None:
     sizes = ((SAMPLES, QUERIES), (SAMPLES, QUERIES, 3), (SAMPLES, 4))
     leaves = [torch.full(size, logit, requires_grad=True) for size in sizes]
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
     for value in (0.0, 1.0):
         batch = batch_of(*even_health(value, [value] * 3))
-        loss = gate_loss(Gate(*leaves), shown, cells_of(0), batch)
+        loss = gate_loss(Gate(*leaves), cells_of(0), batch, LAYOUT)
         gradients = torch.autograd.grad(loss, leaves)
         assert loss.isfinite() and all(gradient.isfinite().all() for gradient in gradients)
 
@@ -284,6 +282,5 @@ def test_a_saturated_gate_has_a_finite_loss_and_gradient(logit: float) -> None:
 def test_without_lidar_its_trust_has_no_target() -> None:
     gate = gate_of(0.5, [0.5] * 3, [0.5] * 4)
     gate = gate._replace(sensors=gate.sensors.clone().requires_grad_())
-    shown = weights_of(torch.zeros(SAMPLES, QUERIES, 2), torch.zeros(SAMPLES, QUERIES, 3))
-    gate_loss(gate, shown, cells_of(0), batch_of(*even_health(0.0, [1.0] * 3), points=None)).backward()
+    gate_loss(gate, cells_of(0), batch_of(*even_health(0.0, [1.0] * 3), points=None), LAYOUT).backward()
     assert gate.sensors.grad is not None and not gate.sensors.grad[:, 0].any() and gate.sensors.grad[:, 1:].any()
