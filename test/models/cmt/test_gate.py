@@ -202,7 +202,8 @@ def test_a_gate_learns_from_the_agreement_of_the_sensors(tmp_path: Path) -> None
     for last in (part[-1] for part in (lidar, cameras, gate.lidar_trust, gate.camera_trust)):
         torch.nn.init.normal_(last.weight, std=0.1)
         torch.nn.init.constant_(last.bias, -4.0)
-    for doubted in (lidar, cameras):  # the scale of the less trusted sensor alone has an effect
+    # The scale of the less trusted sensor alone has an effect.
+    for doubted in (lidar, cameras, gate.lidar_trust, gate.camera_trust):
         torch.nn.init.constant_(doubted[-1].bias, -8.0)
         decode(model, features).predictions.class_logits.square().sum().backward()
         torch.nn.init.constant_(doubted[-1].bias, -4.0)
