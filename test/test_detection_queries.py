@@ -68,6 +68,9 @@ class DirectAttention:
 def test_the_attention_by_sensor_is_that_of_a_direct_softmax(frame: Frame, mode: Any) -> None:
     # The queries of the trained model all look at the LiDAR alone, and their shares are equal.
     detector = Detector("aqr_tiny", "random", device="cpu", precision="fp32")
+    torch.manual_seed(0)
+    for parameter in detector.model.get_submodule("aqr").parameters():  # an untrained gate has no bias
+        torch.nn.init.normal_(parameter, std=0.1)
     direct = DirectAttention(detector)
     result = detector.detect(frame, dataclasses.replace(FEW, aqr=AqrOptions.of_model(mode)))
     direct.remove()

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.places import ROOT
 
@@ -53,10 +54,10 @@ def test_a_drive_with_failing_sensors_is_recorded_and_reported(tmp_path: Path) -
     complete = [frame for frame in with_lidar if set(frame.pictures) == {BEV, *CAMERA_GRID}]
     assert complete and all(set(frame.map_means) == {BEV, *CAMERA_GRID} for frame in complete)
     assert all(frame.milliseconds for frame in complete)
-    intact = [picture.mean() for seconds, picture in pictures.items() if not 0.3 < seconds < 0.8]
-    black = [picture.mean() for seconds, picture in pictures.items() if 0.3 < seconds < 0.7]
-    # The weights of a random model, which are drawn over the black picture, are about as bright as half a picture.
-    assert black and intact and max(black) < 0.6 * min(intact), (intact, black)
+    # Medians, because weights, boxes and legend are drawn over the picture.
+    intact = [np.median(picture) for seconds, picture in pictures.items() if not 0.3 < seconds < 0.8]
+    black = [np.median(picture) for seconds, picture in pictures.items() if 0.3 < seconds < 0.7]
+    assert black and intact and all(level < min(intact) / 2 for level in black)
 
     write_report(tmp_path / "report.html", drive)
     assert (tmp_path / "report.html").stat().st_size > 50_000
