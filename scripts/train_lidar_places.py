@@ -16,24 +16,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from aqr_perception.data.corruption import sensor_failures
-from aqr_perception.data.corruption.lidar_corruption import REACH
 from aqr_perception.data.corruption.random_corruption import corrupt
 from aqr_perception.data.health import FrameWithHealth
-from aqr_perception.data.sources.simulated import SimulatedDataset
+from aqr_perception.data.sources.simulated import FIRST_TRAINING_SEED, TRAINING_WORLD, SimulatedDataset
 from aqr_perception.detector import Detector
+from aqr_perception.evaluation.headroom.oracle import lidar_health_at
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.models.aqr.agreement import LidarPlaces
 from aqr_perception.models.model_io import LAST_LAYER, DecodeOptions
 from aqr_perception.models.weights.checkpoint import save_checkpoint
 from aqr_perception.options import AqrOptions
+from aqr_perception.training.losses.router_loss import relative_health
 
-FIRST_SEED = 10_000
 GHOSTS, CLEAN = 0.35, 0.4
 """Shares of frames with ghosts and of intact ones; the others have the failures of training."""
 HELD_OUT = 0.15
@@ -56,19 +56,13 @@ def failing(labelled: LabelledFrame, rng: np.random.Generator) -> FrameWithHealt
     return FrameWithHealth(labelled) if kind < GHOSTS + CLEAN else corrupt(labelled, rng)
 
 
-def health_at(grid: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the health at points (P, 3) relative to the LiDAR's best."""
-    cells = np.clip(((points[:, :2] + REACH) / (2 * REACH) * len(grid)).astype(int), 0, len(grid) - 1)
-    return np.asarray(grid[cells[:, 1], cells[:, 0]] / max(float(grid.max()), 1e-3), np.float32)
-
-
 def read_places(seeds: list[int], model: str, checkpoint: str, data_root: Path) -> list[Places]:
     """Return the places of frames with points; in a process of its own."""
     torch.set_num_threads(1)
     detector = Detector(model, checkpoint, "cpu", "fp32")
     preset = detector.model.preset
     frames = SimulatedDataset(
-        seeds, cache=data_root, world=2, sweeps=preset.sweeps, sweep_interval=preset.sweep_interval
+        seeds, cache=data_root, world=TRAINING_WORLD, sweeps=preset.sweeps, sweep_interval=preset.sweep_interval
     )
     network, seen = detector.model.get_submodule("aqr.agreement.lidar_place"), []
     network.register_forward_hook(lambda _, inputs, output: seen.append((*inputs, output)))
@@ -85,18 +79,17 @@ def read_places(seeds: list[int], model: str, checkpoint: str, data_root: Path) 
             assert output.gate is not None and output.queries is not None
             shown, at_lidar, logits = (part[0] for part in seen[0])
             metres = detector.model.pts_bbox_head.points(output.queries)[0]  # type: ignore[operator, union-attr]
-        target = health_at(sample.health.lidar, metres[at_lidar].numpy())
+        health = torch.from_numpy(lidar_health_at(sample.health, metres[at_lidar].numpy()))
+        target = relative_health(health, torch.tensor(sample.health.lidar.max()))
         others = (output.gate.lidar[0] - logits)[at_lidar]
-        places.append(Places(shown[at_lidar].clone(), others.clone(), torch.from_numpy(target)))
+        places.append(Places(shown[at_lidar].clone(), others.clone(), target))
     return places
 
 
 def area_under_curve(weight: Tensor, healthy: Tensor) -> float:
     """Return how often a healthy place has a larger weight than a broken one."""
-    order = weight.argsort()
-    rank = torch.empty_like(weight).scatter(0, order, torch.arange(1.0, len(weight) + 1))
-    count = int(healthy.sum())
-    return float((rank[healthy].sum() - count * (count + 1) / 2) / max(count * (len(weight) - count), 1))
+    pair = weight[healthy].numpy(), weight[~healthy].numpy()
+    return float(mannwhitneyu(*pair).statistic) / (len(pair[0]) * len(pair[1]))
 
 
 def fit(network: LidarPlaces, places: list[Places], passes: int) -> None:
@@ -146,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.manual_seed(0)
-    seeds = list(range(FIRST_SEED, FIRST_SEED + options.frames))
+    seeds = list(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + options.frames))
     parts = [seeds[start : start + 20] for start in range(0, len(seeds), 20)]
     read = partial(read_places, model=options.model, checkpoint=options.checkpoint, data_root=options.data_root)
     with ProcessPoolExecutor(options.workers) as pool:

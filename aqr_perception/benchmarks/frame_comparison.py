@@ -228,13 +228,13 @@ def stage_amounts(detector: Detector, frame: Frame, setting: FrameSettings) -> d
     if detector.uses_lidar and frame.points is not None:
         points = [torch.from_numpy(frame.points).to(detector.device)]
     options = DecodeOptions(setting.options().aqr, layers=LAST_LAYER)
-    maps = features.maps._replace(image=None, bev=None)
+    nothing = features.maps._replace(image=None, bev=None)
 
     def image_branch() -> None:
-        model.branch_proposals(maps._replace(image=model.image_features(images), proposals=None))
+        model.branch_proposals(nothing._replace(image=model.image_features(images)))
 
     def point_branch() -> None:
-        model.branch_proposals(maps._replace(bev=model.bev_features(points), proposals=None))
+        model.branch_proposals(nothing._replace(bev=model.bev_features(points)))
 
     # In inference mode, a composite operation would be taken apart below autocast, which then casts none of its parts.
     with torch.no_grad(), torch_operations():

@@ -203,7 +203,7 @@ class Queries(NamedTuple):
         content: (B, Q, C), initial content of the queries; None for zeros.
         class_logits: (B, Q, classes), initial logits to which every layer adds its own; None for zeros.
         codes: (B, Q, 10), initial box codes to which every layer adds its own, except x and y; None for zeros.
-        agreement: comparison of the sensors' proposals; None without proposals of both.
+        agreement: comparison of the sensors' proposals, and what the LiDAR alone shows; None without LiDAR features.
         other: evidence of the other sensor for each proposal, not yet part of `content`; None for none.
         at_proposals: the queries that start at proposals; None for none.
     """

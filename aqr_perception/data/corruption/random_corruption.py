@@ -76,7 +76,7 @@ _GROUPS = {"one": 0.4, "several": 0.3, "all": 0.3}
 
 
 def corrupt(labelled: LabelledFrame, rng: Generator, earlier: LabelledFrame | None = None) -> FrameWithHealth:
-    """Return a frame with one or two failures, unchanged (`CLEAN_SHARE`) or without one modality (`LONE_SHARE`).
+    """Return a frame with one or two failures, or of a share of its own: unchanged, without a modality, ghosts, fog.
 
     The input is not modified; the result shares its intact arrays. At least one sensor keeps some health. In the ground
     truth, only point counts and the columns of missing cameras change.

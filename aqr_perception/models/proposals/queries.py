@@ -80,7 +80,7 @@ def place_proposals(
 
 
 def compare_sensors(queries: Queries, head: ProposalHead, maps: ProposalMaps, features: Features) -> Queries:
-    """Return queries at proposals with the agreement of the sensors; unchanged without proposals of both.
+    """Return queries at proposals with the agreement of the sensors; see `sensor_agreement`.
 
     Args:
         queries: the result of `place_proposals` for the other arguments.

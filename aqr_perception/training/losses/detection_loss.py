@@ -93,9 +93,9 @@ class DetectionLoss:
         if trains_router:
             # Proposals change the reference points of the queries.
             assert output.router is not None and output.queries is not None  # models with a router return both
-            _, *grid = batch.lidar_health.shape
-            _, views, *image_grid = batch.camera_health.shape
-            layout = TokenLayout((grid[0], grid[1]), views, (image_grid[0], image_grid[1]))
+            rows, columns = batch.lidar_health.shape[1:]
+            views, image_rows, image_columns = batch.camera_health.shape[1:]
+            layout = TokenLayout((rows, columns), views, (image_rows, image_columns))
             cells = _query_cells(output.queries, layout, batch.lidar_to_image, model.preset, features.image_size)
             if output.gate is None:
                 loss = router_loss(output.router, cells, batch, layout)

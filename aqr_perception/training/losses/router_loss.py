@@ -79,14 +79,14 @@ def gate_loss(gate: Gate, cells: QueryCells, batch: Batch, layout: TokenLayout) 
         lidar_health = _health_at(batch.lidar_health[:, None], cells.bev[:, :, None], layout.bev)
         has_lidar = _has_tokens(batch, gate.sensors)
         best = batch.lidar_health.flatten(1).amax(1, keepdim=True)
-        own = _relative(lidar_health[..., 0], best)
+        own = relative_health(lidar_health[..., 0], best)
         loss = _log_cross_entropy(F.logsigmoid(gate.lidar), own, cells.bev_inside & has_lidar)
         whole, counts = [best], [has_lidar]
         visible = cells.image_visible
         if visible.shape[-1]:
             camera_health = _health_at(batch.camera_health, cells.image, layout.image)
             best = batch.camera_health.flatten(2).amax(-1)
-            own = _relative(camera_health, best[:, None])
+            own = relative_health(camera_health, best[:, None])
             loss = loss + _log_cross_entropy(F.logsigmoid(gate.cameras), own, visible)
             whole.append(best)
             counts.append(torch.ones_like(whole[-1], dtype=torch.bool))
@@ -94,7 +94,7 @@ def gate_loss(gate: Gate, cells: QueryCells, batch: Batch, layout: TokenLayout) 
         return loss + _log_cross_entropy(trust, torch.cat(whole, dim=1).float(), torch.cat(counts, dim=1))
 
 
-def _relative(health: Tensor, best: Tensor) -> Tensor:
+def relative_health(health: Tensor, best: Tensor) -> Tensor:
     """Return health relative to the sensor's best; 1 where a sensor has none anywhere, which its trust says."""
     return torch.where(best > 0, health / best.clamp(min=_LEAST_HEALTH), 1.0)
 
