@@ -64,6 +64,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     data.add_argument("--no-corruption", action="store_true", help="no simulated sensor failures")
     data.add_argument(
+        "--remove-broken",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="remove sensors that failures break as a whole, in this share of the frames, so that the decoder copes "
+        "with what a gate leaves (default: %(default)s)",
+    )
+    data.add_argument(
         "--history", type=int, default=2, help="earlier frames for models with memory (default: %(default)s)"
     )
     data.add_argument("--workers", type=int, default=2, help="processes that prepare frames (default: %(default)s)")

@@ -13,6 +13,7 @@ from aqr_perception.data.augmentation import BevAugmentation, ImageAugmentation,
 from aqr_perception.data.corruption.changed_frame import with_points, with_views
 from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.random_corruption import corrupt
+from aqr_perception.data.corruption.sensor_failures import without_broken_sensors
 from aqr_perception.data.gridmask import GridMask
 from aqr_perception.data.health import FrameWithHealth
 from aqr_perception.data.pasting import paste_objects
@@ -70,6 +71,8 @@ class TrainingFrames:
             as a whole, see `augmentation.mirror`: each picture has two versions, whose feature maps can be stored.
         vary_points: thin out the points and vary their intensities, too; see `augmentation.PointAugmentation`.
         corrupted: simulate random sensor failures.
+        removed: share of the frames from which broken sensors are removed; see
+            `sensor_failures.without_broken_sensors`.
         grid_mask: mask images, with a probability that grows with the training's progress.
         cameras, lidar: whether the frames keep these sensors, if the model uses them.
         donors: number of other frames whose objects are pasted into each frame, which must have no cameras then; see
@@ -82,6 +85,7 @@ class TrainingFrames:
     keep_pictures: bool = False
     vary_points: bool = False
     corrupted: bool = True
+    removed: float = 0.0
     grid_mask: bool = True
     cameras: bool = True
     lidar: bool = True
@@ -116,6 +120,8 @@ class TrainingFrames:
             labelled = paste_objects(labelled, donors, augmentation_rng)
         # Corruption comes first, because sensors fail in the real scene and not in the augmented one.
         frame = corrupt(labelled, fault_rng, earlier) if self.corrupted else FrameWithHealth(labelled)
+        if self.removed and fault_rng.random() < self.removed:
+            frame = without_broken_sensors(frame)
         labelled = frame.labelled
         kept = self.keep_pictures and self.cameras and self.preset.image is not None
         changed = _changed_pictures(labelled, original)

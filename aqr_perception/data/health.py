@@ -13,6 +13,9 @@ from aqr_perception.frame import LabelledFrame
 HEALTH_GRID = (16, 28)
 """Rows and columns of an image's health grid."""
 
+BROKEN = 0.5
+"""Largest health of a broken place."""
+
 
 @dataclass(frozen=True)
 class SensorHealth:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.health import SensorHealth
+from aqr_perception.data.health import BROKEN, SensorHealth
 from aqr_perception.detector import Detector, RoutedQueries
 from aqr_perception.evaluation.headroom.known_failures import BROKEN_SENSORS, break_sensor
-from aqr_perception.evaluation.headroom.oracle import BROKEN, camera_health_at, lidar_health_at
+from aqr_perception.evaluation.headroom.oracle import camera_health_at, lidar_health_at
 from aqr_perception.frame import Frame, LabelledFrame
 from aqr_perception.frame_features import FrameFeatures
 from aqr_perception.options import AqrOptions

@@ -25,6 +25,8 @@ from aqr_perception.simulator.drive import draw_drive
 from aqr_perception.training.history import features_of
 from aqr_perception.training.losses.detection_loss import DetectionLoss
 
+INTACT = np.ones(1)
+
 
 @pytest.fixture(scope="module")
 def frames() -> list[LabelledFrame]:
@@ -92,6 +94,20 @@ def test_points_are_thinned_out_where_they_are_to_vary(frames: list[LabelledFram
         assert points is not None
         counts.append(len(points))
     assert 0.35 * counts[0] < counts[1] < counts[0]
+
+
+def test_broken_sensors_are_removed_in_the_share_of_frames(frames: list[LabelledFrame], model: CMT) -> None:
+    cameras = []
+    for removed in (0.0, 0.5, 1.0):
+        data = TrainingFrames(frames, model.preset, removed=removed)
+        samples = [data.sample(0, np.random.default_rng(seed), 1.0) for seed in range(40)]
+        broken = [
+            sum((sample.health.cameras.get(view.name, INTACT) <= 0.5).all() for view in sample.labelled.frame.cameras)
+            for sample in samples
+            if sample.labelled.frame.points is not None
+        ]
+        cameras.append(sum(broken))
+    assert cameras[0] > cameras[1] > cameras[2] == 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from aqr_perception.data.corruption import camera_corruption, ghost_objects, lidar_corruption, misalignment
 from aqr_perception.data.corruption.camera_corruption import CorruptedPicture
@@ -15,7 +16,7 @@ from aqr_perception.data.corruption.lidar_corruption import CorruptedCloud
 from aqr_perception.data.corruption.lidar_weather import foggy
 from aqr_perception.data.corruption.picture_depth import picture_depth
 from aqr_perception.data.corruption.picture_weather import hazy
-from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
+from aqr_perception.data.health import BROKEN, HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import LabelledFrame
 
 
@@ -49,6 +50,27 @@ def without_cameras(labelled: LabelledFrame, names: Sequence[str]) -> FrameWithH
     left = [view for view in labelled.frame.cameras if view.name not in names]
     nothing = np.zeros(HEALTH_GRID, np.float32)
     return FrameWithHealth(with_views(labelled, left), SensorHealth(cameras=dict.fromkeys(names, nothing)))
+
+
+def without_broken_sensors(frame: FrameWithHealth) -> FrameWithHealth:
+    """Return a frame without the sensors that are broken everywhere: what a gate leaves that trusts none of them.
+
+    A frame without any other sensor stays as it is.
+    """
+    labelled, health = frame.labelled, frame.health
+    broken = [view.name for view in labelled.frame.cameras if _is_broken(health.cameras.get(view.name))]
+    blind = labelled.frame.points is None or _is_broken(health.lidar)
+    if blind and len(broken) == len(labelled.frame.cameras):
+        return frame
+    if blind:
+        frame = joined(frame, with_cloud(labelled, lidar_corruption.gone()))
+    if broken:
+        left = without_cameras(frame.labelled, broken)
+        frame = FrameWithHealth(
+            left.labelled,
+            dataclasses.replace(frame.health, cameras={**frame.health.cameras, **left.health.cameras}),
+        )
+    return frame
 
 
 def turned_cameras(labelled: LabelledFrame, degrees: float, rng: Generator) -> FrameWithHealth:
@@ -132,3 +154,7 @@ def joined(first: FrameWithHealth, second: FrameWithHealth) -> FrameWithHealth:
     """Return the second frame, made from the first, with the health of both: cameras of both, the second's LiDAR."""
     health = SensorHealth(second.health.lidar, second.health.reach, {**first.health.cameras, **second.health.cameras})
     return FrameWithHealth(second.labelled, health)
+
+
+def _is_broken(health: NDArray[np.float32] | None) -> bool:
+    return health is not None and bool((health <= BROKEN).all())

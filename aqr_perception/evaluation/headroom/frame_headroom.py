@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqr_perception.data.frames import LabelledFrames, earlier_frames
-from aqr_perception.data.health import SensorHealth
+from aqr_perception.data.health import BROKEN, SensorHealth
 from aqr_perception.detector import Detector, RoutedQueries
 from aqr_perception.evaluation.broken_weights import compared_weights
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares, attention_shares
 from aqr_perception.evaluation.headroom.known_failures import DELAY, failing_frame
-from aqr_perception.evaluation.headroom.oracle import BROKEN, broken_sensors, broken_tokens, removed_share
+from aqr_perception.evaluation.headroom.oracle import broken_sensors, broken_tokens, removed_share
 from aqr_perception.evaluation.headroom.reliability import Reliability, weight_reliability
 from aqr_perception.evaluation.headroom.shared_base import BaseResult
 from aqr_perception.evaluation.scenarios import FailureScenario, needs_earlier

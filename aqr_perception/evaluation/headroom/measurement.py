@@ -10,13 +10,13 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from aqr_perception.data.frames import LabelledFrames
+from aqr_perception.data.health import BROKEN
 from aqr_perception.detector import Detector
 from aqr_perception.evaluation.broken_weights import has_signed_weights, mean_change
 from aqr_perception.evaluation.headroom.attention_shares import AttentionShares
 from aqr_perception.evaluation.headroom.frame_headroom import FailureResult, FrameHeadroom, HeadroomEvaluator
 from aqr_perception.evaluation.headroom.headroom_table import HeadroomRow, HeadroomTable, Score
 from aqr_perception.evaluation.headroom.known_failures import FAILURES
-from aqr_perception.evaluation.headroom.oracle import BROKEN
 from aqr_perception.evaluation.headroom.reliability import Reliability
 from aqr_perception.evaluation.headroom.shared_base import BaseResults, SharedBases
 from aqr_perception.evaluation.metrics import DetectionScores, EvaluationError, Rules, evaluate

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aqr_perception.data.health import HEALTH_GRID, SensorHealth
+from aqr_perception.data.health import BROKEN, HEALTH_GRID, SensorHealth
 from aqr_perception.data.health_cells import camera_cells, lidar_cells
 from aqr_perception.detector import Detector
 from aqr_perception.frame import Frame
 from aqr_perception.frame_features import FrameFeatures
 from aqr_perception.models.removed_tokens import TokenMask
-
-BROKEN = 0.5
-"""Largest health of a broken place."""
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,7 @@ def training_frames(settings: TrainingSettings, data: Data, model: DetectionMode
     if settings.vary_points and not (settings.augmentation and with_lidar):
         without = "augmentation" if with_lidar else "points"
         raise OptionError(f"--vary-points has no effect in a training without {without}: leave it out")
+    _check_removal(settings)
     return TrainingFrames(
         data.frames,
         model.preset,
@@ -173,8 +174,28 @@ def training_frames(settings: TrainingSettings, data: Data, model: DetectionMode
         keep_pictures=settings.keep_pictures,
         vary_points=settings.vary_points,
         corrupted=settings.corruption,
+        removed=settings.remove_broken,
         grid_mask=settings.augmentation,
         cameras=settings.train != "lidar-branch",
         lidar=settings.train != "camera-branch",
         donors=settings.donors,
     )
+
+
+def _check_removal(settings: TrainingSettings) -> None:
+    """Check the share of frames from which broken sensors are removed.
+
+    Raises:
+        OptionError: the share is not in 0..1, or the training has no failures, or trains a router alone, which learns
+            from broken sensors.
+    """
+    share = settings.remove_broken
+    if not 0 <= share <= 1:
+        raise OptionError(f"--remove-broken is {share:g}, but must be 0 to 1")
+    if share and not settings.corruption:
+        raise OptionError("--remove-broken has no effect in a training without failures: leave out --no-corruption")
+    if share and settings.train == "aqr":
+        raise OptionError(
+            "--remove-broken takes away the broken sensors, from which --train aqr learns: leave it out, or give it "
+            "to the training of the head"
+        )

@@ -28,6 +28,7 @@ class TrainingSettings:
         keep_pictures: augmentation that leaves pictures as they are; see `TrainingFrames`.
         vary_points: augmentation that imitates other LiDARs; see `TrainingFrames`.
         corruption: simulated sensor failures.
+        remove_broken: share of the frames from which broken sensors are removed; see `TrainingFrames`.
         donors: frames whose objects are pasted into each frame; see `TrainingFrames`.
         feature_cache: folder for the maps of a frozen image backbone; None for no cache.
         history: earlier frames for models with memory.
@@ -56,6 +57,7 @@ class TrainingSettings:
     keep_pictures: bool = False
     vary_points: bool = False
     corruption: bool = True
+    remove_broken: float = 0.0
     donors: int = 0
     feature_cache: Path | None = None
     history: int = 2

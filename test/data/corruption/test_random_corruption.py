@@ -16,6 +16,7 @@ from aqr_perception.data.corruption.camera_corruption import half_occluded
 from aqr_perception.data.corruption.health_transfer import transfer_health
 from aqr_perception.data.corruption.lidar_corruption import CELLS, REACH, limited_field_of_view, points_in_box
 from aqr_perception.data.corruption.random_corruption import corrupt, misplaced, random_offset, with_points, with_views
+from aqr_perception.data.corruption.sensor_failures import without_broken_sensors
 from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
 from aqr_perception.frame import LabelledFrame
 from aqr_perception.geometry import invert, rigid_transform
@@ -230,3 +231,38 @@ def test_misaligned_and_late_sensors_and_fog_are_among_the_draws() -> None:
             found["shifted"] += bool(step.std() < 0.3 * step.mean() and health.lidar.max() < 0.9)
         found["both"] += len(health.cameras) == 3 and frame.points is not points and len(frame.cameras) == 3
     assert min(found.values()) > 0
+
+
+def wholly_broken(sample: FrameWithHealth) -> set[str]:
+    views = {view.name for view in sample.labelled.frame.cameras}
+    return {name for name, grid in sample.health.cameras.items() if name in views and (grid <= 0.5).all()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), cameras=st.integers(0, 3))
+def test_sensors_that_are_broken_everywhere_are_removed_and_all_others_stay(seed: int, cameras: int) -> None:
+    corrupted = corrupt(labelled_frame(cameras=cameras), np.random.default_rng(seed))
+    left = without_broken_sensors(corrupted)
+    before, after = corrupted.labelled.frame, left.labelled.frame
+    blind = before.points is None or bool((corrupted.health.lidar <= 0.5).all())
+    if blind and len(wholly_broken(corrupted)) == len(before.cameras):
+        assert left is corrupted
+        return
+    assert (after.points is None) == blind
+    assert blind or after.points is before.points
+    kept = [view for view in before.cameras if view.name not in wholly_broken(corrupted)]
+    assert list(map(id, after.cameras)) == list(map(id, kept))
+    assert left.labelled.truth.visibility.shape[1] == len(kept)
+    assert not wholly_broken(left)
+    # The health of what is missing says so, and that of the rest is as before.
+    for name, grid in corrupted.health.cameras.items():
+        expected = np.zeros(HEALTH_GRID, np.float32) if name in wholly_broken(corrupted) else grid
+        np.testing.assert_array_equal(left.health.cameras[name], expected)
+    np.testing.assert_array_equal(left.health.lidar, 0.0 * left.health.lidar if blind else corrupted.health.lidar)
+
+
+def test_the_only_sensor_stays_however_broken_it_is() -> None:
+    labelled = labelled_frame(cameras=0)
+    health = SensorHealth(np.zeros((1, 1), np.float32))
+    alone = FrameWithHealth(labelled, health)
+    assert without_broken_sensors(alone) is alone

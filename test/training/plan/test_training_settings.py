@@ -31,6 +31,7 @@ OTHER: dict[str, Any] = {
     "keep_pictures": True,
     "vary_points": True,
     "corruption": False,
+    "remove_broken": 0.5,
     "donors": 3,
     "feature_cache": Path("cache"),
     "history": 1,
