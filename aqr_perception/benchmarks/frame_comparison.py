@@ -40,7 +40,7 @@ class Variant:
         work: operations and bytes by stage.
         limits: of the machine, with the variant's threads.
         formats: number formats of the model.
-        detections: in a frame with objects; None without such a frame.
+        detections: in each frame with objects.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Variant:
     limits: MachineLimits
     work: Mapping[str, Amount]
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    detections: Detections | None = None
+    detections: list[Detections] = field(default_factory=list)
 
     def median_ms(self, stage: str) -> float:
         return 1e3 * statistics.median(self.seconds[stage])
@@ -110,13 +110,9 @@ class Comparison:
     def agreements(self) -> dict[str, tuple[int, int]]:
         """Return for each other variant how many of the reference's boxes above the score agree, and their number."""
         first, *others = self.variants
-        if first.detections is None:
+        if not first.detections:
             return {}
-        return {
-            variant.name: agreeing_boxes(first.detections, variant.detections)
-            for variant in others
-            if variant.detections is not None
-        }
+        return {variant.name: agreeing_boxes(first.detections, variant.detections) for variant in others}
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -175,7 +171,7 @@ def _short(names: Sequence[str]) -> list[str]:
 
 
 def compare(
-    settings: Mapping[str, FrameSettings], whole: Frame, seconds: float, scene: Frame | None = None
+    settings: Mapping[str, FrameSettings], whole: Frame, seconds: float, scenes: Sequence[Frame] = ()
 ) -> Comparison:
     """Measure variants in alternation until the medians are stable.
 
@@ -183,7 +179,7 @@ def compare(
         settings: of the variants, by name; the first is the reference.
         whole: the frame that is measured, before the settings change it.
         seconds: longest time, without preparation; five rounds take as long as they take.
-        scene: frame with objects, in which the variants' boxes are compared.
+        scenes: frames with objects, in which the variants' boxes are compared.
     """
     detectors, frames, variants = {}, {}, {}
     for name, setting in tqdm(settings.items(), desc="prepare", leave=False):
@@ -192,8 +188,9 @@ def compare(
             formats = detectors[name].formats
             limits = measure_limits(detectors[name].device, (torch.float32, *formats))
             variants[name] = Variant(name, formats, limits, stage_amounts(detectors[name], frames[name], setting))
-            if scene is not None:
-                variants[name].detections = detectors[name].detect(setting.frame(scene), setting.options()).detections
+            for scene in scenes:
+                found = detectors[name].detect(setting.frame(scene), setting.options())
+                variants[name].detections.append(found.detections)
                 detectors[name].forget()
             for _ in range(2):
                 detectors[name].detect(frames[name], setting.options())
@@ -243,11 +240,18 @@ def stage_amounts(detector: Detector, frame: Frame, setting: FrameSettings) -> d
         return dict(zip(_MODEL_STAGES, (*work, amount(lambda: detector.decode(features.maps, options))), strict=True))
 
 
-def agreeing_boxes(reference: Detections, other: Detections) -> tuple[int, int]:
+def agreeing_boxes(reference: Sequence[Detections], other: Sequence[Detections]) -> tuple[int, int]:
     """Return how many of the reference's boxes above `_SCORE` have an equal one of their class, and their number.
 
-    Each of the other's boxes serves once, the nearest first.
+    Args:
+        reference, other: detections in the same frames, in the same order.
     """
+    counts = [_agreeing_in_frame(*pair) for pair in zip(reference, other, strict=True)]
+    return sum(agree for agree, _ in counts), sum(count for _, count in counts)
+
+
+def _agreeing_in_frame(reference: Detections, other: Detections) -> tuple[int, int]:
+    """Return `agreeing_boxes` of one frame; each of the other's boxes serves once, the nearest first."""
     count, agree, used = 0, 0, set[int]()
     for box, score, label in zip(reference.boxes, reference.scores, reference.labels, strict=True):
         if score < _SCORE:

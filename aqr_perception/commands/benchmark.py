@@ -191,9 +191,9 @@ def _compare_frames(options: argparse.Namespace) -> int:
     settings = {text: parse(text, base) for text in wanted}
     if options.plot is not None:
         import matplotlib.figure  # noqa: F401  # before minutes of measurement
-    scene = inputs.simulated_frame() if options.compare else None
+    scenes = inputs.simulated_frames() if options.compare else ()
     measured = {
-        text: compare(variants, inputs.made_up_frame(), options.seconds, scene) for text, variants in settings.items()
+        text: compare(variants, inputs.made_up_frame(), options.seconds, scenes) for text, variants in settings.items()
     }
     for text, comparison in measured.items():
         print(f"{options.model}, {text}\n{comparison.table()}")

@@ -89,10 +89,14 @@ def test_a_frame_gets_as_many_cameras_and_points_as_asked() -> None:
 
 def test_boxes_agree_by_class_place_and_score_once_each() -> None:
     reference = detections((0, 0.5, 1), (5, 0.5, 1), (9, 0.5, 2), (20, 0.29, 1))
-    assert agreeing_boxes(reference, reference) == (3, 3)
-    assert agreeing_boxes(reference, detections((0.19, 0.515, 1), (5, 0.53, 1), (9, 0.5, 1))) == (1, 3)
-    assert agreeing_boxes(detections((0, 0.5, 1), (0.1, 0.5, 1)), detections((0.05, 0.5, 1))) == (1, 2)
-    assert agreeing_boxes(reference, detections()) == (0, 3)
+    assert agreeing_boxes([reference], [reference]) == (3, 3)
+    moved = detections((0.19, 0.515, 1), (5, 0.53, 1), (9, 0.5, 1))
+    assert agreeing_boxes([reference], [moved]) == (1, 3)
+    assert agreeing_boxes([detections((0, 0.5, 1), (0.1, 0.5, 1))], [detections((0.05, 0.5, 1))]) == (1, 2)
+    assert agreeing_boxes([reference], [detections()]) == (0, 3)
+    # A box of another frame is another box.
+    assert agreeing_boxes([reference, reference], [moved, reference]) == (4, 6)
+    assert agreeing_boxes([reference, detections()], [detections(), reference]) == (0, 3)
 
 
 def test_a_noisy_machine_is_called_noisy() -> None:
@@ -163,7 +167,7 @@ def test_without_proc_the_load_is_unknown(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_comparison_prints_and_writes_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(inputs, "simulated_frame", made_up_frame)
+    monkeypatch.setattr(inputs, "simulated_frames", lambda: (made_up_frame(), made_up_frame(1)))
     file, preset = tmp_path / "figures.json", write_preset(tmp_path, SMALL)
     options = ["--model", preset, "--precision", "fp32", "--seconds", "0", "--json", str(file)]
     assert main(["benchmark", "--compare", "aqr=on,off", *options]) == 0

