@@ -29,6 +29,7 @@ from aqr_perception.models.model_io import (
     QueryWeights,
     no_predictions,
 )
+from aqr_perception.models.ops.side_by_side import run_both, side_by_side
 from aqr_perception.models.ops.threads import one_thread
 from aqr_perception.models.proposals.gated_proposals import with_gated_scores, with_other_evidence
 from aqr_perception.models.proposals.other_sensor import OtherSensor
@@ -96,16 +97,23 @@ class CMT(FusionModel):
         head, aqr = self.pts_bbox_head, options.aqr.resolved(self.preset.aqr)
         needs_router = self.router_trained and (options.router_weights or aqr.acts)
 
-        # Queries start at proposals or learned reference points.
+        # Queries start at proposals or learned reference points, while the features become tokens.
         proposals = self.propose(features)
-        queries = queries or head.learned_queries(features.batch_size)
-        with self._few_threads(features):
-            queries = self._placed(queries, proposals, features, compare=needs_router and self.aqr.compares)
-
+        asked = queries or head.learned_queries(features.batch_size)
         groups, outputs = lidar_groups(features), []
-        for samples in groups:
-            group, group_queries = features.select(samples), queries.select(samples)
-            tokens = head.tokens(group)
+
+        def placed() -> Queries:
+            with self._few_threads(features):
+                return self._placed(asked, proposals, features, compare=needs_router and self.aqr.compares)
+
+        def tokens_by_group() -> list[Tokens]:
+            return [head.tokens(features.select(samples)) for samples in groups]
+
+        with side_by_side(self._is_small_on_cpu(features)):
+            all_queries, tokens_of = run_both(placed, tokens_by_group)
+
+        for samples, tokens in zip(groups, tokens_of, strict=True):
+            group, group_queries = features.select(samples), all_queries.select(samples)
             with self._few_threads(features):
                 # The queries' cells among the tokens, and what the router thinks of the evidence there.
                 cells = head.cells(group_queries, group, tokens.layout)
@@ -132,11 +140,14 @@ class CMT(FusionModel):
                 predictions = head.predict(decoded.queries, group_queries, options.layers)
                 attention = render_attention(decoded.mass, cells, tokens.layout, group_queries, aqr)
             outputs.append(ModelOutput(predictions, routing.weights, attention, gate=routing.gate))
-        return merge_groups(outputs, groups)._replace(queries=queries, proposals=proposals)
+        return merge_groups(outputs, groups)._replace(queries=all_queries, proposals=proposals)
 
     def _few_threads(self, features: Features) -> AbstractContextManager[None]:
         """Return the context of what is small in a small model's frame on a CPU: all but convolutions and attention."""
-        return one_thread(self.is_small(features.batch_size) and features.lidar_to_image.device.type == "cpu")
+        return one_thread(self._is_small_on_cpu(features))
+
+    def _is_small_on_cpu(self, features: Features) -> bool:
+        return self.is_small(features.batch_size) and features.lidar_to_image.device.type == "cpu"
 
     def _route(
         self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, *, fixed: bool

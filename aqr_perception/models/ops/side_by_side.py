@@ -9,13 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
 from aqr_perception.models.ops.threads import one_thread
 
 ResultT = TypeVar("ResultT")
+OtherT = TypeVar("OtherT")
 
 _MOST = 4
 """Most threads: tasks of a frame are few, and the longest one alone takes a third of the time of all."""
@@ -76,6 +77,13 @@ def run_all(tasks: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
     work()
     wait(futures)
     return [future.result() for future in futures]
+
+
+def run_both(first: Callable[[], ResultT], second: Callable[[], OtherT]) -> tuple[ResultT, OtherT]:
+    """Return the results of two tasks; see `run_all`."""
+    tasks: list[Callable[[], object]] = [first, second]
+    results = run_all(tasks)
+    return cast(tuple[ResultT, OtherT], tuple(results))
 
 
 def _as_here(work: Callable[[], None]) -> Callable[[], None]:

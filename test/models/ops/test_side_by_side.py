@@ -18,8 +18,11 @@ from helpers.torch_threads import torch_threads
 from aqr_perception.benchmarks.inputs import made_up_frame
 from aqr_perception.detector import Detector
 from aqr_perception.frame_features import FeatureBranches
+from aqr_perception.models.cmt.head import CmtHead
+from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.config.presets import preset_directory
-from aqr_perception.models.ops.side_by_side import run_all, side_by_side
+from aqr_perception.models.ops.side_by_side import run_all, run_both, side_by_side
+from aqr_perception.options import DetectionOptions
 
 _SECONDS = 20.0
 """Longest wait for another task; the tests need none of it."""
@@ -45,6 +48,7 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
     with side_by_side(True):
         assert run_all([lambda number=number: slow(number) for number in range(5)]) == list(range(5))  # type: ignore[misc]
+        assert run_both(lambda: slow(1), lambda: "2") == (1, "2")
 
 
 @torch.inference_mode()
@@ -164,6 +168,23 @@ def test_a_small_models_features_are_the_same_side_by_side(precision: str, monke
         one, other = (getattr(features.maps, name).float().numpy() for features in (found, expected))
         tolerance = 1e-4 if precision == "fp32" else 0.02
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+
+
+def test_queries_and_tokens_are_the_same_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector("aqr_tiny", device="cpu", precision="fp32")
+    features, options = detector.extract(made_up_frame()), DetectionOptions(score_threshold=0.0)
+    with monkeypatch.context() as patched:
+        meet = meeting(2)
+        for owner, name in ((CmtHead, "tokens"), (CMT, "_placed")):
+            method = getattr(owner, name)
+            patched.setattr(owner, name, lambda *args, method=method, **named: (meet(), method(*args, **named))[1])
+        found = detector.detect_in(features, options).detections
+    monkeypatch.setattr(CMT, "is_small", lambda self, size=1: False)
+    expected = detector.detect_in(features, options).detections
+    assert len(found.scores) > 100
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.lidar_weight, expected.lidar_weight, atol=1e-4)
 
 
 @pytest.mark.parametrize(
