@@ -28,20 +28,15 @@ class StaticAttention(MultiHeadAttention):
         bias: WindowBias | None = None,
         mask: Tensor | None = None,
         return_mass: bool = False,
+        projected: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, Q, C) and, if requested, the attention mass (B, Q, 1 + V); see `MultiHeadAttention.forward`."""
         added = None if bias is None else bias.dense()[:, None]
         if mask is not None:
             added = torch.zeros(mask.shape).masked_fill(mask, float("-inf"))
-        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
-        queries, keys, values = (
-            F.linear(tokens, weight, projection_bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for tokens, weight, projection_bias in zip(
-                (query, key, value), self.in_proj_weight.chunk(3), (query_bias, None, None), strict=True
-            )
-        )
+        queries, (keys, values) = self.ask(query), self.project(key, value) if projected is None else projected
         attended, mass = _attend(queries, keys, values, added, layout if return_mass else None)
-        attended = attended.transpose(1, 2).flatten(2) + value_bias
+        attended = attended.transpose(1, 2).flatten(2) + self.in_proj_bias.chunk(3)[2]
         return self.out_proj(attended), mass
 
 

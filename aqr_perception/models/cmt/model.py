@@ -6,6 +6,7 @@ Attribute names follow the published checkpoints' keys.
 """
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -35,7 +36,7 @@ from aqr_perception.models.proposals.gated_proposals import with_gated_scores, w
 from aqr_perception.models.proposals.other_sensor import OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
-from aqr_perception.models.transformer.decoder import Memory
+from aqr_perception.models.transformer.decoder import Memory, ProjectedTokens
 from aqr_perception.options import AqrOptions
 
 
@@ -109,18 +110,19 @@ class CMT(FusionModel):
         def tokens_by_group() -> list[Tokens]:
             return [head.tokens(features.select(samples)) for samples in groups]
 
-        with side_by_side(self._is_small_on_cpu(features)):
+        with self._side_by_side(features):
             all_queries, tokens_of = run_both(placed, tokens_by_group)
 
         for samples, tokens in zip(groups, tokens_of, strict=True):
             group, group_queries = features.select(samples), all_queries.select(samples)
-            with self._few_threads(features):
+            with self._side_by_side(features), self._few_threads(features):
                 # The queries' cells among the tokens, and what the router thinks of the evidence there.
                 cells = head.cells(group_queries, group, tokens.layout)
                 positions = head.query_positions(group_queries, group)
-                routing = _Routing(tokens.memory)
+                routing, projected = _Routing(tokens.memory), None
                 if needs_router:
-                    routing = self._route(positions, tokens, cells, group_queries, aqr, fixed=options.fixed_router)
+                    route = partial(self._route, positions, tokens, cells, group_queries, aqr, options.fixed_router)
+                    routing, projected = run_both(route, partial(self._projected, tokens, group, aqr))
                 if options.layers == NO_LAYER:  # the weights alone
                     nothing = no_predictions(positions, len(self.classes))
                     outputs.append(ModelOutput(nothing, routing.weights, None, gate=routing.gate))
@@ -135,6 +137,7 @@ class CMT(FusionModel):
                 group_queries.mask,
                 options.attention_weights,
                 content=group_queries.content,
+                projected=projected,
             )
             with self._few_threads(features):
                 predictions = head.predict(decoded.queries, group_queries, options.layers)
@@ -146,11 +149,22 @@ class CMT(FusionModel):
         """Return the context of what is small in a small model's frame on a CPU: all but convolutions and attention."""
         return one_thread(self._is_small_on_cpu(features))
 
+    def _side_by_side(self, features: Features) -> AbstractContextManager[None]:
+        """Return the context in which tasks of a small model's frame on a CPU run side by side."""
+        return side_by_side(self._is_small_on_cpu(features))
+
+    def _projected(self, tokens: Tokens, features: Features, aqr: AqrOptions) -> list[ProjectedTokens] | None:
+        """Return the decoder's keys and values, where they are small and the router changes no token of them."""
+        removes = features.removed_bev is not None or features.removed_image is not None
+        if aqr.modulates or removes or not self._is_small_on_cpu(features):
+            return None
+        return self.pts_bbox_head.transformer.decoder.project(tokens.memory)
+
     def _is_small_on_cpu(self, features: Features) -> bool:
         return self.is_small(features.batch_size) and features.lidar_to_image.device.type == "cpu"
 
     def _route(
-        self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, *, fixed: bool
+        self, positions: Tensor, tokens: Tokens, cells: QueryCells, queries: Queries, aqr: AqrOptions, fixed: bool
     ) -> _Routing:
         """Return the router's weights of queries at position embeddings (B, Q, C), and how they act.
 

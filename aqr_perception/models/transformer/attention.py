@@ -306,6 +306,7 @@ class MultiHeadAttention(nn.Module):
         bias: WindowBias | None = None,
         mask: Tensor | None = None,
         return_mass: bool = False,
+        projected: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, Q, C) and, if requested, the attention mass (B, Q, 1 + V).
 
@@ -314,18 +315,31 @@ class MultiHeadAttention(nn.Module):
             key: (B, K, C), with position embedding.
             value: (B, K, C), without position embedding.
             layout, bias, mask, return_mass: see `attend`.
+            projected: the result of `project` for key and value; None to compute it.
         """
-        # Biases on tens of thousands of tokens would cost memory traffic. The keys' bias shifts all scores of a query
-        # equally, which the softmax ignores. The values' bias is added to the output, because attention sums to 1.
-        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
-        projected = [
-            F.linear(tokens, weight, projection_bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for tokens, weight, projection_bias in zip(
-                (query, key, value), self.in_proj_weight.chunk(3), (query_bias, None, None), strict=True
-            )
-        ]
-        output, mass = attend(*projected, layout=layout, bias=bias, mask=mask, return_mass=return_mass)
+        keys, values = self.project(key, value) if projected is None else projected
+        output, mass = attend(
+            self.ask(query), keys, values, layout=layout, bias=bias, mask=mask, return_mass=return_mass
+        )
         attended = output.transpose(1, 2).flatten(2)
         if key.shape[1]:
-            attended = attended + value_bias
+            attended = attended + self.in_proj_bias.chunk(3)[2]
         return self.out_proj(attended), mass
+
+    def ask(self, query: Tensor) -> Tensor:
+        """Return the heads' queries (B, heads, Q, d) of queries (B, Q, C)."""
+        return self._by_head(F.linear(query, self.in_proj_weight.chunk(3)[0], self.in_proj_bias.chunk(3)[0]))
+
+    def project(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the heads' keys and values (B, heads, K, d) of tokens (B, K, C), without biases.
+
+        Biases on tens of thousands of tokens would cost memory traffic. The keys' bias shifts all scores of a query
+        equally, which the softmax ignores. The values' bias is added to the output, because attention sums to 1.
+        """
+        _, to_key, to_value = self.in_proj_weight.chunk(3)
+        return self._by_head(F.linear(key, to_key)), self._by_head(F.linear(value, to_value))
+
+    def _by_head(self, tokens: Tensor) -> Tensor:
+        """Return (B, heads, K, d) of (B, K, C)."""
+        heads: Tensor = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads

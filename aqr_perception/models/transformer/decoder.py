@@ -5,6 +5,7 @@
 Attribute names follow the keys of the published checkpoints.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -28,6 +29,10 @@ class Decoded(NamedTuple):
 
     queries: Tensor
     mass: Tensor | None
+
+
+ProjectedTokens = tuple[Tensor, Tensor]
+"""Keys and values (B, heads, K, d) of a layer's cross-attention."""
 
 
 class AttentionBlock(nn.Module):
@@ -68,6 +73,7 @@ class DecoderLayer(nn.Module):
         bias: WindowBias | None = None,
         mask: Tensor | None = None,
         return_mass: bool = False,
+        projected: ProjectedTokens | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the queries (B, Q, C) after this layer and, if requested, their attention mass (B, Q, 1 + V).
 
@@ -77,15 +83,26 @@ class DecoderLayer(nn.Module):
             bias: added to the cross-attention logits inside the queries' windows.
             mask: (Q, Q) bool, true where the row's query must not attend to the column's (denoising queries).
             return_mass: whether to return the attention mass by segment.
+            projected: the result of `project` for the memory; None to compute it.
         """
         self_attention, cross_attention = (cast(AttentionBlock, attention).attn for attention in self.attentions)
         positioned = target + position
         target = self.norms[0](target + self_attention(positioned, positioned, target, mask=mask)[0])
         attended, mass = cross_attention(
-            target + position, memory.keys, memory.values, layout=memory.layout, bias=bias, return_mass=return_mass
+            target + position,
+            memory.keys,
+            memory.values,
+            layout=memory.layout,
+            bias=bias,
+            return_mass=return_mass,
+            projected=projected,
         )
         target = self.norms[1](target + attended)
         return self.norms[2](self.ffns[0](target)), mass
+
+    def project(self, memory: Memory) -> ProjectedTokens:
+        """Return the memory as the cross-attention's keys and values; see `MultiHeadAttention.project`."""
+        return cast(AttentionBlock, self.attentions[1]).attn.project(memory.keys, memory.values)
 
 
 class TransformerDecoder(nn.Module):
@@ -104,20 +121,27 @@ class TransformerDecoder(nn.Module):
         mask: Tensor | None = None,
         return_mass: bool = False,
         content: Tensor | None = None,
+        projected: Sequence[ProjectedTokens] | None = None,
     ) -> Decoded:
         """Decode queries at (B, Q, C) position embeddings.
 
         Args:
             content: (B, Q, C), initial content of the queries; zero if None.
+            projected: the result of `project` for the memory; None to compute it layer by layer, in less space.
             position, memory, bias, mask, return_mass: see `DecoderLayer.forward`.
         """
         target = torch.zeros_like(position) if content is None else content
         outputs, mass = [], None
         for index, layer in enumerate(self.layers):
             last = index == len(self.layers) - 1
-            target, mass = layer(target, position, memory, bias, mask, return_mass and last)
+            tokens = None if projected is None else projected[index]
+            target, mass = layer(target, position, memory, bias, mask, return_mass and last, tokens)
             outputs.append(self.post_norm(target))
         return Decoded(torch.stack(outputs), mass)
+
+    def project(self, memory: Memory) -> list[ProjectedTokens]:
+        """Return the memory as each layer's keys and values, for `forward`."""
+        return [cast(DecoderLayer, layer).project(memory) for layer in self.layers]
 
 
 class Transformer(nn.Module):
