@@ -122,7 +122,7 @@ class CMT(FusionModel):
                 routing, projected = _Routing(tokens.memory), None
                 if needs_router:
                     route = partial(self._route, positions, tokens, cells, group_queries, aqr, options.fixed_router)
-                    routing, projected = run_both(route, partial(self._projected, tokens, group, aqr))
+                    routing, projected = run_both(route, partial(self._projected, tokens, group, options))
                 if options.layers == NO_LAYER:  # the weights alone
                     nothing = no_predictions(positions, len(self.classes))
                     outputs.append(ModelOutput(nothing, routing.weights, None, gate=routing.gate))
@@ -153,10 +153,11 @@ class CMT(FusionModel):
         """Return the context in which tasks of a small model's frame on a CPU run side by side."""
         return side_by_side(self._is_small_on_cpu(features))
 
-    def _projected(self, tokens: Tokens, features: Features, aqr: AqrOptions) -> list[ProjectedTokens] | None:
-        """Return the decoder's keys and values, where they are small and the router changes no token of them."""
+    def _projected(self, tokens: Tokens, features: Features, options: DecodeOptions) -> list[ProjectedTokens] | None:
+        """Return the decoder's keys and values, where it needs them, they are small and the router changes none."""
         removes = features.removed_bev is not None or features.removed_image is not None
-        if aqr.modulates or removes or not self._is_small_on_cpu(features):
+        changes = removes or options.aqr.resolved(self.preset.aqr).modulates
+        if options.layers == NO_LAYER or changes or not self._is_small_on_cpu(features):
             return None
         return self.pts_bbox_head.transformer.decoder.project(tokens.memory)
 
