@@ -73,7 +73,8 @@ class ResultBuilder:
     def _best(self, output: ModelOutput, options: DetectionOptions) -> tuple[DecodedBoxes, Tensor]:
         """Return the objects to report, and the query (N,) of each."""
         logits, boxes = output.predictions
-        best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections)[0]
+        nms = self._model.preset.decoder.nms
+        best = decode(logits[-1].float(), boxes[-1].float(), options.max_detections, nms=nms)[0]
         thresholds = torch.tensor(options.least_scores(self._model.classes), device=best.scores.device)
         selected = best.scores >= thresholds[best.labels]
         best = DecodedBoxes(*(values[selected] for values in best))

@@ -48,7 +48,7 @@ class Validation:
             DecodeOptions(model.aqr_options, layers=LAST_LAYER),
             history=history_of(model, batch),
         ).predictions
-        (decoded,) = decode(class_logits[-1].float(), boxes[-1].float())
+        (decoded,) = decode(class_logits[-1].float(), boxes[-1].float(), nms=model.preset.decoder.nms)
         scores = decoded.scores.cpu().numpy()
         weights = np.zeros_like(scores)  # the metrics do not use them
         detections = Detections(

@@ -173,6 +173,7 @@ class Decoder:
             in fine image cells, and the decoder attends to a quarter of the tokens.
         bev_pooling: the same for the cells of the BEV features of the LiDAR.
         head_kernel: kernel size of the prediction heads' convolutions over the queries.
+        nms: whether detections of an object that a better one has found are left out; see `boxes.duplicates`.
     """
 
     channels: int = 256
@@ -184,6 +185,7 @@ class Decoder:
     image_pooling: int = 1
     bev_pooling: int = 1
     head_kernel: int = 1
+    nms: bool = False
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
 
 
