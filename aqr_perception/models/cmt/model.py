@@ -5,10 +5,12 @@
 Attribute names follow the published checkpoints' keys.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from aqr_perception.models.aqr import window_bias
@@ -32,8 +34,12 @@ from aqr_perception.models.model_io import (
 )
 from aqr_perception.models.ops.side_by_side import run_both, side_by_side
 from aqr_perception.models.ops.threads import one_thread
-from aqr_perception.models.proposals.gated_proposals import with_gated_scores, with_other_evidence
-from aqr_perception.models.proposals.other_sensor import OtherSensor
+from aqr_perception.models.proposals.gated_proposals import (
+    with_gated_scores,
+    with_other_evidence,
+    with_scores_beside_lidar,
+)
+from aqr_perception.models.proposals.other_sensor import BESIDE_LIDAR, OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens
 from aqr_perception.models.transformer.decoder import Memory, ProjectedTokens
@@ -86,6 +92,13 @@ class CMT(FusionModel):
         if not self.router_trained or not needed.acts:
             return None
         return other_kind_problem(self.preset.name, self.aqr.kind, needed)
+
+    def convert_weights(self, name: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return weights with the logit of queries beside the LiDAR's proposals: 0 where they were trained without."""
+        key = f"other_sensor.{BESIDE_LIDAR}"
+        if not self._compares or key in weights or "other_sensor.lidar.weight" not in weights:
+            return weights
+        return {**weights, key: torch.zeros(1)}
 
     def decode(
         self,
@@ -205,6 +218,9 @@ class CMT(FusionModel):
         """
         acting = None if weights is None or weights.log_weights is None or not aqr.gates else weights
         queries = with_other_evidence(queries, cells, acting, aqr.strength)
+        if self._compares:
+            logit = self.other_sensor.beside_lidar
+            queries = with_scores_beside_lidar(queries, cells, acting, aqr.strength, logit)
         scales = self.aqr.score_scales
         if acting is None or scales is None:
             return queries

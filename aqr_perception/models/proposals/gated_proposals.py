@@ -44,6 +44,31 @@ def with_other_evidence(queries: Queries, cells: QueryCells, weights: RouterWeig
     return queries._replace(content=torch.cat(parts, dim=1))
 
 
+def with_scores_beside_lidar(
+    queries: Queries, cells: QueryCells, weights: RouterWeights | None, strength: float, logit: Tensor
+) -> Queries:
+    """Return queries with the logit added to the class scores of those at no LiDAR proposal, where the LiDAR sees.
+
+    There, such a query is another sensor's word against the LiDAR's. A gate that does not trust the LiDAR at the query
+    takes the logit back.
+
+    Args:
+        queries: with or without proposals; denoising ones stay as they are.
+        cells: cells of the queries.
+        weights: weights of a gate; None for weights of 1.
+        strength: exponent of the weights.
+        logit: (1,), learned; below 0 where the LiDAR is the better sensor.
+    """
+    if queries.class_logits is None or queries.at_proposals is None:
+        return queries
+    trusted = cells.bev_inside.float()
+    if weights is not None:
+        trusted = trusted * weights.modality[..., 0] ** strength
+    others = torch.ones_like(trusted)
+    others[:, : queries.at_proposals.lidar.stop] = 0.0
+    return queries._replace(class_logits=queries.class_logits + (logit * trusted * others)[..., None])
+
+
 def with_gated_scores(queries: Queries, cells: QueryCells, weights: RouterWeights, scales: Tensor) -> Queries:
     """Return queries with the class scores of proposals, less what a gate takes from their sensors.
 

@@ -16,9 +16,17 @@ from aqr_perception.models.model_io import Features, OtherEvidence, ProposalMaps
 from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
 from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS, UPSAMPLING, ProposalHead
 
+BESIDE_LIDAR = "beside_lidar"
+"""Name of the parameter that weights of before lack."""
+
 
 class OtherSensor(nn.Module):
-    """Linear maps of the other sensor's features and class scores to content; an untrained one adds nothing."""
+    """Linear maps of the other sensor's features and class scores to content; an untrained one adds nothing.
+
+    Attributes:
+        beside_lidar: (1,), added to the class logits of queries at no LiDAR proposal where the LiDAR sees; see
+            `gated_proposals.with_scores_beside_lidar`.
+    """
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -28,6 +36,7 @@ class OtherSensor(nn.Module):
         self.lidar = nn.Linear(2 * preset.points.neck_channels + classes, channels, bias=False)
         for layer in (self.cameras, self.lidar):
             nn.init.zeros_(layer.weight)
+        self.beside_lidar = nn.Parameter(torch.zeros(1))
 
     def forward(self, queries: Queries, head: ProposalHead, maps: ProposalMaps, features: Features) -> Queries:
         """Return the queries with the evidence of the other sensor; unchanged without proposals of both.
