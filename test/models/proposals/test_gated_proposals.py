@@ -4,6 +4,7 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,7 +12,11 @@ from aqr_perception.models.aqr.gate import Gate
 from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.router import RouterWeights, gated_weights
 from aqr_perception.models.model_io import OtherEvidence, ProposalRanges, Queries
-from aqr_perception.models.proposals.gated_proposals import with_gated_scores, with_other_evidence
+from aqr_perception.models.proposals.gated_proposals import (
+    with_gated_scores,
+    with_other_evidence,
+    with_scores_beside_lidar,
+)
 
 BATCH, QUERIES, VIEWS = 2, 20, 3
 
@@ -96,3 +101,25 @@ def test_a_gate_scales_the_evidence_of_each_sensor() -> None:
     torch.testing.assert_close(gated[0, 1] - content[0, 1], expected)
     expected = other.lidar[0] * weights.modality[0, 4:6, :1] ** 2
     torch.testing.assert_close(gated[0, 4:6] - content[0, 4:6], expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_the_lidars_word_counts_against_other_queries_as_far_as_it_is_trusted_there(strength: float) -> None:
+    random = torch.Generator().manual_seed(5)
+    inside = torch.rand(BATCH, QUERIES, generator=random) < 0.7
+    seen = torch.ones(BATCH, QUERIES, VIEWS, dtype=torch.bool)
+    cells = QueryCells(
+        torch.zeros(BATCH, QUERIES, 2).long(), inside, torch.zeros(BATCH, QUERIES, VIEWS, 2).long(), seen
+    )
+    shapes = (BATCH, QUERIES), (BATCH, QUERIES, VIEWS), (BATCH, 1 + VIEWS)
+    weights = gated_weights(Gate(*(torch.randn(shape, generator=random) for shape in shapes)), cells)
+    places = ProposalRanges.after(2, lidar=7, cameras=6)
+    logits = torch.randn(BATCH, QUERIES, 3, generator=random)
+    queries = Queries(torch.rand(BATCH, QUERIES, 3), 2, None, class_logits=logits, at_proposals=places)
+    for trusted, given in ((torch.ones(BATCH, QUERIES), None), (weights.modality[..., 0] ** strength, weights)):
+        found = with_scores_beside_lidar(queries, cells, given, strength, torch.tensor([-1.5])).class_logits
+        assert found is not None
+        assert torch.equal(found[:, : places.lidar.stop], logits[:, : places.lidar.stop])
+        expected = (-1.5 * trusted * inside)[:, places.lidar.stop :, None].expand(-1, -1, 3)
+        torch.testing.assert_close(found[:, places.lidar.stop :] - logits[:, places.lidar.stop :], expected)

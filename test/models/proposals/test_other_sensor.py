@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of the other sensor at proposals: neutral at first, at the right place, and as far as a gate trusts it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from aqr_perception.models import build_model
 from aqr_perception.models.cmt.model import CMT
 from aqr_perception.models.model_io import DecodeOptions, Features, ModelOutput, Queries
+from aqr_perception.models.weights.checkpoint import load_checkpoint
 from aqr_perception.options import AqrOptions
 
 VIEWS = 2
@@ -90,3 +94,27 @@ def test_removed_cells_and_samples_without_lidar_give_no_features(model: CMT) ->
     assert removed is not None and not removed.cameras.any() and removed.lidar.any()
     two = compared(model, features_of(model, has_points=(True, False))).other
     assert two is not None and two.lidar[0].any() and not two.lidar[1].any() and not two.cameras[1].any()
+
+
+@torch.inference_mode()
+def test_queries_at_no_lidar_proposal_get_the_logit_where_there_are_points(model: CMT) -> None:
+    features, options = features_of(model), DecodeOptions(AqrOptions.of_model("off"))
+    blind = features._replace(bev=None, has_points=(False,))
+    before = [model.decode(maps, options).predictions.class_logits for maps in (features, blind)]
+    model.other_sensor.beside_lidar.fill_(-2.0)
+    after = [model.decode(maps, options).predictions.class_logits for maps in (features, blind)]
+    model.other_sensor.beside_lidar.zero_()
+    assert model.proposals is not None
+    count = model.proposals.bev_count
+    torch.testing.assert_close(after[0][:, :, :count], before[0][:, :, :count])
+    torch.testing.assert_close(after[0][:, :, count:], before[0][:, :, count:] - 2.0)
+    torch.testing.assert_close(after[1], before[1])
+
+
+def test_weights_without_the_logit_fit_with_0(model: CMT, tmp_path: Path) -> None:
+    weights = {key: value for key, value in model.state_dict().items() if not key.endswith("beside_lidar")}
+    save_file(weights, tmp_path / "before.safetensors")
+    other = build_model("aqr_tiny")
+    torch.nn.init.ones_(other.other_sensor.beside_lidar)
+    load_checkpoint(other, tmp_path / "before.safetensors")
+    assert not other.other_sensor.beside_lidar.any()
