@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aqr_perception.models.aqr.projection import QueryCells
 from aqr_perception.models.aqr.window_bias import WindowBias
 from aqr_perception.models.model_io import Features, ProposalMaps
 from aqr_perception.models.transformer.decoder import Memory
@@ -116,6 +117,21 @@ def kept_tokens(memory: Memory, features: Features, bias: WindowBias | None) -> 
     counts = tuple(int(kept[segment].sum()) for segment in layout.segments)
     left = kept.nonzero()[:, 0]
     return Memory(memory.keys[:, left], memory.values[:, left], replace(layout, kept=counts))
+
+
+def lidar_left(features: Features, cells: QueryCells, grid: tuple[int, int]) -> Tensor:
+    """Return (B, Q) bool, whether queries lie in a token of the LiDAR that is left.
+
+    Args:
+        features: of B samples.
+        cells: cells of the queries among the tokens.
+        grid: rows and columns of the LiDAR's tokens.
+    """
+    if features.removed_bev is None:
+        return cells.bev_inside
+    removed = _by_token(features.removed_bev, grid)
+    sample = torch.arange(len(removed), device=removed.device)[:, None]
+    return cells.bev_inside & ~removed[sample, cells.bev[..., 0], cells.bev[..., 1]]
 
 
 def _by_token(removed: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -41,7 +41,7 @@ from aqr_perception.models.proposals.gated_proposals import (
 )
 from aqr_perception.models.proposals.other_sensor import BESIDE_LIDAR, OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
-from aqr_perception.models.removed_tokens import kept_tokens
+from aqr_perception.models.removed_tokens import kept_tokens, lidar_left
 from aqr_perception.models.transformer.decoder import Memory, ProjectedTokens
 from aqr_perception.options import AqrOptions
 
@@ -140,7 +140,10 @@ class CMT(FusionModel):
                     nothing = no_predictions(positions, len(self.classes))
                     outputs.append(ModelOutput(nothing, routing.weights, None, gate=routing.gate))
                     continue
-                group_queries = self._gated(group_queries, routing.acting, cells, aqr, fixed=options.fixed_router)
+                by_lidar = lidar_left(group, cells, tokens.layout.bev)
+                group_queries = self._gated(
+                    group_queries, routing.acting, cells, by_lidar, aqr, fixed=options.fixed_router
+                )
 
             # Decoding and prediction.
             decoded = head.transformer.decoder(
@@ -208,19 +211,27 @@ class CMT(FusionModel):
         return compare_sensors(queries, self.proposals, maps, features) if compare else queries
 
     def _gated(
-        self, queries: Queries, weights: RouterWeights | None, cells: QueryCells, aqr: AqrOptions, *, fixed: bool
+        self,
+        queries: Queries,
+        weights: RouterWeights | None,
+        cells: QueryCells,
+        by_lidar: Tensor,
+        aqr: AqrOptions,
+        *,
+        fixed: bool,
     ) -> Queries:
         """Return queries with the other sensor's evidence and with the proposals' scores, as far as a gate trusts them.
 
         Args:
             weights: the router's; without a gate that acts, all sensors are trusted.
+            by_lidar: (B, Q) bool, whether the LiDAR sees the query.
             fixed: the scales get no gradient.
         """
         acting = None if weights is None or weights.log_weights is None or not aqr.gates else weights
         queries = with_other_evidence(queries, cells, acting, aqr.strength)
         if self._compares:
             logit = self.other_sensor.beside_lidar
-            queries = with_scores_beside_lidar(queries, cells, acting, aqr.strength, logit)
+            queries = with_scores_beside_lidar(queries, by_lidar, acting, aqr.strength, logit)
         scales = self.aqr.score_scales
         if acting is None or scales is None:
             return queries

@@ -45,7 +45,7 @@ def with_other_evidence(queries: Queries, cells: QueryCells, weights: RouterWeig
 
 
 def with_scores_beside_lidar(
-    queries: Queries, cells: QueryCells, weights: RouterWeights | None, strength: float, logit: Tensor
+    queries: Queries, seen: Tensor, weights: RouterWeights | None, strength: float, logit: Tensor
 ) -> Queries:
     """Return queries with the logit added to the class scores of those at no LiDAR proposal, where the LiDAR sees.
 
@@ -54,14 +54,14 @@ def with_scores_beside_lidar(
 
     Args:
         queries: with or without proposals; denoising ones stay as they are.
-        cells: cells of the queries.
+        seen: (B, Q) bool, whether the LiDAR sees the query.
         weights: weights of a gate; None for weights of 1.
         strength: exponent of the weights.
         logit: (1,), learned; below 0 where the LiDAR is the better sensor.
     """
     if queries.class_logits is None or queries.at_proposals is None:
         return queries
-    trusted = cells.bev_inside.float()
+    trusted = seen.float()
     if weights is not None:
         trusted = trusted * weights.modality[..., 0] ** strength
     others = torch.ones_like(trusted)

@@ -118,7 +118,7 @@ def test_the_lidars_word_counts_against_other_queries_as_far_as_it_is_trusted_th
     logits = torch.randn(BATCH, QUERIES, 3, generator=random)
     queries = Queries(torch.rand(BATCH, QUERIES, 3), 2, None, class_logits=logits, at_proposals=places)
     for trusted, given in ((torch.ones(BATCH, QUERIES), None), (weights.modality[..., 0] ** strength, weights)):
-        found = with_scores_beside_lidar(queries, cells, given, strength, torch.tensor([-1.5])).class_logits
+        found = with_scores_beside_lidar(queries, inside, given, strength, torch.tensor([-1.5])).class_logits
         assert found is not None
         assert torch.equal(found[:, : places.lidar.stop], logits[:, : places.lidar.stop])
         expected = (-1.5 * trusted * inside)[:, places.lidar.stop :, None].expand(-1, -1, 3)

@@ -100,15 +100,24 @@ def test_removed_cells_and_samples_without_lidar_give_no_features(model: CMT) ->
 def test_queries_at_no_lidar_proposal_get_the_logit_where_there_are_points(model: CMT) -> None:
     features, options = features_of(model), DecodeOptions(AqrOptions.of_model("off"))
     blind = features._replace(bev=None, has_points=(False,))
-    before = [model.decode(maps, options).predictions.class_logits for maps in (features, blind)]
+    half = torch.zeros(1, 64, 64, dtype=torch.bool)
+    half[:, :, 32:] = True  # columns ascend with x
+    parts = features._replace(removed_bev=half)
+    before = [model.decode(maps, options).predictions.class_logits for maps in (features, blind, parts)]
     model.other_sensor.beside_lidar.fill_(-2.0)
-    after = [model.decode(maps, options).predictions.class_logits for maps in (features, blind)]
+    after = [model.decode(maps, options).predictions.class_logits for maps in (features, blind, parts)]
     model.other_sensor.beside_lidar.zero_()
     assert model.proposals is not None
     count = model.proposals.bev_count
     torch.testing.assert_close(after[0][:, :, :count], before[0][:, :, :count])
     torch.testing.assert_close(after[0][:, :, count:], before[0][:, :, count:] - 2.0)
     torch.testing.assert_close(after[1], before[1])
+    queries = model.decode(parts, options).queries
+    assert queries is not None
+    behind = model.proposals.metres(queries.reference_points)[0, count:, 0] < 0
+    assert behind.any() and not behind.all()
+    expected = torch.where(behind, -2.0, 0.0)[:, None].expand_as(after[2][0, 0, count:])
+    torch.testing.assert_close((after[2] - before[2])[0, 0, count:], expected)
 
 
 def test_weights_without_the_logit_fit_with_0(model: CMT, tmp_path: Path) -> None:
