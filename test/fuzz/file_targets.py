@@ -200,7 +200,7 @@ def _changed_preset(choices: Choices) -> bytes:
 
 _ENTRIES = (
     *("architecture", "classes", "learning_rate_factors", "sweeps", "decoder", "points", "image", "aqr", "petr"),
-    *("bevformer", "heads", "channels", "layers", "queries", "depths", "head_kernel", "proposals", "max_points"),
+    *("bevformer", "heads", "channels", "layers", "queries", "depths", "head_kernel", "nms", "proposals", "max_points"),
     *("max_voxels", "width", "vit", "mean", "std", "strength", "residual", "options", "name", "model_frame"),
 )
 
