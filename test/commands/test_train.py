@@ -154,26 +154,13 @@ def test_a_router_that_cannot_learn_as_asked_is_refused_by_name(
         (("--vary-points", "--no-augmentation"), "--vary-points has no effect in a training without augmentation"),
         (("--vary-points", "--train", "camera-branch"), "--vary-points has no effect in a training without points"),
         (("--donors", "2"), "--donors pastes objects into point clouds, but this training also has pictures"),
-    ],
-)
-def test_changes_of_points_that_cannot_be_made_are_refused(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["train", "--data-root", str(tmp_path), "--frames", "2", "--steps", "1", "--output", str(tmp_path)]
-    assert main([*command, *options]) == 1
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
         (("--remove-broken", "1.5"), "--remove-broken is 1.5, but must be 0 to 1"),
         (("--remove-broken", "nan"), "--remove-broken is nan, but must be 0 to 1"),
         (("--remove-broken", "0.5", "--no-corruption"), "--remove-broken has no effect in a training without failures"),
         (("--remove-broken", "0.5", "--train", "aqr"), "--remove-broken takes away the broken sensors"),
     ],
 )
-def test_removal_of_broken_sensors_without_effect_is_refused(
+def test_changes_of_the_data_without_effect_or_sense_are_refused(
     options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--data-root", str(tmp_path), "--frames", "2", "--steps", "1", "--output", str(tmp_path)]

@@ -27,7 +27,7 @@ from aqr_perception.data.corruption.changed_frame import with_points as with_poi
 from aqr_perception.data.corruption.changed_frame import with_views as with_views
 from aqr_perception.data.corruption.misalignment import misplaced as misplaced
 from aqr_perception.data.corruption.misalignment import random_offset as random_offset
-from aqr_perception.data.health import HEALTH_GRID, FrameWithHealth, SensorHealth
+from aqr_perception.data.health import FrameWithHealth, SensorHealth
 from aqr_perception.frame import CameraView, LabelledFrame
 
 CLEAN_SHARE = 0.35
@@ -178,11 +178,9 @@ def _fail_cameras(
     views = frame.labelled.frame.cameras
     failing = _draw_cameras(working, rng)
     kind = _draw_kind(_CAMERA_FAULTS, rng)
-    health = dict(frame.health.cameras)
     if kind == "missing":
-        health |= {name: np.zeros(HEALTH_GRID, np.float32) for name in failing}
-        others = [view for view in views if view.name not in failing]
-        return FrameWithHealth(with_views(frame.labelled, others), dataclasses.replace(frame.health, cameras=health))
+        return sensor_failures.with_cameras_missing(frame, failing)
+    health = dict(frame.health.cameras)
     # All misplaced cameras share one offset, as after a bump.
     severity = _severity(rng)
     offset = random_offset(severity, rng)

@@ -3,7 +3,7 @@
 """Failures of a frame's cameras or LiDAR as a whole, with the health of every sensor."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.random import Generator
@@ -45,11 +45,18 @@ def with_pictures(labelled: LabelledFrame, pictures: Mapping[str, CorruptedPictu
     return FrameWithHealth(with_views(labelled, views), SensorHealth(cameras=health))
 
 
-def without_cameras(labelled: LabelledFrame, names: Sequence[str]) -> FrameWithHealth:
+def without_cameras(labelled: LabelledFrame, names: Collection[str]) -> FrameWithHealth:
     """Return a frame without some cameras."""
     left = [view for view in labelled.frame.cameras if view.name not in names]
     nothing = np.zeros(HEALTH_GRID, np.float32)
     return FrameWithHealth(with_views(labelled, left), SensorHealth(cameras=dict.fromkeys(names, nothing)))
+
+
+def with_cameras_missing(frame: FrameWithHealth, names: Collection[str]) -> FrameWithHealth:
+    """Return a failing frame without some cameras, too."""
+    left = without_cameras(frame.labelled, names)
+    cameras = {**frame.health.cameras, **left.health.cameras}
+    return FrameWithHealth(left.labelled, dataclasses.replace(frame.health, cameras=cameras))
 
 
 def without_broken_sensors(frame: FrameWithHealth) -> FrameWithHealth:
@@ -64,13 +71,7 @@ def without_broken_sensors(frame: FrameWithHealth) -> FrameWithHealth:
         return frame
     if blind:
         frame = joined(frame, with_cloud(labelled, lidar_corruption.gone()))
-    if broken:
-        left = without_cameras(frame.labelled, broken)
-        frame = FrameWithHealth(
-            left.labelled,
-            dataclasses.replace(frame.health, cameras={**frame.health.cameras, **left.health.cameras}),
-        )
-    return frame
+    return with_cameras_missing(frame, broken) if broken else frame
 
 
 def turned_cameras(labelled: LabelledFrame, degrees: float, rng: Generator) -> FrameWithHealth:

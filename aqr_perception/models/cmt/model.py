@@ -39,7 +39,7 @@ from aqr_perception.models.proposals.gated_proposals import (
     with_other_evidence,
     with_scores_beside_lidar,
 )
-from aqr_perception.models.proposals.other_sensor import BESIDE_LIDAR, OtherSensor
+from aqr_perception.models.proposals.other_sensor import OtherSensor
 from aqr_perception.models.proposals.queries import compare_sensors, place_proposals, proposal_head
 from aqr_perception.models.removed_tokens import kept_tokens, lidar_left
 from aqr_perception.models.transformer.decoder import Memory, ProjectedTokens
@@ -95,10 +95,9 @@ class CMT(FusionModel):
 
     def convert_weights(self, name: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return weights with the logit of queries beside the LiDAR's proposals: 0 where they were trained without."""
-        key = f"other_sensor.{BESIDE_LIDAR}"
-        if not self._compares or key in weights or "other_sensor.lidar.weight" not in weights:
+        if not self._compares or "other_sensor.lidar.weight" not in weights:
             return weights
-        return {**weights, key: torch.zeros(1)}
+        return {"other_sensor.beside_lidar": torch.zeros(1), **weights}
 
     def decode(
         self,

@@ -16,9 +16,6 @@ from aqr_perception.models.model_io import Features, OtherEvidence, ProposalMaps
 from aqr_perception.models.proposals.places import bev_values, picture_cells, picture_values, score_evidence
 from aqr_perception.models.proposals.proposal_head import BOX_CHANNELS, CLASS_BIAS, UPSAMPLING, ProposalHead
 
-BESIDE_LIDAR = "beside_lidar"
-"""Name of the parameter that weights of before lack."""
-
 
 class OtherSensor(nn.Module):
     """Linear maps of the other sensor's features and class scores to content; an untrained one adds nothing.
